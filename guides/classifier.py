@@ -1,0 +1,26 @@
+"""The supervised classifier: a guide without a model."""
+
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_ssl.conditionals import Conditional
+
+
+class Classifier(PyroModule):
+    r"""q(y|x) alone, the baseline of every semi-supervised method; trained by `LabelLogProb`.
+
+    Arguments:
+        q_y: One-hot y given x.
+    """
+
+    def __init__(self, q_y: Conditional | nn.Module) -> None:
+        super().__init__()
+        self.q_y = q_y
+
+    def classify(self, x: Tensor) -> TorchDistribution:
+        """q(y|x), over one-hot `(*, K)`."""
+        return self.q_y(x)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Samples nothing: there is no model to guide."""

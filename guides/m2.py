@@ -1,0 +1,33 @@
+"""M2's guide."""
+
+import pyro
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_ssl.conditionals import Conditional
+
+
+class M2(PyroModule):
+    r"""Classifier, then an encoder that knows the class.
+
+    .. math:: q(y, z \mid x) = q(y \mid x)\, q(z \mid x, y)
+
+    Arguments:
+        q_y: One-hot y given x.
+        q_z: z given x and y.
+    """
+
+    def __init__(self, q_y: Conditional | nn.Module, q_z: Conditional | nn.Module) -> None:
+        super().__init__()
+        self.q_y, self.q_z = q_y, q_z
+
+    def classify(self, x: Tensor) -> TorchDistribution:
+        """q(y|x), over one-hot `(*, K)`."""
+        return self.q_y(x)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            if y is None:  # q(y|x) is enumerated, so the bound sums over classes
+                y = pyro.sample("y", self.q_y(x), infer={"enumerate": "parallel"})
+            pyro.sample("z", self.q_z(x, y))

@@ -1,0 +1,37 @@
+"""The variational autoencoder's guide."""
+
+import pyro
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_ssl.conditionals import Conditional
+
+
+class VAE(PyroModule):
+    r"""Encoder q(z|x), and a classifier that reads its mean.
+
+    .. math:: q(z \mid x), \qquad q(y \mid x) = q(y \mid \mathrm{E}_{q(z|x)}[z])
+
+    The code is detached before it is classified: labels never reach the encoder, as in M1.
+
+    Arguments:
+        q_z: z given x.
+        q_y: One-hot y given the code `(*, Z)`.
+    """
+
+    def __init__(self, q_z: Conditional | nn.Module, q_y: Conditional | nn.Module) -> None:
+        super().__init__()
+        self.q_z, self.q_y = q_z, q_y
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The code: the mean of q(z|x), `(*, Z)`, without gradient."""
+        return self.q_z(x).mean.detach()
+
+    def classify(self, x: Tensor) -> TorchDistribution:
+        """q(y|x), over one-hot `(*, K)`."""
+        return self.q_y(self.encode(x))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.q_z(x))

@@ -1,0 +1,83 @@
+"""Semi-supervised deep generative models and variational classifiers as Pyro model/guide pairs.
+
+`SemiSupervisedClassifier` for scikit-learn users; `zoo.build` and `fit` for experiments; `Objective` with a model, a
+guide and terms of one's own for research. The names below are the public API; they are imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "SemiSupervisedClassifier": "estimator",
+    "Objective": "objective",
+    "Batch": "terms",
+    "Term": "terms",
+    "LabelLogProb": "terms",
+    "Entropy": "terms",
+    "MutualInformation": "terms",
+    "L2": "terms",
+    "TraceTopEnum_ELBO": "elbo",
+    "EarlyStopping": "training",
+    "fit": "training",
+    "predict_proba": "prediction",
+    "bounds": "prediction",
+    "one_hot": "checks",
+    "draw_labels": "data",
+    "LabelDraw": "data",
+    "Dataset": "data",
+    "MLP": "networks",
+    "ConvEncoder": "networks",
+    "ConvDecoder": "networks",
+    "SplitLinear": "networks",
+    "Flat": "networks",
+    "Normal": "conditionals",
+    "Bernoulli": "conditionals",
+    "Gaussian": "conditionals",
+    "OneHotCategorical": "conditionals",
+    "StandardNormal": "conditionals",
+    "ClassPrior": "conditionals",
+}
+_MODULES = (
+    "checkpoints",
+    "conditionals",
+    "data",
+    "elbo",
+    "guides",
+    "metrics",
+    "models",
+    "networks",
+    "plots",
+    "terms",
+    "training",
+    "zoo",
+)
+
+__all__ = [*_HOME, *_MODULES]
+
+if TYPE_CHECKING:
+    from pyro_ssl.checks import one_hot
+    from pyro_ssl.conditionals import Bernoulli, ClassPrior, Gaussian, Normal, OneHotCategorical, StandardNormal
+    from pyro_ssl.data import Dataset, LabelDraw, draw_labels
+    from pyro_ssl.elbo import TraceTopEnum_ELBO
+    from pyro_ssl.estimator import SemiSupervisedClassifier
+    from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Flat, SplitLinear
+    from pyro_ssl.objective import Objective
+    from pyro_ssl.prediction import bounds, predict_proba
+    from pyro_ssl.terms import L2, Batch, Entropy, LabelLogProb, MutualInformation, Term
+    from pyro_ssl.training import EarlyStopping, fit
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"pyro_ssl.{name}")
+    if name in _HOME:
+        return getattr(import_module(f"pyro_ssl.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'pyro_ssl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,135 @@
+"""Checks of what users give: arrays, labels and model/guide pairs. Each raises a ValueError that names what to mend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor, nn
+
+from pyro_ssl.elbo import EnumerateMessenger, is_enumerated, log_prob, sample_sites
+
+
+def as_data(x: Any, name: str = "x") -> Tensor:
+    """Any array-like as a finite float32 tensor `(N, *event)` (float64 stays); rows are data.
+
+    Raises:
+        TypeError: The array does not hold numbers.
+        ValueError: It is empty, has no feature dimension, or holds NaN or infinity.
+    """
+    if not isinstance(x, Tensor):
+        array = np.asarray(x)
+        if array.dtype == object or array.dtype.kind not in "biuf":
+            try:
+                array = array.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"{name} should hold numbers, got an array of dtype {array.dtype}: {error}") from None
+        x = torch.as_tensor(np.ascontiguousarray(array))
+    if x.is_complex():
+        raise TypeError(f"{name} should hold real numbers, got {x.dtype}")
+    x = x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
+    if x.dim() < 2:
+        raise ValueError(
+            f"{name} should have shape (data, features, ...), got {tuple(x.shape)}; one feature is (data, 1)"
+        )
+    if x.numel() == 0:
+        raise ValueError(f"{name} is empty: shape {tuple(x.shape)}")
+    if not x.isfinite().all():
+        row = int((~x.flatten(1).isfinite().all(1)).nonzero()[0])
+        raise ValueError(f"{name} holds NaN or infinity, first in row {row}; drop or impute it")
+    return x
+
+
+def as_codes(y: Any, n: int, name: str = "y") -> Tensor:
+    """Labels as int64 codes `(n,)`: 0 .. K - 1, and -1 where the label is missing.
+
+    Raises:
+        TypeError: The labels are not whole numbers.
+        ValueError: There are not n of them, or one is below -1.
+    """
+    y = y if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
+    if y.shape != (n,):
+        raise ValueError(f"{name} should have shape ({n},), one label per row of x, got {tuple(y.shape)}")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise TypeError(f"{name} should hold integer codes with -1 for unlabeled, got {y.dtype}")
+    y = y.to(torch.int64)
+    if int(y.min()) < -1:
+        raise ValueError(f"{name} should be 0 .. K - 1, or -1 for unlabeled, got {int(y.min())}")
+    return y
+
+
+def one_hot(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Codes `(*,)` as one-hot `(*, K)`.
+
+    Raises:
+        ValueError: A code is not in 0 .. K - 1.
+    """
+    if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise ValueError(f"y should be in 0 .. {classes - 1}, got {int(y.min())} .. {int(y.max())}")
+    return torch.nn.functional.one_hot(y.long(), classes).to(dtype)
+
+
+def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
+    """Raise ValueError, with the fix, unless the guide's sites, plates and shapes fit the model's; the random state is kept."""
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
+        pyro.get_param_store().scope(),
+    ):
+        guide_trace = poutine.trace(EnumerateMessenger()(guide)).get_trace(x, y)
+        model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x, y)
+        guided = {n: s for n, s in sample_sites(guide_trace) if not s["is_observed"]}
+        latent = {n: s for n, s in sample_sites(model_trace) if not s["is_observed"]}
+        how = "without y" if y is None else "with y given"
+        if missing := sorted(latent.keys() - guided.keys()):
+            raise ValueError(
+                f"{how}, the guide does not sample {missing}, latent in the model; sample them in the guide or observe them in the model"
+            )
+        if extra := sorted(guided.keys() - latent.keys()):
+            raise ValueError(
+                f"{how}, the guide samples {extra}, which the model does not; remove them or give the model a site of that name"
+            )
+        for name, site in latent.items():
+            plates, wanted = ([f.name for f in s["cond_indep_stack"]] for s in (guided[name], site))
+            if plates != wanted:
+                raise ValueError(
+                    f"site {name!r} stands in plates {wanted} in the model and {plates} in the guide; put it in the same plates"
+                )
+        for trace, who in ((guide_trace, "guide"), (model_trace, "model")):
+            for name, site in sample_sites(trace):
+                _check_site(who, name, site, len(x))
+
+
+def _check_site(who: str, name: str, site: dict[str, Any], n: int) -> None:
+    if site["is_observed"] and isinstance(site["value"], Tensor) and not site["fn"].support.check(site["value"]).all():
+        low, high = site["value"].min().item(), site["value"].max().item()
+        raise ValueError(
+            f"site {name!r} is observed outside the support of its {_family(site)}: got values in [{low:.4g}, {high:.4g}]; "
+            "for pixels 0 .. 255 divide by 255, for other data choose a Gaussian likelihood"
+        )
+    shape = tuple(site["value"].shape if is_enumerated(site) else log_prob(site).shape)
+    if not is_enumerated(site) and (not shape or shape[-1] not in (1, n) or len(shape) > 2):
+        raise ValueError(
+            f"{who} site {name!r}: log_prob has shape {shape}, want (*, {n}), one value per datum; "
+            "put the site into pyro.plate('data', len(x)) and its event dimensions into .to_event()"
+        )
+
+
+def _family(site: dict[str, Any]) -> str:
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def first_nonfinite(*traces: Trace) -> str | None:
+    """The first site, guide first, whose value or log-density is not finite."""
+    for trace in traces:
+        for name, site in sample_sites(trace):
+            if not (site["value"].isfinite().all() and log_prob(site).isfinite().all()):
+                return name
+    return None

@@ -1,0 +1,229 @@
+"""The command line: `pyro-ssl list | train | evaluate | predict`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_ssl import checkpoints, data, metrics, plots, zoo
+from pyro_ssl.prediction import predict_proba
+from pyro_ssl.saving import SavedModel
+from pyro_ssl.training import SCHEDULES, DivergedError, fit
+
+MISTAKES = (ValueError, TypeError, FileNotFoundError, FileExistsError, PermissionError, DivergedError)
+_OF_FIT = (
+    "epochs",
+    "batch_size",
+    "labeled_batch_size",
+    "lr",
+    "warmup",
+    "clip_norm",
+    "ema",
+    "device",
+    "checkpoint_every",
+    "progress",
+)
+_OF_RUN = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0 when it succeeded, 2 for a user's mistake, which is said in one line."""
+    arguments = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    try:
+        command = {"list": _list, "train": _train, "evaluate": _evaluate, "predict": _predict}[arguments.command]
+        command(arguments[arguments.command])
+    except MISTAKES as error:
+        if os.environ.get("PYRO_SSL_DEBUG"):
+            raise
+        print(f"pyro-ssl: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def make_parser() -> ArgumentParser:
+    """The parser of all commands, one subcommand of `train` per method."""
+    parser = ArgumentParser(
+        prog="pyro-ssl", description="Semi-supervised deep generative models.", version=version("pyro-ssl")
+    )
+    commands = parser.add_subcommands(dest="command")
+    commands.add_subcommand("list", ArgumentParser(description="List methods and data sets."))
+    train = ArgumentParser(description="Train a method on a data set with few labels, or go on with --resume DIR.")
+    train.add_argument("--resume", type=str | None, default=None, help="directory of a run to go on with")
+    commands.add_subcommand("train", train)  # jsonargparse wants the outer level first
+    methods = train.add_subcommands(dest="method", required=False)
+    for name, row in zoo.METHODS.items():
+        methods.add_subcommand(name, _train_parser(name, row))
+    evaluate = ArgumentParser(description="Measure a trained model on its data set's test part.")
+    evaluate.add_argument("directory", type=str)
+    evaluate.add_argument("--data", type=str | None, default=None, help="another data set with the same classes")
+    evaluate.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
+    commands.add_subcommand("evaluate", evaluate)
+    predict = ArgumentParser(description="Write p(y|x) for the rows of an array.")
+    predict.add_argument("directory", type=str)
+    predict.add_argument("--input", type=str, required=True, help="X.npy, rows of x")
+    predict.add_argument("--output", type=str, required=True, help="P.npy, to be written: (N, K)")
+    commands.add_subcommand("predict", predict)
+    return parser
+
+
+def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
+    parser = ArgumentParser(description=(row.build.__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--resume", type=str | None, default=None, help="directory of a run to go on with")
+    parser.add_argument("--data", type=str, default="digits", help="data set, or path of an .npz file")
+    parser.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
+    parser.add_argument("--labels", type=int, default=100, help="labeled rows in total")
+    parser.add_argument(
+        "--how", type=str, default="balanced", help="how the labels are drawn: balanced, stratified, random"
+    )
+    parser.add_argument(
+        "--label-file", type=str | None, default=None, help="rows to label, as LabelDraw.save wrote them"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the label draw, the weights, the order and the noise")
+    parser.add_argument("--binarise", type=bool, default=False, help="draw binary pixels afresh in each batch")
+    parser.add_argument("--out", type=str | None, default=None, help="directory of the run")
+    parser.add_argument(
+        "--schedule", type=str, default="one_cycle", help="of the learning rate: " + ", ".join(SCHEDULES)
+    )
+    of_fit = set(fit.__kwdefaults__ or {}) | {"objective", "x", "y"}
+    parser.add_function_arguments(fit, skip=of_fit - set(_OF_FIT))
+    parser.add_function_arguments(row.build, skip={"x_shape", "classes"})
+    parser.set_defaults(row.training)
+    return parser
+
+
+def _list(arguments: Namespace) -> None:
+    for name, row in zoo.METHODS.items():
+        print(f"{name:12} {row.model or '-':24} {row.guide:20} {(row.build.__doc__ or '').splitlines()[0]}")
+    print(f"\ndata: {', '.join(data.DATASETS)}, or a path to an .npz file with x, y, x_test, y_test")
+
+
+def _train(arguments: Namespace) -> None:
+    name = arguments.method
+    given = arguments[name] if name else Namespace()
+    resume = arguments.resume or given.get("resume")
+    if resume:
+        config = _read_json(Path(resume) / "config.json")
+        if name not in (None, config["method"]):
+            raise ValueError(f"--resume: {resume} is a run of {config['method']}, not of {name}")
+        return train(Path(resume), config, resume=True)
+    if name is None:
+        raise ValueError(f"train needs a method, one of {', '.join(zoo.METHODS)}, or --resume DIR")
+    if not given.out:
+        raise ValueError("--out DIR is needed: where the run is written")
+    if given.schedule not in SCHEDULES:
+        raise ValueError(f"--schedule should be one of {', '.join(SCHEDULES)}, got {given.schedule!r}")
+    options = {k: given[k] for k in zoo.method(name).build.__kwdefaults__}
+    config = {"method": name, "options": options, "training": {k: given[k] for k in (*_OF_FIT, "schedule")}}
+    return train(Path(given.out), config | {k: given[k] for k in _OF_RUN})
+
+
+def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
+    """Train as `config` says and write the run to `out`: checkpoints, model, `result.json`, learning curves."""
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise FileExistsError(
+            f"--out: {out} is not empty and may hold another run; --resume {out}, or another directory"
+        )
+    dataset = data.load(config["data"], config["data_root"])
+    if config["label_file"]:
+        draw = data.LabelDraw.load(config["label_file"])
+    else:
+        draw = data.draw_labels(dataset.y, config["labels"], how=config["how"], seed=config["seed"])
+    objective = zoo.build(
+        config["method"], dataset.x_shape, len(dataset.classes), seed=config["seed"], **config["options"]
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoints.write_text(out / "config.json", json.dumps(config, indent=1))
+    transform = torch.bernoulli if config["binarise"] else None
+    started = time.perf_counter()
+    history = fit(
+        objective, dataset.x, draw.codes(dataset.y), seed=config["seed"], transform=transform,
+        directory=out, resume=resume, **config["training"],
+    )  # fmt: skip
+    SavedModel(
+        config["method"], dataset.x_shape, list(dataset.classes), config["options"], objective, {"draw": draw.name}
+    ).save(out / "model")
+    draw.save(out / "labels.json")
+    measured = metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
+    result = {
+        "method": config["method"],
+        "data": config["data"],
+        "labels": len(draw.indices),
+        "seed": config["seed"],
+        "epochs": config["training"]["epochs"],
+        "seconds": history["seconds"][-1] if "seconds" in history else time.perf_counter() - started,
+        **{f"test_{k}": v for k, v in measured.items()},
+        "selection": "none: the last epoch's weights"
+        + (", averaged" if config["training"]["ema"] else "")
+        + "; no validation labels",
+        "draw": draw.name,
+        "date": time.strftime("%Y-%m-%d"),
+        "versions": versions(),
+    }
+    checkpoints.write_text(out / "result.json", json.dumps(result, indent=1))
+    plots.save(plots.learning_curves({config["method"]: history}), out / "curves.png")
+    print(_row(result))
+
+
+def _evaluate(arguments: Namespace) -> None:
+    directory = Path(arguments.directory)
+    config = _read_json(directory / "config.json")
+    saved = SavedModel.load(directory / "model")
+    dataset = data.load(arguments.data or config["data"], arguments.data_root or config["data_root"])
+    if list(dataset.classes) != saved.classes:
+        raise ValueError(f"--data: classes {list(dataset.classes)} are not the model's {saved.classes}")
+    measured = metrics.evaluate(predict_proba(saved.objective, dataset.x_test), dataset.y_test)
+    for name, value in measured.items():
+        print(f"test_{name:16} {value:.6f}")
+
+
+def _predict(arguments: Namespace) -> None:
+    saved = SavedModel.load(Path(arguments.directory) / "model")
+    path = Path(arguments.input)
+    if not path.exists():
+        raise FileNotFoundError(f"--input: {path}: no such file")
+    try:
+        x = np.load(path, allow_pickle=False)
+    except Exception as error:  # numpy raises several kinds for a damaged file
+        raise ValueError(f"--input: {path} is not a readable .npy file: {error}") from None
+    if x.shape[1:] != saved.x_shape:
+        if x.ndim < 2 or int(np.prod(x.shape[1:])) != int(np.prod(saved.x_shape)):
+            raise ValueError(f"--input: rows should have shape {saved.x_shape}, got {x.shape[1:]}")
+        x = x.reshape(len(x), *saved.x_shape)
+    np.save(arguments.output, predict_proba(saved.objective, x).numpy())
+
+
+def _row(result: dict[str, Any]) -> str:
+    return (
+        f"{result['method']} on {result['data']}, {result['labels']} labels: accuracy {100 * result['test_accuracy']:.2f} %, "
+        f"log-likelihood {result['test_log_likelihood']:.3f}, ECE {100 * result['test_ece']:.2f} %, {result['seconds']:.0f} s"
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions that a number depends on."""
+    packages = ("pyro-ssl", "pyro-ppl", "torch", "numpy", "scikit-learn")
+    return {"python": platform.python_version()} | {p: version(p) for p in packages}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; {path.parent} is not the directory of a run") from None
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""Conditionals: modules that map tensors to a distribution, so that a program reads `self.p_x(y, z)`.
+
+A conditional owns its network and nothing else. Priors are conditionals over no input: `self.p_z()`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution, constraints
+from torch import Tensor, nn
+
+
+class Conditional(nn.Module, ABC):
+    """p(.|inputs): a network and the family its output parametrises.
+
+    Arguments:
+        network: Maps the inputs, each `(*, event)`, to `(*, parameters)`; any module.
+        event_dim: Number of event dimensions of the distribution.
+    """
+
+    def __init__(self, network: nn.Module, event_dim: int = 1) -> None:
+        super().__init__()
+        self.network, self.event_dim = network, event_dim
+
+    @abstractmethod
+    def family(self, parameters: Tensor) -> TorchDistribution:
+        """The distribution with these parameters, before `to_event`."""
+
+    def forward(self, *inputs: Tensor) -> TorchDistribution:
+        return self.family(self.network(*inputs)).to_event(self.event_dim)
+
+
+class Normal(Conditional):
+    r"""A diagonal Gaussian whose mean and scale are the two halves of the network's output.
+
+    .. math:: \mathcal N(\mu, \mathrm{softplus}(\rho) + s_{\min})
+
+    Arguments:
+        network: Output `(*, 2 Z)`: the means, then the raw scales.
+        min_scale: Lower bound of the scale, so that a density cannot run away.
+    """
+
+    def __init__(self, network: nn.Module, min_scale: float = 1e-3) -> None:
+        super().__init__(network)
+        self.min_scale = min_scale
+
+    def family(self, parameters: Tensor) -> TorchDistribution:
+        loc, raw = parameters.chunk(2, dim=-1)
+        return dist.Normal(loc, nn.functional.softplus(raw) + self.min_scale)
+
+
+class GreyBernoulli(dist.Bernoulli):
+    """A Bernoulli whose observations may be grey, in [0, 1]: minus the cross-entropy, as most papers report on MNIST."""
+
+    support = constraints.unit_interval
+
+
+class Bernoulli(Conditional):
+    """Independent pixels with the network's output as logits; grey values in [0, 1] are allowed unless `binary`.
+
+    Arguments:
+        network: Output `(*, event)`: logits.
+        event_dim: Number of event dimensions: 1 for vectors, 3 for images.
+        binary: Refuse grey values.
+    """
+
+    def __init__(self, network: nn.Module, event_dim: int = 1, *, binary: bool = False) -> None:
+        super().__init__(network, event_dim)
+        self.binary = binary
+
+    def family(self, parameters: Tensor) -> TorchDistribution:
+        return (dist.Bernoulli if self.binary else GreyBernoulli)(logits=parameters)
+
+
+class Gaussian(Conditional):
+    r"""A Gaussian likelihood with one standard deviation, fixed or learned.
+
+    .. math:: \mathcal N(f(\cdot), \sigma^2 I)
+
+    Arguments:
+        network: Output `(*, event)`: means.
+        event_dim: Number of event dimensions: 1 for vectors, 3 for images.
+        sigma: Standard deviation, in the units of x; the start when it is learned.
+        learn_sigma: Learn sigma.
+        min_sigma: Lower bound of a learned sigma.
+
+    Raises:
+        ValueError: sigma is not above 0, or not above min_sigma while it is learned.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        event_dim: int = 1,
+        *,
+        sigma: float = 1.0,
+        learn_sigma: bool = False,
+        min_sigma: float = 1e-2,
+    ) -> None:
+        super().__init__(network, event_dim)
+        floor = min_sigma if learn_sigma else 0.0
+        if not sigma > floor:
+            raise ValueError(f"sigma should be above {floor}, got {sigma}")
+        self.floor = floor
+        log_sigma = torch.tensor(sigma - floor).log()
+        if learn_sigma:
+            self.log_sigma = nn.Parameter(log_sigma)
+        else:
+            self.register_buffer("log_sigma", log_sigma)
+
+    def family(self, parameters: Tensor) -> TorchDistribution:
+        return dist.Normal(parameters, self.log_sigma.exp() + self.floor)
+
+
+class OneHotCategorical(Conditional):
+    """A one-hot class with the network's output `(*, K)` as logits."""
+
+    def family(self, parameters: Tensor) -> TorchDistribution:
+        return dist.OneHotCategorical(logits=parameters)
+
+    def forward(self, *inputs: Tensor) -> TorchDistribution:
+        return self.family(self.network(*inputs))
+
+
+class Prior(nn.Module, ABC):
+    """A conditional over no input."""
+
+    @abstractmethod
+    def forward(self) -> TorchDistribution: ...
+
+
+class StandardNormal(Prior):
+    """N(0, I) over `(Z,)`."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(dim))
+
+    def forward(self) -> TorchDistribution:
+        return dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
+
+
+class ClassPrior(Prior):
+    """p(y) over one-hot `(K,)`: uniform over `int` classes, or with the given probabilities.
+
+    Raises:
+        ValueError: A probability is not above 0, or they do not sum to 1.
+    """
+
+    def __init__(self, classes: int | Sequence[float]) -> None:
+        super().__init__()
+        p = torch.full((classes,), 1.0 / classes) if isinstance(classes, int) else torch.as_tensor(classes)
+        if not (p > 0).all() or abs(float(p.sum()) - 1) > 1e-5:
+            raise ValueError(f"classes: prior probabilities should be above 0 and sum to 1, got {p.tolist()}")
+        self.register_buffer("logits", p.log())
+
+    def forward(self) -> TorchDistribution:
+        return dist.OneHotCategorical(logits=self.logits)

@@ -1,0 +1,56 @@
+"""What a classifier's probabilities are worth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def accuracy(probs: Tensor, y: Tensor) -> float:
+    """Share of data whose likeliest class is right. probs `(N, K)`, y `(N,)` codes."""
+    return (probs.argmax(-1) == y).double().mean().item()
+
+
+def log_likelihood(probs: Tensor, y: Tensor) -> float:
+    """Mean log p(y|x) in nats; probabilities are taken as at least 1e-12."""
+    return probs.double().gather(-1, y[:, None]).clamp_min(1e-12).log().mean().item()
+
+
+def brier(probs: Tensor, y: Tensor) -> float:
+    """Mean squared distance between probabilities and one-hot class, in [0, 2]."""
+    return (probs.double() - torch.nn.functional.one_hot(y, probs.shape[-1])).square().sum(-1).mean().item()
+
+
+def ece(probs: Tensor, y: Tensor, bins: int = 15) -> float:
+    r"""Expected calibration error in [0, 1], over bins of equal width in the confidence.
+
+    .. math:: \sum_b \frac{n_b}{N} \, |\mathrm{acc}_b - \mathrm{conf}_b|
+
+    Bin b holds confidences in (b / bins, (b + 1) / bins].
+
+    References:
+        Guo et al. 2017.
+    """
+    confidence, prediction = probs.max(-1)
+    confidence = confidence.double()
+    index = torch.bucketize(confidence, torch.linspace(0, 1, bins + 1).to(probs)).sub(1).clamp(0, bins - 1)
+    gap = (prediction == y).double() - confidence
+    return torch.zeros(bins, dtype=torch.float64, device=gap.device).index_add(0, index, gap).abs().sum().item() / len(
+        y
+    )
+
+
+def evaluate(probs: Tensor, y: Tensor) -> dict[str, float]:
+    """All of the above: `accuracy`, `log_likelihood`, `brier`, `ece`.
+
+    Raises:
+        ValueError: Shapes do not match, or there is no datum.
+    """
+    if probs.dim() != 2 or y.shape != probs.shape[:1] or not len(y):
+        raise ValueError(
+            f"probs should have shape (N, K) and y (N,), N above 0; got {tuple(probs.shape)} and {tuple(y.shape)}"
+        )
+    metrics: dict[str, Any] = {"accuracy": accuracy, "log_likelihood": log_likelihood, "brier": brier, "ece": ece}
+    return {name: metric(probs, y) for name, metric in metrics.items()}

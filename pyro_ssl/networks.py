@@ -1,0 +1,233 @@
+"""Networks over several inputs, each of which may carry extra leading (enumerated or sampled) dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+Shape = int | Sequence[int]
+
+
+def as_shape(shape: Shape) -> tuple[int, ...]:
+    """An int or a sequence of ints as a tuple: ``10 -> (10,)``, ``(1, 28, 28)`` as it is."""
+    return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+class SplitLinear(nn.Linear):
+    r"""A linear layer over several inputs that multiplies each on its own and broadcasts the sum.
+
+    .. math:: h = \sum_i W_i x_i + b
+
+    equals a linear layer over the concatenation, but an input that does not depend on an enumerated label is
+    multiplied once, not once per class: `x` of shape `(B, D)` and `y` of shape `(K, 1, K)` give `h` of shape `(K, B, H)`.
+
+    Arguments:
+        in_shapes: Event shape of each input; an input is flattened over its event dimensions.
+        out_features: Width `H` of the output.
+
+    Raises:
+        ValueError: An input does not end in its event shape, or the number of inputs differs.
+    """
+
+    def __init__(self, in_shapes: Sequence[Shape], out_features: int) -> None:
+        self.in_shapes = [as_shape(s) for s in in_shapes]
+        self.widths = [math.prod(s) for s in self.in_shapes]
+        super().__init__(sum(self.widths), out_features)
+        nn.init.xavier_uniform_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        check_inputs(inputs, self.in_shapes)
+        flat = [x.flatten(-len(s)) for x, s in zip(inputs, self.in_shapes, strict=True)]
+        weights = self.weight.split(self.widths, dim=1)
+        h = nn.functional.linear(flat[0], weights[0], self.bias)
+        for x, w in zip(flat[1:], weights[1:], strict=True):
+            h = h + nn.functional.linear(x, w)
+        return h
+
+
+def check_inputs(inputs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise ValueError unless each input ends in its event shape."""
+    if len(inputs) != len(shapes):
+        raise ValueError(f"network: got {len(inputs)} inputs, want {len(shapes)} with event shapes {list(shapes)}")
+    for i, (x, s) in enumerate(zip(inputs, shapes, strict=True)):
+        if tuple(x.shape[x.dim() - len(s) :]) != s:
+            raise ValueError(
+                f"network: input {i} should have shape (*, {', '.join(map(str, s))}), got {tuple(x.shape)}"
+            )
+
+
+class Flat(nn.Module):
+    """Apply a module that knows only `(N, *event)` to inputs with any number of leading dimensions.
+
+    Several inputs are broadcast against each other and concatenated along their first event dimension, which is what
+    most modules written elsewhere expect. Batch norm inside sees all leading dimensions as one batch.
+
+    .. warning:: Batch norm over enumerated labels mixes all K labels into its statistics, and so leaks y: keep it out
+       of p(x|y, .) and of whatever else sees an enumerated y.
+
+    Arguments:
+        module: Maps `(N, *event)` to `(N, *out)`.
+        event_dim: Number of event dimensions of each input.
+    """
+
+    def __init__(self, module: nn.Module, event_dim: int = 1) -> None:
+        super().__init__()
+        self.module, self.event_dim = module, event_dim
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        e = self.event_dim
+        x = inputs[0]
+        if len(inputs) > 1:
+            lead = torch.broadcast_shapes(*(t.shape[: t.dim() - e] for t in inputs))
+            x = torch.cat([t.expand(*lead, *t.shape[t.dim() - e :]) for t in inputs], dim=-e)
+        lead = x.shape[: x.dim() - e]
+        out = self.module(x.reshape(-1, *x.shape[x.dim() - e :]))
+        return out.reshape(*lead, *out.shape[1:])
+
+
+class Noise(nn.Module):
+    """Add Gaussian noise of standard deviation `std` (in the units of the input) in training; nothing in evaluation."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.std * torch.randn_like(x) if self.training and self.std else x
+
+
+class MLP(nn.Module):
+    """A multi-layer perceptron over one or several inputs, whose first layer is split per input.
+
+    Arguments:
+        in_shapes: Event shape of each input, `784`, `(1, 28, 28)` or `[(1, 28, 28), 10]` (a list means several inputs).
+        out_shape: Event shape of the output.
+        hidden: Widths of the hidden layers; none makes it linear.
+        activation: Class of the activation.
+        batch_norm: Batch norm before each activation. Not for networks that see an enumerated label, see `Flat`.
+        dropout: Probability of dropping a hidden unit in training.
+        noise: Standard deviation of the Gaussian noise added to the first input in training.
+    """
+
+    def __init__(
+        self,
+        in_shapes: Shape | list[Shape],
+        out_shape: Shape,
+        hidden: Sequence[int] = (500,),
+        *,
+        activation: Callable[[], nn.Module] = nn.Softplus,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        shapes = in_shapes if isinstance(in_shapes, list) else [in_shapes]
+        self.out_shape = as_shape(out_shape)
+        widths = [*hidden, math.prod(self.out_shape)]
+        self.noise = Noise(noise)
+        self.first = SplitLinear(shapes, widths[0])
+        layers: list[nn.Module] = []
+        for i, o in pairwise(widths):
+            layers += [Flat(nn.BatchNorm1d(i))] if batch_norm else []
+            layers += [activation()]
+            layers += [nn.Dropout(dropout)] if dropout else []
+            layers += [SplitLinear([i], o)]
+        self.rest = nn.Sequential(*layers)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        h = self.rest(self.first(self.noise(inputs[0]), *inputs[1:]))
+        return h.unflatten(-1, self.out_shape)
+
+
+class ConvEncoder(nn.Module):
+    """Strided convolutions over an image, then an MLP over its features and any further inputs.
+
+    The convolutions see the image alone, so they run once and not once per enumerated label.
+
+    Arguments:
+        in_shapes: `[(C, H, W), ...]`: the image's shape, then the event shapes of further inputs (or the image's alone).
+        out_shape: Event shape of the output.
+        channels: Output channels of each 3x3 convolution with stride 2.
+        hidden: Widths of the hidden layers after the convolutions.
+        activation: Class of the activation.
+        batch_norm: Batch norm after each convolution; safe, since the image carries no enumerated label.
+        dropout: Probability of dropping a hidden unit in training.
+        noise: Standard deviation of the Gaussian noise added to the image in training.
+    """
+
+    def __init__(
+        self,
+        in_shapes: Shape | list[Shape],
+        out_shape: Shape,
+        channels: Sequence[int] = (32, 64),
+        hidden: Sequence[int] = (256,),
+        *,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+        noise: float = 0.0,
+    ) -> None:
+        super().__init__()
+        image, *others = in_shapes if isinstance(in_shapes, list) else [in_shapes]
+        shape = as_shape(image)
+        if len(shape) != 3:
+            raise ValueError(f"in_shapes: the first input of a ConvEncoder should be an image (C, H, W), got {shape}")
+        layers: list[nn.Module] = []
+        for i, o in pairwise([shape[0], *channels]):
+            layers += [nn.Conv2d(i, o, 3, stride=2, padding=1)]
+            layers += [nn.BatchNorm2d(o)] if batch_norm else []
+            layers += [activation()]
+        self.noise = Noise(noise)
+        self.features = Flat(nn.Sequential(*layers), event_dim=3)
+        with torch.no_grad():
+            features = tuple(nn.Sequential(*layers).eval()(torch.zeros(1, *shape)).shape[1:])
+        self.features.train()
+        self.head = MLP([features, *others], out_shape, hidden, activation=activation, dropout=dropout)
+
+    def forward(self, image: Tensor, *others: Tensor) -> Tensor:
+        return self.head(self.features(self.noise(image)), *others)
+
+
+class ConvDecoder(nn.Module):
+    """An MLP over the inputs, then transposed convolutions up to an image: the mirror of `ConvEncoder`.
+
+    Arguments:
+        in_shapes: Event shape of each input.
+        out_shape: `(C, H, W)`; H and W divisible by 2 once per entry of `channels`.
+        channels: Channels before each transposed convolution, coarsest first.
+        hidden: Widths of the hidden layers before the convolutions.
+        activation: Class of the activation.
+
+    Raises:
+        ValueError: H or W is not divisible by 2 as often as there are channels.
+    """
+
+    def __init__(
+        self,
+        in_shapes: Shape | list[Shape],
+        out_shape: Shape,
+        channels: Sequence[int] = (64, 32),
+        hidden: Sequence[int] = (256,),
+        *,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        c, h, w = as_shape(out_shape)
+        n = 2 ** len(channels)
+        if h % n or w % n:
+            raise ValueError(
+                f"out_shape: height and width should be divisible by {n}, got {h} x {w}; give fewer channels"
+            )
+        self.first = MLP(in_shapes, (channels[0], h // n, w // n), hidden, activation=activation)
+        layers: list[nn.Module] = []
+        for i, o in pairwise([*channels, c]):
+            layers += [activation(), nn.ConvTranspose2d(i, o, 4, stride=2, padding=1)]
+        self.image = Flat(nn.Sequential(*layers), event_dim=3)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.image(self.first(*inputs))

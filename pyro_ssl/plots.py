@@ -1,0 +1,153 @@
+"""Pictures: decision regions, analogies, samples per class, learning curves. matplotlib is imported on the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_ssl.objective import Objective
+from pyro_ssl.prediction import predict_proba
+from pyro_ssl.training import History, evaluating, reproducibly
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442", "#8C564B", "#4B0092")
+
+
+def decision_regions(
+    probability: Callable[[Tensor], Tensor] | Objective,
+    x: Tensor,
+    codes: Tensor,
+    *,
+    title: str = "",
+    resolution: int = 200,
+    ax: Any = None,
+) -> Any:
+    """p(y|x) over the plane as colour, unlabeled data as dots, labeled ones as large marks.
+
+    Arguments:
+        probability: Objective, or function from `(N, 2)` to `(N, K)`.
+        x: Data `(N, 2)`.
+        codes: Labels `(N,)`, -1 for unlabeled.
+        title: Above the axes.
+        resolution: Points per axis.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    if x.dim() != 2 or x.shape[1] != 2:
+        raise ValueError(f"x should have shape (N, 2), got {tuple(x.shape)}")
+    ax = ax or _figure(4.2, 3.6)
+    low, high = x.min(0).values - 0.3, x.max(0).values + 0.3
+    a, b = (torch.linspace(float(low[i]), float(high[i]), resolution) for i in (0, 1))
+    grid = torch.cartesian_prod(a, b)
+    probs = predict_proba(probability, grid) if isinstance(probability, Objective) else probability(grid)
+    colours = np.array([_rgb(COLOURS[k % len(COLOURS)]) for k in range(probs.shape[1])])
+    picture = (probs.numpy() @ colours).reshape(resolution, resolution, 3).transpose(1, 0, 2)
+    ax.imshow(
+        picture, origin="lower", extent=(a[0], a[-1], b[0], b[-1]), aspect="auto", alpha=0.55, interpolation="bilinear"
+    )
+    if probs.shape[1] == 2:
+        ax.contour(a, b, probs[:, 1].reshape(resolution, resolution).T, levels=[0.5], colors="k", linewidths=0.8)
+    free = codes < 0
+    ax.scatter(*x[free].T, s=2, c="k", alpha=0.25, linewidths=0)
+    labeled = [COLOURS[int(k) % len(COLOURS)] for k in codes[~free]]
+    ax.scatter(*x[~free].T, s=70, c=labeled, edgecolors="w", linewidths=1.5, zorder=3)
+    ax.set(xticks=[], yticks=[], title=title)
+    return ax
+
+
+def analogies(objective: Objective, x: Tensor, classes: int, *, seed: int = 0) -> Any:
+    """Each image (left), then its style z under every class y: the mean of p(x|y, z), z = E q(z|x, y), y = q(y|x)'s likeliest.
+
+    Arguments:
+        objective: With a model that has `p_x(y, z)` and a guide with `q_z(x, y)`.
+        x: Images `(n, C, H, W)`.
+        classes: K.
+        seed: Of q, should it be random.
+
+    Returns:
+        The figure.
+    """
+    eye = torch.eye(classes).to(x)
+    with evaluating(objective), reproducibly(seed):
+        y = eye[objective.classify(x).mean.argmax(-1)]
+        z = objective.guide.q_z(x, y).mean
+        pictures = objective.model.p_x(eye[:, None], z).mean  # (K, n, *event)
+    return _grid(torch.cat([x[None], pictures]).transpose(0, 1), ["x", *map(str, range(classes))])
+
+
+def class_samples(objective: Objective, classes: int, n: int = 10, *, seed: int = 0) -> Any:
+    """n samples of each class: the mean of p(x|y, z), z ~ p(z); a row shares its z, a column its class."""
+    with evaluating(objective), reproducibly(seed):
+        z = objective.model.p_z().sample((n,))
+        pictures = objective.model.p_x(torch.eye(classes).to(z)[:, None], z).mean
+    return _grid(pictures.transpose(0, 1), list(map(str, range(classes))))
+
+
+def learning_curves(histories: dict[str, History], names: Sequence[str] | None = None) -> Any:
+    """Parts of the loss over epochs, one panel each and one line per run.
+
+    Arguments:
+        histories: By name of the run, as `fit` returns them.
+        names: Parts to draw; by default all but `lr` and `seconds`.
+    """
+    import matplotlib.pyplot as plt
+
+    every = {k for h in histories.values() for k in h}
+    names = names or sorted(every - {"lr", "seconds"})
+    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 2.6), squeeze=False, layout="constrained")
+    for ax, name in zip(axes[0], names, strict=True):
+        for i, (run, history) in enumerate(histories.items()):
+            if name in history:
+                ax.plot(np.arange(1, len(history[name]) + 1), history[name], label=run, color=COLOURS[i % len(COLOURS)])
+        ax.set(title=name, xlabel="epoch")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def save(figure: Any, path: str | Path) -> Path:
+    """Write a figure, or the figure of some axes, as PNG and close it."""
+    import matplotlib.pyplot as plt
+
+    figure = getattr(figure, "figure", figure)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+    return Path(path)
+
+
+def _grid(pictures: Tensor, titles: Sequence[str]) -> Any:
+    """Images `(rows, columns, C, H, W)` side by side."""
+    import matplotlib.pyplot as plt
+
+    rows, columns = pictures.shape[:2]
+    figure, axes = plt.subplots(rows, columns, figsize=(0.6 * columns, 0.6 * rows), squeeze=False)
+    for r in range(rows):
+        for c in range(columns):
+            image = pictures[r, c].detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+            axes[r, c].imshow(
+                image if image.shape[-1] == 3 else image[..., 0],
+                cmap=None if image.shape[-1] == 3 else "gray_r",
+                vmin=0,
+                vmax=1,
+            )
+            axes[r, c].set_axis_off()
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title, fontsize=9)
+    figure.subplots_adjust(wspace=0.06, hspace=0.06)
+    return figure
+
+
+def _figure(width: float, height: float) -> Any:
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def _rgb(colour: str) -> tuple[float, ...]:
+    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))

@@ -1,0 +1,156 @@
+"""Terms: functions that add to the loss, each one formula with a weight."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+
+class Guide(Protocol):
+    """A guide program that also classifies."""
+
+    def __call__(self, x: Tensor, y: Tensor | None = None) -> Any: ...
+
+    def classify(self, x: Tensor) -> TorchDistribution: ...
+
+
+@dataclass
+class Batch:
+    """What one step sees: labeled and unlabeled data together, either of which may be absent.
+
+    Arguments:
+        x: Labeled data, `(B_l, *event)`.
+        y: Their one-hot labels, `(B_l, K)`.
+        x_unlabeled: Unlabeled data, `(B_u, *event)`.
+    """
+
+    x: Tensor | None = None
+    y: Tensor | None = None
+    x_unlabeled: Tensor | None = None
+
+
+@dataclass
+class Step:
+    """A batch together with q(y|x) on both of its parts, computed at most once per step.
+
+    Where the bound has already evaluated q(y|x) on the unlabeled part, the terms are given that very distribution.
+    """
+
+    batch: Batch
+    guide: Guide
+    known: dict[str, TorchDistribution] = field(default_factory=dict)
+
+    @cached_property
+    def q_labeled(self) -> TorchDistribution:
+        """q(y|x) on labeled data, over one-hot `(B_l, K)`."""
+        assert self.batch.x is not None
+        return self.known.get("labeled") or self.guide.classify(self.batch.x)
+
+    @cached_property
+    def q_unlabeled(self) -> TorchDistribution:
+        """q(y|x) on unlabeled data, over one-hot `(B_u, K)`."""
+        assert self.batch.x_unlabeled is not None
+        return self.known.get("unlabeled") or self.guide.classify(self.batch.x_unlabeled)
+
+
+class Term(nn.Module, ABC):
+    """Adds `weight` times a formula to the loss.
+
+    Arguments:
+        weight: Factor of the formula, in the loss per datum; 0 switches the term off.
+    """
+
+    needs: str = "labeled"  # the part of the batch that the formula reads: labeled, unlabeled or nothing
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    @abstractmethod
+    def formula(self, step: Step) -> Tensor:
+        """The formula, a scalar in nats."""
+
+    def forward(self, step: Step) -> Tensor | None:
+        """weight * formula, or None where the batch has not the part that it reads."""
+        missing = {"labeled": step.batch.x is None, "unlabeled": step.batch.x_unlabeled is None}
+        return None if missing.get(self.needs, False) or self.weight == 0 else self.weight * self.formula(step)
+
+
+class LabelLogProb(Term):
+    r"""The classification loss, the mean over labeled data.
+
+    .. math:: -\alpha\, \frac{1}{B_l} \sum_i \log q(y_i \mid x_i)
+
+    The papers' alpha multiplies a sum over the data set beside sums of bounds; with the bounds averaged, as here,
+    Kingma's `0.1 N` on the labeled mean is `weight = 0.1 N / N_l` times `labeled = N_l / N_u`.
+
+    References:
+        Kingma et al. 2014, eq. 9; paper 004, eq. 4.
+    """
+
+    def formula(self, step: Step) -> Tensor:
+        return -step.q_labeled.log_prob(step.batch.y).mean()
+
+
+class Entropy(Term):
+    r"""The entropy of the classifier on unlabeled data: minimised with a weight above 0, raised with one below.
+
+    .. math:: \beta\, \frac{1}{B_u} \sum_i \mathrm H(q(y \mid x_i))
+
+    References:
+        Paper 004, eq. 9.
+    """
+
+    needs = "unlabeled"
+
+    def formula(self, step: Step) -> Tensor:
+        return step.q_unlabeled.entropy().mean()
+
+
+class MutualInformation(Term):
+    r"""Minus the mutual information of label and datum under q, its marginal estimated on the batch.
+
+    .. math:: -\gamma\, I(y; x), \qquad
+              I(y; x) = \mathrm H\Big(\frac{1}{B_u} \sum_i q(y \mid x_i)\Big) - \frac{1}{B_u} \sum_i \mathrm H(q(y \mid x_i))
+
+    The entropy of a batch's mean is biased downwards, by about (K - 1) / (2 B_u) nats.
+
+    References:
+        Paper 004, eq. 6 and 9.
+    """
+
+    needs = "unlabeled"
+
+    def formula(self, step: Step) -> Tensor:
+        q = step.q_unlabeled
+        return q.entropy().mean() - entropy(q.mean.mean(0))
+
+
+class L2(Term):
+    r"""Squared norm of a module's weights, biases left out.
+
+    .. math:: \frac{\mathrm{weight}}{2} \sum_w w^2
+
+    Arguments:
+        module: Its parameters of two or more dimensions are penalised.
+    """
+
+    needs = "nothing"
+
+    def __init__(self, module: nn.Module, weight: float = 1e-4) -> None:
+        super().__init__(weight)
+        self.weights = [p for p in module.parameters() if p.dim() > 1]
+
+    def formula(self, step: Step) -> Tensor:
+        return 0.5 * torch.stack([w.square().sum() for w in self.weights]).sum()
+
+
+def entropy(p: Tensor) -> Tensor:
+    """Entropy in nats of probabilities over the last dimension; 0 log 0 = 0."""
+    return torch.special.entr(p).sum(-1)

@@ -1,0 +1,463 @@
+"""Training: `fit` an objective on arrays, with labels where there are any; resumable at any step, to the same bits."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR, StepLR
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from pyro_ssl import checkpoints
+from pyro_ssl.checks import as_codes, as_data, one_hot
+from pyro_ssl.objective import Objective, total
+from pyro_ssl.terms import Batch
+
+History = dict[str, list[float]]
+Schedule = str | Callable[[Optimizer, int], LRScheduler]
+
+SCHEDULES: dict[str, Callable[[Optimizer, int], LRScheduler]] = {
+    "constant": lambda optimizer, steps: ConstantLR(optimizer, factor=1.0),
+    "exponential": lambda optimizer, steps: ExponentialLR(optimizer, gamma=math.exp(math.log(0.01) / steps)),
+    "halving": lambda optimizer, steps: StepLR(optimizer, step_size=max(1, math.ceil(steps / 6)), gamma=0.5),
+    "cosine": lambda optimizer, steps: CosineAnnealingLR(optimizer, T_max=steps),
+    "one_cycle": lambda optimizer, steps: OneCycleLR(
+        optimizer, max_lr=[g["lr"] for g in optimizer.param_groups], total_steps=steps
+    ),
+}
+"""Learning-rate schedules by name: to 1 % exponentially, halved five times, cosine to 0, up and down in one cycle."""
+
+
+class DivergedError(FloatingPointError):
+    """The loss or its gradient is not finite; the message names the site and the step."""
+
+
+@dataclass
+class EarlyStopping:
+    """Stop when a score has not risen for `patience` epochs, and keep the weights that scored best.
+
+    Arguments:
+        score: Of the objective with its averaged weights, in evaluation mode; higher is better. What it looks at is the
+            caller's choice: the unlabeled bound, labels kept aside, never the test set.
+        patience: Epochs without improvement before stopping.
+    """
+
+    score: Callable[[Objective], float]
+    patience: int = 10
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a callback is given after each epoch: how far the run is, what it measured, and the objective itself."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    objective: Objective
+
+
+class Batches:
+    """Labeled and unlabeled data on one device, and the batch of every step as a function of the step alone.
+
+    The order is drawn anew each pass by a generator of its own seeded by (seed, pass), so that a resumed run sees the same
+    batches and nobody else's random state is touched.
+
+    Arguments:
+        x: Data `(N, *event)`.
+        y: Codes `(N,)`, -1 where the label is missing.
+        classes: K.
+        batch_size: Unlabeled data per step (labeled, if all are).
+        labeled_batch_size: Labeled data per step beside them.
+        seed: Of the order.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, classes: int, batch_size: int, labeled_batch_size: int, seed: int) -> None:
+        known = y >= 0
+        self.x, self.y = x[known], one_hot(y[known], classes, x.dtype).to(x.device)
+        self.x_unlabeled = x[~known]
+        self.seed = seed
+        self.unlabeled_size = min(batch_size, len(self.x_unlabeled))
+        self.labeled_size = min(labeled_batch_size if self.unlabeled_size else batch_size, len(self.x))
+        main, size = (self.x_unlabeled, self.unlabeled_size) if self.unlabeled_size else (self.x, self.labeled_size)
+        self.steps_per_epoch = max(1, len(main) // size)
+        self._orders: dict[int, tuple[int, Tensor]] = {}
+
+    def __call__(self, step: int) -> Batch:
+        labeled = self._rows(0, len(self.x), self.labeled_size, step)
+        unlabeled = self._rows(1, len(self.x_unlabeled), self.unlabeled_size, step)
+        return Batch(
+            x=None if labeled is None else self.x[labeled],
+            y=None if labeled is None else self.y[labeled],
+            x_unlabeled=None if unlabeled is None else self.x_unlabeled[unlabeled],
+        )
+
+    def _rows(self, part: int, n: int, size: int, step: int) -> Tensor | None:
+        if size == 0:
+            return None
+        steps = n // size  # of one pass; the last, short batch is left to another pass's order
+        index, start = divmod(step, steps)
+        return self._order(part, n, index)[start * size : (start + 1) * size]
+
+    def _order(self, part: int, n: int, index: int) -> Tensor:
+        if self._orders.get(part, (-1,))[0] != index:
+            seed = np.random.SeedSequence([self.seed, part, index]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+            order = torch.randperm(n, generator=torch.Generator().manual_seed(int(seed)))
+            self._orders[part] = (index, order.to(self.x.device))
+        return self._orders[part][1]
+
+
+def fit(
+    objective: Objective,
+    x: Any,
+    y: Any = None,
+    *,
+    epochs: int = 100,
+    batch_size: int = 200,
+    labeled_batch_size: int = 100,
+    lr: float = 1e-3,
+    optimizer: Callable[..., Optimizer] = torch.optim.Adam,
+    schedule: Schedule = "one_cycle",
+    warmup: float = 0.0,
+    clip_norm: float | None = None,
+    ema: float = 0.0,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    early_stopping: EarlyStopping | None = None,
+    callbacks: tuple[Callable[[Epoch], None], ...] = (),
+    directory: str | Path | None = None,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> History:
+    """Train an objective in place; every step sees labeled and unlabeled data together.
+
+    At the end the objective holds the averaged weights (with `ema`), or the best ones (with `early_stopping`), and is in
+    evaluation mode. The caller's random state and Pyro's parameter store are left as they were.
+
+    Arguments:
+        objective: What to train.
+        x: Data `(N, *event)`; any array of finite numbers.
+        y: Codes `(N,)` in 0 .. K - 1, -1 for unlabeled; None if nothing is labeled.
+        epochs: Passes over the unlabeled data (over the labeled, if all are).
+        batch_size: Unlabeled data per step.
+        labeled_batch_size: Labeled data per step beside them.
+        lr: Learning rate, the largest one of the schedule.
+        optimizer: A torch optimiser class, called with the parameters and `lr`; `fused` where it can be.
+        schedule: A name out of `SCHEDULES`, or a function of (optimiser, total steps) that gives an `LRScheduler`.
+        warmup: Epochs over which the weight of the continuous latents' KL rises linearly to 1.
+        clip_norm: Largest global norm of the gradient.
+        ema: Decay per step of the weights' exponential average; 0 for none.
+        transform: Applied to the data of each batch anew, such as `torch.bernoulli` for a fresh binarisation.
+        seed: Of the order of the data and of all noise in training.
+        device: Where to train; by default where the objective is.
+        early_stopping: On a score of the caller's.
+        callbacks: Called after each epoch.
+        directory: Where to write `metrics.jsonl` and checkpoints; None for neither.
+        checkpoint_every: Steps between checkpoints; by default one per epoch.
+        resume: Go on from the directory's checkpoint, if there is one.
+        progress: Show a bar; by default on a terminal only.
+
+    Returns:
+        The history: a list of one number per epoch for each part of the loss, and for `loss`, `lr` and `seconds`.
+
+    Raises:
+        ValueError: Data, labels or an argument do not fit; nothing has been changed then.
+        FileExistsError: The directory holds another run, and `resume` is not set.
+        DivergedError: The loss is not finite; the last checkpoint is kept.
+    """
+    run = _Run(
+        objective, x, y, epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size, lr=lr,
+        optimizer=optimizer, schedule=schedule, warmup=warmup, clip_norm=clip_norm, ema=ema, transform=transform,
+        seed=seed, device=device, early_stopping=early_stopping,
+    )  # fmt: skip
+    with reproducibly(seed):
+        store = None if directory is None else _Store(Path(directory), resume)
+        if store is not None:
+            store.restore(run)
+        run.train(callbacks, store, checkpoint_every, progress)
+    return run.history
+
+
+@contextmanager
+def reproducibly(seed: int) -> Iterator[None]:
+    """Seed torch's generators inside the block, and leave the caller's as they were."""
+    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode, without gradients, inside the block."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
+
+
+@dataclass
+class _Position:
+    """Where a run is; all of it is in the checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    since_best: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class _Run:
+    """The state of a training run and its one loop."""
+
+    def __init__(
+        self, objective: Objective, x: Any, y: Any, *, epochs: int, batch_size: int, labeled_batch_size: int, lr: float,
+        optimizer: Callable[..., Optimizer], schedule: Schedule, warmup: float, clip_norm: float | None, ema: float,
+        transform: Callable[[Tensor], Tensor] | None, seed: int, device: str | torch.device | None,
+        early_stopping: EarlyStopping | None,
+    ) -> None:  # fmt: skip
+        _positive(epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size)
+        if not lr > 0:
+            raise ValueError(f"lr should be above 0, got {lr}")
+        if not 0 <= ema < 1:
+            raise ValueError(f"ema should be in [0, 1), got {ema}")
+        if not warmup >= 0:
+            raise ValueError(f"warmup should be 0 or more epochs, got {warmup}")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"clip_norm should be above 0, or None, got {clip_norm}")
+        if isinstance(schedule, str) and schedule not in SCHEDULES:
+            raise ValueError(f"schedule should be one of {', '.join(SCHEDULES)}, or a function, got {schedule!r}")
+        parameters = [p for p in objective.parameters() if p.requires_grad]
+        home = parameters[0].device if device is None else torch.device(device)
+        x = as_data(x).to(parameters[0].dtype)
+        codes = torch.full((len(x),), -1) if y is None else as_codes(y, len(x))
+        classes = _classes(objective, x, codes)
+        self.batches = Batches(x.to(home), codes, classes, batch_size, labeled_batch_size, seed)
+        with reproducibly(seed):
+            objective.check(_transformed(self.batches(0), transform))
+            total(objective.to(home).parts(_transformed(self.batches(0), transform)))
+        self.objective, self.parameters, self.transform = objective, parameters, transform
+        self.optimizer = _fused(optimizer, parameters, lr)
+        self.epochs, self.total = epochs, epochs * self.batches.steps_per_epoch
+        make = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
+        self.schedule = make(self.optimizer, self.total)
+        self.warmup_steps = warmup * self.batches.steps_per_epoch
+        self.max_norm = math.inf if clip_norm is None else clip_norm
+        self.average = AveragedModel(objective, multi_avg_fn=_average(ema), use_buffers=True) if ema else None
+        self.early_stopping = early_stopping
+        self.best_state: dict[str, Tensor] | None = None
+        self.at = _Position()
+        self.history: History = {}
+
+    @property
+    def averaged(self) -> Objective:
+        """The objective to evaluate: with averaged weights, once there are any."""
+        return self.average.module if self.average is not None else self.objective
+
+    def train(
+        self,
+        callbacks: tuple[Callable[[Epoch], None], ...],
+        store: _Store | None,
+        checkpoint_every: int | None,
+        progress: bool | None,
+    ) -> None:
+        every = checkpoint_every or self.batches.steps_per_epoch
+        hide = not (sys.stderr.isatty() if progress is None else progress)
+        self.objective.train()
+        with tqdm(total=self.total, initial=self.at.step, disable=hide, unit="step", leave=False) as bar:
+            while self.at.step < self.total and not self.stopped:
+                started = time.perf_counter()
+                self.step()
+                self.at.seconds += time.perf_counter() - started
+                bar.update()
+                if self.at.step % self.batches.steps_per_epoch == 0:
+                    epoch = self.end_epoch()
+                    bar.set_postfix(loss=f"{epoch.metrics['loss']:.4g}")
+                    if store is not None:
+                        store.log(self.history)
+                    for callback in callbacks:
+                        callback(epoch)
+                if store is not None and (self.at.step % every == 0 or self.at.step == self.total):
+                    store.save(self)
+        self.finish()
+
+    def step(self) -> None:
+        """One optimiser step on labeled and unlabeled data."""
+        batch = _transformed(self.batches(self.at.step), self.transform)
+        kl_weight = min(1.0, (self.at.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        with pyro.validation_enabled(False):  # the first batch was checked
+            parts = self.objective.parts(batch, kl_weight=kl_weight)
+            loss = total(parts)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+            values = torch.stack([*parts.values(), loss, norm]).detach().tolist()
+            if not all(map(math.isfinite, values)):
+                raise DivergedError(
+                    f"step {self.at.step}: the loss or its gradient is not finite, first at {self.objective.culprit(batch)}; "
+                    "the weights are as they were before this step; try a smaller lr or a clip_norm"
+                )
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update_parameters(self.objective)
+        for name, value in zip([*parts, "loss"], values, strict=False):
+            self.at.sums[name] = self.at.sums.get(name, 0.0) + value
+        self.at.step += 1
+
+    def end_epoch(self) -> Epoch:
+        n = self.batches.steps_per_epoch
+        metrics = {name: value / n for name, value in self.at.sums.items()}
+        metrics |= {"lr": float(self.schedule.get_last_lr()[0]), "seconds": self.at.seconds}
+        self.at.sums = {}
+        if self.early_stopping is not None:
+            metrics["score"] = self.evaluate(self.early_stopping)
+        for name, value in metrics.items():
+            self.history.setdefault(name, []).append(value)
+        return Epoch(self.at.step // n, self.at.step, metrics, self.averaged)
+
+    def evaluate(self, stopping: EarlyStopping) -> float:
+        """The score of this epoch; keeps the weights if it is the best. Training's random state does not move."""
+        with reproducibly(0), evaluating(self.averaged):
+            score = float(stopping.score(self.averaged))
+        if score > self.at.best:
+            self.at.best, self.at.since_best = score, 0
+            self.best_state = {k: v.detach().clone() for k, v in self.averaged.state_dict().items()}
+        else:
+            self.at.since_best += 1
+        return score
+
+    @property
+    def stopped(self) -> bool:
+        return self.early_stopping is not None and self.at.since_best >= self.early_stopping.patience
+
+    def finish(self) -> None:
+        """Leave the weights to use in the objective: the best, else the averaged, else the last."""
+        if self.best_state is not None:
+            self.objective.load_state_dict(self.best_state)
+        elif self.average is not None:
+            self.objective.load_state_dict(self.average.module.state_dict())
+        self.objective.eval()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors: dict[str, Tensor] = checkpoints.rng_tensors()
+        packed = checkpoints.pack("run", self._parts(), tensors)
+        return tensors, {"run": packed, "position": vars(self.at), "history": self.history, "total": self.total}
+
+    def restore(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
+        if data["total"] != self.total:
+            raise ValueError(
+                f"epochs: the run to resume has {data['total']} steps, this one {self.total}; give the arguments it was started with"
+            )
+        parts = checkpoints.unpack(data["run"], tensors)
+        self.objective.load_state_dict(parts["objective"])
+        self.optimizer.load_state_dict(parts["optimizer"])
+        self.schedule.load_state_dict(parts["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(parts["average"])
+        self.best_state = parts["best"]
+        self.at, self.history = _Position(**data["position"]), data["history"]
+        checkpoints.set_rng(tensors)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "objective": dict(self.objective.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": None if self.average is None else dict(self.average.state_dict()),
+            "best": self.best_state,
+        }
+
+
+class _Store:
+    """The files of a run: `checkpoint/`, `checkpoint.previous/` and `metrics.jsonl`."""
+
+    def __init__(self, directory: Path, resume: bool) -> None:
+        self.directory, self.checkpoint, self.metrics = directory, directory / "checkpoint", directory / "metrics.jsonl"
+        if not resume and (checkpoints.exists(self.checkpoint) or self.metrics.exists()):
+            raise FileExistsError(f"directory {directory} holds another run; resume it, or choose another directory")
+        directory.mkdir(parents=True, exist_ok=True)
+        self.logged = 0
+
+    def restore(self, run: _Run) -> None:
+        if checkpoints.exists(self.checkpoint):
+            run.restore(*checkpoints.load(self.checkpoint))
+        checkpoints.write_text(self.metrics, "".join(_lines(run.history, 0)))
+        self.logged = len(run.history.get("loss", []))
+
+    def log(self, history: History) -> None:
+        with self.metrics.open("a") as file:
+            file.writelines(_lines(history, self.logged))
+        self.logged = len(history["loss"])
+
+    def save(self, run: _Run) -> None:
+        checkpoints.save(self.checkpoint, *run.state())
+
+
+def _lines(history: History, start: int) -> list[str]:
+    n = len(history.get("loss", []))
+    return [json.dumps({"epoch": i + 1} | {k: v[i] for k, v in history.items()}) + "\n" for i in range(start, n)]
+
+
+def _transformed(batch: Batch, transform: Callable[[Tensor], Tensor] | None) -> Batch:
+    if transform is None:
+        return batch
+    apply = lambda x: None if x is None else transform(x)  # noqa: E731
+    return Batch(apply(batch.x), batch.y, apply(batch.x_unlabeled))
+
+
+def _average(decay: float) -> Callable[..., None]:
+    """An exponential average whose decay rises from 0 to `decay`, so that the start is soon forgotten."""
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        n = float(count)
+        floats = [(a, c) for a, c in zip(averaged, current, strict=True) if a.is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], 1 - min(decay, (1 + n) / (10 + n)))
+        for a, c in zip(averaged, current, strict=True):
+            if not a.is_floating_point():
+                a.copy_(c)
+
+    return update
+
+
+def _fused(optimizer: Callable[..., Optimizer], parameters: list[nn.Parameter], lr: float) -> Optimizer:
+    try:
+        return optimizer(parameters, lr=lr, fused=True)
+    except (TypeError, RuntimeError):  # this optimiser, or this device, has no fused version
+        return optimizer(parameters, lr=lr)
+
+
+def _classes(objective: Objective, x: Tensor, codes: Tensor) -> int:
+    """K, from the shape of q(y|x); labels beyond it are an error."""
+    largest = int(codes.max())
+    if largest < 0:
+        return 1
+    device = next(objective.parameters()).device
+    with evaluating(objective), reproducibly(0):
+        classes = objective.classify(x[:2].to(device)).event_shape[-1]
+    if largest >= classes:
+        raise ValueError(f"y: got label {largest}, but q(y|x) has {classes} classes, 0 .. {classes - 1}")
+    return classes
+
+
+def _positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size != int(size) or size < 1:
+            raise ValueError(f"{name} should be a whole number above 0, got {size}")
