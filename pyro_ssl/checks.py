@@ -14,8 +14,13 @@ from torch import Tensor, nn
 from pyro_ssl.elbo import EnumerateMessenger, is_enumerated, log_prob, sample_sites
 
 
-def as_data(x: Any, name: str = "x") -> Tensor:
-    """Any array-like as a finite float32 tensor `(N, *event)` (float64 stays); rows are data.
+def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None) -> Tensor:
+    """Any array-like as a finite tensor `(N, *event)`; rows are data.
+
+    Arguments:
+        x: The array.
+        name: What the caller calls it, for messages.
+        dtype: Of the tensor; by default float64 stays, and all else becomes float32.
 
     Raises:
         TypeError: The array does not hold numbers.
@@ -23,15 +28,17 @@ def as_data(x: Any, name: str = "x") -> Tensor:
     """
     if not isinstance(x, Tensor):
         array = np.asarray(x)
-        if array.dtype == object or array.dtype.kind not in "biuf":
+        if array.dtype.kind in "OUS":
             try:
                 array = array.astype(np.float64)
             except (TypeError, ValueError) as error:
                 raise TypeError(f"{name} should hold numbers, got an array of dtype {array.dtype}: {error}") from None
-        x = torch.as_tensor(np.ascontiguousarray(array))
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{name} should hold real numbers, got an array of dtype {array.dtype}")
+        x = torch.as_tensor(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
     if x.is_complex():
         raise TypeError(f"{name} should hold real numbers, got {x.dtype}")
-    x = x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
+    x = x.to(dtype or (torch.float64 if x.dtype == torch.float64 else torch.float32))
     if x.dim() < 2:
         raise ValueError(
             f"{name} should have shape (data, features, ...), got {tuple(x.shape)}; one feature is (data, 1)"
@@ -40,7 +47,7 @@ def as_data(x: Any, name: str = "x") -> Tensor:
         raise ValueError(f"{name} is empty: shape {tuple(x.shape)}")
     if not x.isfinite().all():
         row = int((~x.flatten(1).isfinite().all(1)).nonzero()[0])
-        raise ValueError(f"{name} holds NaN or infinity, first in row {row}; drop or impute it")
+        raise ValueError(f"{name} holds NaN or infinity, first in row {row}, as {x.dtype}; drop or impute it")
     return x
 
 
@@ -51,7 +58,11 @@ def as_codes(y: Any, n: int, name: str = "y") -> Tensor:
         TypeError: The labels are not whole numbers.
         ValueError: There are not n of them, or one is below -1.
     """
-    y = y if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
+    if not isinstance(y, Tensor):
+        array = np.asarray(y)
+        if array.dtype.kind not in "iufcb":
+            raise TypeError(f"{name} should hold integer codes with -1 for unlabeled, got dtype {array.dtype}")
+        y = torch.as_tensor(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
     if y.shape != (n,):
         raise ValueError(f"{name} should have shape ({n},), one label per row of x, got {tuple(y.shape)}")
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:

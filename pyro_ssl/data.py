@@ -116,6 +116,8 @@ def draw_labels(
         ValueError: Not exactly one of the three is given, or a class has too few rows.
     """
     y = np.asarray(y)
+    if y.ndim != 1:
+        raise ValueError(f"y should have shape (N,), one code per row, got {y.shape}")
     if [labels, per_class, counts].count(None) != 2:
         raise ValueError("give exactly one of labels, per_class and counts")
     rng = np.random.default_rng(seed)
@@ -159,7 +161,7 @@ def _share(labels: int, sizes: np.ndarray, how: str, rng: np.random.Generator) -
 
 
 def from_arrays(x: Any, y: Any, x_test: Any, y_test: Any, name: str = "arrays") -> Dataset:
-    """A data set of arrays; classes may be any values, x is kept as it is.
+    """A data set of arrays; classes may be any values, -1 or NaN where y has none; x is kept as it is.
 
     Raises:
         ValueError: Shapes do not match, or the test part has a class that the training part has not.
@@ -171,7 +173,9 @@ def from_arrays(x: Any, y: Any, x_test: Any, y_test: Any, name: str = "arrays") 
     for part, labels, rows in (("y", y, x), ("y_test", y_test, x_test)):
         if labels.shape != (len(rows),):
             raise ValueError(f"{part} should have shape ({len(rows)},), got {labels.shape}")
-    classes, codes = np.unique(y, return_inverse=True)
+    missing = (y == -1) | (y != y) if y.dtype.kind in "if" else np.zeros(len(y), dtype=bool)
+    classes = np.unique(y[~missing])
+    codes = np.where(missing, -1, np.searchsorted(classes, y))
     if unknown := sorted(set(y_test.tolist()) - set(classes.tolist())):
         raise ValueError(f"y_test has classes that y has not: {unknown}")
     codes_test = np.searchsorted(classes, y_test)

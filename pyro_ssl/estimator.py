@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from pyro_ssl import zoo
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.saving import SavedModel
-from pyro_ssl.training import fit
+from pyro_ssl.training import check_positive, fit
 
 TABULAR: dict[str, Any] = {
     "hidden": (128, 128),
@@ -72,8 +73,18 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
             y: Labels `(N,)` of any values; -1, NaN or None marks a row without one (in arrays of strings also "-1", "nan").
 
         Raises:
-            ValueError: X or y does not fit, no row has a label, or there is one class only.
+            ValueError: X or y does not fit, no row has a label, or there is one class only; an earlier fit is kept then.
         """
+        before = dict(vars(self))
+        try:
+            return self._fit(X, y)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _fit(self, X: Any, y: Any) -> SemiSupervisedClassifier:
+        check_positive(epochs=self.epochs, batch_size=self.batch_size)
         row = zoo.method(self.method)
         X = validate_data(self, X, ensure_min_samples=2, dtype=np.float64, allow_nd=True)
         classes, codes = encode(y, len(X))
@@ -104,13 +115,14 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The likeliest class of each row, `(N,)`."""
-        return self.classes_[self.predict_proba(X).argmax(-1)]
+        best = self.predict_proba(X).argmax(-1)  # first, for it says if there was no fit
+        return self.classes_[best]
 
     def save(self, directory: str | Path) -> None:
         """Write the trained classifier; `load` reads it without running code from it."""
         check_is_fitted(self)
         parameters = self.get_params()
-        seed = self.random_state if isinstance(self.random_state, int) else None
+        seed = int(self.random_state) if isinstance(self.random_state, Integral) else None
         extra = {
             "parameters": parameters | {"random_state": seed},
             "mean": self.mean_.tolist(),
@@ -166,6 +178,8 @@ def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"y should have one label per row of X, {n}; got {len(y)}, inconsistent numbers of samples")
     missing = np.array([_is_missing(v) for v in y.tolist()], dtype=bool)
     known = y[~missing]
+    if known.dtype == object and not any(isinstance(v, str) for v in known):
+        known = np.array(known.tolist())
     if known.dtype.kind == "f":
         if not np.isfinite(known).all():
             raise ValueError("y holds infinity")
@@ -173,10 +187,12 @@ def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError("y: Unknown label type: continuous values; classes should be whole numbers or strings")
     if not len(known):
         raise ValueError("y has no label: every row is -1, NaN or None; at least two classes need one")
-    if known.dtype == object and len({isinstance(v, str) for v in known}) > 1:
+    if known.dtype == object and not all(isinstance(v, str) for v in known):
         raise ValueError("y should be of one type, strings or numbers; got both")
-    if known.dtype == object and isinstance(known[0], str):
+    if known.dtype == object:
         known = known.astype(str)
+    if known.dtype.kind not in "biufU":
+        raise ValueError(f"y: Unknown label type: {known.dtype}; classes should be whole numbers or strings")
     classes = np.unique(known)
     if len(classes) < 2:
         raise ValueError(f"y has labels of one class only, {classes[0]!r}; at least two classes need one")

@@ -34,6 +34,6 @@ def bounds(objective: Objective, x: Any, y: Tensor | None = None, *, chunk: int 
 
 def _chunked(objective: Objective, x: Any, function: Any, chunk: int, seed: int) -> Tensor:
     parameter = next(objective.parameters())
-    x = as_data(x).to(parameter.dtype)
+    x = as_data(x, dtype=parameter.dtype)
     with evaluating(objective), reproducibly(seed), pyro.validation_enabled(False):
         return torch.cat([function(part.to(parameter.device)).cpu() for part in x.split(chunk)])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
+@contextmanager
+def _same_buffers(module: nn.Module) -> Iterator[None]:
+    """Put the buffers back after the block: a trial run must not move batch norm's statistics."""
+    before = [b.clone() for b in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(module.buffers(), before, strict=True):
+            buffer.copy_(value)
+
+
 @dataclass
 class _Position:
     """Where a run is; all of it is in the checkpoint."""
@@ -232,7 +244,7 @@ class _Run:
         transform: Callable[[Tensor], Tensor] | None, seed: int, device: str | torch.device | None,
         early_stopping: EarlyStopping | None,
     ) -> None:  # fmt: skip
-        _positive(epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size)
+        check_positive(epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size)
         if not lr > 0:
             raise ValueError(f"lr should be above 0, got {lr}")
         if not 0 <= ema < 1:
@@ -245,13 +257,13 @@ class _Run:
             raise ValueError(f"schedule should be one of {', '.join(SCHEDULES)}, or a function, got {schedule!r}")
         parameters = [p for p in objective.parameters() if p.requires_grad]
         home = parameters[0].device if device is None else torch.device(device)
-        x = as_data(x).to(parameters[0].dtype)
+        x = as_data(x, dtype=parameters[0].dtype)
         codes = torch.full((len(x),), -1) if y is None else as_codes(y, len(x))
         classes = _classes(objective, x, codes)
         self.batches = Batches(x.to(home), codes, classes, batch_size, labeled_batch_size, seed)
-        with reproducibly(seed):
+        with reproducibly(seed), _same_buffers(objective.to(home)):
             objective.check(_transformed(self.batches(0), transform))
-            total(objective.to(home).parts(_transformed(self.batches(0), transform)))
+            total(objective.parts(_transformed(self.batches(0), transform)))
         self.objective, self.parameters, self.transform = objective, parameters, transform
         self.optimizer = _fused(optimizer, parameters, lr)
         self.epochs, self.total = epochs, epochs * self.batches.steps_per_epoch
@@ -427,12 +439,10 @@ def _average(decay: float) -> Callable[..., None]:
 
     @torch.no_grad()
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        n = float(count)
-        floats = [(a, c) for a, c in zip(averaged, current, strict=True) if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], 1 - min(decay, (1 + n) / (10 + n)))
-        for a, c in zip(averaged, current, strict=True):
-            if not a.is_floating_point():
-                a.copy_(c)
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + float(count)) / (10 + float(count))))
+        else:  # batch norm's counters
+            torch._foreach_copy_(averaged, current)
 
     return update
 
@@ -457,7 +467,8 @@ def _classes(objective: Objective, x: Tensor, codes: Tensor) -> int:
     return classes
 
 
-def _positive(**sizes: int) -> None:
+def check_positive(**sizes: int) -> None:
+    """Raise ValueError, naming the argument, unless each is a whole number above 0."""
     for name, size in sizes.items():
-        if size != int(size) or size < 1:
-            raise ValueError(f"{name} should be a whole number above 0, got {size}")
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"{name} should be a whole number above 0, got {size!r}")

@@ -64,7 +64,7 @@ def _part(name: str, root: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
             dataset = kind(str(root), download=True, **which)
     except Exception as error:
         raise FileNotFoundError(
-            f"{NAMES[name]} is not in {root} and could not be downloaded ({type(error).__name__}); "
+            f"{NAMES[name]} is missing or damaged in {root} and could not be downloaded ({type(error).__name__}); "
             "give its folder by --data-root or the environment's PYRO_SSL_DATA"
         ) from None
     images, labels = np.asarray(dataset.data), np.asarray(dataset.labels if name == "svhn" else dataset.targets)

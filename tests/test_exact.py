@@ -1,0 +1,246 @@
+"""Losses and gradients against hand-written sums, in float64."""
+
+import math
+
+import pyro
+import pytest
+import torch
+from pyro.infer import TraceEnum_ELBO
+from torch.distributions import Normal, kl_divergence
+
+from pyro_ssl import (
+    L2,
+    Batch,
+    Entropy,
+    LabelLogProb,
+    MutualInformation,
+    Objective,
+    OneHotCategorical,
+    TraceTopEnum_ELBO,
+    one_hot,
+    zoo,
+)
+
+pytestmark = pytest.mark.usefixtures("float64")
+D, Z, B = 5, 3, 6
+
+
+def m2(classes: int, **options) -> Objective:
+    options = {"z_dim": Z, "hidden": (7,), "likelihood": "gaussian", "sigma": 0.7, "alpha": 0.3} | options
+    return zoo.build("m2", D, classes, **options).double()
+
+
+def data(classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(B, D, generator=g), one_hot(torch.arange(B) % classes, classes, torch.float64)
+
+
+def by_hand(o: Objective, x, y, beta: float = 1.0) -> torch.Tensor:
+    """log p(x, y, z) - log q(z|x, y) for a fixed class y and one z, written out; z's noise comes from the global generator."""
+    classes = y.shape[-1]
+    p_x, q_z = o.model.p_x, o.guide.q_z
+    loc, raw = q_z.network(x, y).chunk(2, -1)
+    scale = torch.nn.functional.softplus(raw) + 1e-3
+    eps = torch.randn(loc.shape)
+    z = loc + scale * eps
+    mean, sigma = p_x.network(y, z), 0.7
+    log_px = (-0.5 * ((x - mean) / sigma) ** 2 - math.log(sigma) - 0.5 * math.log(2 * math.pi)).sum(-1)
+    log_pz = (-0.5 * z**2 - 0.5 * math.log(2 * math.pi)).sum(-1)
+    log_qz = (-0.5 * eps**2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+    return log_px + beta * (log_pz - log_qz) - math.log(classes)
+
+
+def unlabeled_by_hand(o: Objective, x, classes: int, beta: float = 1.0) -> torch.Tensor:
+    """Sum over classes of q(y|x) (f(y) - log q(y|x))."""
+    log_q = o.guide.q_y.network(x).log_softmax(-1)
+    f = by_hand(o, x, torch.eye(classes)[:, None].expand(classes, 1, classes), beta)
+    return (log_q.exp() * (f.T - log_q)).sum(-1)
+
+
+def gradients(value: torch.Tensor, o: Objective) -> list[torch.Tensor]:
+    found = torch.autograd.grad(value, list(o.parameters()), allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, o.parameters(), strict=True)]
+
+
+def assert_same(o: Objective, ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-12 * max(1.0, theirs.abs().max().item()))
+    for a, b in zip(gradients(ours.sum(), o), gradients(theirs.sum(), o), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("beta", [1.0, 0.25])
+def test_m2_bounds_are_the_papers_sums(classes, beta):
+    o, (x, y) = m2(classes), data(classes)
+    torch.manual_seed(1)
+    labeled = o.bound(x, y, kl_weight=beta)
+    torch.manual_seed(1)
+    assert_same(o, labeled, by_hand(o, x, y, beta))
+    torch.manual_seed(1)
+    unlabeled = o.bound(x, kl_weight=beta)
+    torch.manual_seed(1)
+    assert_same(o, unlabeled, unlabeled_by_hand(o, x, classes, beta))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_m2_loss_is_the_papers_objective(classes):
+    """Paper 004, eq. 4 and 9, with the bounds weighted by lambda, per datum."""
+    o, (x, y), (u, _) = m2(classes, labeled=0.5, unlabeled=2.0, entropy=0.4, mutual_information=0.6, l2=0.1), data(classes), data(classes, 1)
+    torch.manual_seed(1)
+    parts = o.parts(Batch(x, y, u))
+    torch.manual_seed(1)
+    q_l, q_u = o.guide.q_y.network(x).softmax(-1), o.guide.q_y.network(u).softmax(-1)
+    entropy = -(q_u * q_u.log()).sum(-1).mean()
+    marginal = q_u.mean(0)
+    expected = {
+        "labeled": -0.5 * by_hand(o, x, y).mean(),
+        "unlabeled": -2.0 * unlabeled_by_hand(o, u, classes).mean(),
+        "LabelLogProb": -0.3 * (y * q_l.log()).sum(-1).mean(),
+        "Entropy": 0.4 * entropy,
+        "MutualInformation": 0.6 * (entropy + (marginal * marginal.log()).sum()),
+        "L2": 0.05 * sum((w**2).sum() for n, w in o.guide.q_y.named_parameters() if n.endswith("weight")),
+    }
+    assert parts.keys() == expected.keys()
+    for name in parts:
+        assert_same(o, parts[name], expected[name])
+    torch.manual_seed(1)
+    assert_same(o, o(Batch(x, y, u)), sum(expected.values()))
+
+
+def test_mier_is_entropy_minimisation_with_marginal_balance():
+    """U + gamma I - beta H has the weights (1 - beta - gamma) on E H(q(y|x)) and gamma on H(q(y)), paper 004."""
+    (x, _), beta, gamma = data(3), 5.0, 1.0
+    o = m2(3, entropy=beta, mutual_information=gamma)
+    q = o.classify(x).probs
+    conditional, marginal = -(q * q.log()).sum(-1).mean(), -(q.mean(0) * q.mean(0).log()).sum()
+    torch.manual_seed(1)
+    parts = o.parts(Batch(x_unlabeled=x))
+    torch.manual_seed(1)
+    eye = torch.eye(3)[:, None].expand(3, 1, 3)
+    expectation = (q.T * by_hand(o, x, eye)).sum(0).mean()
+    assert_same(o, sum(parts.values()), -(expectation + (1 - beta - gamma) * conditional + gamma * marginal))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("given", [True, False])
+def test_bound_is_pyros_trace_enum_elbo(classes, given):
+    o, (x, y) = m2(classes), data(classes)
+    y = y if given else None
+    stock = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+    torch.manual_seed(1)
+    ours = -o.bound(x, y).sum()
+    torch.manual_seed(1)
+    assert_same(o, ours, stock.differentiable_loss(o.model, o.guide, x, y))
+
+
+def test_scaled_bound_is_pyros_too():
+    o, (x, _) = m2(3), data(3)
+    scaled = pyro.poutine.scale(scale=0.37)
+    torch.manual_seed(1)
+    ours = o.parts(Batch(x_unlabeled=x))["unlabeled"]
+    weighted = Objective(o.model, o.guide, unlabeled=0.37)
+    torch.manual_seed(1)
+    assert_same(o, weighted.parts(Batch(x_unlabeled=x))["unlabeled"], 0.37 * ours)
+    torch.manual_seed(1)
+    with scaled:
+        stock = TraceEnum_ELBO(max_plate_nesting=1).differentiable_loss(o.model, o.guide, x) / B
+    assert_same(o, 0.37 * ours, stock)
+
+
+def test_vae_bound_is_reconstruction_minus_kl_in_the_mean():
+    n = 20_000
+    o, x = zoo.build("vae", D, 2, z_dim=Z, hidden=(7,), likelihood="gaussian", sigma=0.7).double(), data(2)[0][:1].expand(n, D)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        draws = o.bound(x)
+        q = o.guide.q_z(x).base_dist
+        log_px = Normal(o.model.p_x.network(q.sample()), 0.7).log_prob(x).sum(-1)
+        expected = log_px - kl_divergence(q, Normal(0.0, 1.0)).sum(-1)
+    error = ((draws.var() + expected.var()) / n).sqrt()
+    assert (draws.mean() - expected.mean()).abs() < 4.5 * error
+
+
+@pytest.mark.parametrize(("classes", "top"), [(3, 1), (3, 2), (10, 1), (10, 2), (10, 8), (10, 9)])
+def test_fewer_classes_give_the_same_gradient_in_the_mean(classes, top):
+    z = z_scores(TraceTopEnum_ELBO(top), classes)
+    assert z.square().mean().sqrt() < 1.6
+    assert z.abs().max() < 4.5
+
+
+def test_all_but_one_class_and_the_one_drawn_are_all():
+    o, (x, _) = m2(3), data(3)
+    torch.manual_seed(1)
+    exact = o.bound(x)
+    torch.manual_seed(1)
+    assert_same(o, Objective(o.model, o.guide, elbo=TraceTopEnum_ELBO(2)).bound(x), exact)
+
+
+class Unweighted(TraceTopEnum_ELBO):
+    """Wrong: the drawn class without one over its probability."""
+
+    def _get_trace(self, model, guide, args, kwargs):
+        model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)
+        site = guide_trace.nodes["y"]
+        classes = site["value"].argmax(-1)
+        site["infer"]["log_weights"] = site["fn"].logits.gather(-1, classes.T).T
+        return model_trace, guide_trace
+
+
+def test_a_missing_weight_shows():
+    """Negative control: the same test fails a wrong estimator."""
+    assert z_scores(Unweighted(1), 10).square().mean().sqrt() > 3
+
+
+class Table(torch.nn.Module):
+    """Logits that are parameters, one row per datum: its gradient is one draw of the estimator per row."""
+
+    def __init__(self, n: int, classes: int):
+        super().__init__()
+        self.rows = torch.nn.Parameter(torch.linspace(-1, 1, classes).expand(n, classes).clone())
+
+    def forward(self, x):
+        return self.rows
+
+
+def z_scores(elbo: TraceTopEnum_ELBO, classes: int, n: int = 20_000) -> torch.Tensor:
+    """Standardised difference of the mean gradient (and value) from that of exact enumeration, over n draws."""
+    torch.manual_seed(0)
+    o = m2(classes)
+    o.guide.q_y = OneHotCategorical(Table(n, classes))
+    x = data(classes)[0][:1].expand(n, D)
+    draws = []
+    for each in (TraceTopEnum_ELBO(), elbo):
+        value = Objective(o.model, o.guide, elbo=each).bound(x)
+        draws.append(torch.cat([torch.autograd.grad(value.sum(), o.guide.q_y.network.rows)[0], value.detach()[:, None]], -1))
+    d = draws[1] - draws[0]
+    return d.mean(0) / (d.std(0) / math.sqrt(n))
+
+
+def test_terms_switch_off_with_what_they_need():
+    o, (x, y) = m2(3, entropy=1.0, mutual_information=1.0), data(3)
+    assert set(o.parts(Batch(x, y))) == {"labeled", "LabelLogProb"}
+    assert set(o.parts(Batch(x_unlabeled=x))) == {"unlabeled", "Entropy", "MutualInformation"}
+    with pytest.raises(ValueError, match="no part of the loss"):
+        o(Batch())
+
+
+@pytest.mark.parametrize("logit", [80.0, 1000.0])
+@pytest.mark.parametrize("top", [None, 1])
+def test_a_saturated_classifier_is_finite_in_float32(logit, top):
+    o = m2(4, top=top).float()
+    x = data(4)[0].float()
+    with torch.no_grad():
+        o.guide.q_y.network.rest[-1].bias.copy_(torch.tensor([logit, -logit, 0.0, 0.0]))
+    before = o.bound(x)
+    before.sum().backward()
+    assert before.isfinite().all() and before.min() > -1e4
+    assert all(p.grad is None or p.grad.isfinite().all() for p in o.parameters())
+
+
+def test_terms_alone():
+    guide = zoo.build("classifier", D, 3, hidden=(7,)).guide.double()
+    x, y = data(3)
+    o = Objective(None, guide, [LabelLogProb(2.0), Entropy(-1.0), MutualInformation(0.0), L2(guide, 0.0)])
+    q = guide.classify(x).probs
+    expected = -2.0 * (y * q.log()).sum(-1).mean() + (q * q.log()).sum(-1).mean()
+    assert torch.allclose(o(Batch(x, y, x)), expected, atol=1e-12)

@@ -1,0 +1,411 @@
+"""`fit`: what it promises about data, random states, schedules, averages, failures and resuming."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+from torch import nn
+
+from pyro_ssl import Batch, EarlyStopping, Objective, fit, predict_proba, zoo
+from pyro_ssl.training import SCHEDULES, Batches, DivergedError, evaluating
+
+X = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.where(torch.arange(90) < 20, torch.arange(90) % 3, -1)
+SMALL = {"hidden": (6,), "z_dim": 2, "likelihood": "gaussian", "sigma": 1.0}
+
+
+def small(seed: int = 0, **options) -> Objective:
+    return zoo.build("m2", 4, 3, seed=seed, **SMALL | options)
+
+
+def weights(objective: nn.Module) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in objective.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def run(objective: Objective | None = None, **arguments) -> tuple[Objective, dict]:
+    objective = objective or small()
+    return objective, fit(objective, X, Y, **{"epochs": 3, "batch_size": 10, "labeled_batch_size": 8} | arguments)
+
+
+def test_training_lowers_the_loss_and_is_a_function_of_its_seed():
+    (a, h), (b, _), (c, _) = run(epochs=20), run(epochs=20), run(epochs=20, seed=1)
+    assert h["loss"][-1] < h["loss"][0] - 0.3
+    assert same(weights(a), weights(b))
+    assert not same(weights(a), weights(c))
+
+
+def test_nobody_elses_state_is_touched():
+    torch.manual_seed(5)
+    pyro.param("mine", torch.tensor(1.0))
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(early_stopping=EarlyStopping(lambda o: torch.rand(()).item()))
+    assert torch.equal(torch.rand(3), expected)
+    assert list(pyro.get_param_store().keys()) == ["mine"]
+
+
+def test_two_models_in_one_process_share_nothing():
+    first = small()
+    before = weights(first)
+    second, _ = run(small())
+    assert same(weights(first), before)
+    assert not {p.data_ptr() for p in first.parameters()} & {p.data_ptr() for p in second.parameters()}
+
+
+def test_every_step_sees_labeled_and_unlabeled_and_a_pass_sees_each_datum_once():
+    batches = Batches(X, Y, 3, batch_size=10, labeled_batch_size=8, seed=0)
+    assert batches.steps_per_epoch == 7
+    steps = [batches(i) for i in range(14)]
+    assert {(len(b.x), len(b.x_unlabeled)) for b in steps} == {(8, 10)}
+    first, second = (torch.cat([b.x_unlabeled for b in part]) for part in (steps[:7], steps[7:]))
+    assert torch.equal(*(t.sort(0).values for t in (first, X[Y < 0])))
+    assert not torch.equal(first, second)
+    again = Batches(X, Y, 3, batch_size=10, labeled_batch_size=8, seed=0)(9)
+    assert torch.equal(again.x, steps[9].x) and torch.equal(again.x_unlabeled, steps[9].x_unlabeled)
+    rows = (X[:, None] == steps[3].x).all(-1).float().argmax(0)
+    assert torch.equal(steps[3].y.argmax(-1), Y[rows])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_are_those_of_their_names(name):
+    parameter = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    schedule, rates = SCHEDULES[name](optimizer, 60), []
+    for _ in range(60):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step() if len(rates) < 60 else None
+    expected = {
+        "constant": [0.1] * 60,
+        "exponential": [0.1 * 0.01 ** (t / 60) for t in range(60)],
+        "halving": [0.1 * 0.5 ** (t // 10) for t in range(60)],
+        "cosine": [0.05 * (1 + math.cos(math.pi * t / 60)) for t in range(60)],
+    }
+    if name in expected:
+        assert rates == pytest.approx(expected[name])
+    else:
+        peak = rates.index(max(rates))
+        assert rates == pytest.approx(sorted(rates[:peak]) + sorted(rates[peak:], reverse=True))
+        assert max(rates) == pytest.approx(0.1) and rates[0] < 0.01 and rates[-1] < 1e-5
+
+
+def test_every_schedule_and_optimiser_trains():
+    for schedule in SCHEDULES:
+        run(schedule=schedule, epochs=2)
+    for optimizer in (torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.NAdam):
+        _, history = run(optimizer=optimizer, lr=1e-3, schedule=lambda o, n: torch.optim.lr_scheduler.LinearLR(o))
+        assert math.isfinite(history["loss"][-1])
+
+
+def test_warmup_counts_steps_of_training_alone():
+    """The first step's KL weight is 1/steps, evaluation moves nothing, and after the warm-up it is 1."""
+    seen, kl = [], Objective.parts
+
+    def spy(self, batch, *, kl_weight=1.0):
+        seen.append(kl_weight)
+        return kl(self, batch, kl_weight=kl_weight)
+
+    score = EarlyStopping(lambda o: o.bound(X).mean().item())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Objective, "parts", spy)
+        run(warmup=2, epochs=3, early_stopping=score)
+    assert seen[1:] == pytest.approx([min(1.0, t / 14) for t in range(1, 22)])
+
+
+def test_gradient_is_clipped_by_its_global_norm():
+    o = small()
+    before = weights(o)
+    run(o, optimizer=torch.optim.SGD, lr=1.0, schedule="constant", clip_norm=0.01, epochs=1, batch_size=70)
+    moved = math.sqrt(sum((v - before[k]).square().sum().item() for k, v in weights(o).items()))
+    assert moved == pytest.approx(0.01, rel=1e-3)
+
+
+def test_average_is_the_exponential_one_and_is_what_remains():
+    path: list[dict] = []
+    o = small()
+    watch = lambda e: path.append(weights(o))  # noqa: E731
+    run(o, ema=0.8, epochs=5, batch_size=70, callbacks=(watch,))
+    expected, decays = path[0], [min(0.8, (1 + n) / (10 + n)) for n in range(1, 5)]
+    for decay, current in zip(decays, path[1:], strict=True):
+        expected = {k: decay * v + (1 - decay) * current[k] for k, v in expected.items()}
+    assert all(torch.allclose(v, expected[k], atol=1e-6) for k, v in weights(o).items())
+
+
+def test_early_stopping_keeps_the_best():
+    scores, kept = iter([1.0, 3.0, 2.0, 1.0, 9.0]), []
+
+    def score(objective: Objective) -> float:
+        assert not objective.training and not torch.is_grad_enabled()
+        kept.append(weights(objective))
+        return next(scores)
+
+    o, history = run(epochs=10, early_stopping=EarlyStopping(score, patience=2))
+    assert history["score"] == [1.0, 3.0, 2.0, 1.0]
+    assert same(weights(o), kept[1])
+
+
+def test_fresh_binarisation_draws_anew_and_keeps_labels():
+    seen = []
+
+    def binarise(x):
+        seen.append(torch.bernoulli(x))
+        return seen[-1]
+
+    x = X.sigmoid()
+    fit(small(likelihood="bernoulli"), x, Y, epochs=2, batch_size=70, transform=binarise)
+    assert all(set(b.unique().tolist()) <= {0.0, 1.0} for b in seen)
+    assert not torch.equal(seen[-1], seen[-3])
+
+
+def test_evaluation_moves_nothing():
+    o, _ = run(small(batch_norm=True, noise=0.3))
+    before = weights(o)
+    first = predict_proba(o, X)
+    o.train()
+    assert torch.equal(predict_proba(o, X), first)
+    assert o.training and same(weights(o), before)
+    assert torch.allclose(first.sum(-1), torch.ones(90))
+    assert torch.allclose(predict_proba(o, X, chunk=7), first, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"epochs": 0}, {"batch_size": 0}, {"labeled_batch_size": 2.5}, {"lr": 0.0}, {"lr": math.nan}, {"ema": 1.0},
+     {"warmup": -1.0}, {"clip_norm": 0.0}, {"schedule": "linear"}],
+)  # fmt: skip
+def test_bad_arguments_are_named_and_nothing_changes(arguments, tmp_path):
+    o = small()
+    before = weights(o)
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        run(o, directory=tmp_path / "run", **arguments)
+    assert same(weights(o), before) and not (tmp_path / "run").exists()
+
+
+class Blowup(nn.Module):
+    """A decoder that is NaN from its n-th forward pass on."""
+
+    def __init__(self, n: int):
+        super().__init__()
+        self.left, self.bias = n, nn.Parameter(torch.zeros(4))
+
+    def forward(self, y, z):
+        self.left -= 1
+        return self.bias + z.sum(-1, keepdim=True) * (math.nan if self.left < 0 else 1.0)
+
+
+def test_divergence_names_site_and_step_and_keeps_the_last_checkpoint(tmp_path):
+    o = small()
+    o.model.p_x.network = Blowup(4 + 2 * 9)
+    with pytest.raises(DivergedError, match=r"step 9: .*site 'x'"):
+        run(o, directory=tmp_path)
+    assert all(v.isfinite().all() for v in weights(o).values())
+    from pyro_ssl import checkpoints
+
+    assert checkpoints.load(tmp_path / "checkpoint")[1]["position"]["step"] == 7
+
+
+class Program(pyro.nn.PyroModule):
+    def __init__(self, body):
+        super().__init__()
+        self.body, self.weight = body, nn.Parameter(torch.ones(()))
+
+    def classify(self, x):
+        return pyro.distributions.OneHotCategorical(logits=x[:, :3] * self.weight)
+
+    def forward(self, x, y=None):
+        self.body(self, x, y)
+
+
+def _normal(*shape):
+    return pyro.distributions.Normal(torch.zeros(*shape), 1.0)
+
+
+def _guide(self, x, y):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", _normal(2).to_event(1))
+
+
+def _unguided(self, x, y):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", _normal(2).to_event(1))
+        pyro.sample("a", _normal(2).to_event(1))
+        pyro.sample("x", _normal(4).to_event(1), obs=x)
+
+
+def _missing(self, x, y):
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", _normal(4).to_event(1), obs=x)
+
+
+def _other_plate(self, x, y):
+    with pyro.plate("rows", len(x)):
+        pyro.sample("z", _normal(2).to_event(1))
+        pyro.sample("x", _normal(4).to_event(1), obs=x)
+
+
+def _no_event(self, x, y):
+    pyro.sample("z", _normal(2).to_event(1).expand([len(x)]))
+    pyro.sample("x", _normal(4).to_event(1), obs=x)
+
+
+def _undeclared_event(self, x, y):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", _normal(2).to_event(1))
+    pyro.sample("x", _normal(len(x), 4), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (_unguided, r"does not sample \['a'\].*sample them in the guide"),
+        (_missing, r"samples \['z'\], which the model does not"),
+        (_other_plate, r"'z' stands in plates \['rows'\].*same plates"),
+        (_no_event, r"'z' stands in plates \[\]"),
+        (_undeclared_event, r"'x': log_prob has shape \(\d+, 4\).*to_event"),
+    ],
+)
+def test_a_pair_that_does_not_match_fails_at_once_with_the_fix(model, message):
+    o = Objective(Program(model), Program(_guide))
+    with pytest.raises(ValueError, match=message):
+        fit(o, X, None, epochs=1, batch_size=30)
+
+
+def test_a_guide_site_that_cannot_be_differentiated_is_refused():
+    def guide(self, x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro.distributions.Poisson(torch.ones(2)).to_event(1))
+
+    def model(self, x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro.distributions.Poisson(torch.ones(2)).to_event(1))
+            pyro.sample("x", _normal(4).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match="'z' has no reparameterised sample"):
+        fit(Objective(Program(model), Program(guide)), X, None, epochs=1)
+
+
+# --- killed and resumed -----------------------------------------------------------------------------------------------
+
+CHILD = """
+    import os, signal, sys, torch
+    sys.path.insert(0, {tests!r})
+    torch.set_num_threads(1)
+    import test_training as t
+    from pyro_ssl import checkpoints
+    kill, where = int(sys.argv[2]), sys.argv[3]
+    die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    saves = 0
+    def save(*arguments, _save=checkpoints.save, **more):
+        global saves
+        saves += 1
+        if where != "step" and saves == kill:
+            patch = {{"write": (checkpoints, "_write"), "rename": (checkpoints, "_flush")}}[where]
+            setattr(*patch, die)
+        return _save(*arguments, **more)
+    checkpoints.save = save
+    step = t.Objective.parts
+    steps = 0
+    def parts(self, *arguments, **more):
+        global steps
+        steps += 1
+        if where == "step" and steps == kill + 1:
+            die()
+        return step(self, *arguments, **more)
+    t.Objective.parts = parts
+    o, history = t.resumable(sys.argv[1])
+"""
+
+RESUMABLE = {"epochs": 4, "ema": 0.9, "warmup": 2, "checkpoint_every": 3, "transform": lambda x: x + 0.01 * torch.randn_like(x)}
+
+
+def resumable(directory, **arguments):
+    """A run with every kind of state: noise, batch norm, dropout, averages, schedule, warm-up, early stopping."""
+    torch.manual_seed(123)  # a caller's state, which must not matter
+    score = EarlyStopping(lambda o: -abs(o.bound(X).mean().item()), patience=50)
+    o = small(noise=0.2, dropout=0.3, batch_norm=True, top=1, mutual_information=0.1)
+    return run(o, directory=directory, resume=True, early_stopping=score, **RESUMABLE | arguments)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    o, history = resumable(tmp_path_factory.mktemp("unbroken"))
+    return weights(o), {k: v for k, v in history.items() if k != "seconds"}
+
+
+@pytest.mark.parametrize(("kill", "where"), [(1, "step"), (11, "step"), (25, "step"), (1, "write"), (4, "write"), (5, "rename")])
+def test_a_killed_run_resumes_to_the_same_bits(kill, where, unbroken, tmp_path):
+    child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", child, str(tmp_path), str(kill), where], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    o, history = resumable(tmp_path)
+    assert same(weights(o), unbroken[0])
+    assert {k: v for k, v in history.items() if k != "seconds"} == unbroken[1]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    assert [line["loss"] for line in lines] == history["loss"]
+
+
+def test_killed_at_any_moment(unbroken, tmp_path):
+    """SIGKILL from outside, wherever the run happens to be, again and again until it gets through."""
+    child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
+    for delay in (0.0, 0.05, 0.2):
+        process = subprocess.Popen([sys.executable, "-c", child, str(tmp_path), "-1", "step"])
+        while process.poll() is None and not (tmp_path / "checkpoint").exists():
+            time.sleep(0.01)
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    o, _ = resumable(tmp_path)
+    assert same(weights(o), unbroken[0])
+
+
+def test_a_directory_with_another_run_is_refused(tmp_path):
+    run(directory=tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(FileExistsError, match="another run"):
+        run(directory=tmp_path)
+    with pytest.raises(ValueError, match="epochs"):
+        run(directory=tmp_path, resume=True, epochs=9)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_resuming_what_is_finished_changes_nothing(tmp_path):
+    (a, h), (b, g) = run(directory=tmp_path), run(directory=tmp_path, resume=True)
+    assert same(weights(a), weights(b)) and h == g
+
+
+def test_progress_is_for_terminals(capsys):
+    run()
+    assert capsys.readouterr() == ("", "")
+    run(progress=True)
+    assert "step" in capsys.readouterr().err
+
+
+def test_only_labeled_only_unlabeled_one_row():
+    fit(small(), X[:20], Y[:20], epochs=1)
+    fit(small(), X, None, epochs=1)
+    fit(small(), X[:1], Y[:1], epochs=1)
+    with pytest.raises(ValueError, match="needs labels"):
+        fit(zoo.build("classifier", 4, 3), X, None, epochs=1)
+
+
+def test_evaluating_restores_the_mode():
+    o = small()
+    with pytest.raises(RuntimeError), evaluating(o):
+        assert not o.training
+        raise RuntimeError
+    assert o.training and torch.is_grad_enabled()
+    assert o(Batch(x_unlabeled=X[:2])).isfinite()
