@@ -1,3 +1,4 @@
+# ruff: noqa: F401
 """Semi-supervised deep generative models and variational classifiers as Pyro model/guide pairs.
 
 `SemiSupervisedClassifier` for scikit-learn users; `zoo.build` and `fit` for experiments; `Objective` with a model, a

@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -44,13 +45,15 @@ def save(
 
     Raises:
         OSError: The disk is full or not writable; what stood there before is unharmed.
+        FileExistsError: `directory` is a file, or holds anything that `save` did not write.
         TypeError: `data` holds what JSON cannot.
     """
     target = Path(directory)
     aside, previous = _aside(target), previous_of(target)
+    _check_ours(target)
     blob = safetensors.torch.save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
     header = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(blob).hexdigest()}
-    body = json.dumps(data, allow_nan=True)
+    body = json.dumps(data, allow_nan=True, default=_number)
     text = json.dumps({**header, "sha256_data": hashlib.sha256(body.encode()).hexdigest(), "data": body})
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -103,6 +106,13 @@ def _aside(directory: Path) -> Path:
     return directory.with_name(directory.name + ".writing")
 
 
+def _check_ours(target: Path) -> None:
+    """Raise FileExistsError where replacing the directory would move or delete things of the user's."""
+    names = {p.name for p in target.iterdir()} if target.is_dir() else {target.name} if target.exists() else set()
+    if other := sorted(names - {"state.json", "state.safetensors"}):
+        raise FileExistsError(f"{target} holds other things, such as {other[0]}; give a new directory")
+
+
 def _read(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not directory.exists():
         raise FileNotFoundError(f"{directory}: no such directory")
@@ -110,13 +120,16 @@ def _read(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header = json.loads((directory / "state.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{directory} holds no state.json: not written by pyro-ssl, or damaged") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{directory}/state.json is damaged: {error}") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f"{directory}/state.json was not written by pyro-ssl")
-    if not isinstance(header.get("version"), int) or header["version"] > VERSION:
+    version = header.get("version")
+    if not isinstance(version, int) or version < 1:
+        raise CheckpointError(f"{directory}/state.json is damaged: its format version is {version!r}")
+    if version > VERSION:
         raise CheckpointError(
-            f"{directory} has format version {header.get('version')}, newer than {VERSION}, the newest known here; upgrade pyro-ssl"
+            f"{directory} has format version {version}, newer than {VERSION}, the newest known here; upgrade pyro-ssl"
         )
     body = header.get("data")
     if not isinstance(body, str) or hashlib.sha256(body.encode()).hexdigest() != header.get("sha256_data"):
@@ -131,6 +144,13 @@ def _read(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return safetensors.torch.load(blob), json.loads(body)
     except (SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{directory} is damaged: {error}") from None
+
+
+def _number(value: Any) -> Any:
+    """A numpy number as Python's own; anything else is refused by name."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"data holds a {type(value).__name__}, {value!r}, which cannot be saved without pickling")
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -167,6 +187,8 @@ def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
         TypeError: Something is neither a tensor nor plain data, so it could only be restored by running code.
     """
     if isinstance(state, Tensor):
+        while prefix in tensors:  # as under the keys 1 and "1", or "a/b" and "a" over "b"
+            prefix += "'"
         tensors[prefix] = state
         return {"tensor": prefix}
     if isinstance(state, dict):

@@ -86,33 +86,42 @@ def one_hot(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tens
 
 def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
     """Raise ValueError, with the fix, unless the guide's sites, plates and shapes fit the model's; the random state is kept."""
-    with (
-        torch.no_grad(),
-        torch.random.fork_rng(devices=[x.device] if x.is_cuda else []),
-        pyro.get_param_store().scope(),
-    ):
-        guide_trace = poutine.trace(EnumerateMessenger()(guide)).get_trace(x, y)
-        model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x, y)
-        guided = {n: s for n, s in sample_sites(guide_trace) if not s["is_observed"]}
-        latent = {n: s for n, s in sample_sites(model_trace) if not s["is_observed"]}
-        how = "without y" if y is None else "with y given"
-        if missing := sorted(latent.keys() - guided.keys()):
-            raise ValueError(
-                f"{how}, the guide does not sample {missing}, latent in the model; sample them in the guide or observe them in the model"
-            )
-        if extra := sorted(guided.keys() - latent.keys()):
-            raise ValueError(
-                f"{how}, the guide samples {extra}, which the model does not; remove them or give the model a site of that name"
-            )
-        for name, site in latent.items():
-            plates, wanted = ([f.name for f in s["cond_indep_stack"]] for s in (guided[name], site))
-            if plates != wanted:
-                raise ValueError(
-                    f"site {name!r} stands in plates {wanted} in the model and {plates} in the guide; put it in the same plates"
-                )
+    forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
+    with torch.no_grad(), forked, pyro.get_param_store().scope():
+        try:
+            guide_trace = poutine.trace(EnumerateMessenger()(guide)).get_trace(x, y)
+            model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x, y)
+        except ValueError as error:
+            if "Shape mismatch" not in str(error):
+                raise
+            shapes = str(error).partition("Trace Shapes")[0].strip()
+            raise ValueError(f"{shapes}; put the site's event dimensions into .to_event()") from None
+        _check_latents(guide_trace, model_trace, "without y" if y is None else "with y given")
         for trace, who in ((guide_trace, "guide"), (model_trace, "model")):
             for name, site in sample_sites(trace):
                 _check_site(who, name, site, len(x))
+
+
+def _check_latents(guide_trace: Trace, model_trace: Trace, how: str) -> None:
+    guided = {n: s for n, s in sample_sites(guide_trace) if not s["is_observed"]}
+    latent = {n: s for n, s in sample_sites(model_trace) if not s["is_observed"]}
+    if missing := sorted(latent.keys() - guided.keys()):
+        raise ValueError(
+            f"{how}, the guide does not sample {missing}, latent in the model; "
+            "sample them in the guide or observe them in the model"
+        )
+    if extra := sorted(guided.keys() - latent.keys()):
+        raise ValueError(
+            f"{how}, the guide samples {extra}, which the model does not; "
+            "remove them or give the model a site of that name"
+        )
+    for name, site in latent.items():
+        plates, wanted = ([f.name for f in s["cond_indep_stack"]] for s in (guided[name], site))
+        if plates != wanted:
+            raise ValueError(
+                f"site {name!r} stands in plates {wanted} in the model and {plates} in the guide; "
+                "put it in the same plates"
+            )
 
 
 def _check_site(who: str, name: str, site: dict[str, Any], n: int) -> None:

@@ -7,20 +7,23 @@ import os
 import platform
 import sys
 import time
+from argparse import ArgumentError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from pyro_ssl import checkpoints, data, metrics, plots, zoo
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import SCHEDULES, DivergedError, fit
 
-MISTAKES = (ValueError, TypeError, FileNotFoundError, FileExistsError, PermissionError, DivergedError)
+MISTAKES = (ValueError, TypeError, OSError, DivergedError)
 _OF_FIT = (
     "epochs",
     "batch_size",
@@ -48,6 +51,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"pyro-ssl: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+class _Config(ActionConfigFile):
+    """A configuration file whose unknown keys are named: jsonargparse loses the name two subcommands deep."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        super().__call__(parser, cfg, values, option_string)
+        if unknown := sorted(vars(cfg).keys() - {action.dest for action in parser._actions}):
+            raise ArgumentError(self, f"{values}: there is no option {', '.join(unknown)}")
 
 
 def make_parser() -> ArgumentParser:
@@ -78,7 +90,7 @@ def make_parser() -> ArgumentParser:
 
 def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
     parser = ArgumentParser(description=(row.build.__doc__ or "").splitlines()[0])
-    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parser.add_argument("--config", action=_Config, help="YAML file with any of these options")
     parser.add_argument("--resume", type=str | None, default=None, help="directory of a run to go on with")
     parser.add_argument("--data", type=str, default="digits", help="data set, or path of an .npz file")
     parser.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
@@ -113,7 +125,7 @@ def _train(arguments: Namespace) -> None:
     given = arguments[name] if name else Namespace()
     resume = arguments.resume or given.get("resume")
     if resume:
-        config = _read_json(Path(resume) / "config.json")
+        config = _read_config(Path(resume))
         if name not in (None, config["method"]):
             raise ValueError(f"--resume: {resume} is a run of {config['method']}, not of {name}")
         return train(Path(resume), config, resume=True)
@@ -130,6 +142,8 @@ def _train(arguments: Namespace) -> None:
 
 def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
     """Train as `config` says and write the run to `out`: checkpoints, model, `result.json`, learning curves."""
+    if out.is_file():
+        raise FileExistsError(f"--out: {out} is a file; give a directory")
     if out.exists() and any(out.iterdir()) and not resume:
         raise FileExistsError(
             f"--out: {out} is not empty and may hold another run; --resume {out}, or another directory"
@@ -142,14 +156,13 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
     objective = zoo.build(
         config["method"], dataset.x_shape, len(dataset.classes), seed=config["seed"], **config["options"]
     )
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoints.write_text(out / "config.json", json.dumps(config, indent=1))
     transform = torch.bernoulli if config["binarise"] else None
     started = time.perf_counter()
-    history = fit(
-        objective, dataset.x, draw.codes(dataset.y), seed=config["seed"], transform=transform,
-        directory=out, resume=resume, **config["training"],
-    )  # fmt: skip
+    with _begun(out, config):
+        history = fit(
+            objective, dataset.x, draw.codes(dataset.y), seed=config["seed"], transform=transform,
+            directory=out, resume=resume, **config["training"],
+        )  # fmt: skip
     SavedModel(
         config["method"], dataset.x_shape, list(dataset.classes), config["options"], objective, {"draw": draw.name}
     ).save(out / "model")
@@ -175,9 +188,25 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
     print(_row(result))
 
 
+@contextmanager
+def _begun(out: Path, config: dict[str, Any]) -> Iterator[None]:
+    """Write `config.json`, and take it back if training is refused before it starts: the same `--out` can be given again."""
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoints.write_text(out / "config.json", json.dumps(config, indent=1))
+    try:
+        yield
+    except BaseException:
+        if not (out / "metrics.jsonl").exists():
+            (out / "config.json").unlink()
+            if made:
+                out.rmdir()
+        raise
+
+
 def _evaluate(arguments: Namespace) -> None:
     directory = Path(arguments.directory)
-    config = _read_json(directory / "config.json")
+    config = _read_config(directory)
     saved = SavedModel.load(directory / "model")
     dataset = data.load(arguments.data or config["data"], arguments.data_root or config["data_root"])
     if list(dataset.classes) != saved.classes:
@@ -193,9 +222,12 @@ def _predict(arguments: Namespace) -> None:
     if not path.exists():
         raise FileNotFoundError(f"--input: {path}: no such file")
     try:
-        x = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            x = np.load(file, allow_pickle=False)
     except Exception as error:  # numpy raises several kinds for a damaged file
         raise ValueError(f"--input: {path} is not a readable .npy file: {error}") from None
+    if not isinstance(x, np.ndarray):
+        raise ValueError(f"--input: {path} should be a .npy file with one array, got an .npz")
     if x.shape[1:] != saved.x_shape:
         if x.ndim < 2 or int(np.prod(x.shape[1:])) != int(np.prod(saved.x_shape)):
             raise ValueError(f"--input: rows should have shape {saved.x_shape}, got {x.shape[1:]}")
@@ -216,13 +248,18 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {p: version(p) for p in packages}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_config(directory: Path) -> dict[str, Any]:
+    """The configuration of a run, checked for what it should hold."""
+    path = directory / "config.json"
     try:
-        return json.loads(path.read_text())
+        config = json.loads(path.read_text())
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; {path.parent} is not the directory of a run") from None
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(config, dict) or not {"method", "options", "training", *_OF_RUN} <= config.keys():
+        raise ValueError(f"{path} is damaged, or was not written by pyro-ssl train")
+    return config
 
 
 if __name__ == "__main__":

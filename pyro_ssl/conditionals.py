@@ -134,10 +134,18 @@ class Prior(nn.Module, ABC):
 
 
 class StandardNormal(Prior):
-    """N(0, I) over `(Z,)`."""
+    """N(0, I) over `(Z,)`.
+
+    Raises:
+        ValueError: Z is below 1.
+    """
+
+    loc: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        if dim < 1:
+            raise ValueError(f"z_dim should be above 0, got {dim}")
         self.register_buffer("loc", torch.zeros(dim))
 
     def forward(self) -> TorchDistribution:
@@ -148,11 +156,15 @@ class ClassPrior(Prior):
     """p(y) over one-hot `(K,)`: uniform over `int` classes, or with the given probabilities.
 
     Raises:
-        ValueError: A probability is not above 0, or they do not sum to 1.
+        ValueError: There is no class, a probability is not above 0, or they do not sum to 1.
     """
+
+    logits: Tensor
 
     def __init__(self, classes: int | Sequence[float]) -> None:
         super().__init__()
+        if isinstance(classes, int) and classes < 1:
+            raise ValueError(f"classes: their number should be above 0, got {classes}")
         p = torch.full((classes,), 1.0 / classes) if isinstance(classes, int) else torch.as_tensor(classes)
         if not (p > 0).all() or abs(float(p.sum()) - 1) > 1e-5:
             raise ValueError(f"classes: prior probabilities should be above 0 and sum to 1, got {p.tolist()}")

@@ -118,6 +118,8 @@ def draw_labels(
     y = np.asarray(y)
     if y.ndim != 1:
         raise ValueError(f"y should have shape (N,), one code per row, got {y.shape}")
+    if seed < 0:
+        raise ValueError(f"seed should be 0 or above, got {seed}")
     if [labels, per_class, counts].count(None) != 2:
         raise ValueError("give exactly one of labels, per_class and counts")
     rng = np.random.default_rng(seed)
@@ -153,6 +155,7 @@ def _share(labels: int, sizes: np.ndarray, how: str, rng: np.random.Generator) -
     exact = labels * (sizes / sizes.sum() if how == "stratified" else np.full(len(sizes), 1 / len(sizes)))
     wanted = np.floor(exact + 1e-9).astype(int)
     remainder = np.where(how == "stratified", exact - wanted, 0.0) + rng.random(len(sizes)) * 1e-3
+    remainder[wanted >= sizes] = -1.0  # no row is left there
     wanted[np.argsort(-remainder)[: labels - wanted.sum()]] += 1
     return wanted
 
@@ -166,14 +169,14 @@ def from_arrays(x: Any, y: Any, x_test: Any, y_test: Any, name: str = "arrays") 
     Raises:
         ValueError: Shapes do not match, or the test part has a class that the training part has not.
     """
-    x, x_test = as_data(x, "x").float(), as_data(x_test, "x_test").float()
+    x, x_test = as_data(x, "x", torch.float32), as_data(x_test, "x_test", torch.float32)
     if x.shape[1:] != x_test.shape[1:]:
         raise ValueError(f"x_test should have rows of shape {tuple(x.shape[1:])} as x, got {tuple(x_test.shape[1:])}")
     y, y_test = np.asarray(y), np.asarray(y_test)
     for part, labels, rows in (("y", y, x), ("y_test", y_test, x_test)):
         if labels.shape != (len(rows),):
             raise ValueError(f"{part} should have shape ({len(rows)},), got {labels.shape}")
-    missing = (y == -1) | (y != y) if y.dtype.kind in "if" else np.zeros(len(y), dtype=bool)
+    missing = (y == -1) | np.isnan(y) if y.dtype.kind in "if" else np.zeros(len(y), dtype=bool)
     classes = np.unique(y[~missing])
     codes = np.where(missing, -1, np.searchsorted(classes, y))
     if unknown := sorted(set(y_test.tolist()) - set(classes.tolist())):
@@ -193,7 +196,7 @@ def from_npz(path: str | Path) -> Dataset:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}
     except Exception as error:  # zipfile and numpy raise half a dozen kinds for a damaged file
         raise ValueError(f"{path} is not a readable .npz file: {error}") from None

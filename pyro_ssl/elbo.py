@@ -19,7 +19,7 @@ from torch import Tensor
 Program = Callable[..., Any]
 
 
-def sample_sites(trace: Trace) -> Iterator[tuple[str, dict[str, Any]]]:
+def sample_sites(trace: Trace) -> Iterator[tuple[str, Any]]:
     """Name and site of every `pyro.sample` statement, plates left out."""
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not site_is_subsample(site):
@@ -59,13 +59,23 @@ class EnumerateMessenger(Messenger):
     `infer["log_weights"]`: log q, and for the drawn value log q minus the log-probability of drawing it, held constant.
     """
 
-    def __init__(self, top: int | None = None) -> None:
+    def __init__(self, top: int | None = None, shared_noise: bool = False) -> None:
         super().__init__()
-        self.top = top
+        self.top, self.shared_noise = top, shared_noise
+
+    def __enter__(self) -> Any:
+        self.values = 1
+        return super().__enter__()
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["done"] or not is_enumerated(msg):
+        if msg["done"] or msg["is_observed"] or site_is_subsample(msg):
             return
+        if is_enumerated(msg):
+            self._enumerate(msg)
+        elif self.values > 1 and self.shared_noise:
+            self._share(msg)
+
+    def _enumerate(self, msg: Any) -> None:
         fn = msg["fn"]
         support = fn.enumerate_support(expand=False)
         categorical = isinstance(fn, torch.distributions.Categorical | torch.distributions.OneHotCategorical)
@@ -77,6 +87,15 @@ class EnumerateMessenger(Messenger):
             log_weights = log_q.movedim(-1, 0)
         msg["infer"] = {**msg["infer"], "log_weights": log_weights, "top": self.top}
         msg["value"], msg["done"] = support, True
+        self.values = len(support)
+
+    def _share(self, msg: Any) -> None:
+        """One noise for all values of the label, where the site is a Gaussian; others draw as ever."""
+        fn = msg["fn"]
+        base = fn.base_dist if isinstance(fn, torch.distributions.Independent) else fn
+        if isinstance(base, torch.distributions.Normal) and fn.batch_shape[-2:-1] == (self.values,):
+            noise = torch.randn_like(base.loc.select(-2 - fn.event_dim, 0)).unsqueeze(-2 - fn.event_dim)
+            msg["value"], msg["done"] = base.loc + base.scale * noise, True
 
 
 def _likeliest_and_one(log_q: Tensor, top: int) -> tuple[Tensor, Tensor]:
@@ -84,9 +103,10 @@ def _likeliest_and_one(log_q: Tensor, top: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         best = log_q.topk(top, dim=-1).indices
         # The likeliest at -inf and Gumbel's maximum, not probabilities: of a float32 q that is exactly one-hot, no rest is left.
-        rest = log_q.scatter(-1, best, -torch.inf)
-        log_pi = rest.log_softmax(-1)
-        drawn = (log_pi - torch.empty_like(rest).exponential_().log()).argmax(-1, keepdim=True)
+        limits = torch.finfo(log_q.dtype)  # a class of log-probability -inf, and an exponential draw of 0, must not make NaN
+        log_pi = log_q.clamp_min(limits.min).scatter(-1, best, -torch.inf).log_softmax(-1)
+        noise = torch.empty_like(log_pi).exponential_().clamp_min_(limits.tiny)
+        drawn = (log_pi - noise.log()).argmax(-1, keepdim=True)
     index = torch.cat([best, drawn], dim=-1)
     log_weights = log_q.gather(-1, index)
     correction = torch.cat([torch.zeros_like(log_weights[..., :top]), log_pi.gather(-1, drawn)], dim=-1)
@@ -112,16 +132,18 @@ class TraceTopEnum_ELBO(ELBO):
 
     Arguments:
         top: Number of likeliest classes; None, or K - 1 and above, sums over all K.
+        shared_noise: Give a datum's Gaussian sites one noise for all its classes: each class's expectation is as it was,
+            and the differences between classes, which teach q(y|x), vary less.
 
     Raises:
         ValueError: top is below 1; a guide site is neither reparameterised nor enumerated; several are enumerated.
     """
 
-    def __init__(self, top: int | None = None) -> None:
+    def __init__(self, top: int | None = None, *, shared_noise: bool = False) -> None:
         if top is not None and top < 1:
             raise ValueError(f"top should be at least 1, or None for all classes; got {top}")
         super().__init__(max_plate_nesting=1)
-        self.top = top
+        self.top, self.shared_noise = top, shared_noise
 
     def bound(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Bound:
         """Bound per datum, `(B,)` nats. The parameter store of the caller is neither read nor written."""
@@ -144,7 +166,7 @@ class TraceTopEnum_ELBO(ELBO):
         return loss.item()
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-        guide_trace = poutine.trace(EnumerateMessenger(self.top)(guide)).get_trace(*args, **kwargs)
+        guide_trace = poutine.trace(EnumerateMessenger(self.top, self.shared_noise)(guide)).get_trace(*args, **kwargs)
         return poutine.trace(poutine.replay(model, guide_trace)).get_trace(*args, **kwargs), guide_trace
 
 
@@ -168,13 +190,16 @@ def per_datum(guide_trace: Trace, model_trace: Trace) -> Tensor:
             )
     if enumerated is None:
         return f
-    entropy = enumerated["scale"] * enumerated["fn"].entropy()
+    entropy = _weighted(enumerated, enumerated["fn"].entropy())
     return _expectation(f, enumerated["infer"]["log_weights"].exp()) + entropy
 
 
 def log_prob(site: dict[str, Any]) -> Tensor:
     """log-density of a site, `(..., B)`, with its scale and mask."""
-    value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return _weighted(site, site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
+
+
+def _weighted(site: dict[str, Any], value: Tensor) -> Tensor:
     if site["mask"] is not None:
         value = torch.where(torch.as_tensor(site["mask"]), value, torch.zeros_like(value))
     return value if isinstance(site["scale"], (int, float)) and site["scale"] == 1 else site["scale"] * value

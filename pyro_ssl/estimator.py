@@ -75,12 +75,12 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ValueError: X or y does not fit, no row has a label, or there is one class only; an earlier fit is kept then.
         """
-        before = dict(vars(self))
+        before = dict(self.__dict__)
         try:
             return self._fit(X, y)
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
 
     def _fit(self, X: Any, y: Any) -> SemiSupervisedClassifier:
@@ -92,8 +92,7 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
         options = {k: v for k, v in TABULAR.items() if k in known} | (self.options or {})
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         objective = zoo.build(self.method, X.shape[1:], len(classes), seed=seed, **options)
-        mean, std = X.mean(0), X.std(0)
-        self.mean_, self.std_ = (mean, np.where(std > 1e-12, std, 1.0)) if self.scale else (0 * mean, 0 * std + 1)
+        self.mean_, self.std_ = _moments(X, self.scale)
         rows = np.count_nonzero(codes < 0) or len(X)
         steps = max(1, rows // min(self.batch_size, rows))
         arguments = {
@@ -160,7 +159,18 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def _scaled(self, X: np.ndarray) -> np.ndarray:
-        return ((X - self.mean_) / self.std_).astype(np.float32)
+        return (X - self.mean_) / self.std_
+
+
+def _moments(X: np.ndarray, scale: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column, 1 for a constant one; 0 and 1 without `scale`."""
+    if not scale:
+        return np.zeros(X.shape[1:]), np.ones(X.shape[1:])
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = X.mean(0), X.std(0)
+    if not (np.isfinite(mean) & np.isfinite(std)).all():
+        raise ValueError(f"X is too large to standardise, up to {np.abs(X).max():.3g}; divide it by a constant first")
+    return mean, np.where(std > 1e-12, std, 1.0)
 
 
 def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:

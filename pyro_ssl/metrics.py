@@ -34,12 +34,10 @@ def ece(probs: Tensor, y: Tensor, bins: int = 15) -> float:
         Guo et al. 2017.
     """
     confidence, prediction = probs.max(-1)
-    confidence = confidence.double()
-    index = torch.bucketize(confidence, torch.linspace(0, 1, bins + 1).to(probs)).sub(1).clamp(0, bins - 1)
-    gap = (prediction == y).double() - confidence
-    return torch.zeros(bins, dtype=torch.float64, device=gap.device).index_add(0, index, gap).abs().sum().item() / len(
-        y
-    )
+    edges = torch.arange(1, bins, dtype=probs.dtype, device=probs.device) / bins  # in probs' own precision
+    gap = (prediction == y).double() - confidence.double()
+    gaps = torch.zeros(bins, dtype=torch.float64, device=gap.device)
+    return gaps.index_add(0, torch.bucketize(confidence, edges), gap).abs().sum().item() / len(y)
 
 
 def evaluate(probs: Tensor, y: Tensor) -> dict[str, float]:

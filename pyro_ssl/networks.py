@@ -204,7 +204,7 @@ class ConvDecoder(nn.Module):
         activation: Class of the activation.
 
     Raises:
-        ValueError: H or W is not divisible by 2 as often as there are channels.
+        ValueError: The output is no image, or H or W is not divisible by 2 as often as there are channels.
     """
 
     def __init__(
@@ -217,7 +217,10 @@ class ConvDecoder(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__()
-        c, h, w = as_shape(out_shape)
+        shape = as_shape(out_shape)
+        if len(shape) != 3:
+            raise ValueError(f"out_shape: the output of a ConvDecoder should be an image (C, H, W), got {shape}")
+        c, h, w = shape
         n = 2 ** len(channels)
         if h % n or w % n:
             raise ValueError(

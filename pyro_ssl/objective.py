@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
-from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyro_ssl.checks import check_pair, first_nonfinite
 from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, is_enumerated, sample_sites, scale_latents
-from pyro_ssl.terms import Batch, Guide, Step, Term
+from pyro_ssl.terms import Batch, Step, Term
 
 
 class Objective(nn.Module):
@@ -42,13 +42,14 @@ class Objective(nn.Module):
         *,
         labeled: float = 1.0,
         unlabeled: float = 1.0,
-        elbo: ELBO | None = None,
+        elbo: TraceTopEnum_ELBO | None = None,
     ) -> None:
         super().__init__()
         for name, weight in (("labeled", labeled), ("unlabeled", unlabeled)):
             if not weight >= 0:
                 raise ValueError(f"{name} should be 0 or above, got {weight}")
-        self.model, self.guide = model, guide
+        self.model: Any = model
+        self.guide: Any = guide
         self.terms = nn.ModuleList(terms)
         self.labeled, self.unlabeled = labeled, unlabeled
         self.elbo = elbo or TraceTopEnum_ELBO()
@@ -82,7 +83,9 @@ class Objective(nn.Module):
                 if x is not None and weight:
                     bound = self._bound(x, y, kl_weight, weight)
                     parts[name] = -bound.value.mean()
-                    step.known |= {name: s["fn"] for _, s in sample_sites(bound.guide_trace) if is_enumerated(s)}
+                    for _, site in sample_sites(bound.guide_trace):
+                        if is_enumerated(site):
+                            step.known[name] = site["fn"]
         for term in self.terms:
             if (value := term(step)) is not None:
                 parts[_unused(type(term).__name__, parts)] = value

@@ -15,25 +15,23 @@ from pyro_ssl.training import evaluating, reproducibly
 
 def predict_proba(objective: Objective, x: Any, *, chunk: int = 4096, seed: int = 0) -> Tensor:
     """p(y|x) of each datum, `(N, K)` on the CPU, by what the method predicts with."""
-    return _chunked(objective, x, lambda part: objective.classify(part).mean, chunk, seed)
+    return _chunked(objective, lambda x: objective.classify(x).mean, chunk, seed, x)
 
 
 def bounds(objective: Objective, x: Any, y: Tensor | None = None, *, chunk: int = 1024, seed: int = 0) -> Tensor:
-    """L(x, y), or U(x) without y, per datum: `(N,)` nats on the CPU. y is one-hot `(N, K)`."""
-    if y is None:
-        return _chunked(objective, x, objective.bound, chunk, seed)
-    starts = range(0, len(y), chunk)
-    parts = [
-        _chunked(
-            objective, x[i : i + chunk], lambda part, i=i: objective.bound(part, y[i : i + chunk].to(part)), chunk, seed
-        )
-        for i in starts
-    ]
-    return torch.cat(parts)
+    """L(x, y), or U(x) without y, per datum: `(N,)` nats on the CPU. y is one-hot `(N, K)`.
+
+    Raises:
+        ValueError: There is not one row of y per datum.
+    """
+    if y is not None and (y.dim() != 2 or len(y) != len(x)):
+        raise ValueError(f"y should be one-hot with shape ({len(x)}, K), got {tuple(y.shape)}; see pyro_ssl.one_hot")
+    return _chunked(objective, objective.bound, chunk, seed, x, *([] if y is None else [y]))
 
 
-def _chunked(objective: Objective, x: Any, function: Any, chunk: int, seed: int) -> Tensor:
-    parameter = next(objective.parameters())
-    x = as_data(x, dtype=parameter.dtype)
+def _chunked(objective: Objective, function: Any, chunk: int, seed: int, x: Any, *others: Tensor) -> Tensor:
+    like = next(objective.parameters())
+    data = [as_data(x, dtype=like.dtype), *others]
     with evaluating(objective), reproducibly(seed), pyro.validation_enabled(False):
-        return torch.cat([function(part.to(parameter.device)).cpu() for part in x.split(chunk)])
+        parts = zip(*(d.split(chunk) for d in data), strict=True)
+        return torch.cat([function(*(d.to(like) for d in part)).cpu() for part in parts])

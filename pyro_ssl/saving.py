@@ -33,7 +33,11 @@ class SavedModel:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def save(self, directory: str | Path) -> None:
-        """Write it; what stood there is replaced at once or not at all."""
+        """Write it; what stood there is replaced at once or not at all.
+
+        Raises:
+            OSError: It cannot be written, or the directory holds other things; what stood there is unharmed.
+        """
         data = {k: getattr(self, k) for k in ("method", "x_shape", "classes", "options", "extra")}
         dtype = str(next(self.objective.parameters()).dtype).removeprefix("torch.")
         tensors = dict(self.objective.state_dict())
@@ -49,10 +53,10 @@ class SavedModel:
         tensors, data = checkpoints.load(directory)
         if data.get("kind") != "model":
             raise checkpoints.CheckpointError(f"{directory} holds no trained model")
-        x_shape, classes = tuple(data["x_shape"]), data["classes"]
         try:
+            x_shape, classes = tuple(data["x_shape"]), data["classes"]
             objective = zoo.build(data["method"], x_shape, len(classes), **data["options"])
             objective.to(getattr(torch, data["dtype"])).load_state_dict(tensors)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
             raise checkpoints.CheckpointError(f"{directory} does not fit this version of the zoo: {error}") from None
         return cls(data["method"], x_shape, classes, data["options"], objective.eval(), data["extra"])

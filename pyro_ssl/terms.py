@@ -28,11 +28,22 @@ class Batch:
         x: Labeled data, `(B_l, *event)`.
         y: Their one-hot labels, `(B_l, K)`.
         x_unlabeled: Unlabeled data, `(B_u, *event)`.
+
+    Raises:
+        ValueError: A part is empty, or x and y are not equally many.
     """
 
     x: Tensor | None = None
     y: Tensor | None = None
     x_unlabeled: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        sizes = [None if t is None else len(t) for t in (self.x, self.y, self.x_unlabeled)]
+        if 0 in sizes or sizes[0] != sizes[1]:
+            raise ValueError(
+                f"batch: got {sizes[0]} rows in x, {sizes[1]} in y and {sizes[2]} in x_unlabeled; "
+                "x and y should have equally many, and a part without data should be None"
+            )
 
 
 @dataclass
@@ -95,7 +106,9 @@ class LabelLogProb(Term):
     """
 
     def formula(self, step: Step) -> Tensor:
-        return -step.q_labeled.log_prob(step.batch.y).mean()
+        y = step.batch.y
+        assert y is not None
+        return -step.q_labeled.log_prob(y).mean()
 
 
 class Entropy(Term):

@@ -245,6 +245,7 @@ class _Run:
         early_stopping: EarlyStopping | None,
     ) -> None:  # fmt: skip
         check_positive(epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size)
+        epochs, batch_size, labeled_batch_size = int(epochs), int(batch_size), int(labeled_batch_size)
         if not lr > 0:
             raise ValueError(f"lr should be above 0, got {lr}")
         if not 0 <= ema < 1:
@@ -280,7 +281,8 @@ class _Run:
     @property
     def averaged(self) -> Objective:
         """The objective to evaluate: with averaged weights, once there are any."""
-        return self.average.module if self.average is not None else self.objective
+        average: Any = self.average
+        return self.objective if average is None else average.module
 
     def train(
         self,

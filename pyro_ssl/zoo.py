@@ -69,6 +69,16 @@ class Networks:
     hidden: Sequence[int]
     activation: Activation
 
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("network", self.network, ("mlp", "conv")),
+            ("activation", self.activation, ACTIVATIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} should be one of {', '.join(known)}, got {value!r}")
+        if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str) or min(self.hidden, default=1) < 1:
+            raise ValueError(f"hidden should be a sequence of widths above 0, such as (500,), got {self.hidden!r}")
+
     def encoder(self, others: Sequence[Shape], out: Shape, **regularisers: Any) -> nn.Module:
         """From x and others to `out`."""
         kind = {"mlp": MLP, "conv": ConvEncoder}[self.network]
@@ -88,7 +98,9 @@ class Networks:
             return Bernoulli(self.decoder(inputs), event_dim)
         if likelihood != "gaussian":
             raise ValueError(f"likelihood should be bernoulli or gaussian, got {likelihood!r}")
-        return Gaussian(self.decoder(inputs), event_dim, sigma=sigma or 1.0, learn_sigma=sigma is None)
+        return Gaussian(
+            self.decoder(inputs), event_dim, sigma=1.0 if sigma is None else sigma, learn_sigma=sigma is None
+        )
 
 
 def classifier(
@@ -173,6 +185,7 @@ def m2(
     mutual_information: float = 0.0,
     l2: float = 0.0,
     top: int | None = None,
+    shared_noise: bool = True,
 ) -> Objective:
     r"""M2, :math:`p(y) p(z) p(x|y,z)` with :math:`q(y|x) q(z|x,y)`.
 
@@ -195,13 +208,14 @@ def m2(
         mutual_information: Weight of -I(y;x) on unlabeled data, MIER's gamma.
         l2: Weight of half the squared norm of q(y|x)'s weights.
         top: Sum over the likeliest classes and one drawn; None sums over all.
+        shared_noise: One noise in z for all classes of a datum, which lowers the variance of their differences.
     """
     nets = Networks(as_shape(x_shape), network, hidden, activation)
     q_y = OneHotCategorical(nets.encoder([], classes, noise=noise, dropout=dropout, batch_norm=batch_norm))
     model = models.M2(ClassPrior(classes), StandardNormal(z_dim), nets.likelihood([classes, z_dim], likelihood, sigma))
     guide = guides.M2(q_y, Normal(nets.encoder([classes], 2 * z_dim)))
     terms = [LabelLogProb(alpha), Entropy(entropy), MutualInformation(mutual_information), L2(q_y, l2)]
-    elbo = TraceTopEnum_ELBO(top)
+    elbo = TraceTopEnum_ELBO(top, shared_noise=shared_noise)
     return Objective(model, guide, _used(terms), labeled=labeled, unlabeled=unlabeled, elbo=elbo)
 
 
@@ -239,4 +253,4 @@ def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: 
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return row.build(x_shape, classes, **options)
+        return row.build(as_shape(x_shape), classes, **options)

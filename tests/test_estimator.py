@@ -1,8 +1,231 @@
-import warnings
+"""The scikit-learn estimator: its conventions, what counts as a label, what it refuses, and that refusing changes nothing."""
+
+import json
+import pickle
+import random
+
+import numpy as np
+import pyro
 import pytest
+import torch
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from pyro_ssl import SemiSupervisedClassifier
-TINY = SemiSupervisedClassifier(epochs=2, min_steps=60, lr=0.03, options={"hidden": (8,), "z_dim": 2}, random_state=0)
-@parametrize_with_checks([TINY])
-def test_sklearn(estimator, check):
+
+from pyro_ssl import SemiSupervisedClassifier, data
+from pyro_ssl.checkpoints import CheckpointError
+
+EXPECTED_FAILURES = {"check_classifiers_classes": "it takes -1 for a class; here -1 means that a row has no label"}
+UNLABELED = np.array([i % 10 >= 2 for i in range(40)])
+
+
+def tiny(**arguments) -> SemiSupervisedClassifier:
+    options = {"hidden": (8,), "z_dim": 2}
+    return SemiSupervisedClassifier(
+        **{"epochs": 2, "min_steps": 30, "lr": 0.03, "options": options, "random_state": 0} | arguments
+    )
+
+
+@parametrize_with_checks([tiny(min_steps=40)], expected_failed_checks=lambda estimator: EXPECTED_FAILURES)
+def test_scikit_learn_conventions(estimator, check):
     check(estimator)
+
+
+@pytest.fixture
+def blobs():
+    """Two far blobs of 20 rows each, and the blob of each row."""
+    rng = np.random.default_rng(0)
+    return np.concatenate([rng.normal(-2, 0.3, (20, 2)), rng.normal(2, 0.3, (20, 2))]), np.repeat([0, 1], 20)
+
+
+def masked(values: np.ndarray, missing) -> np.ndarray:
+    """Object array of labels, `missing` where there is none."""
+    y = values.astype(object)
+    y[UNLABELED] = missing
+    return y
+
+
+LABELS = {
+    "5 and 9": lambda blob: np.where(UNLABELED, -1, np.array([5, 9])[blob]),
+    "floats, nan": lambda blob: np.where(UNLABELED, np.nan, np.array([5.0, 9.0])[blob]),
+    "floats, -1": lambda blob: np.where(UNLABELED, -1.0, np.array([5.0, 9.0])[blob]),
+    "negative": lambda blob: np.where(UNLABELED, -1, np.array([-3, -2])[blob]),
+    "strings, '-1'": lambda blob: np.where(UNLABELED, "-1", np.array(["dog", "cat"])[blob]),
+    "strings, 'nan'": lambda blob: np.array(["nan" if u else "ab"[b] for u, b in zip(UNLABELED, blob, strict=True)]),
+    "objects, None": lambda blob: masked(np.array(["dog", "cat"])[blob], None),
+    "objects, nan": lambda blob: masked(np.array(["dog", "cat"])[blob], np.nan),
+    "objects, -1": lambda blob: masked(np.array(["dog", "cat"])[blob], -1),
+    "whole numbers, None": lambda blob: masked(np.array([5, 9])[blob], None),
+    "list": lambda blob: masked(np.array([True, False])[blob], None).tolist(),
+    "all labeled": lambda blob: np.array(["b", "a"])[blob],
+}
+
+
+@pytest.mark.parametrize("make", LABELS.values(), ids=LABELS)
+def test_any_labels(blobs, make):
+    x, blob = blobs
+    y = make(blob)
+    known = np.ones(40, bool) if len(set(y)) == 2 else ~UNLABELED
+    truth = np.array([next(y[i] for i in np.flatnonzero(known) if blob[i] == b) for b in (0, 1)])[blob]
+    model = tiny().fit(x, y)
+    probs = model.predict_proba(x)
+    assert model.classes_.tolist() == sorted(set(truth.tolist()))
+    assert probs.shape == (40, 2)
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-6)
+    assert model.predict(x).tolist() == truth.tolist()
+    assert (model.classes_[probs.argmax(1)] == truth).all()
+    assert model.score(x, truth) == 1
+    assert len(model.history_["loss"]) == model.n_iter_
+    assert np.isfinite(model.history_["loss"]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int64", "bool", "object", ">f8"])
+def test_any_numbers(blobs, dtype):
+    x, blob = blobs
+    x = (x > 0).astype(dtype) if dtype == "bool" else (10 * x).astype(dtype)
+    assert tiny().fit(x, blob).score(x, blob) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"scale": False}, {"batch_size": 10_000}, {"method": "vae"}, {"random_state": None}]
+)
+def test_any_settings(blobs, arguments):
+    x, blob = blobs
+    assert tiny(**arguments).fit(x, np.where(UNLABELED, -1, blob)).score(x, blob) > 0.9
+
+
+@pytest.mark.parametrize("shape", [(40, 1), (40, 1, 2, 2)])
+def test_one_feature_and_images(blobs, shape):
+    _, blob = blobs
+    x = np.broadcast_to(blob.reshape(-1, *[1] * (len(shape) - 1)), shape) + 0.01 * np.arange(40).reshape(
+        -1, *[1] * (len(shape) - 1)
+    )
+    assert tiny().fit(x, blob).predict_proba(x).shape == (40, 2)
+
+
+def test_learns_two_moons_from_six_labels():
+    moons = data.two_moons(n=300, n_test=300)
+    y = data.draw_labels(moons.y, 6).codes(moons.y)
+    model = SemiSupervisedClassifier(min_steps=250, options={"hidden": (32, 32)}, random_state=0)
+    assert model.fit(moons.x, y).score(moons.x_test.numpy(), moons.y_test.numpy()) > 0.8
+
+
+def test_same_seed_same_result(blobs):
+    x, blob = blobs
+    one, again, other = (tiny(random_state=s).fit(x, blob).predict_proba(x) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+@pytest.mark.parametrize("labels", ["5 and 9", "floats, nan", "objects, None", "list"])
+def test_saved_and_loaded(blobs, tmp_path, monkeypatch, labels):
+    x, blob = blobs
+    model = tiny(epochs=np.int64(2), training={"ema": 0.9}).fit(x, LABELS[labels](blob))
+    tiny(method="classifier", options={"hidden": (3,)}).fit(x, blob).save(tmp_path / "m")
+    model.save(tmp_path / "m")  # over another model
+    monkeypatch.setattr(pickle, "Unpickler", None)
+    monkeypatch.setattr(torch, "load", None)
+    again = SemiSupervisedClassifier.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.predict_proba(x), model.predict_proba(x))
+    assert again.classes_.dtype == model.classes_.dtype
+    assert again.predict(x).tolist() == model.predict(x).tolist()
+    assert again.history_ == model.history_
+    assert again.get_params() | {"options": None} == model.get_params() | {"options": None}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
+    with pytest.raises(ValueError, match="features"):
+        again.predict(x[:, :1])
+
+
+def test_damaged_or_missing_save_is_said(blobs, tmp_path):
+    model = tiny().fit(*blobs)
+    model.save(tmp_path / "m")
+    file = tmp_path / "m" / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match=r"state\.safetensors is damaged"):
+        SemiSupervisedClassifier.load(tmp_path / "m")
+    with pytest.raises(FileNotFoundError, match="nothing here"):
+        SemiSupervisedClassifier.load(tmp_path / "nothing here")
+    assert json.loads((tmp_path / "m" / "state.json").read_text())["format"] == "pyro-ssl"
+
+
+def test_not_saved_with_what_needs_pickling(blobs, tmp_path):
+    model = tiny(training={"optimizer": torch.optim.SGD}).fit(*blobs)
+    with pytest.raises(TypeError, match="cannot be saved without pickling"):
+        model.save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_leaves_random_states_and_parameter_store(blobs):
+    pyro.param("mine", torch.ones(1))
+    before = (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), random.getstate())
+    model = tiny().fit(*blobs)
+    model.predict_proba(blobs[0])
+    assert before == (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), random.getstate())
+    assert list(pyro.get_param_store()) == ["mine"]
+
+
+def test_unfitted(blobs, tmp_path):
+    for call in (lambda m: m.predict(blobs[0]), lambda m: m.predict_proba(blobs[0]), lambda m: m.save(tmp_path / "m")):
+        with pytest.raises(NotFittedError):
+            call(tiny())
+
+
+def spoiled(x: np.ndarray, value: float) -> np.ndarray:
+    x = x.copy()
+    x[3, 1] = value
+    return x
+
+
+REFUSED = {  # what is given, and what the message says
+    "no label": (lambda x, y: (x, np.full(40, -1)), {}, "y has no label"),
+    "no label, None": (lambda x, y: (x, [None] * 40), {}, "y has no label"),
+    "one class": (lambda x, y: (x, np.where(UNLABELED, -1, 3)), {}, "one class only"),
+    "no y": (lambda x, y: (x, None), {}, "y should hold labels"),
+    "short y": (lambda x, y: (x, y[:-1]), {}, r"per row of X, 40; got 39"),
+    "two columns": (lambda x, y: (x, np.stack([y, y], 1)), {}, "y should be a 1d array"),
+    "fractions": (lambda x, y: (x, y + 0.5), {}, "whole numbers or strings"),
+    "fractions, None": (lambda x, y: (x, masked(y + 0.5, None)), {}, "whole numbers or strings"),
+    "infinite y": (lambda x, y: (x, np.where(y, np.inf, 0)), {}, "y holds infinity"),
+    "mixed y": (lambda x, y: (x, np.array([1, "a"] * 20, object)), {}, "strings or numbers"),
+    "dates": (lambda x, y: (x, y.astype("datetime64[D]")), {}, "whole numbers or strings"),
+    "NaN": (lambda x, y: (spoiled(x, np.nan), y), {}, "X contains NaN"),
+    "infinity": (lambda x, y: (spoiled(x, np.inf), y), {}, "X contains infinity"),
+    "too large": (lambda x, y: (spoiled(x, 1e200), y), {}, "X is too large"),
+    "too large, unscaled": (lambda x, y: (spoiled(x, 1e200), y), {"scale": False}, "NaN or infinity"),
+    "empty": (lambda x, y: (x[:0], y[:0]), {}, "0 sample"),
+    "no feature": (lambda x, y: (x[:, :0], y), {}, "0 feature"),
+    "one row": (lambda x, y: (x[:1], y[:1]), {}, "1 sample"),
+    "one dimension": (lambda x, y: (x[:, 0], y), {}, "Expected 2D array"),
+    "words": (lambda x, y: (np.full((40, 2), "word", object), y), {}, "could not convert"),
+    "complex": (lambda x, y: (x + 1j, y), {}, "Complex data"),
+    "method": (lambda x, y: (x, y), {"method": "m7"}, "method should be one of classifier, vae, m2.*'m7'"),
+    "option": (lambda x, y: (x, y), {"options": {"zdim": 3}}, "no option zdim"),
+    "activation": (lambda x, y: (x, y), {"options": {"activation": "sinus"}}, "activation should be one of"),
+    "network": (lambda x, y: (x, y), {"options": {"network": "transformer"}}, "network should be one of"),
+    "hidden": (lambda x, y: (x, y), {"options": {"hidden": 8}}, "hidden should be"),
+    "z_dim": (lambda x, y: (x, y), {"options": {"z_dim": 0}}, "z_dim should be above 0"),
+    "likelihood": (lambda x, y: (x, y), {"options": {"likelihood": "bernoulli"}}, "choose a Gaussian likelihood"),
+    "training": (lambda x, y: (x, y), {"training": {"speed": 3}}, "speed"),
+    "epochs": (lambda x, y: (x, y), {"epochs": 2.5}, "epochs should be a whole number above 0, got 2.5"),
+    "batch_size": (lambda x, y: (x, y), {"batch_size": 0}, "batch_size should be a whole number above 0"),
+    "lr": (lambda x, y: (x, y), {"lr": -1}, "lr should be above 0"),
+    "diverges": (lambda x, y: (x, y), {"lr": 1e12}, "step .* not finite"),
+}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(30, 3)), np.array(["p", "q", "r"] * 10)
+    return tiny().fit(x, y), x
+
+
+@pytest.mark.parametrize(("make", "arguments", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused_and_nothing_changed(blobs, fitted, make, arguments, message):
+    model, x = fitted
+    before, kept, old = dict(vars(model)), model.predict_proba(x), model.get_params()
+    with pytest.raises((ValueError, TypeError, FloatingPointError), match=message):
+        model.set_params(**arguments).fit(*make(*blobs))
+    model.set_params(**old)
+    assert vars(model).keys() == before.keys()
+    assert all(vars(model)[k] is before[k] for k in before)
+    np.testing.assert_array_equal(model.predict_proba(x), kept)

@@ -26,7 +26,7 @@ D, Z, B = 5, 3, 6
 
 
 def m2(classes: int, **options) -> Objective:
-    options = {"z_dim": Z, "hidden": (7,), "likelihood": "gaussian", "sigma": 0.7, "alpha": 0.3} | options
+    options = {"z_dim": Z, "hidden": (7,), "likelihood": "gaussian", "sigma": 0.7, "alpha": 0.3, "shared_noise": False} | options
     return zoo.build("m2", D, classes, **options).double()
 
 
@@ -160,9 +160,10 @@ def test_vae_bound_is_reconstruction_minus_kl_in_the_mean():
     assert (draws.mean() - expected.mean()).abs() < 4.5 * error
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize(("classes", "top"), [(3, 1), (3, 2), (10, 1), (10, 2), (10, 8), (10, 9)])
-def test_fewer_classes_give_the_same_gradient_in_the_mean(classes, top):
-    z = z_scores(TraceTopEnum_ELBO(top), classes)
+def test_fewer_classes_give_the_same_gradient_in_the_mean(classes, top, shared):
+    z = z_scores(TraceTopEnum_ELBO(top, shared_noise=shared), classes)
     assert z.square().mean().sqrt() < 1.6
     assert z.abs().max() < 4.5
 
@@ -173,6 +174,21 @@ def test_all_but_one_class_and_the_one_drawn_are_all():
     exact = o.bound(x)
     torch.manual_seed(1)
     assert_same(o, Objective(o.model, o.guide, elbo=TraceTopEnum_ELBO(2)).bound(x), exact)
+
+
+def test_shared_noise_is_one_draw_per_datum_and_lowers_the_gradients_variance():
+    o, n = m2(4), 2000
+    x = data(4)[0][:1].expand(n, D)
+    o.guide.q_y = OneHotCategorical(Table(n, 4))
+    spread = []
+    for shared in (False, True):
+        bound = Objective(o.model, o.guide, elbo=TraceTopEnum_ELBO(shared_noise=shared))._bound(x, None)
+        q_z, z = bound.guide_trace.nodes["z"]["fn"].base_dist, bound.guide_trace.nodes["z"]["value"]
+        noise = (z - q_z.loc) / q_z.scale
+        assert torch.allclose(noise, noise[:1], atol=1e-9) == shared
+        assert abs(noise.std() - 1) < 0.03
+        spread.append(torch.autograd.grad(bound.value.sum(), o.guide.q_y.network.rows)[0].var(0))
+    assert (spread[1] < spread[0]).all()
 
 
 class Unweighted(TraceTopEnum_ELBO):

@@ -1,0 +1,168 @@
+"""What is refused before training, by name, and that nothing has changed then."""
+
+import numpy as np
+import pyro
+import pytest
+import torch
+
+from pyro_ssl import fit, one_hot, predict_proba, zoo
+from pyro_ssl.checks import as_codes, as_data
+
+X = np.linspace(0, 1, 24).reshape(8, 3)
+Y = np.array([0, 1, 2, -1, -1, 0, 1, 2])
+
+
+def spoiled(value: float) -> np.ndarray:
+    x = X.copy()
+    x[5, 1] = value
+    return x
+
+
+BAD_DATA = {
+    "NaN": (spoiled(np.nan), ValueError, "first in row 5"),
+    "infinity": (spoiled(-np.inf), ValueError, "first in row 5"),
+    "None": (np.array([[None, 1.0]]), ValueError, "NaN or infinity"),
+    "empty": (X[:0], ValueError, r"empty: shape \(0, 3\)"),
+    "no feature": (X[:, :0], ValueError, r"empty: shape \(8, 0\)"),
+    "one dimension": (X[:, 0], ValueError, r"got \(8,\); one feature is \(data, 1\)"),
+    "a number": (3.0, ValueError, r"got \(\)"),
+    "complex array": (X + 1j, TypeError, "real numbers, got an array of dtype complex128"),
+    "complex tensor": (torch.ones(2, 2, dtype=torch.complex64), TypeError, "real numbers, got torch.complex64"),
+    "strings": (np.array([["a", "b"]]), TypeError, "should hold numbers"),
+    "objects": (np.array([[{}, 1]]), TypeError, "should hold numbers"),
+    "dates": (X.astype("datetime64[s]"), TypeError, "real numbers, got an array of dtype datetime64"),
+}
+
+
+@pytest.mark.parametrize(("x", "error", "message"), BAD_DATA.values(), ids=BAD_DATA)
+def test_bad_data_is_refused_by_name(x, error, message):
+    with pytest.raises(error, match=f"pixels.*{message}"):
+        as_data(x, "pixels")
+
+
+def test_too_large_for_its_dtype():
+    assert as_data(X * 1e300).dtype == torch.float64
+    with pytest.raises(ValueError, match=r"NaN or infinity, first in row 0, as torch\.float32"):
+        as_data(X * 1e300, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float16", "float32", "float64", "int8", "uint8", "uint16", "int64", "bool", "O", ">f4"]
+)
+def test_any_real_dtype_is_data(dtype):
+    given = np.arange(6).reshape(3, 2).astype(dtype)
+    given.flags.writeable = False
+    for array in (given, given[::-1], given.T):
+        x = as_data(array)
+        assert x.dtype == (torch.float64 if dtype in ("float64", "O") else torch.float32)
+        assert x.tolist() == array.astype(float).tolist()
+
+
+BAD_CODES = {
+    "below -1": ([0, -2, 1], ValueError, "0 .. K - 1, or -1 for unlabeled, got -2"),
+    "floats": ([0.0, 1.0, 2.0], TypeError, "integer codes"),
+    "NaN": ([0, np.nan, 1], TypeError, "integer codes"),
+    "None": ([0, None, 1], TypeError, "integer codes"),
+    "bools": ([True, False, True], TypeError, "integer codes"),
+    "strings": (["a", "b", "c"], TypeError, "integer codes"),
+    "complex": ([1j, 0, 1], TypeError, "integer codes"),
+    "short": ([0, 1], ValueError, r"\(3,\), one label per row of x, got \(2,\)"),
+    "one-hot": (np.eye(3, dtype=int), ValueError, r"got \(3, 3\)"),
+}
+
+
+@pytest.mark.parametrize(("y", "error", "message"), BAD_CODES.values(), ids=BAD_CODES)
+def test_bad_codes_are_refused_by_name(y, error, message):
+    with pytest.raises(error, match=f"classes.*{message}"):
+        as_codes(y, 3, "classes")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint64", "int64", ">i4"])
+def test_codes_of_any_integer_dtype(dtype):
+    codes = as_codes(np.array([0, 2, 1], dtype), 3)
+    assert codes.dtype == torch.int64
+    assert codes.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("codes", [[0, 3], [-1, 0]])
+def test_one_hot(codes):
+    with pytest.raises(ValueError, match=r"0 \.\. 2, got "):
+        one_hot(torch.tensor(codes), 3)
+    assert one_hot(torch.tensor([[2, 0]]), 3).tolist() == [[[0, 0, 1], [1, 0, 0]]]
+    assert one_hot(torch.tensor([], dtype=torch.int64), 3).shape == (0, 3)
+
+
+def m2(**options):
+    return zoo.build("m2", 3, 3, **{"hidden": (5,), "z_dim": 2, "batch_norm": True} | options)
+
+
+REFUSED = {
+    "label beyond K": (X, np.where(Y == 2, 7, Y), {}, "got label 7, but .* 3 classes"),
+    "labels of other data": (X, Y[:-1], {}, r"y should have shape \(8,\)"),
+    "features": (X[:, :2], Y, {}, r"input 0 should have shape \(\*, 3\), got \(2, 2\)"),
+    "pixels 0..255": (255 * X, Y, {}, "site 'x' is observed outside .* divide by 255"),
+    "pixels 0..255, no labels": (255 * X, None, {}, "site 'x' is observed outside"),
+    "NaN": (spoiled(np.nan), Y, {}, "x holds NaN"),
+    "too large": (X * 1e300, Y, {}, "x holds NaN or infinity"),
+    "epochs": (X, Y, {"epochs": 0}, "epochs should be a whole number above 0, got 0"),
+    "batch_size": (X, Y, {"batch_size": 1.5}, "batch_size should be a whole number above 0, got 1.5"),
+    "labeled_batch_size": (X, Y, {"labeled_batch_size": -1}, "labeled_batch_size should be a whole number"),
+    "lr": (X, Y, {"lr": float("nan")}, "lr should be above 0"),
+    "ema": (X, Y, {"ema": 1.0}, r"ema should be in \[0, 1\)"),
+    "warmup": (X, Y, {"warmup": -1}, "warmup should be 0 or more"),
+    "clip_norm": (X, Y, {"clip_norm": 0}, "clip_norm should be above 0"),
+    "schedule": (X, Y, {"schedule": "slow"}, "schedule should be one of constant, .*'slow'"),
+}
+
+
+@pytest.mark.parametrize(("x", "y", "arguments", "message"), REFUSED.values(), ids=REFUSED)
+def test_fit_refuses_and_changes_nothing(tmp_path, x, y, arguments, message):
+    objective = m2()
+    before, random = {k: v.clone() for k, v in objective.state_dict().items()}, torch.get_rng_state()
+    with pytest.raises(ValueError, match=message):
+        fit(objective, x, y, directory=tmp_path / "run", **{"epochs": 1} | arguments)
+    assert all(torch.equal(before[k], v) for k, v in objective.state_dict().items())
+    assert objective.training
+    assert torch.equal(random, torch.get_rng_state())
+    assert not list(tmp_path.iterdir())
+    assert not pyro.get_param_store()
+
+
+@pytest.mark.parametrize("y", [Y, np.abs(Y), None], ids=["some labels", "all labels", "no labels"])
+def test_batch_larger_than_the_data(y):
+    objective = m2()
+    before = [p.clone() for p in objective.parameters()]
+    history = fit(objective, X, y, epochs=2, batch_size=1000, labeled_batch_size=1000)
+    assert len(history["loss"]) == 2
+    assert any((a != b).any() for a, b in zip(before, objective.parameters(), strict=True))
+
+
+def test_data_without_labels_for_a_classifier_are_refused():
+    with pytest.raises(ValueError, match="a classifier needs labels"):
+        fit(zoo.build("classifier", 3, 3), X)
+
+
+def test_prediction_checks_its_data():
+    with pytest.raises(ValueError, match="x holds NaN"):
+        predict_proba(m2(), spoiled(np.nan))
+
+
+BAD_ZOO = {
+    "method": (("m7", 3, 3), {}, "method should be one of"),
+    "option": (("m2", 3, 3), {"zdim": 2}, "no option zdim; it has z_dim"),
+    "network": (("m2", 3, 3), {"network": "cnn"}, "network should be one of mlp, conv, got 'cnn'"),
+    "activation": (("m2", 3, 3), {"activation": "gelu"}, "activation should be one of softplus"),
+    "hidden": (("m2", 3, 3), {"hidden": (0,)}, "hidden should be"),
+    "z_dim": (("vae", 3, 3), {"z_dim": 0}, "z_dim should be above 0"),
+    "likelihood": (("m2", 3, 3), {"likelihood": "poisson"}, "likelihood should be"),
+    "sigma": (("m2", 3, 3), {"likelihood": "gaussian", "sigma": -1.0}, "sigma should be above 0"),
+    "sigma 0": (("m2", 3, 3), {"likelihood": "gaussian", "sigma": 0.0}, "sigma should be above 0"),
+    "weight": (("m2", 3, 3), {"unlabeled": -1.0}, "unlabeled should be 0 or above"),
+    "image": (("m2", 3, 3), {"network": "conv"}, "should be an image"),
+}
+
+
+@pytest.mark.parametrize(("where", "options", "message"), BAD_ZOO.values(), ids=BAD_ZOO)
+def test_a_method_refuses_options_by_name(where, options, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.build(*where, **options)

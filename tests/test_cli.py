@@ -1,0 +1,331 @@
+"""The command line: runs that can be resumed, measured and used, and a user's mistakes, each said in one line with code 2."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyro_ssl import cli, data
+from pyro_ssl.data import LabelDraw
+from pyro_ssl.saving import SavedModel
+
+OPTIONS = {"classifier": (), "vae": ("--z_dim", "2"), "m2": ("--z_dim", "2")}
+RESULT = {
+    "method", "data", "labels", "seed", "epochs", "seconds", "test_accuracy", "test_log_likelihood", "test_ece", "versions",
+    "selection",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small_digits(monkeypatch, tmp_path):
+    """A quarter of the digits, and a current directory of the test's own."""
+    monkeypatch.setitem(data.DATASETS, "digits", lambda: small(data.digits()))
+    monkeypatch.chdir(tmp_path)
+
+
+def small(d: data.Dataset) -> data.Dataset:
+    return data.Dataset(d.name, d.x[:300], d.y[:300], d.x_test[:100], d.y_test[:100], d.classes)
+
+
+def run(*argv) -> int:
+    """The exit code, as a shell would see it."""
+    try:
+        return cli.main([str(a) for a in argv])
+    except SystemExit as stop:
+        return stop.code
+
+
+def train(method: str, out, *more) -> int:
+    arguments = ("--data", "digits", "--labels", 30, "--epochs", 3, "--hidden", "[8]", "--out", out)
+    return run("train", method, *arguments, *OPTIONS[method], *more)
+
+
+def result(directory) -> dict:
+    return json.loads((Path(directory) / "result.json").read_text())
+
+
+def measures(directory) -> dict:
+    return {k: v for k, v in result(directory).items() if k.startswith("test_")}
+
+
+def content(directory) -> dict:
+    return {p: p.read_bytes() for p in Path(directory).rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run, for all to read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(data.DATASETS, "digits", lambda: small(data.digits()))
+        directory = tmp_path_factory.mktemp("runs") / "finished"
+        assert train("m2", directory) == 0
+    return directory
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A finished run, to spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
+def test_list(capsys):
+    assert run("list") == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("classifier", "vae", "m2", "moons", "digits", "mnist", ".npz"))
+
+
+@pytest.mark.parametrize("method", OPTIONS)
+def test_train_and_evaluate(method, capsys):
+    assert train(method, "run", "--seed", 3) == 0
+    got = result("run")
+    assert got.keys() >= RESULT
+    assert (got["method"], got["data"], got["labels"], got["seed"], got["epochs"]) == (method, "digits", 30, 3, 3)
+    assert 0 <= got["test_accuracy"] <= 1
+    assert got["test_log_likelihood"] < 0
+    assert got["versions"].keys() >= {"pyro-ssl", "pyro-ppl", "torch", "python"}
+    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 3
+    assert Path("run/curves.png").stat().st_size > 0
+    assert capsys.readouterr().out.startswith(f"{method} on digits, 30 labels: accuracy")
+    assert run("evaluate", "run") == 0
+    said = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert {k: f"{v:.6f}" for k, v in measures("run").items()} == said
+
+
+def test_config_file(capsys):
+    Path("c.yaml").write_text("labels: 20\nepochs: 2\nhidden: [4]\nz_dim: 2\nout: run\n")
+    assert run("train", "m2", "--config", "c.yaml", "--epochs", 1) == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["labels"], config["training"]["epochs"], config["options"]["hidden"]) == (20, 1, [4])
+    Path("c.yaml").write_text("labels: 20\nlabel_count: 3\nout: other\n")
+    capsys.readouterr()
+    assert run("train", "m2", "--config", "c.yaml") == 2
+    assert "label_count" in capsys.readouterr().err
+    assert not Path("other").exists()
+
+
+def test_labels_from_a_file():
+    draw = data.draw_labels(data.load("digits").y, per_class=2, seed=5)
+    draw.save("l.json")
+    assert train("classifier", "run", "--label-file", "l.json") == 0
+    assert LabelDraw.load("run/labels.json") == draw
+    assert result("run")["labels"] == 20
+    assert result("run")["draw"] == draw.name
+    data.draw_labels(np.zeros(7, int), 2).save("other.json")
+    assert train("classifier", "other", "--label-file", "other.json") == 2
+
+
+def test_binarised_images():
+    assert train("m2", "run", "--binarise", "true") == 0
+    assert train("m2", "grey") == 0
+    assert measures("run") != measures("grey")
+
+
+# --- another run, and going on ------------------------------------------------------------------------------------------
+
+
+def test_another_run_is_refused_and_unharmed(copied, capsys):
+    before = content(copied)
+    assert train("m2", copied, "--seed", 1) == 2
+    assert f"--out: {copied} is not empty" in capsys.readouterr().err
+    assert content(copied) == before
+    Path("file").write_text("mine")
+    assert train("m2", "file") == 2
+    assert Path("file").read_text() == "mine"
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_interrupted_and_resumed_is_the_same(finished, monkeypatch, epoch):
+    def watch(e):
+        seen.append(e.epoch)
+        if len(seen) == epoch:
+            raise Stopped
+
+    seen: list[int] = []
+    fit, config = cli.fit, json.loads((finished / "config.json").read_text())
+    monkeypatch.setattr(cli, "fit", lambda *args, **kwargs: fit(*args, **kwargs, callbacks=(watch,)))
+    with pytest.raises(Stopped):
+        cli.train(Path("run"), config)
+    assert not Path("run/result.json").exists()
+    cli.train(Path("run"), config, resume=True)
+    assert seen == [*range(1, epoch + 1), *range(epoch, 4)]  # it was stopped before the checkpoint of its last epoch
+    assert measures("run") == measures(finished)
+    assert result("run")["draw"] == result(finished)["draw"]
+    tensors, expected = (SavedModel.load(Path(d) / "model").objective.state_dict() for d in ("run", finished))
+    assert all((tensors[k] == expected[k]).all() for k in expected)
+    assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_resumed_without_its_checkpoint_starts_anew(copied, finished):
+    shutil.rmtree(copied / "checkpoint")
+    shutil.rmtree(copied / "checkpoint.previous", ignore_errors=True)
+    assert run("train", "--resume", copied) == 0
+    assert measures(copied) == measures(finished)
+
+
+@pytest.mark.parametrize("lost", ["nothing", "result.json", "model", "metrics.jsonl"])
+def test_finished_and_resumed_is_the_same(copied, finished, lost):
+    shutil.rmtree(copied / lost) if (copied / lost).is_dir() else (copied / lost).unlink(missing_ok=True)
+    assert run("train", "m2", "--resume", copied) == 0
+    assert measures(copied) == measures(finished)
+    assert run("evaluate", copied) == 0
+
+
+def test_mended_mistake_can_be_given_again():
+    images = (np.arange(64 * 20).reshape(20, 64) % 256).astype(np.uint8)
+    np.savez("pixels.npz", x=images, y=np.arange(20) % 2, x_test=images, y_test=np.arange(20) % 2)
+    command = ("train", "m2", "--data", "pixels.npz", "--labels", 4, "--epochs", 1, "--hidden", "[4]", "--out", "run")
+    assert run(*command) == 2
+    assert not Path("run").exists()
+    assert run(*command, "--likelihood", "gaussian") == 0
+
+
+# --- prediction -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 8, 8), (5, 64)])
+def test_predict(finished, shape):
+    x = data.load("digits").x_test[:5]
+    np.save("x.npy", x.numpy().reshape(shape))
+    assert run("predict", finished, "--input", "x.npy", "--output", "p.npy") == 0
+    probs = np.load("p.npy")
+    assert probs.shape == (5, 10)
+    np.testing.assert_allclose(probs.sum(1), 1, atol=1e-5)
+    expected = SavedModel.load(finished / "model").objective.classify(x).mean.detach().numpy()
+    np.testing.assert_allclose(probs, expected, atol=1e-6)
+
+
+def save_truncated():
+    np.save("x.npy", np.zeros((5, 64)))
+    Path("x.npy").write_bytes(Path("x.npy").read_bytes()[:-100])
+
+
+BAD_INPUT = {
+    "shape": (lambda: np.save("x.npy", np.zeros((5, 63))), r"rows should have shape (1, 8, 8), got (63,)"),
+    "one row": (lambda: np.save("x.npy", np.zeros(64)), "rows should have shape (1, 8, 8), got ()"),
+    "empty": (lambda: np.save("x.npy", np.zeros((0, 64))), "x is empty"),
+    "NaN": (lambda: np.save("x.npy", np.full((5, 64), np.nan)), "x holds NaN"),
+    "strings": (lambda: np.save("x.npy", np.full((5, 64), "a")), "x should hold numbers"),
+    "objects": (lambda: np.save("x.npy", np.full((5, 64), None)), "--input: x.npy is not a readable .npy file"),
+    "truncated": (save_truncated, "--input: x.npy is not a readable .npy file"),
+    "text": (lambda: Path("x.npy").write_text("1,2,3"), "--input: x.npy is not a readable .npy file"),
+    "npz": (lambda: [np.savez("x", x=np.zeros((5, 64))), Path("x.npz").rename("x.npy")], "one array, got an .npz"),
+    "missing": (lambda: None, "--input: x.npy: no such file"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input(finished, capsys, make, message):
+    make()
+    assert run("predict", finished, "--input", "x.npy", "--output", "p.npy") == 2
+    assert message in capsys.readouterr().err
+    assert not Path("p.npy").exists()
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------------
+
+MISTAKES = {
+    "nothing": ((), "list,train,evaluate,predict"),
+    "command": (("trian",), "trian"),
+    "no method": (("train",), "train needs a method, one of classifier, vae, m2"),
+    "method": (("train", "m7", "--out", "run"), "m7"),
+    "no out": (("train", "m2"), "--out DIR is needed"),
+    "option": (("train", "m2", "--zdim", 2, "--out", "run"), "--zdim"),
+    "data": (("train", "m2", "--data", "digit", "--out", "run"), "data should be one of moons"),
+    "data file": (("train", "m2", "--data", "none.npz", "--out", "run"), "none.npz: no such file"),
+    "labels": (("train", "m2", "--labels", 9999, "--out", "run"), "labels should be in 0 .. 300"),
+    "how": (("train", "m2", "--how", "any", "--out", "run"), "how should be balanced, stratified or random"),
+    "type": (("train", "m2", "--epochs", "many", "--out", "run"), "epochs"),
+    "epochs": (("train", "m2", "--epochs", 0, "--out", "run"), "epochs should be a whole number above 0"),
+    "seed": (("train", "m2", "--seed", -1, "--out", "run"), "seed should be 0 or above"),
+    "schedule": (("train", "m2", "--schedule", "slow", "--out", "run"), "--schedule should be one of constant"),
+    "activation": (("train", "m2", "--activation", "gelu", "--out", "run"), "activation"),
+    "network": (("train", "m2", "--network", "conv", "--data", "moons", "--labels", 6, "--out", "run"), "an image"),
+    "label file": (("train", "m2", "--label-file", "none.json", "--out", "run"), "none.json"),
+    "config file": (("train", "m2", "--config", "none.yaml", "--out", "run"), "none.yaml"),
+    "resume": (("train", "--resume", "nowhere"), "nowhere is not the directory of a run"),
+    "evaluate": (("evaluate", "nowhere"), "nowhere is not the directory of a run"),
+    "predict": (("predict", "nowhere", "--input", "x.npy", "--output", "p.npy"), "nowhere/model"),
+    "diverges": (
+        ("train", "classifier", "--labels", 9, "--lr", 1e30, "--epochs", 5, "--hidden", "[4,4]", "--activation", "relu")
+        + ("--out", "diverged"),
+        "not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize(("argv", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_said(argv, message, capsys):
+    assert run(*argv) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert not Path("run").exists()
+
+
+def test_another_method_or_other_classes_are_refused(finished, capsys):
+    assert run("train", "vae", "--resume", finished) == 2
+    assert "is a run of m2, not of vae" in capsys.readouterr().err
+    assert run("evaluate", finished, "--data", "moons") == 2
+    assert "are not the model's" in capsys.readouterr().err
+
+
+def truncate(path: Path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE = {
+    "config cut": (lambda d: truncate(d / "config.json"), ("evaluate", "train"), "config.json is damaged"),
+    "config empty": (lambda d: (d / "config.json").write_text("{}"), ("evaluate", "train"), "config.json is damaged"),
+    "config list": (lambda d: (d / "config.json").write_text("[1]"), ("evaluate", "train"), "config.json is damaged"),
+    "config gone": (lambda d: (d / "config.json").unlink(), ("evaluate", "train"), "is not the directory of a run"),
+    "weights cut": (
+        lambda d: truncate(d / "model/state.safetensors"), ("evaluate", "predict"), "state.safetensors is damaged",
+    ),
+    "weights gone": (
+        lambda d: (d / "model/state.safetensors").unlink(), ("evaluate", "predict"), "state.safetensors cannot be read",
+    ),
+    "state cut": (lambda d: truncate(d / "model/state.json"), ("evaluate", "predict"), "state.json is damaged"),
+    "foreign": (
+        lambda d: (d / "model/state.json").write_text('{"a": 1}'), ("evaluate", "predict"), "not written by pyro-ssl",
+    ),
+    "no model": (lambda d: shutil.rmtree(d / "model"), ("evaluate", "predict"), "model: no such directory"),
+    "another thing": (
+        lambda d: [shutil.rmtree(d / "model"), shutil.copytree(d / "checkpoint", d / "model")],
+        ("evaluate", "predict"), "holds no trained model",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "commands", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_run_is_said(copied, capsys, spoil, commands, message):
+    spoil(copied)
+    np.save("x.npy", np.zeros((2, 64)))
+    argv = {
+        "evaluate": ("evaluate", copied),
+        "train": ("train", "--resume", copied),
+        "predict": ("predict", copied, "--input", "x.npy", "--output", "p.npy"),
+    }
+    for command in commands:
+        assert run(*argv[command]) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert str(copied) in said
+
+
+def test_in_a_process_of_its_own():
+    images = np.full((20, 4), 255.0)
+    np.savez("pixels.npz", x=images, y=np.arange(20) % 2, x_test=images, y_test=np.arange(20) % 2)
+    command = ("train", "m2", "--data", "pixels.npz", "--labels", "4", "--out", "run")
+    done = subprocess.run([sys.executable, "-m", "pyro_ssl.cli", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "pyro-ssl: error: site 'x' is observed outside the support" in done.stderr
+    assert "divide by 255" in done.stderr

@@ -1,0 +1,108 @@
+"""What every method of the zoo promises, and every way of building its networks."""
+
+import warnings
+
+import pytest
+import torch
+from pyro import poutine
+
+from pyro_ssl import Batch, bounds, fit, one_hot, predict_proba, zoo
+from pyro_ssl.checks import check_pair
+
+SHAPE, K = (1, 8, 8), 3
+X = torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(0))
+Y = one_hot(torch.arange(12) % K, K)
+SMALL = {"hidden": (9,), "z_dim": 2}
+CASES = {
+    "mlp": {},
+    "conv": {"network": "conv"},
+    "regularised": {"noise": 0.1, "dropout": 0.2, "batch_norm": True, "l2": 0.1, "entropy": 0.1, "mutual_information": 0.1},
+    "grey": {"likelihood": "bernoulli"},
+    "learned sigma": {"likelihood": "gaussian", "sigma": None},
+    "fixed sigma": {"likelihood": "gaussian", "sigma": 0.5},
+    "all classes": {"top": None},
+    "likeliest class": {"top": 1},
+}
+
+
+def build(method: str, case: str, seed: int = 0):
+    known = zoo.METHODS[method].build.__kwdefaults__
+    options = {k: v for k, v in (SMALL | CASES[case]).items() if k in known}
+    return zoo.build(method, SHAPE, K, seed=seed, **options)
+
+
+everything = [pytest.param(m, c, id=f"{m}-{c}") for m in zoo.METHODS for c in CASES]
+
+
+@pytest.mark.parametrize(("method", "case"), everything)
+def test_contract(method, case):
+    o = build(method, case)
+    learns = zoo.METHODS[method].unlabeled
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        o.check(Batch(X, Y, X))
+        loss = o(Batch(X, Y, X))
+        assert loss.shape == () and loss.isfinite()
+        loss.backward()
+    unused = [n for n, p in o.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not unused, "every parameter gets a gradient"
+    for part in (Batch(X, Y), Batch(x_unlabeled=X)) if learns else (Batch(X, Y),):
+        assert o(part).isfinite()
+    q = o.eval().classify(X).mean
+    assert q.shape == (12, K) and torch.allclose(q.sum(-1), torch.ones(12), atol=1e-6)
+    if o.model is not None:
+        assert o.bound(X).shape == o.bound(X, Y).shape == (12,)
+    other = build(method, case, seed=1)
+    other.load_state_dict(o.state_dict())
+    assert torch.equal(other.eval().classify(X).mean, q)
+
+
+@pytest.mark.parametrize(("method", "case"), everything)
+def test_it_learns_its_training_data(method, case):
+    x = (Y @ torch.eye(K, 64)).reshape(-1, *SHAPE) * 0.8 + 0.1
+    o = build(method, case)
+    history = fit(o, x, Y.argmax(-1), epochs=60, lr=1e-2, schedule="constant", batch_size=12)
+    assert history["loss"][-1] < history["loss"][0]
+    assert torch.isfinite(predict_proba(o, x)).all()
+
+
+@pytest.mark.parametrize("method", [m for m, row in zoo.METHODS.items() if row.model])
+def test_a_pair_matches_with_and_without_labels(method):
+    o = build(method, "mlp")
+    for y in (Y, None):
+        check_pair(o.model, o.guide, X, y)
+        guide = poutine.trace(o.guide).get_trace(X, y)
+        model = poutine.trace(poutine.replay(o.model, guide)).get_trace(X, y)
+        assert set(guide.stochastic_nodes) == set(model.stochastic_nodes)
+
+
+@pytest.mark.parametrize("method", [m for m, row in zoo.METHODS.items() if row.model])
+def test_bounds_are_per_datum_and_come_in_chunks(method):
+    o = build(method, "fixed sigma").eval()
+    assert bounds(o, X).shape == (12,)
+    assert torch.equal(bounds(o, X, chunk=12), bounds(o, X, chunk=12))
+    assert bounds(o, X, Y, chunk=5).isfinite().all() and len(bounds(o, X, Y, chunk=5)) == 12
+    with torch.no_grad():
+        torch.manual_seed(0)
+        assert torch.allclose(bounds(o, X, Y), o.bound(X, Y), atol=1e-5)
+
+
+def test_rows_say_what_they_are():
+    with pytest.raises(ValueError, match="method should be one of classifier, vae, m2; got 'm3'"):
+        zoo.build("m3", 4, 2)
+    with pytest.raises(ValueError, match="m2 has no option alfa; it has"):
+        zoo.build("m2", 4, 2, alfa=1.0)
+    with pytest.raises(ValueError, match="likelihood should be"):
+        zoo.build("m2", 4, 2, likelihood="poisson")
+    for row in zoo.METHODS.values():
+        assert not row.training.keys() - fit.__kwdefaults__.keys()
+
+
+def test_weights_come_from_the_seed_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    first, again, other = (build("m2", "mlp", seed=s).state_dict() for s in (0, 0, 1))
+    assert torch.equal(torch.rand(2), expected)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not all(torch.equal(first[k], other[k]) for k in first)

@@ -1,0 +1,117 @@
+"""Metrics against torchmetrics, scikit-learn and by hand, at their edges too."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, log_loss
+
+from pyro_ssl import metrics
+from pyro_ssl.vision import torchvision
+
+torchvision()  # torchmetrics imports it
+from torchmetrics.functional.classification import multiclass_calibration_error  # noqa: E402
+
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
+
+
+@st.composite
+def problems(draw, dtypes=(torch.float32, torch.float64)):
+    """Probabilities `(N, K)` from hard to flat and classes `(N,)`, right more or less often."""
+    n, k, dtype = draw(st.integers(1, 60)), draw(st.integers(2, 12)), draw(st.sampled_from(dtypes))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    logits = torch.randn(n, k, generator=g, dtype=torch.float64) * draw(st.sampled_from([0.1, 1.0, 5.0]))
+    guess = torch.randint(k, (n,), generator=g)
+    right = torch.rand(n, generator=g) < draw(st.sampled_from([0.0, 0.5, 1.0]))
+    return logits.softmax(-1).to(dtype), torch.where(right, logits.argmax(-1), guess)
+
+
+few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+@few
+@given(problems())
+def test_scikit_learn_agrees(problem):
+    probs, y = problem
+    tolerance = TOLERANCE[probs.dtype]
+    assert metrics.accuracy(probs, y) == pytest.approx(accuracy_score(y, probs.argmax(-1)), abs=1e-12)
+    p = probs.double() / probs.double().sum(-1, keepdim=True)
+    expected = -log_loss(y, p.numpy(), labels=range(probs.shape[1]))
+    assert metrics.log_likelihood(probs, y) == pytest.approx(expected, abs=tolerance)
+    by_hand = sum(
+        (p - (j == c)) ** 2 for row, c in zip(probs.tolist(), y.tolist(), strict=True) for j, p in enumerate(row)
+    )
+    assert metrics.brier(probs, y) == pytest.approx(by_hand / len(y), abs=1e-12)
+
+
+def inside(probs, bins: int) -> torch.Tensor:
+    """Which data are off every bin's edge, where the two conventions differ."""
+    scaled = probs.max(-1).values.double() * bins
+    return (scaled - scaled.round()).abs() > 1e-4
+
+
+@few
+@given(problems(), st.sampled_from([15, 20]))
+def test_torchmetrics_agrees(problem, bins):
+    probs, y = problem
+    keep = inside(probs, bins)
+    if keep.any():
+        probs, y = probs[keep], y[keep]
+        theirs = multiclass_calibration_error(probs.float(), y, probs.shape[1], n_bins=bins, norm="l1")
+        assert metrics.ece(probs, y, bins) == pytest.approx(theirs.item(), abs=2e-6)
+
+
+def by_hand(probs, y, bins: int) -> float:
+    """The sum over bins of the paper, with (b / bins, (b + 1) / bins]."""
+    gaps = [0.0] * bins
+    for row, c in zip(probs.tolist(), y.tolist(), strict=True):
+        confidence = max(row)
+        b = next(b for b in range(bins) if confidence <= torch.tensor((b + 1) / bins, dtype=probs.dtype).item())
+        gaps[b] += (row.index(confidence) == c) - confidence
+    return sum(map(abs, gaps)) / len(y)
+
+
+@few
+@given(problems(), st.sampled_from([1, 4, 15]), st.booleans())
+def test_ece_is_the_papers_sum(problem, bins, on_edges):
+    probs, y = problem
+    if on_edges:  # confidences that are whole numbers of bins
+        top = (probs.max(-1, keepdim=True).values * bins).ceil() / bins
+        probs = probs.scatter(-1, probs.argmax(-1, keepdim=True), top)
+    assert metrics.ece(probs, y, bins) == pytest.approx(by_hand(probs, y, bins), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("probs", "y", "bins", "expected"),
+    [
+        ([[1.0, 0.0]] * 4, [0, 0, 0, 1], 15, 0.25),  # confidence exactly 1 is in the last bin
+        ([[1.0, 0.0], [0.95, 0.05]], [1, 0], 10, abs(-1.0 + 0.05) / 2),  # the same bin: gaps of both signs cancel
+        ([[0.75, 0.25], [0.875, 0.125]], [0, 1], 4, (0.25 + 0.875) / 2),  # 0.75 belongs to the bin below
+        ([[0.7, 0.3]], [0], 15, 0.3),
+        ([[0.5, 0.5]], [1], 2, 0.5),  # of equals, the first is the prediction
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ece_at_the_edges(probs, y, bins, expected, dtype):
+    assert metrics.ece(torch.tensor(probs, dtype=dtype), torch.tensor(y), bins) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_class_without_probability_is_finite(dtype):
+    found = metrics.evaluate(torch.eye(3, dtype=dtype)[:2], torch.tensor([0, 2]))
+    assert found == pytest.approx({"accuracy": 0.5, "log_likelihood": math.log(1e-12) / 2, "brier": 1.0, "ece": 0.5})
+
+
+def test_one_datum():
+    found = metrics.evaluate(torch.tensor([[0.2, 0.8]]).double(), torch.tensor([1]))
+    assert found == pytest.approx({"accuracy": 1.0, "log_likelihood": math.log(0.8), "brier": 0.08, "ece": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("probs", "y"), [((3,), (3,)), ((3, 2), (2,)), ((3, 2), (3, 1)), ((0, 2), (0,)), ((2, 3, 2), (2,))]
+)
+def test_shapes_that_do_not_match_are_refused(probs, y):
+    with pytest.raises(ValueError, match=r"probs should have shape \(N, K\)"):
+        metrics.evaluate(torch.full(probs, 0.5), torch.zeros(y, dtype=torch.long))

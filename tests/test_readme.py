@@ -1,0 +1,57 @@
+"""The README's Python runs as it stands, in one namespace, and does what it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from pyro_ssl import data, fit, zoo
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def namespace():
+    space = {"__name__": "readme"}
+    exec(BLOCKS[0], space)
+    space["score"] = space["m2"].score(space["x_test"], space["y_test"])
+    exec(BLOCKS[1], space)
+    return space
+
+
+def test_twelve_lines(namespace):
+    assert BLOCKS[0].strip().count("\n") + 1 - BLOCKS[0].count("\n\n") <= 12
+    assert namespace["score"] > 0.85
+
+
+def test_a_model_of_ones_own_learns(namespace):
+    assert namespace["accuracy"] > 0.8
+    assert namespace["history"]["loss"][-1] < namespace["history"]["loss"][0]
+
+
+def test_it_trains_under_stock_pyro(namespace):
+    exec(BLOCKS[2], namespace)
+    assert torch.isfinite(torch.tensor(namespace["loss"]))
+    assert BLOCKS[2].strip().count("\n") + 1 <= 10
+
+
+def test_a_method_of_ones_own_is_found(namespace):
+    space = dict(vars(zoo))
+    before = dict(zoo.METHODS)
+    try:
+        exec(BLOCKS[3], space)
+        digits = data.load("digits")
+        objective = zoo.build("m2_vector", digits.x_shape, 10, z_dim=4)
+        history = fit(objective, digits.x, data.draw_labels(digits.y, 50).codes(digits.y), epochs=3)
+        assert history["loss"][-1] < history["loss"][0]
+    finally:
+        zoo.METHODS.clear()
+        zoo.METHODS.update(before)
+
+
+def test_the_table_of_methods_is_the_zoos():
+    table = README.replace("\\|", "|")
+    for name, row in zoo.METHODS.items():
+        assert re.search(rf"\| `{name}`.* \| .*{re.escape(row.model)}.* \| {re.escape(row.guide)} \|", table), name
