@@ -168,16 +168,21 @@ def _flush(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a small file aside and rename it, so that a reader sees the old text or the new, never half of it."""
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write a small file aside and rename it, so that a reader sees the old one or the new, never half of it."""
     path = Path(path)
     aside = path.with_name(path.name + ".writing")
     try:
-        _write(aside, text.encode())
+        _write(aside, content)
     except OSError:
         aside.unlink(missing_ok=True)
         raise
     aside.replace(path)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """The same for text."""
+    write_file(path, text.encode())
 
 
 def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -70,7 +71,7 @@ def make_parser() -> ArgumentParser:
     commands = parser.add_subcommands(dest="command")
     commands.add_subcommand("list", ArgumentParser(description="List methods and data sets."))
     train = ArgumentParser(description="Train a method on a data set with few labels, or go on with --resume DIR.")
-    train.add_argument("--resume", type=str | None, default=None, help="directory of a run to go on with")
+    train.add_argument("--resume", type=str | None, default=None, help="directory of a run to go on with, as it was started")
     commands.add_subcommand("train", train)  # jsonargparse wants the outer level first
     methods = train.add_subcommands(dest="method", required=False)
     for name, row in zoo.METHODS.items():
@@ -91,7 +92,7 @@ def make_parser() -> ArgumentParser:
 def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
     parser = ArgumentParser(description=(row.build.__doc__ or "").splitlines()[0])
     parser.add_argument("--config", action=_Config, help="YAML file with any of these options")
-    parser.add_argument("--resume", type=str | None, default=None, help="directory of a run to go on with")
+    parser.add_argument("--resume", type=str | None, default=None, help="directory of a run to go on with, as it was started")
     parser.add_argument("--data", type=str, default="digits", help="data set, or path of an .npz file")
     parser.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
     parser.add_argument("--labels", type=int, default=100, help="labeled rows in total")
@@ -108,7 +109,8 @@ def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
         "--schedule", type=str, default="one_cycle", help="of the learning rate: " + ", ".join(SCHEDULES)
     )
     of_fit = set(fit.__kwdefaults__ or {}) | {"objective", "x", "y"}
-    parser.add_function_arguments(fit, skip=of_fit - set(_OF_FIT))
+    skip: set[str | int] = {*(of_fit - set(_OF_FIT))}
+    parser.add_function_arguments(fit, skip=skip)
     parser.add_function_arguments(row.build, skip={"x_shape", "classes"})
     parser.set_defaults(row.training)
     return parser
@@ -135,7 +137,7 @@ def _train(arguments: Namespace) -> None:
         raise ValueError("--out DIR is needed: where the run is written")
     if given.schedule not in SCHEDULES:
         raise ValueError(f"--schedule should be one of {', '.join(SCHEDULES)}, got {given.schedule!r}")
-    options = {k: given[k] for k in zoo.method(name).build.__kwdefaults__}
+    options = {k: given[k] for k in zoo.options_of(name)}
     config = {"method": name, "options": options, "training": {k: given[k] for k in (*_OF_FIT, "schedule")}}
     return train(Path(given.out), config | {k: given[k] for k in _OF_RUN})
 
@@ -232,7 +234,9 @@ def _predict(arguments: Namespace) -> None:
         if x.ndim < 2 or int(np.prod(x.shape[1:])) != int(np.prod(saved.x_shape)):
             raise ValueError(f"--input: rows should have shape {saved.x_shape}, got {x.shape[1:]}")
         x = x.reshape(len(x), *saved.x_shape)
-    np.save(arguments.output, predict_proba(saved.objective, x).numpy())
+    buffer = io.BytesIO()
+    np.save(buffer, predict_proba(saved.objective, x).numpy())
+    checkpoints.write_file(arguments.output, buffer.getvalue())
 
 
 def _row(result: dict[str, Any]) -> str:

@@ -238,7 +238,8 @@ def circles(n: int = 2000, n_test: int = 2000, noise: float = 0.05, factor: floa
 
 def _synthetic(name: str, make: Callable[[int, int], Any], n: int, n_test: int, seed: int) -> Dataset:
     first, second = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
-    return from_arrays(*make(n, first), *make(n_test, second), name)
+    (x, y), (x_test, y_test) = make(n, first), make(n_test, second)
+    return from_arrays(x, y, x_test, y_test, name)
 
 
 def digits(n_test: int = 597, seed: int = 0) -> Dataset:

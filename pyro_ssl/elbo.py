@@ -103,7 +103,7 @@ def _likeliest_and_one(log_q: Tensor, top: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         best = log_q.topk(top, dim=-1).indices
         # The likeliest at -inf and Gumbel's maximum, not probabilities: of a float32 q that is exactly one-hot, no rest is left.
-        limits = torch.finfo(log_q.dtype)  # a class of log-probability -inf, and an exponential draw of 0, must not make NaN
+        limits = torch.finfo(log_q.dtype)  # log q = -inf, or an exponential draw of 0, must not make NaN
         log_pi = log_q.clamp_min(limits.min).scatter(-1, best, -torch.inf).log_softmax(-1)
         noise = torch.empty_like(log_pi).exponential_().clamp_min_(limits.tiny)
         drawn = (log_pi - noise.log()).argmax(-1, keepdim=True)

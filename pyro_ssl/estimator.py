@@ -85,10 +85,9 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
 
     def _fit(self, X: Any, y: Any) -> SemiSupervisedClassifier:
         check_positive(epochs=self.epochs, batch_size=self.batch_size)
-        row = zoo.method(self.method)
         X = validate_data(self, X, ensure_min_samples=2, dtype=np.float64, allow_nd=True)
         classes, codes = encode(y, len(X))
-        known = row.build.__kwdefaults__ or {}
+        known = zoo.options_of(self.method)
         options = {k: v for k, v in TABULAR.items() if k in known} | (self.options or {})
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         objective = zoo.build(self.method, X.shape[1:], len(classes), seed=seed, **options)

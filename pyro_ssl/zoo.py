@@ -241,14 +241,18 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
+def options_of(name: str) -> dict[str, Any]:
+    """A method's options and their defaults."""
+    return dict(method(name).build.__kwdefaults__ or {})
+
+
 def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: Any) -> Objective:
     """The objective of a method, its weights drawn by `seed`; the caller's random state is left as it was.
 
     Raises:
         ValueError: The method is unknown, or an option is.
     """
-    row = method(name)
-    known = row.build.__kwdefaults__ or {}
+    row, known = method(name), options_of(name)
     if unknown := sorted(options.keys() - known.keys()):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     with torch.random.fork_rng(devices=[]):

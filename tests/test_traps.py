@@ -13,8 +13,21 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from pyro.nn import PyroModule
 from torch import nn
 
-from pyro_ssl import Batch, Flat, Objective, Term, TraceTopEnum_ELBO
-from pyro_ssl import bounds, checkpoints, fit, guides, models, one_hot, predict_proba, zoo
+from pyro_ssl import (
+    Batch,
+    Flat,
+    Objective,
+    Term,
+    TraceTopEnum_ELBO,
+    bounds,
+    checkpoints,
+    fit,
+    guides,
+    models,
+    one_hot,
+    predict_proba,
+    zoo,
+)
 from pyro_ssl.elbo import _likeliest_and_one
 
 ROOT = Path(__file__).parent.parent
@@ -379,13 +392,14 @@ def test_batch_norm_over_enumerated_labels_leaks_the_label_and_the_zoo_has_none_
     assert not torch.allclose(net(x, eye)[0], net(x, eye[0]), atol=1e-2)
     norms = (nn.BatchNorm1d, nn.BatchNorm2d)
     for network, shape in (("mlp", (D,)), ("conv", (1, 4, 4))):
+        rows: list[int] = []
+        count = lambda module, inputs, rows=rows: rows.append(len(inputs[0]))  # noqa: E731
         o = zoo.build("m2", shape, K, network=network, batch_norm=True, hidden=(6,), z_dim=2)
         where = {n for n, m in o.named_modules() if isinstance(m, norms)}
         assert where and all(n.startswith("guide.q_y.") for n in where)
-        rows = []
         for module in o.modules():
             if isinstance(module, norms):
-                module.register_forward_pre_hook(lambda m, inputs: rows.append(len(inputs[0])))
+                module.register_forward_pre_hook(count)
         o(Batch(x_unlabeled=torch.rand(B, *shape)))
         assert set(rows) == {B}
 
