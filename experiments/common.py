@@ -25,7 +25,9 @@ def parallel(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], wor
     if workers <= 1:
         yield from (function(*call) for call in calls)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
         futures = [pool.submit(function, *call) for call in calls]
         for future in as_completed(futures):
             yield future.result()

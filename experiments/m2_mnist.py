@@ -48,7 +48,10 @@ def main() -> None:
         if not (arguments.out / f"{method}_{draw}.json").exists()
     ]
     for result in parallel(run, calls, arguments.workers):
-        print(f"{result['method']} draw {result['draw']}: {100 * result['accuracy']:.2f} % after {result['seconds']:.0f} s", flush=True)
+        print(
+            f"{result['method']} draw {result['draw']}: {100 * result['accuracy']:.2f} % after {result['seconds']:.0f} s",
+            flush=True,
+        )
     report(arguments.out)
 
 
@@ -59,7 +62,15 @@ def run(method: str, draw: int, arguments: dict[str, Any]) -> dict[str, Any]:
     row = zoo.method(method)
     training = row.training | ({"epochs": arguments["epochs"]} if arguments["epochs"] and row.unlabeled else {})
     objective = zoo.build(method, dataset.x_shape, len(dataset.classes), seed=draw)
-    history = fit(objective, dataset.x, codes, seed=draw, directory=arguments["runs"] / f"{method}_{draw}", resume=True, **training)
+    history = fit(
+        objective,
+        dataset.x,
+        codes,
+        seed=draw,
+        directory=arguments["runs"] / f"{method}_{draw}",
+        resume=True,
+        **training,
+    )
     probs = predict_proba(objective, dataset.x_test)
     result = provenance() | {
         "command": arguments["command"],
@@ -97,8 +108,15 @@ def report(out: Path) -> None:
             )  # fmt: skip
     rows += [(*published, "", "", "", "", "") for published in PUBLISHED]
     header = ("MNIST, 100 labels", "accuracy %, mean (sd)", "worst", "by draw", "log-likelihood", "ECE %", "s a run")
-    sources = sorted({f"`{r['command']}`, {r['date']}, {', '.join(f'{k} {v}' for k, v in r['versions'].items())}" for r in results})
-    text = table(header, rows) + "\n\nOne thread a run. No validation labels; the test set is used once, at the end. " + "; ".join(sources) + "\n"
+    sources = sorted(
+        {f"`{r['command']}`, {r['date']}, {', '.join(f'{k} {v}' for k, v in r['versions'].items())}" for r in results}
+    )
+    text = (
+        table(header, rows)
+        + "\n\nOne thread a run. No validation labels; the test set is used once, at the end. "
+        + "; ".join(sources)
+        + "\n"
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text)
     curves = {f"draw {r['draw']}": r["history"] for r in results if r["method"] == "m2"}

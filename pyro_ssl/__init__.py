@@ -20,6 +20,7 @@ _HOME = {
     "LabelLogProb": "terms",
     "Entropy": "terms",
     "MutualInformation": "terms",
+    "Balance": "terms",
     "L2": "terms",
     "TraceTopEnum_ELBO": "elbo",
     "EarlyStopping": "training",
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
     from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Flat, SplitLinear
     from pyro_ssl.objective import Objective
     from pyro_ssl.prediction import bounds, predict_proba
-    from pyro_ssl.terms import L2, Batch, Entropy, LabelLogProb, MutualInformation, Term
+    from pyro_ssl.terms import L2, Balance, Batch, Entropy, LabelLogProb, MutualInformation, Term
     from pyro_ssl.training import EarlyStopping, fit
 
 

@@ -64,9 +64,11 @@ def save(
     except OSError:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    if target.exists():
+    if _is_whole(target):
         shutil.rmtree(previous, ignore_errors=True)
         target.rename(previous)
+    else:  # nothing, or something damaged, for which the good one before it must not give way
+        shutil.rmtree(target, ignore_errors=True)
     aside.rename(target)
     _flush(target.parent)
     if not keep_previous:
@@ -111,6 +113,14 @@ def _check_ours(target: Path) -> None:
     names = {p.name for p in target.iterdir()} if target.is_dir() else {target.name} if target.exists() else set()
     if other := sorted(names - {"state.json", "state.safetensors"}):
         raise FileExistsError(f"{target} holds other things, such as {other[0]}; give a new directory")
+
+
+def _is_whole(directory: Path) -> bool:
+    try:
+        _read(directory)
+    except (CheckpointError, FileNotFoundError):
+        return False
+    return True
 
 
 def _read(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -71,7 +71,9 @@ def make_parser() -> ArgumentParser:
     commands = parser.add_subcommands(dest="command")
     commands.add_subcommand("list", ArgumentParser(description="List methods and data sets."))
     train = ArgumentParser(description="Train a method on a data set with few labels, or go on with --resume DIR.")
-    train.add_argument("--resume", type=str | None, default=None, help="directory of a run to go on with, as it was started")
+    train.add_argument(
+        "--resume", type=str | None, default=None, help="directory of a run to go on with, as it was started"
+    )
     commands.add_subcommand("train", train)  # jsonargparse wants the outer level first
     methods = train.add_subcommands(dest="method", required=False)
     for name, row in zoo.METHODS.items():
@@ -92,7 +94,9 @@ def make_parser() -> ArgumentParser:
 def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
     parser = ArgumentParser(description=(row.build.__doc__ or "").splitlines()[0])
     parser.add_argument("--config", action=_Config, help="YAML file with any of these options")
-    parser.add_argument("--resume", type=str | None, default=None, help="directory of a run to go on with, as it was started")
+    parser.add_argument(
+        "--resume", type=str | None, default=None, help="directory of a run to go on with, as it was started"
+    )
     parser.add_argument("--data", type=str, default="digits", help="data set, or path of an .npz file")
     parser.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
     parser.add_argument("--labels", type=int, default=100, help="labeled rows in total")

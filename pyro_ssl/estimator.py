@@ -21,7 +21,11 @@ TABULAR: dict[str, Any] = {
     "activation": "relu",
     "z_dim": 8,
     "likelihood": "gaussian",
-    "sigma": None,
+    "sigma": 0.2,
+    "noise": 0.0,
+    "dropout": 0.0,
+    "balance": 1.0,
+    "top": None,
 }
 """Options where the caller gives none: for standardised columns, not for images."""
 

@@ -145,6 +145,25 @@ class MutualInformation(Term):
         return q.entropy().mean() - entropy(q.mean.mean(0))
 
 
+class Balance(Term):
+    r"""Minus the entropy of the classifier's marginal: classes are equally frequent, as the uniform p(y) says.
+
+    .. math:: -\mathrm H\Big(\frac{1}{B_u} \sum_i q(y \mid x_i)\Big)
+              = \mathrm{KL}\Big(\frac{1}{B_u} \sum_i q(y \mid x_i) \,\Big\|\, \mathrm{uniform}\Big) - \log K
+
+    It is the part of the bound's KL(q(y|x) || p(y)) that is not mutual information, with a weight of its own; and what is
+    left of `MutualInformation` without its pull on the single q(y|x).
+
+    References:
+        Paper 004, eq. 6 to 8, for the decomposition.
+    """
+
+    needs = "unlabeled"
+
+    def formula(self, step: Step) -> Tensor:
+        return -entropy(step.q_unlabeled.mean.mean(0))
+
+
 class L2(Term):
     r"""Squared norm of a module's weights, biases left out.
 

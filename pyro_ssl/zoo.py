@@ -26,7 +26,7 @@ from pyro_ssl.conditionals import (
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Shape, as_shape
 from pyro_ssl.objective import Objective
-from pyro_ssl.terms import L2, Entropy, LabelLogProb, MutualInformation, Term
+from pyro_ssl.terms import L2, Balance, Entropy, LabelLogProb, MutualInformation, Term
 
 Network = Literal["mlp", "conv"]
 Likelihood = Literal["bernoulli", "gaussian"]
@@ -172,22 +172,23 @@ def m2(
     z_dim: int = 50,
     network: Network = "mlp",
     hidden: Sequence[int] = (500,),
-    activation: Activation = "softplus",
-    likelihood: Likelihood = "bernoulli",
-    sigma: float | None = None,
+    activation: Activation = "relu",
+    likelihood: Likelihood = "gaussian",
+    sigma: float | None = 0.7,
     alpha: float = 1.0,
     labeled: float = 1.0,
     unlabeled: float = 1.0,
-    noise: float = 0.0,
-    dropout: float = 0.0,
+    noise: float = 0.5,
+    dropout: float = 0.5,
     batch_norm: bool = False,
+    balance: float = 5.0,
     entropy: float = 0.0,
     mutual_information: float = 0.0,
     l2: float = 0.0,
-    top: int | None = None,
+    top: int | None = 1,
     shared_noise: bool = True,
 ) -> Objective:
-    r"""M2, :math:`p(y) p(z) p(x|y,z)` with :math:`q(y|x) q(z|x,y)`.
+    r"""M2, :math:`p(y) p(z) p(x|y,z)` with :math:`q(y|x) q(z|x,y)`; the defaults suit images in [0, 1] and few labels.
 
     Arguments:
         x_shape: Event shape of x, `(D,)` or `(C, H, W)`.
@@ -204,6 +205,7 @@ def m2(
         noise: Standard deviation of the noise that q(y|x) adds to x in training.
         dropout: Probability of dropping a hidden unit of q(y|x) in training.
         batch_norm: Batch norm in q(y|x); never in a network that sees y, whose statistics would leak it.
+        balance: Weight of minus the entropy of q(y|x)'s mean on unlabeled data: classes are equally frequent.
         entropy: Weight of H(q(y|x)) on unlabeled data, MIER's beta.
         mutual_information: Weight of -I(y;x) on unlabeled data, MIER's gamma.
         l2: Weight of half the squared norm of q(y|x)'s weights.
@@ -214,7 +216,13 @@ def m2(
     q_y = OneHotCategorical(nets.encoder([], classes, noise=noise, dropout=dropout, batch_norm=batch_norm))
     model = models.M2(ClassPrior(classes), StandardNormal(z_dim), nets.likelihood([classes, z_dim], likelihood, sigma))
     guide = guides.M2(q_y, Normal(nets.encoder([classes], 2 * z_dim)))
-    terms = [LabelLogProb(alpha), Entropy(entropy), MutualInformation(mutual_information), L2(q_y, l2)]
+    terms = [
+        LabelLogProb(alpha),
+        Balance(balance),
+        Entropy(entropy),
+        MutualInformation(mutual_information),
+        L2(q_y, l2),
+    ]
     elbo = TraceTopEnum_ELBO(top, shared_noise=shared_noise)
     return Objective(model, guide, _used(terms), labeled=labeled, unlabeled=unlabeled, elbo=elbo)
 
@@ -226,7 +234,12 @@ def _used(terms: Sequence[Term]) -> list[Term]:
 METHODS: dict[str, Method] = {
     "classifier": Method(classifier, "", "q(y|x)", unlabeled=False),
     "vae": Method(vae, "p(z) p(x|z)", "q(z|x)"),
-    "m2": Method(m2, "p(y) p(z) p(x|y,z)", "q(y|x) q(z|x,y)"),
+    "m2": Method(
+        m2,
+        "p(y) p(z) p(x|y,z)",
+        "q(y|x) q(z|x,y)",
+        training={"epochs": 32, "batch_size": 100, "labeled_batch_size": 30, "lr": 3e-3, "ema": 0.999},
+    ),
 }
 
 

@@ -401,3 +401,13 @@ def test_a_model_that_does_not_fit_is_refused(change, message, tmp_path):
 def test_a_missing_model_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         SavedModel.load(tmp_path / "m")
+
+
+def test_a_damaged_one_does_not_push_out_the_good_one_before_it(fresh):
+    save(fresh, {"a": torch.ones(2)}, {"step": 2})
+    (fresh / "state.safetensors").write_bytes(b"damaged")
+    with pytest.warns(CheckpointWarning):
+        before = load(fresh)
+    save(fresh, {"a": torch.zeros(2)}, {"step": 3})
+    assert load(fresh)[1] == {"step": 3}
+    assert load(previous_of(fresh))[1] == before[1]

@@ -16,7 +16,14 @@ SMALL = {"hidden": (9,), "z_dim": 2}
 CASES = {
     "mlp": {},
     "conv": {"network": "conv"},
-    "regularised": {"noise": 0.1, "dropout": 0.2, "batch_norm": True, "l2": 0.1, "entropy": 0.1, "mutual_information": 0.1},
+    "regularised": {
+        "noise": 0.1,
+        "dropout": 0.2,
+        "batch_norm": True,
+        "l2": 0.1,
+        "entropy": 0.1,
+        "mutual_information": 0.1,
+    },
     "grey": {"likelihood": "bernoulli"},
     "learned sigma": {"likelihood": "gaussian", "sigma": None},
     "fixed sigma": {"likelihood": "gaussian", "sigma": 0.5},

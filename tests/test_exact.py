@@ -26,7 +26,12 @@ D, Z, B = 5, 3, 6
 
 
 def m2(classes: int, **options) -> Objective:
-    options = {"z_dim": Z, "hidden": (7,), "likelihood": "gaussian", "sigma": 0.7, "alpha": 0.3, "shared_noise": False} | options
+    plain = {"noise": 0.0, "dropout": 0.0, "balance": 0.0, "top": None}
+    options = (
+        plain
+        | {"z_dim": Z, "hidden": (7,), "likelihood": "gaussian", "sigma": 0.7, "alpha": 0.3, "shared_noise": False}
+        | options
+    )
     return zoo.build("m2", D, classes, **options).double()
 
 
@@ -85,7 +90,11 @@ def test_m2_bounds_are_the_papers_sums(classes, beta):
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_m2_loss_is_the_papers_objective(classes):
     """Paper 004, eq. 4 and 9, with the bounds weighted by lambda, per datum."""
-    o, (x, y), (u, _) = m2(classes, labeled=0.5, unlabeled=2.0, entropy=0.4, mutual_information=0.6, l2=0.1), data(classes), data(classes, 1)
+    o, (x, y), (u, _) = (
+        m2(classes, labeled=0.5, unlabeled=2.0, balance=0.8, entropy=0.4, mutual_information=0.6, l2=0.1),
+        data(classes),
+        data(classes, 1),
+    )
     torch.manual_seed(1)
     parts = o.parts(Batch(x, y, u))
     torch.manual_seed(1)
@@ -96,6 +105,7 @@ def test_m2_loss_is_the_papers_objective(classes):
         "labeled": -0.5 * by_hand(o, x, y).mean(),
         "unlabeled": -2.0 * unlabeled_by_hand(o, u, classes).mean(),
         "LabelLogProb": -0.3 * (y * q_l.log()).sum(-1).mean(),
+        "Balance": 0.8 * (marginal * marginal.log()).sum(),
         "Entropy": 0.4 * entropy,
         "MutualInformation": 0.6 * (entropy + (marginal * marginal.log()).sum()),
         "L2": 0.05 * sum((w**2).sum() for n, w in o.guide.q_y.named_parameters() if n.endswith("weight")),
@@ -149,7 +159,10 @@ def test_scaled_bound_is_pyros_too():
 
 def test_vae_bound_is_reconstruction_minus_kl_in_the_mean():
     n = 20_000
-    o, x = zoo.build("vae", D, 2, z_dim=Z, hidden=(7,), likelihood="gaussian", sigma=0.7).double(), data(2)[0][:1].expand(n, D)
+    o, x = (
+        zoo.build("vae", D, 2, z_dim=Z, hidden=(7,), likelihood="gaussian", sigma=0.7).double(),
+        data(2)[0][:1].expand(n, D),
+    )
     torch.manual_seed(1)
     with torch.no_grad():
         draws = o.bound(x)
@@ -227,7 +240,9 @@ def z_scores(elbo: TraceTopEnum_ELBO, classes: int, n: int = 20_000) -> torch.Te
     draws = []
     for each in (TraceTopEnum_ELBO(), elbo):
         value = Objective(o.model, o.guide, elbo=each).bound(x)
-        draws.append(torch.cat([torch.autograd.grad(value.sum(), o.guide.q_y.network.rows)[0], value.detach()[:, None]], -1))
+        draws.append(
+            torch.cat([torch.autograd.grad(value.sum(), o.guide.q_y.network.rows)[0], value.detach()[:, None]], -1)
+        )
     d = draws[1] - draws[0]
     return d.mean(0) / (d.std(0) / math.sqrt(n))
 

@@ -38,18 +38,47 @@ def test_demo(tmp_path):
     out = script("demo.py", "--draws", "1", "--scale", "0.02", "--workers", "1", cwd=tmp_path)
     assert "moons" in out and "digits" in out and "M2 is ahead" in out
     made = {p.name for p in (tmp_path / "runs/demo").iterdir()}
-    assert {"results.json", "moons_m2_regions.png", "digits_m2_analogies.png", "digits_m2_samples.png", "moons_m2_curves.png"} <= made
+    assert {
+        "results.json",
+        "moons_m2_regions.png",
+        "digits_m2_analogies.png",
+        "digits_m2_samples.png",
+        "moons_m2_curves.png",
+    } <= made
     result = json.loads((tmp_path / "runs/demo/results.json").read_text())
     assert result["versions"]["torch"] and result["date"] and len(result["results"]) == 4
 
 
 def test_m2_mnist_and_only_what_is_missing_runs_again(tmp_path):
     write_mnist(tmp_path / "data")
-    arguments = ["--data-root", "data", "--draws", "0", "1", "--labels", "20", "--epochs", "1", "--workers", "1", "--out", "out"]
+    arguments = [
+        "--data-root",
+        "data",
+        "--draws",
+        "0",
+        "1",
+        "--labels",
+        "20",
+        "--epochs",
+        "1",
+        "--workers",
+        "1",
+        "--out",
+        "out",
+    ]
     first = script("m2_mnist.py", *arguments, cwd=tmp_path)
     assert "93.19" in first and "m2, ours" in first and "classifier, ours" in first
     made = {p.name for p in (tmp_path / "out").iterdir()}
-    assert made == {"m2_0.json", "m2_1.json", "classifier_0.json", "classifier_1.json", "table.md", "curves.png", "analogies.png", "samples.png"}
+    assert made == {
+        "m2_0.json",
+        "m2_1.json",
+        "classifier_0.json",
+        "classifier_1.json",
+        "table.md",
+        "curves.png",
+        "analogies.png",
+        "samples.png",
+    }
     (tmp_path / "out/m2_1.json").unlink()
     shutil.rmtree(tmp_path / "runs")
     again = script("m2_mnist.py", *arguments, cwd=tmp_path)

@@ -28,7 +28,9 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_programs_know_conditionals_only(path):
     allowed = ("pyro", "torch", "pyro_ssl.conditionals", f"pyro_ssl.{path.parent.name}.")
-    assert not [name for name in imports(path) if not f"{name}.".startswith(tuple(a.rstrip(".") + "." for a in allowed))]
+    assert not [
+        name for name in imports(path) if not f"{name}.".startswith(tuple(a.rstrip(".") + "." for a in allowed))
+    ]
 
 
 @pytest.mark.parametrize("path", [p for p in LIBRARY if p.stem not in ("zoo", "__init__")], ids=lambda p: p.name)
@@ -36,7 +38,9 @@ def test_only_the_zoo_knows_programs(path):
     assert not [n for n in imports(path) if n.startswith(("pyro_ssl.models", "pyro_ssl.guides"))]
 
 
-@pytest.mark.parametrize("name", ["networks", "conditionals", "elbo", "terms", "checks", "objective", "training", "prediction"])
+@pytest.mark.parametrize(
+    "name", ["networks", "conditionals", "elbo", "terms", "checks", "objective", "training", "prediction"]
+)
 def test_the_core_does_not_know_the_zoo(name):
     above = ("pyro_ssl.zoo", "pyro_ssl.saving", "pyro_ssl.estimator", "pyro_ssl.cli", "pyro_ssl.plots")
     assert not [n for n in imports(ROOT / "pyro_ssl" / f"{name}.py") if n.startswith(above)]

@@ -20,7 +20,7 @@ from pyro_ssl.training import SCHEDULES, Batches, DivergedError, evaluating
 
 X = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.where(torch.arange(90) < 20, torch.arange(90) % 3, -1)
-SMALL = {"hidden": (6,), "z_dim": 2, "likelihood": "gaussian", "sigma": 1.0}
+SMALL = {"hidden": (6,), "z_dim": 2, "sigma": 1.0, "noise": 0.0, "dropout": 0.0}
 
 
 def small(seed: int = 0, **options) -> Objective:
@@ -328,7 +328,13 @@ CHILD = """
     o, history = t.resumable(sys.argv[1])
 """
 
-RESUMABLE = {"epochs": 4, "ema": 0.9, "warmup": 2, "checkpoint_every": 3, "transform": lambda x: x + 0.01 * torch.randn_like(x)}
+RESUMABLE = {
+    "epochs": 4,
+    "ema": 0.9,
+    "warmup": 2,
+    "checkpoint_every": 3,
+    "transform": lambda x: x + 0.01 * torch.randn_like(x),
+}
 
 
 def resumable(directory, **arguments):
@@ -345,10 +351,14 @@ def unbroken(tmp_path_factory):
     return weights(o), {k: v for k, v in history.items() if k != "seconds"}
 
 
-@pytest.mark.parametrize(("kill", "where"), [(1, "step"), (11, "step"), (25, "step"), (1, "write"), (4, "write"), (5, "rename")])
+@pytest.mark.parametrize(
+    ("kill", "where"), [(1, "step"), (11, "step"), (25, "step"), (1, "write"), (4, "write"), (5, "rename")]
+)
 def test_a_killed_run_resumes_to_the_same_bits(kill, where, unbroken, tmp_path):
     child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", child, str(tmp_path), str(kill), where], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", child, str(tmp_path), str(kill), where], capture_output=True, text=True
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     o, history = resumable(tmp_path)
     assert same(weights(o), unbroken[0])
