@@ -155,43 +155,45 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
             f"--out: {out} is not empty and may hold another run; --resume {out}, or another directory"
         )
     dataset = data.load(config["data"], config["data_root"])
-    if config["label_file"]:
-        draw = data.LabelDraw.load(config["label_file"])
-    else:
-        draw = data.draw_labels(dataset.y, config["labels"], how=config["how"], seed=config["seed"])
-    objective = zoo.build(
-        config["method"], dataset.x_shape, len(dataset.classes), seed=config["seed"], **config["options"]
-    )
-    transform = torch.bernoulli if config["binarise"] else None
-    started = time.perf_counter()
+    draw = _draw(dataset, config)
+    name, options, seed = config["method"], config["options"], config["seed"]
+    objective = zoo.build(name, dataset.x_shape, len(dataset.classes), seed=seed, **options)
     with _begun(out, config):
         history = fit(
-            objective, dataset.x, draw.codes(dataset.y), seed=config["seed"], transform=transform,
-            directory=out, resume=resume, **config["training"],
+            objective, dataset.x, draw.codes(dataset.y), seed=seed, directory=out, resume=resume,
+            transform=torch.bernoulli if config["binarise"] else None, **config["training"],
         )  # fmt: skip
-    SavedModel(
-        config["method"], dataset.x_shape, list(dataset.classes), config["options"], objective, {"draw": draw.name}
-    ).save(out / "model")
+    SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective).save(out / "model")
     draw.save(out / "labels.json")
+    plots.save(plots.learning_curves({name: history}), out / "curves.png")
     measured = metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
-    result = {
+    result = _result(config, draw, history["seconds"][-1], measured)
+    checkpoints.write_text(out / "result.json", json.dumps(result, indent=1))
+    print(_row(result))
+
+
+def _draw(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw:
+    if config["label_file"]:
+        return data.LabelDraw.load(config["label_file"])
+    return data.draw_labels(dataset.y, config["labels"], how=config["how"], seed=config["seed"])
+
+
+def _result(config: dict[str, Any], draw: data.LabelDraw, seconds: float, measured: dict[str, float]) -> dict[str, Any]:
+    """What `result.json` holds."""
+    average = ", averaged" if config["training"]["ema"] else ""
+    return {
         "method": config["method"],
         "data": config["data"],
         "labels": len(draw.indices),
+        "draw": draw.name,
         "seed": config["seed"],
         "epochs": config["training"]["epochs"],
-        "seconds": history["seconds"][-1] if "seconds" in history else time.perf_counter() - started,
+        "seconds": seconds,
         **{f"test_{k}": v for k, v in measured.items()},
-        "selection": "none: the last epoch's weights"
-        + (", averaged" if config["training"]["ema"] else "")
-        + "; no validation labels",
-        "draw": draw.name,
+        "selection": f"none: the last epoch's weights{average}; no validation labels",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
     }
-    checkpoints.write_text(out / "result.json", json.dumps(result, indent=1))
-    plots.save(plots.learning_curves({config["method"]: history}), out / "curves.png")
-    print(_row(result))
 
 
 @contextmanager

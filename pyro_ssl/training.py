@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -244,30 +245,23 @@ class _Run:
         transform: Callable[[Tensor], Tensor] | None, seed: int, device: str | torch.device | None,
         early_stopping: EarlyStopping | None,
     ) -> None:  # fmt: skip
-        check_positive(epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size)
-        epochs, batch_size, labeled_batch_size = int(epochs), int(batch_size), int(labeled_batch_size)
-        if not lr > 0:
-            raise ValueError(f"lr should be above 0, got {lr}")
-        if not 0 <= ema < 1:
-            raise ValueError(f"ema should be in [0, 1), got {ema}")
-        if not warmup >= 0:
-            raise ValueError(f"warmup should be 0 or more epochs, got {warmup}")
-        if clip_norm is not None and not clip_norm > 0:
-            raise ValueError(f"clip_norm should be above 0, or None, got {clip_norm}")
-        if isinstance(schedule, str) and schedule not in SCHEDULES:
-            raise ValueError(f"schedule should be one of {', '.join(SCHEDULES)}, or a function, got {schedule!r}")
+        self.settings = _checked(
+            epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size, lr=lr, warmup=warmup,
+            clip_norm=clip_norm, ema=ema, seed=seed, schedule=schedule if isinstance(schedule, str) else "own",
+        )  # fmt: skip
         parameters = [p for p in objective.parameters() if p.requires_grad]
         home = parameters[0].device if device is None else torch.device(device)
         x = as_data(x, dtype=parameters[0].dtype)
         codes = torch.full((len(x),), -1) if y is None else as_codes(y, len(x))
         classes = _classes(objective, x, codes)
-        self.batches = Batches(x.to(home), codes, classes, batch_size, labeled_batch_size, seed)
+        self.settings |= {"x": zlib.crc32(x.cpu().contiguous().numpy()), "y": zlib.crc32(codes.cpu().numpy())}
+        self.batches = Batches(x.to(home), codes, classes, int(batch_size), int(labeled_batch_size), seed)
         with reproducibly(seed), _same_buffers(objective.to(home)):
             objective.check(_transformed(self.batches(0), transform))
             total(objective.parts(_transformed(self.batches(0), transform)))
         self.objective, self.parameters, self.transform = objective, parameters, transform
         self.optimizer = _fused(optimizer, parameters, lr)
-        self.epochs, self.total = epochs, epochs * self.batches.steps_per_epoch
+        self.total = int(epochs) * self.batches.steps_per_epoch
         make = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
         self.schedule = make(self.optimizer, self.total)
         self.warmup_steps = warmup * self.batches.steps_per_epoch
@@ -372,15 +366,20 @@ class _Run:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors: dict[str, Tensor] = checkpoints.rng_tensors()
         packed = checkpoints.pack("run", self._parts(), tensors)
-        return tensors, {"run": packed, "position": vars(self.at), "history": self.history, "total": self.total}
+        return tensors, {"run": packed, "position": vars(self.at), "history": self.history, "settings": self.settings}
 
     def restore(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
-        if data["total"] != self.total:
-            raise ValueError(
-                f"epochs: the run to resume has {data['total']} steps, this one {self.total}; give the arguments it was started with"
-            )
+        for name, value in self.settings.items():
+            if (was := data["settings"].get(name)) != value:
+                raise ValueError(
+                    f"{name}: the run to resume had {was}, got {value}; give what it was started with "
+                    "(x and y are compared by their checksums)"
+                )
         parts = checkpoints.unpack(data["run"], tensors)
-        self.objective.load_state_dict(parts["objective"])
+        try:
+            self.objective.load_state_dict(parts["objective"])
+        except RuntimeError as error:
+            raise ValueError(f"objective: its weights are not those of the run to resume: {error}") from None
         self.optimizer.load_state_dict(parts["optimizer"])
         self.schedule.load_state_dict(parts["schedule"])
         if self.average is not None:
@@ -427,6 +426,25 @@ class _Store:
 def _lines(history: History, start: int) -> list[str]:
     n = len(history.get("loss", []))
     return [json.dumps({"epoch": i + 1} | {k: v[i] for k, v in history.items()}) + "\n" for i in range(start, n)]
+
+
+def _checked(**settings: Any) -> dict[str, Any]:
+    """The settings, or an error that names the first that does not fit."""
+    check_positive(**{name: settings[name] for name in ("epochs", "batch_size", "labeled_batch_size")})
+    lr, ema, warmup, clip_norm, schedule = (settings[k] for k in ("lr", "ema", "warmup", "clip_norm", "schedule"))
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr should be above 0, got {lr}")
+    if not 0 <= ema < 1:
+        raise ValueError(f"ema should be in [0, 1), got {ema}")
+    if not 0 <= warmup < math.inf:
+        raise ValueError(f"warmup should be 0 or more epochs, got {warmup}")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm should be above 0, or None, got {clip_norm}")
+    if schedule not in (*SCHEDULES, "own"):
+        raise ValueError(f"schedule should be one of {', '.join(SCHEDULES)}, or a function, got {schedule!r}")
+    if settings["seed"] != int(settings["seed"]) or settings["seed"] < 0:
+        raise ValueError(f"seed should be a whole number, 0 or above, got {settings['seed']}")
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
 
 
 def _transformed(batch: Batch, transform: Callable[[Tensor], Tensor] | None) -> Batch:

@@ -183,7 +183,7 @@ def test_evaluation_moves_nothing():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"epochs": 0}, {"batch_size": 0}, {"labeled_batch_size": 2.5}, {"lr": 0.0}, {"lr": math.nan}, {"ema": 1.0},
+    [{"epochs": 0}, {"batch_size": 0}, {"labeled_batch_size": 2.5}, {"lr": 0.0}, {"lr": math.nan}, {"seed": -1}, {"ema": 1.0},
      {"warmup": -1.0}, {"clip_norm": 0.0}, {"schedule": "linear"}],
 )  # fmt: skip
 def test_bad_arguments_are_named_and_nothing_changes(arguments, tmp_path):
@@ -387,8 +387,13 @@ def test_a_directory_with_another_run_is_refused(tmp_path):
     before = sorted(p.name for p in tmp_path.iterdir())
     with pytest.raises(FileExistsError, match="another run"):
         run(directory=tmp_path)
-    with pytest.raises(ValueError, match="epochs"):
-        run(directory=tmp_path, resume=True, epochs=9)
+    for other in ({"epochs": 9}, {"lr": 1e-4}, {"seed": 3}, {"batch_size": 20}, {"ema": 0.5}, {"warmup": 1}):
+        with pytest.raises(ValueError, match=f"{next(iter(other))}: the run to resume had"):
+            run(directory=tmp_path, resume=True, **other)
+    with pytest.raises(ValueError, match="x: the run to resume had"):
+        fit(small(), X + 1, Y, directory=tmp_path, resume=True, epochs=3, batch_size=10, labeled_batch_size=8)
+    with pytest.raises(ValueError, match="objective: its weights"):
+        run(small(z_dim=3), directory=tmp_path, resume=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
