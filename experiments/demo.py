@@ -20,20 +20,21 @@ from pyro_ssl import data, metrics, plots, zoo
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.training import fit
 
-RELU = {"hidden": (128, 128), "activation": "relu"}
-M2 = RELU | {"dropout": 0.0, "balance": 1.0}
+# The classifier and M2's q(y|x) are the same network with the same regularisers.
+MOONS = {"hidden": (128, 128), "activation": "relu", "noise": 0.0, "dropout": 0.0}
+DIGITS = MOONS | {"noise": 0.2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "moons": {
         "per_class": 3,
         "epochs": {"classifier": 300, "m2": 100},
         "training": {"batch_size": 200, "lr": 3e-3},
-        "options": {"classifier": RELU, "m2": M2 | {"z_dim": 1, "sigma": 0.15, "noise": 0.0, "top": None}},
+        "options": {"classifier": MOONS, "m2": MOONS | {"z_dim": 1, "sigma": 0.15, "balance": 1.0, "top": None}},
     },
     "digits": {
         "per_class": 10,
-        "epochs": {"classifier": 300, "m2": 150},
+        "epochs": {"classifier": 300, "m2": 100},
         "training": {"batch_size": 100, "lr": 3e-3, "ema": 0.99},
-        "options": {"classifier": RELU, "m2": M2 | {"z_dim": 8, "sigma": 0.3, "noise": 0.2, "top": 1}},
+        "options": {"classifier": DIGITS, "m2": DIGITS | {"z_dim": 8, "sigma": 0.3, "balance": 1.0, "top": 1}},
     },
 }
 

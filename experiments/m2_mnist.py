@@ -45,7 +45,7 @@ def main() -> None:
         (method, draw, vars(arguments) | {"command": provenance()["command"]})
         for method in ("m2", "classifier")
         for draw in arguments.draws
-        if not (arguments.out / f"{method}_{draw}.json").exists()
+        if not _done(arguments.out / f"{method}_{draw}.json", arguments.labels, _training(method, arguments.epochs))
     ]
     for result in parallel(run, calls, arguments.workers):
         print(
@@ -55,12 +55,23 @@ def main() -> None:
     report(arguments.out)
 
 
+def _training(method: str, epochs: int | None) -> dict[str, Any]:
+    row = zoo.method(method)
+    return row.training | ({"epochs": epochs} if epochs and row.unlabeled else {})
+
+
+def _done(path: Path, labels: int, training: dict[str, Any]) -> bool:
+    """Whether the result is there, from the same number of labels and the same training."""
+    result = json.loads(path.read_text()) if path.exists() else {}
+    return (result.get("labels"), result.get("training")) == (labels, training)
+
+
 def run(method: str, draw: int, arguments: dict[str, Any]) -> dict[str, Any]:
     """One method on one label draw, with the training of its row; resumes what was killed."""
     dataset = data.load(arguments["data"], arguments["data_root"])
     codes = data.draw_labels(dataset.y, arguments["labels"], seed=draw).codes(dataset.y)
-    row = zoo.method(method)
-    training = row.training | ({"epochs": arguments["epochs"]} if arguments["epochs"] and row.unlabeled else {})
+    training = _training(method, arguments["epochs"])
+    identity = {"method": method, "options": zoo.options_of(method)}
     objective = zoo.build(method, dataset.x_shape, len(dataset.classes), seed=draw)
     history = fit(
         objective,
@@ -68,6 +79,7 @@ def run(method: str, draw: int, arguments: dict[str, Any]) -> dict[str, Any]:
         codes,
         seed=draw,
         directory=arguments["runs"] / f"{method}_{draw}",
+        identity=identity,
         resume=True,
         **training,
     )
@@ -81,6 +93,7 @@ def run(method: str, draw: int, arguments: dict[str, Any]) -> dict[str, Any]:
         **metrics.evaluate(probs, dataset.y_test),
         "entropy": float((-(probs * probs.clamp_min(1e-30).log()).sum(-1)).mean()),
         "bound": None if objective.model is None else float(bounds(objective, dataset.x_test).mean()),
+        "options": zoo.options_of(method),
         "training": training,
         "history": history,
     }

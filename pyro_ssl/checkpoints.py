@@ -50,7 +50,8 @@ def save(
     """
     target = Path(directory)
     aside, previous = _aside(target), previous_of(target)
-    _check_ours(target)
+    for directory in (target, aside, previous):
+        _check_ours(directory)
     blob = safetensors.torch.save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
     header = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(blob).hexdigest()}
     body = json.dumps(data, allow_nan=True, default=_number)

@@ -73,6 +73,12 @@ def as_codes(y: Any, n: int, name: str = "y") -> Tensor:
     return y
 
 
+def is_missing(value: Any) -> bool:
+    if value is None or isinstance(value, str):
+        return value is None or value in ("-1", "nan")
+    return bool(value != value or value == -1)
+
+
 def one_hot(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Codes `(*,)` as one-hot `(*, K)`.
 
@@ -129,13 +135,25 @@ def _check_site(who: str, name: str, site: dict[str, Any], n: int) -> None:
         low, high = site["value"].min().item(), site["value"].max().item()
         raise ValueError(
             f"site {name!r} is observed outside the support of its {_family(site)}: got values in [{low:.4g}, {high:.4g}]; "
-            "for pixels 0 .. 255 divide by 255, for other data choose a Gaussian likelihood"
+            "for pixels 0 .. 255 divide by 255 (and do not standardise), for other data choose a Gaussian likelihood"
         )
+    if _family(site) == "Normal" and site["is_observed"]:
+        _check_units(name, site)
     shape = tuple(site["value"].shape if is_enumerated(site) else log_prob(site).shape)
     if not is_enumerated(site) and (not shape or shape[-1] not in (1, n) or len(shape) > 2):
         raise ValueError(
             f"{who} site {name!r}: log_prob has shape {shape}, want (*, {n}), one value per datum; "
             "put the site into pyro.plate('data', len(x)) and its event dimensions into .to_event()"
+        )
+
+
+def _check_units(name: str, site: dict[str, Any]) -> None:
+    """Observations hundreds of standard deviations from 0 are in other units than the model: pixels 0 .. 255, say."""
+    sigma, largest = site["fn"].stddev.min().item(), site["value"].abs().max().item()
+    if largest > 300 * sigma:
+        raise ValueError(
+            f"site {name!r} is observed up to {largest:.4g}, more than 300 times its standard deviation {sigma:.4g}; "
+            "for pixels 0 .. 255 divide by 255, standardise other data, or give a larger sigma"
         )
 
 

@@ -156,11 +156,14 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
         )
     dataset = data.load(config["data"], config["data_root"])
     draw = _draw(dataset, config)
+    if config["binarise"] and not 0 <= dataset.x.min() <= dataset.x.max() <= 1:
+        raise ValueError(f"--binarise: x should be in [0, 1], got {dataset.x.min():.4g} .. {dataset.x.max():.4g}")
     name, options, seed = config["method"], config["options"], config["seed"]
     objective = zoo.build(name, dataset.x_shape, len(dataset.classes), seed=seed, **options)
     with _begun(out, config):
         history = fit(
             objective, dataset.x, draw.codes(dataset.y), seed=seed, directory=out, resume=resume,
+            identity={"method": name, "options": options, "binarise": config["binarise"]},
             transform=torch.bernoulli if config["binarise"] else None, **config["training"],
         )  # fmt: skip
     SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective).save(out / "model")
@@ -199,13 +202,13 @@ def _result(config: dict[str, Any], draw: data.LabelDraw, seconds: float, measur
 @contextmanager
 def _begun(out: Path, config: dict[str, Any]) -> Iterator[None]:
     """Write `config.json`, and take it back if training is refused before it starts: the same `--out` can be given again."""
-    made = not out.exists()
+    made, begun = not out.exists(), (out / "config.json").exists()
     out.mkdir(parents=True, exist_ok=True)
     checkpoints.write_text(out / "config.json", json.dumps(config, indent=1))
     try:
         yield
     except BaseException:
-        if not (out / "metrics.jsonl").exists():
+        if not begun and not (out / "metrics.jsonl").exists():
             (out / "config.json").unlink()
             if made:
                 out.rmdir()

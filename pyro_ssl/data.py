@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.checkpoints import write_text
-from pyro_ssl.checks import as_data
+from pyro_ssl.checks import as_data, is_missing
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,9 @@ def draw_labels(
         raise ValueError(f"y should have shape (N,), one code per row, got {y.shape}")
     if seed < 0:
         raise ValueError(f"seed should be 0 or above, got {seed}")
+    for given, number in {"labels": labels, "per_class": per_class}.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
+            raise ValueError(f"{given} should be a whole number, got {number!r}")
     if [labels, per_class, counts].count(None) != 2:
         raise ValueError("give exactly one of labels, per_class and counts")
     rng = np.random.default_rng(seed)
@@ -176,7 +180,10 @@ def from_arrays(x: Any, y: Any, x_test: Any, y_test: Any, name: str = "arrays") 
     for part, labels, rows in (("y", y, x), ("y_test", y_test, x_test)):
         if labels.shape != (len(rows),):
             raise ValueError(f"{part} should have shape ({len(rows)},), got {labels.shape}")
-    missing = (y == -1) | np.isnan(y) if y.dtype.kind in "if" else np.zeros(len(y), dtype=bool)
+    missing = np.array([is_missing(v) for v in y.tolist()], dtype=bool)
+    if y.dtype == object:
+        y = np.where(missing, y[~missing][:1].repeat(len(y)), y) if not missing.all() else y
+        y = np.array(y.tolist())
     classes = np.unique(y[~missing])
     codes = np.where(missing, -1, np.searchsorted(classes, y))
     if unknown := sorted(set(y_test.tolist()) - set(classes.tolist())):

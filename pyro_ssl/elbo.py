@@ -85,7 +85,7 @@ class EnumerateMessenger(Messenger):
             support = support.flatten(0, support.dim() - 1 - fn.event_dim)[index]
         else:
             log_weights = log_q.movedim(-1, 0)
-        msg["infer"] = {**msg["infer"], "log_weights": log_weights, "top": self.top}
+        msg["infer"] = {**msg["infer"], "log_weights": log_weights}
         msg["value"], msg["done"] = support, True
         self.values = len(support)
 

@@ -12,6 +12,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from pyro_ssl import zoo
+from pyro_ssl.checkpoints import CheckpointError
+from pyro_ssl.checks import is_missing
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import check_positive, fit
@@ -146,6 +148,10 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
         """
         saved = SavedModel.load(directory)
         extra = saved.extra
+        if "parameters" not in extra:
+            raise CheckpointError(
+                f"{directory} is a model of the command line; read it with pyro_ssl.saving.SavedModel.load"
+            )
         self = cls(**extra["parameters"])
         self.objective_, self.options_, self.history_ = saved.objective, saved.options, extra["history"]
         self.mean_, self.std_ = np.asarray(extra["mean"]), np.asarray(extra["std"])
@@ -162,6 +168,8 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def _scaled(self, X: np.ndarray) -> np.ndarray:
+        if X.shape[1:] != self.mean_.shape:
+            raise ValueError(f"X should have rows of shape {self.mean_.shape}, got {X.shape[1:]}")
         return (X - self.mean_) / self.std_
 
 
@@ -189,7 +197,7 @@ def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     y = column_or_1d(y, warn=True)
     if len(y) != n:
         raise ValueError(f"y should have one label per row of X, {n}; got {len(y)}, inconsistent numbers of samples")
-    missing = np.array([_is_missing(v) for v in y.tolist()], dtype=bool)
+    missing = np.array([is_missing(v) for v in y.tolist()], dtype=bool)
     known = y[~missing]
     if known.dtype == object and not any(isinstance(v, str) for v in known):
         known = np.array(known.tolist())
@@ -212,9 +220,3 @@ def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     codes = np.full(n, -1)
     codes[~missing] = np.searchsorted(classes, known)
     return classes, codes
-
-
-def _is_missing(value: Any) -> bool:
-    if value is None or isinstance(value, str):
-        return value is None or value in ("-1", "nan")
-    return bool(value != value or value == -1)

@@ -11,7 +11,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_ssl.checks import check_pair, first_nonfinite
-from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, is_enumerated, sample_sites, scale_latents
+from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_latents
 from pyro_ssl.terms import Batch, Step, Term
 
 
@@ -83,9 +83,8 @@ class Objective(nn.Module):
                 if x is not None and weight:
                     bound = self._bound(x, y, kl_weight, weight)
                     parts[name] = -bound.value.mean()
-                    for _, site in sample_sites(bound.guide_trace):
-                        if is_enumerated(site):
-                            step.known[name] = site["fn"]
+                    if name == "unlabeled" and "y" in bound.guide_trace.nodes:
+                        step.known[name] = bound.guide_trace.nodes["y"]["fn"]
         for term in self.terms:
             if (value := term(step)) is not None:
                 parts[_unused(type(term).__name__, parts)] = value

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.checks import as_data
+from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.objective import Objective
 from pyro_ssl.training import evaluating, reproducibly
 
@@ -19,14 +20,15 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int = 4096, seed: int 
 
 
 def bounds(objective: Objective, x: Any, y: Tensor | None = None, *, chunk: int = 1024, seed: int = 0) -> Tensor:
-    """L(x, y), or U(x) without y, per datum: `(N,)` nats on the CPU. y is one-hot `(N, K)`.
+    """L(x, y), or U(x) without y and summed over all classes, per datum: `(N,)` nats on the CPU. y is one-hot `(N, K)`.
 
     Raises:
         ValueError: There is not one row of y per datum.
     """
     if y is not None and (y.dim() != 2 or len(y) != len(x)):
         raise ValueError(f"y should be one-hot with shape ({len(x)}, K), got {tuple(y.shape)}; see pyro_ssl.one_hot")
-    return _chunked(objective, objective.bound, chunk, seed, x, *([] if y is None else [y]))
+    exact = Objective(objective.model, objective.guide, elbo=TraceTopEnum_ELBO())  # whatever training sums over
+    return _chunked(objective, exact.bound, chunk, seed, x, *([] if y is None else [y]))
 
 
 def _chunked(objective: Objective, function: Any, chunk: int, seed: int, x: Any, *others: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -81,6 +82,8 @@ class Term(nn.Module, ABC):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
+        if not math.isfinite(weight):
+            raise ValueError(f"{type(self).__name__}: weight should be a finite number, got {weight}")
         self.weight = weight
 
     @abstractmethod
@@ -99,7 +102,7 @@ class LabelLogProb(Term):
     .. math:: -\alpha\, \frac{1}{B_l} \sum_i \log q(y_i \mid x_i)
 
     The papers' alpha multiplies a sum over the data set beside sums of bounds; with the bounds averaged, as here,
-    Kingma's `0.1 N` on the labeled mean is `weight = 0.1 N / N_l` times `labeled = N_l / N_u`.
+    Kingma's J, divided by N_u, has `labeled = N_l / N_u` and, for his alpha = 0.1 N, `weight = 0.1 N / N_u`.
 
     References:
         Kingma et al. 2014, eq. 9; paper 004, eq. 4.
@@ -178,6 +181,8 @@ class L2(Term):
     def __init__(self, module: nn.Module, weight: float = 1e-4) -> None:
         super().__init__(weight)
         self.weights = [p for p in module.parameters() if p.dim() > 1]
+        if not self.weights:
+            raise ValueError("module has no weights of two or more dimensions to penalise")
 
     def formula(self, step: Step) -> Tensor:
         return 0.5 * torch.stack([w.square().sum() for w in self.weights]).sum()

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,7 @@ def fit(
     early_stopping: EarlyStopping | None = None,
     callbacks: tuple[Callable[[Epoch], None], ...] = (),
     directory: str | Path | None = None,
+    identity: dict[str, Any] | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
     progress: bool | None = None,
@@ -163,12 +164,14 @@ def fit(
         warmup: Epochs over which the weight of the continuous latents' KL rises linearly to 1.
         clip_norm: Largest global norm of the gradient.
         ema: Decay per step of the weights' exponential average; 0 for none.
-        transform: Applied to the data of each batch anew, such as `torch.bernoulli` for a fresh binarisation.
+        transform: Applied to the data of each batch anew, such as `torch.bernoulli` for a fresh binarisation. What it draws
+            it should draw with torch, whose state is in the checkpoint.
         seed: Of the order of the data and of all noise in training.
         device: Where to train; by default where the objective is.
         early_stopping: On a score of the caller's.
         callbacks: Called after each epoch.
         directory: Where to write `metrics.jsonl` and checkpoints; None for neither.
+        identity: Plain data that a resumed run must share beside `fit`'s own arguments: the method, its options.
         checkpoint_every: Steps between checkpoints; by default one per epoch.
         resume: Go on from the directory's checkpoint, if there is one.
         progress: Show a bar; by default on a terminal only.
@@ -181,10 +184,11 @@ def fit(
         FileExistsError: The directory holds another run, and `resume` is not set.
         DivergedError: The loss is not finite; the last checkpoint is kept.
     """
+    check_positive(checkpoint_every=checkpoint_every or 1)
     run = _Run(
         objective, x, y, epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size, lr=lr,
         optimizer=optimizer, schedule=schedule, warmup=warmup, clip_norm=clip_norm, ema=ema, transform=transform,
-        seed=seed, device=device, early_stopping=early_stopping,
+        seed=seed, device=device, early_stopping=early_stopping, identity=identity,
     )  # fmt: skip
     with reproducibly(seed):
         store = None if directory is None else _Store(Path(directory), resume)
@@ -205,13 +209,14 @@ def reproducibly(seed: int) -> Iterator[None]:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, without gradients, inside the block."""
-    training = module.training
+    modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        module.train(training)
+        for part, training in modes.items():
+            part.training = training
 
 
 @contextmanager
@@ -243,18 +248,22 @@ class _Run:
         self, objective: Objective, x: Any, y: Any, *, epochs: int, batch_size: int, labeled_batch_size: int, lr: float,
         optimizer: Callable[..., Optimizer], schedule: Schedule, warmup: float, clip_norm: float | None, ema: float,
         transform: Callable[[Tensor], Tensor] | None, seed: int, device: str | torch.device | None,
-        early_stopping: EarlyStopping | None,
+        early_stopping: EarlyStopping | None, identity: dict[str, Any] | None,
     ) -> None:  # fmt: skip
         self.settings = _checked(
             epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size, lr=lr, warmup=warmup,
-            clip_norm=clip_norm, ema=ema, seed=seed, schedule=schedule if isinstance(schedule, str) else "own",
+            clip_norm=clip_norm, ema=ema, seed=seed, schedule=schedule if isinstance(schedule, str) else None,
         )  # fmt: skip
         parameters = [p for p in objective.parameters() if p.requires_grad]
-        home = parameters[0].device if device is None else torch.device(device)
+        home = _device(device, parameters[0])
         x = as_data(x, dtype=parameters[0].dtype)
         codes = torch.full((len(x),), -1) if y is None else as_codes(y, len(x))
         classes = _classes(objective, x, codes)
-        self.settings |= {"x": zlib.crc32(x.cpu().contiguous().numpy()), "y": zlib.crc32(codes.cpu().numpy())}
+        self.settings |= {"identity": json.loads(json.dumps(identity))}
+        self.settings |= {
+            "x": zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy()),
+            "y": zlib.crc32(codes.cpu().numpy()),
+        }
         self.batches = Batches(x.to(home), codes, classes, int(batch_size), int(labeled_batch_size), seed)
         with reproducibly(seed), _same_buffers(objective.to(home)):
             objective.check(_transformed(self.batches(0), transform))
@@ -262,6 +271,8 @@ class _Run:
         self.objective, self.parameters, self.transform = objective, parameters, transform
         self.optimizer = _fused(optimizer, parameters, lr)
         self.total = int(epochs) * self.batches.steps_per_epoch
+        if self.total == 1 and isinstance(schedule, str):
+            schedule = "constant"  # one step has no time to rise and fall
         make = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
         self.schedule = make(self.optimizer, self.total)
         self.warmup_steps = warmup * self.batches.steps_per_epoch
@@ -285,7 +296,7 @@ class _Run:
         checkpoint_every: int | None,
         progress: bool | None,
     ) -> None:
-        every = checkpoint_every or self.batches.steps_per_epoch
+        every = checkpoint_every or self.batches.steps_per_epoch  # at least one: `fit` has checked
         hide = not (sys.stderr.isatty() if progress is None else progress)
         self.objective.train()
         with tqdm(total=self.total, initial=self.at.step, disable=hide, unit="step", leave=False) as bar:
@@ -299,8 +310,7 @@ class _Run:
                     bar.set_postfix(loss=f"{epoch.metrics['loss']:.4g}")
                     if store is not None:
                         store.log(self.history)
-                    for callback in callbacks:
-                        callback(epoch)
+                    self.call(callbacks, epoch)
                 if store is not None and (self.at.step % every == 0 or self.at.step == self.total):
                     store.save(self)
         self.finish()
@@ -340,6 +350,12 @@ class _Run:
             self.history.setdefault(name, []).append(value)
         return Epoch(self.at.step // n, self.at.step, metrics, self.averaged)
 
+    def call(self, callbacks: tuple[Callable[[Epoch], None], ...], epoch: Epoch) -> None:
+        """Callbacks see the objective as it would be evaluated, and move nothing of the training's."""
+        for callback in callbacks:
+            with reproducibly(0), evaluating(epoch.objective):
+                callback(epoch)
+
     def evaluate(self, stopping: EarlyStopping) -> float:
         """The score of this epoch; keeps the weights if it is the best. Training's random state does not move."""
         with reproducibly(0), evaluating(self.averaged):
@@ -369,6 +385,8 @@ class _Run:
         return tensors, {"run": packed, "position": vars(self.at), "history": self.history, "settings": self.settings}
 
     def restore(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
+        if not {"settings", "run", "position", "history"} <= data.keys():
+            raise checkpoints.CheckpointError("the checkpoint is not one of a training run of this version")
         for name, value in self.settings.items():
             if (was := data["settings"].get(name)) != value:
                 raise ValueError(
@@ -376,10 +394,10 @@ class _Run:
                     "(x and y are compared by their checksums)"
                 )
         parts = checkpoints.unpack(data["run"], tensors)
-        try:
-            self.objective.load_state_dict(parts["objective"])
-        except RuntimeError as error:
-            raise ValueError(f"objective: its weights are not those of the run to resume: {error}") from None
+        shapes = [{k: v.shape for k, v in state.items()} for state in (parts["objective"], self.objective.state_dict())]
+        if shapes[0] != shapes[1]:
+            raise ValueError("objective: its weights have not the names and shapes of those of the run to resume")
+        self.objective.load_state_dict(parts["objective"])
         self.optimizer.load_state_dict(parts["optimizer"])
         self.schedule.load_state_dict(parts["schedule"])
         if self.average is not None:
@@ -428,9 +446,21 @@ def _lines(history: History, start: int) -> list[str]:
     return [json.dumps({"epoch": i + 1} | {k: v[i] for k, v in history.items()}) + "\n" for i in range(start, n)]
 
 
+def _device(device: str | torch.device | None, parameter: Tensor) -> torch.device:
+    if device is None:
+        return parameter.device
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!s} is not to be had: {str(error).splitlines()[0]}") from None
+
+
 def _checked(**settings: Any) -> dict[str, Any]:
     """The settings, or an error that names the first that does not fit."""
     check_positive(**{name: settings[name] for name in ("epochs", "batch_size", "labeled_batch_size")})
+    for name in ("lr", "ema", "warmup", "clip_norm", "seed"):
+        if not isinstance(settings[name], Real) and not (name == "clip_norm" and settings[name] is None):
+            raise ValueError(f"{name} should be a number, got {settings[name]!r}")
     lr, ema, warmup, clip_norm, schedule = (settings[k] for k in ("lr", "ema", "warmup", "clip_norm", "schedule"))
     if not 0 < lr < math.inf:
         raise ValueError(f"lr should be above 0, got {lr}")
@@ -440,7 +470,7 @@ def _checked(**settings: Any) -> dict[str, Any]:
         raise ValueError(f"warmup should be 0 or more epochs, got {warmup}")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm should be above 0, or None, got {clip_norm}")
-    if schedule not in (*SCHEDULES, "own"):
+    if schedule not in (*SCHEDULES, None):
         raise ValueError(f"schedule should be one of {', '.join(SCHEDULES)}, or a function, got {schedule!r}")
     if settings["seed"] != int(settings["seed"]) or settings["seed"] < 0:
         raise ValueError(f"seed should be a whole number, 0 or above, got {settings['seed']}")

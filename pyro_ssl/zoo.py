@@ -109,13 +109,13 @@ def classifier(
     *,
     network: Network = "mlp",
     hidden: Sequence[int] = (500,),
-    activation: Activation = "softplus",
-    noise: float = 0.0,
-    dropout: float = 0.0,
+    activation: Activation = "relu",
+    noise: float = 0.5,
+    dropout: float = 0.5,
     batch_norm: bool = False,
     l2: float = 0.0,
 ) -> Objective:
-    r"""The supervised baseline, :math:`q(y|x)` by cross-entropy on the labeled data.
+    r"""The supervised baseline, :math:`q(y|x)` by cross-entropy on the labeled data; its defaults are those of M2's q(y|x).
 
     Arguments:
         x_shape: Event shape of x, `(D,)` or `(C, H, W)`.
@@ -232,7 +232,13 @@ def _used(terms: Sequence[Term]) -> list[Term]:
 
 
 METHODS: dict[str, Method] = {
-    "classifier": Method(classifier, "", "q(y|x)", unlabeled=False),
+    "classifier": Method(
+        classifier,
+        "",
+        "q(y|x)",
+        training={"epochs": 1000, "batch_size": 100, "lr": 3e-3, "ema": 0.999},
+        unlabeled=False,
+    ),
     "vae": Method(vae, "p(z) p(x|z)", "q(z|x)"),
     "m2": Method(
         m2,

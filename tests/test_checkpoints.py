@@ -289,7 +289,6 @@ def test_what_a_killed_save_left_is_ignored_and_overwritten(fresh):
     aside = fresh.with_name("c.writing")
     aside.mkdir()
     (aside / "state.safetensors").write_bytes(b"half")
-    (aside / "more").write_bytes(b"of something else")
     assert same_content(load(fresh), CONTENT)
     save(fresh, *OLD)
     assert same_content(load(fresh), OLD) and not aside.exists()
@@ -317,6 +316,15 @@ def test_a_rename_that_fails_loses_nothing(moment, fresh, monkeypatch):
         patch.setattr(Path, "rename", failing)
         save(fresh, *OLD)
     assert same_content(load(fresh), CONTENT)
+
+
+@pytest.mark.parametrize("name", ["c", "c.previous", "c.writing"])
+def test_nothing_of_the_users_beside_it_is_deleted(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="thesis.tex"):
+        save(tmp_path / "c", *CONTENT, keep_previous=False)
+    assert (tmp_path / name / "thesis.tex").read_text() == "years of work"
 
 
 def test_a_directory_of_the_users_is_never_replaced(tmp_path):

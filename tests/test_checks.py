@@ -93,7 +93,9 @@ def test_one_hot(codes):
 
 
 def m2(**options):
-    return zoo.build("m2", 3, 3, **{"hidden": (5,), "z_dim": 2, "batch_norm": True} | options)
+    return zoo.build(
+        "m2", 3, 3, **{"hidden": (5,), "z_dim": 2, "batch_norm": True, "likelihood": "bernoulli"} | options
+    )
 
 
 REFUSED = {

@@ -182,9 +182,9 @@ def test_mended_mistake_can_be_given_again():
     images = (np.arange(64 * 20).reshape(20, 64) % 256).astype(np.uint8)
     np.savez("pixels.npz", x=images, y=np.arange(20) % 2, x_test=images, y_test=np.arange(20) % 2)
     command = ("train", "m2", "--data", "pixels.npz", "--labels", 4, "--epochs", 1, "--hidden", "[4]", "--out", "run")
-    assert run(*command) == 2
+    assert run(*command) == run(*command, "--likelihood", "bernoulli") == 2
     assert not Path("run").exists()
-    assert run(*command, "--likelihood", "gaussian") == 0
+    assert run(*command, "--sigma", "50") == 0
 
 
 # --- prediction -----------------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ MISTAKES = {
     "evaluate": (("evaluate", "nowhere"), "nowhere is not the directory of a run"),
     "predict": (("predict", "nowhere", "--input", "x.npy", "--output", "p.npy"), "nowhere/model"),
     "diverges": (
-        ("train", "classifier", "--labels", 9, "--lr", 1e30, "--epochs", 5, "--hidden", "[4,4]", "--activation", "relu")
+        ("train", "m2", "--labels", 9, "--lr", 1e30, "--epochs", 5, "--hidden", "[4,4]")
         + ("--out", "diverged"),
         "not finite",
     ),
@@ -323,7 +323,7 @@ def test_a_damaged_run_is_said(copied, capsys, spoil, commands, message):
 def test_in_a_process_of_its_own():
     images = np.full((20, 4), 255.0)
     np.savez("pixels.npz", x=images, y=np.arange(20) % 2, x_test=images, y_test=np.arange(20) % 2)
-    command = ("train", "m2", "--data", "pixels.npz", "--labels", "4", "--out", "run")
+    command = ("train", "m2", "--data", "pixels.npz", "--labels", "4", "--out", "run", "--likelihood", "bernoulli")
     done = subprocess.run([sys.executable, "-m", "pyro_ssl.cli", *command], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -3,13 +3,16 @@
 import math
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import TraceEnum_ELBO
+from pyro.nn import PyroModule
 from torch.distributions import Normal, kl_divergence
 
 from pyro_ssl import (
     L2,
+    MLP,
     Batch,
     Entropy,
     LabelLogProb,
@@ -266,6 +269,35 @@ def test_a_saturated_classifier_is_finite_in_float32(logit, top):
     before.sum().backward()
     assert before.isfinite().all() and before.min() > -1e4
     assert all(p.grad is None or p.grad.isfinite().all() for p in o.parameters())
+
+
+def test_another_enumerated_variable_is_not_the_label():
+    """A cluster c that the guide enumerates beside an observed y leaves the classification term to classify(x)."""
+
+    class Model(PyroModule):
+        def forward(self, x, y=None):
+            with pyro.plate("data", len(x)):
+                pyro.sample("c", dist.OneHotCategorical(logits=torch.zeros(3)))
+                pyro.sample("y", dist.OneHotCategorical(logits=torch.zeros(3)), obs=y)
+                pyro.sample("x", dist.Normal(torch.zeros(D), 1.0).to_event(1), obs=x)
+
+    class Guide(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.q_y, self.q_c = (OneHotCategorical(MLP(D, 3, ())) for _ in range(2))
+
+        def classify(self, x):
+            return self.q_y(x)
+
+        def forward(self, x, y=None):
+            with pyro.plate("data", len(x)):
+                pyro.sample("c", self.q_c(x), infer={"enumerate": "parallel"})
+
+    x, y = data(3)
+    o = Objective(Model(), Guide(), [LabelLogProb()]).double()
+    o.parts(Batch(x, y))["LabelLogProb"].backward()
+    assert all(p.grad is not None for p in o.guide.q_y.parameters())
+    assert all(p.grad is None for p in o.guide.q_c.parameters())
 
 
 def test_terms_alone():

@@ -181,6 +181,12 @@ def test_evaluation_moves_nothing():
     assert torch.allclose(predict_proba(o, X, chunk=7), first, atol=1e-6)
 
 
+@pytest.mark.parametrize("device", ["foo", "cuda:77"])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(ValueError, match=f"device {device} is not to be had"):
+        run(device=device)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [{"epochs": 0}, {"batch_size": 0}, {"labeled_batch_size": 2.5}, {"lr": 0.0}, {"lr": math.nan}, {"seed": -1}, {"ema": 1.0},
@@ -301,6 +307,7 @@ def test_a_guide_site_that_cannot_be_differentiated_is_refused():
 
 CHILD = """
     import os, signal, sys, torch
+    from pathlib import Path
     sys.path.insert(0, {tests!r})
     torch.set_num_threads(1)
     import test_training as t
@@ -312,8 +319,18 @@ CHILD = """
         global saves
         saves += 1
         if where != "step" and saves == kill:
-            patch = {{"write": (checkpoints, "_write"), "rename": (checkpoints, "_flush")}}[where]
-            setattr(*patch, die)
+            owner, name, left = {{
+                "file": (checkpoints, "_write", 1), "files": (checkpoints, "_write", 2), "rename": (Path, "rename", 1),
+                "renames": (Path, "rename", 2),
+            }}[where]
+            call = getattr(owner, name)
+            def dying(*arguments):
+                nonlocal left
+                left -= 1
+                if where == "files" and left == 0:
+                    arguments[0].write_bytes(arguments[1][: len(arguments[1]) // 2])
+                return die() if left == 0 else call(*arguments)
+            setattr(owner, name, dying)
         return _save(*arguments, **more)
     checkpoints.save = save
     step = t.Objective.parts
@@ -352,7 +369,8 @@ def unbroken(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("kill", "where"), [(1, "step"), (11, "step"), (25, "step"), (1, "write"), (4, "write"), (5, "rename")]
+    ("kill", "where"),
+    [(1, "step"), (11, "step"), (25, "step"), (1, "file"), (4, "files"), (1, "rename"), (5, "rename"), (6, "renames")],
 )
 def test_a_killed_run_resumes_to_the_same_bits(kill, where, unbroken, tmp_path):
     child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
@@ -368,13 +386,20 @@ def test_a_killed_run_resumes_to_the_same_bits(kill, where, unbroken, tmp_path):
     assert [line["loss"] for line in lines] == history["loss"]
 
 
+def stamp(directory: Path) -> int:
+    """When the checkpoint was last renamed into place; 0 before there is one, or between two renames."""
+    path = directory / "checkpoint" / "state.json"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
 def test_killed_at_any_moment(unbroken, tmp_path):
     """SIGKILL from outside, wherever the run happens to be, again and again until it gets through."""
     child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
-    for delay in (0.0, 0.05, 0.2):
+    for delay in (0.0, 0.013, 0.05):
         process = subprocess.Popen([sys.executable, "-c", child, str(tmp_path), "-1", "step"])
-        while process.poll() is None and not (tmp_path / "checkpoint").exists():
-            time.sleep(0.01)
+        before = stamp(tmp_path)
+        while process.poll() is None and stamp(tmp_path) == before:
+            time.sleep(0.002)
         time.sleep(delay)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -397,6 +422,24 @@ def test_a_directory_with_another_run_is_refused(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+def test_a_run_is_its_options_too(tmp_path):
+    run(directory=tmp_path, identity={"alpha": 1.0, "hidden": (6,)})
+    run(directory=tmp_path, resume=True, identity={"alpha": 1.0, "hidden": (6,)})
+    with pytest.raises(ValueError, match="identity: the run to resume had"):
+        run(directory=tmp_path, resume=True, identity={"alpha": 2.0, "hidden": (6,)})
+
+
+def test_a_callback_that_evaluates_changes_nothing():
+    modes = []
+
+    def look(epoch):
+        modes.append((epoch.objective.training, torch.is_grad_enabled()))
+        epoch.objective.bound(X)
+
+    (a, _), (b, _) = run(small(noise=0.2)), run(small(noise=0.2), callbacks=(look,))
+    assert same(weights(a), weights(b)) and modes == [(False, False)] * 3
+
+
 def test_resuming_what_is_finished_changes_nothing(tmp_path):
     (a, h), (b, g) = run(directory=tmp_path), run(directory=tmp_path, resume=True)
     assert same(weights(a), weights(b)) and h == g
@@ -417,10 +460,11 @@ def test_only_labeled_only_unlabeled_one_row():
         fit(zoo.build("classifier", 4, 3), X, None, epochs=1)
 
 
-def test_evaluating_restores_the_mode():
-    o = small()
+def test_evaluating_restores_every_mode():
+    o = small(batch_norm=True)
+    o.guide.q_y.eval()
     with pytest.raises(RuntimeError), evaluating(o):
         assert not o.training
         raise RuntimeError
-    assert o.training and torch.is_grad_enabled()
+    assert o.training and not o.guide.q_y.training and torch.is_grad_enabled()
     assert o(Batch(x_unlabeled=X[:2])).isfinite()
