@@ -26,13 +26,13 @@ DIGITS = MOONS | {"noise": 0.2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "moons": {
         "per_class": 3,
-        "epochs": {"classifier": 300, "m2": 100},
+        "epochs": {"classifier": 1000, "m2": 100},
         "training": {"batch_size": 200, "lr": 3e-3},
         "options": {"classifier": MOONS, "m2": MOONS | {"z_dim": 1, "sigma": 0.15, "balance": 1.0, "top": None}},
     },
     "digits": {
         "per_class": 10,
-        "epochs": {"classifier": 300, "m2": 100},
+        "epochs": {"classifier": 1000, "m2": 100},
         "training": {"batch_size": 100, "lr": 3e-3, "ema": 0.99},
         "options": {"classifier": DIGITS, "m2": DIGITS | {"z_dim": 8, "sigma": 0.3, "balance": 1.0, "top": 1}},
     },

@@ -23,7 +23,7 @@ TABULAR: dict[str, Any] = {
     "activation": "relu",
     "z_dim": 8,
     "likelihood": "gaussian",
-    "sigma": 0.2,
+    "sigma": 0.3,
     "noise": 0.0,
     "dropout": 0.0,
     "balance": 1.0,

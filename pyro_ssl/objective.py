@@ -58,6 +58,11 @@ class Objective(nn.Module):
         """What the method predicts: the guide's q(y|x), over one-hot `(*, K)`."""
         return self.guide.classify(x)
 
+    @property
+    def learns_unlabeled(self) -> bool:
+        """Whether data without labels add to the loss; where they do not, training passes over them."""
+        return (self.model is not None and self.unlabeled > 0) or any(t.needs == "unlabeled" for t in self.terms)
+
     def bound(self, x: Tensor, y: Tensor | None = None, *, kl_weight: float = 1.0) -> Tensor:
         """L(x, y), or U(x) without y, per datum: `(B,)` nats, for evaluation and for terms of one's own."""
         return self._bound(x, y, kl_weight).value

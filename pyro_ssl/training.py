@@ -155,7 +155,7 @@ def fit(
         objective: What to train.
         x: Data `(N, *event)`; any array of finite numbers.
         y: Codes `(N,)` in 0 .. K - 1, -1 for unlabeled; None if nothing is labeled.
-        epochs: Passes over the unlabeled data (over the labeled, if all are).
+        epochs: Passes over the unlabeled data (over the labeled, if all are, or if the objective learns from no others).
         batch_size: Unlabeled data per step.
         labeled_batch_size: Labeled data per step beside them.
         lr: Learning rate, the largest one of the schedule.
@@ -258,6 +258,8 @@ class _Run:
         home = _device(device, parameters[0])
         x = as_data(x, dtype=parameters[0].dtype)
         codes = torch.full((len(x),), -1) if y is None else as_codes(y, len(x))
+        if not objective.learns_unlabeled and (codes >= 0).any():
+            x, codes = x[codes >= 0], codes[codes >= 0]
         classes = _classes(objective, x, codes)
         self.settings |= {"identity": json.loads(json.dumps(identity))}
         self.settings |= {

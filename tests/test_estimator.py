@@ -19,7 +19,7 @@ UNLABELED = np.array([i % 10 >= 2 for i in range(40)])
 
 
 def tiny(**arguments) -> SemiSupervisedClassifier:
-    options = {"hidden": (8,), "z_dim": 2}
+    options = {"hidden": (8,), "z_dim": 2, "sigma": 1.0}
     return SemiSupervisedClassifier(
         **{"epochs": 2, "min_steps": 30, "lr": 0.03, "options": options, "random_state": 0} | arguments
     )
@@ -148,7 +148,7 @@ def test_damaged_or_missing_save_is_said(blobs, tmp_path):
 
 
 def test_not_saved_with_what_needs_pickling(blobs, tmp_path):
-    model = tiny(training={"optimizer": torch.optim.SGD}).fit(*blobs)
+    model = tiny(lr=1e-5, training={"optimizer": torch.optim.SGD}).fit(*blobs)
     with pytest.raises(TypeError, match="cannot be saved without pickling"):
         model.save(tmp_path / "m")
     assert not list(tmp_path.iterdir())

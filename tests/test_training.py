@@ -445,6 +445,15 @@ def test_resuming_what_is_finished_changes_nothing(tmp_path):
     assert same(weights(a), weights(b)) and h == g
 
 
+def test_a_classifier_passes_over_what_has_no_label():
+    seen = []
+    o = zoo.build("classifier", 4, 3, hidden=(6,))
+    fit(o, X, Y, epochs=2, batch_size=10, callbacks=(lambda e: seen.append(e.step),))
+    alone = zoo.build("classifier", 4, 3, hidden=(6,))
+    fit(alone, X[Y >= 0], Y[Y >= 0], epochs=2, batch_size=10)
+    assert seen == [2, 4] and same(weights(o), weights(alone))
+
+
 def test_progress_is_for_terminals(capsys):
     run()
     assert capsys.readouterr() == ("", "")
