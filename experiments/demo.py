@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "digits": {
         "per_class": 10,
-        "epochs": {"classifier": 1000, "m2": 100},
+        "epochs": {"classifier": 1000, "m2": 80},
         "training": {"batch_size": 100, "lr": 3e-3, "ema": 0.99},
         "options": {"classifier": DIGITS, "m2": DIGITS | {"z_dim": 8, "sigma": 0.3, "balance": 1.0, "top": 1}},
     },
