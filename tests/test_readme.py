@@ -55,3 +55,8 @@ def test_the_table_of_methods_is_the_zoos():
     table = README.replace("\\|", "|")
     for name, row in zoo.METHODS.items():
         assert re.search(rf"\| `{name}`.* \| .*{re.escape(row.model)}.* \| {re.escape(row.guide)} \|", table), name
+
+
+def test_its_figures_are_the_ones_that_were_measured():
+    table = Path(__file__).parent.parent / "experiments" / "results" / "m2_mnist" / "table.md"
+    assert table.read_text().strip() in README
