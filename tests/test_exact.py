@@ -301,7 +301,7 @@ def test_another_enumerated_variable_is_not_the_label():
 
 
 def test_terms_alone():
-    guide = zoo.build("classifier", D, 3, hidden=(7,)).guide.double()
+    guide = zoo.build("classifier", D, 3, hidden=(7,), noise=0.0, dropout=0.0).guide.double()
     x, y = data(3)
     o = Objective(None, guide, [LabelLogProb(2.0), Entropy(-1.0), MutualInformation(0.0), L2(guide, 0.0)])
     q = guide.classify(x).probs
