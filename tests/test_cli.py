@@ -254,8 +254,7 @@ MISTAKES = {
     "evaluate": (("evaluate", "nowhere"), "nowhere is not the directory of a run"),
     "predict": (("predict", "nowhere", "--input", "x.npy", "--output", "p.npy"), "nowhere/model"),
     "diverges": (
-        ("train", "m2", "--labels", 9, "--lr", 1e30, "--epochs", 5, "--hidden", "[4,4]")
-        + ("--out", "diverged"),
+        ("train", "m2", "--labels", 9, "--lr", 1e30, "--epochs", 5, "--hidden", "[4,4]") + ("--out", "diverged"),
         "not finite",
     ),
 }
