@@ -88,8 +88,9 @@ class Objective(nn.Module):
                 if x is not None and weight:
                     bound = self._bound(x, y, kl_weight, weight)
                     parts[name] = -bound.value.mean()
-                    if name == "unlabeled" and "y" in bound.guide_trace.nodes:
-                        step.known[name] = bound.guide_trace.nodes["y"]["fn"]
+                    sites: Any = bound.guide_trace.nodes
+                    if name == "unlabeled" and "y" in sites:
+                        step.known[name] = sites["y"]["fn"]
         for term in self.terms:
             if (value := term(step)) is not None:
                 parts[_unused(type(term).__name__, parts)] = value

@@ -263,8 +263,8 @@ class _Run:
         classes = _classes(objective, x, codes)
         self.settings |= {"identity": json.loads(json.dumps(identity))}
         self.settings |= {
-            "x": zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy()),
-            "y": zlib.crc32(codes.cpu().numpy()),
+            "x": zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy().data),
+            "y": zlib.crc32(codes.cpu().numpy().data),
         }
         self.batches = Batches(x.to(home), codes, classes, int(batch_size), int(labeled_batch_size), seed)
         with reproducibly(seed), _same_buffers(objective.to(home)):
