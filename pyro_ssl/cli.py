@@ -143,7 +143,11 @@ def _train(arguments: Namespace) -> None:
         raise ValueError(f"--schedule should be one of {', '.join(SCHEDULES)}, got {given.schedule!r}")
     options = {k: given[k] for k in zoo.options_of(name)}
     config = {"method": name, "options": options, "training": {k: given[k] for k in (*_OF_FIT, "schedule")}}
-    return train(Path(given.out), config | {k: given[k] for k in _OF_RUN})
+    run = {k: given[k] for k in _OF_RUN}
+    for k in ("data", "data_root", "label_file"):  # paths, so that a run can be resumed from another folder
+        if run[k] and (k != "data" or run[k].endswith(".npz")):
+            run[k] = str(Path(run[k]).resolve())
+    return train(Path(given.out), config | run)
 
 
 def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
@@ -245,6 +249,8 @@ def _predict(arguments: Namespace) -> None:
         x = x.reshape(len(x), *saved.x_shape)
     buffer = io.BytesIO()
     np.save(buffer, predict_proba(saved.objective, x).numpy())
+    if not Path(arguments.output).resolve().parent.is_dir():
+        raise FileNotFoundError(f"--output: {Path(arguments.output).parent} is not a directory")
     checkpoints.write_file(arguments.output, buffer.getvalue())
 
 

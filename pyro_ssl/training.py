@@ -24,9 +24,9 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from pyro_ssl import checkpoints
-from pyro_ssl.checks import as_codes, as_data, one_hot
+from pyro_ssl.batches import Batches, transformed
+from pyro_ssl.checks import as_codes, as_data
 from pyro_ssl.objective import Objective, total
-from pyro_ssl.terms import Batch
 
 History = dict[str, list[float]]
 Schedule = str | Callable[[Optimizer, int], LRScheduler]
@@ -69,56 +69,6 @@ class Epoch:
     step: int
     metrics: dict[str, float]
     objective: Objective
-
-
-class Batches:
-    """Labeled and unlabeled data on one device, and the batch of every step as a function of the step alone.
-
-    The order is drawn anew each pass by a generator of its own seeded by (seed, pass), so that a resumed run sees the same
-    batches and nobody else's random state is touched.
-
-    Arguments:
-        x: Data `(N, *event)`.
-        y: Codes `(N,)`, -1 where the label is missing.
-        classes: K.
-        batch_size: Unlabeled data per step (labeled, if all are).
-        labeled_batch_size: Labeled data per step beside them.
-        seed: Of the order.
-    """
-
-    def __init__(self, x: Tensor, y: Tensor, classes: int, batch_size: int, labeled_batch_size: int, seed: int) -> None:
-        known = y >= 0
-        self.x, self.y = x[known], one_hot(y[known], classes, x.dtype).to(x.device)
-        self.x_unlabeled = x[~known]
-        self.seed = seed
-        self.unlabeled_size = min(batch_size, len(self.x_unlabeled))
-        self.labeled_size = min(labeled_batch_size if self.unlabeled_size else batch_size, len(self.x))
-        main, size = (self.x_unlabeled, self.unlabeled_size) if self.unlabeled_size else (self.x, self.labeled_size)
-        self.steps_per_epoch = max(1, len(main) // size)
-        self._orders: dict[int, tuple[int, Tensor]] = {}
-
-    def __call__(self, step: int) -> Batch:
-        labeled = self._rows(0, len(self.x), self.labeled_size, step)
-        unlabeled = self._rows(1, len(self.x_unlabeled), self.unlabeled_size, step)
-        return Batch(
-            x=None if labeled is None else self.x[labeled],
-            y=None if labeled is None else self.y[labeled],
-            x_unlabeled=None if unlabeled is None else self.x_unlabeled[unlabeled],
-        )
-
-    def _rows(self, part: int, n: int, size: int, step: int) -> Tensor | None:
-        if size == 0:
-            return None
-        steps = n // size  # of one pass; the last, short batch is left to another pass's order
-        index, start = divmod(step, steps)
-        return self._order(part, n, index)[start * size : (start + 1) * size]
-
-    def _order(self, part: int, n: int, index: int) -> Tensor:
-        if self._orders.get(part, (-1,))[0] != index:
-            seed = np.random.SeedSequence([self.seed, part, index]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-            order = torch.randperm(n, generator=torch.Generator().manual_seed(int(seed)))
-            self._orders[part] = (index, order.to(self.x.device))
-        return self._orders[part][1]
 
 
 def fit(
@@ -268,8 +218,8 @@ class _Run:
         }
         self.batches = Batches(x.to(home), codes, classes, int(batch_size), int(labeled_batch_size), seed)
         with reproducibly(seed), _same_buffers(objective.to(home)):
-            objective.check(_transformed(self.batches(0), transform))
-            total(objective.parts(_transformed(self.batches(0), transform)))
+            objective.check(transformed(self.batches(0), transform))
+            total(objective.parts(transformed(self.batches(0), transform)))
         self.objective, self.parameters, self.transform = objective, parameters, transform
         self.optimizer = _fused(optimizer, parameters, lr)
         self.total = int(epochs) * self.batches.steps_per_epoch
@@ -319,7 +269,7 @@ class _Run:
 
     def step(self) -> None:
         """One optimiser step on labeled and unlabeled data."""
-        batch = _transformed(self.batches(self.at.step), self.transform)
+        batch = transformed(self.batches(self.at.step), self.transform)
         kl_weight = min(1.0, (self.at.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         with pyro.validation_enabled(False):  # the first batch was checked
             parts = self.objective.parts(batch, kl_weight=kl_weight)
@@ -477,13 +427,6 @@ def _checked(**settings: Any) -> dict[str, Any]:
     if settings["seed"] != int(settings["seed"]) or settings["seed"] < 0:
         raise ValueError(f"seed should be a whole number, 0 or above, got {settings['seed']}")
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
-
-
-def _transformed(batch: Batch, transform: Callable[[Tensor], Tensor] | None) -> Batch:
-    if transform is None:
-        return batch
-    apply = lambda x: None if x is None else transform(x)  # noqa: E731
-    return Batch(apply(batch.x), batch.y, apply(batch.x_unlabeled))
 
 
 def _average(decay: float) -> Callable[..., None]:

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -332,3 +333,22 @@ def test_importing_is_cheap():
     assert python(code) == "[]"
     zoo = "import sys; from pyro_ssl import zoo, data, fit, SemiSupervisedClassifier"
     assert python(f"{zoo}; print('torchvision' in sys.modules, 'matplotlib' in sys.modules)") == "False False"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn"])
+def test_colour_images_come_channels_first_in_0_to_1(name, monkeypatch, tmp_path):
+    """torchvision gives CIFAR as (N, H, W, C) under `train=`, SVHN as (N, C, H, W) under `split=`."""
+    svhn = name == "svhn"
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32)).astype(np.uint8)
+
+    class Images:
+        def __init__(self, root, download, **part):
+            assert part in ([{"split": "train"}, {"split": "test"}] if svhn else [{"train": True}, {"train": False}])
+            self.data = pixels if svhn else pixels.transpose(0, 2, 3, 1)
+            self.labels = self.targets = [0, 1, 0, 1]
+
+    fakes = SimpleNamespace(datasets=SimpleNamespace(**dict.fromkeys(("CIFAR10", "CIFAR100", "SVHN"), Images)))
+    monkeypatch.setattr(vision, "torchvision", lambda: fakes)
+    dataset = data.load(name, tmp_path)
+    assert torch.equal(dataset.x, torch.from_numpy(pixels).float() / 255)
+    assert dataset.y.tolist() == [0, 1, 0, 1] and dataset.x_shape == (3, 32, 32)

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from pyro_ssl import Batch, EarlyStopping, Objective, fit, predict_proba, zoo
-from pyro_ssl.training import SCHEDULES, Batches, DivergedError, evaluating
+from pyro_ssl.batches import Batches
+from pyro_ssl.training import SCHEDULES, DivergedError, evaluating
 
 X = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.where(torch.arange(90) < 20, torch.arange(90) % 3, -1)
