@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """Command, date and versions, to stand beside every number."""
-    command = " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    """Command, date and versions, to stand beside every number; the folder of the data is DATA, wherever it was."""
+    given = ["DATA" if before == "--data-root" else a for before, a in pairwise(sys.argv)]
+    command = " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *given])
     return {"command": command, "date": time.strftime("%Y-%m-%d"), "versions": versions()}
 
 

@@ -1,6 +1,6 @@
 """M2 on MNIST with 100 labels, 10 per class: one hidden layer of 500 units, z = 50; draws 0 to 4.
 
-    python experiments/m2_mnist.py --data-root ../shared/data [--draws 0 1 2 3 4] [--workers 2]
+    python experiments/m2_mnist.py --data-root DATA [--draws 0 1 2 3 4] [--workers 2]
 
 Runs the defaults of `pyro-ssl train m2` and of `pyro-ssl train classifier` on the same label draws. There are no
 validation labels: the last epoch's averaged weights are evaluated on the test set once. Draws that are finished are not run
