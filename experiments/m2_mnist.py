@@ -45,7 +45,7 @@ def main() -> None:
         (method, draw, vars(arguments) | {"command": provenance()["command"]})
         for method in ("m2", "classifier")
         for draw in arguments.draws
-        if not _done(arguments.out / f"{method}_{draw}.json", arguments.labels, _training(method, arguments.epochs))
+        if not _done(arguments.out / f"{method}_{draw}.json", method, arguments)
     ]
     for result in parallel(run, calls, arguments.workers):
         print(
@@ -60,10 +60,11 @@ def _training(method: str, epochs: int | None) -> dict[str, Any]:
     return row.training | ({"epochs": epochs} if epochs and row.unlabeled else {})
 
 
-def _done(path: Path, labels: int, training: dict[str, Any]) -> bool:
-    """Whether the result is there, from the same number of labels and the same training."""
+def _done(path: Path, method: str, arguments: argparse.Namespace) -> bool:
+    """Whether the result is there, from the same labels, options and training."""
     result = json.loads(path.read_text()) if path.exists() else {}
-    return (result.get("labels"), result.get("training")) == (labels, training)
+    wanted = (arguments.labels, zoo.options_of(method), _training(method, arguments.epochs))
+    return [result.get(k) for k in ("labels", "options", "training")] == json.loads(json.dumps(wanted))
 
 
 def run(method: str, draw: int, arguments: dict[str, Any]) -> dict[str, Any]:

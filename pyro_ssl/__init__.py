@@ -27,6 +27,8 @@ _HOME = {
     "fit": "training",
     "predict_proba": "prediction",
     "bounds": "prediction",
+    "class_bounds": "prediction",
+    "log_evidence": "prediction",
     "one_hot": "checks",
     "draw_labels": "data",
     "LabelDraw": "data",
@@ -48,6 +50,7 @@ _MODULES = (
     "conditionals",
     "data",
     "elbo",
+    "enumeration",
     "guides",
     "metrics",
     "models",
@@ -68,7 +71,7 @@ if TYPE_CHECKING:
     from pyro_ssl.estimator import SemiSupervisedClassifier
     from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Flat, SplitLinear
     from pyro_ssl.objective import Objective
-    from pyro_ssl.prediction import bounds, predict_proba
+    from pyro_ssl.prediction import bounds, class_bounds, log_evidence, predict_proba
     from pyro_ssl.terms import L2, Balance, Batch, Entropy, LabelLogProb, MutualInformation, Term
     from pyro_ssl.training import EarlyStopping, fit
 

@@ -11,7 +11,8 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyro_ssl.elbo import EnumerateMessenger, is_enumerated, log_prob, sample_sites
+from pyro_ssl.elbo import check_plates, log_prob, sample_sites
+from pyro_ssl.enumeration import EnumerateMessenger, is_enumerated
 
 
 def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None) -> Tensor:
@@ -95,7 +96,7 @@ def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) 
     forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
     with torch.no_grad(), forked, pyro.get_param_store().scope():
         try:
-            guide_trace = poutine.trace(EnumerateMessenger()(guide)).get_trace(x, y)
+            guide_trace = poutine.trace(EnumerateMessenger(1)(guide)).get_trace(x, y)
             model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x, y)
         except ValueError as error:
             if "Shape mismatch" not in str(error):
@@ -103,9 +104,62 @@ def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) 
             shapes = str(error).partition("Trace Shapes")[0].strip()
             raise ValueError(f"{shapes}; put the site's event dimensions into .to_event()") from None
         _check_latents(guide_trace, model_trace, "without y" if y is None else "with y given")
+        check_plates(guide_trace, model_trace)
         for trace, who in ((guide_trace, "guide"), (model_trace, "model")):
             for name, site in sample_sites(trace):
                 _check_site(who, name, site, len(x))
+
+
+def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
+    """Whether labeled data may stand beside unlabeled in one call, with the same bound as if called apart.
+
+    So it is where the guide enumerates `y` and is otherwise the same program without y as with it: every site has the same
+    log-density at the same values, and q(y|x) is `classify`'s. Batch norm, which mixes data in training, excludes it. The
+    random state is kept.
+    """
+    parts = [part for program in (model, guide) for part in program.modules()]
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts):
+        return False
+    modes, x, y, n = {part: part.training for part in parts}, batch.x, batch.y, len(batch.x)
+    both = torch.cat([x, batch.x_unlabeled])
+    forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
+    try:
+        with torch.no_grad(), forked, pyro.get_param_store().scope():
+            model.eval(), guide.eval()
+            joint = poutine.trace(EnumerateMessenger(1, labels=y)(guide)).get_trace(both)
+            together = poutine.trace(poutine.replay(model, joint)).get_trace(both)
+            label = dict(sample_sites(joint)).get("y")
+            if label is None or not is_enumerated(label):
+                return False
+            q = torch.cat([guide.classify(part).mean for part in (x, batch.x_unlabeled)])
+            if label["fn"].mean.shape != q.shape or not torch.allclose(label["fn"].mean, q, rtol=1e-4, atol=1e-6):
+                return False
+            latents = [(name, site) for name, site in sample_sites(joint) if not site["is_observed"] and name != "y"]
+            first = {name: _first(site, n) for name, site in latents}
+            given = poutine.trace(poutine.condition(guide, first)).get_trace(x, y)
+            apart = poutine.trace(poutine.condition(model, first)).get_trace(x, y)
+    except (ValueError, RuntimeError, IndexError, TypeError):  # a pair that one call at a time suits may not suit this
+        return False
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    pairs = [(dict(sample_sites(a)), dict(sample_sites(b))) for a, b in ((given, joint), (apart, together))]
+    pairs[0][1].pop("y")
+    return all(a.keys() == b.keys() and all(_same_log_prob(a[name], b[name], n) for name in a) for a, b in pairs)
+
+
+def _first(site: dict[str, Any], n: int) -> Tensor:
+    """The values of the first n data, under the first value of the label."""
+    value, event_dim = site["value"], site["fn"].event_dim
+    if value.dim() - event_dim > 1:
+        value = value.select(-2 - event_dim, 0)
+    return value.narrow(-1 - event_dim, 0, n)
+
+
+def _same_log_prob(apart: dict[str, Any], joint: dict[str, Any], n: int) -> bool:
+    one, other = log_prob(apart), log_prob(joint)
+    other = (other[0] if other.dim() > 1 else other)[:n]  # of the first n data, under the first value of the label
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def _check_latents(guide_trace: Trace, model_trace: Trace, how: str) -> None:

@@ -33,6 +33,7 @@ _OF_FIT = (
     "warmup",
     "clip_norm",
     "ema",
+    "precision",
     "device",
     "checkpoint_every",
     "progress",

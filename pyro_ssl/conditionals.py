@@ -30,8 +30,13 @@ class Conditional(nn.Module, ABC):
     def family(self, parameters: Tensor) -> TorchDistribution:
         """The distribution with these parameters, before `to_event`."""
 
+    def parameters_of(self, *inputs: Tensor) -> Tensor:
+        """What the network gives, in float32 at least: autocast reaches no density."""
+        parameters = self.network(*inputs)
+        return parameters.float() if parameters.dtype in (torch.bfloat16, torch.float16) else parameters
+
     def forward(self, *inputs: Tensor) -> TorchDistribution:
-        return self.family(self.network(*inputs)).to_event(self.event_dim)
+        return self.family(self.parameters_of(*inputs)).to_event(self.event_dim)
 
 
 class Normal(Conditional):
@@ -57,6 +62,11 @@ class GreyBernoulli(dist.Bernoulli):
     """A Bernoulli whose observations may be grey, in [0, 1]: minus the cross-entropy, as most papers report on MNIST."""
 
     support = constraints.unit_interval
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return torch.addcmul(nn.functional.logsigmoid(self.logits), 1 - value, self.logits, value=-1)
 
 
 class Bernoulli(Conditional):
@@ -123,7 +133,7 @@ class OneHotCategorical(Conditional):
         return dist.OneHotCategorical(logits=parameters)
 
     def forward(self, *inputs: Tensor) -> TorchDistribution:
-        return self.family(self.network(*inputs))
+        return self.family(self.parameters_of(*inputs))
 
 
 class Prior(nn.Module, ABC):

@@ -27,7 +27,6 @@ TABULAR: dict[str, Any] = {
     "noise": 0.0,
     "dropout": 0.0,
     "balance": 1.0,
-    "top": None,
 }
 """Options where the caller gives none: for standardised columns, not for images."""
 

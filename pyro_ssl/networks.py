@@ -17,13 +17,14 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
     return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
-class SplitLinear(nn.Linear):
+class SplitLinear(nn.Module):
     r"""A linear layer over several inputs that multiplies each on its own and broadcasts the sum.
 
-    .. math:: h = \sum_i W_i x_i + b
+    .. math:: h = \sum_i x_i W_i + b
 
     equals a linear layer over the concatenation, but an input that does not depend on an enumerated label is
     multiplied once, not once per class: `x` of shape `(B, D)` and `y` of shape `(K, 1, K)` give `h` of shape `(K, B, H)`.
+    An enumerated one-hot y picks rows of its W and multiplies nothing.
 
     Arguments:
         in_shapes: Event shape of each input; an input is flattened over its event dimensions.
@@ -34,20 +35,35 @@ class SplitLinear(nn.Linear):
     """
 
     def __init__(self, in_shapes: Sequence[Shape], out_features: int) -> None:
+        super().__init__()
         self.in_shapes = [as_shape(s) for s in in_shapes]
-        self.widths = [math.prod(s) for s in self.in_shapes]
-        super().__init__(sum(self.widths), out_features)
-        nn.init.xavier_uniform_(self.weight)
-        nn.init.zeros_(self.bias)
+        widths = [math.prod(s) for s in self.in_shapes]
+        whole = nn.init.xavier_uniform_(torch.empty(sum(widths), out_features))
+        self.weights = nn.ParameterList(w.clone() for w in whole.split(widths))
+        self.bias = nn.Parameter(torch.zeros(out_features))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         check_inputs(inputs, self.in_shapes)
-        flat = [x.flatten(-len(s)) for x, s in zip(inputs, self.in_shapes, strict=True)]
-        weights = self.weight.split(self.widths, dim=1)
-        h = nn.functional.linear(flat[0], weights[0], self.bias)
-        for x, w in zip(flat[1:], weights[1:], strict=True):
-            h = h + nn.functional.linear(x, w)
-        return h
+        products: list[Tensor] = []
+        bias: Tensor | None = self.bias
+        for x, s, w in zip(inputs, self.in_shapes, self.weights, strict=True):
+            index = one_hot_index(x)
+            if index is None:
+                products.append(nn.functional.linear(x.flatten(-len(s)), w.t(), bias))
+                bias = None  # it is added once
+            else:
+                products.append(nn.functional.embedding(index, w))
+        h = sum(products[1:], start=products[0])
+        return h if bias is None else h + bias
+
+
+def mark_one_hot(y: Tensor, index: Tensor) -> None:
+    """Note on one-hot `y`, `(*, K)`, its classes `(*,)`; a tensor computed from it carries no such note."""
+    y._pyro_ssl_index = index  # type: ignore[attr-defined]
+
+
+def one_hot_index(y: Tensor) -> Tensor | None:
+    return getattr(y, "_pyro_ssl_index", None)
 
 
 def check_inputs(inputs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
@@ -59,6 +75,13 @@ def check_inputs(inputs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) ->
             raise ValueError(
                 f"network: input {i} should have shape (*, {', '.join(map(str, s))}), got {tuple(x.shape)}"
             )
+
+
+def _linear(in_features: int, out_features: int) -> nn.Linear:
+    layer = nn.Linear(in_features, out_features)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class Flat(nn.Module):
@@ -136,7 +159,7 @@ class MLP(nn.Module):
             layers += [Flat(nn.BatchNorm1d(i))] if batch_norm else []
             layers += [activation()]
             layers += [nn.Dropout(dropout)] if dropout else []
-            layers += [SplitLinear([i], o)]
+            layers += [_linear(i, o)]
         self.rest = nn.Sequential(*layers)
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_ssl.checks import check_pair, first_nonfinite
+from pyro_ssl.checks import check_pair, first_nonfinite, treats_labels_alike
 from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_latents
+from pyro_ssl.enumeration import MOST
 from pyro_ssl.terms import Batch, Step, Term
 
 
@@ -29,9 +31,11 @@ class Objective(nn.Module):
             data sets; 0 leaves the bound out.
         unlabeled: Weight lambda_u of the unlabeled bound; 003's lambda.
         elbo: The bound; a `TraceTopEnum_ELBO`.
+        together: Evaluate labeled and unlabeled data in one call of the programs. By default `check`, and so `fit`, finds out
+            whether that is exact, and whether it saves time: an extra class for each labeled datum costs less than a call.
 
     Raises:
-        ValueError: A weight is below 0.
+        ValueError: A weight is below 0; the elbo is another.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Objective(nn.Module):
         labeled: float = 1.0,
         unlabeled: float = 1.0,
         elbo: TraceTopEnum_ELBO | None = None,
+        together: bool | None = None,
     ) -> None:
         super().__init__()
         for name, weight in (("labeled", labeled), ("unlabeled", unlabeled)):
@@ -52,7 +57,13 @@ class Objective(nn.Module):
         self.guide: Any = guide
         self.terms = nn.ModuleList(terms)
         self.labeled, self.unlabeled = labeled, unlabeled
+        if elbo is not None and not isinstance(elbo, TraceTopEnum_ELBO):
+            raise ValueError(
+                f"elbo should be a TraceTopEnum_ELBO, which gives a bound per datum; got {type(elbo).__name__}"
+            )
         self.elbo = elbo or TraceTopEnum_ELBO()
+        self.together = together
+        self._in_one_call = bool(together)
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """What the method predicts: the guide's q(y|x), over one-hot `(*, K)`."""
@@ -67,9 +78,22 @@ class Objective(nn.Module):
         """L(x, y), or U(x) without y, per datum: `(B,)` nats, for evaluation and for terms of one's own."""
         return self._bound(x, y, kl_weight).value
 
-    def _bound(self, x: Tensor, y: Tensor | None, kl_weight: float = 1.0, weight: float = 1.0) -> Bound:
-        with poutine.scale(scale=weight), scale_latents(kl_weight):
-            return self.elbo.bound(self.model, self.guide, x, y)
+    def _bound(
+        self,
+        x: Tensor,
+        y: Tensor | None,
+        kl_weight: float = 1.0,
+        weight: float | Tensor = 1.0,
+        labels: Tensor | None = None,
+    ) -> Bound:
+        outside = self.elbo.importance_weighted  # a logarithm of scaled densities is not a scaled logarithm
+        with ExitStack() as scales:
+            if not outside and (isinstance(weight, Tensor) or weight != 1):
+                scales.enter_context(poutine.scale(scale=weight))
+            if kl_weight != 1:
+                scales.enter_context(scale_latents(kl_weight))
+            bound = self.elbo.bound(self.model, self.guide, x, y, labels=labels)
+        return bound._replace(value=weight * bound.value) if outside else bound
 
     def parts(self, batch: Batch, *, kl_weight: float = 1.0) -> dict[str, Tensor]:
         """Every part of the loss as a scalar, by name; their sum is the loss.
@@ -78,22 +102,30 @@ class Objective(nn.Module):
             batch: Labeled and unlabeled data; a part that is None adds nothing.
             kl_weight: Weight beta_t of the continuous latents' KL.
         """
-        parts: dict[str, Tensor] = {}
         step = Step(batch, self.guide)
-        if self.model is not None:
-            for name, x, y, weight in (
-                ("labeled", batch.x, batch.y, self.labeled),
-                ("unlabeled", batch.x_unlabeled, None, self.unlabeled),
-            ):
-                if x is not None and weight:
-                    bound = self._bound(x, y, kl_weight, weight)
-                    parts[name] = -bound.value.mean()
-                    sites: Any = bound.guide_trace.nodes
-                    if name == "unlabeled" and "y" in sites:
-                        step.known[name] = sites["y"]["fn"]
+        parts = {} if self.model is None else self._bounds(batch, kl_weight, step)
         for term in self.terms:
             if (value := term(step)) is not None:
                 parts[_unused(type(term).__name__, parts)] = value
+        return parts
+
+    def _bounds(self, batch: Batch, kl_weight: float, step: Step) -> dict[str, Tensor]:
+        """The labeled and the unlabeled part; the step is told what q(y|x) was on the way."""
+        x, y, u = batch.x, batch.y, batch.x_unlabeled
+        parts = {}
+        if self._in_one_call and x is not None and y is not None and u is not None and self.labeled and self.unlabeled:
+            weight: float | Tensor = self.labeled
+            if self.labeled != self.unlabeled:
+                weight = torch.cat([x.new_full((len(x),), self.labeled), x.new_full((len(u),), self.unlabeled)])
+            bound = self._bound(torch.cat([x, u]), None, kl_weight, weight, labels=y)
+            step.evaluated(bound.guide_trace, len(x))
+            return {"labeled": -bound.value[: len(x)].mean(), "unlabeled": -bound.value[len(x) :].mean()}
+        if x is not None and self.labeled:
+            parts["labeled"] = -self._bound(x, y, kl_weight, self.labeled).value.mean()
+        if u is not None and self.unlabeled:
+            bound = self._bound(u, None, kl_weight, self.unlabeled)
+            parts["unlabeled"] = -bound.value.mean()
+            step.evaluated(bound.guide_trace)
         return parts
 
     def forward(self, batch: Batch, *, kl_weight: float = 1.0) -> Tensor:
@@ -102,10 +134,22 @@ class Objective(nn.Module):
 
     def check(self, batch: Batch) -> None:
         """Run both programs once and raise ValueError, with the fix, if their sites, plates or shapes do not match."""
-        if self.model is not None:
-            for x, y in ((batch.x, batch.y), (batch.x_unlabeled, None)):
-                if x is not None:
-                    check_pair(self.model, self.guide, x, y)
+        if self.model is None:
+            return
+        for x, y in ((batch.x, batch.y), (batch.x_unlabeled, None)):
+            if x is not None:
+                check_pair(self.model, self.guide, x, y)
+        if self.together is None:
+            self._in_one_call = self._saves_time(batch) and treats_labels_alike(self.model, self.guide, batch)
+
+    def _saves_time(self, batch: Batch) -> bool:
+        """Whether evaluating each labeled datum for several classes costs less than a second call of the programs."""
+        if batch.x is None or batch.y is None or batch.x_unlabeled is None:
+            return False
+        top, classes = self.elbo.top, batch.y.shape[-1]
+        extra = min(classes, MOST if top == "auto" else classes if top is None else top + 1) - 1
+        weights = sum(p.numel() for program in (self.model, self.guide) for p in program.parameters())
+        return extra * len(batch.x) * weights <= EXTRA
 
     def culprit(self, batch: Batch) -> str:
         """The first site, or else the first part, whose value is not finite: for the message of a run that diverged."""
@@ -116,6 +160,10 @@ class Objective(nn.Module):
                         return f"site {site!r}"
             bad = [name for name, value in self.parts(batch).items() if not value.isfinite()]
         return f"part {bad[0]!r}" if bad else "the gradient"
+
+
+EXTRA = 3e7
+"""Multiplications that may be spent on further classes of labeled data to save a call: a millisecond's, more or less."""
 
 
 def total(parts: dict[str, Tensor]) -> Tensor:

@@ -1,37 +1,168 @@
-"""Prediction, in chunks of bounded memory; nothing is trained and no random state moves."""
+"""Prediction and evaluation, in chunks of bounded memory; nothing is trained and no random state moves."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
-from pyro_ssl.checks import as_data
+from pyro_ssl.checks import as_data, check_pair
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.objective import Objective
-from pyro_ssl.training import evaluating, reproducibly
+from pyro_ssl.training import check_positive, evaluating, reproducibly
+
+AT_ONCE = 2**15
+"""Evaluations of p(x|.) at once, data times classes times samples: what bounds the memory, with 784 pixels to 1 GB."""
 
 
 def predict_proba(objective: Objective, x: Any, *, chunk: int = 4096, seed: int = 0) -> Tensor:
     """p(y|x) of each datum, `(N, K)` on the CPU, by what the method predicts with."""
+    check_positive(chunk=chunk)
     return _chunked(objective, lambda x: objective.classify(x).mean, chunk, seed, x)
 
 
-def bounds(objective: Objective, x: Any, y: Tensor | None = None, *, chunk: int = 1024, seed: int = 0) -> Tensor:
-    """L(x, y), or U(x) without y and summed over all classes, per datum: `(N,)` nats on the CPU. y is one-hot `(N, K)`.
+def bounds(
+    objective: Objective,
+    x: Any,
+    y: Any = None,
+    *,
+    num_particles: int = 1,
+    importance_weighted: bool = False,
+    chunk: int | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """L(x, y), or U(x) without y and summed over all classes, per datum: `(N,)` nats on the CPU.
+
+    Arguments:
+        objective: The method.
+        x: Data `(N, *event)`.
+        y: One-hot labels `(N, K)`.
+        num_particles: Samples of z per class.
+        importance_weighted: The tighter bound over these samples, in place of their mean; see `TraceTopEnum_ELBO`.
+        chunk: Data at once; by default what bounds the memory.
+        seed: Of the samples.
 
     Raises:
-        ValueError: There is not one row of y per datum.
+        ValueError: There is not one one-hot row of y per datum; the method has no model; x is not of the model's support.
     """
-    if y is not None and (y.dim() != 2 or len(y) != len(x)):
-        raise ValueError(f"y should be one-hot with shape ({len(x)}, K), got {tuple(y.shape)}; see pyro_ssl.one_hot")
-    exact = Objective(objective.model, objective.guide, elbo=TraceTopEnum_ELBO())  # whatever training sums over
-    return _chunked(objective, exact.bound, chunk, seed, x, *([] if y is None else [y]))
+    elbo = TraceTopEnum_ELBO(None, num_particles=num_particles, importance_weighted=importance_weighted)
+    function = lambda *batch: elbo.bound(objective.model, objective.guide, *batch).value  # noqa: E731
+    return _by_model(objective, function, x, y, num_particles, chunk, seed)
 
 
-def _chunked(objective: Objective, function: Any, chunk: int, seed: int, x: Any, *others: Tensor) -> Tensor:
+def class_bounds(
+    objective: Objective,
+    x: Any,
+    *,
+    only: Collection[str] | None = None,
+    num_particles: int = 1,
+    importance_weighted: bool = False,
+    chunk: int | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """L(x, y) of every class, `(N, K)` nats on the CPU: its softmax is the model's own p(y|x), up to the bound's gap.
+
+    Arguments:
+        objective: A method whose guide enumerates y.
+        x: Data `(N, *event)`.
+        only: Names of the model's sites to sum: with ("x",), log p(x|y,z), the argmax classifies by reconstruction.
+        num_particles: As of `bounds`.
+        importance_weighted: As of `bounds`.
+        chunk: As of `bounds`.
+        seed: Of the samples, whose noise is the same for all classes.
+
+    Raises:
+        ValueError: The guide enumerates nothing; `only` is not a tuple of the model's sites, or is importance-weighted; the
+            method has no model.
+    """
+    elbo = TraceTopEnum_ELBO(
+        None, shared_noise=True, num_particles=num_particles, importance_weighted=importance_weighted
+    )
+    function = lambda batch: elbo.class_bounds(objective.model, objective.guide, batch, only=only)  # noqa: E731
+    return _by_model(objective, function, x, None, num_particles, chunk, seed)
+
+
+def log_evidence(
+    objective: Objective,
+    x: Any,
+    y: Any = None,
+    *,
+    num_particles: int = 100,
+    chunk: int | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Importance-sampling estimate of log p(x), or of log p(x, y) with y: `(N,)` nats on the CPU.
+
+    The mean of `num_particles` weights p(x, y, z) / q(z|x, y), summed over all classes where y is not given; a lower bound
+    in the mean. Memory does not grow with `num_particles`.
+
+    Arguments:
+        objective: The method.
+        x: Data `(N, *event)`.
+        y: One-hot labels `(N, K)`.
+        num_particles: Number of samples of z per class.
+        chunk: Data at once; by default what bounds the memory.
+        seed: Of the samples.
+
+    Raises:
+        ValueError: As of `bounds`; num_particles is not above 0.
+
+    References:
+        Burda et al. 2016.
+    """
+    check_positive(num_particles=num_particles)
+    block = min(num_particles, max(1, AT_ONCE // _classes(objective, x, y)))
+    blocks, rest = divmod(num_particles, block)
+    elbos = [TraceTopEnum_ELBO(None, num_particles=block)] * blocks
+    elbos += [TraceTopEnum_ELBO(None, num_particles=rest)] if rest else []
+
+    def function(*batch: Tensor) -> Tensor:
+        logs = [e.log_evidence(objective.model, objective.guide, *batch) + math.log(e.num_particles) for e in elbos]
+        return torch.stack(logs).logsumexp(0) - math.log(num_particles)
+
+    return _by_model(objective, function, x, y, block, chunk, seed)
+
+
+def _by_model(
+    objective: Objective, function: Callable[..., Tensor], x: Any, y: Any, samples: int, chunk: int | None, seed: int
+) -> Tensor:
+    """The function of all data, in chunks; the first data are checked against the model."""
+    check_positive(num_particles=samples, chunk=1 if chunk is None else chunk)
+    classes = _classes(objective, x, y)
+    others = [] if y is None else [_one_hot_rows(objective, x, y)]
+    like = next(objective.parameters())
+    first = [d[:100].to(like) for d in (as_data(x, dtype=like.dtype), *others)]
+    with evaluating(objective):
+        check_pair(objective.model, objective.guide, first[0], first[1] if others else None)
+    return _chunked(objective, function, chunk or max(1, AT_ONCE // (classes * samples)), seed, x, *others)
+
+
+def _one_hot_rows(objective: Objective, x: Any, y: Any) -> Tensor:
+    y = torch.as_tensor(y)
+    wanted = (len(x), _classes(objective, x, None))
+    if y.shape != wanted or not ((y == 0) | (y == 1)).all() or not (y.sum(-1) == 1).all():
+        raise ValueError(f"y should be one-hot with shape {wanted}, got {tuple(y.shape)}; see pyro_ssl.one_hot")
+    return y
+
+
+def _classes(objective: Objective, x: Any, y: Any) -> int:
+    """For how many values of the label the model is evaluated."""
+    if objective.model is None:
+        raise ValueError("objective: a method without a model has no bound and no evidence")
+    if y is not None:
+        return 1
+    like = next(objective.parameters())
+    with evaluating(objective), reproducibly(0):
+        return int(objective.classify(as_data(x[:1], dtype=like.dtype).to(like)).event_shape[-1])
+
+
+def _chunked(
+    objective: Objective, function: Callable[..., Tensor], chunk: int, seed: int, x: Any, *others: Tensor
+) -> Tensor:
     like = next(objective.parameters())
     data = [as_data(x, dtype=like.dtype), *others]
     with evaluating(objective), reproducibly(seed), pyro.validation_enabled(False):

@@ -9,8 +9,10 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
+
+from pyro_ssl.elbo import sample_sites
 
 
 class Guide(Protocol):
@@ -51,7 +53,7 @@ class Batch:
 class Step:
     """A batch together with q(y|x) on both of its parts, computed at most once per step.
 
-    Where the bound has already evaluated q(y|x) on the unlabeled part, the terms are given that very distribution.
+    Where the bound has already evaluated q(y|x), the terms are given that very distribution.
     """
 
     batch: Batch
@@ -69,6 +71,23 @@ class Step:
         """q(y|x) on unlabeled data, over one-hot `(B_u, K)`."""
         assert self.batch.x_unlabeled is not None
         return self.known.get("unlabeled") or self.guide.classify(self.batch.x_unlabeled)
+
+    def evaluated(self, guide_trace: Any, labeled: int | None = None) -> None:
+        """Take q(y|x) from the site `y` of a guide's trace: of the unlabeled part, or of both, `labeled` rows first.
+
+        Not where the guide draws something before y: its q(y|a,x) is not q(y|x).
+        """
+        drawn = [name for name, site in sample_sites(guide_trace) if not site["is_observed"]]
+        if drawn[:1] != ["y"]:
+            return
+        q = guide_trace.nodes["y"]["fn"]
+        if not isinstance(q, OneHotCategorical):
+            return
+        if labeled is None:
+            self.known["unlabeled"] = q
+        else:
+            parts = q.logits.split([labeled, len(q.logits) - labeled])
+            self.known |= {k: OneHotCategorical(logits=v) for k, v in zip(("labeled", "unlabeled"), parts, strict=True)}
 
 
 class Term(nn.Module, ABC):

@@ -9,10 +9,11 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyro
@@ -20,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR, StepLR
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from pyro_ssl import checkpoints
@@ -29,6 +29,7 @@ from pyro_ssl.checks import as_codes, as_data
 from pyro_ssl.objective import Objective, total
 
 History = dict[str, list[float]]
+Precision = Literal["float32", "bfloat16"]
 Schedule = str | Callable[[Optimizer, int], LRScheduler]
 
 SCHEDULES: dict[str, Callable[[Optimizer, int], LRScheduler]] = {
@@ -85,6 +86,7 @@ def fit(
     warmup: float = 0.0,
     clip_norm: float | None = None,
     ema: float = 0.0,
+    precision: Precision = "float32",
     transform: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -114,6 +116,8 @@ def fit(
         warmup: Epochs over which the weight of the continuous latents' KL rises linearly to 1.
         clip_norm: Largest global norm of the gradient.
         ema: Decay per step of the weights' exponential average; 0 for none.
+        precision: Of the networks' matrix products: "bfloat16" is faster where the machine has it in hardware and the
+            networks are wide; weights, densities and the loss stay as they are.
         transform: Applied to the data of each batch anew, such as `torch.bernoulli` for a fresh binarisation. What it draws
             it should draw with torch, whose state is in the checkpoint.
         seed: Of the order of the data and of all noise in training.
@@ -137,8 +141,8 @@ def fit(
     check_positive(checkpoint_every=checkpoint_every or 1)
     run = _Run(
         objective, x, y, epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size, lr=lr,
-        optimizer=optimizer, schedule=schedule, warmup=warmup, clip_norm=clip_norm, ema=ema, transform=transform,
-        seed=seed, device=device, early_stopping=early_stopping, identity=identity,
+        optimizer=optimizer, schedule=schedule, warmup=warmup, clip_norm=clip_norm, ema=ema, precision=precision,
+        transform=transform, seed=seed, device=device, early_stopping=early_stopping, identity=identity,
     )  # fmt: skip
     with reproducibly(seed):
         store = None if directory is None else _Store(Path(directory), resume)
@@ -191,18 +195,40 @@ class _Position:
     sums: dict[str, float] = field(default_factory=dict)
 
 
+class _Average:
+    """An exponential average of parameters and buffers, whose decay rises from 0 to `decay`: the start is soon forgotten."""
+
+    def __init__(self, objective: Objective, decay: float) -> None:
+        self.objective, self.decay = deepcopy(objective), decay
+        pairs = [(a.detach(), b.detach()) for a, b in zip(_tensors(self.objective), _tensors(objective), strict=True)]
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.averages, self.current = [a for a, _ in floating], [b for _, b in floating]
+        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]  # batch norm's
+
+    def update(self, step: int) -> None:
+        for counter, current in self.counters:
+            counter.copy_(current)
+        decay = min(self.decay, (1 + step) / (10 + step)) if step else 0.0
+        torch._foreach_lerp_(self.averages, self.current, 1 - decay)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
 class _Run:
     """The state of a training run and its one loop."""
 
     def __init__(
         self, objective: Objective, x: Any, y: Any, *, epochs: int, batch_size: int, labeled_batch_size: int, lr: float,
         optimizer: Callable[..., Optimizer], schedule: Schedule, warmup: float, clip_norm: float | None, ema: float,
-        transform: Callable[[Tensor], Tensor] | None, seed: int, device: str | torch.device | None,
+        precision: Precision, transform: Callable[[Tensor], Tensor] | None, seed: int, device: str | torch.device | None,
         early_stopping: EarlyStopping | None, identity: dict[str, Any] | None,
     ) -> None:  # fmt: skip
         self.settings = _checked(
             epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size, lr=lr, warmup=warmup,
-            clip_norm=clip_norm, ema=ema, seed=seed, schedule=schedule if isinstance(schedule, str) else None,
+            clip_norm=clip_norm, ema=ema, precision=precision, seed=seed, schedule=schedule if isinstance(schedule, str) else None,
         )  # fmt: skip
         parameters = [p for p in objective.parameters() if p.requires_grad]
         home = _device(device, parameters[0])
@@ -220,7 +246,7 @@ class _Run:
         with reproducibly(seed), _same_buffers(objective.to(home)):
             objective.check(transformed(self.batches(0), transform))
             total(objective.parts(transformed(self.batches(0), transform)))
-        self.objective, self.parameters, self.transform = objective, parameters, transform
+        self.objective, self.parameters, self.transform, self.device = objective, parameters, transform, home
         self.optimizer = _fused(optimizer, parameters, lr)
         self.total = int(epochs) * self.batches.steps_per_epoch
         if self.total == 1 and isinstance(schedule, str):
@@ -228,8 +254,8 @@ class _Run:
         make = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
         self.schedule = make(self.optimizer, self.total)
         self.warmup_steps = warmup * self.batches.steps_per_epoch
-        self.max_norm = math.inf if clip_norm is None else clip_norm
-        self.average = AveragedModel(objective, multi_avg_fn=_average(ema), use_buffers=True) if ema else None
+        self.max_norm = clip_norm
+        self.average = _Average(objective, ema) if ema else None
         self.early_stopping = early_stopping
         self.best_state: dict[str, Tensor] | None = None
         self.at = _Position()
@@ -238,8 +264,7 @@ class _Run:
     @property
     def averaged(self) -> Objective:
         """The objective to evaluate: with averaged weights, once there are any."""
-        average: Any = self.average
-        return self.objective if average is None else average.module
+        return self.objective if self.average is None else self.average.objective
 
     def train(
         self,
@@ -272,11 +297,14 @@ class _Run:
         batch = transformed(self.batches(self.at.step), self.transform)
         kl_weight = min(1.0, (self.at.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         with pyro.validation_enabled(False):  # the first batch was checked
-            parts = self.objective.parts(batch, kl_weight=kl_weight)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bfloat16"):
+                parts = self.objective.parts(batch, kl_weight=kl_weight)
             loss = total(parts)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
+            norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+            if self.max_norm is not None:
+                nn.utils.clip_grads_with_norm_(self.parameters, self.max_norm, norm)
             values = torch.stack([*parts.values(), loss, norm]).detach().tolist()
             if not all(map(math.isfinite, values)):
                 raise DivergedError(
@@ -286,7 +314,7 @@ class _Run:
         self.optimizer.step()
         self.schedule.step()
         if self.average is not None:
-            self.average.update_parameters(self.objective)
+            self.average.update(self.at.step)
         for name, value in zip([*parts, "loss"], values, strict=False):
             self.at.sums[name] = self.at.sums.get(name, 0.0) + value
         self.at.step += 1
@@ -328,7 +356,7 @@ class _Run:
         if self.best_state is not None:
             self.objective.load_state_dict(self.best_state)
         elif self.average is not None:
-            self.objective.load_state_dict(self.average.module.state_dict())
+            self.objective.load_state_dict(self.average.objective.state_dict())
         self.objective.eval()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -353,7 +381,7 @@ class _Run:
         self.optimizer.load_state_dict(parts["optimizer"])
         self.schedule.load_state_dict(parts["schedule"])
         if self.average is not None:
-            self.average.load_state_dict(parts["average"])
+            self.average.objective.load_state_dict(parts["average"])
         self.best_state = parts["best"]
         self.at, self.history = _Position(**data["position"]), data["history"]
         checkpoints.set_rng(tensors)
@@ -363,7 +391,7 @@ class _Run:
             "objective": dict(self.objective.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "average": None if self.average is None else dict(self.average.state_dict()),
+            "average": None if self.average is None else dict(self.average.objective.state_dict()),
             "best": self.best_state,
         }
 
@@ -422,24 +450,13 @@ def _checked(**settings: Any) -> dict[str, Any]:
         raise ValueError(f"warmup should be 0 or more epochs, got {warmup}")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm should be above 0, or None, got {clip_norm}")
+    if settings["precision"] not in get_args(Precision):
+        raise ValueError(f"precision should be one of {', '.join(get_args(Precision))}, got {settings['precision']!r}")
     if schedule not in (*SCHEDULES, None):
         raise ValueError(f"schedule should be one of {', '.join(SCHEDULES)}, or a function, got {schedule!r}")
     if settings["seed"] != int(settings["seed"]) or settings["seed"] < 0:
         raise ValueError(f"seed should be a whole number, 0 or above, got {settings['seed']}")
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
-
-
-def _average(decay: float) -> Callable[..., None]:
-    """An exponential average whose decay rises from 0 to `decay`, so that the start is soon forgotten."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + float(count)) / (10 + float(count))))
-        else:  # batch norm's counters
-            torch._foreach_copy_(averaged, current)
-
-    return update
 
 
 def _fused(optimizer: Callable[..., Optimizer], parameters: list[nn.Parameter], lr: float) -> Optimizer:

@@ -110,8 +110,8 @@ def classifier(
     network: Network = "mlp",
     hidden: Sequence[int] = (500,),
     activation: Activation = "relu",
-    noise: float = 0.5,
-    dropout: float = 0.5,
+    noise: float = 0.3,
+    dropout: float = 0.3,
     batch_norm: bool = False,
     l2: float = 0.0,
 ) -> Objective:
@@ -145,6 +145,8 @@ def vae(
     likelihood: Likelihood = "bernoulli",
     sigma: float | None = None,
     probe_hidden: Sequence[int] = (),
+    num_particles: int = 1,
+    importance_weighted: bool = False,
 ) -> Objective:
     r"""M1: a variational autoencoder, :math:`p(z) p(x|z)`, and a classifier on its code, which the code does not feel.
 
@@ -158,11 +160,14 @@ def vae(
         likelihood: p(x|z): `bernoulli` for values in [0, 1], `gaussian`.
         sigma: The Gaussian's standard deviation; None learns it.
         probe_hidden: Hidden widths of the classifier on the code; none is logistic regression.
+        num_particles: Samples of z.
+        importance_weighted: The importance-weighted bound over these samples (IWAE), in place of their mean.
     """
     nets = Networks(as_shape(x_shape), network, hidden, activation)
     model = models.VAE(StandardNormal(z_dim), nets.likelihood([z_dim], likelihood, sigma))
     guide = guides.VAE(Normal(nets.encoder([], 2 * z_dim)), OneHotCategorical(MLP(z_dim, classes, probe_hidden)))
-    return Objective(model, guide, [LabelLogProb()])
+    elbo = TraceTopEnum_ELBO(num_particles=num_particles, importance_weighted=importance_weighted)
+    return Objective(model, guide, [LabelLogProb()], elbo=elbo)
 
 
 def m2(
@@ -178,15 +183,18 @@ def m2(
     alpha: float = 1.0,
     labeled: float = 1.0,
     unlabeled: float = 1.0,
-    noise: float = 0.5,
-    dropout: float = 0.5,
+    noise: float = 0.3,
+    dropout: float = 0.3,
     batch_norm: bool = False,
     balance: float = 5.0,
     entropy: float = 0.0,
     mutual_information: float = 0.0,
     l2: float = 0.0,
-    top: int | None = 1,
+    top: int | None | Literal["auto"] = "auto",
     shared_noise: bool = True,
+    closed_form: bool = True,
+    num_particles: int = 1,
+    importance_weighted: bool = False,
 ) -> Objective:
     r"""M2, :math:`p(y) p(z) p(x|y,z)` with :math:`q(y|x) q(z|x,y)`; the defaults suit images in [0, 1] and few labels.
 
@@ -209,8 +217,12 @@ def m2(
         entropy: Weight of H(q(y|x)) on unlabeled data, MIER's beta.
         mutual_information: Weight of -I(y;x) on unlabeled data, MIER's gamma.
         l2: Weight of half the squared norm of q(y|x)'s weights.
-        top: Sum over the likeliest classes and one drawn; None sums over all.
+        top: Sum over this many of the likeliest classes and one drawn; None (null on the command line) sums over all, "auto"
+            over as many as hold most of q(y|x).
         shared_noise: One noise in z for all classes of a datum, which lowers the variance of their differences.
+        closed_form: KL terms in closed form, where that is exact, in place of a sample of them.
+        num_particles: Samples of z per class.
+        importance_weighted: The importance-weighted bound over these samples, in place of their mean.
     """
     nets = Networks(as_shape(x_shape), network, hidden, activation)
     q_y = OneHotCategorical(nets.encoder([], classes, noise=noise, dropout=dropout, batch_norm=batch_norm))
@@ -223,7 +235,13 @@ def m2(
         MutualInformation(mutual_information),
         L2(q_y, l2),
     ]
-    elbo = TraceTopEnum_ELBO(top, shared_noise=shared_noise)
+    elbo = TraceTopEnum_ELBO(
+        top,
+        shared_noise=shared_noise,
+        num_particles=num_particles,
+        importance_weighted=importance_weighted,
+        closed_form="auto" if closed_form else (),
+    )
     return Objective(model, guide, _used(terms), labeled=labeled, unlabeled=unlabeled, elbo=elbo)
 
 

@@ -19,7 +19,6 @@ from pyro_ssl import (
     MutualInformation,
     Objective,
     OneHotCategorical,
-    TraceTopEnum_ELBO,
     one_hot,
     zoo,
 )
@@ -29,7 +28,7 @@ D, Z, B = 5, 3, 6
 
 
 def m2(classes: int, **options) -> Objective:
-    plain = {"noise": 0.0, "dropout": 0.0, "balance": 0.0, "top": None}
+    plain = {"noise": 0.0, "dropout": 0.0, "balance": 0.0, "top": None, "closed_form": False}
     options = (
         plain
         | {"z_dim": Z, "hidden": (7,), "likelihood": "gaussian", "sigma": 0.7, "alpha": 0.3, "shared_noise": False}
@@ -111,7 +110,7 @@ def test_m2_loss_is_the_papers_objective(classes):
         "Balance": 0.8 * (marginal * marginal.log()).sum(),
         "Entropy": 0.4 * entropy,
         "MutualInformation": 0.6 * (entropy + (marginal * marginal.log()).sum()),
-        "L2": 0.05 * sum((w**2).sum() for n, w in o.guide.q_y.named_parameters() if n.endswith("weight")),
+        "L2": 0.05 * sum((w**2).sum() for w in o.guide.q_y.parameters() if w.dim() > 1),
     }
     assert parts.keys() == expected.keys()
     for name in parts:
@@ -151,7 +150,7 @@ def test_scaled_bound_is_pyros_too():
     scaled = pyro.poutine.scale(scale=0.37)
     torch.manual_seed(1)
     ours = o.parts(Batch(x_unlabeled=x))["unlabeled"]
-    weighted = Objective(o.model, o.guide, unlabeled=0.37)
+    weighted = Objective(o.model, o.guide, unlabeled=0.37, elbo=o.elbo)
     torch.manual_seed(1)
     assert_same(o, weighted.parts(Batch(x_unlabeled=x))["unlabeled"], 0.37 * ours)
     torch.manual_seed(1)
@@ -176,99 +175,12 @@ def test_vae_bound_is_reconstruction_minus_kl_in_the_mean():
     assert (draws.mean() - expected.mean()).abs() < 4.5 * error
 
 
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize(("classes", "top"), [(3, 1), (3, 2), (10, 1), (10, 2), (10, 8), (10, 9)])
-def test_fewer_classes_give_the_same_gradient_in_the_mean(classes, top, shared):
-    z = z_scores(TraceTopEnum_ELBO(top, shared_noise=shared), classes)
-    assert z.square().mean().sqrt() < 1.6
-    assert z.abs().max() < 4.5
-
-
-def test_all_but_one_class_and_the_one_drawn_are_all():
-    o, (x, _) = m2(3), data(3)
-    torch.manual_seed(1)
-    exact = o.bound(x)
-    torch.manual_seed(1)
-    assert_same(o, Objective(o.model, o.guide, elbo=TraceTopEnum_ELBO(2)).bound(x), exact)
-
-
-def test_shared_noise_is_one_draw_per_datum_and_lowers_the_gradients_variance():
-    o, n = m2(4), 2000
-    x = data(4)[0][:1].expand(n, D)
-    o.guide.q_y = OneHotCategorical(Table(n, 4))
-    spread = []
-    for shared in (False, True):
-        bound = Objective(o.model, o.guide, elbo=TraceTopEnum_ELBO(shared_noise=shared))._bound(x, None)
-        q_z, z = bound.guide_trace.nodes["z"]["fn"].base_dist, bound.guide_trace.nodes["z"]["value"]
-        noise = (z - q_z.loc) / q_z.scale
-        assert torch.allclose(noise, noise[:1], atol=1e-9) == shared
-        assert abs(noise.std() - 1) < 0.03
-        spread.append(torch.autograd.grad(bound.value.sum(), o.guide.q_y.network.rows)[0].var(0))
-    assert (spread[1] < spread[0]).all()
-
-
-class Unweighted(TraceTopEnum_ELBO):
-    """Wrong: the drawn class without one over its probability."""
-
-    def _get_trace(self, model, guide, args, kwargs):
-        model_trace, guide_trace = super()._get_trace(model, guide, args, kwargs)
-        site = guide_trace.nodes["y"]
-        classes = site["value"].argmax(-1)
-        site["infer"]["log_weights"] = site["fn"].logits.gather(-1, classes.T).T
-        return model_trace, guide_trace
-
-
-def test_a_missing_weight_shows():
-    """Negative control: the same test fails a wrong estimator."""
-    assert z_scores(Unweighted(1), 10).square().mean().sqrt() > 3
-
-
-class Table(torch.nn.Module):
-    """Logits that are parameters, one row per datum: its gradient is one draw of the estimator per row."""
-
-    def __init__(self, n: int, classes: int):
-        super().__init__()
-        self.rows = torch.nn.Parameter(torch.linspace(-1, 1, classes).expand(n, classes).clone())
-
-    def forward(self, x):
-        return self.rows
-
-
-def z_scores(elbo: TraceTopEnum_ELBO, classes: int, n: int = 20_000) -> torch.Tensor:
-    """Standardised difference of the mean gradient (and value) from that of exact enumeration, over n draws."""
-    torch.manual_seed(0)
-    o = m2(classes)
-    o.guide.q_y = OneHotCategorical(Table(n, classes))
-    x = data(classes)[0][:1].expand(n, D)
-    draws = []
-    for each in (TraceTopEnum_ELBO(), elbo):
-        value = Objective(o.model, o.guide, elbo=each).bound(x)
-        draws.append(
-            torch.cat([torch.autograd.grad(value.sum(), o.guide.q_y.network.rows)[0], value.detach()[:, None]], -1)
-        )
-    d = draws[1] - draws[0]
-    return d.mean(0) / (d.std(0) / math.sqrt(n))
-
-
 def test_terms_switch_off_with_what_they_need():
     o, (x, y) = m2(3, entropy=1.0, mutual_information=1.0), data(3)
     assert set(o.parts(Batch(x, y))) == {"labeled", "LabelLogProb"}
     assert set(o.parts(Batch(x_unlabeled=x))) == {"unlabeled", "Entropy", "MutualInformation"}
     with pytest.raises(ValueError, match="no part of the loss"):
         o(Batch())
-
-
-@pytest.mark.parametrize("logit", [80.0, 1000.0])
-@pytest.mark.parametrize("top", [None, 1])
-def test_a_saturated_classifier_is_finite_in_float32(logit, top):
-    o = m2(4, top=top).float()
-    x = data(4)[0].float()
-    with torch.no_grad():
-        o.guide.q_y.network.rest[-1].bias.copy_(torch.tensor([logit, -logit, 0.0, 0.0]))
-    before = o.bound(x)
-    before.sum().backward()
-    assert before.isfinite().all() and before.min() > -1e4
-    assert all(p.grad is None or p.grad.isfinite().all() for p in o.parameters())
 
 
 def test_another_enumerated_variable_is_not_the_label():

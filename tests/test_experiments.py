@@ -1,12 +1,16 @@
 """Every experiment script runs, tiny, from a folder of its own, and leaves what it promises."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import torch
+
+from pyro_ssl import Batch, zoo
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -84,3 +88,52 @@ def test_m2_mnist_and_only_what_is_missing_runs_again(tmp_path):
     again = script("m2_mnist.py", *arguments, cwd=tmp_path)
     assert "m2 draw 1" in again and "m2 draw 0" not in again and "classifier draw" not in again
     assert json.loads((tmp_path / "out/m2_1.json").read_text())["labels"] == 20
+
+
+def test_benchmark(tmp_path):
+    """All codes take their turns, every table has its row, and the memory is measured."""
+    tiny = ["--classes", "3", "10", "--hidden", "8", "--rounds", "2", "--threads", "1", "--out", "out"]
+    out = script("benchmark.py", *tiny, cwd=tmp_path)
+    for code in ("pyro example", "ours, all classes", "ours, top=1", "ours, auto", "bare torch, top=1", "floor, top=1"):
+        assert f"| {code} " in out
+    result = json.loads((tmp_path / "out/results.json").read_text())
+    assert [r["classes"] for r in result["results"]] == [3, 10]
+    assert result["results"][0]["mb"].keys() == result["results"][0]["ms"].keys() - {"floor, top=1"}
+    assert (tmp_path / "out/benchmark.png").exists() and "K = 10, 1x8" in (tmp_path / "out/table.md").read_text()
+
+
+def test_time_to_accuracy(tmp_path):
+    write_mnist(tmp_path / "data")
+    arguments = ["--data-root", "data", "--labels", "20", "--epochs", "2", "--out", "out"]
+    out = script("time_to_accuracy.py", *arguments, "--accuracy", "0", cwd=tmp_path)
+    assert re.search(r"m2, 20 labels of MNIST, draw 0: 0% after \d+ s", out)
+    out = script("time_to_accuracy.py", *arguments, "--accuracy", "1.1", cwd=tmp_path)
+    assert re.search(r"110% not reached in \d+ s; best \d+\.\d+ %", out)
+    assert len(json.loads((tmp_path / "out/m2_0.json").read_text())["path"]) == 2
+
+
+def test_bare_torch_in_the_benchmark_is_the_librarys_algorithm(monkeypatch):
+    """The same numbers for q(y|x), noise and weights give the same loss, so that the times compare like with like."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import benchmark
+
+    plain = {"activation": "softplus", "likelihood": "bernoulli", "noise": 0.0, "dropout": 0.0, "balance": 0.0}
+    o = zoo.build("m2", benchmark.PIXELS, 5, hidden=(8,), z_dim=benchmark.Z, top=1, **plain)
+    b = benchmark.Bare(5, [8])
+    pairs = [
+        (b.q_y[0], o.guide.q_y.network.first.weights[0], o.guide.q_y.network.first.bias),
+        (b.x_to_h, o.guide.q_z.network.first.weights[0], o.guide.q_z.network.first.bias),
+        (b.z_to_h, o.model.p_x.network.first.weights[1], o.model.p_x.network.first.bias),
+    ]
+    with torch.no_grad():
+        for layer, weight, bias in pairs:
+            layer.weight.copy_(weight.T), layer.bias.copy_(bias)
+        b.y_to_h.copy_(o.guide.q_z.network.first.weights[1]), b.y_to_g.copy_(o.model.p_x.network.first.weights[0])
+        for stack, network in ((b.q_y, o.guide.q_y), (b.q_z, o.guide.q_z), (b.p_x, o.model.p_x)):
+            stack[-1].load_state_dict(network.network.rest[-1].state_dict())
+    x = benchmark.images()
+    torch.manual_seed(0)
+    theirs = b(x)
+    torch.manual_seed(0)
+    ours = o(Batch(x_unlabeled=x)) - torch.tensor(5.0).log()  # bare torch leaves the constant log p(y) out
+    assert torch.allclose(ours, theirs, rtol=1e-5)

@@ -28,7 +28,7 @@ from pyro_ssl import (
     predict_proba,
     zoo,
 )
-from pyro_ssl.elbo import _likeliest_and_one
+from pyro_ssl.enumeration import EnumerateMessenger
 
 ROOT = Path(__file__).parent.parent
 D, K, B = 4, 3, 6
@@ -111,7 +111,7 @@ def test_an_empty_batch_is_refused():
 
 def test_bounds_want_as_many_labels_as_data():
     for y in (Y[:5], torch.cat([Y, Y])):
-        with pytest.raises(ValueError, match=r"y should be one-hot with shape \(60, K\)"):
+        with pytest.raises(ValueError, match=rf"y should be one-hot with shape \(60, {K}\)"):
             bounds(small(), X, y)
 
 
@@ -300,8 +300,12 @@ def test_a_deterministic_factor_in_a_guide_is_wrong_in_stock_pyro_and_a_term_is_
         return value.item(), torch.autograd.grad(value, guide.theta)[0].item()
 
     stock = lambda m, g: Trace_ELBO().differentiable_loss(m, g, x)  # noqa: E731
-    ours = lambda m, g: TraceTopEnum_ELBO().differentiable_loss(m, g, x)  # noqa: E731
-    term = lambda m, g: 5 * Objective(m, g)(Batch(x_unlabeled=x)) + Objective(None, g, [Deterministic(g)])(Batch())  # noqa: E731
+    elbo = TraceTopEnum_ELBO(None, closed_form=())
+    ours = lambda m, g: elbo.differentiable_loss(m, g, x)  # noqa: E731
+
+    def term(m, g):
+        return 5 * Objective(m, g, elbo=elbo)(Batch(x_unlabeled=x)) + Objective(None, g, [Deterministic(g)])(Batch())
+
     theta = torch.tensor(0.5, requires_grad=True)
     (slope,) = torch.autograd.grad(formula(theta), theta)
     bare = gradient(ours)
@@ -407,6 +411,18 @@ def test_batch_norm_over_enumerated_labels_leaks_the_label_and_the_zoo_has_none_
 # --- the class drawn beside the likeliest -----------------------------------------------------------------------------
 
 
+def classes_and_log_weights(log_q: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What an enumerated site with q(y|x) gets: the likeliest classes and the one drawn, each `(top + 1, B)`."""
+
+    def guide():
+        with pyro.plate("data", len(log_q)):
+            pyro.sample("y", dist.OneHotCategorical(logits=log_q), infer={"enumerate": "parallel"})
+
+    site = poutine.trace(EnumerateMessenger(top)(guide)).get_trace().nodes["y"]
+    assert (site["value"].sum(-1) == 1).all() and len(site["value"]) == top + 1
+    return site["value"].argmax(-1), site["infer"]["log_weights"]
+
+
 @pytest.mark.parametrize("top", [1, 2])
 @pytest.mark.parametrize(
     "logits", [[1000.0, -1000.0, 0.0, -1000.0], [100.0, -60.0, -60.0, -60.0], [0.0, -torch.inf, -torch.inf, -torch.inf]]
@@ -415,7 +431,7 @@ def test_a_likeliest_class_is_never_drawn_again(logits, top):
     n = 20_000
     log_q = torch.tensor(logits).log_softmax(-1).expand(n, 4).clone().requires_grad_()
     assert log_q[0].exp().tolist() == [1, 0, 0, 0]
-    index, log_weights = _likeliest_and_one(log_q, top)
+    index, log_weights = classes_and_log_weights(log_q, top)
     best, drawn = index[:top], index[top]
     assert (best[0] == 0).all() and not (best == drawn).any()
     total = log_weights.exp().sum(0)
@@ -424,11 +440,19 @@ def test_a_likeliest_class_is_never_drawn_again(logits, top):
     assert gradient.isfinite().all() and gradient.abs().max() <= 1
 
 
-def test_a_gumbel_of_infinity_does_not_draw_the_likeliest_again(monkeypatch):
-    """An exponential draw can be exactly 0 in float32."""
-    monkeypatch.setattr(torch.Tensor, "exponential_", torch.Tensor.zero_)
-    index, log_weights = _likeliest_and_one(torch.tensor([[0.0, -1.0, -2.0]]).log_softmax(-1), 1)
-    assert index[0] == 0 and index[1] != 0 and log_weights.isfinite().all()
+@pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("spread", [1.0, 50.0, 1000.0])
+@pytest.mark.parametrize("classes", [3, 10, 1000])
+def test_an_extreme_draw_does_not_draw_the_likeliest_again(classes, spread, u, monkeypatch):
+    """The ends of what a float32 uniform can be, with the likeliest anywhere, and first or last."""
+    logits = spread * torch.randn(300, classes, generator=torch.Generator().manual_seed(0))
+    logits[:100], logits[100:200] = logits[:100].sort(-1).values, logits[100:200].sort(-1, descending=True).values
+    drawn = []
+    monkeypatch.setattr(torch, "rand_like", lambda t: drawn.append(t) or torch.full_like(t, u))
+    index, log_weights = classes_and_log_weights(logits.log_softmax(-1), 1)
+    assert len(drawn) == 1
+    assert torch.equal(index[0], logits.argmax(-1)) and not (index[0] == index[1]).any()
+    assert log_weights.isfinite().all() and log_weights.max() < 1e-5
 
 
 def test_the_loss_of_a_saturated_classifier_does_not_jump():
@@ -437,6 +461,6 @@ def test_the_loss_of_a_saturated_classifier_does_not_jump():
         o.guide.q_y.network.rest[-1].bias.copy_(torch.tensor([300.0, 0.0, 0.0]))
         assert o.classify(X).probs.max(-1).values.min() == 1
         torch.manual_seed(0)
-        exact = Objective(o.model, o.guide).bound(X)
+        exact = Objective(o.model, o.guide, elbo=TraceTopEnum_ELBO(None)).bound(X)
         values = torch.stack([o.bound(X) for _ in range(100)])
     assert values.isfinite().all() and values.min() > exact.min() - 100 and values.max() < exact.max() + 100

@@ -1,0 +1,149 @@
+"""Values of an enumerated site: all of them, or the likeliest and one drawn, without touching the program."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+from torch.distributions import Categorical, Independent, Normal, OneHotCategorical
+
+from pyro_ssl.networks import mark_one_hot
+
+Top = int | None | Literal["auto"]
+
+MASS, MOST = 0.95, 16
+"""`top="auto"`: as few of the likeliest classes as hold this share of q(y|x), in the batch's mean; and never more than these."""
+
+
+def is_enumerated(site: dict[str, Any]) -> bool:
+    return site["infer"].get("enumerate") == "parallel" and not site["is_observed"]
+
+
+class EnumerateMessenger(Messenger):
+    """Gives a guide's enumerated site V values, and its other latent sites S samples; both without touching the guide.
+
+    The V values, `(V, B, *event)` or `(K, 1, *event)`, stand in dimension -2, left of the one plate, and the samples in
+    dimension -3. With the site stay, in its `infer`: `log_weights`, `([S,] V, B)`, which is log q and for the drawn value
+    log q minus the log-probability of drawing it, held constant; and `log_q`, `([S,] B, K)`.
+
+    Arguments:
+        top: As of `TraceTopEnum_ELBO`.
+        shared_noise: As of `TraceTopEnum_ELBO`.
+        samples: S.
+        marginal: Weigh by q(y|x) averaged over the samples of what the guide draws before y.
+        labels: Values of the first rows of data, `(L, *event)`, which are then not summed over but given.
+    """
+
+    def __init__(
+        self,
+        top: Top = None,
+        shared_noise: bool = False,
+        samples: int = 1,
+        *,
+        marginal: bool = False,
+        labels: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.top, self.shared_noise, self.samples = top, shared_noise, samples
+        self.marginal, self.labels = marginal, labels
+
+    def __enter__(self) -> Any:
+        self.values = 1
+        return super().__enter__()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["done"] or msg["is_observed"] or site_is_subsample(msg):
+            return
+        if is_enumerated(msg):
+            self._enumerate(msg)
+        elif (self.samples > 1 or (self.values > 1 and self.shared_noise)) and msg["fn"].has_rsample:
+            self._sample(msg)
+
+    def _enumerate(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if isinstance(fn, dist.MaskedDistribution):
+            raise ValueError(f"guide site {msg['name']!r} is enumerated, so its distribution cannot be masked")
+        log_q = _log_probs(fn)
+        if log_q.dim() > 2:  # q(y|x) depends on samples: (S, 1, B, K)
+            log_q = log_q.squeeze(-3)
+        marginal = log_q if log_q.dim() == 2 else log_mean_exp(log_q)
+        if self.marginal:
+            log_q = marginal
+        support = fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)
+        known = 0 if self.labels is None else len(self.labels)
+        if self.labels is not None and (self.labels.shape[1:] != fn.event_shape or known > fn.batch_shape[-1]):
+            wanted = f"at most {fn.batch_shape[-1]} values of shape {tuple(fn.event_shape)}"
+            raise ValueError(f"labels: site {msg['name']!r} wants {wanted}, got {tuple(self.labels.shape)}")
+        top = likeliest(marginal[known:], self.top)
+        index = torch.arange(len(support), device=log_q.device).unsqueeze(-1)
+        log_weights = log_q.movedim(-1, -2)
+        if top is not None:
+            index, correction = _likeliest_and_one(marginal, top)
+            log_weights = log_q.movedim(-1, -2).gather(-2, index.expand(*log_q.shape[:-2], *index.shape)) - correction
+        value = support[index]
+        if self.labels is not None:  # V copies of each given label, equally weighed
+            shape = (len(index), log_q.shape[-2], *fn.event_shape)
+            value = torch.cat([self.labels.expand(len(index), *self.labels.shape), value.expand(shape)[:, known:]], 1)
+            log_weights = torch.cat(
+                [torch.full_like(log_weights[..., :known], -math.log(len(index))), log_weights[..., known:]], -1
+            )
+        elif isinstance(fn, OneHotCategorical):
+            mark_one_hot(value, index)
+        msg["infer"] = {**msg["infer"], "log_weights": log_weights, "log_q": log_q, "known": known}
+        msg["value"], msg["done"] = value, True
+        self.values = len(value)
+
+    def _sample(self, msg: Any) -> None:
+        """S samples; and with shared noise a Gaussian's are the same for all values of the label."""
+        fn = msg["fn"]
+        wide = fn.expand(torch.broadcast_shapes(fn.batch_shape, (self.samples, 1, 1))) if self.samples > 1 else fn
+        base = wide.base_dist if isinstance(wide, Independent) else wide
+        if self.shared_noise and isinstance(base, Normal) and fn.batch_shape[-2:-1] == (self.values,):
+            noise = torch.randn_like(base.loc.select(-2 - fn.event_dim, 0)).unsqueeze(-2 - fn.event_dim)
+            msg["value"] = base.loc + base.scale * noise
+        else:
+            msg["value"] = wide.rsample()
+        msg["done"] = True
+
+
+def _log_probs(fn: Any) -> Tensor:
+    """log-probabilities of all values, `(*batch, K)`."""
+    if isinstance(fn, Categorical | OneHotCategorical):
+        return fn.logits
+    return fn.log_prob(fn.enumerate_support(expand=False)).movedim(0, -1)
+
+
+def likeliest(log_q: Tensor, top: Top) -> int | None:
+    """How many of the likeliest classes to sum over, from log q(y|x) `(B, K)`; None for all."""
+    classes = log_q.shape[-1]
+    if top == "auto":
+        most = min(MOST, classes)
+        held = log_q.detach().exp().topk(most, -1).values.mean(0).cumsum(-1).tolist()
+        top = next((k for k in (1, 2, 4, 8) if k < most and held[k - 1] >= MASS), most)
+    return None if top is None or int(top) >= classes - 1 else int(top)
+
+
+def _likeliest_and_one(log_q: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The likeliest classes and one drawn from the rest: indices, and log-probability of being drawn, each `(top + 1, B)`."""
+    with torch.no_grad():
+        best = log_q.topk(top, dim=-1).indices
+        # The likeliest at -inf, not at probability 0: of a float32 q that is exactly one-hot, no rest would be left.
+        log_pi = log_q.clamp_min(torch.finfo(log_q.dtype).min).scatter(-1, best, -torch.inf).log_softmax(-1)
+        cdf = log_pi.exp().cumsum(-1)
+        u = torch.rand_like(cdf[:, :1]) * cdf[:, -1:]
+        drawn = torch.searchsorted(cdf, u, right=True).clamp_max_(log_q.shape[-1] - 1)  # of NaN: the loss is NaN too
+        log_drawn = log_pi.gather(-1, drawn)
+        # Where a sum's rounding drew a likeliest class after all, its weight is 0.
+        log_drawn = log_drawn.masked_fill(log_drawn == -torch.inf, torch.inf)
+        correction = nn.functional.pad(log_drawn, (top, 0))
+    return torch.cat([best, drawn], dim=-1).T, correction.T
+
+
+def log_mean_exp(f: Tensor) -> Tensor:
+    """Logarithm of the mean of exponentials over dimension 0."""
+    return f.logsumexp(0) - math.log(len(f))

@@ -1,0 +1,96 @@
+"""Bounds, bounds per class and evidence over whole data sets, in bounded memory."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pyro_ssl import bounds, class_bounds, log_evidence, one_hot, prediction, zoo
+
+D, K, N = 4, 3, 50
+
+
+@pytest.fixture
+def m2():
+    options = {"z_dim": 1, "hidden": (6,), "noise": 0.0, "dropout": 0.0, "sigma": 2.0}
+    objective = zoo.build("m2", D, K, **options)
+    head = objective.guide.q_z.network.rest[-1]  # q(z|x,y) near the prior, so that no weight is much above the others
+    with torch.no_grad():
+        head.weight.mul_(0.1)
+        head.bias.copy_(torch.tensor([0.0, 0.6]))
+    return objective
+
+
+@pytest.fixture
+def x():
+    return torch.randn(N, D, generator=torch.Generator().manual_seed(0))
+
+
+def test_more_samples_tighten_the_bound_and_the_evidence_is_above(m2, x):
+    elbo = bounds(m2, x, num_particles=20).mean()
+    weighted = bounds(m2, x, num_particles=20, importance_weighted=True).mean()
+    evidence = log_evidence(m2, x, num_particles=2000).mean()
+    assert elbo < weighted < evidence
+
+
+def test_evidence_is_the_sum_of_the_joint_over_classes(m2, x):
+    """log p(x) = log sum_y p(x, y): two estimates by different samples, close where there are many."""
+    every = [log_evidence(m2, x, one_hot(torch.full((N,), k), K), num_particles=20_000) for k in range(K)]
+    assert torch.allclose(log_evidence(m2, x, num_particles=20_000), torch.stack(every).logsumexp(0), atol=0.1)
+
+
+def test_samples_come_in_blocks(m2, x, monkeypatch):
+    """Blocks of samples, the last one short, give the same estimate as all at once, but for their noise."""
+    whole = log_evidence(m2, x, num_particles=5000)
+    monkeypatch.setattr(prediction, "AT_ONCE", K * 300)
+    assert torch.allclose(log_evidence(m2, x, num_particles=5000), whole, atol=0.15)
+    one = log_evidence(m2, x[:1], num_particles=1, seed=3)
+    assert torch.equal(one, log_evidence(m2, x[:1], num_particles=1, seed=3))
+
+
+def test_bounds_per_class(m2, x):
+    q = m2.classify(x).probs
+    u = bounds(m2, x, num_particles=1000)
+    every = class_bounds(m2, x, num_particles=1000)
+    assert torch.allclose((q * every).sum(-1) - (q * q.log()).sum(-1), u, atol=0.2)
+    reconstruction = class_bounds(m2, x, only=("x",), num_particles=1000)
+    assert reconstruction.shape == every.shape == (N, K) and (reconstruction > every).all()
+    with pytest.raises(ValueError, match="the model has no site w"):
+        class_bounds(m2, x, only=("w",))
+    with pytest.raises(ValueError, match="no site is enumerated"):
+        class_bounds(zoo.build("vae", D, K, likelihood="gaussian"), x)
+
+
+@pytest.mark.parametrize("function", [bounds, log_evidence])
+def test_bad_arguments_are_named(function, m2, x):
+    one_each = torch.eye(K)[torch.arange(N) % K]
+    assert torch.equal(function(m2, x, one_each.numpy()), function(m2, x, one_each))
+    for y in (one_each[1:], one_each[:, 1:], 0.5 * one_each, one_each.argmax(-1)):
+        with pytest.raises(ValueError, match=r"y should be one-hot with shape \(50, 3\), got"):
+            function(m2, x, y)
+    for name in ("num_particles", "chunk"):
+        for value in (0, -1, 2.5):
+            with pytest.raises(ValueError, match=name):
+                function(m2, x, **{name: value})
+    with pytest.raises(ValueError, match="a method without a model has no bound"):
+        function(zoo.build("classifier", D, K), x)
+    pixels = zoo.build("m2", D, K, likelihood="bernoulli")
+    with pytest.raises(ValueError, match="divide by 255"):
+        function(pixels, 255 * x.abs())
+
+
+SCRIPT = """
+import torch
+from pyro_ssl import bounds, class_bounds, log_evidence, zoo
+m2 = zoo.build("m2", 2, 3, z_dim=2, hidden=(32,), noise=0.0, dropout=0.0, sigma=0.5)
+x = torch.randn(1_000_000, 2)
+for values in (log_evidence(m2, x, num_particles=4), bounds(m2, x), class_bounds(m2, x)):
+    assert len(values) == len(x) and values.isfinite().all()
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+def test_a_million_rows_fit_in_two_gigabytes():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert int(done.stdout) / 1024 < 2000
