@@ -6,7 +6,7 @@ A conditional owns its network and nothing else. Priors are conditionals over no
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyro.distributions as dist
 import torch
@@ -134,6 +134,31 @@ class OneHotCategorical(Conditional):
 
     def forward(self, *inputs: Tensor) -> TorchDistribution:
         return self.family(self.parameters_of(*inputs))
+
+
+def expected(
+    p_y: Callable[[Tensor], TorchDistribution], given: TorchDistribution, draws: int
+) -> TorchDistribution:
+    r"""The class, whatever the code: :math:`\mathrm E_{z \sim \mathrm{given}}[p(y \mid z)]`, over one-hot `(B, K)`.
+
+    Arguments:
+        p_y: One-hot y given z, `(*, B, Z)`.
+        given: The distribution of z, `(B, Z)`.
+        draws: Samples of z, in blocks of bounded memory; one alone keeps the gradient in the parameters of z.
+    """
+    if draws == 1:
+        return p_y(given.rsample())
+    block = min(draws, max(1, 2**14 // given.batch_shape[-1]))
+    sizes = [block] * (draws // block) + ([draws % block] if draws % block else [])
+    total = sum(p_y(given.rsample(torch.Size([n]))).mean.sum(0) for n in sizes)
+    return dist.OneHotCategorical(probs=total / draws)
+
+
+def merge(a: TorchDistribution, b: TorchDistribution) -> TorchDistribution:
+    r"""The normalised product of two diagonal Gaussians over `(Z,)`: precisions add up, means are weighed by them."""
+    precisions = a.variance.reciprocal(), b.variance.reciprocal()
+    total = precisions[0] + precisions[1]
+    return dist.Normal((a.mean * precisions[0] + b.mean * precisions[1]) / total, total.rsqrt()).to_event(1)
 
 
 class Prior(nn.Module, ABC):

@@ -20,7 +20,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import Categorical, OneHotCategorical, kl_divergence
 
-from pyro_ssl.enumeration import EnumerateMessenger, Top, is_enumerated, log_mean_exp
+from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, Top, is_enumerated, log_mean_exp
 
 Program = Callable[..., Any]
 
@@ -69,12 +69,13 @@ class Bound(NamedTuple):
 
 
 class TraceTopEnum_ELBO(ELBO):
-    r"""The ELBO with at most one enumerated site, y, in the guide; per datum.
+    r"""The ELBO with at most one enumerated site, y, in the guide or in the model; per datum.
 
     .. math:: U(x) = \sum_y q(y|x)\, f(y) + \mathrm H(q(y|x)), \qquad
               f(y) = \log p(x, y, z_y) - \log q(z_y | x, y), \quad z_y \sim q(z | x, y)
 
-    With `top=k`, the sum runs over the k likeliest classes and one drawn from the rest, weighted by one over its
+    A site that the model marks for enumeration and the guide leaves out is summed out of the model, inside the logarithm:
+    :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With `top=k`, the guide's sum runs over the k likeliest classes and one drawn from the rest, weighted by one over its
     probability; value and gradient stay unbiased. Any pair over one plate, at dimension -1, will do, what the guide draws
     before y included. For `top=None` and `closed_form=()` it equals `TraceEnum_ELBO` in value and gradient.
 
@@ -143,17 +144,17 @@ class TraceTopEnum_ELBO(ELBO):
 
         Arguments:
             model: A program over `(x, y=None)`, called without y.
-            guide: Its guide, with an enumerated site.
+            guide: Its guide; one of the two has an enumerated site.
             args: Arguments of both programs.
             only: Names of the model's sites to sum, without the guide's: ("x",) is the reconstruction.
             kwargs: Further arguments of both.
 
         Raises:
-            ValueError: The guide enumerates nothing; a name in `only` is not the model's.
+            ValueError: Nothing is enumerated; a name in `only` is not the model's.
         """
         with pyro.get_param_store().scope():
             model_trace, guide_trace = self._get_trace(local(model), local(guide), args, kwargs, all_classes=True)
-        label = enumerated_site(guide_trace)
+        label = enumerated_site(guide_trace) or summed_out(guide_trace, model_trace)
         if label is None:
             raise ValueError("guide: no site is enumerated, so there is no bound per class")
         if only is not None and (isinstance(only, str) or self.importance_weighted):
@@ -214,7 +215,7 @@ class TraceTopEnum_ELBO(ELBO):
         guide_trace = poutine.trace(enumerate_(guide)).get_trace(*args, **kwargs)
         if labels is not None and enumerated_site(guide_trace) is None:
             raise ValueError("labels: the guide enumerates nothing that they could be values of")
-        model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(*args, **kwargs)
+        model_trace = poutine.trace(ReplayMessenger(guide_trace)(model)).get_trace(*args, **kwargs)
         if is_validation_enabled():
             check_plates(guide_trace, model_trace)
         return model_trace, guide_trace
@@ -230,7 +231,7 @@ class TraceTopEnum_ELBO(ELBO):
         kl = None if label is None else closed.get(label["name"])
         f = _f(guide_trace, model_trace, closed)
         if label is None:
-            return self._over_particles(f.squeeze(-2) if f.dim() > 1 else f, dim=1)
+            return self._over_particles(_summed_out(f, summed_out(guide_trace, model_trace)), dim=1)
         known, weights = label["infer"]["known"], label["infer"]["log_weights"].exp()
         if kl is not None:
             rest = -kl
@@ -255,6 +256,22 @@ class TraceTopEnum_ELBO(ELBO):
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, Integral) and int(value) >= 1
+
+
+def summed_out(guide_trace: Trace, model_trace: Trace) -> dict[str, Any] | None:
+    """The site that the model enumerates itself, the guide having left it out."""
+    for name, site in sample_sites(model_trace):
+        if is_enumerated(site) and name not in guide_trace:
+            return site
+    return None
+
+
+def _summed_out(f: Tensor, site: dict[str, Any] | None) -> Tensor:
+    """`log sum_y exp f(y)` over dimension -2; the scale, one for y and all that depends on it, stays outside."""
+    if site is None:
+        return f.squeeze(-2) if f.dim() > 1 else f
+    scale = site["scale"]
+    return scale * (f / scale).logsumexp(-2)
 
 
 def check_plates(*traces: Trace) -> None:
@@ -301,8 +318,10 @@ def closed_form_kl(
             raise ValueError(f"closed_form: no KL in closed form is known for site {', '.join(map(repr, missing))}")
         return {name: kl for name, kl in named.items() if kl is not None}
     order, before, closed = list(guided), set[str](), {}
-    for name, p in latents.items():
-        if before <= set(order[: order.index(name)]) and (kl := _kl(guided[name], p)) is not None:
+    for name, p in sample_sites(model_trace):
+        if p["is_observed"]:
+            continue
+        if name in guided and before <= set(order[: order.index(name)]) and (kl := _kl(guided[name], p)) is not None:
             closed[name] = kl
         before.add(name)
     return closed

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
@@ -109,6 +110,15 @@ class EnumerateMessenger(Messenger):
         else:
             msg["value"] = wide.rsample()
         msg["done"] = True
+
+
+class ReplayMessenger(poutine.replay_messenger.ReplayMessenger):
+    """Gives a model the guide's values, and all values to a site that it marks for enumeration and the guide leaves out."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        if is_enumerated(msg) and not msg["done"]:
+            EnumerateMessenger()._enumerate(msg)
 
 
 def _log_probs(fn: Any) -> Tensor:

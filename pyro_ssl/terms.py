@@ -75,10 +75,12 @@ class Step:
     def evaluated(self, guide_trace: Any, labeled: int | None = None) -> None:
         """Take q(y|x) from the site `y` of a guide's trace: of the unlabeled part, or of both, `labeled` rows first.
 
-        Not where the guide draws something before y: its q(y|a,x) is not q(y|x).
+        Where the guide draws something before y, its q(y|x,a) is not q(y|x), but a guide may say, by an attribute
+        `classifies_by_one_draw`, that its `classify` is no more than that in training.
         """
         drawn = [name for name, site in sample_sites(guide_trace) if not site["is_observed"]]
-        if drawn[:1] != ["y"]:
+        one_draw = "y" in drawn and self.guide.training and getattr(self.guide, "classifies_by_one_draw", False)
+        if drawn[:1] != ["y"] and not one_draw:
             return
         q = guide_trace.nodes["y"]["fn"]
         if not isinstance(q, OneHotCategorical):

@@ -1,14 +1,17 @@
 """The zoo: every method as a row, the only module that knows models and guides.
 
-A method is a function that puts conditionals into a model and a guide, and these with terms into an `Objective`.
-Its keyword arguments are its options, on the command line as in Python; its row adds the training that suits it.
+A method is a function that puts conditionals into a model and a guide, and these with terms into an `Objective`. Options
+that many methods share come in groups, `Networks`, `Loss` and `Sum`; a method takes the groups it wants and adds its own.
+All of them are keyword arguments of `build`, on the command line as in Python; a row adds the training that suits it.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from typing import Any, Literal, get_type_hints
 
 import torch
 from torch import nn
@@ -26,12 +29,157 @@ from pyro_ssl.conditionals import (
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Shape, as_shape
 from pyro_ssl.objective import Objective
-from pyro_ssl.terms import L2, Balance, Entropy, LabelLogProb, MutualInformation, Term
+from pyro_ssl.terms import L2, Balance, Entropy, LabelLogProb, MutualInformation
 
 Network = Literal["mlp", "conv"]
 Likelihood = Literal["bernoulli", "gaussian"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"softplus": nn.Softplus, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
 Activation = Literal["softplus", "relu", "silu", "tanh"]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What kind of network every conditional of a method gets, so that a method names only inputs and outputs.
+
+    Arguments:
+        x_shape: Event shape of x, `(D,)` or `(C, H, W)`.
+        classes: K.
+        network: `mlp`, or `conv` for images.
+        hidden: Widths of the hidden layers.
+        activation: Of all hidden layers.
+        likelihood: p(x|.): `bernoulli` for values in [0, 1], `gaussian`.
+        sigma: The Gaussian's standard deviation; None learns it.
+        noise: Standard deviation of the noise that q(y|x) adds to x in training.
+        dropout: Probability of dropping a hidden unit of q(y|x) in training.
+        batch_norm: Batch norm in q(y|x); never in a network that sees y, whose statistics would leak it.
+    """
+
+    x_shape: tuple[int, ...]
+    classes: int
+    network: Network = "mlp"
+    hidden: Sequence[int] = (500,)
+    activation: Activation = "relu"
+    likelihood: Likelihood = "gaussian"
+    sigma: float | None = 0.7
+    noise: float = 0.3
+    dropout: float = 0.3
+    batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("network", self.network, ("mlp", "conv")),
+            ("activation", self.activation, ACTIVATIONS),
+            ("likelihood", self.likelihood, ("bernoulli", "gaussian")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} should be one of {', '.join(known)}, got {value!r}")
+        if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str) or min(self.hidden, default=1) < 1:
+            raise ValueError(f"hidden should be a sequence of widths above 0, such as (500,), got {self.hidden!r}")
+
+    def mlp(self, inputs: Sequence[Shape], out: Shape) -> MLP:
+        """Between latent variables."""
+        return MLP(list(inputs), out, hidden=self.hidden, activation=ACTIVATIONS[self.activation])
+
+    def encoder(self, others: Sequence[Shape], out: Shape, **regularisers: Any) -> nn.Module:
+        """From x and others to `out`."""
+        kind = {"mlp": MLP, "conv": ConvEncoder}[self.network]
+        return kind(
+            [self.x_shape, *others], out, hidden=self.hidden, activation=ACTIVATIONS[self.activation], **regularisers
+        )
+
+    def p_y(self) -> ClassPrior:
+        """The uniform prior over classes."""
+        return ClassPrior(self.classes)
+
+    def p_x(self, *inputs: Shape) -> Conditional:
+        """x given inputs."""
+        kind = {"mlp": MLP, "conv": ConvDecoder}[self.network]
+        decoder = kind(list(inputs), self.x_shape, hidden=self.hidden, activation=ACTIVATIONS[self.activation])
+        event_dim = len(self.x_shape)
+        if self.likelihood == "bernoulli":
+            return Bernoulli(decoder, event_dim)
+        learned = self.sigma is None
+        return Gaussian(decoder, event_dim, sigma=1.0 if self.sigma is None else self.sigma, learn_sigma=learned)
+
+    def q_y(self, *others: Shape) -> OneHotCategorical:
+        """One-hot y given x and others."""
+        regularisers = {k: getattr(self, k) for k in ("noise", "dropout", "batch_norm")}
+        return OneHotCategorical(self.encoder(others, self.classes, **regularisers))
+
+    def q_z(self, z_dim: int, *others: Shape) -> Normal:
+        """z given x and others."""
+        return Normal(self.encoder(others, 2 * z_dim))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is added to the bounds, and how these are weighed.
+
+    Arguments:
+        alpha: Weight of -log q(y|x), on the mean over labeled data.
+        labeled: Weight of the labeled bound.
+        unlabeled: Weight of the unlabeled bound.
+        balance: Weight of minus the entropy of q(y|x)'s mean on unlabeled data: classes are equally frequent.
+        entropy: Weight of H(q(y|x)) on unlabeled data, MIER's beta.
+        mutual_information: Weight of -I(y;x) on unlabeled data, MIER's gamma.
+        l2: Weight of half the squared norm of the weights of q(y|x).
+    """
+
+    alpha: float = 1.0
+    labeled: float = 1.0
+    unlabeled: float = 1.0
+    balance: float = 5.0
+    entropy: float = 0.0
+    mutual_information: float = 0.0
+    l2: float = 0.0
+
+    def objective(
+        self, model: nn.Module, guide: nn.Module, elbo: TraceTopEnum_ELBO, classifier: nn.Module | None = None
+    ) -> Objective:
+        """The pair's objective with the terms of this loss; `classifier` is what l2 holds small."""
+        terms = [
+            LabelLogProb(self.alpha),
+            Balance(self.balance),
+            Entropy(self.entropy),
+            MutualInformation(self.mutual_information),
+            *([L2(classifier, self.l2)] if classifier is not None else []),
+        ]
+        used = [term for term in terms if term.weight]
+        return Objective(model, guide, used, labeled=self.labeled, unlabeled=self.unlabeled, elbo=elbo)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """How the bound sums over classes and samples.
+
+    Arguments:
+        top: Sum over this many of the likeliest classes and one drawn; None (null on the command line) sums over all, "auto"
+            over as many as hold most of q(y|x).
+        shared_noise: One noise in z for all classes of a datum, which lowers the variance of their differences.
+        closed_form: KL terms in closed form, where that is exact, in place of a sample of them.
+        num_particles: Samples of z per class.
+        importance_weighted: The importance-weighted bound over these samples, in place of their mean.
+    """
+
+    top: int | None | Literal["auto"] = "auto"
+    shared_noise: bool = True
+    closed_form: bool = True
+    num_particles: int = 1
+    importance_weighted: bool = False
+
+    def elbo(self) -> TraceTopEnum_ELBO:
+        """The bound."""
+        return TraceTopEnum_ELBO(
+            self.top,
+            shared_noise=self.shared_noise,
+            num_particles=self.num_particles,
+            importance_weighted=self.importance_weighted,
+            closed_form="auto" if self.closed_form else (),
+        )
+
+
+FEW_LABELS: dict[str, Any] = {"epochs": 32, "batch_size": 100, "labeled_batch_size": 30, "lr": 3e-3, "ema": 0.999}
+"""Training with few labels and much unlabeled data: small steps, many of them, and the average of their weights."""
 
 
 @dataclass(frozen=True)
@@ -53,200 +201,157 @@ class Method:
     unlabeled: bool = True
 
 
-@dataclass(frozen=True)
-class Networks:
-    """What kind of network every conditional of a method gets, so that a method names only inputs and outputs.
+def grouped(without: Sequence[str] = (), **defaults: Any) -> Callable[[Callable[..., Objective]], Callable[..., Objective]]:
+    """Decorates a function over groups of options and options of its own: a `build` over all of them as keywords.
 
     Arguments:
-        x_shape: Event shape of x, `(D,)` or `(C, H, W)`.
-        network: `mlp`, or `conv` for images.
-        hidden: Widths of the hidden layers.
-        activation: Name of the activation.
+        without: Options of the groups that mean nothing to it.
+        defaults: Options of the groups whose default is another for this method.
     """
 
-    x_shape: tuple[int, ...]
-    network: Network
-    hidden: Sequence[int]
-    activation: Activation
+    def decorate(function: Callable[..., Objective]) -> Callable[..., Objective]:
+        hints = get_type_hints(function)
+        positional = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+        own = [p for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
+        groups = [hints[p.name] for p in positional]
+        types = {"x_shape": Shape, "classes": int} | {p.name: hints[p.name] for p in own}
+        values, docs = {p.name: p.default for p in own}, _documented(function)
+        for group in groups:
+            of_group = get_type_hints(group)
+            for f in fields(group):
+                if f.name not in ("x_shape", "classes", *without):
+                    types[f.name], values[f.name] = of_group[f.name], defaults.get(f.name, f.default)
+            docs |= _documented(group)
 
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("network", self.network, ("mlp", "conv")),
-            ("activation", self.activation, ACTIVATIONS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} should be one of {', '.join(known)}, got {value!r}")
-        if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str) or min(self.hidden, default=1) < 1:
-            raise ValueError(f"hidden should be a sequence of widths above 0, such as (500,), got {self.hidden!r}")
+        def build(x_shape: Shape, classes: int, **options: Any) -> Objective:
+            chosen, made = values | options, []
+            for group in groups:
+                shapes = {"x_shape": as_shape(x_shape), "classes": classes} if group is Networks else {}
+                made.append(group(**shapes, **{f.name: chosen[f.name] for f in fields(group) if f.name in values}))
+            return function(*made, **{p.name: chosen[p.name] for p in own})
 
-    def encoder(self, others: Sequence[Shape], out: Shape, **regularisers: Any) -> nn.Module:
-        """From x and others to `out`."""
-        kind = {"mlp": MLP, "conv": ConvEncoder}[self.network]
-        return kind(
-            [self.x_shape, *others], out, hidden=self.hidden, activation=ACTIVATIONS[self.activation], **regularisers
-        )
+        kind = inspect.Parameter
+        positionals = [kind(n, kind.POSITIONAL_OR_KEYWORD, annotation=types[n]) for n in ("x_shape", "classes")]
+        keywords = [kind(n, kind.KEYWORD_ONLY, default=v, annotation=types[n]) for n, v in values.items()]
+        build.__signature__ = inspect.Signature([*positionals, *keywords])  # type: ignore[attr-defined]
+        build.__annotations__, build.__kwdefaults__, build.__name__ = types, dict(values), function.__name__
+        lines = [f"    {name}: {docs[name]}" for name in types]
+        build.__doc__ = "\n".join([inspect.getdoc(function).partition("\n\nArguments:")[0], "", "Arguments:", *lines])
+        return build
 
-    def decoder(self, inputs: Sequence[Shape]) -> nn.Module:
-        """From latent variables to the parameters of x."""
-        kind = {"mlp": MLP, "conv": ConvDecoder}[self.network]
-        return kind(list(inputs), self.x_shape, hidden=self.hidden, activation=ACTIVATIONS[self.activation])
-
-    def likelihood(self, inputs: Sequence[Shape], likelihood: Likelihood, sigma: float | None) -> Conditional:
-        """p(x|inputs); sigma is the Gaussian's, None to learn it."""
-        event_dim = len(self.x_shape)
-        if likelihood == "bernoulli":
-            return Bernoulli(self.decoder(inputs), event_dim)
-        if likelihood != "gaussian":
-            raise ValueError(f"likelihood should be bernoulli or gaussian, got {likelihood!r}")
-        return Gaussian(
-            self.decoder(inputs), event_dim, sigma=1.0 if sigma is None else sigma, learn_sigma=sigma is None
-        )
+    return decorate
 
 
-def classifier(
-    x_shape: Shape,
-    classes: int,
-    *,
-    network: Network = "mlp",
-    hidden: Sequence[int] = (500,),
-    activation: Activation = "relu",
-    noise: float = 0.3,
-    dropout: float = 0.3,
-    batch_norm: bool = False,
-    l2: float = 0.0,
-) -> Objective:
-    r"""The supervised baseline, :math:`q(y|x)` by cross-entropy on the labeled data; its defaults are those of M2's q(y|x).
+def _documented(thing: Any) -> dict[str, str]:
+    """What a docstring says of each argument."""
+    docs, name = {"x_shape": "Event shape of x, `(D,)` or `(C, H, W)`.", "classes": "K."}, ""
+    for line in (inspect.getdoc(thing) or "").partition("Arguments:\n")[2].splitlines():
+        if line.startswith("        "):
+            docs[name] += " " + line.strip()
+        elif line.startswith("    "):
+            name, _, text = line.strip().partition(": ")
+            docs[name] = text
+        elif line:
+            break
+    return docs
+
+
+@grouped(without=("likelihood", "sigma"))
+def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
+    r"""The supervised baseline, q(y|x) by cross-entropy on the labeled data; its defaults are those of M2's q(y|x).
 
     Arguments:
-        x_shape: Event shape of x, `(D,)` or `(C, H, W)`.
-        classes: K.
-        network: `mlp`, or `conv` for images.
-        hidden: Widths of the hidden layers.
-        activation: Of all hidden layers.
-        noise: Standard deviation of the noise added to x in training.
-        dropout: Probability of dropping a hidden unit in training.
-        batch_norm: Batch norm in the hidden layers.
         l2: Weight of half the squared norm of the weights.
     """
-    nets = Networks(as_shape(x_shape), network, hidden, activation)
-    q_y = OneHotCategorical(nets.encoder([], classes, noise=noise, dropout=dropout, batch_norm=batch_norm))
-    guide = guides.Classifier(q_y)
-    return Objective(None, guide, _used([LabelLogProb(), L2(q_y, l2)]))
+    q_y = nets.q_y()
+    return Objective(None, guides.Classifier(q_y), [LabelLogProb(), *([L2(q_y, l2)] if l2 else [])])
 
 
+@grouped(
+    without=("noise", "dropout", "batch_norm"), activation="softplus", likelihood="bernoulli", sigma=None
+)
 def vae(
-    x_shape: Shape,
-    classes: int,
+    nets: Networks,
     *,
     z_dim: int = 50,
-    network: Network = "mlp",
-    hidden: Sequence[int] = (500,),
-    activation: Activation = "softplus",
-    likelihood: Likelihood = "bernoulli",
-    sigma: float | None = None,
     probe_hidden: Sequence[int] = (),
     num_particles: int = 1,
     importance_weighted: bool = False,
 ) -> Objective:
-    r"""M1: a variational autoencoder, :math:`p(z) p(x|z)`, and a classifier on its code, which the code does not feel.
+    r"""M1: a variational autoencoder, and a classifier on its code, which the code does not feel.
 
     Arguments:
-        x_shape: Event shape of x, `(D,)` or `(C, H, W)`.
-        classes: K.
         z_dim: Z.
-        network: `mlp`, or `conv` for images.
-        hidden: Widths of the hidden layers.
-        activation: Of all hidden layers.
-        likelihood: p(x|z): `bernoulli` for values in [0, 1], `gaussian`.
-        sigma: The Gaussian's standard deviation; None learns it.
         probe_hidden: Hidden widths of the classifier on the code; none is logistic regression.
         num_particles: Samples of z.
         importance_weighted: The importance-weighted bound over these samples (IWAE), in place of their mean.
     """
-    nets = Networks(as_shape(x_shape), network, hidden, activation)
-    model = models.VAE(StandardNormal(z_dim), nets.likelihood([z_dim], likelihood, sigma))
-    guide = guides.VAE(Normal(nets.encoder([], 2 * z_dim)), OneHotCategorical(MLP(z_dim, classes, probe_hidden)))
+    model = models.VAE(StandardNormal(z_dim), nets.p_x(z_dim))
+    guide = guides.VAE(nets.q_z(z_dim), OneHotCategorical(MLP(z_dim, nets.classes, probe_hidden)))
     elbo = TraceTopEnum_ELBO(num_particles=num_particles, importance_weighted=importance_weighted)
     return Objective(model, guide, [LabelLogProb()], elbo=elbo)
 
 
-def m2(
-    x_shape: Shape,
-    classes: int,
-    *,
-    z_dim: int = 50,
-    network: Network = "mlp",
-    hidden: Sequence[int] = (500,),
-    activation: Activation = "relu",
-    likelihood: Likelihood = "gaussian",
-    sigma: float | None = 0.7,
-    alpha: float = 1.0,
-    labeled: float = 1.0,
-    unlabeled: float = 1.0,
-    noise: float = 0.3,
-    dropout: float = 0.3,
-    batch_norm: bool = False,
-    balance: float = 5.0,
-    entropy: float = 0.0,
-    mutual_information: float = 0.0,
-    l2: float = 0.0,
-    top: int | None | Literal["auto"] = "auto",
-    shared_noise: bool = True,
-    closed_form: bool = True,
-    num_particles: int = 1,
-    importance_weighted: bool = False,
-) -> Objective:
-    r"""M2, :math:`p(y) p(z) p(x|y,z)` with :math:`q(y|x) q(z|x,y)`; the defaults suit images in [0, 1] and few labels.
+@grouped()
+def m2(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 50) -> Objective:
+    r"""M2, a class and a style make x; the defaults suit images in [0, 1] and few labels.
 
     Arguments:
-        x_shape: Event shape of x, `(D,)` or `(C, H, W)`.
-        classes: K.
         z_dim: Z.
-        network: `mlp`, or `conv` for images.
-        hidden: Widths of the hidden layers.
-        activation: Of all hidden layers.
-        likelihood: p(x|y,z): `bernoulli` for values in [0, 1], `gaussian`.
-        sigma: The Gaussian's standard deviation; None learns it.
-        alpha: Weight of -log q(y|x), on the mean over labeled data.
-        labeled: Weight of the labeled bound.
-        unlabeled: Weight of the unlabeled bound.
-        noise: Standard deviation of the noise that q(y|x) adds to x in training.
-        dropout: Probability of dropping a hidden unit of q(y|x) in training.
-        batch_norm: Batch norm in q(y|x); never in a network that sees y, whose statistics would leak it.
-        balance: Weight of minus the entropy of q(y|x)'s mean on unlabeled data: classes are equally frequent.
-        entropy: Weight of H(q(y|x)) on unlabeled data, MIER's beta.
-        mutual_information: Weight of -I(y;x) on unlabeled data, MIER's gamma.
-        l2: Weight of half the squared norm of q(y|x)'s weights.
-        top: Sum over this many of the likeliest classes and one drawn; None (null on the command line) sums over all, "auto"
-            over as many as hold most of q(y|x).
-        shared_noise: One noise in z for all classes of a datum, which lowers the variance of their differences.
-        closed_form: KL terms in closed form, where that is exact, in place of a sample of them.
-        num_particles: Samples of z per class.
-        importance_weighted: The importance-weighted bound over these samples, in place of their mean.
     """
-    nets = Networks(as_shape(x_shape), network, hidden, activation)
-    q_y = OneHotCategorical(nets.encoder([], classes, noise=noise, dropout=dropout, batch_norm=batch_norm))
-    model = models.M2(ClassPrior(classes), StandardNormal(z_dim), nets.likelihood([classes, z_dim], likelihood, sigma))
-    guide = guides.M2(q_y, Normal(nets.encoder([classes], 2 * z_dim)))
-    terms = [
-        LabelLogProb(alpha),
-        Balance(balance),
-        Entropy(entropy),
-        MutualInformation(mutual_information),
-        L2(q_y, l2),
-    ]
-    elbo = TraceTopEnum_ELBO(
-        top,
-        shared_noise=shared_noise,
-        num_particles=num_particles,
-        importance_weighted=importance_weighted,
-        closed_form="auto" if closed_form else (),
-    )
-    return Objective(model, guide, _used(terms), labeled=labeled, unlabeled=unlabeled, elbo=elbo)
+    q_y = nets.q_y()
+    model = models.M2(nets.p_y(), StandardNormal(z_dim), nets.p_x(nets.classes, z_dim))
+    guide = guides.M2(q_y, nets.q_z(z_dim, nets.classes))
+    return loss.objective(model, guide, sums.elbo(), q_y)
 
 
-def _used(terms: Sequence[Term]) -> list[Term]:
-    return [term for term in terms if term.weight]
+@grouped(hidden=(500, 500))
+def adgm(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 100, a_dim: int = 100, draws: int = 100) -> Objective:
+    r"""The auxiliary deep generative model: M2 with a richer guide, by an auxiliary variable that it draws first.
+
+    Arguments:
+        z_dim: Z.
+        a_dim: A, of the auxiliary variable.
+        draws: Samples of the auxiliary variable that a prediction averages over.
+    """
+    x, k = nets.x_shape, nets.classes
+    p_a = Normal(nets.encoder([k, z_dim], 2 * a_dim))
+    model = models.ADGM(nets.p_y(), StandardNormal(z_dim), nets.p_x(k, z_dim), p_a)
+    return loss.objective(model, guide := _auxiliary(nets, z_dim, a_dim, draws), sums.elbo(), guide.q_y)
+
+
+@grouped(hidden=(500, 500))
+def sdgm(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 100, a_dim: int = 100, draws: int = 100) -> Objective:
+    r"""The skip deep generative model: two layers of latents, with a skip past the second.
+
+    Arguments:
+        z_dim: Z.
+        a_dim: A, of the second layer.
+        draws: Samples of the second layer that a prediction averages over.
+    """
+    k = nets.classes
+    p_a = Normal(nets.mlp([k, z_dim], 2 * a_dim))
+    model = models.SDGM(nets.p_y(), StandardNormal(z_dim), p_a, nets.p_x(a_dim, k, z_dim))
+    return loss.objective(model, guide := _auxiliary(nets, z_dim, a_dim, draws), sums.elbo(), guide.q_y)
+
+
+def _auxiliary(nets: Networks, z_dim: int, a_dim: int, draws: int) -> guides.Auxiliary:
+    return guides.Auxiliary(nets.q_z(a_dim), nets.q_y(a_dim), nets.q_z(z_dim, a_dim, nets.classes), draws)
+
+
+@grouped()
+def lvae(nets: Networks, loss: Loss, sums: Sum, *, z_dims: Sequence[int] = (32, 16, 8)) -> Objective:
+    r"""The ladder variational autoencoder with a class: a path up, merged on the way down with the model's conditionals.
+
+    Arguments:
+        z_dims: Sizes of the latents, lowest first.
+    """
+    width, q_y = nets.hidden[-1], nets.q_y()
+    p_z = [Normal(nets.mlp([above], 2 * here)) for here, above in pairwise(z_dims)]
+    model = models.LVAE(nets.p_y(), StandardNormal(z_dims[-1]), p_z, nets.p_x(nets.classes, z_dims[0]))
+    up = [nets.encoder([nets.classes], width), *(nets.mlp([width], width) for _ in z_dims[1:])]
+    q_z = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
+    return loss.objective(model, guides.LVAE(q_y, up, q_z, p_z), sums.elbo(), q_y)
 
 
 METHODS: dict[str, Method] = {
@@ -258,12 +363,10 @@ METHODS: dict[str, Method] = {
         unlabeled=False,
     ),
     "vae": Method(vae, "p(z) p(x|z)", "q(z|x)"),
-    "m2": Method(
-        m2,
-        "p(y) p(z) p(x|y,z)",
-        "q(y|x) q(z|x,y)",
-        training={"epochs": 32, "batch_size": 100, "labeled_batch_size": 30, "lr": 3e-3, "ema": 0.999},
-    ),
+    "m2": Method(m2, "p(y) p(z) p(x|y,z)", "q(y|x) q(z|x,y)", FEW_LABELS),
+    "adgm": Method(adgm, "p(y) p(z) p(x|y,z) p(a|x,y,z)", "q(a|x) q(y|x,a) q(z|x,a,y)", FEW_LABELS),
+    "sdgm": Method(sdgm, "p(y) p(z) p(a|y,z) p(x|a,y,z)", "q(a|x) q(y|x,a) q(z|x,a,y)", FEW_LABELS),
+    "lvae": Method(lvae, "p(y) p(z_L) prod p(z_l|z_l+1) p(x|y,z_1)", "q(y|x) q(z_L|x,y) prod q(z_l|z_l+1,x,y)", FEW_LABELS),
 }
 
 

@@ -1,0 +1,48 @@
+"""The guide of ADGM and of SDGM."""
+
+import pyro
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_ssl.conditionals import Conditional, expected
+
+
+class Auxiliary(PyroModule):
+    r"""An auxiliary a first; a classifier and an encoder that know it.
+
+    .. math:: q(a, y, z \mid x) = q(a \mid x)\, q(y \mid x, a)\, q(z \mid x, a, y), \qquad
+              q(y \mid x) = \mathrm{E}_{q(a|x)}[q(y \mid x, a)]
+
+    Arguments:
+        q_a: a given x.
+        q_y: One-hot y given x and a.
+        q_z: z given x, a and y.
+        draws: Samples of a that `classify` averages over in evaluation; in training it is one, as in the bound.
+
+    References:
+        Maaloe et al. 2016, eq. 8.
+    """
+
+    classifies_by_one_draw = True
+
+    def __init__(
+        self,
+        q_a: Conditional | nn.Module,
+        q_y: Conditional | nn.Module,
+        q_z: Conditional | nn.Module,
+        draws: int = 100,
+    ) -> None:
+        super().__init__()
+        self.q_a, self.q_y, self.q_z, self.draws = q_a, q_y, q_z, draws
+
+    def classify(self, x: Tensor) -> TorchDistribution:
+        """q(y|x), over one-hot `(*, K)`."""
+        return expected(lambda a: self.q_y(x, a), self.q_a(x), 1 if self.training else self.draws)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", self.q_a(x))
+            if y is None:  # q(y|x,a) is enumerated, so the bound sums over classes
+                y = pyro.sample("y", self.q_y(x, a), infer={"enumerate": "parallel"})
+            pyro.sample("z", self.q_z(x, a, y))

@@ -1,0 +1,106 @@
+"""Guides of the models that classify their latent code; each is given the model's own p(y|z)."""
+
+import pyro
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_ssl.conditionals import Conditional, expected
+
+
+class LatentEncoder(PyroModule):
+    r"""Encoder q(z|x); y is predicted by the model's p(y|z) and never sampled.
+
+    .. math:: q(z \mid x), \qquad q(y \mid x) = \mathrm{E}_{q(z|x)}[p(y \mid z)]
+
+    With `models.LatentClassifier`, which sums y out, the bound is the exact one of paper 003's model.
+
+    Arguments:
+        q_z: z given x.
+        p_y: One-hot y given z; the model's.
+        draws: Samples of z that `classify` averages over in evaluation; in training it is one.
+    """
+
+    def __init__(self, q_z: Conditional | nn.Module, p_y: Conditional | nn.Module, draws: int = 100) -> None:
+        super().__init__()
+        self.q_z, self.p_y, self.draws = q_z, p_y, draws
+
+    def classify(self, x: Tensor) -> TorchDistribution:
+        """q(y|x), over one-hot `(*, K)`."""
+        return expected(self.p_y, self.q_z(x), 1 if self.training else self.draws)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.q_z(x))
+
+
+class LatentClassifier(PyroModule):
+    r"""Encoder q(z|x), and y by the model's own p(y|z) where it is missing.
+
+    .. math:: q(y, z \mid x) = q(z \mid x)\, p(y \mid z)
+
+    p(y|z) cancels from the unlabeled bound, which is the paper's
+
+    .. math:: U_{\mathrm{our}}(x) = \mathrm{E}_{q(z|x)}\big[\mathrm{E}_{p(y|z)}[\log p(x|y,z)]\big]
+              - \mathrm{KL}(q(z|x) \,\|\, p(z))
+
+    Arguments:
+        q_z: z given x.
+        p_y: One-hot y given z; the model's.
+        draws: Samples of z that `classify` averages over in evaluation; in training it is one, as in the bound.
+
+    References:
+        Paper 003, propositions 1 and 2.
+    """
+
+    classifies_by_one_draw = True
+
+    def __init__(self, q_z: Conditional | nn.Module, p_y: Conditional | nn.Module, draws: int = 100) -> None:
+        super().__init__()
+        self.q_z, self.p_y, self.draws = q_z, p_y, draws
+
+    def classify(self, x: Tensor) -> TorchDistribution:
+        """q(y|x), over one-hot `(*, K)`."""
+        return expected(self.p_y, self.q_z(x), 1 if self.training else self.draws)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.q_z(x))
+            if y is None:  # p(y|z) is enumerated, so the bound sums over classes
+                pyro.sample("y", self.p_y(z), infer={"enumerate": "parallel"})
+
+
+class SplitLatentEncoder(PyroModule):
+    r"""Encoders of a code in two parts; the first is classified by the model's p(y|z_y).
+
+    .. math:: q(z_y, z_u \mid x) = q(z_y \mid x)\, q(z_u \mid x, z_y), \qquad
+              q(y \mid x) = \mathrm{E}_{q(z_y|x)}[p(y \mid z_y)]
+
+    Arguments:
+        q_z_y: z_y given x.
+        q_z_u: z_u given x and z_y.
+        p_y: One-hot y given z_y; the model's.
+        draws: Samples of z_y that `classify` averages over in evaluation; in training it is one.
+
+    References:
+        Paper 003, appendix C.
+    """
+
+    def __init__(
+        self,
+        q_z_y: Conditional | nn.Module,
+        q_z_u: Conditional | nn.Module,
+        p_y: Conditional | nn.Module,
+        draws: int = 100,
+    ) -> None:
+        super().__init__()
+        self.q_z_y, self.q_z_u, self.p_y, self.draws = q_z_y, q_z_u, p_y, draws
+
+    def classify(self, x: Tensor) -> TorchDistribution:
+        """q(y|x), over one-hot `(*, K)`."""
+        return expected(self.p_y, self.q_z_y(x), 1 if self.training else self.draws)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            z_y = pyro.sample("z_y", self.q_z_y(x))
+            pyro.sample("z_u", self.q_z_u(x, z_y))

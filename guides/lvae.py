@@ -1,0 +1,62 @@
+"""The ladder variational autoencoder's guide."""
+
+from collections.abc import Sequence
+
+import pyro
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_ssl.conditionals import Conditional, merge
+
+
+class LVAE(PyroModule):
+    r"""A deterministic path up from x and y, merged on the way down with the model's own conditionals.
+
+    .. math:: d_0 = (x, y), \quad d_l = f_l(d_{l-1}), \qquad
+              q(z_l \mid z_{l+1}, x, y) \propto \hat q_l(z_l \mid d_l)\, p(z_l \mid z_{l+1})
+
+    The product of the two Gaussians is a Gaussian of the summed precisions; z_L has no conditional to merge with.
+
+    Arguments:
+        q_y: One-hot y given x.
+        up: The functions f_1 .. f_L; the first of x and y.
+        q_z: The evidence about z_l given d_l, for l = 1 .. L.
+        p_z: z_l given z_{l+1}, for l = 1 .. L - 1; the model's.
+
+    References:
+        Sonderby et al. 2016, eq. 10 to 15.
+    """
+
+    def __init__(
+        self,
+        q_y: Conditional | nn.Module,
+        up: Sequence[nn.Module],
+        q_z: Sequence[Conditional | nn.Module],
+        p_z: Sequence[Conditional | nn.Module],
+    ) -> None:
+        super().__init__()
+        self.q_y = q_y
+        self.up, self.q_z, self.p_z = nn.ModuleList(up), nn.ModuleList(q_z), nn.ModuleList(p_z)
+
+    def classify(self, x: Tensor) -> TorchDistribution:
+        """q(y|x), over one-hot `(*, K)`."""
+        return self.q_y(x)
+
+    def evidence(self, x: Tensor, y: Tensor) -> list[TorchDistribution]:
+        """What x and y say about z_1 .. z_L, from below."""
+        d = self.up[0](x, y)
+        found = [self.q_z[0](d)]
+        for up, q_z in zip(self.up[1:], self.q_z[1:], strict=True):
+            d = up(d)
+            found.append(q_z(d))
+        return found
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            if y is None:  # q(y|x) is enumerated, so the bound sums over classes
+                y = pyro.sample("y", self.q_y(x), infer={"enumerate": "parallel"})
+            *below, top = self.evidence(x, y)
+            z = pyro.sample(f"z_{len(below) + 1}", top)
+            for level in range(len(below), 0, -1):
+                z = pyro.sample(f"z_{level}", merge(below[level - 1], self.p_z[level - 1](z)))

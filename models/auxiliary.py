@@ -1,0 +1,67 @@
+"""Models with an auxiliary variable a: ADGM and SDGM."""
+
+import pyro
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_ssl.conditionals import Conditional, Prior
+
+
+class ADGM(PyroModule):
+    r"""The auxiliary deep generative model: M2, and an a that x, y and z explain but that explains nothing.
+
+    .. math:: p(x, y, z, a) = p(y)\, p(z)\, p(x \mid y, z)\, p(a \mid x, y, z)
+
+    The marginal over a is M2's, so a makes the guide richer, :math:`\int q(a|x) q(y|a,x)\,da`, and not the model.
+
+    Arguments:
+        p_y: Prior over one-hot y, `(K,)`.
+        p_z: Prior over z, `(Z,)`.
+        p_x: x given y and z.
+        p_a: a, `(A,)`, given x, y and z.
+
+    References:
+        Maaloe et al. 2016, eq. 7; paper 002, section 3.1.1.
+    """
+
+    def __init__(
+        self, p_y: Prior, p_z: Prior, p_x: Conditional | nn.Module, p_a: Conditional | nn.Module
+    ) -> None:
+        super().__init__()
+        self.p_y, self.p_z, self.p_x, self.p_a = p_y, p_z, p_x, p_a
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", self.p_y(), obs=y)
+            z = pyro.sample("z", self.p_z())
+            pyro.sample("x", self.p_x(y, z), obs=x)
+            pyro.sample("a", self.p_a(x, y, z))
+
+
+class SDGM(PyroModule):
+    r"""The skip deep generative model: a second layer of latents between y, z and x, with a skip past it.
+
+    .. math:: p(x, y, z, a) = p(y)\, p(z)\, p(a \mid y, z)\, p(x \mid a, y, z)
+
+    Arguments:
+        p_y: Prior over one-hot y, `(K,)`.
+        p_z: Prior over z, `(Z,)`.
+        p_a: a, `(A,)`, given y and z.
+        p_x: x given a, y and z.
+
+    References:
+        Maaloe et al. 2016, eq. 14.
+    """
+
+    def __init__(
+        self, p_y: Prior, p_z: Prior, p_a: Conditional | nn.Module, p_x: Conditional | nn.Module
+    ) -> None:
+        super().__init__()
+        self.p_y, self.p_z, self.p_a, self.p_x = p_y, p_z, p_a, p_x
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", self.p_y(), obs=y)
+            z = pyro.sample("z", self.p_z())
+            a = pyro.sample("a", self.p_a(y, z))
+            pyro.sample("x", self.p_x(a, y, z), obs=x)
