@@ -26,6 +26,10 @@ class M2(PyroModule):
         """q(y|x), over one-hot `(*, K)`."""
         return self.q_y(x)
 
+    def encode(self, x: Tensor, y: Tensor) -> TorchDistribution:
+        """q(z|x,y), over `(*, Z)`."""
+        return self.q_z(x, y)
+
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
             if y is None:  # q(y|x) is enumerated, so the bound sums over classes

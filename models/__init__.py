@@ -1,6 +1,7 @@
 """Models, one file per factorisation. Import by the public name: `from pyro_ssl.models.m2 import M2`."""
 
 from pyro_ssl.models.auxiliary import ADGM, SDGM
+from pyro_ssl.models.bayesian import Bayesian
 from pyro_ssl.models.latent_classifier import LatentClassifier, SimplifiedLatentClassifier, SplitLatentClassifier
 from pyro_ssl.models.lvae import LVAE
 from pyro_ssl.models.m2 import M2
@@ -9,6 +10,7 @@ from pyro_ssl.models.vae import VAE
 
 __all__ = [
     "ADGM",
+    "Bayesian",
     "LVAE",
     "M2",
     "SDGM",

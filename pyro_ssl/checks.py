@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyro_ssl.elbo import check_plates, log_prob, sample_sites
-from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, is_enumerated
+from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, is_enumerated, is_shared
 
 
 def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None) -> Tensor:
@@ -114,12 +114,10 @@ def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
     """Whether labeled data may stand beside unlabeled in one call, with the same bound as if called apart.
 
     So it is where the guide enumerates `y` and is otherwise the same program without y as with it: every site has the same
-    log-density at the same values, and q(y|x) is `classify`'s. Batch norm, which mixes data in training, excludes it. The
-    random state is kept.
+    log-density at the same values, and q(y|x) is `classify`'s. Batch norm, which mixes data in training, is looked at as it
+    is in evaluation. The random state is kept.
     """
     parts = [part for program in (model, guide) for part in program.modules()]
-    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts):
-        return False
     modes, x, y, n = {part: part.training for part in parts}, batch.x, batch.y, len(batch.x)
     both = torch.cat([x, batch.x_unlabeled])
     forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
@@ -150,7 +148,9 @@ def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
 
 
 def _first(site: dict[str, Any], n: int) -> Tensor:
-    """The values of the first n data, under the first value of the label."""
+    """The values of the first n data, under the first value of the label; all of what the data share."""
+    if is_shared(site):
+        return site["value"]
     value, event_dim = site["value"], site["fn"].event_dim
     if value.dim() - event_dim > 1:
         value = value.select(-2 - event_dim, 0)
@@ -163,6 +163,8 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 def _same_log_prob(apart: dict[str, Any], joint: dict[str, Any], n: int) -> bool:
     one, other = log_prob(apart), log_prob(joint)
+    if is_shared(joint):
+        return one.shape == other.shape and torch.allclose(one, other)
     other = (other[0] if other.dim() > 1 else other)[:n]  # of the first n data, under the first value of the label
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-4)
 
@@ -198,6 +200,8 @@ def _check_site(who: str, name: str, site: dict[str, Any], n: int) -> None:
         )
     if _family(site) == "Normal" and site["is_observed"]:
         _check_units(name, site)
+    if is_shared(site) and n not in site["fn"].event_shape:
+        return
     shape = tuple(site["value"].shape if is_enumerated(site) else log_prob(site).shape)
     if not is_enumerated(site) and (not shape or shape[-1] not in (1, n) or len(shape) > 2):
         raise ValueError(

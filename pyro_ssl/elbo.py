@@ -20,7 +20,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import Categorical, OneHotCategorical, kl_divergence
 
-from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, Top, is_enumerated, log_mean_exp
+from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, Top, is_enumerated, is_shared, log_mean_exp
+from pyro_ssl.networks import class_weights
 
 Program = Callable[..., Any]
 
@@ -56,16 +57,30 @@ class scale_latents(ScaleMessenger):
     """
 
     def _process_message(self, msg: Any) -> None:
-        if msg["type"] == "sample" and not msg["is_observed"] and not msg["fn"].has_enumerate_support:
+        latent = msg["type"] == "sample" and not msg["is_observed"] and not msg["fn"].has_enumerate_support
+        if latent and not is_shared(msg):
+            super()._process_message(msg)
+
+
+class scale_data(ScaleMessenger):
+    """`poutine.scale` for all sites but the latents that all data share: the weight of a part of the data."""
+
+    def _process_message(self, msg: Any) -> None:
+        if msg["type"] != "sample" or site_is_subsample(msg) or not is_shared(msg):
             super()._process_message(msg)
 
 
 class Bound(NamedTuple):
-    """A bound per datum, `(B,)`, in nats, and the traces that it was read from."""
+    """A bound per datum, `(B,)`, in nats, the traces that it was read from, and what belongs to no datum.
+
+    `shared` is KL(q(W) || p(W)) of latents outside the plate, which all data share, such as random weights: a scalar, to be
+    taken off the data set's bound once. It is None where there are none.
+    """
 
     value: Tensor
     guide_trace: Trace
     model_trace: Trace
+    shared: Tensor | None = None
 
 
 class TraceTopEnum_ELBO(ELBO):
@@ -135,7 +150,7 @@ class TraceTopEnum_ELBO(ELBO):
         """
         with pyro.get_param_store().scope():
             model_trace, guide_trace = self._get_trace(local(model), local(guide), args, kwargs, labels=labels)
-        return Bound(self._value(guide_trace, model_trace), guide_trace, model_trace)
+        return Bound(*self._value(guide_trace, model_trace))
 
     def class_bounds(
         self, model: Program, guide: Program, *args: Any, only: Collection[str] | None = None, **kwargs: Any
@@ -184,7 +199,8 @@ class TraceTopEnum_ELBO(ELBO):
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over data; parameters may live in the parameter store, as `pyro.infer.SVI` wants."""
         model_trace, guide_trace = self._get_trace(model, guide, args, kwargs)
-        return -self._value(guide_trace, model_trace).sum()
+        bound = self._value(guide_trace, model_trace)
+        return -bound.value.sum() if bound.shared is None else bound.shared - bound.value.sum()
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         with torch.no_grad():
@@ -212,10 +228,14 @@ class TraceTopEnum_ELBO(ELBO):
             marginal=self.importance_weighted,
             labels=labels,
         )
-        guide_trace = poutine.trace(enumerate_(guide)).get_trace(*args, **kwargs)
-        if labels is not None and enumerated_site(guide_trace) is None:
-            raise ValueError("labels: the guide enumerates nothing that they could be values of")
-        model_trace = poutine.trace(ReplayMessenger(guide_trace)(model)).get_trace(*args, **kwargs)
+        before = class_weights.set(None)
+        try:
+            guide_trace = poutine.trace(enumerate_(guide)).get_trace(*args, **kwargs)
+            if labels is not None and enumerated_site(guide_trace) is None:
+                raise ValueError("labels: the guide enumerates nothing that they could be values of")
+            model_trace = poutine.trace(ReplayMessenger(guide_trace)(model)).get_trace(*args, **kwargs)
+        finally:
+            class_weights.reset(before)
         if is_validation_enabled():
             check_plates(guide_trace, model_trace)
         return model_trace, guide_trace
@@ -224,10 +244,14 @@ class TraceTopEnum_ELBO(ELBO):
         closed = closed_form_kl(guide_trace, model_trace, self.closed_form)
         return {name: kl for name, kl in closed.items() if name != without}
 
-    def _value(self, guide_trace: Trace, model_trace: Trace) -> Tensor:
+    def _value(self, guide_trace: Trace, model_trace: Trace) -> Bound:
         """The bound per datum from a guide's trace and the model's trace replayed on it."""
-        label = enumerated_site(guide_trace)
         closed = self._closed(guide_trace, model_trace)
+        shared = _shared(guide_trace, model_trace, closed)
+        return Bound(self._per_datum(guide_trace, model_trace, closed), guide_trace, model_trace, shared)
+
+    def _per_datum(self, guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -> Tensor:
+        label = enumerated_site(guide_trace)
         kl = None if label is None else closed.get(label["name"])
         f = _f(guide_trace, model_trace, closed)
         if label is None:
@@ -362,17 +386,32 @@ def _same_scale(a: float | Tensor, b: float | Tensor) -> bool:
 
 
 def _f(guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -> Tensor:
-    """log p(x, y, z) - log q(z|x, y), `([S,] V, B)`, with minus the KL for sites in closed form; the label's is left out."""
+    """log p(x, y, z) - log q(z|x, y), `([S,] V, B)`, with minus the KL for sites in closed form; the label's is left out.
+
+    So are latents that all data share.
+    """
     f = torch.zeros(())
     for name, site in sample_sites(model_trace):
+        if is_shared(site):
+            continue
         if name not in closed:
             f = f + log_prob(site)
         elif not is_enumerated(site):
             f = f - closed[name]
     for name, site in sample_sites(guide_trace):
-        if not is_enumerated(site) and name not in closed:
+        if not is_enumerated(site) and name not in closed and not is_shared(site):
             f = f - log_prob(site)
     return f
+
+
+def _shared(guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -> Tensor | None:
+    """log q(W) - log p(W), or its mean in closed form, of latents that all data share."""
+    total = None
+    for name, site in sample_sites(guide_trace):
+        if is_shared(site) and name in model_trace:
+            term = closed[name] if name in closed else log_prob(site) - log_prob(model_trace.nodes[name])
+            total = term if total is None else total + term
+    return total
 
 
 def log_prob(site: dict[str, Any]) -> Tensor:

@@ -13,12 +13,17 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal, OneHotCategorical
 
-from pyro_ssl.networks import mark_one_hot
+from pyro_ssl.networks import class_weights, mark_one_hot
 
 Top = int | None | Literal["auto"]
 
 MASS, MOST = 0.95, 16
 """`top="auto"`: as few of the likeliest classes as hold this share of q(y|x), in the batch's mean; and never more than these."""
+
+
+def is_shared(site: dict[str, Any]) -> bool:
+    """Whether it is a latent of no datum, but of all: outside every plate, without a batch shape."""
+    return not (site["is_observed"] or site["cond_indep_stack"] or site_is_subsample(site) or site["fn"].batch_shape)
 
 
 def is_enumerated(site: dict[str, Any]) -> bool:
@@ -63,7 +68,8 @@ class EnumerateMessenger(Messenger):
         if is_enumerated(msg):
             self._enumerate(msg)
         elif (self.samples > 1 or (self.values > 1 and self.shared_noise)) and msg["fn"].has_rsample:
-            self._sample(msg)
+            if not is_shared(msg):
+                self._sample(msg)
 
     def _enumerate(self, msg: Any) -> None:
         fn = msg["fn"]
@@ -96,6 +102,7 @@ class EnumerateMessenger(Messenger):
         elif isinstance(fn, OneHotCategorical):
             mark_one_hot(value, index)
         msg["infer"] = {**msg["infer"], "log_weights": log_weights, "log_q": log_q, "known": known}
+        class_weights.set(log_weights)
         msg["value"], msg["done"] = value, True
         self.values = len(value)
 

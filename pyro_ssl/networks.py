@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from itertools import pairwise
 
 import torch
@@ -44,17 +45,84 @@ class SplitLinear(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         check_inputs(inputs, self.in_shapes)
-        products: list[Tensor] = []
-        bias: Tensor | None = self.bias
-        for x, s, w in zip(inputs, self.in_shapes, self.weights, strict=True):
-            index = one_hot_index(x)
-            if index is None:
-                products.append(nn.functional.linear(x.flatten(-len(s)), w.t(), bias))
-                bias = None  # it is added once
-            else:
-                products.append(nn.functional.embedding(index, w))
-        h = sum(products[1:], start=products[0])
-        return h if bias is None else h + bias
+        flat = [x if one_hot_index(x) is not None else x.flatten(-len(s)) for x, s in zip(inputs, self.in_shapes, strict=True)]
+        return affine(flat, list(self.weights), self.bias)
+
+
+class Linear(nn.Linear):
+    """torch's linear layer, started by Xavier, whose weights may be random; see `affine`."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        nn.init.xavier_uniform_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return affine([x], [transposed(self.weight)], self.bias)
+
+
+def affine(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor) -> Tensor:
+    r"""h = sum_i x_i W_i + b, of inputs `(*, in_i)` and weights `(in_i, out)`, or `(S, in_i, out)` for S draws of them.
+
+    Weights that carry the note of `mark_normal` are draws from a Gaussian. With its scale they are not used: h is drawn in
+    their place, from the Gaussian that it has under theirs, for each datum anew (local reparameterisation),
+
+    .. math:: h \sim \mathcal N\Big(\sum_i x_i \mu_i + \mu_b,\; \sum_i x_i^2 \sigma_i^2 + \sigma_b^2\Big)
+
+    and h carries its mean, for batch norm.
+
+    References:
+        Kingma et al. 2015 for local reparameterisation; paper 002, eq. 5.10 for the mean.
+    """
+    normal = normal_of(bias)
+    if normal is None:
+        return _products(inputs, weights, bias)
+    notes = [normal_of(w) for w in weights]
+    mean = _products(inputs, [note[0] for note in notes if note], normal[0])
+    if normal[1] is None:
+        h = _products(inputs, weights, bias)
+    else:
+        squares = [x if one_hot_index(x) is not None else x.square() for x in inputs]
+        variance = _products(squares, [note[1].square() for note in notes if note and note[1] is not None], normal[1].square())
+        h = mean + variance.sqrt() * torch.randn_like(mean)
+    h._pyro_ssl_mean = mean  # type: ignore[attr-defined]
+    return h
+
+
+def _products(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor) -> Tensor:
+    products: list[Tensor] = []
+    rest: Tensor | None = bias
+    for x, w in zip(inputs, weights, strict=True):
+        index = one_hot_index(x)
+        if w.dim() > 2:
+            products.append(torch.matmul(x, w))
+        elif index is None:
+            products.append(nn.functional.linear(x, w.t(), rest))
+            rest = None  # it is added once
+        else:
+            products.append(nn.functional.embedding(index, w))
+    h = sum(products[1:], start=products[0])
+    if rest is None:
+        return h
+    return h + (rest if rest.dim() == 1 else rest.unsqueeze(-2))
+
+
+def transposed(w: Tensor) -> Tensor:
+    """The matrix `(*, out, in)` as `(*, in, out)`, its note with it."""
+    if (note := normal_of(w)) is None:
+        return w.mT
+    turned = w.mT
+    mark_normal(turned, note[0].mT, None if note[1] is None else note[1].mT)
+    return turned
+
+
+def mark_normal(w: Tensor, loc: Tensor, scale: Tensor | None) -> None:
+    """Note on weights the mean of the Gaussian that they were drawn from; and its scale, to draw what they make instead."""
+    w._pyro_ssl_normal = (loc, scale)  # type: ignore[attr-defined]
+
+
+def normal_of(w: Tensor) -> tuple[Tensor, Tensor | None] | None:
+    return getattr(w, "_pyro_ssl_normal", None)
 
 
 def mark_one_hot(y: Tensor, index: Tensor) -> None:
@@ -75,13 +143,6 @@ def check_inputs(inputs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) ->
             raise ValueError(
                 f"network: input {i} should have shape (*, {', '.join(map(str, s))}), got {tuple(x.shape)}"
             )
-
-
-def _linear(in_features: int, out_features: int) -> nn.Linear:
-    layer = nn.Linear(in_features, out_features)
-    nn.init.xavier_uniform_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 class Flat(nn.Module):
@@ -111,6 +172,45 @@ class Flat(nn.Module):
         lead = x.shape[: x.dim() - e]
         out = self.module(x.reshape(-1, *x.shape[x.dim() - e :]))
         return out.reshape(*lead, *out.shape[1:])
+
+
+class_weights: ContextVar[Tensor | None] = ContextVar("class_weights", default=None)
+"""While a label is enumerated: the weight of each value for each datum, `(V, B)`."""
+
+
+class BatchNorm(nn.BatchNorm1d):
+    r"""Batch norm over all leading dimensions of `(*, F)`, fit for enumerated labels and for random weights.
+
+    .. math:: \gamma\, \frac{h - \mathrm E[\bar h]}{\sqrt{\mathrm{Var}[\bar h] + \epsilon}} + \beta
+
+    Of h that depends on an enumerated label, `(V, B, F)`, each value counts with its weight, q(y|x), so that a datum counts
+    once: statistics over all values alike would be those of no data, and would leak y. Of a layer with random weights,
+    :math:`\bar h` is what their means give; for others it is h.
+
+    References:
+        Paper 002, eq. 5.3 to 5.10.
+    """
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.training:
+            seen = getattr(h, "_pyro_ssl_mean", h).flatten(0, -2) if h.dim() < 3 else getattr(h, "_pyro_ssl_mean", h)
+            weights = class_weights.get()
+            if weights is None or seen.dim() < 3 or seen.shape[-3:-1] != weights.shape[-2:]:
+                w = torch.ones_like(seen[..., :1])
+            else:
+                w = weights.detach().exp().unsqueeze(-1).expand(*seen.shape[:-1], 1)
+            dims = tuple(range(seen.dim() - 1))
+            total = w.sum()
+            mean = (w * seen).sum(dims) / total
+            var = (w * (seen - mean).square()).sum(dims) / total
+            with torch.no_grad():
+                assert self.running_mean is not None and self.running_var is not None
+                rate = self.momentum or 0.1
+                self.running_mean.lerp_(mean, rate)
+                self.running_var.lerp_(var, rate)
+        else:
+            mean, var = self.running_mean, self.running_var
+        return (h - mean) * ((var + self.eps).rsqrt() * self.weight) + self.bias
 
 
 class Noise(nn.Module):
@@ -156,10 +256,10 @@ class MLP(nn.Module):
         self.first = SplitLinear(shapes, widths[0])
         layers: list[nn.Module] = []
         for i, o in pairwise(widths):
-            layers += [Flat(nn.BatchNorm1d(i))] if batch_norm else []
+            layers += [BatchNorm(i)] if batch_norm else []
             layers += [activation()]
             layers += [nn.Dropout(dropout)] if dropout else []
-            layers += [_linear(i, o)]
+            layers += [Linear(i, o)]
         self.rest = nn.Sequential(*layers)
 
     def forward(self, *inputs: Tensor) -> Tensor:

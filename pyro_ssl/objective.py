@@ -7,13 +7,14 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from pyro import poutine
-from pyro.distributions import TorchDistribution
+from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
 from pyro_ssl.checks import check_pair, first_nonfinite, treats_labels_alike
-from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_latents
+from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_data, scale_latents
 from pyro_ssl.enumeration import MOST
+from pyro_ssl.gibbs import gibbs
+from pyro_ssl.networks import BatchNorm
 from pyro_ssl.terms import Batch, Step, Term
 
 
@@ -32,7 +33,13 @@ class Objective(nn.Module):
         unlabeled: Weight lambda_u of the unlabeled bound; 003's lambda.
         elbo: The bound; a `TraceTopEnum_ELBO`.
         together: Evaluate labeled and unlabeled data in one call of the programs. By default `check`, and so `fit`, finds out
-            whether that is exact, and whether it saves time: an extra class for each labeled datum costs less than a call.
+            whether that is exact, and whether it saves time: an extra class for each labeled datum costs less than a call;
+            with batch norm, wherever it is exact, so that all data share its statistics.
+        gibbs_steps: 0 predicts by the guide's q(y|x); more, by as many steps of `gibbs`, the model's own p(y|x).
+
+    Attributes:
+        data_size: By how much KL(W) of random weights is divided, in data; `fit` sets it, so that the data set's bound has
+            it once. None takes the batch to be the data set.
 
     Raises:
         ValueError: A weight is below 0; the elbo is another.
@@ -48,6 +55,7 @@ class Objective(nn.Module):
         unlabeled: float = 1.0,
         elbo: TraceTopEnum_ELBO | None = None,
         together: bool | None = None,
+        gibbs_steps: int = 0,
     ) -> None:
         super().__init__()
         for name, weight in (("labeled", labeled), ("unlabeled", unlabeled)):
@@ -62,12 +70,15 @@ class Objective(nn.Module):
                 f"elbo should be a TraceTopEnum_ELBO, which gives a bound per datum; got {type(elbo).__name__}"
             )
         self.elbo = elbo or TraceTopEnum_ELBO()
-        self.together = together
+        self.together, self.gibbs_steps = together, gibbs_steps
         self._in_one_call = bool(together)
+        self.data_size: float | None = None
 
     def classify(self, x: Tensor) -> TorchDistribution:
-        """What the method predicts: the guide's q(y|x), over one-hot `(*, K)`."""
-        return self.guide.classify(x)
+        """What the method predicts, by its guide or by Gibbs sampling: p(y|x) over one-hot `(B, K)`."""
+        if not self.gibbs_steps:
+            return self.guide.classify(x)
+        return OneHotCategorical(probs=gibbs(self.model, self.guide, x, steps=self.gibbs_steps).mean)
 
     @property
     def learns_unlabeled(self) -> bool:
@@ -89,7 +100,7 @@ class Objective(nn.Module):
         outside = self.elbo.importance_weighted  # a logarithm of scaled densities is not a scaled logarithm
         with ExitStack() as scales:
             if not outside and (isinstance(weight, Tensor) or weight != 1):
-                scales.enter_context(poutine.scale(scale=weight))
+                scales.enter_context(scale_data(scale=weight))
             if kl_weight != 1:
                 scales.enter_context(scale_latents(kl_weight))
             bound = self.elbo.bound(self.model, self.guide, x, y, labels=labels)
@@ -119,14 +130,29 @@ class Objective(nn.Module):
                 weight = torch.cat([x.new_full((len(x),), self.labeled), x.new_full((len(u),), self.unlabeled)])
             bound = self._bound(torch.cat([x, u]), None, kl_weight, weight, labels=y)
             step.evaluated(bound.guide_trace, len(x))
-            return {"labeled": -bound.value[: len(x)].mean(), "unlabeled": -bound.value[len(x) :].mean()}
+            parts = {"labeled": -bound.value[: len(x)].mean(), "unlabeled": -bound.value[len(x) :].mean()}
+            return parts | self._shared(bound, batch)
         if x is not None and self.labeled:
-            parts["labeled"] = -self._bound(x, y, kl_weight, self.labeled).value.mean()
+            bound = self._bound(x, y, kl_weight, self.labeled)
+            parts = {"labeled": -bound.value.mean()} | self._shared(bound, batch)
         if u is not None and self.unlabeled:
             bound = self._bound(u, None, kl_weight, self.unlabeled)
-            parts["unlabeled"] = -bound.value.mean()
+            parts |= {"unlabeled": -bound.value.mean()} | self._shared(bound, batch)
             step.evaluated(bound.guide_trace)
         return parts
+
+    def _shared(self, bound: Bound, batch: Batch) -> dict[str, Tensor]:
+        """KL(W) per datum: J times the data set's size has it once, whatever the batches."""
+        if bound.shared is None:
+            return {}
+        return {"weights": bound.shared / (self.data_size or self.weighed_size(batch.x, batch.x_unlabeled))}
+
+    def weighed_size(self, x: Tensor | None, x_unlabeled: Tensor | None) -> float:
+        """How many data J is the mean of: it weighs a bound as that of one such datum, an unlabeled one if there are any."""
+        if x_unlabeled is not None and len(x_unlabeled) and self.unlabeled:
+            return len(x_unlabeled) / self.unlabeled
+        assert x is not None
+        return len(x) / self.labeled
 
     def forward(self, batch: Batch, *, kl_weight: float = 1.0) -> Tensor:
         """The loss, a scalar."""
@@ -140,12 +166,13 @@ class Objective(nn.Module):
             if x is not None:
                 check_pair(self.model, self.guide, x, y)
         if self.together is None:
-            self._in_one_call = self._saves_time(batch) and treats_labels_alike(self.model, self.guide, batch)
+            both = None not in (batch.x, batch.y, batch.x_unlabeled)
+            pays = both and (any(isinstance(part, BatchNorm) for part in self.modules()) or self._saves_time(batch))
+            self._in_one_call = pays and treats_labels_alike(self.model, self.guide, batch)
 
     def _saves_time(self, batch: Batch) -> bool:
         """Whether evaluating each labeled datum for several classes costs less than a second call of the programs."""
-        if batch.x is None or batch.y is None or batch.x_unlabeled is None:
-            return False
+        assert batch.x is not None and batch.y is not None
         top, classes = self.elbo.top, batch.y.shape[-1]
         extra = min(classes, MOST if top == "auto" else classes if top is None else top + 1) - 1
         weights = sum(p.numel() for program in (self.model, self.guide) for p in program.parameters())

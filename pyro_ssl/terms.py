@@ -85,10 +85,11 @@ class Step:
         q = guide_trace.nodes["y"]["fn"]
         if not isinstance(q, OneHotCategorical):
             return
+        logits = q.logits.flatten(0, -3)[0] if q.logits.dim() > 2 else q.logits  # the first of several draws
         if labeled is None:
-            self.known["unlabeled"] = q
+            self.known["unlabeled"] = q if logits is q.logits else OneHotCategorical(logits=logits)
         else:
-            parts = q.logits.split([labeled, len(q.logits) - labeled])
+            parts = logits.split([labeled, len(logits) - labeled])
             self.known |= {k: OneHotCategorical(logits=v) for k, v in zip(("labeled", "unlabeled"), parts, strict=True)}
 
 

@@ -30,6 +30,7 @@ from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Shape, as_shape
 from pyro_ssl.objective import Objective
 from pyro_ssl.terms import L2, Balance, Entropy, LabelLogProb, MutualInformation
+from pyro_ssl.weights import Slots
 
 Network = Literal["mlp", "conv"]
 Likelihood = Literal["bernoulli", "gaussian"]
@@ -106,6 +107,13 @@ class Networks:
         regularisers = {k: getattr(self, k) for k in ("noise", "dropout", "batch_norm")}
         return OneHotCategorical(self.encoder(others, self.classes, **regularisers))
 
+    def p_y_of(self, *latents: Shape) -> OneHotCategorical:
+        """One-hot y given latent variables, with the dropout of q(y|x)."""
+        activation = ACTIVATIONS[self.activation]
+        return OneHotCategorical(
+            MLP(list(latents), self.classes, self.hidden, activation=activation, dropout=self.dropout)
+        )
+
     def q_z(self, z_dim: int, *others: Shape) -> Normal:
         """z given x and others."""
         return Normal(self.encoder(others, 2 * z_dim))
@@ -134,7 +142,7 @@ class Loss:
     l2: float = 0.0
 
     def objective(
-        self, model: nn.Module, guide: nn.Module, elbo: TraceTopEnum_ELBO, classifier: nn.Module | None = None
+        self, model: nn.Module, guide: nn.Module, elbo: TraceTopEnum_ELBO, classifier: nn.Module, gibbs_steps: int = 0
     ) -> Objective:
         """The pair's objective with the terms of this loss; `classifier` is what l2 holds small."""
         terms = [
@@ -142,10 +150,47 @@ class Loss:
             Balance(self.balance),
             Entropy(self.entropy),
             MutualInformation(self.mutual_information),
-            *([L2(classifier, self.l2)] if classifier is not None else []),
+            L2(classifier, self.l2),
         ]
-        used = [term for term in terms if term.weight]
-        return Objective(model, guide, used, labeled=self.labeled, unlabeled=self.unlabeled, elbo=elbo)
+        return Objective(
+            model,
+            guide,
+            [term for term in terms if term.weight],
+            labeled=self.labeled,
+            unlabeled=self.unlabeled,
+            elbo=elbo,
+            gibbs_steps=gibbs_steps,
+        )
+
+
+@dataclass(frozen=True)
+class RandomWeights:
+    """Weights of the model's networks with a prior N(0, s^2) and a mean-field posterior, in place of point estimates.
+
+    Arguments:
+        bayesian: Names of the model's conditionals whose linear layers have random weights, such as (p_y,).
+        prior_scale: Standard deviation s of the prior over a weight.
+        log_variance: Start of the posterior's log-variance.
+        local: Local reparameterisation: draw what the weights make for each datum, not the weights.
+    """
+
+    bayesian: Sequence[str] = ()
+    prior_scale: float = 1.0
+    log_variance: float = -10.0
+    local: bool = False
+
+    def pair(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """The pair, with random weights if there shall be any."""
+        if not self.bayesian:
+            return model, guide
+        known = [name for name, part in model.named_children() if isinstance(part, Conditional)]
+        if isinstance(self.bayesian, str) or (set(self.bayesian) - set(known)):
+            raise ValueError(f"bayesian should name conditionals of the model, of {', '.join(known)}; got {self.bayesian!r}")
+        slots = Slots(*(getattr(model, name) for name in self.bayesian))
+        return (
+            models.Bayesian(model, slots, self.prior_scale),
+            guides.MeanField(guide, slots.initial, self.log_variance, local=self.local),
+        )
 
 
 @dataclass(frozen=True)
@@ -354,6 +399,96 @@ def lvae(nets: Networks, loss: Loss, sums: Sum, *, z_dims: Sequence[int] = (32, 
     return loss.objective(model, guides.LVAE(q_y, up, q_z, p_z), sums.elbo(), q_y)
 
 
+@grouped(balance=0.0, alpha=0.0, labeled=0.5)
+def latent_classifier(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 50, draws: int = 100) -> Objective:
+    r"""Paper 003's model: the code determines the class, and both make x; `labeled` is the paper's lambda.
+
+    Arguments:
+        z_dim: Z.
+        draws: Samples of the code that a prediction averages over.
+    """
+    p_y = nets.p_y_of(z_dim)
+    model = models.LatentClassifier(StandardNormal(z_dim), p_y, nets.p_x(nets.classes, z_dim))
+    return loss.objective(model, guides.LatentClassifier(nets.q_z(z_dim), p_y, draws), sums.elbo(), p_y)
+
+
+@grouped(balance=0.0, alpha=0.0, labeled=0.5)
+def latent_classifier_exact(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 50, draws: int = 100) -> Objective:
+    r"""The same model under its exact bound: y is summed inside the logarithm, log p(x|z) = log sum_y p(y|z) p(x|y,z).
+
+    Arguments:
+        z_dim: Z.
+        draws: Samples of the code that a prediction averages over.
+    """
+    p_y = nets.p_y_of(z_dim)
+    model = models.LatentClassifier(StandardNormal(z_dim), p_y, nets.p_x(nets.classes, z_dim))
+    return loss.objective(model, guides.LatentEncoder(nets.q_z(z_dim), p_y, draws), sums.elbo(), p_y)
+
+
+@grouped(balance=0.0, alpha=0.0, labeled=1e-3)
+def latent_classifier_simplified(
+    nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 50, draws: int = 100
+) -> Objective:
+    r"""Paper 003's simplification: given the code, class and x are independent; `labeled` is the paper's lambda.
+
+    Arguments:
+        z_dim: Z.
+        draws: Samples of the code that a prediction averages over.
+    """
+    p_y = nets.p_y_of(z_dim)
+    model = models.SimplifiedLatentClassifier(StandardNormal(z_dim), p_y, nets.p_x(z_dim))
+    return loss.objective(model, guides.LatentEncoder(nets.q_z(z_dim), p_y, draws), sums.elbo(), p_y)
+
+
+@grouped(balance=0.0, alpha=0.0, labeled=0.5)
+def latent_classifier_split(
+    nets: Networks, loss: Loss, sums: Sum, *, z_y_dim: int = 10, z_dim: int = 50, draws: int = 100
+) -> Objective:
+    r"""Paper 003's special case: the code has two parts, of which the first determines the class.
+
+    Arguments:
+        z_y_dim: Size of the part that determines the class.
+        z_dim: Size of the rest.
+        draws: Samples of the code that a prediction averages over.
+    """
+    p_y = nets.p_y_of(z_y_dim)
+    model = models.SplitLatentClassifier(StandardNormal(z_y_dim), StandardNormal(z_dim), p_y, nets.p_x(z_y_dim, z_dim))
+    guide = guides.SplitLatentEncoder(nets.q_z(z_y_dim), nets.q_z(z_dim, z_y_dim), p_y, draws)
+    return loss.objective(model, guide, sums.elbo(), p_y)
+
+
+@grouped()
+def sslpe(
+    nets: Networks, loss: Loss, sums: Sum, weights: RandomWeights, *, z_dim: int = 50, gibbs_steps: int = 10
+) -> Objective:
+    r"""Paper 002's model: z makes x, both make y, and the model itself predicts, by Gibbs sampling.
+
+    Arguments:
+        z_dim: Z.
+        gibbs_steps: Steps of the Gibbs sampler that predicts.
+    """
+    model = models.SSLPE(StandardNormal(z_dim), nets.p_x(z_dim), nets.q_y(z_dim))
+    q_y = nets.q_y()
+    pair = weights.pair(model, guides.M2(q_y, nets.q_z(z_dim, nets.classes)))
+    return loss.objective(*pair, sums.elbo(), q_y, gibbs_steps=gibbs_steps)
+
+
+@grouped(bayesian=("p_y",))
+def sslapd(
+    nets: Networks, loss: Loss, sums: Sum, weights: RandomWeights, *, z_dim: int = 50, gibbs_steps: int = 10
+) -> Objective:
+    r"""SSLPE with a prior over the weights of p(y|x,z), drawn anew in each step of the Gibbs sampler.
+
+    Arguments:
+        z_dim: Z.
+        gibbs_steps: Steps of the Gibbs sampler that predicts.
+    """
+    model = models.SSLPE(StandardNormal(z_dim), nets.p_x(z_dim), nets.q_y(z_dim))
+    q_y = nets.q_y()
+    pair = weights.pair(model, guides.M2(q_y, nets.q_z(z_dim, nets.classes)))
+    return loss.objective(*pair, sums.elbo(), q_y, gibbs_steps=gibbs_steps)
+
+
 METHODS: dict[str, Method] = {
     "classifier": Method(
         classifier,
@@ -367,6 +502,14 @@ METHODS: dict[str, Method] = {
     "adgm": Method(adgm, "p(y) p(z) p(x|y,z) p(a|x,y,z)", "q(a|x) q(y|x,a) q(z|x,a,y)", FEW_LABELS),
     "sdgm": Method(sdgm, "p(y) p(z) p(a|y,z) p(x|a,y,z)", "q(a|x) q(y|x,a) q(z|x,a,y)", FEW_LABELS),
     "lvae": Method(lvae, "p(y) p(z_L) prod p(z_l|z_l+1) p(x|y,z_1)", "q(y|x) q(z_L|x,y) prod q(z_l|z_l+1,x,y)", FEW_LABELS),
+    "sslpe": Method(sslpe, "p(z) p(x|z) p(y|x,z)", "q(y|x) q(z|x,y)", FEW_LABELS),
+    "sslapd": Method(sslapd, "p(W) p(z) p(x|z) p(y|x,z,W)", "q(W) q(y|x) q(z|x,y)", FEW_LABELS),
+    "latent_classifier": Method(latent_classifier, "p(z) p(y|z) p(x|y,z)", "q(z|x) p(y|z)", FEW_LABELS),
+    "latent_classifier_exact": Method(latent_classifier_exact, "p(z) p(y|z) p(x|y,z)", "q(z|x)", FEW_LABELS),
+    "latent_classifier_simplified": Method(latent_classifier_simplified, "p(z) p(y|z) p(x|z)", "q(z|x)", FEW_LABELS),
+    "latent_classifier_split": Method(
+        latent_classifier_split, "p(z_y) p(z_u) p(y|z_y) p(x|z_y,z_u)", "q(z_y|x) q(z_u|x,z_y)", FEW_LABELS
+    ),
 }
 
 

@@ -23,7 +23,7 @@ from pyro_ssl import (
     StandardNormal,
 )
 from pyro_ssl.conditionals import GreyBernoulli
-from pyro_ssl.networks import Noise, as_shape
+from pyro_ssl.networks import BatchNorm, Linear, Noise, as_shape
 
 pytestmark = pytest.mark.usefixtures("float64")
 B, K, S, Z = 4, 3, 2, 5
@@ -110,7 +110,7 @@ def test_an_mlp_without_hidden_layers_is_linear():
 def test_mlp_batch_norm_and_dropout_are_where_they_should_be():
     net = MLP(Z, 3, (6, 6), batch_norm=True, dropout=0.5)
     kinds = [type(m) for m in net.rest]
-    assert kinds == [Flat, nn.Softplus, nn.Dropout, nn.Linear] * 2
+    assert kinds == [BatchNorm, nn.Softplus, nn.Dropout, Linear] * 2
     assert torch.allclose(net.eval()(torch.ones(B, Z)), net(torch.ones(1, Z)).expand(B, 3))
 
 

@@ -1,0 +1,56 @@
+"""The guide of a model with random weights."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_ssl.networks import mark_normal
+
+
+class MeanField(PyroModule):
+    r"""Any guide, with a mean-field Gaussian over the model's random weights.
+
+    .. math:: q(W) = \prod_j \mathcal N(W_j; \mu_j, \sigma_j^2)
+
+    Arguments:
+        guide: The guide of the model's other latents.
+        initial: The start of mu, `(P,)`.
+        log_variance: The start of log sigma^2: low, so that the data are found before the prior is.
+        local: Draw what the weights make, for each datum, in place of the weights (local reparameterisation): the same
+            expectation with less variance.
+
+    References:
+        Paper 002, eq. 4.19 and section 5.1.3; Kingma et al. 2015.
+    """
+
+    def __init__(self, guide: nn.Module, initial: Tensor, log_variance: float = -10.0, *, local: bool = False) -> None:
+        super().__init__()
+        self.guide, self.local = guide, local
+        self.classifies_by_one_draw = getattr(guide, "classifies_by_one_draw", False)
+        self.loc = nn.Parameter(initial.clone())
+        self.log_variance = nn.Parameter(torch.full_like(initial, log_variance))
+
+    def q_w(self) -> TorchDistribution:
+        """q(W), over `(P,)`."""
+        return dist.Normal(self.loc, (0.5 * self.log_variance).exp()).to_event(1)
+
+    def draw_weights(self, draws: int) -> Tensor:
+        """Draws of W for as many chains, `(draws, 1, P)`."""
+        return self.q_w().sample(torch.Size([draws, 1]))
+
+    def classify(self, x: Tensor) -> TorchDistribution:
+        """q(y|x), of the guide."""
+        return self.guide.classify(x)
+
+    def encode(self, x: Tensor, y: Tensor) -> TorchDistribution:
+        """q(z|x,y), of the guide."""
+        return self.guide.encode(x, y)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        q_w = self.q_w()
+        w = pyro.sample("W", q_w)
+        mark_normal(w, self.loc, q_w.base_dist.scale if self.local else None)
+        self.guide(x, y)

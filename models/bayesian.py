@@ -1,0 +1,49 @@
+"""A model with random weights."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_ssl.weights import Slots
+
+
+class Bayesian(PyroModule):
+    r"""Any model, the weights of some of its networks drawn from a prior, once for all data.
+
+    .. math:: p(W) = \mathcal N(W; 0, s^2 I), \qquad p(\mathrm{data}) = \int p(W) \prod_i p(x_i, y_i \mid W)\, dW
+
+    Arguments:
+        model: The model.
+        slots: The places of W in its networks.
+        scale: s.
+
+    References:
+        Paper 002, eq. 4.16; Blundell et al. 2015.
+    """
+
+    def __init__(self, model: nn.Module, slots: Slots, scale: float = 1.0) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"prior_scale should be above 0, got {scale}")
+        self.model, self.slots = model, slots
+        self.register_buffer("loc", torch.zeros_like(slots.initial))
+        self.scale = scale
+
+    def given(self, w: Tensor) -> AbstractContextManager[None]:
+        """Inside the block the model's networks have the weights w."""
+        return self.slots.filled(w)
+
+    def predict(self, x: Tensor, z: Tensor) -> TorchDistribution:
+        """p(y|x,z,W); inside a block of `given`."""
+        return self.model.predict(x, z)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
+        w = pyro.sample("W", dist.Normal(self.loc, self.scale).to_event(1))
+        with self.given(w):
+            return self.model(x, y)

@@ -1,0 +1,69 @@
+"""Prediction by Gibbs sampling, with methods whose model predicts."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Gibbs(NamedTuple):
+    """What the chains of each datum say, averaged.
+
+    Arguments:
+        mean: E[y], `(B, K)`: for one-hot y the probabilities.
+        variance: Var[y], `(B, K)`: of the mean over draws and of each draw's p(y|x,z), together.
+        z: The code E[z], `(B, Z)`.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    z: Tensor
+
+
+@torch.no_grad()
+def gibbs(model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1, hard: bool = False) -> Gibbs:
+    r"""p(y|x) and E[z|x] by Gibbs sampling, for one batch; `pyro_ssl.gibbs` takes data of any size.
+
+    .. math:: y^{(0)} \sim q(y|x); \quad
+              W^{(t)} \sim q(W), \; z^{(t)} \sim q(z|x, y^{(t-1)}), \; y^{(t)} \sim p(y|x, z^{(t)}, W^{(t)}), \quad t = 1 .. T
+
+    What is averaged is p(y|x, z, W), of less variance than the labels drawn. Chains are a dimension of one call.
+
+    Arguments:
+        model: A model with `predict(x, z) -> p(y|x,z)`; one of random weights has them drawn anew for each step and chain.
+        guide: Its guide, with `classify(x)` and `encode(x, y) -> q(z|x,y)`.
+        x: Data `(B, *event)`.
+        steps: T.
+        chains: Independent chains for each datum.
+        hard: Average the labels drawn, as eq. 4.24 has it, and not their probabilities.
+
+    Raises:
+        ValueError: The model does not predict, or the guide does not encode; steps or chains is not above 0.
+
+    References:
+        Paper 002, eq. 4.23 and 4.24.
+    """
+    for name, value in (("steps", steps), ("chains", chains)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} should be a whole number above 0, got {value!r}")
+    for program, duty in ((model, "predict"), (guide, "encode")):
+        if not hasattr(program, duty):
+            raise ValueError(
+                f"Gibbs sampling wants a model with predict(x, z) and a guide with encode(x, y), such as sslpe's; "
+                f"{type(program).__name__} has no {duty}"
+            )
+    y = guide.classify(x).sample(torch.Size([chains]))
+    sums: list[Tensor] = []
+    for _ in range(steps):
+        z = guide.encode(x, y).sample()
+        with model.given(guide.draw_weights(chains)) if hasattr(guide, "draw_weights") else nullcontext():
+            p = model.predict(x, z)
+        y = p.sample()
+        mean, second = (y, y.square()) if hard else (p.mean, p.variance + p.mean.square())
+        now = [t.mean(0) for t in (mean, second, z)]
+        sums = now if not sums else [a + b for a, b in zip(sums, now, strict=True)]
+    mean, second, z = (s / steps for s in sums)
+    return Gibbs(mean, (second - mean.square()).clamp_min(0), z)

@@ -1,0 +1,61 @@
+"""The weights of networks as one random vector W, which a program draws once for all data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from pyro_ssl.networks import Linear, SplitLinear, normal_of, mark_normal
+
+
+class Slots:
+    """Places for weights in networks: their parameters are taken out, and values are put in from outside, for a while.
+
+    Of linear layers alone: convolutions and the scales of batch norm stay what they are.
+
+    Arguments:
+        networks: The networks.
+
+    Raises:
+        ValueError: They have no linear layer.
+    """
+
+    def __init__(self, *networks: nn.Module) -> None:
+        layers = [part for network in networks for part in network.modules() if isinstance(part, Linear | SplitLinear)]
+        owners = [owner for layer in layers for owner in layer.modules()]  # a SplitLinear has a list of weights
+        self.places = [(owner, name) for owner in owners for name in owner._parameters]
+        if not self.places:
+            raise ValueError("bayesian: the network has no linear layer, whose weights could be random")
+        values = [owner._parameters[name] for owner, name in self.places]
+        self.shapes = [v.shape for v in values]
+        self.initial = torch.cat([v.detach().flatten() for v in values])
+        for owner, name in self.places:
+            del owner._parameters[name]
+            owner.__dict__[name] = None
+
+    @contextmanager
+    def filled(self, w: Tensor) -> Iterator[None]:
+        """Inside the block the networks have these weights, `(P,)`, or several draws of them, `(S, 1, P)`."""
+        for (owner, name), value in zip(self.places, _views(w, self.shapes), strict=True):
+            owner.__dict__[name] = value
+        try:
+            yield
+        finally:
+            for owner, name in self.places:
+                owner.__dict__[name] = None
+
+
+def _views(w: Tensor, shapes: Iterable[torch.Size]) -> Iterator[Tensor]:
+    shapes = list(shapes)
+    sizes = [s.numel() for s in shapes]
+    lead = w.shape[:-2]  # (S, 1, P): the 1 stands for the data, which a product of matrices has in its own place
+    note = normal_of(w)
+    parts = [w, *(t for t in note or () if t is not None)]
+    views = [[v.reshape(*(lead if p is w else ()), *s) for v, s in zip(p.split(sizes, -1), shapes, strict=True)] for p in parts]
+    for i, view in enumerate(views[0]):
+        if note is not None:
+            mark_normal(view, views[1][i], views[2][i] if note[1] is not None else None)
+        yield view
