@@ -29,6 +29,7 @@ _HOME = {
     "bounds": "prediction",
     "class_bounds": "prediction",
     "log_evidence": "prediction",
+    "gibbs": "prediction",
     "one_hot": "checks",
     "draw_labels": "data",
     "LabelDraw": "data",
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     from pyro_ssl.estimator import SemiSupervisedClassifier
     from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Flat, SplitLinear
     from pyro_ssl.objective import Objective
-    from pyro_ssl.prediction import bounds, class_bounds, log_evidence, predict_proba
+    from pyro_ssl.prediction import bounds, class_bounds, gibbs, log_evidence, predict_proba
     from pyro_ssl.terms import L2, Balance, Batch, Entropy, LabelLogProb, MutualInformation, Term
     from pyro_ssl.training import EarlyStopping, fit
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_ssl.checks import check_pair, first_nonfinite, treats_labels_alike
 from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_data, scale_latents
 from pyro_ssl.enumeration import MOST
-from pyro_ssl.gibbs import gibbs
+from pyro_ssl.sampling import gibbs
 from pyro_ssl.networks import BatchNorm
 from pyro_ssl.terms import Batch, Step, Term
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from pyro_ssl.checks import as_data, check_pair
 from pyro_ssl.elbo import TraceTopEnum_ELBO
+from pyro_ssl.sampling import Gibbs
+from pyro_ssl.sampling import gibbs as sample
 from pyro_ssl.objective import Objective
 from pyro_ssl.training import check_positive, evaluating, reproducibly
 
@@ -125,6 +127,44 @@ def log_evidence(
         return torch.stack(logs).logsumexp(0) - math.log(num_particles)
 
     return _by_model(objective, function, x, y, block, chunk, seed)
+
+
+def gibbs(
+    objective: Objective,
+    x: Any,
+    *,
+    steps: int = 10,
+    chains: int = 1,
+    hard: bool = False,
+    chunk: int | None = None,
+    seed: int = 0,
+) -> Gibbs:
+    """p(y|x) and the code, by Gibbs sampling in the method's own model; see `sampling.gibbs` for the formulas.
+
+    Arguments:
+        objective: A method whose model predicts, such as `sslpe`.
+        x: Data `(N, *event)`.
+        steps: T of each chain.
+        chains: Independent chains for each datum, averaged; with random weights each step of each has its own draw of them.
+        hard: Average the labels drawn, and not their probabilities.
+        chunk: Data at once; by default what bounds the memory.
+        seed: Of the chains.
+
+    Returns:
+        `Gibbs(mean, variance, z)`, of y and of the code, `(N, K)` and `(N, Z)`, on the CPU.
+
+    Raises:
+        ValueError: The method's model does not predict; steps, chains or chunk is not above 0.
+    """
+    check_positive(steps=steps, chains=chains, chunk=1 if chunk is None else chunk)
+
+    def function(batch: Tensor) -> Tensor:
+        found = sample(objective.model, objective.guide, batch, steps=steps, chains=chains, hard=hard)
+        sizes[:] = [part.shape[-1] for part in found]
+        return torch.cat(found, -1)
+
+    sizes: list[int] = []
+    return Gibbs(*_chunked(objective, function, chunk or max(1, AT_ONCE // chains), seed, x).split(sizes, -1))
 
 
 def _by_model(

@@ -1,4 +1,4 @@
-"""Prediction by Gibbs sampling, with methods whose model predicts."""
+"""Gibbs sampling in a model that predicts, for one batch; `prediction.gibbs` is for data of any size."""
 
 from __future__ import annotations
 
