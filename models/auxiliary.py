@@ -16,7 +16,7 @@ class ADGM(PyroModule):
 
     Arguments:
         p_y: Prior over one-hot y, `(K,)`.
-        p_z: Prior over z, `(Z,)`.
+        p_z: Prior over z, `(Z,)`; it is given y, for a p(z|y).
         p_x: x given y and z.
         p_a: a, `(A,)`, given x, y and z.
 
@@ -25,7 +25,7 @@ class ADGM(PyroModule):
     """
 
     def __init__(
-        self, p_y: Prior, p_z: Prior, p_x: Conditional | nn.Module, p_a: Conditional | nn.Module
+        self, p_y: Prior, p_z: Prior | Conditional, p_x: Conditional | nn.Module, p_a: Conditional | nn.Module
     ) -> None:
         super().__init__()
         self.p_y, self.p_z, self.p_x, self.p_a = p_y, p_z, p_x, p_a
@@ -33,7 +33,7 @@ class ADGM(PyroModule):
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
             y = pyro.sample("y", self.p_y(), obs=y)
-            z = pyro.sample("z", self.p_z())
+            z = pyro.sample("z", self.p_z(y))
             pyro.sample("x", self.p_x(y, z), obs=x)
             pyro.sample("a", self.p_a(x, y, z))
 
@@ -45,7 +45,7 @@ class SDGM(PyroModule):
 
     Arguments:
         p_y: Prior over one-hot y, `(K,)`.
-        p_z: Prior over z, `(Z,)`.
+        p_z: Prior over z, `(Z,)`; it is given y, for a p(z|y).
         p_a: a, `(A,)`, given y and z.
         p_x: x given a, y and z.
 
@@ -54,7 +54,7 @@ class SDGM(PyroModule):
     """
 
     def __init__(
-        self, p_y: Prior, p_z: Prior, p_a: Conditional | nn.Module, p_x: Conditional | nn.Module
+        self, p_y: Prior, p_z: Prior | Conditional, p_a: Conditional | nn.Module, p_x: Conditional | nn.Module
     ) -> None:
         super().__init__()
         self.p_y, self.p_z, self.p_a, self.p_x = p_y, p_z, p_a, p_x
@@ -62,6 +62,6 @@ class SDGM(PyroModule):
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
             y = pyro.sample("y", self.p_y(), obs=y)
-            z = pyro.sample("z", self.p_z())
+            z = pyro.sample("z", self.p_z(y))
             a = pyro.sample("a", self.p_a(y, z))
             pyro.sample("x", self.p_x(a, y, z), obs=x)

@@ -162,10 +162,10 @@ def merge(a: TorchDistribution, b: TorchDistribution) -> TorchDistribution:
 
 
 class Prior(nn.Module, ABC):
-    """A conditional over no input."""
+    """A conditional over no input; a prior over codes may be given the class, and need not look at it."""
 
     @abstractmethod
-    def forward(self) -> TorchDistribution: ...
+    def forward(self, *given: Tensor) -> TorchDistribution: ...
 
 
 class StandardNormal(Prior):
@@ -183,7 +183,7 @@ class StandardNormal(Prior):
             raise ValueError(f"z_dim should be above 0, got {dim}")
         self.register_buffer("loc", torch.zeros(dim))
 
-    def forward(self) -> TorchDistribution:
+    def forward(self, *given: Tensor) -> TorchDistribution:
         return dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
 
 
@@ -205,5 +205,5 @@ class ClassPrior(Prior):
             raise ValueError(f"classes: prior probabilities should be above 0 and sum to 1, got {p.tolist()}")
         self.register_buffer("logits", p.log())
 
-    def forward(self) -> TorchDistribution:
+    def forward(self, *given: Tensor) -> TorchDistribution:
         return dist.OneHotCategorical(logits=self.logits)

@@ -110,13 +110,16 @@ class EnumerateMessenger(Messenger):
         """S samples; and with shared noise a Gaussian's are the same for all values of the label."""
         fn = msg["fn"]
         wide = fn.expand(torch.broadcast_shapes(fn.batch_shape, (self.samples, 1, 1))) if self.samples > 1 else fn
+        msg["value"], msg["done"] = self._draw(wide, fn.batch_shape), True
+
+    def _draw(self, wide: Any, batch_shape: torch.Size) -> Tensor:
+        if hasattr(wide, "push"):  # a flow: noise is shared in its base
+            return wide.push(self._draw(wide.base, batch_shape))
         base = wide.base_dist if isinstance(wide, Independent) else wide
-        if self.shared_noise and isinstance(base, Normal) and fn.batch_shape[-2:-1] == (self.values,):
-            noise = torch.randn_like(base.loc.select(-2 - fn.event_dim, 0)).unsqueeze(-2 - fn.event_dim)
-            msg["value"] = base.loc + base.scale * noise
-        else:
-            msg["value"] = wide.rsample()
-        msg["done"] = True
+        if self.shared_noise and isinstance(base, Normal) and batch_shape[-2:-1] == (self.values,):
+            noise = torch.randn_like(base.loc.select(-2 - wide.event_dim, 0)).unsqueeze(-2 - wide.event_dim)
+            return base.loc + base.scale * noise
+        return wide.rsample()
 
 
 class ReplayMessenger(poutine.replay_messenger.ReplayMessenger):

@@ -10,6 +10,7 @@ import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
+from pyro_ssl.batches import transformed
 from pyro_ssl.checks import check_pair, first_nonfinite, treats_labels_alike
 from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_data, scale_latents
 from pyro_ssl.enumeration import MOST
@@ -35,6 +36,7 @@ class Objective(nn.Module):
         together: Evaluate labeled and unlabeled data in one call of the programs. By default `check`, and so `fit`, finds out
             whether that is exact, and whether it saves time: an extra class for each labeled datum costs less than a call;
             with batch norm, wherever it is exact, so that all data share its statistics.
+        features: What the pair sees of x, in its place: a module; a `Features` is trained first, by `fit`.
         gibbs_steps: 0 predicts by the guide's q(y|x); more, by as many steps of `gibbs`, the model's own p(y|x).
 
     Attributes:
@@ -56,6 +58,7 @@ class Objective(nn.Module):
         elbo: TraceTopEnum_ELBO | None = None,
         together: bool | None = None,
         gibbs_steps: int = 0,
+        features: nn.Module | None = None,
     ) -> None:
         super().__init__()
         for name, weight in (("labeled", labeled), ("unlabeled", unlabeled)):
@@ -73,12 +76,21 @@ class Objective(nn.Module):
         self.together, self.gibbs_steps = together, gibbs_steps
         self._in_one_call = bool(together)
         self.data_size: float | None = None
+        self.features = features
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """What the method predicts, by its guide or by Gibbs sampling: p(y|x) over one-hot `(B, K)`."""
+        x = self.seen(x)
         if not self.gibbs_steps:
             return self.guide.classify(x)
         return OneHotCategorical(probs=gibbs(self.model, self.guide, x, steps=self.gibbs_steps).mean)
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What the pair sees of x."""
+        return x if self.features is None else self.features(x)
+
+    def _seen(self, batch: Batch) -> Batch:
+        return batch if self.features is None else transformed(batch, self.features)
 
     @property
     def learns_unlabeled(self) -> bool:
@@ -87,7 +99,7 @@ class Objective(nn.Module):
 
     def bound(self, x: Tensor, y: Tensor | None = None, *, kl_weight: float = 1.0) -> Tensor:
         """L(x, y), or U(x) without y, per datum: `(B,)` nats, for evaluation and for terms of one's own."""
-        return self._bound(x, y, kl_weight).value
+        return self._bound(self.seen(x), y, kl_weight).value
 
     def _bound(
         self,
@@ -113,6 +125,7 @@ class Objective(nn.Module):
             batch: Labeled and unlabeled data; a part that is None adds nothing.
             kl_weight: Weight beta_t of the continuous latents' KL.
         """
+        batch = self._seen(batch)
         step = Step(batch, self.guide)
         parts = {} if self.model is None else self._bounds(batch, kl_weight, step)
         for term in self.terms:
@@ -162,6 +175,7 @@ class Objective(nn.Module):
         """Run both programs once and raise ValueError, with the fix, if their sites, plates or shapes do not match."""
         if self.model is None:
             return
+        batch = self._seen(batch)
         for x, y in ((batch.x, batch.y), (batch.x_unlabeled, None)):
             if x is not None:
                 check_pair(self.model, self.guide, x, y)
@@ -181,8 +195,9 @@ class Objective(nn.Module):
     def culprit(self, batch: Batch) -> str:
         """The first site, or else the first part, whose value is not finite: for the message of a run that diverged."""
         with torch.no_grad():
+            seen = self._seen(batch)
             if self.model is not None:
-                for x, y in ((batch.x, batch.y), (batch.x_unlabeled, None)):
+                for x, y in ((seen.x, seen.y), (seen.x_unlabeled, None)):
                     if x is not None and (site := first_nonfinite(*self._bound(x, y)[1:])):
                         return f"site {site!r}"
             bad = [name for name, value in self.parts(batch).items() if not value.isfinite()]

@@ -52,7 +52,7 @@ def bounds(
         ValueError: There is not one one-hot row of y per datum; the method has no model; x is not of the model's support.
     """
     elbo = TraceTopEnum_ELBO(None, num_particles=num_particles, importance_weighted=importance_weighted)
-    function = lambda *batch: elbo.bound(objective.model, objective.guide, *batch).value  # noqa: E731
+    function = lambda *seen: elbo.bound(objective.model, objective.guide, *seen).value  # noqa: E731
     return _by_model(objective, function, x, y, num_particles, chunk, seed)
 
 
@@ -159,7 +159,7 @@ def gibbs(
     check_positive(steps=steps, chains=chains, chunk=1 if chunk is None else chunk)
 
     def function(batch: Tensor) -> Tensor:
-        found = sample(objective.model, objective.guide, batch, steps=steps, chains=chains, hard=hard)
+        found = sample(objective.model, objective.guide, objective.seen(batch), steps=steps, chains=chains, hard=hard)
         sizes[:] = [part.shape[-1] for part in found]
         return torch.cat(found, -1)
 
@@ -177,8 +177,9 @@ def _by_model(
     like = next(objective.parameters())
     first = [d[:100].to(like) for d in (as_data(x, dtype=like.dtype), *others)]
     with evaluating(objective):
-        check_pair(objective.model, objective.guide, first[0], first[1] if others else None)
-    return _chunked(objective, function, chunk or max(1, AT_ONCE // (classes * samples)), seed, x, *others)
+        check_pair(objective.model, objective.guide, objective.seen(first[0]), first[1] if others else None)
+    of_seen = lambda x, *others: function(objective.seen(x), *others)  # noqa: E731
+    return _chunked(objective, of_seen, chunk or max(1, AT_ONCE // (classes * samples)), seed, x, *others)
 
 
 def _one_hot_rows(objective: Objective, x: Any, y: Any) -> Tensor:

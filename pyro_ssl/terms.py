@@ -101,6 +101,7 @@ class Term(nn.Module, ABC):
     """
 
     needs: str = "labeled"  # the part of the batch that the formula reads: labeled, unlabeled or nothing
+    lr_scale: float | None = None  # of a player against the pair: its learning rate's factor
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -208,6 +209,39 @@ class L2(Term):
 
     def formula(self, step: Step) -> Tensor:
         return 0.5 * torch.stack([w.square().sum() for w in self.weights]).sum()
+
+
+class Adversary(Term):
+    r"""A classifier of the code, f(y|z), that the pair plays against: z shall not tell the class.
+
+    .. math:: \min_\psi \max_{\theta, \phi}\; J + w\, \mathrm E_{q(z|x,y)}[-\log f_\psi(y \mid z)]
+
+    On labeled data. The value is the pair's part, E[log f], plus the adversary's own, -E[log f] / w; each is constant in
+    the other's parameters, so that one step on the sum is one step of each.
+
+    Arguments:
+        f: One-hot y given z.
+        weight: w.
+        lr_scale: The adversary's learning rate over the pair's.
+
+    References:
+        Paper 003, appendix E.
+    """
+
+    def __init__(self, f: nn.Module, weight: float = 1.0, lr_scale: float = 1.0) -> None:
+        super().__init__(weight)
+        if not lr_scale > 0:
+            raise ValueError(f"lr_scale should be above 0, got {lr_scale}")
+        self.f, self.lr_scale = f, lr_scale
+
+    def formula(self, step: Step) -> Tensor:
+        x, y = step.batch.x, step.batch.y
+        assert x is not None and y is not None
+        z = step.guide.encode(x, y).rsample()
+        frozen = {name: p.detach() for name, p in self.f.named_parameters()}
+        against = torch.func.functional_call(self.f, frozen, z).log_prob(y).mean()
+        own = -self.f(z.detach()).log_prob(y).mean()
+        return against + own / self.weight
 
 
 def entropy(p: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from pyro_ssl import checkpoints
 from pyro_ssl.batches import Batches, transformed
 from pyro_ssl.checks import as_codes, as_data
+from pyro_ssl.features import Features
 from pyro_ssl.objective import Objective, total
 
 History = dict[str, list[float]]
@@ -139,11 +141,17 @@ def fit(
         DivergedError: The loss is not finite; the last checkpoint is kept.
     """
     check_positive(checkpoint_every=checkpoint_every or 1)
-    run = _Run(
-        objective, x, y, epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size, lr=lr,
+    begin = partial(
+        _Run, objective, x, y, epochs=epochs, batch_size=batch_size, labeled_batch_size=labeled_batch_size, lr=lr,
         optimizer=optimizer, schedule=schedule, warmup=warmup, clip_norm=clip_norm, ema=ema, precision=precision,
         transform=transform, seed=seed, device=device, early_stopping=early_stopping, identity=identity,
     )  # fmt: skip
+    run = begin()
+    if isinstance(objective.features, Features) and not objective.features.trained:
+        first = None if directory is None else Path(directory) / "features"
+        data = as_data(x, dtype=next(objective.parameters()).dtype)
+        objective.features.fit(data, seed=seed, directory=first, resume=resume, progress=progress, transform=transform)
+        run = begin()
     with reproducibly(seed):
         store = None if directory is None else _Store(Path(directory), resume)
         if store is not None:
@@ -248,7 +256,8 @@ class _Run:
             objective.check(transformed(self.batches(0), transform))
             total(objective.parts(transformed(self.batches(0), transform)))
         self.objective, self.parameters, self.transform, self.device = objective, parameters, transform, home
-        self.optimizer = _fused(optimizer, parameters, lr)
+        self.players = players(objective)
+        self.optimizer = _fused(optimizer, [{"params": p, "lr": lr * scale} for scale, p in self.players], lr)
         self.total = int(epochs) * self.batches.steps_per_epoch
         if self.total == 1 and isinstance(schedule, str):
             schedule = "constant"  # one step has no time to rise and fall
@@ -303,10 +312,11 @@ class _Run:
             loss = total(parts)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+            norms = [nn.utils.get_total_norm([p.grad for p in group if p.grad is not None]) for _, group in self.players]
             if self.max_norm is not None:
-                nn.utils.clip_grads_with_norm_(self.parameters, self.max_norm, norm)
-            values = torch.stack([*parts.values(), loss, norm]).detach().tolist()
+                for (_, group), norm in zip(self.players, norms, strict=True):
+                    nn.utils.clip_grads_with_norm_(group, self.max_norm, norm)
+            values = torch.stack([*parts.values(), loss, *norms]).detach().tolist()
             if not all(map(math.isfinite, values)):
                 raise DivergedError(
                     f"step {self.at.step}: the loss or its gradient is not finite, first at {self.objective.culprit(batch)}; "
@@ -460,7 +470,17 @@ def _checked(**settings: Any) -> dict[str, Any]:
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
 
 
-def _fused(optimizer: Callable[..., Optimizer], parameters: list[nn.Parameter], lr: float) -> Optimizer:
+def players(objective: Objective) -> list[tuple[float, list[nn.Parameter]]]:
+    """The parameters that one player trains and its share of the learning rate: the pair's first, then each adversary's.
+
+    Adam keeps its averages per parameter, so groups of one optimiser are optimisers of their own.
+    """
+    adversaries = [(term.lr_scale, [p for p in term.parameters()]) for term in objective.terms if term.lr_scale is not None]
+    theirs = {id(p) for _, group in adversaries for p in group}
+    return [(1.0, [p for p in objective.parameters() if p.requires_grad and id(p) not in theirs]), *adversaries]
+
+
+def _fused(optimizer: Callable[..., Optimizer], parameters: list[dict[str, Any]], lr: float) -> Optimizer:
     try:
         return optimizer(parameters, lr=lr, fused=True)
     except (TypeError, RuntimeError):  # this optimiser, or this device, has no fused version

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, Literal, get_type_hints
 
 import torch
+import zuko
 from torch import nn
 
 from pyro_ssl import guides, models
@@ -27,9 +28,11 @@ from pyro_ssl.conditionals import (
     StandardNormal,
 )
 from pyro_ssl.elbo import TraceTopEnum_ELBO
+from pyro_ssl.features import Features
+from pyro_ssl.flows import Flow, VampPrior
 from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Shape, as_shape
 from pyro_ssl.objective import Objective
-from pyro_ssl.terms import L2, Balance, Entropy, LabelLogProb, MutualInformation
+from pyro_ssl.terms import L2, Adversary, Balance, Entropy, LabelLogProb, MutualInformation, Term
 from pyro_ssl.weights import Slots
 
 Network = Literal["mlp", "conv"]
@@ -50,9 +53,9 @@ class Networks:
         activation: Of all hidden layers.
         likelihood: p(x|.): `bernoulli` for values in [0, 1], `gaussian`.
         sigma: The Gaussian's standard deviation; None learns it.
-        noise: Standard deviation of the noise that q(y|x) adds to x in training.
-        dropout: Probability of dropping a hidden unit of q(y|x) in training.
-        batch_norm: Batch norm in q(y|x); never in a network that sees y, whose statistics would leak it.
+        noise: Standard deviation of the noise added to x in training where it is classified.
+        dropout: Probability of dropping a hidden unit of the classifier in training.
+        batch_norm: Batch norm in the classifier.
     """
 
     x_shape: tuple[int, ...]
@@ -114,9 +117,9 @@ class Networks:
             MLP(list(latents), self.classes, self.hidden, activation=activation, dropout=self.dropout)
         )
 
-    def q_z(self, z_dim: int, *others: Shape) -> Normal:
-        """z given x and others."""
-        return Normal(self.encoder(others, 2 * z_dim))
+    def q_z(self, z_dim: int, *others: Shape, noise: bool = False) -> Normal:
+        """z given x and others; x with noise where z is what is classified."""
+        return Normal(self.encoder(others, 2 * z_dim, noise=self.noise if noise else 0.0))
 
 
 @dataclass(frozen=True)
@@ -142,15 +145,22 @@ class Loss:
     l2: float = 0.0
 
     def objective(
-        self, model: nn.Module, guide: nn.Module, elbo: TraceTopEnum_ELBO, classifier: nn.Module, gibbs_steps: int = 0
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        elbo: TraceTopEnum_ELBO,
+        classifier: nn.Module,
+        others: Sequence[Term] = (),
+        **arguments: Any,
     ) -> Objective:
-        """The pair's objective with the terms of this loss; `classifier` is what l2 holds small."""
+        """The pair's objective with the terms of this loss and others; `classifier` is what l2 holds small."""
         terms = [
             LabelLogProb(self.alpha),
             Balance(self.balance),
             Entropy(self.entropy),
             MutualInformation(self.mutual_information),
             L2(classifier, self.l2),
+            *others,
         ]
         return Objective(
             model,
@@ -159,8 +169,44 @@ class Loss:
             labeled=self.labeled,
             unlabeled=self.unlabeled,
             elbo=elbo,
-            gibbs_steps=gibbs_steps,
+            **arguments,
         )
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What family the code's posterior and prior are of.
+
+    Arguments:
+        flow: Autoregressive transforms (zuko's) after the Gaussian q(z|.).
+        prior: p(z): `normal`, N(0, I); `vamp`, the mean of q(z|.) at trained pseudo-inputs.
+        class_prior: p(z|y) in place of p(z): a Gaussian per class, or the pseudo-inputs under each class.
+        pseudo_inputs: Their number.
+    """
+
+    flow: int = 0
+    prior: Literal["normal", "vamp"] = "normal"
+    class_prior: bool = False
+    pseudo_inputs: int = 50
+
+    def __post_init__(self) -> None:
+        if self.prior not in ("normal", "vamp"):
+            raise ValueError(f"prior should be normal or vamp, got {self.prior!r}")
+        if not isinstance(self.flow, int) or self.flow < 0:
+            raise ValueError(f"flow should be a number of transforms, 0 or above, got {self.flow!r}")
+
+    def q_z(self, base: Normal, z_dim: int) -> nn.Module:
+        """The posterior: base, and the transforms after it."""
+        if not self.flow:
+            return base
+        width = max(64, 2 * z_dim)
+        return Flow(base, zuko.flows.MAF(z_dim, transforms=self.flow, hidden_features=(width,)).transform)
+
+    def p_z(self, z_dim: int, q_z: nn.Module, inputs: Sequence[Shape]) -> nn.Module:
+        """The prior; `inputs` are the event shapes of what q_z is given, with a class_prior y last."""
+        if self.prior == "vamp":
+            return VampPrior(q_z, inputs, self.pseudo_inputs, by_class=self.class_prior)
+        return Normal(MLP(inputs[-1], 2 * z_dim, ())) if self.class_prior else StandardNormal(z_dim)
 
 
 @dataclass(frozen=True)
@@ -313,10 +359,11 @@ def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
 
 
 @grouped(
-    without=("noise", "dropout", "batch_norm"), activation="softplus", likelihood="bernoulli", sigma=None
+    without=("noise", "dropout", "batch_norm", "class_prior"), activation="softplus", likelihood="bernoulli", sigma=None
 )
 def vae(
     nets: Networks,
+    codes: Codes,
     *,
     z_dim: int = 50,
     probe_hidden: Sequence[int] = (),
@@ -331,27 +378,92 @@ def vae(
         num_particles: Samples of z.
         importance_weighted: The importance-weighted bound over these samples (IWAE), in place of their mean.
     """
-    model = models.VAE(StandardNormal(z_dim), nets.p_x(z_dim))
-    guide = guides.VAE(nets.q_z(z_dim), OneHotCategorical(MLP(z_dim, nets.classes, probe_hidden)))
+    q_z = codes.q_z(nets.q_z(z_dim), z_dim)
+    model = models.VAE(codes.p_z(z_dim, q_z, [nets.x_shape]), nets.p_x(z_dim))
+    guide = guides.VAE(q_z, OneHotCategorical(MLP(z_dim, nets.classes, probe_hidden)))
     elbo = TraceTopEnum_ELBO(num_particles=num_particles, importance_weighted=importance_weighted)
     return Objective(model, guide, [LabelLogProb()], elbo=elbo)
 
 
 @grouped()
-def m2(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 50) -> Objective:
+def m2(nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50) -> Objective:
     r"""M2, a class and a style make x; the defaults suit images in [0, 1] and few labels.
 
     Arguments:
         z_dim: Z.
     """
-    q_y = nets.q_y()
-    model = models.M2(nets.p_y(), StandardNormal(z_dim), nets.p_x(nets.classes, z_dim))
-    guide = guides.M2(q_y, nets.q_z(z_dim, nets.classes))
+    k, q_y = nets.classes, nets.q_y()
+    q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
+    model = models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), nets.p_x(k, z_dim))
+    guide = guides.M2(q_y, q_z)
     return loss.objective(model, guide, sums.elbo(), q_y)
 
 
+@grouped()
+def m2_adversarial(
+    nets: Networks,
+    loss: Loss,
+    sums: Sum,
+    codes: Codes,
+    *,
+    z_dim: int = 50,
+    adversary: float = 1.0,
+    adversary_lr: float = 1.0,
+) -> Objective:
+    r"""M2 and a classifier of its code to play against, so that the style does not tell the class.
+
+    Arguments:
+        z_dim: Z.
+        adversary: Weight of the game.
+        adversary_lr: The adversary's learning rate over the pair's.
+    """
+    k, q_y = nets.classes, nets.q_y()
+    q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
+    model = models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), nets.p_x(k, z_dim))
+    f = OneHotCategorical(nets.mlp([z_dim], k))
+    return loss.objective(
+        model, guides.M2(q_y, q_z), sums.elbo(), q_y, others=[Adversary(f, adversary, adversary_lr)]
+    )
+
+
+@grouped(noise=0.0)
+def m1_m2(
+    nets: Networks,
+    loss: Loss,
+    sums: Sum,
+    codes: Codes,
+    *,
+    z_dim: int = 50,
+    z1_dim: int = 50,
+    m1_hidden: Sequence[int] = (500, 500),
+    m1_epochs: int = 40,
+    sigma1: float | None = 0.5,
+) -> Objective:
+    r"""M2 on fresh samples of M1's code, which `fit` trains first, on all data.
+
+    Arguments:
+        z_dim: Z, of M2.
+        z1_dim: Size of M1's code, which is M2's data.
+        m1_hidden: Widths of M1's hidden layers.
+        m1_epochs: Epochs of M1's training.
+        sigma1: Standard deviation of M2's p(z1|y,z); None learns it.
+    """
+    first = vae(
+        nets.x_shape, nets.classes, z_dim=z1_dim, network=nets.network, hidden=m1_hidden, likelihood=nets.likelihood,
+        sigma=nets.sigma,
+    )  # fmt: skip
+    features = Features(first, {"epochs": m1_epochs, "batch_size": 200, "lr": 1e-3})
+    inner = replace(nets, x_shape=(z1_dim,), network="mlp", likelihood="gaussian", sigma=sigma1)
+    k, q_y = nets.classes, inner.q_y()
+    q_z = codes.q_z(inner.q_z(z_dim, k), z_dim)
+    model = models.M2(inner.p_y(), codes.p_z(z_dim, q_z, [z1_dim, k]), inner.p_x(k, z_dim))
+    return loss.objective(model, guides.M2(q_y, q_z), sums.elbo(), q_y, features=features)
+
+
 @grouped(hidden=(500, 500))
-def adgm(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 100, a_dim: int = 100, draws: int = 100) -> Objective:
+def adgm(
+    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 100, a_dim: int = 100, draws: int = 100
+) -> Objective:
     r"""The auxiliary deep generative model: M2 with a richer guide, by an auxiliary variable that it draws first.
 
     Arguments:
@@ -359,14 +471,17 @@ def adgm(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 100, a_dim: int 
         a_dim: A, of the auxiliary variable.
         draws: Samples of the auxiliary variable that a prediction averages over.
     """
-    x, k = nets.x_shape, nets.classes
-    p_a = Normal(nets.encoder([k, z_dim], 2 * a_dim))
-    model = models.ADGM(nets.p_y(), StandardNormal(z_dim), nets.p_x(k, z_dim), p_a)
-    return loss.objective(model, guide := _auxiliary(nets, z_dim, a_dim, draws), sums.elbo(), guide.q_y)
+    k, q_y = nets.classes, nets.q_y(a_dim)
+    q_z = codes.q_z(nets.q_z(z_dim, a_dim, k), z_dim)
+    p_z, p_a = codes.p_z(z_dim, q_z, [nets.x_shape, a_dim, k]), Normal(nets.encoder([k, z_dim], 2 * a_dim))
+    model = models.ADGM(nets.p_y(), p_z, nets.p_x(k, z_dim), p_a)
+    return loss.objective(model, guides.Auxiliary(nets.q_z(a_dim, noise=True), q_y, q_z, draws), sums.elbo(), q_y)
 
 
 @grouped(hidden=(500, 500))
-def sdgm(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 100, a_dim: int = 100, draws: int = 100) -> Objective:
+def sdgm(
+    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 100, a_dim: int = 100, draws: int = 100
+) -> Objective:
     r"""The skip deep generative model: two layers of latents, with a skip past the second.
 
     Arguments:
@@ -374,14 +489,11 @@ def sdgm(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 100, a_dim: int 
         a_dim: A, of the second layer.
         draws: Samples of the second layer that a prediction averages over.
     """
-    k = nets.classes
-    p_a = Normal(nets.mlp([k, z_dim], 2 * a_dim))
-    model = models.SDGM(nets.p_y(), StandardNormal(z_dim), p_a, nets.p_x(a_dim, k, z_dim))
-    return loss.objective(model, guide := _auxiliary(nets, z_dim, a_dim, draws), sums.elbo(), guide.q_y)
-
-
-def _auxiliary(nets: Networks, z_dim: int, a_dim: int, draws: int) -> guides.Auxiliary:
-    return guides.Auxiliary(nets.q_z(a_dim), nets.q_y(a_dim), nets.q_z(z_dim, a_dim, nets.classes), draws)
+    k, q_y = nets.classes, nets.q_y(a_dim)
+    q_z = codes.q_z(nets.q_z(z_dim, a_dim, k), z_dim)
+    p_z, p_a = codes.p_z(z_dim, q_z, [nets.x_shape, a_dim, k]), Normal(nets.mlp([k, z_dim], 2 * a_dim))
+    model = models.SDGM(nets.p_y(), p_z, p_a, nets.p_x(a_dim, k, z_dim))
+    return loss.objective(model, guides.Auxiliary(nets.q_z(a_dim, noise=True), q_y, q_z, draws), sums.elbo(), q_y)
 
 
 @grouped()
@@ -399,8 +511,10 @@ def lvae(nets: Networks, loss: Loss, sums: Sum, *, z_dims: Sequence[int] = (32, 
     return loss.objective(model, guides.LVAE(q_y, up, q_z, p_z), sums.elbo(), q_y)
 
 
-@grouped(balance=0.0, alpha=0.0, labeled=0.5)
-def latent_classifier(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 50, draws: int = 100) -> Objective:
+@grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=0.5)
+def latent_classifier(
+    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50, draws: int = 100
+) -> Objective:
     r"""Paper 003's model: the code determines the class, and both make x; `labeled` is the paper's lambda.
 
     Arguments:
@@ -408,12 +522,15 @@ def latent_classifier(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 50,
         draws: Samples of the code that a prediction averages over.
     """
     p_y = nets.p_y_of(z_dim)
-    model = models.LatentClassifier(StandardNormal(z_dim), p_y, nets.p_x(nets.classes, z_dim))
-    return loss.objective(model, guides.LatentClassifier(nets.q_z(z_dim), p_y, draws), sums.elbo(), p_y)
+    q_z = codes.q_z(nets.q_z(z_dim, noise=True), z_dim)
+    model = models.LatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(nets.classes, z_dim))
+    return loss.objective(model, guides.LatentClassifier(q_z, p_y, draws), sums.elbo(), p_y)
 
 
-@grouped(balance=0.0, alpha=0.0, labeled=0.5)
-def latent_classifier_exact(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 50, draws: int = 100) -> Objective:
+@grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=0.5)
+def latent_classifier_exact(
+    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50, draws: int = 100
+) -> Objective:
     r"""The same model under its exact bound: y is summed inside the logarithm, log p(x|z) = log sum_y p(y|z) p(x|y,z).
 
     Arguments:
@@ -421,13 +538,14 @@ def latent_classifier_exact(nets: Networks, loss: Loss, sums: Sum, *, z_dim: int
         draws: Samples of the code that a prediction averages over.
     """
     p_y = nets.p_y_of(z_dim)
-    model = models.LatentClassifier(StandardNormal(z_dim), p_y, nets.p_x(nets.classes, z_dim))
-    return loss.objective(model, guides.LatentEncoder(nets.q_z(z_dim), p_y, draws), sums.elbo(), p_y)
+    q_z = codes.q_z(nets.q_z(z_dim, noise=True), z_dim)
+    model = models.LatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(nets.classes, z_dim))
+    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo(), p_y)
 
 
-@grouped(balance=0.0, alpha=0.0, labeled=1e-3)
+@grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=1e-3)
 def latent_classifier_simplified(
-    nets: Networks, loss: Loss, sums: Sum, *, z_dim: int = 50, draws: int = 100
+    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50, draws: int = 100
 ) -> Objective:
     r"""Paper 003's simplification: given the code, class and x are independent; `labeled` is the paper's lambda.
 
@@ -436,13 +554,14 @@ def latent_classifier_simplified(
         draws: Samples of the code that a prediction averages over.
     """
     p_y = nets.p_y_of(z_dim)
-    model = models.SimplifiedLatentClassifier(StandardNormal(z_dim), p_y, nets.p_x(z_dim))
-    return loss.objective(model, guides.LatentEncoder(nets.q_z(z_dim), p_y, draws), sums.elbo(), p_y)
+    q_z = codes.q_z(nets.q_z(z_dim, noise=True), z_dim)
+    model = models.SimplifiedLatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(z_dim))
+    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo(), p_y)
 
 
-@grouped(balance=0.0, alpha=0.0, labeled=0.5)
+@grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=0.5)
 def latent_classifier_split(
-    nets: Networks, loss: Loss, sums: Sum, *, z_y_dim: int = 10, z_dim: int = 50, draws: int = 100
+    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_y_dim: int = 10, z_dim: int = 50, draws: int = 100
 ) -> Objective:
     r"""Paper 003's special case: the code has two parts, of which the first determines the class.
 
@@ -452,41 +571,40 @@ def latent_classifier_split(
         draws: Samples of the code that a prediction averages over.
     """
     p_y = nets.p_y_of(z_y_dim)
-    model = models.SplitLatentClassifier(StandardNormal(z_y_dim), StandardNormal(z_dim), p_y, nets.p_x(z_y_dim, z_dim))
-    guide = guides.SplitLatentEncoder(nets.q_z(z_y_dim), nets.q_z(z_dim, z_y_dim), p_y, draws)
+    q_z_y = codes.q_z(nets.q_z(z_y_dim, noise=True), z_y_dim)
+    p_z_y, p_z_u = codes.p_z(z_y_dim, q_z_y, [nets.x_shape]), StandardNormal(z_dim)
+    model = models.SplitLatentClassifier(p_z_y, p_z_u, p_y, nets.p_x(z_y_dim, z_dim))
+    guide = guides.SplitLatentEncoder(q_z_y, nets.q_z(z_dim, z_y_dim), p_y, draws)
     return loss.objective(model, guide, sums.elbo(), p_y)
 
 
-@grouped()
-def sslpe(
-    nets: Networks, loss: Loss, sums: Sum, weights: RandomWeights, *, z_dim: int = 50, gibbs_steps: int = 10
+def _sslpe(
+    nets: Networks,
+    loss: Loss,
+    sums: Sum,
+    codes: Codes,
+    weights: RandomWeights,
+    *,
+    z_dim: int = 50,
+    gibbs_steps: int = 10,
 ) -> Objective:
     r"""Paper 002's model: z makes x, both make y, and the model itself predicts, by Gibbs sampling.
 
-    Arguments:
-        z_dim: Z.
-        gibbs_steps: Steps of the Gibbs sampler that predicts.
-    """
-    model = models.SSLPE(StandardNormal(z_dim), nets.p_x(z_dim), nets.q_y(z_dim))
-    q_y = nets.q_y()
-    pair = weights.pair(model, guides.M2(q_y, nets.q_z(z_dim, nets.classes)))
-    return loss.objective(*pair, sums.elbo(), q_y, gibbs_steps=gibbs_steps)
-
-
-@grouped(bayesian=("p_y",))
-def sslapd(
-    nets: Networks, loss: Loss, sums: Sum, weights: RandomWeights, *, z_dim: int = 50, gibbs_steps: int = 10
-) -> Objective:
-    r"""SSLPE with a prior over the weights of p(y|x,z), drawn anew in each step of the Gibbs sampler.
+    With `bayesian=(p_y,)`, the default of `sslapd`, p(y|x,z) has random weights, drawn anew in each step of the sampler.
 
     Arguments:
         z_dim: Z.
         gibbs_steps: Steps of the Gibbs sampler that predicts.
     """
-    model = models.SSLPE(StandardNormal(z_dim), nets.p_x(z_dim), nets.q_y(z_dim))
-    q_y = nets.q_y()
-    pair = weights.pair(model, guides.M2(q_y, nets.q_z(z_dim, nets.classes)))
+    k, q_y = nets.classes, nets.q_y()
+    q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
+    model = models.SSLPE(codes.p_z(z_dim, q_z, [nets.x_shape, k]), nets.p_x(z_dim), nets.q_y(z_dim))
+    pair = weights.pair(model, guides.M2(q_y, q_z))
     return loss.objective(*pair, sums.elbo(), q_y, gibbs_steps=gibbs_steps)
+
+
+sslpe = grouped(without=("class_prior",))(_sslpe)
+sslapd = grouped(without=("class_prior",), bayesian=("p_y",), local=True)(_sslpe)
 
 
 METHODS: dict[str, Method] = {
@@ -499,6 +617,8 @@ METHODS: dict[str, Method] = {
     ),
     "vae": Method(vae, "p(z) p(x|z)", "q(z|x)"),
     "m2": Method(m2, "p(y) p(z) p(x|y,z)", "q(y|x) q(z|x,y)", FEW_LABELS),
+    "m1_m2": Method(m1_m2, "p(y) p(z) p(z1|y,z), z1 ~ M1", "q(y|z1) q(z|z1,y)", FEW_LABELS),
+    "m2_adversarial": Method(m2_adversarial, "p(y) p(z) p(x|y,z)", "q(y|x) q(z|x,y), against f(y|z)", FEW_LABELS),
     "adgm": Method(adgm, "p(y) p(z) p(x|y,z) p(a|x,y,z)", "q(a|x) q(y|x,a) q(z|x,a,y)", FEW_LABELS),
     "sdgm": Method(sdgm, "p(y) p(z) p(a|y,z) p(x|a,y,z)", "q(a|x) q(y|x,a) q(z|x,a,y)", FEW_LABELS),
     "lvae": Method(lvae, "p(y) p(z_L) prod p(z_l|z_l+1) p(x|y,z_1)", "q(y|x) q(z_L|x,y) prod q(z_l|z_l+1,x,y)", FEW_LABELS),

@@ -1,0 +1,59 @@
+"""What a first model, trained on all data beforehand, makes of x: the data of a second one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_ssl.objective import Objective
+
+
+class Features(nn.Module):
+    r"""The code of x under a trained encoder, :math:`z_1 \sim q(z_1 \mid x)`.
+
+    A fresh sample each time in training, the mean in evaluation; without gradient. Latents that the encoder does not use are
+    set to 0.
+
+    Arguments:
+        objective: The first model's, whose guide has `q_z`; `fit` of the second model trains it first.
+        training: Arguments of that `fit`.
+        least: Standard deviation, over data, of a used latent's mean, at least.
+
+    References:
+        Kingma et al. 2014, M1+M2.
+    """
+
+    used: Tensor
+    trained: Tensor
+
+    def __init__(self, objective: Objective, training: dict[str, Any] | None = None, least: float = 0.1) -> None:
+        super().__init__()
+        self.objective, self.arguments, self.least = objective.requires_grad_(False), training or {}, least
+        self.register_buffer("used", torch.ones(()))
+        self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.objective.guide.q_z(x)
+        return self.used * (q.sample() if self.training else q.mean)
+
+    def fit(self, x: Tensor, **arguments: Any) -> None:
+        """Train the first model on all data, without labels, and find which latents it uses.
+
+        Arguments:
+            x: Data `(N, *event)`.
+            arguments: Of `pyro_ssl.fit`, over those given at construction.
+        """
+        from pyro_ssl.training import evaluating, fit  # it imports objectives, which have features
+
+        self.objective.requires_grad_(True)
+        try:
+            fit(self.objective, x, **self.arguments | arguments)
+        finally:
+            self.objective.requires_grad_(False)
+        with evaluating(self.objective):
+            means = torch.cat([self.objective.guide.q_z(part.to(self.used.device)).mean for part in x.split(4096)])
+        self.used = (means.std(0) >= self.least).to(means.dtype)
+        self.trained.fill_(True)
