@@ -6,6 +6,18 @@ from pyro_ssl.guides.classifier import Classifier
 from pyro_ssl.guides.latent_classifier import LatentClassifier, LatentEncoder, SplitLatentEncoder
 from pyro_ssl.guides.lvae import LVAE
 from pyro_ssl.guides.m2 import M2
+from pyro_ssl.guides.mixture import Mixture
 from pyro_ssl.guides.vae import VAE
 
-__all__ = ["LVAE", "M2", "VAE", "Auxiliary", "Classifier", "MeanField", "LatentClassifier", "LatentEncoder", "SplitLatentEncoder"]
+__all__ = [
+    "LVAE",
+    "M2",
+    "VAE",
+    "Auxiliary",
+    "Classifier",
+    "LatentClassifier",
+    "LatentEncoder",
+    "MeanField",
+    "Mixture",
+    "SplitLatentEncoder",
+]

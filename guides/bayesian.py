@@ -19,16 +19,26 @@ class MeanField(PyroModule):
         guide: The guide of the model's other latents.
         initial: The start of mu, `(P,)`.
         log_variance: The start of log sigma^2: low, so that the data are found before the prior is.
+        adapted: Batch norm takes its statistics from the weights' means; without, from the draws, which the paper shows to
+            be wrong.
         local: Draw what the weights make, for each datum, in place of the weights (local reparameterisation): the same
             expectation with less variance.
 
     References:
-        Paper 002, eq. 4.19 and section 5.1.3; Kingma et al. 2015.
+        Paper 002, eq. 4.19, sections 5.1.3 and 5.3; Kingma et al. 2015.
     """
 
-    def __init__(self, guide: nn.Module, initial: Tensor, log_variance: float = -10.0, *, local: bool = False) -> None:
+    def __init__(
+        self,
+        guide: nn.Module,
+        initial: Tensor,
+        log_variance: float = -10.0,
+        *,
+        local: bool = False,
+        adapted: bool = True,
+    ) -> None:
         super().__init__()
-        self.guide, self.local = guide, local
+        self.guide, self.local, self.adapted = guide, local, adapted
         self.classifies_by_one_draw = getattr(guide, "classifies_by_one_draw", False)
         self.loc = nn.Parameter(initial.clone())
         self.log_variance = nn.Parameter(torch.full_like(initial, log_variance))
@@ -52,5 +62,6 @@ class MeanField(PyroModule):
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         q_w = self.q_w()
         w = pyro.sample("W", q_w)
-        mark_normal(w, self.loc, q_w.base_dist.scale if self.local else None)
+        if self.local or self.adapted:
+            mark_normal(w, self.loc, q_w.base_dist.scale if self.local else None)
         self.guide(x, y)

@@ -78,9 +78,7 @@ class SplitLatentClassifier(PyroModule):
         Paper 003, appendix C.
     """
 
-    def __init__(
-        self, p_z_y: Prior, p_z_u: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module
-    ) -> None:
+    def __init__(self, p_z_y: Prior, p_z_u: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module) -> None:
         super().__init__()
         self.p_z_y, self.p_z_u, self.p_y, self.p_x = p_z_y, p_z_u, p_y, p_x
 

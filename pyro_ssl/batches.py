@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.checks import one_hot
 from pyro_ssl.terms import Batch
 
 
@@ -20,16 +19,18 @@ class Batches:
 
     Arguments:
         x: Data `(N, *event)`.
-        y: Codes `(N,)`, -1 where the label is missing.
-        classes: K.
+        y: Labels `(N, K)`, one-hot or real.
+        known: Which rows have one, `(N,)`.
         batch_size: Unlabeled data per step (labeled, if all are).
         labeled_batch_size: Labeled data per step beside them.
         seed: Of the order.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, classes: int, batch_size: int, labeled_batch_size: int, seed: int) -> None:
-        known = y >= 0
-        self.x, self.y = x[known], one_hot(y[known], classes, x.dtype).to(x.device)
+    def __init__(
+        self, x: Tensor, y: Tensor, known: Tensor, batch_size: int, labeled_batch_size: int, seed: int
+    ) -> None:
+        known = known.to(x.device)
+        self.x, self.y = x[known], y.to(x)[known]
         self.x_unlabeled = x[~known]
         self.seed = seed
         self.unlabeled_size = min(batch_size, len(self.x_unlabeled))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,33 @@ def as_codes(y: Any, n: int, name: str = "y") -> Tensor:
     if int(y.min()) < -1:
         raise ValueError(f"{name} should be 0 .. K - 1, or -1 for unlabeled, got {int(y.min())}")
     return y
+
+
+def as_values(y: Any, n: int, size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Real labels `(n, D)`, and which rows have one, `(n,)`: a row of NaN has none.
+
+    Raises:
+        TypeError: The labels are not real numbers.
+        ValueError: There are not n of them, of size D; one holds infinity, or NaN in part.
+    """
+    array = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"y should hold real numbers, with NaN for unlabeled, got dtype {array.dtype}")
+    values = torch.as_tensor(array.astype(np.float64)).to(dtype)
+    values = values[:, None] if values.dim() == 1 else values
+    if values.shape != (n, size):
+        raise ValueError(f"y should have shape {(n, size)}, one label per row of x, got {tuple(array.shape)}")
+    missing = values.isnan()
+    if (missing.any(1) != missing.all(1)).any() or values.isinf().any():
+        raise ValueError("y should be finite, or NaN in all of a row without a label")
+    return values.nan_to_num(), ~missing.all(1)
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise ValueError, naming the argument, unless each is a whole number above 0."""
+    for name, size in sizes.items():
+        if not isinstance(size, Integral) or size < 1:
+            raise ValueError(f"{name} should be a whole number above 0, got {size!r}")
 
 
 def is_missing(value: Any) -> bool:
@@ -171,7 +199,9 @@ def _same_log_prob(apart: dict[str, Any], joint: dict[str, Any], n: int) -> bool
 
 def _check_latents(guide_trace: Trace, model_trace: Trace, how: str) -> None:
     guided = {n: s for n, s in sample_sites(guide_trace) if not s["is_observed"]}
-    latent = {n: s for n, s in sample_sites(model_trace) if not s["is_observed"] and (n in guided or not is_enumerated(s))}
+    latent = {
+        n: s for n, s in sample_sites(model_trace) if not s["is_observed"] and (n in guided or not is_enumerated(s))
+    }
     if missing := sorted(latent.keys() - guided.keys()):
         raise ValueError(
             f"{how}, the guide does not sample {missing}, latent in the model; "

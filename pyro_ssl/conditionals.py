@@ -136,9 +136,7 @@ class OneHotCategorical(Conditional):
         return self.family(self.parameters_of(*inputs))
 
 
-def expected(
-    p_y: Callable[[Tensor], TorchDistribution], given: TorchDistribution, draws: int
-) -> TorchDistribution:
+def expected(p_y: Callable[[Tensor], TorchDistribution], given: TorchDistribution, draws: int) -> TorchDistribution:
     r"""The class, whatever the code: :math:`\mathrm E_{z \sim \mathrm{given}}[p(y \mid z)]`, over one-hot `(B, K)`.
 
     Arguments:

@@ -27,7 +27,8 @@ def is_shared(site: dict[str, Any]) -> bool:
 
 
 def is_enumerated(site: dict[str, Any]) -> bool:
-    return site["infer"].get("enumerate") == "parallel" and not site["is_observed"]
+    """Whether it is latent, marked for enumeration, and of few values: a real y is sampled, under the same mark."""
+    return site["infer"].get("enumerate") == "parallel" and not site["is_observed"] and site["fn"].has_enumerate_support
 
 
 class EnumerateMessenger(Messenger):

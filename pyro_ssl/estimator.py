@@ -13,10 +13,10 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 
 from pyro_ssl import zoo
 from pyro_ssl.checkpoints import CheckpointError
-from pyro_ssl.checks import is_missing
+from pyro_ssl.checks import check_positive, is_missing
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.saving import SavedModel
-from pyro_ssl.training import check_positive, fit
+from pyro_ssl.training import fit
 
 TABULAR: dict[str, Any] = {
     "hidden": (128, 128),

@@ -14,10 +14,11 @@ class Features(nn.Module):
     r"""The code of x under a trained encoder, :math:`z_1 \sim q(z_1 \mid x)`.
 
     A fresh sample each time in training, the mean in evaluation; without gradient. Latents that the encoder does not use are
-    set to 0.
+    set to 0, but for an encoder that uses none.
 
     Arguments:
         objective: The first model's, whose guide has `q_z`; `fit` of the second model trains it first.
+        size: Z of its code.
         training: Arguments of that `fit`.
         least: Standard deviation, over data, of a used latent's mean, at least.
 
@@ -28,10 +29,12 @@ class Features(nn.Module):
     used: Tensor
     trained: Tensor
 
-    def __init__(self, objective: Objective, training: dict[str, Any] | None = None, least: float = 0.1) -> None:
+    def __init__(
+        self, objective: Objective, size: int, training: dict[str, Any] | None = None, least: float = 0.1
+    ) -> None:
         super().__init__()
         self.objective, self.arguments, self.least = objective.requires_grad_(False), training or {}, least
-        self.register_buffer("used", torch.ones(()))
+        self.register_buffer("used", torch.ones(size))
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()
@@ -55,5 +58,6 @@ class Features(nn.Module):
             self.objective.requires_grad_(False)
         with evaluating(self.objective):
             means = torch.cat([self.objective.guide.q_z(part.to(self.used.device)).mean for part in x.split(4096)])
-        self.used = (means.std(0) >= self.least).to(means.dtype)
+        used = means.std(0, correction=0) >= self.least
+        self.used.copy_(used if used.any() else torch.ones_like(used))
         self.trained.fill_(True)

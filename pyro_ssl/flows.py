@@ -30,7 +30,9 @@ class Flowing(TorchDistribution):
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, base: TorchDistribution, transform: Any, drawn: dict[str, tuple[Tensor, Tensor]] | None = None) -> None:
+    def __init__(
+        self, base: TorchDistribution, transform: Any, drawn: dict[str, tuple[Tensor, Tensor]] | None = None
+    ) -> None:
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
         self.base, self.transform = base, transform
         self._drawn = {} if drawn is None else drawn  # one for all expansions

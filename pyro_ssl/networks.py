@@ -45,7 +45,10 @@ class SplitLinear(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         check_inputs(inputs, self.in_shapes)
-        flat = [x if one_hot_index(x) is not None else x.flatten(-len(s)) for x, s in zip(inputs, self.in_shapes, strict=True)]
+        flat = [
+            x if one_hot_index(x) is not None else x.flatten(-len(s))
+            for x, s in zip(inputs, self.in_shapes, strict=True)
+        ]
         return affine(flat, list(self.weights), self.bias)
 
 
@@ -83,7 +86,9 @@ def affine(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor) ->
         h = _products(inputs, weights, bias)
     else:
         squares = [x if one_hot_index(x) is not None else x.square() for x in inputs]
-        variance = _products(squares, [note[1].square() for note in notes if note and note[1] is not None], normal[1].square())
+        variance = _products(
+            squares, [note[1].square() for note in notes if note and note[1] is not None], normal[1].square()
+        )
         h = mean + variance.sqrt() * torch.randn_like(mean)
     h._pyro_ssl_mean = mean  # type: ignore[attr-defined]
     return h

@@ -11,11 +11,11 @@ from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
 from pyro_ssl.batches import transformed
-from pyro_ssl.checks import check_pair, first_nonfinite, treats_labels_alike
+from pyro_ssl.checks import check_pair, check_positive, first_nonfinite, treats_labels_alike
 from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_data, scale_latents
 from pyro_ssl.enumeration import MOST
-from pyro_ssl.sampling import gibbs
 from pyro_ssl.networks import BatchNorm
+from pyro_ssl.sampling import gibbs
 from pyro_ssl.terms import Batch, Step, Term
 
 
@@ -44,7 +44,7 @@ class Objective(nn.Module):
             it once. None takes the batch to be the data set.
 
     Raises:
-        ValueError: A weight is below 0; the elbo is another.
+        ValueError: A weight or gibbs_steps is below 0; the elbo is another.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class Objective(nn.Module):
         for name, weight in (("labeled", labeled), ("unlabeled", unlabeled)):
             if not weight >= 0:
                 raise ValueError(f"{name} should be 0 or above, got {weight}")
+        if gibbs_steps:
+            check_positive(gibbs_steps=gibbs_steps)
         self.model: Any = model
         self.guide: Any = guide
         self.terms = nn.ModuleList(terms)
@@ -74,7 +76,7 @@ class Objective(nn.Module):
             )
         self.elbo = elbo or TraceTopEnum_ELBO()
         self.together, self.gibbs_steps = together, gibbs_steps
-        self._in_one_call = bool(together)
+        self._found_alike = False
         self.data_size: float | None = None
         self.features = features
 
@@ -137,7 +139,8 @@ class Objective(nn.Module):
         """The labeled and the unlabeled part; the step is told what q(y|x) was on the way."""
         x, y, u = batch.x, batch.y, batch.x_unlabeled
         parts = {}
-        if self._in_one_call and x is not None and y is not None and u is not None and self.labeled and self.unlabeled:
+        together = self._found_alike if self.together is None else self.together
+        if together and x is not None and y is not None and u is not None and self.labeled and self.unlabeled:
             weight: float | Tensor = self.labeled
             if self.labeled != self.unlabeled:
                 weight = torch.cat([x.new_full((len(x),), self.labeled), x.new_full((len(u),), self.unlabeled)])
@@ -182,7 +185,7 @@ class Objective(nn.Module):
         if self.together is None:
             both = None not in (batch.x, batch.y, batch.x_unlabeled)
             pays = both and (any(isinstance(part, BatchNorm) for part in self.modules()) or self._saves_time(batch))
-            self._in_one_call = pays and treats_labels_alike(self.model, self.guide, batch)
+            self._found_alike = pays and treats_labels_alike(self.model, self.guide, batch)
 
     def _saves_time(self, batch: Batch) -> bool:
         """Whether evaluating each labeled datum for several classes costs less than a second call of the programs."""

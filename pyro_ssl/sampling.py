@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_ssl.checks import check_positive
+
 
 class Gibbs(NamedTuple):
     """What the chains of each datum say, averaged.
@@ -46,9 +48,7 @@ def gibbs(model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1
     References:
         Paper 002, eq. 4.23 and 4.24.
     """
-    for name, value in (("steps", steps), ("chains", chains)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} should be a whole number above 0, got {value!r}")
+    check_positive(steps=steps, chains=chains)
     for program, duty in ((model, "predict"), (guide, "encode")):
         if not hasattr(program, duty):
             raise ValueError(

@@ -196,7 +196,7 @@ class L2(Term):
     .. math:: \frac{\mathrm{weight}}{2} \sum_w w^2
 
     Arguments:
-        module: Its parameters of two or more dimensions are penalised.
+        module: Its parameters of two or more dimensions are penalised, each once.
     """
 
     needs = "nothing"

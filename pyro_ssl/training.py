@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from pyro_ssl import checkpoints
 from pyro_ssl.batches import Batches, transformed
-from pyro_ssl.checks import as_codes, as_data
+from pyro_ssl.checks import as_codes, as_data, as_values, check_positive, one_hot
 from pyro_ssl.features import Features
 from pyro_ssl.objective import Objective, total
 
@@ -108,7 +108,8 @@ def fit(
     Arguments:
         objective: What to train.
         x: Data `(N, *event)`; any array of finite numbers.
-        y: Codes `(N,)` in 0 .. K - 1, -1 for unlabeled; None if nothing is labeled.
+        y: Codes `(N,)` in 0 .. K - 1, -1 for unlabeled; for a method of real labels these, `(N,)` or `(N, D)`, with NaN for
+            unlabeled; None if nothing is labeled.
         epochs: Passes over the unlabeled data (over the labeled, if all are, or if the objective learns from no others).
         batch_size: Unlabeled data per step.
         labeled_batch_size: Labeled data per step beside them.
@@ -241,16 +242,15 @@ class _Run:
         parameters = [p for p in objective.parameters() if p.requires_grad]
         home = _device(device, parameters[0])
         x = as_data(x, dtype=parameters[0].dtype)
-        codes = torch.full((len(x),), -1) if y is None else as_codes(y, len(x))
-        if not objective.learns_unlabeled and (codes >= 0).any():
-            x, codes = x[codes >= 0], codes[codes >= 0]
-        classes = _classes(objective, x, codes)
+        labels, known = _labels(objective, x, y)
+        if not objective.learns_unlabeled and known.any():
+            x, labels, known = x[known], labels[known], known[known]
         self.settings |= {"identity": json.loads(json.dumps(identity))}
         self.settings |= {
             "x": zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy().data),
-            "y": zlib.crc32(codes.cpu().numpy().data),
+            "y": zlib.crc32(labels.where(known[:, None], -1).cpu().numpy().data),
         }
-        self.batches = Batches(x.to(home), codes, classes, int(batch_size), int(labeled_batch_size), seed)
+        self.batches = Batches(x.to(home), labels, known, int(batch_size), int(labeled_batch_size), seed)
         with reproducibly(seed), _same_buffers(objective.to(home)):
             objective.data_size = objective.weighed_size(self.batches.x, self.batches.x_unlabeled)
             objective.check(transformed(self.batches(0), transform))
@@ -312,7 +312,9 @@ class _Run:
             loss = total(parts)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            norms = [nn.utils.get_total_norm([p.grad for p in group if p.grad is not None]) for _, group in self.players]
+            norms = [
+                nn.utils.get_total_norm([p.grad for p in group if p.grad is not None]) for _, group in self.players
+            ]
             if self.max_norm is not None:
                 for (_, group), norm in zip(self.players, norms, strict=True):
                     nn.utils.clip_grads_with_norm_(group, self.max_norm, norm)
@@ -475,7 +477,9 @@ def players(objective: Objective) -> list[tuple[float, list[nn.Parameter]]]:
 
     Adam keeps its averages per parameter, so groups of one optimiser are optimisers of their own.
     """
-    adversaries = [(term.lr_scale, [p for p in term.parameters()]) for term in objective.terms if term.lr_scale is not None]
+    adversaries = [
+        (term.lr_scale, [p for p in term.parameters()]) for term in objective.terms if term.lr_scale is not None
+    ]
     theirs = {id(p) for _, group in adversaries for p in group}
     return [(1.0, [p for p in objective.parameters() if p.requires_grad and id(p) not in theirs]), *adversaries]
 
@@ -487,21 +491,16 @@ def _fused(optimizer: Callable[..., Optimizer], parameters: list[dict[str, Any]]
         return optimizer(parameters, lr=lr)
 
 
-def _classes(objective: Objective, x: Tensor, codes: Tensor) -> int:
-    """K, from the shape of q(y|x); labels beyond it are an error."""
-    largest = int(codes.max())
-    if largest < 0:
-        return 1
-    device = next(objective.parameters()).device
+def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
+    """Labels as the objective's q(y|x) has them, `(N, K)`, one-hot or real, and which rows have one, `(N,)`."""
+    if y is None:
+        return x.new_zeros(len(x), 1), torch.zeros(len(x), dtype=torch.bool)
     with evaluating(objective), reproducibly(0):
-        classes = objective.classify(x[:2].to(device)).event_shape[-1]
-    if largest >= classes:
-        raise ValueError(f"y: got label {largest}, but q(y|x) has {classes} classes, 0 .. {classes - 1}")
-    return classes
-
-
-def check_positive(**sizes: int) -> None:
-    """Raise ValueError, naming the argument, unless each is a whole number above 0."""
-    for name, size in sizes.items():
-        if not isinstance(size, Integral) or size < 1:
-            raise ValueError(f"{name} should be a whole number above 0, got {size!r}")
+        q = objective.guide.classify(objective.seen(x[:2].to(next(objective.parameters()))))
+    size = q.event_shape[-1]
+    if not q.has_enumerate_support:
+        return as_values(y, len(x), size, x.dtype)
+    codes = as_codes(y, len(x)).cpu()
+    if int(codes.max()) >= size:
+        raise ValueError(f"y: got label {int(codes.max())}, but q(y|x) has {size} classes, 0 .. {size - 1}")
+    return one_hot(codes.clamp_min(0), size, x.dtype), codes >= 0

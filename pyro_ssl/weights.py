@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pyro_ssl.networks import Linear, SplitLinear, normal_of, mark_normal
+from pyro_ssl.networks import Linear, SplitLinear, mark_normal, normal_of
 
 
 class Slots:
@@ -54,7 +54,10 @@ def _views(w: Tensor, shapes: Iterable[torch.Size]) -> Iterator[Tensor]:
     lead = w.shape[:-2]  # (S, 1, P): the 1 stands for the data, which a product of matrices has in its own place
     note = normal_of(w)
     parts = [w, *(t for t in note or () if t is not None)]
-    views = [[v.reshape(*(lead if p is w else ()), *s) for v, s in zip(p.split(sizes, -1), shapes, strict=True)] for p in parts]
+    views = [
+        [v.reshape(*(lead if p is w else ()), *s) for v, s in zip(p.split(sizes, -1), shapes, strict=True)]
+        for p in parts
+    ]
     for i, view in enumerate(views[0]):
         if note is not None:
             mark_normal(view, views[1][i], views[2][i] if note[1] is not None else None)

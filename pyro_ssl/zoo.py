@@ -18,6 +18,7 @@ import zuko
 from torch import nn
 
 from pyro_ssl import guides, models
+from pyro_ssl.checks import check_positive
 from pyro_ssl.conditionals import (
     Bernoulli,
     ClassPrior,
@@ -53,9 +54,11 @@ class Networks:
         activation: Of all hidden layers.
         likelihood: p(x|.): `bernoulli` for values in [0, 1], `gaussian`.
         sigma: The Gaussian's standard deviation; None learns it.
+        regression: y is a real vector, of size `classes`, and not a class.
         noise: Standard deviation of the noise added to x in training where it is classified.
         dropout: Probability of dropping a hidden unit of the classifier in training.
-        batch_norm: Batch norm in the classifier.
+        batch_norm: Batch norm in all networks, but for convolutional decoders; where y is enumerated its statistics are weighed
+            by q(y|x).
     """
 
     x_shape: tuple[int, ...]
@@ -65,6 +68,7 @@ class Networks:
     activation: Activation = "relu"
     likelihood: Likelihood = "gaussian"
     sigma: float | None = 0.7
+    regression: bool = False
     noise: float = 0.3
     dropout: float = 0.3
     batch_norm: bool = False
@@ -77,19 +81,23 @@ class Networks:
         ):
             if value not in known:
                 raise ValueError(f"{name} should be one of {', '.join(known)}, got {value!r}")
-        if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str) or min(self.hidden, default=1) < 1:
-            raise ValueError(f"hidden should be a sequence of widths above 0, such as (500,), got {self.hidden!r}")
+        check_sizes("hidden", self.hidden)
+        if not self.noise >= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(f"noise should be 0 or above and dropout in [0, 1), got {self.noise} and {self.dropout}")
 
     def mlp(self, inputs: Sequence[Shape], out: Shape) -> MLP:
         """Between latent variables."""
-        return MLP(list(inputs), out, hidden=self.hidden, activation=ACTIVATIONS[self.activation])
+        return MLP(list(inputs), out, self.hidden, activation=self._activation, batch_norm=self.batch_norm)
 
     def encoder(self, others: Sequence[Shape], out: Shape, **regularisers: Any) -> nn.Module:
         """From x and others to `out`."""
         kind = {"mlp": MLP, "conv": ConvEncoder}[self.network]
-        return kind(
-            [self.x_shape, *others], out, hidden=self.hidden, activation=ACTIVATIONS[self.activation], **regularisers
-        )
+        chosen = {"activation": self._activation, "batch_norm": self.batch_norm} | regularisers
+        return kind([self.x_shape, *others], out, hidden=self.hidden, **chosen)
+
+    @property
+    def _activation(self) -> type[nn.Module]:
+        return ACTIVATIONS[self.activation]
 
     def p_y(self) -> ClassPrior:
         """The uniform prior over classes."""
@@ -97,25 +105,29 @@ class Networks:
 
     def p_x(self, *inputs: Shape) -> Conditional:
         """x given inputs."""
-        kind = {"mlp": MLP, "conv": ConvDecoder}[self.network]
-        decoder = kind(list(inputs), self.x_shape, hidden=self.hidden, activation=ACTIVATIONS[self.activation])
+        if self.network == "conv":
+            decoder: nn.Module = ConvDecoder(
+                list(inputs), self.x_shape, hidden=self.hidden, activation=self._activation
+            )
+        else:
+            decoder = self.mlp(inputs, self.x_shape)
         event_dim = len(self.x_shape)
         if self.likelihood == "bernoulli":
             return Bernoulli(decoder, event_dim)
         learned = self.sigma is None
         return Gaussian(decoder, event_dim, sigma=1.0 if self.sigma is None else self.sigma, learn_sigma=learned)
 
-    def q_y(self, *others: Shape) -> OneHotCategorical:
-        """One-hot y given x and others."""
-        regularisers = {k: getattr(self, k) for k in ("noise", "dropout", "batch_norm")}
+    def q_y(self, *others: Shape) -> Conditional:
+        """y given x and others."""
+        regularisers = {"noise": self.noise, "dropout": self.dropout}
+        if self.regression:
+            return Normal(self.encoder(others, 2 * self.classes, **regularisers))
         return OneHotCategorical(self.encoder(others, self.classes, **regularisers))
 
     def p_y_of(self, *latents: Shape) -> OneHotCategorical:
         """One-hot y given latent variables, with the dropout of q(y|x)."""
-        activation = ACTIVATIONS[self.activation]
-        return OneHotCategorical(
-            MLP(list(latents), self.classes, self.hidden, activation=activation, dropout=self.dropout)
-        )
+        chosen = {"activation": self._activation, "dropout": self.dropout, "batch_norm": self.batch_norm}
+        return OneHotCategorical(MLP(list(latents), self.classes, self.hidden, **chosen))
 
     def q_z(self, z_dim: int, *others: Shape, noise: bool = False) -> Normal:
         """z given x and others; x with noise where z is what is classified."""
@@ -133,7 +145,7 @@ class Loss:
         balance: Weight of minus the entropy of q(y|x)'s mean on unlabeled data: classes are equally frequent.
         entropy: Weight of H(q(y|x)) on unlabeled data, MIER's beta.
         mutual_information: Weight of -I(y;x) on unlabeled data, MIER's gamma.
-        l2: Weight of half the squared norm of the weights of q(y|x).
+        l2: Weight of half the squared norm of all networks' weights, but for random ones.
     """
 
     alpha: float = 1.0
@@ -149,17 +161,16 @@ class Loss:
         model: nn.Module,
         guide: nn.Module,
         elbo: TraceTopEnum_ELBO,
-        classifier: nn.Module,
         others: Sequence[Term] = (),
         **arguments: Any,
     ) -> Objective:
-        """The pair's objective with the terms of this loss and others; `classifier` is what l2 holds small."""
+        """The pair's objective with the terms of this loss, and others."""
         terms = [
             LabelLogProb(self.alpha),
             Balance(self.balance),
             Entropy(self.entropy),
             MutualInformation(self.mutual_information),
-            L2(classifier, self.l2),
+            L2(nn.ModuleList([model, guide]), self.l2),
             *others,
         ]
         return Objective(
@@ -218,24 +229,29 @@ class RandomWeights:
         prior_scale: Standard deviation s of the prior over a weight.
         log_variance: Start of the posterior's log-variance.
         local: Local reparameterisation: draw what the weights make for each datum, not the weights.
+        adapted: Batch norm behind random weights takes its statistics from their means, not from a draw.
     """
 
     bayesian: Sequence[str] = ()
     prior_scale: float = 1.0
     log_variance: float = -10.0
     local: bool = False
+    adapted: bool = True
 
     def pair(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
         """The pair, with random weights if there shall be any."""
         if not self.bayesian:
             return model, guide
         known = [name for name, part in model.named_children() if isinstance(part, Conditional)]
-        if isinstance(self.bayesian, str) or (set(self.bayesian) - set(known)):
-            raise ValueError(f"bayesian should name conditionals of the model, of {', '.join(known)}; got {self.bayesian!r}")
-        slots = Slots(*(getattr(model, name) for name in self.bayesian))
+        names = self.bayesian
+        if not isinstance(names, Sequence) or isinstance(names, str) or not set(names) <= set(known):
+            raise ValueError(
+                f"bayesian should name conditionals of the model, of {', '.join(known)}; got {self.bayesian!r}"
+            )
+        slots = Slots(*(getattr(model, name) for name in dict.fromkeys(names)))
         return (
             models.Bayesian(model, slots, self.prior_scale),
-            guides.MeanField(guide, slots.initial, self.log_variance, local=self.local),
+            guides.MeanField(guide, slots.initial, self.log_variance, local=self.local, adapted=self.adapted),
         )
 
 
@@ -292,7 +308,15 @@ class Method:
     unlabeled: bool = True
 
 
-def grouped(without: Sequence[str] = (), **defaults: Any) -> Callable[[Callable[..., Objective]], Callable[..., Objective]]:
+def check_sizes(name: str, sizes: Any) -> None:
+    """Raise ValueError unless it is a sequence of whole numbers above 0."""
+    if not isinstance(sizes, Sequence) or not all(isinstance(s, int) and s > 0 for s in sizes):
+        raise ValueError(f"{name} should be a sequence of sizes above 0, such as (500,), got {sizes!r}")
+
+
+def grouped(
+    without: Sequence[str] = (), **defaults: Any
+) -> Callable[[Callable[..., Objective]], Callable[..., Objective]]:
     """Decorates a function over groups of options and options of its own: a `build` over all of them as keywords.
 
     Arguments:
@@ -310,12 +334,18 @@ def grouped(without: Sequence[str] = (), **defaults: Any) -> Callable[[Callable[
         for group in groups:
             of_group = get_type_hints(group)
             for f in fields(group):
-                if f.name not in ("x_shape", "classes", *without):
+                if f.name not in ("x_shape", "classes", *without) and (
+                    f.name != "regression" or "regression" in defaults
+                ):
                     types[f.name], values[f.name] = of_group[f.name], defaults.get(f.name, f.default)
             docs |= _documented(group)
 
         def build(x_shape: Shape, classes: int, **options: Any) -> Objective:
             chosen, made = values | options, []
+            sizes = {
+                n: v for n, v in chosen.items() if n.endswith("_dim") or n in ("draws", "pseudo_inputs", "m1_epochs")
+            }
+            check_positive(classes=classes, **sizes)
             for group in groups:
                 shapes = {"x_shape": as_shape(x_shape), "classes": classes} if group is Networks else {}
                 made.append(group(**shapes, **{f.name: chosen[f.name] for f in fields(group) if f.name in values}))
@@ -396,7 +426,7 @@ def m2(nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50) 
     q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
     model = models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), nets.p_x(k, z_dim))
     guide = guides.M2(q_y, q_z)
-    return loss.objective(model, guide, sums.elbo(), q_y)
+    return loss.objective(model, guide, sums.elbo())
 
 
 @grouped()
@@ -421,12 +451,10 @@ def m2_adversarial(
     q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
     model = models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), nets.p_x(k, z_dim))
     f = OneHotCategorical(nets.mlp([z_dim], k))
-    return loss.objective(
-        model, guides.M2(q_y, q_z), sums.elbo(), q_y, others=[Adversary(f, adversary, adversary_lr)]
-    )
+    return loss.objective(model, guides.M2(q_y, q_z), sums.elbo(), others=[Adversary(f, adversary, adversary_lr)])
 
 
-@grouped(noise=0.0)
+@grouped(likelihood="bernoulli", noise=0.0)
 def m1_m2(
     nets: Networks,
     loss: Loss,
@@ -452,12 +480,12 @@ def m1_m2(
         nets.x_shape, nets.classes, z_dim=z1_dim, network=nets.network, hidden=m1_hidden, likelihood=nets.likelihood,
         sigma=nets.sigma,
     )  # fmt: skip
-    features = Features(first, {"epochs": m1_epochs, "batch_size": 200, "lr": 1e-3})
+    features = Features(first, z1_dim, {"epochs": m1_epochs, "batch_size": 200, "lr": 1e-3})
     inner = replace(nets, x_shape=(z1_dim,), network="mlp", likelihood="gaussian", sigma=sigma1)
     k, q_y = nets.classes, inner.q_y()
     q_z = codes.q_z(inner.q_z(z_dim, k), z_dim)
     model = models.M2(inner.p_y(), codes.p_z(z_dim, q_z, [z1_dim, k]), inner.p_x(k, z_dim))
-    return loss.objective(model, guides.M2(q_y, q_z), sums.elbo(), q_y, features=features)
+    return loss.objective(model, guides.M2(q_y, q_z), sums.elbo(), features=features)
 
 
 @grouped(hidden=(500, 500))
@@ -475,7 +503,7 @@ def adgm(
     q_z = codes.q_z(nets.q_z(z_dim, a_dim, k), z_dim)
     p_z, p_a = codes.p_z(z_dim, q_z, [nets.x_shape, a_dim, k]), Normal(nets.encoder([k, z_dim], 2 * a_dim))
     model = models.ADGM(nets.p_y(), p_z, nets.p_x(k, z_dim), p_a)
-    return loss.objective(model, guides.Auxiliary(nets.q_z(a_dim, noise=True), q_y, q_z, draws), sums.elbo(), q_y)
+    return loss.objective(model, guides.Auxiliary(nets.q_z(a_dim, noise=True), q_y, q_z, draws), sums.elbo())
 
 
 @grouped(hidden=(500, 500))
@@ -493,7 +521,7 @@ def sdgm(
     q_z = codes.q_z(nets.q_z(z_dim, a_dim, k), z_dim)
     p_z, p_a = codes.p_z(z_dim, q_z, [nets.x_shape, a_dim, k]), Normal(nets.mlp([k, z_dim], 2 * a_dim))
     model = models.SDGM(nets.p_y(), p_z, p_a, nets.p_x(a_dim, k, z_dim))
-    return loss.objective(model, guides.Auxiliary(nets.q_z(a_dim, noise=True), q_y, q_z, draws), sums.elbo(), q_y)
+    return loss.objective(model, guides.Auxiliary(nets.q_z(a_dim, noise=True), q_y, q_z, draws), sums.elbo())
 
 
 @grouped()
@@ -503,12 +531,15 @@ def lvae(nets: Networks, loss: Loss, sums: Sum, *, z_dims: Sequence[int] = (32, 
     Arguments:
         z_dims: Sizes of the latents, lowest first.
     """
+    check_sizes("z_dims", z_dims)
+    if not z_dims or not nets.hidden:
+        raise ValueError(f"z_dims and hidden should not be empty, got {z_dims!r} and {nets.hidden!r}")
     width, q_y = nets.hidden[-1], nets.q_y()
     p_z = [Normal(nets.mlp([above], 2 * here)) for here, above in pairwise(z_dims)]
     model = models.LVAE(nets.p_y(), StandardNormal(z_dims[-1]), p_z, nets.p_x(nets.classes, z_dims[0]))
     up = [nets.encoder([nets.classes], width), *(nets.mlp([width], width) for _ in z_dims[1:])]
     q_z = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
-    return loss.objective(model, guides.LVAE(q_y, up, q_z, p_z), sums.elbo(), q_y)
+    return loss.objective(model, guides.LVAE(q_y, up, q_z, p_z), sums.elbo())
 
 
 @grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=0.5)
@@ -524,7 +555,7 @@ def latent_classifier(
     p_y = nets.p_y_of(z_dim)
     q_z = codes.q_z(nets.q_z(z_dim, noise=True), z_dim)
     model = models.LatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(nets.classes, z_dim))
-    return loss.objective(model, guides.LatentClassifier(q_z, p_y, draws), sums.elbo(), p_y)
+    return loss.objective(model, guides.LatentClassifier(q_z, p_y, draws), sums.elbo())
 
 
 @grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=0.5)
@@ -540,7 +571,7 @@ def latent_classifier_exact(
     p_y = nets.p_y_of(z_dim)
     q_z = codes.q_z(nets.q_z(z_dim, noise=True), z_dim)
     model = models.LatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(nets.classes, z_dim))
-    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo(), p_y)
+    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo())
 
 
 @grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=1e-3)
@@ -556,7 +587,7 @@ def latent_classifier_simplified(
     p_y = nets.p_y_of(z_dim)
     q_z = codes.q_z(nets.q_z(z_dim, noise=True), z_dim)
     model = models.SimplifiedLatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(z_dim))
-    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo(), p_y)
+    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo())
 
 
 @grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=0.5)
@@ -575,7 +606,7 @@ def latent_classifier_split(
     p_z_y, p_z_u = codes.p_z(z_y_dim, q_z_y, [nets.x_shape]), StandardNormal(z_dim)
     model = models.SplitLatentClassifier(p_z_y, p_z_u, p_y, nets.p_x(z_y_dim, z_dim))
     guide = guides.SplitLatentEncoder(q_z_y, nets.q_z(z_dim, z_y_dim), p_y, draws)
-    return loss.objective(model, guide, sums.elbo(), p_y)
+    return loss.objective(model, guide, sums.elbo())
 
 
 def _sslpe(
@@ -587,6 +618,7 @@ def _sslpe(
     *,
     z_dim: int = 50,
     gibbs_steps: int = 10,
+    mixture: bool = False,
 ) -> Objective:
     r"""Paper 002's model: z makes x, both make y, and the model itself predicts, by Gibbs sampling.
 
@@ -595,16 +627,23 @@ def _sslpe(
     Arguments:
         z_dim: Z.
         gibbs_steps: Steps of the Gibbs sampler that predicts.
+        mixture: Draw z from the mixture over classes, with its gradient, in place of summing over classes: p(x|z) is
+            evaluated once, however many there are.
+
+    Raises:
+        ValueError: The mixture is asked for with a flow, or for a real y.
     """
+    if mixture and (codes.flow or nets.regression):
+        raise ValueError("mixture is of Gaussians over classes: it goes with neither a flow nor regression")
     k, q_y = nets.classes, nets.q_y()
     q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
     model = models.SSLPE(codes.p_z(z_dim, q_z, [nets.x_shape, k]), nets.p_x(z_dim), nets.q_y(z_dim))
-    pair = weights.pair(model, guides.M2(q_y, q_z))
-    return loss.objective(*pair, sums.elbo(), q_y, gibbs_steps=gibbs_steps)
+    pair = weights.pair(model, (guides.Mixture if mixture else guides.M2)(q_y, q_z))
+    return loss.objective(*pair, sums.elbo(), gibbs_steps=gibbs_steps)
 
 
-sslpe = grouped(without=("class_prior",))(_sslpe)
-sslapd = grouped(without=("class_prior",), bayesian=("p_y",), local=True)(_sslpe)
+sslpe = grouped(without=("class_prior",), regression=False)(_sslpe)
+sslapd = grouped(without=("class_prior",), regression=False, bayesian=("p_y",), local=True)(_sslpe)
 
 
 METHODS: dict[str, Method] = {
@@ -621,7 +660,9 @@ METHODS: dict[str, Method] = {
     "m2_adversarial": Method(m2_adversarial, "p(y) p(z) p(x|y,z)", "q(y|x) q(z|x,y), against f(y|z)", FEW_LABELS),
     "adgm": Method(adgm, "p(y) p(z) p(x|y,z) p(a|x,y,z)", "q(a|x) q(y|x,a) q(z|x,a,y)", FEW_LABELS),
     "sdgm": Method(sdgm, "p(y) p(z) p(a|y,z) p(x|a,y,z)", "q(a|x) q(y|x,a) q(z|x,a,y)", FEW_LABELS),
-    "lvae": Method(lvae, "p(y) p(z_L) prod p(z_l|z_l+1) p(x|y,z_1)", "q(y|x) q(z_L|x,y) prod q(z_l|z_l+1,x,y)", FEW_LABELS),
+    "lvae": Method(
+        lvae, "p(y) p(z_L) prod p(z_l|z_l+1) p(x|y,z_1)", "q(y|x) q(z_L|x,y) prod q(z_l|z_l+1,x,y)", FEW_LABELS
+    ),
     "sslpe": Method(sslpe, "p(z) p(x|z) p(y|x,z)", "q(y|x) q(z|x,y)", FEW_LABELS),
     "sslapd": Method(sslapd, "p(W) p(z) p(x|z) p(y|x,z,W)", "q(W) q(y|x) q(z|x,y)", FEW_LABELS),
     "latent_classifier": Method(latent_classifier, "p(z) p(y|z) p(x|y,z)", "q(z|x) p(y|z)", FEW_LABELS),

@@ -155,7 +155,7 @@ BAD_ZOO = {
     "network": (("m2", 3, 3), {"network": "cnn"}, "network should be one of mlp, conv, got 'cnn'"),
     "activation": (("m2", 3, 3), {"activation": "gelu"}, "activation should be one of softplus"),
     "hidden": (("m2", 3, 3), {"hidden": (0,)}, "hidden should be"),
-    "z_dim": (("vae", 3, 3), {"z_dim": 0}, "z_dim should be above 0"),
+    "z_dim": (("vae", 3, 3), {"z_dim": 0}, "z_dim should be a whole number above 0"),
     "likelihood": (("m2", 3, 3), {"likelihood": "poisson"}, "likelihood should be"),
     "sigma": (("m2", 3, 3), {"likelihood": "gaussian", "sigma": -1.0}, "sigma should be above 0"),
     "sigma 0": (("m2", 3, 3), {"likelihood": "gaussian", "sigma": 0.0}, "sigma should be above 0"),

@@ -86,7 +86,7 @@ def test_any_numbers(blobs, dtype):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"scale": False}, {"batch_size": 10_000}, {"method": "vae"}, {"random_state": None}]
+    "arguments", [{"scale": False}, {"batch_size": 10_000}, {"method": "vae", "min_steps": 300}, {"random_state": None}]
 )
 def test_any_settings(blobs, arguments):
     x, blob = blobs
@@ -202,7 +202,7 @@ REFUSED = {  # what is given, and what the message says
     "activation": (lambda x, y: (x, y), {"options": {"activation": "sinus"}}, "activation should be one of"),
     "network": (lambda x, y: (x, y), {"options": {"network": "transformer"}}, "network should be one of"),
     "hidden": (lambda x, y: (x, y), {"options": {"hidden": 8}}, "hidden should be"),
-    "z_dim": (lambda x, y: (x, y), {"options": {"z_dim": 0}}, "z_dim should be above 0"),
+    "z_dim": (lambda x, y: (x, y), {"options": {"z_dim": 0}}, "z_dim should be a whole number above 0"),
     "likelihood": (lambda x, y: (x, y), {"options": {"likelihood": "bernoulli"}}, "choose a Gaussian likelihood"),
     "training": (lambda x, y: (x, y), {"training": {"speed": 3}}, "speed"),
     "epochs": (lambda x, y: (x, y), {"epochs": 2.5}, "epochs should be a whole number above 0, got 2.5"),

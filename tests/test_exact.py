@@ -110,7 +110,7 @@ def test_m2_loss_is_the_papers_objective(classes):
         "Balance": 0.8 * (marginal * marginal.log()).sum(),
         "Entropy": 0.4 * entropy,
         "MutualInformation": 0.6 * (entropy + (marginal * marginal.log()).sum()),
-        "L2": 0.05 * sum((w**2).sum() for w in o.guide.q_y.parameters() if w.dim() > 1),
+        "L2": 0.05 * sum((w**2).sum() for program in (o.model, o.guide) for w in program.parameters() if w.dim() > 1),
     }
     assert parts.keys() == expected.keys()
     for name in parts:

@@ -897,7 +897,7 @@ def test_a_step_calls_its_programs_once_where_that_is_exact_and_cheap(options, t
     o, calls = m2(**options), {"q_y": 0, "q_z": 0, "p_x": 0}
     batch = Batch(*data(600), data(16, seed=1)[0])
     o.check(batch)
-    assert o._in_one_call is together
+    assert o._found_alike is together
     for name in calls:
         part = getattr(o.guide, name, None) or getattr(o.model, name)
         part.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))

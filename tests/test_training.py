@@ -17,6 +17,7 @@ from torch import nn
 
 from pyro_ssl import Batch, EarlyStopping, Objective, fit, predict_proba, zoo
 from pyro_ssl.batches import Batches
+from pyro_ssl.checks import one_hot
 from pyro_ssl.training import SCHEDULES, DivergedError, evaluating
 
 X = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
@@ -67,14 +68,14 @@ def test_two_models_in_one_process_share_nothing():
 
 
 def test_every_step_sees_labeled_and_unlabeled_and_a_pass_sees_each_datum_once():
-    batches = Batches(X, Y, 3, batch_size=10, labeled_batch_size=8, seed=0)
+    batches = Batches(X, one_hot(Y.clamp_min(0), 3), Y >= 0, batch_size=10, labeled_batch_size=8, seed=0)
     assert batches.steps_per_epoch == 7
     steps = [batches(i) for i in range(14)]
     assert {(len(b.x), len(b.x_unlabeled)) for b in steps} == {(8, 10)}
     first, second = (torch.cat([b.x_unlabeled for b in part]) for part in (steps[:7], steps[7:]))
     assert torch.equal(*(t.sort(0).values for t in (first, X[Y < 0])))
     assert not torch.equal(first, second)
-    again = Batches(X, Y, 3, batch_size=10, labeled_batch_size=8, seed=0)(9)
+    again = Batches(X, one_hot(Y.clamp_min(0), 3), Y >= 0, batch_size=10, labeled_batch_size=8, seed=0)(9)
     assert torch.equal(again.x, steps[9].x) and torch.equal(again.x_unlabeled, steps[9].x_unlabeled)
     rows = (X[:, None] == steps[3].x).all(-1).float().argmax(0)
     assert torch.equal(steps[3].y.argmax(-1), Y[rows])

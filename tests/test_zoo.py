@@ -7,26 +7,13 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import TraceEnum_ELBO
-from pyro.nn import PyroModule
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_ssl import (
-    Batch,
-    ClassPrior,
-    Entropy,
-    MutualInformation,
-    Objective,
-    OneHotCategorical,
-    TraceTopEnum_ELBO,
-    guides,
-    models,
-    one_hot,
-    zoo,
-)
+from pyro_ssl import Batch, Objective, TraceTopEnum_ELBO, guides, models, one_hot, zoo
 from pyro_ssl.checks import treats_labels_alike
-from pyro_ssl.conditionals import expected, merge
-from pyro_ssl.terms import Step, entropy
+from pyro_ssl.conditionals import ClassPrior, OneHotCategorical, expected, merge
+from pyro_ssl.terms import Entropy, MutualInformation, Step, entropy
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, K, B, P_Y = 4, 3, 6, (0.5, 0.3, 0.2)
@@ -62,8 +49,7 @@ def noise(monkeypatch, float64):
 
     def drawn(shape, **_) -> Tensor:
         *values, rows, size = shape
-        assert values in ([], [K])
-        return pool[size][:, ROWS[rows]] if values else pool[size][0, ROWS[rows]]
+        return pool[size][: values[0], ROWS[rows]] if values else pool[size][0, ROWS[rows]]
 
     monkeypatch.setattr(torch.distributions.normal, "_standard_normal", drawn)
     monkeypatch.setattr(torch, "randn_like", lambda t: drawn(t.shape))  # what classes share, see EnumerateMessenger
@@ -71,9 +57,9 @@ def noise(monkeypatch, float64):
 
 
 def gradients(value: Tensor, o) -> list[Tensor]:
-    of = list(o.parameters())
-    value = (value * torch.linspace(0.5, 1.5, value.numel()).reshape(value.shape)).sum()  # each datum counts differently
-    found = torch.autograd.grad(value, of, allow_unused=True, retain_graph=True)
+    """Of a sum in which each datum counts differently."""
+    of, weights = list(o.parameters()), torch.linspace(0.5, 1.5, value.numel()).reshape(value.shape)
+    found = torch.autograd.grad((weights * value).sum(), of, allow_unused=True, retain_graph=True)
     return [torch.zeros_like(p) if g is None else g for g, p in zip(found, of, strict=True)]
 
 
@@ -216,7 +202,8 @@ SLIPS = [(m, slip) for m in BY_HAND for slip in (*SIZES.get(m, (2,)), "detached"
 def test_a_wrong_sum_shows(method, slip, given, noise):
     """Negative control of the comparison: it sees a site left out, and samples without a gradient, of the same value."""
     o, (x, y) = build(method), data()
-    ours, theirs = o.bound(x, y if given else None), by_hand(method, o, x, y if given else None, noise, slip=slip)
+    y = y if given else None
+    ours, theirs = o.bound(x, y), by_hand(method, o, x, y, noise, slip=slip)
     assert torch.allclose(ours, theirs) == (slip == "detached")
     with pytest.raises(AssertionError):
         assert_same(ours, theirs, o)
@@ -234,29 +221,250 @@ def test_a_kl_where_it_is_not_exact_shows(method, sites, noise):
 @pytest.mark.parametrize("scale", [1.0, 0.37])
 @pytest.mark.parametrize("method", BY_HAND)
 def test_bounds_are_pyros_own(method, scale, given, noise):
-    """Of latent_classifier_exact it is Pyro that sums y out of the model."""
+    """Of latent_classifier_exact it is Pyro that sums y out of the model.
+
+    Pyro's validation takes SSLPE's p(y|x,z), of a z for each class, for a conflict of dimensions; its sum is right.
+    """
     o, (x, y) = build(method, closed_form=False, shared_noise=False), data()
     y = y if given else None
     stock = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
-    with pyro.poutine.scale(scale=scale):
+    with pyro.poutine.scale(scale=scale), pyro.validation_enabled(method != "sslpe"):
         theirs, ours = stock.differentiable_loss(o.model, o.guide, x, y), -o.bound(x, y).sum()
     assert_same(ours, theirs, o)
+
+
+@pytest.mark.parametrize("method", [*SUMMED, "latent_classifier_exact"])
+def test_a_bound_per_class_is_the_labeled_bound(method, noise):
+    o, (x, _) = build(method), data()
+    every = [o.bound(x, torch.eye(K)[k].expand(B, K)) for k in range(K)]
+    assert_same(o.elbo.class_bounds(o.model, o.guide, x), torch.stack(every, -1), o)
 
 
 # --- labeled and unlabeled data in one call ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("closed_form", [True, False])
+@pytest.mark.parametrize(("closed_form", "top"), [(True, None), (False, None), (True, 1)])
 @pytest.mark.parametrize("method", SUMMED)
-def test_together_is_as_apart(method, closed_form, noise):
-    o, (x, y), (u, _) = build(method, closed_form=closed_form, labeled=0.3, unlabeled=2.0), data(8), data(16)
-    batch = Batch(x, y, u)
+def test_together_is_as_apart(method, closed_form, top, noise):
+    """And as written out; labeled data have their own bound whatever is summed over."""
+    o, (x, y), (u, _) = build(method, closed_form=closed_form, top=top), data(8), data(16)
+    batch, options = Batch(x, y, u), {"closed_form": closed_form, "beta": 0.5}
     assert treats_labels_alike(o.model, o.guide, batch)
-    calls = []
-    o.guide.register_forward_pre_hook(lambda *_: calls.append(1))
-    parts = {}
+    weights, terms = {"labeled": 0.3, "unlabeled": 2.0}, [Entropy(0.4), MutualInformation(0.6)]
+    parts, calls = {}, []
+    o.guide.register_forward_pre_hook(lambda *_: calls.append(len(calls)))
     for together in (True, False):
-        terms = [Entropy(0.4), MutualInformation(0.6)]
-        whole = Objective(o.model, o.guide, terms, labeled=0.3, unlabeled=2.0, elbo=o.elbo, together=together)
-        parts[together], calls = whole.parts(batch, kl_weight=0.5), calls
-    ...
+        whole = Objective(o.model, o.guide, terms, **weights, elbo=o.elbo, together=together)
+        parts[together] = whole.parts(batch, kl_weight=0.5)
+        assert len(calls) == (1 if together else 3)
+    assert list(parts[True]) == list(parts[False]) == ["labeled", "unlabeled", "Entropy", "MutualInformation"]
+    for name, value in parts[True].items():
+        if name != "unlabeled" or top is None:
+            assert_same(value, parts[False][name], o)
+    assert_same(parts[True]["labeled"], -0.3 * by_hand(method, o, x, y, noise, **options).mean(), o)
+    if top is None:
+        assert_same(parts[True]["unlabeled"], -2.0 * by_hand(method, o, u, None, noise, **options).mean(), o)
+
+
+@pytest.mark.parametrize("method", LATENT[1:])
+def test_a_guide_without_y_is_called_apart(method):
+    o, (x, y) = build(method), data()
+    o.check(Batch(x, y, x))
+    assert not treats_labels_alike(o.model, o.guide, Batch(x, y, x))
+    assert o(Batch(x, y, x)).isfinite()
+
+
+# --- what the papers say ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed_form", ["auto", ()])
+def test_sslpe_guided_by_its_own_classifier_is_a_vae(closed_form, noise):
+    """Paper 002, appendix A: all terms in y cancel, for each datum, and nothing teaches p(y|x,z)."""
+    o, other, (x, _) = build("sslpe"), build("latent_classifier"), data()
+    p_y, q_z, bound = o.model.p_y, other.guide.q_z, TraceTopEnum_ELBO(None, closed_form=closed_form).bound
+
+    def guide(x, y=None):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", q_z(x))
+            pyro.sample("y", p_y(x, z), infer={"enumerate": "parallel"})
+
+    ours = bound(o.model, guide, x).value
+    vae = models.VAE(o.model.p_z, o.model.p_x), guides.VAE(q_z, OneHotCategorical(torch.nn.Identity()))
+    assert_same(ours, bound(*vae, x).value, torch.nn.ModuleList([o, other]))
+    assert all(g.abs().max() < 1e-12 for g in gradients(ours, p_y))
+    assert any(g.abs().max() > 1e-3 for g in gradients(o.bound(x), p_y))  # SSLPE's own guide does teach it
+
+
+def test_ours_is_below_the_exact_bound_at_every_z(noise):
+    """Paper 003, propositions 1 and 2: by Jensen's inequality over p(y|z)."""
+    ours, exact, (x, y) = build("latent_classifier"), build("latent_classifier_exact"), data()
+    exact.load_state_dict(ours.state_dict())
+    q, m = ours.guide.q_z(x), ours.model
+    z = q.mean + q.stddev * noise[2][0, :B]
+    log_px = torch.stack([m.p_x(torch.eye(K)[k].expand(B, K), z).log_prob(x) for k in range(K)], -1)
+    assert_same(ours.bound(x), (m.p_y(z).probs * log_px).sum(-1) - kl_divergence(q, m.p_z()), ours)
+    gap = exact.bound(x) - ours.bound(x)
+    assert (gap >= 0).all() and gap.max() > 1e-3
+    assert torch.allclose(ours.bound(x, y), exact.bound(x, y), rtol=0, atol=1e-12)  # L is the same
+
+
+def log_evidence(method: str, m, x, y=None) -> Tensor:
+    """log p(x) or log p(x, y), by a sum over a grid of each code, of size 1."""
+    sizes = (1, 801) if method != "latent_classifier_split" else (2, 161)
+    line = torch.linspace(-8, 8, sizes[1])
+    codes = [c.reshape(-1, 1, 1) for c in torch.meshgrid(*[line] * sizes[0], indexing="ij")]
+    f = dist.Normal(0.0, 1.0).log_prob(torch.cat(codes, -1)).sum(-1) + len(codes) * (line[1] - line[0]).log()
+    p_y = m.p_y(codes[0])
+    if method in LATENT[2:]:
+        f = f + m.p_x(*codes).log_prob(x)
+        return (f if y is None else f + p_y.log_prob(y)).logsumexp(0)
+    every = torch.eye(K)[:, None, None] if y is None else y[None]
+    return (f + p_y.log_prob(every) + m.p_x(every, *codes).log_prob(x)).flatten(0, -2).logsumexp(0)
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("method", LATENT)
+def test_bounds_are_below_the_evidence(method, given):
+    o, (x, y), n = build(method, z_dim=1, z_y_dim=1), data(), 4000
+    y = y if given else None
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for q in (q for name, q in o.guide.named_children() if name.startswith("q_z")):  # wider than any posterior
+            for p in q.parameters():
+                p.mul_(0.1)
+            q.network.rest[-1].bias.copy_(torch.tensor([0.0, 1.0]))
+        evidence = log_evidence(method, o.model, x, y)
+        draws = o.bound(x.repeat_interleave(n, 0), None if y is None else y.repeat_interleave(n, 0)).reshape(B, n)
+        assert (draws.mean(1) - 4 * draws.std(1) / math.sqrt(n) < evidence).all()
+        sampled = TraceTopEnum_ELBO(None, num_particles=20_000).log_evidence(o.model, o.guide, x, y)
+    assert torch.allclose(sampled, evidence, atol=0.1) and (draws.mean(1) < evidence - 0.05).any()
+
+
+@pytest.mark.parametrize("method", LATENT[2:])
+def test_a_label_adds_its_log_probability_given_the_code(method, noise):
+    """Paper 003, where p(x,y|z) = p(x|z) p(y|z): L(x, y) - U(x) = log p(y|z)."""
+    o, (x, y) = build(method), data()
+    q, size = (o.guide.q_z(x), 2) if method == LATENT[2] else (o.guide.q_z_y(x), 3)
+    z = q.mean + q.stddev * noise[size][0, :B]
+    assert_same(o.bound(x, y) - o.bound(x), o.model.p_y(z).log_prob(y), o)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_labels_kl_is_mutual_information_and_balance(seed):
+    """Paper 004, eq. 6 to 8: E KL(q(y|x) || p(y)) - I(y;x) = KL(q(y) || p(y)), which is 0 where q(y), the mean, is p(y)."""
+    logits = 3 * torch.randn(7, K, generator=torch.Generator().manual_seed(seed))
+    q, known = logits.softmax(-1), {"unlabeled": dist.OneHotCategorical(logits=logits)}
+    information = -MutualInformation().formula(Step(Batch(x_unlabeled=logits), None, known))
+    assert torch.allclose(information, entropy(q.mean(0)) - entropy(q).mean(), rtol=0, atol=1e-12)
+    for p in (torch.tensor(P_Y), q.mean(0)):
+        excess = (q * (q / p).log()).sum(-1).mean() - information
+        assert torch.allclose(excess, (q.mean(0) * (q.mean(0) / p).log()).sum(), rtol=0, atol=1e-12)
+        assert (excess > 1e-3) != torch.allclose(p, q.mean(0))
+
+
+@pytest.mark.parametrize("method", ["m2", "adgm", "sdgm", "lvae"])
+def test_mier_leaves_five_entropies_net(method, noise):
+    """Paper 004, eq. 9: the bound's -1, beta = 5 and gamma = 1 make 5 H(q(y|x)) - H(q(y)); q is the one of the bound's a."""
+    o, x = build(method, p_y=None, entropy=5.0, mutual_information=1.0), data()[0]
+    plain, batch, calls = Objective(o.model, o.guide, elbo=o.elbo), Batch(x_unlabeled=x), []
+    f, q = classes_by_hand(method, o, x, None, noise)
+    conditional, marginal = -(q.probs * q.probs.log()).sum(-1).mean(), entropy(q.probs.mean(0))
+    o.guide.q_y.register_forward_hook(lambda *_: calls.append(1))
+    loss = o(batch)
+    assert len(calls) == 1
+    assert_same(loss - plain(batch), 6 * conditional - marginal, o)
+    assert_same(loss, 5 * conditional - marginal - (q.probs.T * f).sum(0).mean(), o)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def gaussian(loc: float, scale: float) -> dist.Independent:
+    return dist.Normal(torch.tensor([loc]), torch.tensor([scale])).to_event(1)
+
+
+KNOWN, VAGUE = (0.7, 0.4), (-50.0, 1e7)
+PAIRS = [((0.3, 0.5), (-1.2, 1.4)), ((2.0, 0.2), (2.5, 0.3)), (KNOWN, VAGUE), (VAGUE, KNOWN)]
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_merge_is_the_normalised_product(a, b):
+    """What knows nothing merges away."""
+    grid = torch.linspace(-12, 12, 20_001)[:, None]
+    density = (gaussian(*a).log_prob(grid) + gaussian(*b).log_prob(grid)).exp()
+    density = density / (density.sum() * (grid[1, 0] - grid[0, 0]))
+    assert torch.allclose(merge(gaussian(*a), gaussian(*b)).log_prob(grid).exp(), density, rtol=0, atol=1e-10)
+    if VAGUE in (a, b):
+        assert torch.allclose(density, gaussian(*KNOWN).log_prob(grid).exp(), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(("rows", "draws", "blocks"), [(5, 7, [7]), (2**13, 7, [2, 2, 2, 1]), (2**15, 3, [1, 1, 1])])
+def test_expected_is_the_mean_over_so_many_draws(rows, draws, blocks):
+    g = torch.Generator().manual_seed(0)
+    w, seen = torch.randn(1, K, generator=g), []
+    given = dist.Normal(torch.randn(rows, 1, generator=g), 0.5).to_event(1)
+
+    def p_y(z):
+        seen.append(z)
+        return dist.OneHotCategorical(logits=z @ w)
+
+    q = expected(p_y, given, draws)
+    z = torch.cat([z.reshape(-1, rows, 1) for z in seen])
+    assert [len(part) for part in seen] == blocks and len(z) == draws
+    assert torch.allclose(q.probs, (z @ w).softmax(-1).mean(0), rtol=0, atol=1e-12)
+    assert len(z.unique()) == z.numel()
+
+
+@pytest.mark.parametrize("method", ["adgm", "sdgm", *LATENT])
+def test_a_prediction_averages_over_what_is_drawn_first(method):
+    """Against an average over many draws; in training it is of one, which teaches the encoder."""
+    o, (x, y) = build(method, draws=10_000).eval(), data()
+    g = o.guide
+    first = next(getattr(g, name) for name in ("q_a", "q_z_y", "q_z") if hasattr(g, name))
+    p_y = (lambda a: g.q_y(x, a)) if hasattr(g, "q_a") else g.p_y
+    torch.manual_seed(0)
+    with torch.no_grad():
+        each = p_y(first(x).sample(torch.Size([50_000]))).mean
+    mean, error = each.mean(0), each.std(0) * math.sqrt(1 / 10_000 + 1 / 50_000)
+    assert ((o.classify(x).mean - mean).abs() < 5 * error).all()
+    one = o.train().classify(x)
+    assert not torch.allclose(one.mean, mean, atol=1e-2)
+    one.log_prob(y).sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in first.parameters())
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+BAD = [
+    ({"hidden": 5}, "hidden should be a sequence"),
+    ({"hidden": "5"}, "hidden should be a sequence"),
+    ({"hidden": (0,)}, "hidden should be a sequence of sizes above 0"),
+    ({"z_dim": 0}, "z_dim should be a whole number above 0"),
+    ({"likelihood": "poisson"}, "likelihood should be one of"),
+    ({"bayesian": ("p_q",)}, "bayesian should name conditionals of the model, of p_x, p_y"),
+    ({"bayesian": "p_y"}, "bayesian should name"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("method", BY_HAND)
+def test_bad_options_are_named(method):
+    for option, message in BAD:
+        if option.keys() <= zoo.options_of(method).keys():
+            with pytest.raises(ValueError, match=message):
+                zoo.build(method, D, K, **option)
+
+
+@pytest.mark.parametrize("method", BY_HAND)
+def test_data_of_another_shape_are_refused(method):
+    o, y = build(method), data()[1]
+    for wrong in (torch.randn(B, D + 1), torch.randn(B)):
+        with pytest.raises(ValueError, match=rf"input 0 should have shape \(\*, {D}\)"):
+            o.check(Batch(wrong, y, wrong))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("method", ["m2", "adgm", "sdgm", "lvae"])
+def test_no_classes_are_refused(method):
+    with pytest.raises(ValueError, match="classes should be a whole number above 0, got 0"):
+        zoo.build(method, D, 0)

@@ -1,0 +1,264 @@
+"""Two moons with six labels: paper 002's Tables 5.1 and 5.2 and Figures 5.1 to 5.7.
+
+    python experiments/moons.py [--scale smoke|cpu|paper] [--draws 0 1 2 3 4] [--noise 0.1 0.2] [--workers 2]
+
+Five methods on 10,000 points of which six have a label, the left, middle and right of each moon, as the thesis's public
+code has them; `--labels random` draws them instead. Each draw has training and test points of its own. The ceiling is the
+Bayes-optimal classifier on the same test points, from the exact density of each moon. No validation labels: the last
+epoch's averaged weights, the test set once. Only what is missing is run. Writes to `experiments/results/moons`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import RESULTS, arguments, mean_sd, sources, study, table
+from torch import Tensor
+
+from pyro_ssl import data, metrics, plots, zoo
+from pyro_ssl.prediction import bounds, predict_proba
+from pyro_ssl.training import Epoch, fit
+
+METHODS = ("classifier", "m2", "sdgm", "sslpe", "sslapd")
+PAPER = {  # accuracy %, log-likelihood
+    0.1: {"classifier": "83.6 (3.46)", "m2": "98.1 (1.21)", "sdgm": "99.2 (0.50)", "sslpe": "99.2 (0.30)", "sslapd": "99.9 (0.01)"},
+    0.2: {"classifier": "73.04 (0.88), -1.303", "m2": "94.8 (0.37), -0.258", "sdgm": "95.1 (0.38), -0.371", "sslpe": "95.9 (0.35), -0.149", "sslapd": "96.8 (0.06), -0.084"},
+}  # fmt: skip
+NETWORK = {"hidden": (128, 128), "activation": "relu", "noise": 0.0, "dropout": 0.0, "sigma": 0.03}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "classifier": {},
+    "m2": {"z_dim": 2, "sigma": None},
+    "sdgm": {"z_dim": 2, "a_dim": 2, "sigma": None},
+    "sslpe": {"z_dim": 10, "batch_norm": True},
+    "sslapd": {"z_dim": 10, "batch_norm": True},
+}
+TRAINING = {"batch_size": 100, "labeled_batch_size": 6, "lr": 3e-3, "ema": 0.99}
+SCALES = {"smoke": (200, 1), "cpu": (10_000, 40), "paper": (10_000, 200)}  # points, epochs
+PLACES = torch.tensor([[[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [[0.0, 0.5], [1.0, -0.5], [2.0, 0.5]]])
+WINDOW = (-1.8, 2.8, -1.3, 1.8)
+CURVES = ("sslpe", "sslapd")
+
+
+def main() -> None:
+    parser = arguments(__doc__, draws=[0, 1, 2, 3, 4], out=RESULTS / "moons")
+    parser.add_argument("--noise", type=float, nargs="+", default=[0.1, 0.2])
+    parser.add_argument("--labels", choices=("placed", "random"), default="placed")
+    given = parser.parse_args()
+    configs = {
+        f"{method}_{noise}_{draw}": configure(method, noise, draw, given)
+        for draw in given.draws
+        for noise in given.noise
+        for method in METHODS
+    }
+    for noise in given.noise:  # Figures 5.6 and 5.7
+        for method in CURVES:
+            for norm in (True, False):
+                options = OPTIONS[method] | {"batch_norm": norm}
+                name = f"curves_{method}_{'bn' if norm else 'plain'}_{noise}"
+                configs[name] = configure(method, noise, given.draws[0], given, options) | {"every_epoch": True}
+    straightforward = OPTIONS["sslapd"] | {"adapted": False, "local": False}
+    for noise in given.noise[:1]:  # Figure 5.5
+        configs[f"norm_adapted_{noise}"] = configure(
+            "sslapd", noise, given.draws[0], given, OPTIONS["sslapd"] | {"local": False}
+        )
+        configs[f"norm_drawn_{noise}"] = configure("sslapd", noise, given.draws[0], given, straightforward)
+    results = study(configs, run, given.out, given.workers)
+    report(results, given.noise, given.out)
+
+
+def configure(
+    method: str, noise: float, draw: int, given: Any, options: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    points, epochs = SCALES[given.scale]
+    chosen = NETWORK | (OPTIONS[method] if options is None else options)
+    known = zoo.options_of(method)
+    return {
+        "method": method,
+        "noise": noise,
+        "draw": draw,
+        "labels": given.labels,
+        "points": points,
+        "options": {k: v for k, v in chosen.items() if k in known},
+        "training": TRAINING | {"epochs": epochs if zoo.method(method).unlabeled else 10 * epochs},
+    }
+
+
+def moons(config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
+    """Points, and codes of which six are known."""
+    moons = data.two_moons(config["points"], config["points"], config["noise"], seed=config["draw"])
+    if config["labels"] == "random":
+        return moons, data.draw_labels(moons.y, per_class=3, seed=config["draw"]).codes(moons.y)
+    codes = torch.full((len(moons.y),), -1)
+    for k in (0, 1):
+        own = (moons.y == k).nonzero().squeeze(1)
+        codes[own[torch.cdist(PLACES[k], moons.x[own]).argmin(1)]] = k
+    return moons, codes
+
+
+def optimum(x: Tensor, noise: float) -> Tensor:
+    """p(y|x) by Bayes' rule from each moon's density, the mean of Gaussians along it: `(N, 2)`."""
+    t = torch.linspace(0, math.pi, 1000, dtype=torch.float64)
+    curves = torch.stack([torch.stack([t.cos(), t.sin()], -1), torch.stack([1 - t.cos(), 0.5 - t.sin()], -1)])
+    parts = [(-torch.cdist(part.double(), curves).square() / (2 * noise**2)).logsumexp(-1) for part in x.split(1000)]
+    return torch.cat(parts, 1).T.softmax(-1).float()
+
+
+def run(name: str, config: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """One method on one draw; p(y|x) over the plane for the figures of the first draw."""
+    dataset, codes = moons(config)
+    objective = zoo.build(config["method"], dataset.x_shape, 2, seed=config["draw"], **config["options"])
+    curve: dict[str, list[float]] = {"accuracy": [], "bound": []}
+
+    def watch(epoch: Epoch) -> None:
+        curve["accuracy"].append(metrics.accuracy(predict_proba(epoch.objective, dataset.x_test), dataset.y_test))
+        curve["bound"].append(float(bounds(epoch.objective, dataset.x_test).mean()))
+
+    history = fit(
+        objective, dataset.x, codes, seed=config["draw"], directory=None if config.get("every_epoch") else directory,
+        resume=True, identity=config, callbacks=(watch,) if config.get("every_epoch") else (), **config["training"],
+    )  # fmt: skip
+    best = metrics.evaluate(optimum(dataset.x_test, config["noise"]), dataset.y_test)
+    result = {
+        **metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test),
+        "bayes_accuracy": best["accuracy"],
+        "bayes_log_likelihood": best["log_likelihood"],
+        "seconds": history["seconds"][-1],
+        **({"curve": curve} if curve["accuracy"] else {}),
+    }
+    if config["draw"] == 0 and not config.get("every_epoch"):
+        grid = plane()
+        result["plane"] = _rounded(predict_proba(objective, grid))
+        if name.startswith("norm"):  # batch norm with the statistics of what it is shown
+            for part in objective.modules():
+                part.training = type(part).__name__ == "BatchNorm"
+            with torch.no_grad():
+                result["plane_by_batch"] = _rounded(objective.classify(grid).mean)
+                probs = objective.classify(dataset.x_test).mean
+            result["accuracy_by_batch"] = metrics.accuracy(probs, dataset.y_test)
+    return result
+
+
+def plane(resolution: int = 60) -> Tensor:
+    a, b = torch.linspace(*WINDOW[:2], resolution), torch.linspace(*WINDOW[2:], resolution)
+    return torch.cartesian_prod(a, b)
+
+
+def _rounded(probs: Tensor) -> list[float]:
+    return [round(100 * p) for p in probs[:, 1].tolist()]
+
+
+def report(results: dict[str, dict[str, Any]], noises: list[float], out: Path) -> None:
+    """Tables and figures, from the results that are there."""
+    texts = []
+    for noise in noises:
+        rows = []
+        for method in METHODS:
+            mine = [r for name, r in results.items() if name.startswith(f"{method}_{noise}_")]
+            if mine:
+                accuracy = [100 * r["accuracy"] for r in mine]
+                likelihood = [r["log_likelihood"] for r in mine]
+                seconds = np.mean([r["seconds"] for r in mine])
+                rows.append((method, mean_sd(accuracy), f"{min(accuracy):.2f}", mean_sd(likelihood, 4),
+                             f"{100 * np.mean([r['ece'] for r in mine]):.2f}", f"{seconds:.0f}", PAPER.get(noise, {}).get(method, "")))  # fmt: skip
+        tested = [r for name, r in results.items() if name.startswith(f"classifier_{noise}_")]
+        if tested:
+            rows.append(("Bayes optimum", mean_sd(100 * r["bayes_accuracy"] for r in tested), "",
+                         mean_sd((r["bayes_log_likelihood"] for r in tested), 4), "", "", ""))  # fmt: skip
+        header = (
+            f"noise {noise}, 6 labels",
+            "accuracy %, mean (sd)",
+            "worst",
+            "log-likelihood",
+            "ECE %",
+            "s a run",
+            "paper 002",
+        )
+        texts.append(table(header, rows))
+    used = [r for name, r in results.items() if not name.startswith(("curves", "norm"))]
+    draws, labels = len({r["config"]["draw"] for r in used}), used[0]["config"]["labels"]
+    text = "\n\n".join(texts) + f"\n\n{draws} draws of points, labels {labels}; one thread a run. {sources(used)}\n"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.md").write_text(text)
+    print(text)
+    figures(results, noises, out)
+
+
+def figures(results: dict[str, dict[str, Any]], noises: list[float], out: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    def pick(name: str) -> dict[str, Any]:
+        return results.get(name, {})
+
+    figure, axes = plt.subplots(
+        1, 2 * len(noises), figsize=(3.2 * 2 * len(noises), 2.6), squeeze=False, layout="constrained"
+    )
+    for i, noise in enumerate(noises):  # Figures 5.1 and 5.2
+        config = next(r["config"] for name, r in results.items() if f"_{noise}_" in name)
+        dataset, codes = moons(config)
+        colours = np.array(plots.COLOURS)
+        axes[0][2 * i].scatter(*dataset.x.T, s=1, c=colours[dataset.y.numpy()], linewidths=0)
+        axes[0][2 * i].set(title=f"noise {noise}", xticks=[], yticks=[])
+        axes[0][2 * i + 1].scatter(*dataset.x.T, s=1, c="0.7", linewidths=0)
+        known = codes >= 0
+        axes[0][2 * i + 1].scatter(*dataset.x[known].T, s=60, c=colours[codes[known].numpy()], edgecolors="k")
+        axes[0][2 * i + 1].set(title="six labels", xticks=[], yticks=[])
+    plots.save(figure, out / "data.png")
+
+    figure, axes = plt.subplots(
+        len(noises), len(METHODS), figsize=(2.6 * len(METHODS), 2.3 * len(noises)), squeeze=False, layout="constrained"
+    )
+    for i, noise in enumerate(noises):  # Figures 5.3 and 5.4
+        for j, method in enumerate(METHODS):
+            result = pick(f"{method}_{noise}_0")
+            if "plane" in result:
+                _region(axes[i][j], result["plane"], *moons(result["config"]))
+            axes[i][j].set(title=f"{method}, noise {noise}", xticks=[], yticks=[])
+    plots.save(figure, out / "decisions.png")
+
+    figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")  # Figure 5.5
+    for ax, (name, key, title) in zip(
+        axes,
+        (("norm_adapted", "plane_by_batch", "(a) statistics of the batch shown"), ("norm_drawn", "plane", "(b) population, of drawn weights"),
+         ("norm_adapted", "plane", "(c) population, of mean weights")), strict=True,
+    ):  # fmt: skip
+        result = pick(f"{name}_{noises[0]}")
+        if key in result:
+            accuracy = result["accuracy_by_batch" if key == "plane_by_batch" else "accuracy"]
+            _region(ax, result[key], *moons(result["config"]))
+            ax.set(title=f"{title}\ntest accuracy {100 * accuracy:.1f} %", xticks=[], yticks=[])
+    plots.save(figure, out / "batch_norm.png")
+
+    figure, axes = plt.subplots(
+        1, 2 * len(noises), figsize=(3.4 * 2 * len(noises), 2.8), squeeze=False, layout="constrained"
+    )
+    for i, noise in enumerate(noises):  # Figures 5.6 and 5.7
+        for j, (key, name) in enumerate((("accuracy", "test accuracy"), ("bound", "bound on test data, nats"))):
+            ax = axes[0][2 * i + j]
+            for c, method in enumerate(CURVES):
+                for style, norm in (("-", "bn"), ("--", "plain")):
+                    curve = pick(f"curves_{method}_{norm}_{noise}").get("curve", {}).get(key, [])
+                    label = f"{method}, {'batch norm' if norm == 'bn' else 'without'}"
+                    ax.plot(range(1, len(curve) + 1), curve, style, color=plots.COLOURS[c], label=label)
+            ax.set(title=f"{name}, noise {noise}", xlabel="epoch")
+    axes[0][0].legend(frameon=False, fontsize=7)
+    plots.save(figure, out / "curves.png")
+
+
+def _region(ax: Any, values: list[float], dataset: data.Dataset, codes: Tensor) -> None:
+    n = math.isqrt(len(values))
+    picture = np.array(values).reshape(n, n).T / 100
+    ax.imshow(picture, origin="lower", extent=WINDOW, aspect="auto", cmap="coolwarm_r", vmin=0, vmax=1, alpha=0.8)
+    ax.contour(
+        np.linspace(*WINDOW[:2], n), np.linspace(*WINDOW[2:], n), picture, levels=[0.5], colors="k", linewidths=0.8
+    )
+    ax.scatter(*dataset.x[::10].T, s=1, c="k", alpha=0.25, linewidths=0)
+    known = codes >= 0
+    ax.scatter(*dataset.x[known].T, s=40, c=["w" if k else "k" for k in codes[known]], edgecolors="0.3")
+
+
+if __name__ == "__main__":
+    main()
