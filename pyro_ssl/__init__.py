@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "SemiSupervisedClassifier": "estimator",
+    "SemiSupervisedRegressor": "estimator",
     "Objective": "objective",
     "Batch": "terms",
     "Term": "terms",
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from pyro_ssl.conditionals import Bernoulli, ClassPrior, Gaussian, Normal, OneHotCategorical, StandardNormal
     from pyro_ssl.data import Dataset, LabelDraw, draw_labels
     from pyro_ssl.elbo import TraceTopEnum_ELBO
-    from pyro_ssl.estimator import SemiSupervisedClassifier
+    from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
     from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Flat, SplitLinear
     from pyro_ssl.objective import Objective
     from pyro_ssl.prediction import bounds, class_bounds, gibbs, log_evidence, predict_proba

@@ -228,7 +228,7 @@ def _check_site(who: str, name: str, site: dict[str, Any], n: int) -> None:
             f"site {name!r} is observed outside the support of its {_family(site)}: got values in [{low:.4g}, {high:.4g}]; "
             "for pixels 0 .. 255 divide by 255 (and do not standardise), for other data choose a Gaussian likelihood"
         )
-    if _family(site) == "Normal" and site["is_observed"]:
+    if _family(site) == "Normal" and site["is_observed"] and name != "y":  # y's scale is what is to be learned
         _check_units(name, site)
     if is_shared(site) and n not in site["fn"].event_shape:
         return

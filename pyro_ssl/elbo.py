@@ -109,12 +109,15 @@ class TraceTopEnum_ELBO(ELBO):
             which that is exact and known: all latents before it in the model stand before it in the guide too, so
             SSLPE's p(y|x,z) is sampled. Names take just those sites, at the caller's risk; `()` takes none.
 
+        free_bits: The KL of a continuous latent, where in closed form, counts at least so many nats per datum: below that it
+            is not made smaller. A lower value than the bound's, and so a bound too.
+
     Raises:
         ValueError: An argument is out of range; a guide site is neither reparameterised nor enumerated; several are
             enumerated; a site named in `closed_form` is not the model's, or has no KL in closed form.
 
     References:
-        Burda et al. 2016 for the importance-weighted bound.
+        Burda et al. 2016 for the importance-weighted bound; Kingma et al. 2016 for free bits.
     """
 
     def __init__(
@@ -125,7 +128,10 @@ class TraceTopEnum_ELBO(ELBO):
         num_particles: int = 1,
         importance_weighted: bool = False,
         closed_form: Literal["auto"] | Collection[str] = "auto",
+        free_bits: float = 0.0,
     ) -> None:
+        if not free_bits >= 0 or (free_bits and (importance_weighted or (closed_form != "auto" and not closed_form))):
+            raise ValueError(f"free_bits should be 0 or above, and wants KLs in closed form; got {free_bits}")
         if top not in ("auto", None) and not _is_count(top):
             raise ValueError(f'top should be at least 1, None for all classes, or "auto"; got {top!r}')
         if not _is_count(num_particles):
@@ -136,7 +142,7 @@ class TraceTopEnum_ELBO(ELBO):
             raise ValueError("closed_form: an importance-weighted bound has no KL; leave it out or give ()")
         super().__init__(num_particles=num_particles, max_plate_nesting=1)
         self.top, self.shared_noise, self.importance_weighted = top, shared_noise, importance_weighted
-        self.closed_form = () if importance_weighted else closed_form
+        self.closed_form, self.free_bits = () if importance_weighted else closed_form, free_bits
 
     def bound(self, model: Program, guide: Program, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Bound:
         """Bound per datum, `(B,)` nats. The parameter store of the caller is neither read nor written.
@@ -243,7 +249,13 @@ class TraceTopEnum_ELBO(ELBO):
 
     def _closed(self, guide_trace: Trace, model_trace: Trace, without: str | None = None) -> dict[str, Tensor]:
         closed = closed_form_kl(guide_trace, model_trace, self.closed_form)
-        return {name: kl for name, kl in closed.items() if name != without}
+        closed = {name: kl for name, kl in closed.items() if name != without}
+        if self.free_bits:
+            for name, kl in closed.items():
+                site = guide_trace.nodes[name]
+                if not is_enumerated(site) and not is_shared(site):
+                    closed[name] = torch.maximum(kl, torch.as_tensor(self.free_bits * site["scale"]).to(kl))
+        return closed
 
     def _value(self, guide_trace: Trace, model_trace: Trace) -> Bound:
         """The bound per datum from a guide's trace and the model's trace replayed on it."""

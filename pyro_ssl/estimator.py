@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from pyro_ssl import zoo
 from pyro_ssl.checkpoints import CheckpointError
 from pyro_ssl.checks import check_positive, is_missing
-from pyro_ssl.prediction import predict_proba
+from pyro_ssl.prediction import gibbs, predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import fit
 
@@ -31,26 +32,8 @@ TABULAR: dict[str, Any] = {
 """Options where the caller gives none: for standardised columns, not for images."""
 
 
-class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
-    """A method of the zoo as a scikit-learn classifier that also learns from rows without a label.
-
-    Arguments:
-        method: Name in the zoo: `m2`, `classifier`, `vae`.
-        epochs: Passes over the unlabeled rows (over all, if all are labeled).
-        min_steps: Steps at least, with more epochs if need be: small tables have few steps per epoch.
-        batch_size: Unlabeled rows per step; labeled ones come beside them.
-        lr: Largest learning rate.
-        scale: Standardise each column (each pixel of an image) by its mean and standard deviation.
-        options: The method's other options, such as `{"z_dim": 2, "alpha": 10.0}`; see `pyro_ssl.zoo`.
-        training: Other arguments of `pyro_ssl.fit`, such as `{"schedule": "cosine", "ema": 0.999}`.
-        random_state: Of weights, order and noise.
-        verbose: Show a progress bar.
-
-    Attributes:
-        classes_: The labels' values, sorted; the order of the columns of `predict_proba`.
-        history_: Lists of one number per epoch, by part of the loss.
-        objective_: The trained objective.
-    """
+class _SemiSupervised(BaseEstimator, ABC):
+    """What the classifier and the regressor share: arguments, scaling of X, training that is all or nothing."""
 
     def __init__(
         self,
@@ -70,12 +53,17 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
         self.scale, self.options, self.training = scale, options, training
         self.random_state, self.verbose = random_state, verbose
 
-    def fit(self, X: Any, y: Any) -> SemiSupervisedClassifier:
+    @abstractmethod
+    def _labels(self, y: Any, n: int) -> tuple[dict[str, Any], int, dict[str, Any], np.ndarray, np.ndarray]:
+        """Attributes to keep, the size of y, options that it asks for, y for `pyro_ssl.fit`, and which rows have one."""
+
+    def fit(self, X: Any, y: Any) -> Any:
         """Train on labeled and unlabeled rows together.
 
         Arguments:
             X: Data `(N, features)`, or `(N, C, H, W)`.
-            y: Labels `(N,)` of any values; -1, NaN or None marks a row without one (in arrays of strings also "-1", "nan").
+            y: Labels `(N,)`. Of classes any values, where -1, NaN or None marks a row without one (in arrays of strings also
+                "-1", "nan"); for regression real numbers, also `(N, D)`, where NaN does.
 
         Raises:
             ValueError: X or y does not fit, no row has a label, or there is one class only; an earlier fit is kept then.
@@ -88,16 +76,18 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
             self.__dict__.update(before)
             raise
 
-    def _fit(self, X: Any, y: Any) -> SemiSupervisedClassifier:
+    def _fit(self, X: Any, y: Any) -> Any:
         check_positive(epochs=self.epochs, batch_size=self.batch_size)
         X = validate_data(self, X, ensure_min_samples=2, dtype=np.float64, allow_nd=True)
-        classes, codes = encode(y, len(X))
+        kept, size, asked, labels, known_rows = self._labels(y, len(X))
         known = zoo.options_of(self.method)
-        options = {k: v for k, v in TABULAR.items() if k in known} | (self.options or {})
+        if asked.keys() - known.keys():
+            raise ValueError(f"method {self.method} has no {', '.join(asked)}; of those that do, take sslpe or sslapd")
+        options = {k: v for k, v in TABULAR.items() if k in known} | asked | (self.options or {})
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        objective = zoo.build(self.method, X.shape[1:], len(classes), seed=seed, **options)
+        objective = zoo.build(self.method, X.shape[1:], size, seed=seed, **options)
         self.mean_, self.std_ = _moments(X, self.scale)
-        rows = np.count_nonzero(codes < 0) or len(X)
+        rows = np.count_nonzero(~known_rows) or len(X)
         steps = max(1, rows // min(self.batch_size, rows))
         arguments = {
             "epochs": max(self.epochs, -(-self.min_steps // steps)),
@@ -105,24 +95,14 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
             "lr": self.lr,
             "progress": self.verbose,
         } | (self.training or {})
-        self.history_ = fit(objective, self._scaled(X), codes, seed=seed, **arguments)
-        self.objective_, self.classes_, self.options_ = objective, classes, options
+        self.history_ = fit(objective, self._scaled(X), labels, seed=seed, **arguments)
+        self.objective_, self.options_ = objective, options
         self.n_iter_ = len(self.history_["loss"])
+        vars(self).update(kept)
         return self
 
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """p(y|x), `(N, K)`, its columns in the order of `classes_`."""
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64, allow_nd=True)
-        return predict_proba(self.objective_, self._scaled(X)).double().numpy()
-
-    def predict(self, X: Any) -> np.ndarray:
-        """The likeliest class of each row, `(N,)`."""
-        best = self.predict_proba(X).argmax(-1)  # first, for it says if there was no fit
-        return self.classes_[best]
-
     def save(self, directory: str | Path) -> None:
-        """Write the trained classifier; `load` reads it without running code from it."""
+        """Write the trained estimator; `load` reads it without running code from it."""
         check_is_fitted(self)
         parameters = self.get_params()
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else None
@@ -130,16 +110,16 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
             "parameters": parameters | {"random_state": seed},
             "mean": self.mean_.tolist(),
             "std": self.std_.tolist(),
-            "dtype": self.classes_.dtype.str,
             "history": self.history_,
             "n_features_in": self.n_features_in_,
             "feature_names_in": getattr(self, "feature_names_in_", np.array([])).tolist(),
         }
+        classes, of_labels = self._saved_labels()
         shape = tuple(np.shape(self.mean_))
-        SavedModel(self.method, shape, self.classes_.tolist(), self.options_, self.objective_, extra).save(directory)
+        SavedModel(self.method, shape, classes, self.options_, self.objective_, extra | of_labels).save(directory)
 
     @classmethod
-    def load(cls, directory: str | Path) -> SemiSupervisedClassifier:
+    def load(cls, directory: str | Path) -> Any:
         """Read what `save` wrote.
 
         Raises:
@@ -152,13 +132,72 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
                 f"{directory} is a model of the command line; read it with pyro_ssl.saving.SavedModel.load"
             )
         self = cls(**extra["parameters"])
+        self._load_labels(saved.classes, extra)
         self.objective_, self.options_, self.history_ = saved.objective, saved.options, extra["history"]
         self.mean_, self.std_ = np.asarray(extra["mean"]), np.asarray(extra["std"])
-        self.classes_ = np.array(saved.classes, dtype=extra["dtype"] if extra["dtype"] != "|O" else object)
         self.n_features_in_, self.n_iter_ = extra["n_features_in"], len(self.history_["loss"])
         if extra["feature_names_in"]:
             self.feature_names_in_ = np.array(extra["feature_names_in"], dtype=object)
         return self
+
+    @abstractmethod
+    def _saved_labels(self) -> tuple[list[Any], dict[str, Any]]:
+        """The classes, or a number per dimension of y, and what else `_load_labels` wants."""
+
+    @abstractmethod
+    def _load_labels(self, classes: list[Any], extra: dict[str, Any]) -> None: ...
+
+    def _rows(self, X: Any) -> np.ndarray:
+        """X, checked and scaled as it was in `fit`."""
+        check_is_fitted(self)
+        return self._scaled(validate_data(self, X, reset=False, dtype=np.float64, allow_nd=True))
+
+    def _scaled(self, X: np.ndarray) -> np.ndarray:
+        if X.shape[1:] != self.mean_.shape:
+            raise ValueError(f"X should have rows of shape {self.mean_.shape}, got {X.shape[1:]}")
+        return (X - self.mean_) / self.std_
+
+
+class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
+    """A method of the zoo as a scikit-learn classifier that also learns from rows without a label.
+
+    Arguments:
+        method: Name in the zoo; `pyro-ssl list` gives them.
+        epochs: Passes over the unlabeled rows (over all, if all are labeled).
+        min_steps: Steps at least, with more epochs if need be: small tables have few steps per epoch.
+        batch_size: Unlabeled rows per step; labeled ones come beside them.
+        lr: Largest learning rate.
+        scale: Standardise each column (each pixel of an image) by its mean and standard deviation.
+        options: The method's other options, such as `{"z_dim": 2, "alpha": 10.0}`; see `pyro_ssl.zoo`.
+        training: Other arguments of `pyro_ssl.fit`, such as `{"schedule": "cosine", "ema": 0.999}`.
+        random_state: Of weights, order and noise.
+        verbose: Show a progress bar.
+
+    Attributes:
+        classes_: The labels' values, sorted; the order of the columns of `predict_proba`.
+        history_: Lists of one number per epoch, by part of the loss.
+        objective_: The trained objective.
+    """
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """p(y|x), `(N, K)`, its columns in the order of `classes_`."""
+        rows = self._rows(X)
+        return predict_proba(self.objective_, rows).double().numpy()
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest class of each row, `(N,)`."""
+        best = self.predict_proba(X).argmax(-1)  # first, for it says if there was no fit
+        return self.classes_[best]
+
+    def _labels(self, y: Any, n: int) -> tuple[dict[str, Any], int, dict[str, Any], np.ndarray, np.ndarray]:
+        classes, codes = encode(y, n)
+        return {"classes_": classes}, len(classes), {}, codes, codes >= 0
+
+    def _saved_labels(self) -> tuple[list[Any], dict[str, Any]]:
+        return self.classes_.tolist(), {"dtype": self.classes_.dtype.str}
+
+    def _load_labels(self, classes: list[Any], extra: dict[str, Any]) -> None:
+        self.classes_ = np.array(classes, dtype=extra["dtype"] if extra["dtype"] != "|O" else object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -166,10 +205,92 @@ class SemiSupervisedClassifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.poor_score = False
         return tags
 
-    def _scaled(self, X: np.ndarray) -> np.ndarray:
-        if X.shape[1:] != self.mean_.shape:
-            raise ValueError(f"X should have rows of shape {self.mean_.shape}, got {X.shape[1:]}")
-        return (X - self.mean_) / self.std_
+
+class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
+    """SSLPE or SSLAPD of real labels as a scikit-learn regressor that also learns from rows without one.
+
+    Predictions are averages over Gibbs chains. Labels are standardised for training.
+
+    Arguments:
+        method: `sslpe`, or `sslapd` with random weights.
+        epochs: As of `SemiSupervisedClassifier`, as are all others.
+        min_steps: Steps at least.
+        batch_size: Unlabeled rows per step.
+        lr: Largest learning rate.
+        scale: Standardise each column.
+        options: The method's other options.
+        training: Other arguments of `pyro_ssl.fit`.
+        random_state: Of weights, order and noise.
+        verbose: Show a progress bar.
+
+    Attributes:
+        history_: Lists of one number per epoch, by part of the loss.
+        objective_: The trained objective.
+
+    References:
+        Paper 002, section 4.2.
+    """
+
+    def __init__(
+        self,
+        method: str = "sslpe",
+        *,
+        epochs: int = 100,
+        min_steps: int = 1000,
+        batch_size: int = 200,
+        lr: float = 3e-3,
+        scale: bool = True,
+        options: dict[str, Any] | None = None,
+        training: dict[str, Any] | None = None,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            method, epochs=epochs, min_steps=min_steps, batch_size=batch_size, lr=lr, scale=scale, options=options,
+            training=training, random_state=random_state, verbose=verbose,
+        )  # fmt: skip
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """E[y|x], `(N,)` or `(N, D)` as y was; with `return_std` also the predictive standard deviation, of that shape."""
+        rows = self._rows(X)  # first, for it says if there was no fit
+        found = gibbs(self.objective_, rows, steps=self.objective_.gibbs_steps, chains=4)
+        mean = found.mean.double().numpy() * self.y_std_ + self.y_mean_
+        std = found.variance.sqrt().double().numpy() * self.y_std_
+        mean, std = (v[:, 0] if self.flat_ else v for v in (mean, std))
+        return (mean, std) if return_std else mean
+
+    def _labels(self, y: Any, n: int) -> tuple[dict[str, Any], int, dict[str, Any], np.ndarray, np.ndarray]:
+        if y is None:
+            raise ValueError(
+                "y should hold labels, with NaN for unlabeled rows; requires y to be passed, but the target y is None"
+            )
+        y = check_array(y, ensure_2d=False, ensure_all_finite="allow-nan", dtype=np.float64, input_name="y")
+        if len(y) != n:
+            raise ValueError(
+                f"y should have one label per row of X, {n}; got {len(y)}, inconsistent numbers of samples"
+            )
+        values = y[:, None] if y.ndim == 1 else y
+        known = ~np.isnan(values).any(1)
+        if not known.any():
+            raise ValueError("y has no label: every row is NaN")
+        mean, std = _moments(values[known], True)
+        kept = {"y_mean_": mean, "y_std_": std, "flat_": y.ndim == 1}
+        return kept, values.shape[1], {"regression": True, "balance": 0.0}, (values - mean) / std, known
+
+    def _saved_labels(self) -> tuple[list[Any], dict[str, Any]]:
+        extra = {"y_mean": self.y_mean_.tolist(), "y_std": self.y_std_.tolist(), "flat": self.flat_}
+        return list(range(len(self.y_mean_))), extra
+
+    def _load_labels(self, classes: list[Any], extra: dict[str, Any]) -> None:
+        self.y_mean_, self.y_std_ = np.asarray(extra["y_mean"]), np.asarray(extra["y_std"])
+        self.flat_ = extra["flat"]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.non_deterministic = True  # each row has its own place in the chains' noise
+        tags.regressor_tags.poor_score = True  # on checks' tiny tables it has few steps
+        return tags
 
 
 def _moments(X: np.ndarray, scale: bool) -> tuple[np.ndarray, np.ndarray]:

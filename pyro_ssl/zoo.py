@@ -266,6 +266,7 @@ class Sum:
         closed_form: KL terms in closed form, where that is exact, in place of a sample of them.
         num_particles: Samples of z per class.
         importance_weighted: The importance-weighted bound over these samples, in place of their mean.
+        free_bits: The KL of a continuous latent counts at least so many nats per datum.
     """
 
     top: int | None | Literal["auto"] = "auto"
@@ -273,6 +274,7 @@ class Sum:
     closed_form: bool = True
     num_particles: int = 1
     importance_weighted: bool = False
+    free_bits: float = 0.0
 
     def elbo(self) -> TraceTopEnum_ELBO:
         """The bound."""
@@ -282,6 +284,7 @@ class Sum:
             num_particles=self.num_particles,
             importance_weighted=self.importance_weighted,
             closed_form="auto" if self.closed_form else (),
+            free_bits=self.free_bits,
         )
 
 

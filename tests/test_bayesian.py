@@ -483,12 +483,13 @@ def test_statistics_of_random_weights_are_those_of_their_means(local):
             a = torch.tanh(seen[norm, "out"])
 
 
-def test_a_step_of_sslapd_takes_weighted_statistics_of_the_means():
-    o, u = sslapd(batch_norm=True), X[6:]
+@pytest.mark.parametrize("adapted", [True, False])
+def test_a_step_of_sslapd_takes_weighted_statistics_of_the_means(adapted):
+    o, u = sslapd(batch_norm=True, adapted=adapted), X[6:]
     with torch.no_grad():
-        trace = seeded(o._bound, u, None).guide_trace
-        z, q = trace.nodes["z"]["value"], trace.nodes["y"]["infer"]["log_q"].exp()
-        p = pieces(o.model, o.model.model.p_y.network, o.guide.loc)
+        sites = seeded(o._bound, u, None).guide_trace.nodes
+        z, q = sites["z"]["value"], sites["y"]["infer"]["log_q"].exp()
+        p = pieces(o.model, o.model.model.p_y.network, o.guide.loc if adapted else sites["W"]["value"])
         h = u @ p["first.weights.0"] + z @ p["first.weights.1"] + p["first.bias"]  # (K, B, H)
         mean = torch.einsum("bk,kbh->h", q, h) / len(u)
         var = torch.einsum("bk,kbh->h", q, (h - mean) ** 2) / len(u)

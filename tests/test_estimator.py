@@ -11,7 +11,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from pyro_ssl import SemiSupervisedClassifier, data
+from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor, data
 from pyro_ssl.checkpoints import CheckpointError
 
 EXPECTED_FAILURES = {"check_classifiers_classes": "it takes -1 for a class; here -1 means that a row has no label"}
@@ -25,7 +25,16 @@ def tiny(**arguments) -> SemiSupervisedClassifier:
     )
 
 
-@parametrize_with_checks([tiny(min_steps=40)], expected_failed_checks=lambda estimator: EXPECTED_FAILURES)
+def tiny_regressor(**arguments) -> SemiSupervisedRegressor:
+    options = {"hidden": (8,), "z_dim": 2, "gibbs_steps": 3}
+    return SemiSupervisedRegressor(
+        **{"epochs": 2, "min_steps": 40, "lr": 0.03, "options": options, "random_state": 0} | arguments
+    )
+
+
+@parametrize_with_checks(
+    [tiny(min_steps=40), tiny_regressor()], expected_failed_checks=lambda estimator: EXPECTED_FAILURES
+)
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
 
@@ -229,3 +238,50 @@ def test_refused_and_nothing_changed(blobs, fitted, make, arguments, message):
     assert vars(model).keys() == before.keys()
     assert all(vars(model)[k] is before[k] for k in before)
     np.testing.assert_array_equal(model.predict_proba(x), kept)
+
+
+# --- regression -------------------------------------------------------------------------------------------------------
+
+
+def wave(n: int = 400, labeled: int = 60):
+    """y = sin 2x + noise, of which some are known."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, (n, 1))
+    y = np.sin(2 * x[:, 0]) + 0.05 * rng.normal(size=n)
+    known = np.full(n, np.nan)
+    known[:labeled] = y[:labeled]
+    return x, y, known
+
+
+def test_regression_learns_from_rows_with_and_without_a_label(tmp_path):
+    x, y, known = wave()
+    options = {"hidden": (64,), "z_dim": 2}
+    model = SemiSupervisedRegressor(options=options, min_steps=1500, batch_size=100, random_state=0).fit(x, known)
+    assert model.score(x, y) > 0.85
+    mean, std = model.predict(x, return_std=True)
+    assert mean.shape == std.shape == (400,) and (std > 0).all()
+    model.save(tmp_path / "m")
+    again = SemiSupervisedRegressor.load(tmp_path / "m")
+    assert np.array_equal(again.predict(x), mean)
+    both = tiny_regressor().fit(x, np.stack([known, -known], 1))
+    assert both.predict(x).shape == (400, 2)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (lambda y: y[:5], "one label per row of X"),
+        (lambda y: np.full_like(y, np.nan), "y has no label"),
+        (lambda y: np.where(np.isnan(y), y, np.inf), "infinity"),
+    ],
+)
+def test_regression_refuses_labels_by_name(y, message):
+    x, _, known = wave()
+    with pytest.raises(ValueError, match=message):
+        tiny_regressor().fit(x, y(known))
+
+
+def test_regression_wants_a_method_of_real_labels():
+    x, _, known = wave()
+    with pytest.raises(ValueError, match="method m2 has no regression.*sslpe"):
+        SemiSupervisedRegressor(method="m2").fit(x, known)
