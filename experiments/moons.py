@@ -28,14 +28,16 @@ PAPER = {  # accuracy %, log-likelihood
     0.1: {"classifier": "83.6 (3.46)", "m2": "98.1 (1.21)", "sdgm": "99.2 (0.50)", "sslpe": "99.2 (0.30)", "sslapd": "99.9 (0.01)"},
     0.2: {"classifier": "73.04 (0.88), -1.303", "m2": "94.8 (0.37), -0.258", "sdgm": "95.1 (0.38), -0.371", "sslpe": "95.9 (0.35), -0.149", "sslapd": "96.8 (0.06), -0.084"},
 }  # fmt: skip
-NETWORK = {"hidden": (128, 128), "activation": "relu", "noise": 0.0, "dropout": 0.0, "sigma": 0.03}
+NETWORK = {"hidden": (128, 128), "activation": "relu", "noise": 0.05, "dropout": 0.0, "sigma": None, "balance": 0.0}
+NORMED = {"batch_norm": True, "l2": 5e-3}
 OPTIONS: dict[str, dict[str, Any]] = {
-    "classifier": {},
-    "m2": {"z_dim": 2, "sigma": None},
-    "sdgm": {"z_dim": 2, "a_dim": 2, "sigma": None},
-    "sslpe": {"z_dim": 10, "batch_norm": True},
-    "sslapd": {"z_dim": 10, "batch_norm": True},
+    "classifier": {"noise": 0.0},
+    "m2": {"z_dim": 2},
+    "sdgm": NORMED | {"z_dim": 2, "a_dim": 2, "noise": 0.1},
+    "sslpe": NORMED | {"z_dim": 10, "dropout": 0.2},
+    "sslapd": NORMED | {"z_dim": 10},
 }
+LONGER = {"classifier": 10.0, "sslapd": 2.5}  # times the epochs
 TRAINING = {"batch_size": 100, "labeled_batch_size": 6, "lr": 3e-3, "ema": 0.99}
 SCALES = {"smoke": (200, 1), "cpu": (10_000, 40), "paper": (10_000, 200)}  # points, epochs
 PLACES = torch.tensor([[[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [[0.0, 0.5], [1.0, -0.5], [2.0, 0.5]]])
@@ -83,7 +85,7 @@ def configure(
         "labels": given.labels,
         "points": points,
         "options": {k: v for k, v in chosen.items() if k in known},
-        "training": TRAINING | {"epochs": epochs if zoo.method(method).unlabeled else 10 * epochs},
+        "training": TRAINING | {"epochs": max(1, int(epochs * LONGER.get(method, 1.0)))},
     }
 
 

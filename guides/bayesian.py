@@ -21,8 +21,8 @@ class MeanField(PyroModule):
         log_variance: The start of log sigma^2: low, so that the data are found before the prior is.
         adapted: Batch norm takes its statistics from the weights' means; without, from the draws, which the paper shows to
             be wrong.
-        local: Draw what the weights make, for each datum, in place of the weights (local reparameterisation): the same
-            expectation with less variance.
+        local: In training, draw what the weights make, for each datum, in place of the weights (local reparameterisation):
+            the same mean of a log-density, of less variance. Not of a logarithm of a mean, such as an importance-weighted bound.
 
     References:
         Paper 002, eq. 4.19, sections 5.1.3 and 5.3; Kingma et al. 2015.
@@ -38,7 +38,7 @@ class MeanField(PyroModule):
         adapted: bool = True,
     ) -> None:
         super().__init__()
-        self.guide, self.local, self.adapted = guide, local, adapted
+        self.program, self.local, self.adapted = guide, local, adapted
         self.classifies_by_one_draw = getattr(guide, "classifies_by_one_draw", False)
         self.loc = nn.Parameter(initial.clone())
         self.log_variance = nn.Parameter(torch.full_like(initial, log_variance))
@@ -53,15 +53,16 @@ class MeanField(PyroModule):
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), of the guide."""
-        return self.guide.classify(x)
+        return self.program.classify(x)
 
     def encode(self, x: Tensor, y: Tensor) -> TorchDistribution:
         """q(z|x,y), of the guide."""
-        return self.guide.encode(x, y)
+        return self.program.encode(x, y)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         q_w = self.q_w()
         w = pyro.sample("W", q_w)
-        if self.local or self.adapted:
-            mark_normal(w, self.loc, q_w.base_dist.scale if self.local else None)
-        self.guide(x, y)
+        local = self.local and self.training
+        if local or self.adapted:
+            mark_normal(w, self.loc, q_w.base_dist.scale if local else None)
+        self.program(x, y)

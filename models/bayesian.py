@@ -31,7 +31,7 @@ class Bayesian(PyroModule):
         super().__init__()
         if not scale > 0:
             raise ValueError(f"prior_scale should be above 0, got {scale}")
-        self.model, self.slots = model, slots
+        self.program, self.slots = model, slots
         self.register_buffer("loc", torch.zeros_like(slots.initial))
         self.scale = scale
 
@@ -41,9 +41,9 @@ class Bayesian(PyroModule):
 
     def predict(self, x: Tensor, z: Tensor) -> TorchDistribution:
         """p(y|x,z,W); inside a block of `given`."""
-        return self.model.predict(x, z)
+        return self.program.predict(x, z)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
         w = pyro.sample("W", dist.Normal(self.loc, self.scale).to_event(1))
         with self.given(w):
-            return self.model(x, y)
+            return self.program(x, y)

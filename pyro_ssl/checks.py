@@ -230,7 +230,7 @@ def _check_site(who: str, name: str, site: dict[str, Any], n: int) -> None:
         )
     if _family(site) == "Normal" and site["is_observed"] and name != "y":  # y's scale is what is to be learned
         _check_units(name, site)
-    if is_shared(site) and n not in site["fn"].event_shape:
+    if is_shared(site) and n not in site["fn"].event_shape[:-1]:
         return
     shape = tuple(site["value"].shape if is_enumerated(site) else log_prob(site).shape)
     if not is_enumerated(site) and (not shape or shape[-1] not in (1, n) or len(shape) > 2):

@@ -198,21 +198,26 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, h: Tensor) -> Tensor:
         if self.training:
-            seen = getattr(h, "_pyro_ssl_mean", h).flatten(0, -2) if h.dim() < 3 else getattr(h, "_pyro_ssl_mean", h)
+            seen = (
+                getattr(h, "_pyro_ssl_mean", h).float()
+                if h.dtype == torch.bfloat16
+                else getattr(h, "_pyro_ssl_mean", h)
+            )
             weights = class_weights.get()
             if weights is None or seen.dim() < 3 or seen.shape[-3:-1] != weights.shape[-2:]:
                 w = torch.ones_like(seen[..., :1])
             else:
-                w = weights.detach().exp().unsqueeze(-1).expand(*seen.shape[:-1], 1)
+                w = weights.detach().exp().unsqueeze(-1)
+                seen = seen.expand(*torch.broadcast_shapes(w.shape[:-1], seen.shape[:-1]), seen.shape[-1])
+                w = w.expand(*seen.shape[:-1], 1)
             dims = tuple(range(seen.dim() - 1))
             total = w.sum()
             mean = (w * seen).sum(dims) / total
             var = (w * (seen - mean).square()).sum(dims) / total
             with torch.no_grad():
-                assert self.running_mean is not None and self.running_var is not None
-                rate = self.momentum or 0.1
-                self.running_mean.lerp_(mean, rate)
-                self.running_var.lerp_(var, rate)
+                assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var, self.momentum)
         else:
             mean, var = self.running_mean, self.running_var
         return (h - mean) * ((var + self.eps).rsqrt() * self.weight) + self.bias

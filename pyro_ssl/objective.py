@@ -167,8 +167,7 @@ class Objective(nn.Module):
         """How many data J is the mean of: it weighs a bound as that of one such datum, an unlabeled one if there are any."""
         if x_unlabeled is not None and len(x_unlabeled) and self.unlabeled:
             return len(x_unlabeled) / self.unlabeled
-        assert x is not None
-        return len(x) / self.labeled
+        return len(x) / self.labeled if x is not None and len(x) and self.labeled else 1.0
 
     def forward(self, batch: Batch, *, kl_weight: float = 1.0) -> Tensor:
         """The loss, a scalar."""
@@ -201,7 +200,7 @@ class Objective(nn.Module):
             seen = self._seen(batch)
             if self.model is not None:
                 for x, y in ((seen.x, seen.y), (seen.x_unlabeled, None)):
-                    if x is not None and (site := first_nonfinite(*self._bound(x, y)[1:])):
+                    if x is not None and (site := first_nonfinite(*self._bound(x, y)[1:3])):
                         return f"site {site!r}"
             bad = [name for name, value in self.parts(batch).items() if not value.isfinite()]
         return f"part {bad[0]!r}" if bad else "the gradient"

@@ -50,10 +50,11 @@ def gibbs(model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1
     """
     check_positive(steps=steps, chains=chains)
     for program, duty in ((model, "predict"), (guide, "encode")):
-        if not hasattr(program, duty):
+        inner = getattr(program, "program", program)  # that of a model or guide with random weights
+        if not hasattr(inner, duty):
             raise ValueError(
                 f"Gibbs sampling wants a model with predict(x, z) and a guide with encode(x, y), such as sslpe's; "
-                f"{type(program).__name__} has no {duty}"
+                f"{type(inner).__name__} has no {duty}"
             )
     y = guide.classify(x).sample(torch.Size([chains]))
     sums: list[Tensor] = []

@@ -13,6 +13,7 @@ from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
 from pyro_ssl.elbo import sample_sites
+from pyro_ssl.enumeration import is_shared
 
 
 class Guide(Protocol):
@@ -78,7 +79,7 @@ class Step:
         Where the guide draws something before y, its q(y|x,a) is not q(y|x), but a guide may say, by an attribute
         `classifies_by_one_draw`, that its `classify` is no more than that in training.
         """
-        drawn = [name for name, site in sample_sites(guide_trace) if not site["is_observed"]]
+        drawn = [n for n, site in sample_sites(guide_trace) if not site["is_observed"] and not is_shared(site)]
         one_draw = "y" in drawn and self.guide.training and getattr(self.guide, "classifies_by_one_draw", False)
         if drawn[:1] != ["y"] and not one_draw:
             return

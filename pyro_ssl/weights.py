@@ -24,11 +24,14 @@ class Slots:
     """
 
     def __init__(self, *networks: nn.Module) -> None:
-        layers = [part for network in networks for part in network.modules() if isinstance(part, Linear | SplitLinear)]
+        parts = dict.fromkeys(part for network in networks for part in network.modules())
+        layers = [part for part in parts if isinstance(part, Linear | SplitLinear)]
         owners = [owner for layer in layers for owner in layer.modules()]  # a SplitLinear has a list of weights
         self.places = [(owner, name) for owner in owners for name in owner._parameters]
         if not self.places:
-            raise ValueError("bayesian: the network has no linear layer, whose weights could be random")
+            raise ValueError(
+                "bayesian: the network has no linear layer of pyro_ssl.networks, whose weights could be random"
+            )
         values = [owner._parameters[name] for owner, name in self.places]
         self.shapes = [v.shape for v in values]
         self.initial = torch.cat([v.detach().flatten() for v in values])
@@ -39,13 +42,14 @@ class Slots:
     @contextmanager
     def filled(self, w: Tensor) -> Iterator[None]:
         """Inside the block the networks have these weights, `(P,)`, or several draws of them, `(S, 1, P)`."""
+        before = [owner.__dict__[name] for owner, name in self.places]
         for (owner, name), value in zip(self.places, _views(w, self.shapes), strict=True):
             owner.__dict__[name] = value
         try:
             yield
         finally:
-            for owner, name in self.places:
-                owner.__dict__[name] = None
+            for (owner, name), value in zip(self.places, before, strict=True):
+                owner.__dict__[name] = value
 
 
 def _views(w: Tensor, shapes: Iterable[torch.Size]) -> Iterator[Tensor]:

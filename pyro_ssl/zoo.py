@@ -242,7 +242,9 @@ class RandomWeights:
         """The pair, with random weights if there shall be any."""
         if not self.bayesian:
             return model, guide
-        known = [name for name, part in model.named_children() if isinstance(part, Conditional)]
+        shared = {id(part) for part in guide.modules()}
+        parts = [(name, part) for name, part in model.named_children() if isinstance(part, Conditional)]
+        known = [name for name, part in parts if id(part) not in shared]
         names = self.bayesian
         if not isinstance(names, Sequence) or isinstance(names, str) or not set(names) <= set(known):
             raise ValueError(
@@ -634,8 +636,12 @@ def _sslpe(
             evaluated once, however many there are.
 
     Raises:
-        ValueError: The mixture is asked for with a flow, or for a real y.
+        ValueError: The mixture is asked for with a flow, or for a real y; local weights with an importance-weighted bound.
     """
+    if weights.local and weights.bayesian and sums.importance_weighted:
+        raise ValueError(
+            "importance_weighted: weights drawn for each datum would stand inside its logarithm; set local=False"
+        )
     if mixture and (codes.flow or nets.regression):
         raise ValueError("mixture is of Gaussians over classes: it goes with neither a flow nor regression")
     k, q_y = nets.classes, nets.q_y()

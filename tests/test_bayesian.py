@@ -78,12 +78,12 @@ def pieces(model: nn.Module, network: nn.Module, w: Tensor) -> dict[str, Tensor]
 
 def by_hand(o: Objective, x: Tensor, y: Tensor, w: Tensor, beta: float = 1.0) -> Tensor:
     """L(x, y | W), with one draw of z from the global generator; y may have a leading dimension of classes."""
-    loc, raw = o.guide.guide.q_z.network(x, y).chunk(2, -1)
+    loc, raw = o.guide.program.q_z.network(x, y).chunk(2, -1)
     scale = softplus(raw) + 1e-3
     z = loc + scale * torch.randn(loc.shape)
-    error = (x - o.model.model.p_x.network(z)) / SIGMA
+    error = (x - o.model.program.p_x.network(z)) / SIGMA
     log_px = (-0.5 * error**2 - math.log(SIGMA) - 0.5 * math.log(2 * math.pi)).sum(-1)
-    p = pieces(o.model, o.model.model.p_y.network, w)
+    p = pieces(o.model, o.model.program.p_y.network, w)
     h = torch.relu(x @ p["first.weights.0"] + z @ p["first.weights.1"] + p["first.bias"])
     log_py = (y * (h @ p["rest.1.weight"].T + p["rest.1.bias"]).log_softmax(-1)).sum(-1)
     return log_px + log_py - beta * 0.5 * (scale**2 + loc**2 - 1 - 2 * scale.log()).sum(-1)
@@ -94,7 +94,7 @@ def bound_by_hand(o: Objective, x: Tensor, y: Tensor | None, beta: float = 1.0) 
     w = o.guide.loc + (0.5 * o.guide.log_variance).exp() * torch.randn(len(o.guide.loc))
     if y is not None:
         return by_hand(o, x, y, w, beta)
-    log_q = o.guide.guide.q_y.network(x).log_softmax(-1)
+    log_q = o.guide.program.q_y.network(x).log_softmax(-1)
     f = by_hand(o, x, torch.eye(K)[:, None].expand(K, len(x), K), w, beta)
     return (log_q.exp() * (f.T - log_q)).sum(-1)
 
@@ -155,7 +155,7 @@ def in_one_call(o: Objective, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
     w, n = o.guide.loc + (0.5 * o.guide.log_variance).exp() * torch.randn(len(o.guide.loc)), len(x)
     every = torch.eye(K)[:, None].expand(K, len(u), K)
     f = by_hand(o, torch.cat([x, u]), torch.cat([y.expand(K, n, K), every], 1), w).T
-    log_q = o.guide.guide.q_y.network(u).log_softmax(-1)
+    log_q = o.guide.program.q_y.network(u).log_softmax(-1)
     return f[:n].mean(1).sum() + (log_q.exp() * (f[n:] - log_q)).sum()
 
 
@@ -341,7 +341,7 @@ def test_several_draws_of_weights_are_a_loop_over_them(lead):
 
 def test_weights_leave_the_network_and_come_back_for_a_block():
     o = sslapd()
-    network, names = o.model.model.p_y.network, {n for n, _ in o.named_parameters()}
+    network, names = o.model.program.p_y.network, {n for n, _ in o.named_parameters()}
     assert not list(network.parameters()) and {"guide.loc", "guide.log_variance"} <= names
     assert not any("p_y" in name for name in names | set(o.state_dict()))
     plain = zoo.build("sslpe", D, K, **{k: v for k, v in SMALL.items() if k not in ("prior_scale", "log_variance")})
@@ -364,7 +364,7 @@ def test_a_copy_is_independent_and_a_state_goes_round():
         copy.guide.loc += 1
     assert not torch.equal(seeded(copy, batch), loss)
     assert all(torch.equal(v, before[k]) for k, v in o.state_dict().items())
-    parts = {id(part) for part in copy.model.model.p_y.modules()}
+    parts = {id(part) for part in copy.model.program.p_y.modules()}
     assert {id(owner) for owner, _ in copy.model.slots.places} <= parts
     assert not parts & {id(owner) for owner, _ in o.model.slots.places}
     other = zoo.build("sslapd", D, K, seed=1, **SMALL | {"batch_norm": True}).double()
@@ -489,11 +489,11 @@ def test_a_step_of_sslapd_takes_weighted_statistics_of_the_means(adapted):
     with torch.no_grad():
         sites = seeded(o._bound, u, None).guide_trace.nodes
         z, q = sites["z"]["value"], sites["y"]["infer"]["log_q"].exp()
-        p = pieces(o.model, o.model.model.p_y.network, o.guide.loc if adapted else sites["W"]["value"])
+        p = pieces(o.model, o.model.program.p_y.network, o.guide.loc if adapted else sites["W"]["value"])
         h = u @ p["first.weights.0"] + z @ p["first.weights.1"] + p["first.bias"]  # (K, B, H)
         mean = torch.einsum("bk,kbh->h", q, h) / len(u)
         var = torch.einsum("bk,kbh->h", q, (h - mean) ** 2) / len(u)
-    norm = o.model.model.p_y.network.rest[0]
+    norm = o.model.program.p_y.network.rest[0]
     assert torch.allclose(norm.running_mean, 0.1 * mean) and torch.allclose(norm.running_var, 0.9 + 0.1 * var)
 
 

@@ -43,7 +43,8 @@ CASES = {
 
 def build(method: str, case: str, seed: int = 0):
     known = zoo.METHODS[method].build.__kwdefaults__
-    options = {k: v for k, v in (SMALL | CASES[case]).items() if k in known}
+    one_draw = {"local": False} if case == "importance weighted" else {}  # of random weights, for all data
+    options = {k: v for k, v in (SMALL | CASES[case] | one_draw).items() if k in known}
     return zoo.build(method, SHAPE, K, seed=seed, **options)
 
 
