@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -15,10 +16,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from pyro_ssl import data, metrics, zoo
 from pyro_ssl.checkpoints import write_text
 from pyro_ssl.cli import versions
+from pyro_ssl.objective import Objective
+from pyro_ssl.prediction import bounds, predict_proba
+from pyro_ssl.training import History, fit
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -38,7 +45,7 @@ def parallel(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], wor
 
 def study(
     configs: dict[str, dict[str, Any]],
-    function: Callable[[str, dict[str, Any], Path], dict[str, Any]],
+    function: Callable[[str, dict[str, Any], Path, Path], dict[str, Any]],
     out: Path,
     workers: int = 2,
 ) -> dict[str, dict[str, Any]]:
@@ -49,7 +56,7 @@ def study(
 
     Arguments:
         configs: By name of the run, plain data from which it follows.
-        function: `function(name, config, directory)`, of a module, gives plain data.
+        function: `function(name, config, directory, out)`, of a module, gives plain data; pictures it writes to `out`.
         out: Where results go; checkpoints go to `runs/` and `out`'s name.
         workers: Processes, of one thread each.
     """
@@ -65,10 +72,84 @@ def study(
 def _one(
     function: Callable[..., dict[str, Any]], name: str, config: dict[str, Any], directory: Path, out: Path, command: str
 ) -> tuple[str, dict[str, Any]]:
-    result = function(name, config, directory)
+    result = function(name, config, directory, out)
     write(out / f"{name}.json", provenance() | {"command": command, "config": _plain(config)} | result)
     shutil.rmtree(directory, ignore_errors=True)  # its result is kept; its checkpoints are not needed any more
     return name, result
+
+
+def images(config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
+    """The image set of a run and codes, of which `per_class` of each class are known.
+
+    `rows`, where it is there, cuts both parts for a smoke test; `grey` makes colour images grey. Where the data's folder
+    comes from, `PYRO_SSL_DATA`, is no part of a config.
+    """
+    whole = (
+        packed_cifar10(data.data_root()) or data.load("cifar10")
+        if config["data"] == "cifar10"
+        else data.load(config["data"])
+    )
+    rows = config.get("rows")
+    parts = [t[:rows] for t in (whole.x, whole.y, whole.x_test, whole.y_test)]
+    if config.get("grey") and whole.x.shape[1] == 3:
+        grey = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        parts[0], parts[2] = ((x * grey).sum(1, keepdim=True) for x in (parts[0], parts[2]))
+    dataset = data.Dataset(whole.name, *parts, whole.classes)
+    draw = data.draw_labels(dataset.y, per_class=config["per_class"], seed=config["draw"])
+    return dataset, draw.codes(dataset.y)
+
+
+def packed_cifar10(root: Path) -> data.Dataset | None:
+    """CIFAR-10 where it is kept as differences of planes in .npz files, as many as there are; None where it is not."""
+    files = sorted((root / "cifar10").glob("train_*.npz"))
+    if not files or not (root / "cifar10" / "test.npz").exists():
+        return None
+
+    def read(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = [], []
+        for path in paths:
+            with np.load(path, allow_pickle=False) as part:
+                planes = np.cumsum(np.cumsum(part["delta"], 2, dtype=np.uint8), 3, dtype=np.uint8)
+                labels.append(part["labels"])
+            planes[:, 0] += planes[:, 1]
+            planes[:, 2] += planes[:, 1]
+            images.append(planes)
+        return np.concatenate(images).astype(np.float32) / 255.0, np.concatenate(labels).astype(np.int64)
+
+    return data.from_arrays(*read(files), *read([root / "cifar10" / "test.npz"]), "cifar10")
+
+
+def trained(
+    config: dict[str, Any], directory: Path, **arguments: Any
+) -> tuple[Objective, data.Dataset, Tensor, History]:
+    """An image run's objective after training, which resumes what was killed; its data, codes and history."""
+    dataset, codes = images(config)
+    objective = zoo.build(
+        config["method"], dataset.x_shape, len(dataset.classes), seed=config["draw"], **config.get("options", {})
+    )
+    history = fit(
+        objective, dataset.x, codes, seed=config["draw"], directory=directory, resume=True, identity=_plain(config),
+        transform=torch.bernoulli if config.get("binarise") else None, **config["training"], **arguments,
+    )  # fmt: skip
+    return objective, dataset, codes, history
+
+
+def measured(objective: Objective, dataset: data.Dataset, history: History) -> dict[str, float]:
+    """Accuracy, log-likelihood, Brier and calibration on the test set; the entropy of predictions, and the bound."""
+    probs = predict_proba(objective, dataset.x_test)
+    bound = {} if objective.model is None else {"bound": float(bounds(objective, dataset.x_test).mean())}
+    return {
+        **metrics.evaluate(probs, dataset.y_test),
+        "entropy": float(torch.special.entr(probs).sum(-1).mean()),
+        **bound,
+        "seconds": history["seconds"][-1],
+    }
+
+
+def training_of(method: str, epochs: int, **changes: Any) -> dict[str, Any]:
+    """A method's own training with as many epochs, or ten of few labels' steps for each where it knows no others."""
+    row = zoo.method(method)
+    return {**row.training, "epochs": epochs if row.unlabeled else 10 * epochs, **changes}
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +172,14 @@ def mean_sd(values: Iterable[float], digits: int = 2) -> str:
     """Mean and standard deviation."""
     v = list(values)
     return f"{statistics.fmean(v):.{digits}f} ({statistics.stdev(v) if len(v) > 1 else 0.0:.{digits}f})"
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments; the data's folder goes to the environment, where the runs' processes find it."""
+    given = parser.parse_args()
+    if given.data_root:
+        os.environ["PYRO_SSL_DATA"] = str(Path(given.data_root).resolve())
+    return given
 
 
 def arguments(doc: str, **defaults: Any) -> argparse.ArgumentParser:

@@ -109,7 +109,7 @@ def optimum(x: Tensor, noise: float) -> Tensor:
     return torch.cat(parts, 1).T.softmax(-1).float()
 
 
-def run(name: str, config: dict[str, Any], directory: Path) -> dict[str, Any]:
+def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[str, Any]:
     """One method on one draw; p(y|x) over the plane for the figures of the first draw."""
     dataset, codes = moons(config)
     objective = zoo.build(config["method"], dataset.x_shape, 2, seed=config["draw"], **config["options"])

@@ -78,7 +78,7 @@ def analogies(objective: Objective, x: Tensor, classes: int, *, seed: int = 0) -
         y = eye[objective.classify(x).mean.argmax(-1)]
         z = objective.guide.q_z(x, y).mean
         pictures = objective.model.p_x(eye[:, None], z).mean  # (K, n, *event)
-    return _grid(torch.cat([x[None], pictures]).transpose(0, 1), ["x", *map(str, range(classes))])
+    return image_grid(torch.cat([x[None], pictures]).transpose(0, 1), ["x", *map(str, range(classes))])
 
 
 def class_samples(objective: Objective, classes: int, n: int = 10, *, seed: int = 0) -> Any:
@@ -86,7 +86,7 @@ def class_samples(objective: Objective, classes: int, n: int = 10, *, seed: int 
     with evaluating(objective), reproducibly(seed):
         z = objective.model.p_z().sample((n,))
         pictures = objective.model.p_x(torch.eye(classes).to(z)[:, None], z).mean
-    return _grid(pictures.transpose(0, 1), list(map(str, range(classes))))
+    return image_grid(pictures.transpose(0, 1), list(map(str, range(classes))))
 
 
 def learning_curves(histories: dict[str, History], names: Sequence[str] | None = None) -> Any:
@@ -121,7 +121,7 @@ def save(figure: Any, path: str | Path) -> Path:
     return Path(path)
 
 
-def _grid(pictures: Tensor, titles: Sequence[str]) -> Any:
+def image_grid(pictures: Tensor, titles: Sequence[str] = ()) -> Any:
     """Images `(rows, columns, C, H, W)` side by side."""
     import matplotlib.pyplot as plt
 
@@ -137,7 +137,7 @@ def _grid(pictures: Tensor, titles: Sequence[str]) -> Any:
                 vmax=1,
             )
             axes[r, c].set_axis_off()
-    for ax, title in zip(axes[0], titles, strict=True):
+    for ax, title in zip(axes[0], titles, strict=False):
         ax.set_title(title, fontsize=9)
     figure.subplots_adjust(wspace=0.06, hspace=0.06)
     return figure

@@ -51,6 +51,7 @@ class Networks:
         classes: K.
         network: `mlp`, or `conv` for images.
         hidden: Widths of the hidden layers.
+        classifier_hidden: Those of the classifier, where they are others.
         activation: Of all hidden layers.
         likelihood: p(x|.): `bernoulli` for values in [0, 1], `gaussian`.
         sigma: The Gaussian's standard deviation; None learns it.
@@ -65,6 +66,7 @@ class Networks:
     classes: int
     network: Network = "mlp"
     hidden: Sequence[int] = (500,)
+    classifier_hidden: Sequence[int] | None = None
     activation: Activation = "relu"
     likelihood: Likelihood = "gaussian"
     sigma: float | None = 0.7
@@ -82,6 +84,7 @@ class Networks:
             if value not in known:
                 raise ValueError(f"{name} should be one of {', '.join(known)}, got {value!r}")
         check_sizes("hidden", self.hidden)
+        check_sizes("classifier_hidden", self.classifier_hidden or ())
         if not self.noise >= 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"noise should be 0 or above and dropout in [0, 1), got {self.noise} and {self.dropout}")
 
@@ -92,8 +95,12 @@ class Networks:
     def encoder(self, others: Sequence[Shape], out: Shape, **regularisers: Any) -> nn.Module:
         """From x and others to `out`."""
         kind = {"mlp": MLP, "conv": ConvEncoder}[self.network]
-        chosen = {"activation": self._activation, "batch_norm": self.batch_norm} | regularisers
-        return kind([self.x_shape, *others], out, hidden=self.hidden, **chosen)
+        chosen = {"hidden": self.hidden, "activation": self._activation, "batch_norm": self.batch_norm} | regularisers
+        return kind([self.x_shape, *others], out, **chosen)
+
+    @property
+    def _of_classifier(self) -> Sequence[int]:
+        return self.hidden if self.classifier_hidden is None else self.classifier_hidden
 
     @property
     def _activation(self) -> type[nn.Module]:
@@ -119,7 +126,7 @@ class Networks:
 
     def q_y(self, *others: Shape) -> Conditional:
         """y given x and others."""
-        regularisers = {"noise": self.noise, "dropout": self.dropout}
+        regularisers = {"noise": self.noise, "dropout": self.dropout, "hidden": self._of_classifier}
         if self.regression:
             return Normal(self.encoder(others, 2 * self.classes, **regularisers))
         return OneHotCategorical(self.encoder(others, self.classes, **regularisers))
@@ -127,7 +134,7 @@ class Networks:
     def p_y_of(self, *latents: Shape) -> OneHotCategorical:
         """One-hot y given latent variables, with the dropout of q(y|x)."""
         chosen = {"activation": self._activation, "dropout": self.dropout, "batch_norm": self.batch_norm}
-        return OneHotCategorical(MLP(list(latents), self.classes, self.hidden, **chosen))
+        return OneHotCategorical(MLP(list(latents), self.classes, self._of_classifier, **chosen))
 
     def q_z(self, z_dim: int, *others: Shape, noise: bool = False) -> Normal:
         """z given x and others; x with noise where z is what is classified."""
@@ -382,7 +389,7 @@ def _documented(thing: Any) -> dict[str, str]:
     return docs
 
 
-@grouped(without=("likelihood", "sigma"))
+@grouped(without=("likelihood", "sigma", "classifier_hidden"))
 def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
     r"""The supervised baseline, q(y|x) by cross-entropy on the labeled data; its defaults are those of M2's q(y|x).
 
@@ -394,7 +401,10 @@ def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
 
 
 @grouped(
-    without=("noise", "dropout", "batch_norm", "class_prior"), activation="softplus", likelihood="bernoulli", sigma=None
+    without=("noise", "dropout", "batch_norm", "class_prior", "classifier_hidden"),
+    activation="softplus",
+    likelihood="bernoulli",
+    sigma=None,
 )
 def vae(
     nets: Networks,
