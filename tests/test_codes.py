@@ -138,7 +138,9 @@ def by_hand(o: Objective, x: Tensor, y: Tensor | None, pool: Tensor, shared: boo
 def test_bounds_are_the_sums_written_out(codes, shared, noise):
     """Without y, with it, and with the labels of the first rows; there K copies of each stand for it, of one noise each."""
     o, (x, y) = build(shared_noise=shared, **codes), data()
-    of = list(o.parameters())
+    of, vamp, by_class = list(o.parameters()), codes.get("prior") == "vamp", "class_prior" in codes
+    assert (isinstance(o.model.p_z, VampPrior), isinstance(o.guide.q_z, Flow)) == (vamp, "flow" in codes)
+    assert torch.equal(*(o.model.p_z(e).log_prob(torch.zeros(Z)) for e in EYE[:2])) != by_class
     assert_same(o.bound(x), by_hand(o, x, None, noise, shared), of)
     assert_same(o.bound(x, y), by_hand(o, x, y, noise), of)
     if shared:
@@ -482,11 +484,14 @@ RESUMED = {"m2_adversarial": {"flow": 1, "prior": "vamp"}, "m1_m2": {"z1_dim": 3
 
 @pytest.mark.parametrize("method", RESUMED)
 def test_a_run_that_was_stopped_resumes_to_the_same_bits(method, tmp_path):
-    """Of M1+M2 while the second model trained."""
+    """Of M1+M2 while the second model trained; the first is found as it was."""
     arguments = {"options": RESUMED[method], "ema": 0.5}
     unbroken, moved = trained(method, **arguments)
     stopped, _ = trained(method, tmp_path, callbacks=(stop,), **arguments)
+    stamps = [file.stat().st_mtime_ns for file in tmp_path.glob("features/checkpoint/*")]
+    assert len(stamps) == (2 if method == "m1_m2" else 0)
     resumed, _ = trained(method, tmp_path, resume=True, **arguments)
+    assert stamps == [file.stat().st_mtime_ns for file in tmp_path.glob("features/checkpoint/*")]
     assert same(state(resumed), state(unbroken)) and not same(state(stopped), state(unbroken))
     still = ("features.objective.guide.q_y", "features.used")  # no label teaches the first model
     assert all(v.any() for k, v in moved.items() if not k.startswith(still) and k.endswith(("weight", "bias")))
