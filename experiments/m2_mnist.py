@@ -61,10 +61,16 @@ def _training(method: str, epochs: int | None) -> dict[str, Any]:
 
 
 def _done(path: Path, method: str, arguments: argparse.Namespace) -> bool:
-    """Whether the result is there, from the same labels, options and training."""
+    """Whether the result is there, from the same labels, options and training; options that came later are at their defaults."""
     result = json.loads(path.read_text()) if path.exists() else {}
     wanted = (arguments.labels, zoo.options_of(method), _training(method, arguments.epochs))
-    return [result.get(k) for k in ("labels", "options", "training")] == json.loads(json.dumps(wanted))
+    labels, options, training = json.loads(json.dumps(wanted))
+    known = result.get("options", {})
+    return [result.get("labels"), known, result.get("training")] == [
+        labels,
+        {k: options.get(k) for k in known},
+        training,
+    ]
 
 
 def run(method: str, draw: int, arguments: dict[str, Any]) -> dict[str, Any]:

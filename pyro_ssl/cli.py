@@ -122,8 +122,12 @@ def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
 
 
 def _list(arguments: Namespace) -> None:
+    widths = [
+        max(map(len, column)) for column in zip(*((n, r.model, r.guide) for n, r in zoo.METHODS.items()), strict=True)
+    ]
     for name, row in zoo.METHODS.items():
-        print(f"{name:12} {row.model or '-':24} {row.guide:20} {(row.build.__doc__ or '').splitlines()[0]}")
+        cells = [cell.ljust(width) for cell, width in zip((name, row.model or "-", row.guide), widths, strict=True)]
+        print("  ".join([*cells, (row.build.__doc__ or "").splitlines()[0]]))
     print(f"\ndata: {', '.join(data.DATASETS)}, or a path to an .npz file with x, y, x_test, y_test")
 
 

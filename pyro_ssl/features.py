@@ -37,6 +37,12 @@ class Features(nn.Module):
         self.register_buffer("used", torch.ones(size))
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
 
+    def train(self, mode: bool = True) -> Features:
+        """Whether codes are sampled; the first model stays as in evaluation."""
+        super().train(mode)
+        self.objective.eval()
+        return self
+
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         q = self.objective.guide.q_z(x)

@@ -28,14 +28,17 @@ class Flowing(TorchDistribution):
 
     arg_constraints: dict[str, Any] = {}
     support = constraints.real_vector
-    has_rsample = True
 
     def __init__(
-        self, base: TorchDistribution, transform: Any, drawn: dict[str, tuple[Tensor, Tensor]] | None = None
+        self, base: TorchDistribution, transform: Any, drawn: dict[str, tuple[Tensor, Tensor, bool]] | None = None
     ) -> None:
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
         self.base, self.transform = base, transform
         self._drawn = {} if drawn is None else drawn  # one for all expansions
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        return self.base.has_rsample
 
     @property
     def mean(self) -> Tensor:
@@ -45,15 +48,19 @@ class Flowing(TorchDistribution):
     def push(self, u: Tensor) -> Tensor:
         """T(u), of draws u of the base."""
         z, ladj = self.transform.call_and_ladj(u)
-        self._drawn["last"] = z, self.base.log_prob(u) - ladj
+        self._drawn["last"] = z, self.base.log_prob(u) - ladj, torch.is_grad_enabled()
         return z
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        return self.transform(self.base.sample(sample_shape))
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
         return self.push(self.base.rsample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        z, log_prob = self._drawn.get("last", (None, None))
-        if z is value and log_prob is not None:
+        z, log_prob, with_gradient = self._drawn.get("last", (None, None, False))
+        if z is value and log_prob is not None and (with_gradient or not torch.is_grad_enabled()):
             return log_prob
         u = self.transform.inv(value)
         return self.base.log_prob(u) - self.transform.call_and_ladj(u)[1]
@@ -87,7 +94,8 @@ class VampPrior(Prior):
 
     .. math:: p(z) = \frac 1 P \sum_{p=1}^P q(z \mid u_p), \qquad p(z \mid y) = \frac 1 P \sum_{p=1}^P q(z \mid u_p, y)
 
-    What the posterior is given beside x, a class or a code, has pseudo-values too; with `by_class`, its last input is the
+    They pass through q_z as in evaluation, without noise or dropout, and with batch norm's running statistics. What the
+    posterior is given beside x, a class or a code, has pseudo-values too; with `by_class`, its last input is the
     class that the prior is asked for.
 
     Arguments:
@@ -115,12 +123,17 @@ class VampPrior(Prior):
 
     def forward(self, *given: Tensor) -> TorchDistribution:
         inputs = list(self.inputs)
+        modes = {part: part.training for part in self.q_z.modules()}
+        self.q_z.eval()
+        try:
+            q = self.q_z(*inputs, self.eye.unsqueeze(-2)) if self.by_class else self.q_z(*inputs)  # ([K,] P, Z)
+        finally:
+            for part, training in modes.items():
+                part.training = training
         if not self.by_class:
-            return _mixture(self.q_z(*inputs))
-        y = given[0]
-        index = one_hot_index(y)
-        of_class = self.q_z(*inputs, self.eye.unsqueeze(-2))  # (K, P, Z)
-        return _mixture(of_class, y.argmax(-1) if index is None else index)
+            return _mixture(q)
+        index = one_hot_index(given[0])
+        return _mixture(q, given[0].argmax(-1) if index is None else index)
 
 
 def _mixture(q: Any, index: Tensor | None = None) -> TorchDistribution:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from pyro.distributions import OneHotCategorical, TorchDistribution
+from pyro.distributions import Normal, OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
 from pyro_ssl.batches import transformed
@@ -81,11 +81,14 @@ class Objective(nn.Module):
         self.features = features
 
     def classify(self, x: Tensor) -> TorchDistribution:
-        """What the method predicts, by its guide or by Gibbs sampling: p(y|x) over one-hot `(B, K)`."""
+        """What the method predicts, by its guide or by Gibbs sampling: p(y|x) over one-hot, or real, `(B, K)`."""
         x = self.seen(x)
         if not self.gibbs_steps:
             return self.guide.classify(x)
-        return OneHotCategorical(probs=gibbs(self.model, self.guide, x, steps=self.gibbs_steps).mean)
+        found = gibbs(self.model, self.guide, x, steps=self.gibbs_steps)
+        if self.guide.classify(x[:1]).has_enumerate_support:
+            return OneHotCategorical(probs=found.mean)
+        return Normal(found.mean, found.variance.sqrt()).to_event(1)  # of the predictive distribution's moments
 
     def seen(self, x: Tensor) -> Tensor:
         """What the pair sees of x."""

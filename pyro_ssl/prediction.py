@@ -10,7 +10,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_ssl.checks import as_data, check_pair, check_positive
+from pyro_ssl.checks import as_data, as_values, check_pair, check_positive
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.objective import Objective
 from pyro_ssl.sampling import Gibbs
@@ -24,7 +24,16 @@ AT_ONCE = 2**15
 def predict_proba(objective: Objective, x: Any, *, chunk: int = 4096, seed: int = 0) -> Tensor:
     """p(y|x) of each datum, `(N, K)` on the CPU, by what the method predicts with."""
     check_positive(chunk=chunk)
-    return _chunked(objective, lambda x: objective.classify(x).mean, chunk, seed, x)
+
+    def function(x: Tensor) -> Tensor:
+        p = objective.classify(x)
+        if not p.has_enumerate_support:
+            raise ValueError(
+                "objective: its y is real and has no class probabilities; pyro_ssl.gibbs gives mean and variance"
+            )
+        return p.mean
+
+    return _chunked(objective, function, chunk, seed, x)
 
 
 def bounds(
@@ -183,8 +192,10 @@ def _by_model(
 
 
 def _one_hot_rows(objective: Objective, x: Any, y: Any) -> Tensor:
-    y = torch.as_tensor(y)
-    wanted = (len(x), _classes(objective, x, None))
+    y, q = torch.as_tensor(y), _label(objective, x)
+    wanted = (len(x), int(q.event_shape[-1]))
+    if not q.has_enumerate_support:
+        return as_values(y, *wanted, dtype=next(objective.parameters()).dtype)[0]
     if y.shape != wanted or not ((y == 0) | (y == 1)).all() or not (y.sum(-1) == 1).all():
         raise ValueError(f"y should be one-hot with shape {wanted}, got {tuple(y.shape)}; see pyro_ssl.one_hot")
     return y
@@ -196,9 +207,15 @@ def _classes(objective: Objective, x: Any, y: Any) -> int:
         raise ValueError("objective: a method without a model has no bound and no evidence")
     if y is not None:
         return 1
+    q = _label(objective, x)
+    return int(q.event_shape[-1]) if q.has_enumerate_support else 1
+
+
+def _label(objective: Objective, x: Any) -> Any:
+    """q(y|x) of the first datum: what kind of y it is."""
     like = next(objective.parameters())
     with evaluating(objective), reproducibly(0):
-        return int(objective.classify(as_data(x[:1], dtype=like.dtype).to(like)).event_shape[-1])
+        return objective.guide.classify(objective.seen(as_data(x[:1], dtype=like.dtype).to(like)))
 
 
 def _chunked(

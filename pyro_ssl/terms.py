@@ -12,6 +12,7 @@ import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
+from pyro_ssl.conditionals import Prior
 from pyro_ssl.elbo import sample_sites
 from pyro_ssl.enumeration import is_shared
 
@@ -204,7 +205,8 @@ class L2(Term):
 
     def __init__(self, module: nn.Module, weight: float = 1e-4) -> None:
         super().__init__(weight)
-        self.weights = [p for p in module.parameters() if p.dim() > 1]
+        pseudo = {id(p) for part in module.modules() if isinstance(part, Prior) for p in getattr(part, "inputs", ())}
+        self.weights = [p for p in module.parameters() if p.dim() > 1 and id(p) not in pseudo]
         if not self.weights:
             raise ValueError("module has no weights of two or more dimensions to penalise")
 
@@ -217,8 +219,8 @@ class Adversary(Term):
 
     .. math:: \min_\psi \max_{\theta, \phi}\; J + w\, \mathrm E_{q(z|x,y)}[-\log f_\psi(y \mid z)]
 
-    On labeled data. The value is the pair's part, E[log f], plus the adversary's own, -E[log f] / w; each is constant in
-    the other's parameters, so that one step on the sum is one step of each.
+    On labeled data. The value is the pair's part, w E[log f]; the adversary's own gradient, of -E[log f], adds nothing to
+    it. Each is constant in the other's parameters, so that one step on the sum is one step of each.
 
     Arguments:
         f: One-hot y given z.
@@ -242,7 +244,7 @@ class Adversary(Term):
         frozen = {name: p.detach() for name, p in self.f.named_parameters()}
         against = torch.func.functional_call(self.f, frozen, z).log_prob(y).mean()
         own = -self.f(z.detach()).log_prob(y).mean()
-        return against + own / self.weight
+        return against + (own - own.detach()) / self.weight
 
 
 def entropy(p: Tensor) -> Tensor:

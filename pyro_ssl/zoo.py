@@ -55,7 +55,7 @@ class Networks:
         activation: Of all hidden layers.
         likelihood: p(x|.): `bernoulli` for values in [0, 1], `gaussian`.
         sigma: The Gaussian's standard deviation; None learns it.
-        regression: y is a real vector, of size `classes`, and not a class.
+        regression: y is a real vector, of size `classes`, and not a class; it has no balance.
         noise: Standard deviation of the noise added to x in training where it is classified.
         dropout: Probability of dropping a hidden unit of the classifier in training.
         batch_norm: Batch norm in all networks, but for convolutional decoders; where y is enumerated its statistics are weighed
@@ -437,11 +437,11 @@ def m2(nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50) 
     Arguments:
         z_dim: Z.
     """
-    k, q_y = nets.classes, nets.q_y()
+    k = nets.classes
+    q_y, p_x = nets.q_y(), nets.p_x(k, z_dim)
     q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
-    model = models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), nets.p_x(k, z_dim))
-    guide = guides.M2(q_y, q_z)
-    return loss.objective(model, guide, sums.elbo())
+    model = models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x)
+    return loss.objective(model, guides.M2(q_y, q_z), sums.elbo())
 
 
 @grouped()
@@ -643,11 +643,17 @@ def _sslpe(
         z_dim: Z.
         gibbs_steps: Steps of the Gibbs sampler that predicts.
         mixture: Draw z from the mixture over classes, with its gradient, in place of summing over classes: p(x|z) is
-            evaluated once, however many there are.
+            evaluated once, however many there are. KL warm-up then reaches y too; single gradients can be large, see
+            `mixtures.MixtureOfNormals`.
 
     Raises:
-        ValueError: The mixture is asked for with a flow, or for a real y; local weights with an importance-weighted bound.
+        ValueError: The mixture is asked for with a flow, or for a real y; local weights with an importance-weighted bound;
+            MIER of a real y.
     """
+    if nets.regression:
+        if loss.entropy or loss.mutual_information:
+            raise ValueError("entropy and mutual_information are of classes: they go with no regression")
+        loss = replace(loss, balance=0.0)
     if weights.local and weights.bayesian and sums.importance_weighted:
         raise ValueError(
             "importance_weighted: weights drawn for each datum would stand inside its logarithm; set local=False"
