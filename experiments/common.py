@@ -48,6 +48,7 @@ def study(
     function: Callable[[str, dict[str, Any], Path, Path], dict[str, Any]],
     out: Path,
     workers: int = 2,
+    report: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Run what is missing, write each result as it comes to `out/NAME.json`, and give those of all these names.
 
@@ -59,14 +60,16 @@ def study(
         function: `function(name, config, directory, out)`, of a module, gives plain data; pictures it writes to `out`.
         out: Where results go; checkpoints go to `runs/` and `out`'s name.
         workers: Processes, of one thread each.
+        report: Run nothing.
     """
     command = provenance()["command"]
-    missing = [name for name, config in configs.items() if _read(out / f"{name}.json").get("config") != _plain(config)]
+    there = {name for name, config in configs.items() if _read(out / f"{name}.json").get("config") == _plain(config)}
+    missing = [] if report else [name for name in configs if name not in there]
     calls = [(function, name, configs[name], Path("runs") / out.name / name, out, command) for name in missing]
     for name, result in parallel(_one, calls, workers):
         shown = {k: v for k, v in result.items() if isinstance(v, (int, float))}
         print(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
-    return {name: result for name in configs if (result := _read(out / f"{name}.json"))}
+    return {name: _read(out / f"{name}.json") for name in configs if name in there or name in missing}
 
 
 def _one(
@@ -190,6 +193,7 @@ def arguments(doc: str, **defaults: Any) -> argparse.ArgumentParser:
     parser.add_argument("--data-root", default=None)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--report", action="store_true", help="write table and figures of what is there; run nothing")
     parser.set_defaults(**defaults)
     return parser
 

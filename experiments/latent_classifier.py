@@ -117,7 +117,7 @@ def main() -> None:
     if "moons" in given.parts:
         for label, warmup in (("full", 0.0), ("annealed", plane_epochs / 2)):
             plane("moons", "m2", label, {"sigma": 0.2}, data="moons", warmup=warmup)
-    results = study(configs, run, given.out, given.workers)
+    results = study(configs, run, given.out, given.workers, given.report)
     report(results, given.out)
 
 

@@ -73,7 +73,7 @@ def main() -> None:
                             "data": name, "grey": True, "method": method, "per_class": n, "draw": draw, "options": options,
                             "training": training_of(method, epochs, labeled_batch_size=min(100, n)),
                         } | small  # fmt: skip
-    results = study(configs, run, given.out, given.workers)
+    results = study(configs, run, given.out, given.workers, given.report)
     report(results, given, given.out)
 
 

@@ -63,7 +63,7 @@ def main() -> None:
                     "options": OPTIONS.get(method, {}),
                     "training": training_of(method, epochs, labeled_batch_size=min(100, 3 * per_class)),
                 } | small  # fmt: skip
-    results = study(configs, run, given.out, given.workers)
+    results = study(configs, run, given.out, given.workers, given.report)
     report(results, given.per_class, given.methods, given.out)
 
 

@@ -77,7 +77,7 @@ def main() -> None:
             "sslapd", noise, given.draws[0], given, OPTIONS["sslapd"] | {"local": False}
         )
         configs[f"norm_drawn_{noise}"] = configure("sslapd", noise, given.draws[0], given, straightforward)
-    results = study(configs, run, given.out, given.workers)
+    results = study(configs, run, given.out, given.workers, given.report)
     report(results, given.noise, given.out)
 
 

@@ -101,6 +101,9 @@ def test_moons_and_a_second_call_runs_nothing(tmp_path):
     assert {"table.md", "data.png", "decisions.png", "batch_norm.png", "curves.png"} <= made(tmp_path / "out")
     again = script("moons.py", *arguments, cwd=tmp_path)
     assert "| Bayes optimum" in again and "accuracy 0" not in again
+    (tmp_path / "out/m2_0.2_0.json").unlink()
+    reported = script("moons.py", *arguments, "--report", cwd=tmp_path)
+    assert "| sslpe " in reported and "| m2 " not in reported
     longer = script("moons.py", *arguments[:-2], "--labels", "random", "--out", "out", cwd=tmp_path)
     assert "m2_0.2_0: accuracy" in longer  # of another configuration
 
