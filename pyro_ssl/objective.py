@@ -38,6 +38,7 @@ class Objective(nn.Module):
             with batch norm, wherever it is exact, so that all data share its statistics.
         features: What the pair sees of x, in its place: a module; a `Features` is trained first, by `fit`.
         gibbs_steps: 0 predicts by the guide's q(y|x); more, by as many steps of `gibbs`, the model's own p(y|x).
+        gibbs_chains: Chains of each datum that a prediction averages.
 
     Attributes:
         data_size: By how much KL(W) of random weights is divided, in data; `fit` sets it, so that the data set's bound has
@@ -58,6 +59,7 @@ class Objective(nn.Module):
         elbo: TraceTopEnum_ELBO | None = None,
         together: bool | None = None,
         gibbs_steps: int = 0,
+        gibbs_chains: int = 1,
         features: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -65,7 +67,7 @@ class Objective(nn.Module):
             if not weight >= 0:
                 raise ValueError(f"{name} should be 0 or above, got {weight}")
         if gibbs_steps:
-            check_positive(gibbs_steps=gibbs_steps)
+            check_positive(gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
         self.model: Any = model
         self.guide: Any = guide
         self.terms = nn.ModuleList(terms)
@@ -75,7 +77,7 @@ class Objective(nn.Module):
                 f"elbo should be a TraceTopEnum_ELBO, which gives a bound per datum; got {type(elbo).__name__}"
             )
         self.elbo = elbo or TraceTopEnum_ELBO()
-        self.together, self.gibbs_steps = together, gibbs_steps
+        self.together, self.gibbs_steps, self.gibbs_chains = together, gibbs_steps, gibbs_chains
         self._found_alike = False
         self.data_size: float | None = None
         self.features = features
@@ -85,7 +87,7 @@ class Objective(nn.Module):
         x = self.seen(x)
         if not self.gibbs_steps:
             return self.guide.classify(x)
-        found = gibbs(self.model, self.guide, x, steps=self.gibbs_steps)
+        found = gibbs(self.model, self.guide, x, steps=self.gibbs_steps, chains=self.gibbs_chains)
         if self.guide.classify(x[:1]).has_enumerate_support:
             return OneHotCategorical(probs=found.mean)
         return Normal(found.mean, found.variance.sqrt()).to_event(1)  # of the predictive distribution's moments

@@ -633,6 +633,7 @@ def _sslpe(
     *,
     z_dim: int = 50,
     gibbs_steps: int = 10,
+    gibbs_chains: int = 1,
     mixture: bool = False,
 ) -> Objective:
     r"""Paper 002's model: z makes x, both make y, and the model itself predicts, by Gibbs sampling.
@@ -642,6 +643,7 @@ def _sslpe(
     Arguments:
         z_dim: Z.
         gibbs_steps: Steps of the Gibbs sampler that predicts.
+        gibbs_chains: Chains of each datum that a prediction averages.
         mixture: Draw z from the mixture over classes, with its gradient, in place of summing over classes: p(x|z) is
             evaluated once, however many there are. KL warm-up then reaches y too; single gradients can be large, see
             `mixtures.MixtureOfNormals`.
@@ -664,7 +666,7 @@ def _sslpe(
     q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
     model = models.SSLPE(codes.p_z(z_dim, q_z, [nets.x_shape, k]), nets.p_x(z_dim), nets.q_y(z_dim))
     pair = weights.pair(model, (guides.Mixture if mixture else guides.M2)(q_y, q_z))
-    return loss.objective(*pair, sums.elbo(), gibbs_steps=gibbs_steps)
+    return loss.objective(*pair, sums.elbo(), gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
 
 
 sslpe = grouped(without=("class_prior",), regression=False)(_sslpe)

@@ -284,3 +284,18 @@ def test_bad_arguments_are_named():
         gibbs(o, x[0])
     with pytest.raises(ValueError, match=r"input 0 should have shape \(\*, 4\), got \(6, 3\)"):
         gibbs(o, x[:, :3])
+
+
+def test_more_chains_predict_with_less_noise():
+    """The same weights; the spread of predictions over seeds falls."""
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    spread = []
+    for chains in (1, 16):
+        o = zoo.build("sslapd", (4,), 3, hidden=(6,), z_dim=2, gibbs_chains=chains, log_variance=0.0)
+        spread.append(torch.stack([predict_proba(o, x, seed=s) for s in range(20)]).std(0).mean())
+    assert spread[1] < 0.5 * spread[0]
+
+
+def test_chains_are_a_whole_number_above_0():
+    with pytest.raises(ValueError, match="gibbs_chains should be a whole number above 0"):
+        zoo.build("sslpe", (4,), 3, gibbs_chains=0)
