@@ -1,5 +1,7 @@
 """The guide of a model with random weights."""
 
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -38,7 +40,8 @@ class MeanField(PyroModule):
         adapted: bool = True,
     ) -> None:
         super().__init__()
-        self.program, self.local, self.adapted = guide, local, adapted
+        self.program: Any = guide
+        self.local, self.adapted = local, adapted
         self.classifies_by_one_draw = getattr(guide, "classifies_by_one_draw", False)
         self.loc = nn.Parameter(initial.clone())
         self.log_variance = nn.Parameter(torch.full_like(initial, log_variance))

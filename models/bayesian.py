@@ -31,7 +31,8 @@ class Bayesian(PyroModule):
         super().__init__()
         if not scale > 0:
             raise ValueError(f"prior_scale should be above 0, got {scale}")
-        self.program, self.slots = model, slots
+        self.program: Any = model
+        self.slots = slots
         self.register_buffer("loc", torch.zeros_like(slots.initial))
         self.scale = scale
 

@@ -23,6 +23,11 @@ _HOME = {
     "MutualInformation": "terms",
     "Balance": "terms",
     "L2": "terms",
+    "Adversary": "terms",
+    "Features": "features",
+    "Flow": "flows",
+    "VampPrior": "flows",
+    "MixtureOfNormals": "mixtures",
     "TraceTopEnum_ELBO": "elbo",
     "EarlyStopping": "training",
     "fit": "training",
@@ -57,6 +62,7 @@ _MODULES = (
     "metrics",
     "models",
     "networks",
+    "options",
     "plots",
     "terms",
     "training",
@@ -71,10 +77,13 @@ if TYPE_CHECKING:
     from pyro_ssl.data import Dataset, LabelDraw, draw_labels
     from pyro_ssl.elbo import TraceTopEnum_ELBO
     from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
+    from pyro_ssl.features import Features
+    from pyro_ssl.flows import Flow, VampPrior
+    from pyro_ssl.mixtures import MixtureOfNormals
     from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Flat, SplitLinear
     from pyro_ssl.objective import Objective
     from pyro_ssl.prediction import bounds, class_bounds, gibbs, log_evidence, predict_proba
-    from pyro_ssl.terms import L2, Balance, Batch, Entropy, LabelLogProb, MutualInformation, Term
+    from pyro_ssl.terms import L2, Adversary, Balance, Batch, Entropy, LabelLogProb, MutualInformation, Term
     from pyro_ssl.training import EarlyStopping, fit
 
 

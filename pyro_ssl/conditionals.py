@@ -148,8 +148,8 @@ def expected(p_y: Callable[[Tensor], TorchDistribution], given: TorchDistributio
         return p_y(given.rsample())
     block = min(draws, max(1, 2**14 // given.batch_shape[-1]))
     sizes = [block] * (draws // block) + ([draws % block] if draws % block else [])
-    total = sum(p_y(given.rsample(torch.Size([n]))).mean.sum(0) for n in sizes)
-    return dist.OneHotCategorical(probs=total / draws)
+    totals = [p_y(given.rsample(torch.Size([n]))).mean.sum(0) for n in sizes]
+    return dist.OneHotCategorical(probs=torch.stack(totals).sum(0) / draws)
 
 
 def merge(a: TorchDistribution, b: TorchDistribution) -> TorchDistribution:

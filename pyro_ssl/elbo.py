@@ -427,7 +427,7 @@ def _shared(guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -
     return total
 
 
-def log_prob(site: dict[str, Any]) -> Tensor:
+def log_prob(site: Any) -> Tensor:
     """log-density of a site, `(..., B)`, with its scale and mask."""
     return _weighted(site, site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
 

@@ -21,12 +21,12 @@ MASS, MOST = 0.95, 16
 """`top="auto"`: as few of the likeliest classes as hold this share of q(y|x), in the batch's mean; and never more than these."""
 
 
-def is_shared(site: dict[str, Any]) -> bool:
+def is_shared(site: Any) -> bool:
     """Whether it is a latent of no datum, but of all: outside every plate, without a batch shape."""
     return not (site["is_observed"] or site["cond_indep_stack"] or site_is_subsample(site) or site["fn"].batch_shape)
 
 
-def is_enumerated(site: dict[str, Any]) -> bool:
+def is_enumerated(site: Any) -> bool:
     """Whether it is latent, marked for enumeration, and of few values: a real y is sampled, under the same mark."""
     return site["infer"].get("enumerate") == "parallel" and not site["is_observed"] and site["fn"].has_enumerate_support
 

@@ -98,7 +98,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         self.history_ = fit(objective, self._scaled(X), labels, seed=seed, **arguments)
         self.objective_, self.options_ = objective, options
         self.n_iter_ = len(self.history_["loss"])
-        vars(self).update(kept)
+        self.__dict__.update(kept)
         return self
 
     def save(self, directory: str | Path) -> None:

@@ -52,10 +52,10 @@ class Flowing(TorchDistribution):
         return z
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         return self.transform(self.base.sample(sample_shape))
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         return self.push(self.base.rsample(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class Flowing(TorchDistribution):
         u = self.transform.inv(value)
         return self.base.log_prob(u) - self.transform.call_and_ladj(u)[1]
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Flowing:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Flowing:
         return Flowing(self.base.expand(batch_shape), self.transform, self._drawn)
 
 
@@ -110,6 +110,8 @@ class VampPrior(Prior):
     References:
         Tomczak & Welling 2018; paper 003, section 4.1.
     """
+
+    eye: Tensor
 
     def __init__(self, q_z: nn.Module, shapes: Sequence[Shape], count: int = 50, *, by_class: bool = False) -> None:
         super().__init__()

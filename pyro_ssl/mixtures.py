@@ -46,7 +46,7 @@ class MixtureOfNormals(TorchDistribution):
     def mean(self) -> Tensor:
         return (self.logits.exp().unsqueeze(-1) * self.loc).sum(-2)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> MixtureOfNormals:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> MixtureOfNormals:
         shape = torch.Size(batch_shape)
         loc = self.loc.expand(*shape, *self.loc.shape[-2:])
         return MixtureOfNormals(self.logits.expand(*shape, self.logits.shape[-1]), loc, self.scale.expand_as(loc))
@@ -58,7 +58,7 @@ class MixtureOfNormals(TorchDistribution):
         """log p(k|z), `(*, K)`: which component a code is of."""
         return (self.logits + self._log_components(value).sum(-1)).log_softmax(-1)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         wide = self.expand(torch.Size(sample_shape) + self.batch_shape)
         with torch.no_grad():
             k = torch.distributions.Categorical(logits=wide.logits).sample()

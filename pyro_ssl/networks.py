@@ -219,6 +219,7 @@ class BatchNorm(nn.BatchNorm1d):
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(var, self.momentum)
         else:
+            assert self.running_mean is not None and self.running_var is not None
             mean, var = self.running_mean, self.running_var
         return (h - mean) * ((var + self.eps).rsqrt() * self.weight) + self.bias
 

@@ -20,6 +20,8 @@ from pyro_ssl.enumeration import is_shared
 class Guide(Protocol):
     """A guide program that also classifies."""
 
+    training: bool
+
     def __call__(self, x: Tensor, y: Tensor | None = None) -> Any: ...
 
     def classify(self, x: Tensor) -> TorchDistribution: ...
@@ -240,7 +242,8 @@ class Adversary(Term):
     def formula(self, step: Step) -> Tensor:
         x, y = step.batch.x, step.batch.y
         assert x is not None and y is not None
-        z = step.guide.encode(x, y).rsample()
+        guide: Any = step.guide
+        z = guide.encode(x, y).rsample()
         frozen = {name: p.detach() for name, p in self.f.named_parameters()}
         against = torch.func.functional_call(self.f, frozen, z).log_prob(y).mean()
         own = -self.f(z.detach()).log_prob(y).mean()

@@ -477,9 +477,8 @@ def players(objective: Objective) -> list[tuple[float, list[nn.Parameter]]]:
 
     Adam keeps its averages per parameter, so groups of one optimiser are optimisers of their own.
     """
-    adversaries = [
-        (term.lr_scale, [p for p in term.parameters()]) for term in objective.terms if term.lr_scale is not None
-    ]
+    terms: Any = objective.terms
+    adversaries = [(float(term.lr_scale), list(term.parameters())) for term in terms if term.lr_scale is not None]
     theirs = {id(p) for _, group in adversaries for p in group}
     return [(1.0, [p for p in objective.parameters() if p.requires_grad and id(p) not in theirs]), *adversaries]
 

@@ -27,14 +27,14 @@ class Slots:
         parts = dict.fromkeys(part for network in networks for part in network.modules())
         layers = [part for part in parts if isinstance(part, Linear | SplitLinear)]
         owners = [owner for layer in layers for owner in layer.modules()]  # a SplitLinear has a list of weights
-        self.places = [(owner, name) for owner in owners for name in owner._parameters]
+        found = [(owner, name, p) for owner in owners for name, p in owner._parameters.items() if p is not None]
+        self.places = [(owner, name) for owner, name, _ in found]
         if not self.places:
             raise ValueError(
                 "bayesian: the network has no linear layer of pyro_ssl.networks, whose weights could be random"
             )
-        values = [owner._parameters[name] for owner, name in self.places]
-        self.shapes = [v.shape for v in values]
-        self.initial = torch.cat([v.detach().flatten() for v in values])
+        self.shapes = [p.shape for _, _, p in found]
+        self.initial = torch.cat([p.detach().flatten() for _, _, p in found])
         for owner, name in self.places:
             del owner._parameters[name]
             owner.__dict__[name] = None

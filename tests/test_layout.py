@@ -41,7 +41,19 @@ def test_only_the_zoo_knows_programs(path):
 
 
 @pytest.mark.parametrize(
-    "name", ["networks", "conditionals", "elbo", "terms", "checks", "objective", "batches", "training", "prediction"]
+    "name",
+    [
+        "networks",
+        "conditionals",
+        "elbo",
+        "terms",
+        "checks",
+        "objective",
+        "batches",
+        "training",
+        "prediction",
+        "options",
+    ],
 )
 def test_the_core_does_not_know_the_zoo(name):
     above = ("pyro_ssl.zoo", "pyro_ssl.saving", "pyro_ssl.estimator", "pyro_ssl.cli", "pyro_ssl.plots")

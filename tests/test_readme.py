@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pyro_ssl import data, fit, zoo
+from pyro_ssl import data, fit, options, zoo
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -54,7 +54,7 @@ def test_the_bound_goes_with_any_pair(namespace):
 
 
 def test_a_method_of_ones_own_is_found(namespace):
-    space = dict(vars(zoo))
+    space = {**vars(options), **vars(zoo)}
     before = dict(zoo.METHODS)
     try:
         exec(BLOCKS[5], space)

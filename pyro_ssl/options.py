@@ -1,0 +1,322 @@
+"""Options that many methods share, in groups; and how a function over groups becomes a method's `build`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_type_hints
+
+import zuko
+from torch import nn
+
+from pyro_ssl.checks import check_positive
+from pyro_ssl.conditionals import (
+    Bernoulli,
+    ClassPrior,
+    Conditional,
+    Gaussian,
+    Normal,
+    OneHotCategorical,
+    StandardNormal,
+)
+from pyro_ssl.elbo import TraceTopEnum_ELBO
+from pyro_ssl.flows import Flow, VampPrior
+from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Shape, as_shape
+from pyro_ssl.objective import Objective
+from pyro_ssl.terms import L2, Balance, Entropy, LabelLogProb, MutualInformation, Term
+
+Network = Literal["mlp", "conv"]
+Likelihood = Literal["bernoulli", "gaussian"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {"softplus": nn.Softplus, "relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
+Activation = Literal["softplus", "relu", "silu", "tanh"]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What kind of network every conditional of a method gets, so that a method names only inputs and outputs.
+
+    Arguments:
+        x_shape: Event shape of x, `(D,)` or `(C, H, W)`.
+        classes: K.
+        network: `mlp`, or `conv` for images.
+        hidden: Widths of the hidden layers.
+        classifier_hidden: Those of the classifier, where they are others.
+        activation: Of all hidden layers.
+        likelihood: p(x|.): `bernoulli` for values in [0, 1], `gaussian`.
+        sigma: The Gaussian's standard deviation; None learns it.
+        regression: y is a real vector, of size `classes`, and not a class; it has no balance.
+        noise: Standard deviation of the noise added to x in training where it is classified.
+        dropout: Probability of dropping a hidden unit of the classifier in training.
+        batch_norm: Batch norm in all networks, but for convolutional decoders; where y is enumerated its statistics are weighed
+            by q(y|x).
+    """
+
+    x_shape: tuple[int, ...]
+    classes: int
+    network: Network = "mlp"
+    hidden: Sequence[int] = (500,)
+    classifier_hidden: Sequence[int] | None = None
+    activation: Activation = "relu"
+    likelihood: Likelihood = "gaussian"
+    sigma: float | None = 0.7
+    regression: bool = False
+    noise: float = 0.3
+    dropout: float = 0.3
+    batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("network", self.network, ("mlp", "conv")),
+            ("activation", self.activation, ACTIVATIONS),
+            ("likelihood", self.likelihood, ("bernoulli", "gaussian")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} should be one of {', '.join(known)}, got {value!r}")
+        check_sizes("hidden", self.hidden)
+        check_sizes("classifier_hidden", self.classifier_hidden or ())
+        if not self.noise >= 0 or not 0 <= self.dropout < 1:
+            raise ValueError(f"noise should be 0 or above and dropout in [0, 1), got {self.noise} and {self.dropout}")
+
+    def mlp(self, inputs: Sequence[Shape], out: Shape) -> MLP:
+        """Between latent variables."""
+        return MLP(list(inputs), out, self.hidden, activation=self._activation, batch_norm=self.batch_norm)
+
+    def encoder(self, others: Sequence[Shape], out: Shape, **regularisers: Any) -> nn.Module:
+        """From x and others to `out`."""
+        kind = {"mlp": MLP, "conv": ConvEncoder}[self.network]
+        chosen = {"hidden": self.hidden, "activation": self._activation, "batch_norm": self.batch_norm} | regularisers
+        return kind([self.x_shape, *others], out, **chosen)
+
+    @property
+    def _of_classifier(self) -> Sequence[int]:
+        return self.hidden if self.classifier_hidden is None else self.classifier_hidden
+
+    @property
+    def _activation(self) -> type[nn.Module]:
+        return ACTIVATIONS[self.activation]
+
+    def p_y(self) -> ClassPrior:
+        """The uniform prior over classes."""
+        return ClassPrior(self.classes)
+
+    def p_x(self, *inputs: Shape) -> Conditional:
+        """x given inputs."""
+        if self.network == "conv":
+            decoder: nn.Module = ConvDecoder(
+                list(inputs), self.x_shape, hidden=self.hidden, activation=self._activation
+            )
+        else:
+            decoder = self.mlp(inputs, self.x_shape)
+        event_dim = len(self.x_shape)
+        if self.likelihood == "bernoulli":
+            return Bernoulli(decoder, event_dim)
+        learned = self.sigma is None
+        return Gaussian(decoder, event_dim, sigma=1.0 if self.sigma is None else self.sigma, learn_sigma=learned)
+
+    def q_y(self, *others: Shape) -> Conditional:
+        """y given x and others."""
+        regularisers = {"noise": self.noise, "dropout": self.dropout, "hidden": self._of_classifier}
+        if self.regression:
+            return Normal(self.encoder(others, 2 * self.classes, **regularisers))
+        return OneHotCategorical(self.encoder(others, self.classes, **regularisers))
+
+    def p_y_of(self, *latents: Shape) -> OneHotCategorical:
+        """One-hot y given latent variables, with the dropout of q(y|x)."""
+        chosen: dict[str, Any] = {"dropout": self.dropout, "batch_norm": self.batch_norm}
+        network = MLP(list(latents), self.classes, self._of_classifier, activation=self._activation, **chosen)
+        return OneHotCategorical(network)
+
+    def q_z(self, z_dim: int, *others: Shape, noise: bool = False) -> Normal:
+        """z given x and others; x with noise where z is what is classified."""
+        return Normal(self.encoder(others, 2 * z_dim, noise=self.noise if noise else 0.0))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is added to the bounds, and how these are weighed.
+
+    Arguments:
+        alpha: Weight of -log q(y|x), on the mean over labeled data.
+        labeled: Weight of the labeled bound.
+        unlabeled: Weight of the unlabeled bound.
+        balance: Weight of minus the entropy of q(y|x)'s mean on unlabeled data: classes are equally frequent.
+        entropy: Weight of H(q(y|x)) on unlabeled data, MIER's beta.
+        mutual_information: Weight of -I(y;x) on unlabeled data, MIER's gamma.
+        l2: Weight of half the squared norm of all networks' weights, but for random ones.
+    """
+
+    alpha: float = 1.0
+    labeled: float = 1.0
+    unlabeled: float = 1.0
+    balance: float = 5.0
+    entropy: float = 0.0
+    mutual_information: float = 0.0
+    l2: float = 0.0
+
+    def objective(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        elbo: TraceTopEnum_ELBO,
+        others: Sequence[Term] = (),
+        **arguments: Any,
+    ) -> Objective:
+        """The pair's objective with the terms of this loss, and others."""
+        terms = [
+            LabelLogProb(self.alpha),
+            Balance(self.balance),
+            Entropy(self.entropy),
+            MutualInformation(self.mutual_information),
+            L2(nn.ModuleList([model, guide]), self.l2),
+            *others,
+        ]
+        return Objective(
+            model,
+            guide,
+            [term for term in terms if term.weight],
+            labeled=self.labeled,
+            unlabeled=self.unlabeled,
+            elbo=elbo,
+            **arguments,
+        )
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What family the code's posterior and prior are of.
+
+    Arguments:
+        flow: Autoregressive transforms (zuko's) after the Gaussian q(z|.).
+        prior: p(z): `normal`, N(0, I); `vamp`, the mean of q(z|.) at trained pseudo-inputs.
+        class_prior: p(z|y) in place of p(z): a Gaussian per class, or the pseudo-inputs under each class.
+        pseudo_inputs: Their number.
+    """
+
+    flow: int = 0
+    prior: Literal["normal", "vamp"] = "normal"
+    class_prior: bool = False
+    pseudo_inputs: int = 50
+
+    def __post_init__(self) -> None:
+        if self.prior not in ("normal", "vamp"):
+            raise ValueError(f"prior should be normal or vamp, got {self.prior!r}")
+        if not isinstance(self.flow, int) or self.flow < 0:
+            raise ValueError(f"flow should be a number of transforms, 0 or above, got {self.flow!r}")
+
+    def q_z(self, base: Normal, z_dim: int) -> nn.Module:
+        """The posterior: base, and the transforms after it."""
+        if not self.flow:
+            return base
+        width = max(64, 2 * z_dim)
+        return Flow(base, zuko.flows.MAF(z_dim, transforms=self.flow, hidden_features=(width,)).transform)
+
+    def p_z(self, z_dim: int, q_z: nn.Module, inputs: Sequence[Shape]) -> Any:
+        """The prior; `inputs` are the event shapes of what q_z is given, with a class_prior y last."""
+        if self.prior == "vamp":
+            return VampPrior(q_z, inputs, self.pseudo_inputs, by_class=self.class_prior)
+        return Normal(MLP(inputs[-1], 2 * z_dim, ())) if self.class_prior else StandardNormal(z_dim)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """How the bound sums over classes and samples.
+
+    Arguments:
+        top: Sum over this many of the likeliest classes and one drawn; None (null on the command line) sums over all, "auto"
+            over as many as hold most of q(y|x).
+        shared_noise: One noise in z for all classes of a datum, which lowers the variance of their differences.
+        closed_form: KL terms in closed form, where that is exact, in place of a sample of them.
+        num_particles: Samples of z per class.
+        importance_weighted: The importance-weighted bound over these samples, in place of their mean.
+        free_bits: The KL of a continuous latent counts at least so many nats per datum.
+    """
+
+    top: int | None | Literal["auto"] = "auto"
+    shared_noise: bool = True
+    closed_form: bool = True
+    num_particles: int = 1
+    importance_weighted: bool = False
+    free_bits: float = 0.0
+
+    def elbo(self) -> TraceTopEnum_ELBO:
+        """The bound."""
+        return TraceTopEnum_ELBO(
+            self.top,
+            shared_noise=self.shared_noise,
+            num_particles=self.num_particles,
+            importance_weighted=self.importance_weighted,
+            closed_form="auto" if self.closed_form else (),
+            free_bits=self.free_bits,
+        )
+
+
+def check_sizes(name: str, sizes: Any) -> None:
+    """Raise ValueError unless it is a sequence of whole numbers above 0."""
+    if not isinstance(sizes, Sequence) or not all(isinstance(s, int) and s > 0 for s in sizes):
+        raise ValueError(f"{name} should be a sequence of sizes above 0, such as (500,), got {sizes!r}")
+
+
+def grouped(
+    without: Sequence[str] = (), **defaults: Any
+) -> Callable[[Callable[..., Objective]], Callable[..., Objective]]:
+    """Decorates a function over groups of options and options of its own: a `build` over all of them as keywords.
+
+    Arguments:
+        without: Options of the groups that mean nothing to it.
+        defaults: Options of the groups whose default is another for this method.
+    """
+
+    def decorate(function: Callable[..., Objective]) -> Callable[..., Objective]:
+        hints = get_type_hints(function)
+        positional = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+        own = [p for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
+        groups = [hints[p.name] for p in positional]
+        types = {"x_shape": Shape, "classes": int} | {p.name: hints[p.name] for p in own}
+        values, docs = {p.name: p.default for p in own}, _documented(function)
+        for group in groups:
+            of_group = get_type_hints(group)
+            for f in fields(group):
+                if f.name not in ("x_shape", "classes", *without) and (
+                    f.name != "regression" or "regression" in defaults
+                ):
+                    types[f.name], values[f.name] = of_group[f.name], defaults.get(f.name, f.default)
+            docs |= _documented(group)
+
+        def build(x_shape: Shape, classes: int, **options: Any) -> Objective:
+            chosen, made = values | options, []
+            sizes = {
+                n: v for n, v in chosen.items() if n.endswith("_dim") or n in ("draws", "pseudo_inputs", "m1_epochs")
+            }
+            check_positive(classes=classes, **sizes)
+            for group in groups:
+                shapes = {"x_shape": as_shape(x_shape), "classes": classes} if group is Networks else {}
+                made.append(group(**shapes, **{f.name: chosen[f.name] for f in fields(group) if f.name in values}))
+            return function(*made, **{p.name: chosen[p.name] for p in own})
+
+        kind = inspect.Parameter
+        positionals = [kind(n, kind.POSITIONAL_OR_KEYWORD, annotation=types[n]) for n in ("x_shape", "classes")]
+        keywords = [kind(n, kind.KEYWORD_ONLY, default=v, annotation=types[n]) for n, v in values.items()]
+        build.__signature__ = inspect.Signature([*positionals, *keywords])  # type: ignore[attr-defined]
+        build.__annotations__, build.__kwdefaults__, build.__name__ = types, dict(values), function.__name__
+        lines = [f"    {name}: {docs[name]}" for name in types]
+        build.__doc__ = "\n".join(
+            [(inspect.getdoc(function) or "").partition("\n\nArguments:")[0], "", "Arguments:", *lines]
+        )
+        return build
+
+    return decorate
+
+
+def _documented(thing: Any) -> dict[str, str]:
+    """What a docstring says of each argument."""
+    docs, name = {"x_shape": "Event shape of x, `(D,)` or `(C, H, W)`.", "classes": "K."}, ""
+    for line in (inspect.getdoc(thing) or "").partition("Arguments:\n")[2].splitlines():
+        if line.startswith("        "):
+            docs[name] += " " + line.strip()
+        elif line.startswith("    "):
+            name, _, text = line.strip().partition(": ")
+            docs[name] = text
+        elif line:
+            break
+    return docs
