@@ -870,7 +870,8 @@ def test_pairs_that_treat_labels_alike():
     assert treats_labels_alike(o.model, m2(noise=1.0, dropout=0.5).guide.train(), batch)
     assert not treats_labels_alike(Program(more_without_y, **model), o.guide, batch)
     assert not treats_labels_alike(o.model, Program(leaves_out_y, classify, **parts), batch)
-    assert not treats_labels_alike(m2(batch_norm=True).model, m2(batch_norm=True).guide, batch)
+    normed = m2(batch_norm=True)  # as in evaluation: in training its statistics are to be those of all data
+    assert treats_labels_alike(normed.model, normed.guide, batch)
     assert not treats_labels_alike(*adgm(), batch)
     o.guide.q_y.network.register_forward_pre_hook(lambda q_y, args: (args[0] - args[0].mean(0),))
     assert not treats_labels_alike(o.model, o.guide, batch)  # q(y|x) of a datum depends on the others
@@ -891,7 +892,12 @@ def test_whether_labels_are_treated_alike_is_found_out_without_a_trace():
 
 
 @pytest.mark.parametrize(
-    ("options", "together"), [({}, True), ({"batch_norm": True}, False), ({"hidden": (4000,), "top": None}, False)]
+    ("options", "together"),
+    [
+        ({}, True),
+        ({"hidden": (4000,), "top": None}, False),
+        ({"hidden": (4000,), "top": None, "batch_norm": True}, True),
+    ],
 )
 def test_a_step_calls_its_programs_once_where_that_is_exact_and_cheap(options, together):
     o, calls = m2(**options), {"q_y": 0, "q_z": 0, "p_x": 0}
