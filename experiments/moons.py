@@ -202,9 +202,6 @@ def report(results: dict[str, dict[str, Any]], noises: list[float], out: Path) -
 def figures(results: dict[str, dict[str, Any]], noises: list[float], out: Path) -> None:
     import matplotlib.pyplot as plt
 
-    def pick(name: str) -> dict[str, Any]:
-        return results.get(name, {})
-
     figure, axes = plt.subplots(
         1, 2 * len(noises), figsize=(3.2 * 2 * len(noises), 2.6), squeeze=False, layout="constrained"
     )
@@ -230,19 +227,33 @@ def figures(results: dict[str, dict[str, Any]], noises: list[float], out: Path) 
                 _region(axes[i][j], result["plane"], *moons(result["config"]))
             axes[i][j].set(title=f"{method}, noise {noise}", xticks=[], yticks=[])
     plots.save(figure, out / "decisions.png")
+    if any(name.startswith("norm") for name in results):
+        norms(results, noises[0], out)
+    if any(name.startswith("curves") for name in results):
+        curves(results, noises, out)
 
-    figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")  # Figure 5.5
+
+def norms(results: dict[str, dict[str, Any]], noise: float, out: Path) -> None:
+    """Batch norm by the statistics of what it is shown, of drawn weights, of mean weights (Figure 5.5)."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
     for ax, (name, key, title) in zip(
         axes,
         (("norm_adapted", "plane_by_batch", "(a) statistics of the batch shown"), ("norm_drawn", "plane", "(b) population, of drawn weights"),
          ("norm_adapted", "plane", "(c) population, of mean weights")), strict=True,
     ):  # fmt: skip
-        result = pick(f"{name}_{noises[0]}")
+        result = results.get(f"{name}_{noise}", {})
         if key in result:
             accuracy = result["accuracy_by_batch" if key == "plane_by_batch" else "accuracy"]
             _region(ax, result[key], *moons(result["config"]))
             ax.set(title=f"{title}\ntest accuracy {100 * accuracy:.1f} %", xticks=[], yticks=[])
     plots.save(figure, out / "batch_norm.png")
+
+
+def curves(results: dict[str, dict[str, Any]], noises: list[float], out: Path) -> None:
+    """Test accuracy and bound by epoch, with and without batch norm (Figures 5.6 and 5.7)."""
+    import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
         1, 2 * len(noises), figsize=(3.4 * 2 * len(noises), 2.8), squeeze=False, layout="constrained"
@@ -252,7 +263,7 @@ def figures(results: dict[str, dict[str, Any]], noises: list[float], out: Path) 
             ax = axes[0][2 * i + j]
             for c, method in enumerate(CURVES):
                 for style, norm in (("-", "bn"), ("--", "plain")):
-                    curve = pick(f"curves_{method}_{norm}_{noise}").get("curve", {}).get(key, [])
+                    curve = results.get(f"curves_{method}_{norm}_{noise}", {}).get("curve", {}).get(key, [])
                     label = f"{method}, {'batch norm' if norm == 'bn' else 'without'}"
                     ax.plot(range(1, len(curve) + 1), curve, style, color=plots.COLOURS[c], label=label)
             ax.set(title=f"{name}, noise {noise}", xlabel="epoch")
