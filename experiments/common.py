@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl import data, metrics, zoo
+from pyro_ssl import data, metrics, plots, zoo
 from pyro_ssl.checkpoints import write_text
 from pyro_ssl.cli import versions
 from pyro_ssl.objective import Objective
@@ -147,6 +147,20 @@ def measured(objective: Objective, dataset: data.Dataset, history: History) -> d
         **bound,
         "seconds": history["seconds"][-1],
     }
+
+
+def tsne(codes: Tensor, y: Tensor) -> Any:
+    """Codes `(N, Z)` in the plane, one colour per class."""
+    import matplotlib.pyplot as plt
+    from sklearn.manifold import TSNE
+
+    flat = TSNE(random_state=0, init="pca", perplexity=min(30, len(codes) // 4)).fit_transform(codes.numpy())
+    figure, ax = plt.subplots(figsize=(4, 4), layout="constrained")
+    for k in y.unique().tolist():
+        ax.scatter(*flat[(y == k).numpy()].T, s=4, color=plots.COLOURS[k % len(plots.COLOURS)], label=str(k))
+    ax.set(xticks=[], yticks=[])
+    ax.legend(frameon=False, fontsize=7, markerscale=2, ncols=2)
+    return figure
 
 
 def training_of(method: str, epochs: int, **changes: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, arguments, mean_sd, measured, parsed, sources, study, table, trained, training_of
+from common import RESULTS, arguments, mean_sd, measured, parsed, sources, study, table, trained, training_of, tsne
 from scipy import stats
 
 from pyro_ssl import plots
@@ -100,9 +100,6 @@ def reconstructions(objective: Any, x: torch.Tensor) -> Any:
 
 def embedding(objective: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
     """t-SNE of the classifier's last hidden layer."""
-    import matplotlib.pyplot as plt
-    from sklearn.manifold import TSNE
-
     network = objective.guide.q_y.network
     head = getattr(network, "head", network)
     seen: list[torch.Tensor] = []
@@ -112,13 +109,7 @@ def embedding(objective: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
         objective.guide.classify(x)
     handle.remove()
     hidden = seen[-1].flatten(0, -2)[-len(x) :]
-    flat = TSNE(random_state=0, init="pca", perplexity=min(30, len(x) // 4)).fit_transform(hidden.numpy())
-    figure, ax = plt.subplots(figsize=(4, 4), layout="constrained")
-    for k in y.unique().tolist():
-        ax.scatter(*flat[(y == k).numpy()].T, s=4, color=plots.COLOURS[k % len(plots.COLOURS)], label=str(k))
-    ax.set(xticks=[], yticks=[])
-    ax.legend(frameon=False, fontsize=7, markerscale=2, ncols=2)
-    return figure
+    return tsne(hidden, y)
 
 
 def interval(differences: list[float]) -> str:

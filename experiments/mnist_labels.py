@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, arguments, mean_sd, measured, parsed, sources, study, table, trained, training_of
+from common import RESULTS, arguments, mean_sd, measured, parsed, sources, study, table, trained, training_of, tsne
 
 from pyro_ssl import gibbs, plots, zoo
 from pyro_ssl.training import evaluating, reproducibly
@@ -88,22 +88,13 @@ def samples(objective: Any, n: int = 100) -> Any:
 
 def embedding(objective: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
     """t-SNE of the code, averaged over a Gibbs chain where the model predicts (Figure 5.14)."""
-    import matplotlib.pyplot as plt
-    from sklearn.manifold import TSNE
-
     if objective.gibbs_steps:
         z = gibbs(objective, x, steps=objective.gibbs_steps).z
     else:
         with evaluating(objective), reproducibly(0):
             q = objective.classify(x).mean
             z = objective.guide.encode(x, torch.eye(q.shape[-1])[q.argmax(-1)]).mean
-    flat = TSNE(random_state=0, init="pca", perplexity=min(30, len(x) // 4)).fit_transform(z.numpy())
-    figure, ax = plt.subplots(figsize=(4, 4), layout="constrained")
-    for k in y.unique().tolist():
-        ax.scatter(*flat[(y == k).numpy()].T, s=4, color=plots.COLOURS[k % len(plots.COLOURS)], label=str(k))
-    ax.set(xticks=[], yticks=[])
-    ax.legend(frameon=False, fontsize=7, markerscale=2, ncols=2)
-    return figure
+    return tsne(z, y)
 
 
 def report(results: dict[str, dict[str, Any]], per_class: list[int], methods: list[str], out: Path) -> None:

@@ -45,7 +45,6 @@ class Networks:
         activation: Of all hidden layers.
         likelihood: p(x|.): `bernoulli` for values in [0, 1], `gaussian`.
         sigma: The Gaussian's standard deviation; None learns it.
-        regression: y is a real vector, of size `classes`, and not a class; it has no balance.
         noise: Standard deviation of the noise added to x in training where it is classified.
         dropout: Probability of dropping a hidden unit of the classifier in training.
         batch_norm: Batch norm in all networks, but for convolutional decoders; where y is enumerated its statistics are weighed
@@ -60,7 +59,6 @@ class Networks:
     activation: Activation = "relu"
     likelihood: Likelihood = "gaussian"
     sigma: float | None = 0.7
-    regression: bool = False
     noise: float = 0.3
     dropout: float = 0.3
     batch_norm: bool = False
@@ -114,10 +112,10 @@ class Networks:
         learned = self.sigma is None
         return Gaussian(decoder, event_dim, sigma=1.0 if self.sigma is None else self.sigma, learn_sigma=learned)
 
-    def q_y(self, *others: Shape) -> Conditional:
-        """y given x and others."""
+    def q_y(self, *others: Shape, real: bool = False) -> Conditional:
+        """y given x and others: one-hot, or a real vector of size `classes`."""
         regularisers = {"noise": self.noise, "dropout": self.dropout, "hidden": self._of_classifier}
-        if self.regression:
+        if real:
             return Normal(self.encoder(others, 2 * self.classes, **regularisers))
         return OneHotCategorical(self.encoder(others, self.classes, **regularisers))
 
@@ -277,13 +275,13 @@ def grouped(
         for group in groups:
             of_group = get_type_hints(group)
             for f in fields(group):
-                if f.name not in ("x_shape", "classes", *without) and (
-                    f.name != "regression" or "regression" in defaults
-                ):
+                if f.name not in ("x_shape", "classes", *without):
                     types[f.name], values[f.name] = of_group[f.name], defaults.get(f.name, f.default)
             docs |= _documented(group)
 
         def build(x_shape: Shape, classes: int, **options: Any) -> Objective:
+            if unknown := sorted(options.keys() - values.keys()):
+                raise TypeError(f"{function.__name__} has no option {', '.join(unknown)}; it has {', '.join(values)}")
             chosen, made = values | options, []
             sizes = {
                 n: v for n, v in chosen.items() if n.endswith("_dim") or n in ("draws", "pseudo_inputs", "m1_epochs")

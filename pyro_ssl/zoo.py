@@ -134,11 +134,14 @@ def m2(nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50) 
     Arguments:
         z_dim: Z.
     """
+    return loss.objective(*_m2(nets, codes, z_dim), sums.elbo())
+
+
+def _m2(nets: Networks, codes: Codes, z_dim: int) -> tuple[models.M2, guides.M2]:
     k = nets.classes
     q_y, p_x = nets.q_y(), nets.p_x(k, z_dim)
     q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
-    model = models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x)
-    return loss.objective(model, guides.M2(q_y, q_z), sums.elbo())
+    return models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x), guides.M2(q_y, q_z)
 
 
 @grouped()
@@ -159,11 +162,8 @@ def m2_adversarial(
         adversary: Weight of the game.
         adversary_lr: The adversary's learning rate over the pair's.
     """
-    k, q_y = nets.classes, nets.q_y()
-    q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
-    model = models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), nets.p_x(k, z_dim))
-    f = OneHotCategorical(nets.mlp([z_dim], k))
-    return loss.objective(model, guides.M2(q_y, q_z), sums.elbo(), others=[Adversary(f, adversary, adversary_lr)])
+    f = OneHotCategorical(nets.mlp([z_dim], nets.classes))
+    return loss.objective(*_m2(nets, codes, z_dim), sums.elbo(), others=[Adversary(f, adversary, adversary_lr)])
 
 
 @grouped(likelihood="bernoulli", noise=0.0)
@@ -194,10 +194,7 @@ def m1_m2(
     )  # fmt: skip
     features = Features(first, z1_dim, {"epochs": m1_epochs, "batch_size": 200, "lr": 1e-3})
     inner = replace(nets, x_shape=(z1_dim,), network="mlp", likelihood="gaussian", sigma=sigma1)
-    k, q_y = nets.classes, inner.q_y()
-    q_z = codes.q_z(inner.q_z(z_dim, k), z_dim)
-    model = models.M2(inner.p_y(), codes.p_z(z_dim, q_z, [z1_dim, k]), inner.p_x(k, z_dim))
-    return loss.objective(model, guides.M2(q_y, q_z), sums.elbo(), features=features)
+    return loss.objective(*_m2(inner, codes, z_dim), sums.elbo(), features=features)
 
 
 @grouped(hidden=(500, 500))
@@ -264,10 +261,17 @@ def latent_classifier(
         z_dim: Z.
         draws: Samples of the code that a prediction averages over.
     """
+    model, q_z, p_y = _latent_classifier(nets, codes, z_dim)
+    return loss.objective(model, guides.LatentClassifier(q_z, p_y, draws), sums.elbo())
+
+
+def _latent_classifier(
+    nets: Networks, codes: Codes, z_dim: int
+) -> tuple[models.LatentClassifier, nn.Module, Conditional]:
     p_y = nets.p_y_of(z_dim)
     q_z = codes.q_z(nets.q_z(z_dim, noise=True), z_dim)
     model = models.LatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(nets.classes, z_dim))
-    return loss.objective(model, guides.LatentClassifier(q_z, p_y, draws), sums.elbo())
+    return model, q_z, p_y
 
 
 @grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=0.5)
@@ -280,9 +284,7 @@ def latent_classifier_exact(
         z_dim: Z.
         draws: Samples of the code that a prediction averages over.
     """
-    p_y = nets.p_y_of(z_dim)
-    q_z = codes.q_z(nets.q_z(z_dim, noise=True), z_dim)
-    model = models.LatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(nets.classes, z_dim))
+    model, q_z, p_y = _latent_classifier(nets, codes, z_dim)
     return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo())
 
 
@@ -332,6 +334,7 @@ def _sslpe(
     gibbs_steps: int = 10,
     gibbs_chains: int = 1,
     mixture: bool = False,
+    regression: bool = False,
 ) -> Objective:
     r"""Paper 002's model: z makes x, both make y, and the model itself predicts, by Gibbs sampling.
 
@@ -344,12 +347,13 @@ def _sslpe(
         mixture: Draw z from the mixture over classes, with its gradient, in place of summing over classes: p(x|z) is
             evaluated once, however many there are. KL warm-up then reaches y too; single gradients can be large, see
             `mixtures.MixtureOfNormals`.
+        regression: y is a real vector, of size `classes`, and not a class; it has no balance.
 
     Raises:
         ValueError: The mixture is asked for with a flow, or for a real y; local weights with an importance-weighted bound;
             MIER of a real y.
     """
-    if nets.regression:
+    if regression:
         if loss.entropy or loss.mutual_information:
             raise ValueError("entropy and mutual_information are of classes: they go with no regression")
         loss = replace(loss, balance=0.0)
@@ -357,17 +361,18 @@ def _sslpe(
         raise ValueError(
             "importance_weighted: weights drawn for each datum would stand inside its logarithm; set local=False"
         )
-    if mixture and (codes.flow or nets.regression):
+    if mixture and (codes.flow or regression):
         raise ValueError("mixture is of Gaussians over classes: it goes with neither a flow nor regression")
-    k, q_y = nets.classes, nets.q_y()
+    k, q_y = nets.classes, nets.q_y(real=regression)
     q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
-    model = models.SSLPE(codes.p_z(z_dim, q_z, [nets.x_shape, k]), nets.p_x(z_dim), nets.q_y(z_dim))
+    p_x, p_y = nets.p_x(z_dim), nets.q_y(z_dim, real=regression)
+    model = models.SSLPE(codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x, p_y)
     pair = weights.pair(model, (guides.Mixture if mixture else guides.M2)(q_y, q_z))
     return loss.objective(*pair, sums.elbo(), gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
 
 
-sslpe = grouped(without=("class_prior",), regression=False)(_sslpe)
-sslapd = grouped(without=("class_prior",), regression=False, bayesian=("p_y",), local=True)(_sslpe)
+sslpe = grouped(without=("class_prior",))(_sslpe)
+sslapd = grouped(without=("class_prior",), bayesian=("p_y",), local=True)(_sslpe)
 
 
 METHODS: dict[str, Method] = {
