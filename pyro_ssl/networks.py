@@ -224,15 +224,40 @@ class BatchNorm(nn.BatchNorm1d):
         return (h - mean) * ((var + self.eps).rsqrt() * self.weight) + self.bias
 
 
-class Noise(nn.Module):
-    """Add Gaussian noise of standard deviation `std` (in the units of the input) in training; nothing in evaluation."""
+def warped(x: Tensor, warp: float) -> Tensor:
+    r"""Images `(*, C, H, W)`, each under a random affine map of its plane, with zeros where it looks beyond the edge.
 
-    def __init__(self, std: float) -> None:
+    .. math:: u \mapsto (I + w E)\, u + w e, \quad E \in \mathbb R^{2 \times 2}, e \in \mathbb R^2, \text{ uniform on } [-1, 1]
+
+    Arguments:
+        x: The images.
+        warp: w, in half widths of the image: 0.2 turns by up to about 11 degrees and shifts by up to a tenth of the width.
+    """
+    flat = x.reshape(-1, *x.shape[-3:])
+    identity = torch.eye(2, 3, dtype=x.dtype, device=x.device)
+    maps = identity + warp * (2 * torch.rand(len(flat), 2, 3, dtype=x.dtype, device=x.device) - 1)
+    grid = nn.functional.affine_grid(maps, list(flat.shape), align_corners=False)
+    return nn.functional.grid_sample(flat, grid, align_corners=False).reshape(x.shape)
+
+
+class Noise(nn.Module):
+    """In training, warp an image and add Gaussian noise; nothing in evaluation.
+
+    Arguments:
+        std: Standard deviation of the noise, in the units of the input.
+        warp: Size of the random affine map, see `warped`.
+    """
+
+    def __init__(self, std: float, warp: float = 0.0) -> None:
         super().__init__()
         self.std = std
+        self.warp = warp
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.std * torch.randn_like(x) if self.training and self.std else x
+        if not self.training:
+            return x
+        x = warped(x, self.warp) if self.warp else x
+        return x + self.std * torch.randn_like(x) if self.std else x
 
 
 class MLP(nn.Module):
@@ -246,6 +271,7 @@ class MLP(nn.Module):
         batch_norm: Batch norm before each activation. Not for networks that see an enumerated label, see `Flat`.
         dropout: Probability of dropping a hidden unit in training.
         noise: Standard deviation of the Gaussian noise added to the first input in training.
+        warp: Size of the random affine map of the first input, an image, in training, see `warped`.
     """
 
     def __init__(
@@ -258,12 +284,13 @@ class MLP(nn.Module):
         batch_norm: bool = False,
         dropout: float = 0.0,
         noise: float = 0.0,
+        warp: float = 0.0,
     ) -> None:
         super().__init__()
         shapes = in_shapes if isinstance(in_shapes, list) else [in_shapes]
         self.out_shape = as_shape(out_shape)
         widths = [*hidden, math.prod(self.out_shape)]
-        self.noise = Noise(noise)
+        self.noise = Noise(noise, warp)
         self.first = SplitLinear(shapes, widths[0])
         layers: list[nn.Module] = []
         for i, o in pairwise(widths):
@@ -292,6 +319,7 @@ class ConvEncoder(nn.Module):
         batch_norm: Batch norm after each convolution; safe, since the image carries no enumerated label.
         dropout: Probability of dropping a hidden unit in training.
         noise: Standard deviation of the Gaussian noise added to the image in training.
+        warp: Size of the random affine map of the image in training, see `warped`.
     """
 
     def __init__(
@@ -305,6 +333,7 @@ class ConvEncoder(nn.Module):
         batch_norm: bool = False,
         dropout: float = 0.0,
         noise: float = 0.0,
+        warp: float = 0.0,
     ) -> None:
         super().__init__()
         image, *others = in_shapes if isinstance(in_shapes, list) else [in_shapes]
@@ -316,7 +345,7 @@ class ConvEncoder(nn.Module):
             layers += [nn.Conv2d(i, o, 3, stride=2, padding=1)]
             layers += [nn.BatchNorm2d(o)] if batch_norm else []
             layers += [activation()]
-        self.noise = Noise(noise)
+        self.noise = Noise(noise, warp)
         self.features = Flat(nn.Sequential(*layers), event_dim=3)
         with torch.no_grad():
             features = tuple(nn.Sequential(*layers).eval()(torch.zeros(1, *shape)).shape[1:])

@@ -29,8 +29,8 @@ class Objective(nn.Module):
         model: A program over `(x, y=None)`; None for a purely discriminative method.
         guide: Its guide, with `classify(x) -> Distribution`.
         terms: What is added to the loss.
-        labeled: Weight lambda_l of the labeled bound, applied by `poutine.scale`; N_l / N_u gives the papers' sums over
-            data sets; 0 leaves the bound out.
+        labeled: Weight lambda_l of the labeled bound, applied by `poutine.scale`; None gives N_l / N_u, with which J is the
+            papers' sum over the data sets, and 1 where nothing is unlabeled; 0 leaves the bound out.
         unlabeled: Weight lambda_u of the unlabeled bound; 003's lambda.
         elbo: The bound; a `TraceTopEnum_ELBO`.
         together: Evaluate labeled and unlabeled data in one call of the programs. By default `check`, and so `fit`, finds out
@@ -41,8 +41,7 @@ class Objective(nn.Module):
         gibbs_chains: Chains of each datum that a prediction averages.
 
     Attributes:
-        data_size: By how much KL(W) of random weights is divided, in data; `fit` sets it, so that the data set's bound has
-            it once. None takes the batch to be the data set.
+        sizes: N_l and N_u of the data sets; `fit` sets them. None takes the batch to be the data.
 
     Raises:
         ValueError: A weight or gibbs_steps is below 0; the elbo is another.
@@ -54,7 +53,7 @@ class Objective(nn.Module):
         guide: nn.Module,
         terms: Iterable[Term] = (),
         *,
-        labeled: float = 1.0,
+        labeled: float | None = 1.0,
         unlabeled: float = 1.0,
         elbo: TraceTopEnum_ELBO | None = None,
         together: bool | None = None,
@@ -64,7 +63,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         for name, weight in (("labeled", labeled), ("unlabeled", unlabeled)):
-            if not weight >= 0:
+            if weight is not None and not weight >= 0:
                 raise ValueError(f"{name} should be 0 or above, got {weight}")
         if gibbs_steps:
             check_positive(gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
@@ -79,7 +78,7 @@ class Objective(nn.Module):
         self.elbo = elbo or TraceTopEnum_ELBO()
         self.together, self.gibbs_steps, self.gibbs_chains = together, gibbs_steps, gibbs_chains
         self._found_alike = False
-        self.data_size: float | None = None
+        self.sizes: tuple[int, int] | None = None
         self.features = features
 
     def classify(self, x: Tensor) -> TorchDistribution:
@@ -145,34 +144,37 @@ class Objective(nn.Module):
         x, y, u = batch.x, batch.y, batch.x_unlabeled
         parts = {}
         together = self._found_alike if self.together is None else self.together
-        if together and x is not None and y is not None and u is not None and self.labeled and self.unlabeled:
-            weight: float | Tensor = self.labeled
-            if self.labeled != self.unlabeled:
-                weight = torch.cat([x.new_full((len(x),), self.labeled), x.new_full((len(u),), self.unlabeled)])
+        sizes = self.sizes or batch.sizes
+        labeled = self._labeled(*sizes)
+        if together and x is not None and y is not None and u is not None and labeled and self.unlabeled:
+            weight: float | Tensor = labeled
+            if labeled != self.unlabeled:
+                weight = torch.cat([x.new_full((len(x),), labeled), x.new_full((len(u),), self.unlabeled)])
             bound = self._bound(torch.cat([x, u]), None, kl_weight, weight, labels=y)
             step.evaluated(bound.guide_trace, len(x))
             parts = {"labeled": -bound.value[: len(x)].mean(), "unlabeled": -bound.value[len(x) :].mean()}
-            return parts | self._shared(bound, batch)
-        if x is not None and self.labeled:
-            bound = self._bound(x, y, kl_weight, self.labeled)
-            parts = {"labeled": -bound.value.mean()} | self._shared(bound, batch)
+            return parts | self._shared(bound, sizes)
+        if x is not None and labeled:
+            bound = self._bound(x, y, kl_weight, labeled)
+            parts = {"labeled": -bound.value.mean()} | self._shared(bound, sizes)
         if u is not None and self.unlabeled:
             bound = self._bound(u, None, kl_weight, self.unlabeled)
-            parts |= {"unlabeled": -bound.value.mean()} | self._shared(bound, batch)
+            parts |= {"unlabeled": -bound.value.mean()} | self._shared(bound, sizes)
             step.evaluated(bound.guide_trace)
         return parts
 
-    def _shared(self, bound: Bound, batch: Batch) -> dict[str, Tensor]:
+    def _shared(self, bound: Bound, sizes: tuple[int, int]) -> dict[str, Tensor]:
         """KL(W) per datum: J times the data set's size has it once, whatever the batches."""
-        if bound.shared is None:
-            return {}
-        return {"weights": bound.shared / (self.data_size or self.weighed_size(batch.x, batch.x_unlabeled))}
+        return {} if bound.shared is None else {"weights": bound.shared / self._weighed_size(*sizes)}
 
-    def weighed_size(self, x: Tensor | None, x_unlabeled: Tensor | None) -> float:
+    def _labeled(self, n_labeled: int, n_unlabeled: int) -> float:
+        return self.labeled if self.labeled is not None else n_labeled / n_unlabeled if n_unlabeled else 1.0
+
+    def _weighed_size(self, n_labeled: int, n_unlabeled: int) -> float:
         """How many data J is the mean of: it weighs a bound as that of one such datum, an unlabeled one if there are any."""
-        if x_unlabeled is not None and len(x_unlabeled) and self.unlabeled:
-            return len(x_unlabeled) / self.unlabeled
-        return len(x) / self.labeled if x is not None and len(x) and self.labeled else 1.0
+        if n_unlabeled and self.unlabeled:
+            return n_unlabeled / self.unlabeled
+        return n_labeled / (self._labeled(n_labeled, n_unlabeled) or 1.0) if n_labeled else 1.0
 
     def forward(self, batch: Batch, *, kl_weight: float = 1.0) -> Tensor:
         """The loss, a scalar."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_type_hints
 
-import zuko
 from torch import nn
+from torch.distributions import Distribution
 
 from pyro_ssl.checks import check_positive
 from pyro_ssl.conditionals import (
@@ -42,10 +42,13 @@ class Networks:
         network: `mlp`, or `conv` for images.
         hidden: Widths of the hidden layers.
         classifier_hidden: Those of the classifier, where they are others.
+        classifier_network: The classifier's kind, where it is another; of q(z|x) too where the code is what is classified.
+        channels: Of convolutional encoders, one number per layer with stride 2; decoders mirror it.
         activation: Of all hidden layers.
         likelihood: p(x|.): `bernoulli` for values in [0, 1], `gaussian`.
         sigma: The Gaussian's standard deviation; None learns it.
         noise: Standard deviation of the noise added to x in training where it is classified.
+        warp: Size of the random affine map of an image in training where it is classified, see `networks.warped`.
         dropout: Probability of dropping a hidden unit of the classifier in training.
         batch_norm: Batch norm in all networks, but for convolutional decoders; where y is enumerated its statistics are weighed
             by q(y|x).
@@ -56,16 +59,20 @@ class Networks:
     network: Network = "mlp"
     hidden: Sequence[int] = (500,)
     classifier_hidden: Sequence[int] | None = None
+    classifier_network: Network | None = None
+    channels: Sequence[int] = (32, 64)
     activation: Activation = "relu"
     likelihood: Likelihood = "gaussian"
     sigma: float | None = 0.7
     noise: float = 0.3
+    warp: float = 0.0
     dropout: float = 0.3
     batch_norm: bool = False
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("network", self.network, ("mlp", "conv")),
+            ("classifier_network", self.classifier_network, ("mlp", "conv", None)),
             ("activation", self.activation, ACTIVATIONS),
             ("likelihood", self.likelihood, ("bernoulli", "gaussian")),
         ):
@@ -73,18 +80,24 @@ class Networks:
                 raise ValueError(f"{name} should be one of {', '.join(known)}, got {value!r}")
         check_sizes("hidden", self.hidden)
         check_sizes("classifier_hidden", self.classifier_hidden or ())
+        check_sizes("channels", self.channels)
         if not self.noise >= 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"noise should be 0 or above and dropout in [0, 1), got {self.noise} and {self.dropout}")
+        if not self.warp >= 0 or self.warp and len(self.x_shape) != 3:
+            raise ValueError(f"warp should be 0 or above, and is of images; got {self.warp} for data {self.x_shape}")
 
     def mlp(self, inputs: Sequence[Shape], out: Shape) -> MLP:
         """Between latent variables."""
         return MLP(list(inputs), out, self.hidden, activation=self._activation, batch_norm=self.batch_norm)
 
-    def encoder(self, others: Sequence[Shape], out: Shape, **regularisers: Any) -> nn.Module:
+    def encoder(
+        self, others: Sequence[Shape], out: Shape, network: Network | None = None, **regularisers: Any
+    ) -> nn.Module:
         """From x and others to `out`."""
-        kind = {"mlp": MLP, "conv": ConvEncoder}[self.network]
         chosen = {"hidden": self.hidden, "activation": self._activation, "batch_norm": self.batch_norm} | regularisers
-        return kind([self.x_shape, *others], out, **chosen)
+        if (network or self.network) == "conv":
+            return ConvEncoder([self.x_shape, *others], out, self.channels, **chosen)
+        return MLP([self.x_shape, *others], out, **chosen)
 
     @property
     def _of_classifier(self) -> Sequence[int]:
@@ -102,7 +115,7 @@ class Networks:
         """x given inputs."""
         if self.network == "conv":
             decoder: nn.Module = ConvDecoder(
-                list(inputs), self.x_shape, hidden=self.hidden, activation=self._activation
+                list(inputs), self.x_shape, self.channels[::-1], hidden=self.hidden, activation=self._activation
             )
         else:
             decoder = self.mlp(inputs, self.x_shape)
@@ -114,10 +127,13 @@ class Networks:
 
     def q_y(self, *others: Shape, real: bool = False) -> Conditional:
         """y given x and others: one-hot, or a real vector of size `classes`."""
-        regularisers = {"noise": self.noise, "dropout": self.dropout, "hidden": self._of_classifier}
+        regularisers = {
+            "noise": self.noise, "warp": self.warp, "dropout": self.dropout, "hidden": self._of_classifier
+        }  # fmt: skip
+        network = self.classifier_network
         if real:
-            return Normal(self.encoder(others, 2 * self.classes, **regularisers))
-        return OneHotCategorical(self.encoder(others, self.classes, **regularisers))
+            return Normal(self.encoder(others, 2 * self.classes, network, **regularisers))
+        return OneHotCategorical(self.encoder(others, self.classes, network, **regularisers))
 
     def p_y_of(self, *latents: Shape) -> OneHotCategorical:
         """One-hot y given latent variables, with the dropout of q(y|x)."""
@@ -127,7 +143,9 @@ class Networks:
 
     def q_z(self, z_dim: int, *others: Shape, noise: bool = False) -> Normal:
         """z given x and others; x with noise where z is what is classified."""
-        return Normal(self.encoder(others, 2 * z_dim, noise=self.noise if noise else 0.0))
+        if not noise:
+            return Normal(self.encoder(others, 2 * z_dim))
+        return Normal(self.encoder(others, 2 * z_dim, self.classifier_network, noise=self.noise, warp=self.warp))
 
 
 @dataclass(frozen=True)
@@ -136,7 +154,7 @@ class Loss:
 
     Arguments:
         alpha: Weight of -log q(y|x), on the mean over labeled data.
-        labeled: Weight of the labeled bound.
+        labeled: Weight of the labeled bound; None is N_l / N_u, of the papers' sums over the data (1 if nothing is unlabeled).
         unlabeled: Weight of the unlabeled bound.
         balance: Weight of minus the entropy of q(y|x)'s mean on unlabeled data: classes are equally frequent.
         entropy: Weight of H(q(y|x)) on unlabeled data, MIER's beta.
@@ -145,7 +163,7 @@ class Loss:
     """
 
     alpha: float = 1.0
-    labeled: float = 1.0
+    labeled: float | None = None
     unlabeled: float = 1.0
     balance: float = 5.0
     entropy: float = 0.0
@@ -206,6 +224,10 @@ class Codes:
         """The posterior: base, and the transforms after it."""
         if not self.flow:
             return base
+        checked = Distribution._validate_args
+        import zuko  # it turns off the checks of everybody's distributions, which are not ours to turn off
+
+        Distribution.set_default_validate_args(checked)
         width = max(64, 2 * z_dim)
         return Flow(base, zuko.flows.MAF(z_dim, transforms=self.flow, hidden_features=(width,)).transform)
 

@@ -52,6 +52,11 @@ class Batch:
                 "x and y should have equally many, and a part without data should be None"
             )
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """B_l and B_u."""
+        return 0 if self.x is None else len(self.x), 0 if self.x_unlabeled is None else len(self.x_unlabeled)
+
 
 @dataclass
 class Step:

@@ -252,7 +252,7 @@ class _Run:
         }
         self.batches = Batches(x.to(home), labels, known, int(batch_size), int(labeled_batch_size), seed)
         with reproducibly(seed), _same_buffers(objective.to(home)):
-            objective.data_size = objective.weighed_size(self.batches.x, self.batches.x_unlabeled)
+            objective.sizes = len(self.batches.x), len(self.batches.x_unlabeled)
             objective.check(transformed(self.batches(0), transform))
             total(objective.parts(transformed(self.batches(0), transform)))
         self.objective, self.parameters, self.transform, self.device = objective, parameters, transform, home

@@ -86,7 +86,7 @@ class Method:
     unlabeled: bool = True
 
 
-@grouped(without=("likelihood", "sigma", "classifier_hidden"))
+@grouped(without=("likelihood", "sigma", "classifier_hidden", "classifier_network"))
 def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
     r"""The supervised baseline, q(y|x) by cross-entropy on the labeled data; its defaults are those of M2's q(y|x).
 
@@ -98,7 +98,7 @@ def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
 
 
 @grouped(
-    without=("noise", "dropout", "batch_norm", "class_prior", "classifier_hidden"),
+    without=("noise", "warp", "dropout", "batch_norm", "class_prior", "classifier_hidden", "classifier_network"),
     activation="softplus",
     likelihood="bernoulli",
     sigma=None,
@@ -166,7 +166,7 @@ def m2_adversarial(
     return loss.objective(*_m2(nets, codes, z_dim), sums.elbo(), others=[Adversary(f, adversary, adversary_lr)])
 
 
-@grouped(likelihood="bernoulli", noise=0.0)
+@grouped(without=("classifier_network", "warp"), likelihood="bernoulli", noise=0.0)
 def m1_m2(
     nets: Networks,
     loss: Loss,

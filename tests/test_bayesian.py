@@ -112,7 +112,7 @@ def seeded(function, *args, seed: int = 3, **kwargs):
 @pytest.mark.parametrize("size", [3, 4, 12])
 def test_a_pass_over_the_data_has_the_kl_of_the_weights_once(together, labeled, unlabeled, size):
     o = sslapd(together, labeled=labeled, unlabeled=unlabeled)
-    o.data_size = o.weighed_size(X[:LABELED], X[LABELED:])
+    o.sizes = LABELED, UNLABELED
     for kl_weight in (1.0, 0.3):
         steps = [o.parts(batch, kl_weight=kl_weight) for batch in batches(size, 2)]
         assert all(
@@ -161,8 +161,9 @@ def in_one_call(o: Objective, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("together", [False, True])
 def test_a_pass_over_the_data_is_minus_their_bound(together):
-    o = sslapd(together, labeled=LABELED / UNLABELED)
-    o.data_size = float(UNLABELED)
+    o = sslapd(together)
+    assert o.labeled is None
+    o.sizes = LABELED, UNLABELED
     theirs = kl_by_hand(o.guide)
     for i, batch in enumerate(batches(4, 2)):
         torch.manual_seed(i)

@@ -85,3 +85,11 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_checks_of_torchs_distributions_stay_as_they_were():
+    code = (
+        "from torch.distributions import Distribution as D; import pyro_ssl; from pyro_ssl import zoo; before = D._validate_args; "
+        "zoo.build('m2', (4,), 2, flow=1); assert before and D._validate_args"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
