@@ -20,6 +20,7 @@ _HOME = {
     "Term": "terms",
     "LabelLogProb": "terms",
     "Entropy": "terms",
+    "Consistency": "terms",
     "MutualInformation": "terms",
     "Balance": "terms",
     "L2": "terms",
@@ -83,7 +84,7 @@ if TYPE_CHECKING:
     from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Flat, SplitLinear
     from pyro_ssl.objective import Objective
     from pyro_ssl.prediction import bounds, class_bounds, gibbs, log_evidence, predict_proba
-    from pyro_ssl.terms import L2, Adversary, Balance, Batch, Entropy, LabelLogProb, MutualInformation, Term
+    from pyro_ssl.terms import L2, Adversary, Balance, Batch, Consistency, Entropy, LabelLogProb, MutualInformation, Term
     from pyro_ssl.training import EarlyStopping, fit
 
 

@@ -24,7 +24,7 @@ from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.flows import Flow, VampPrior
 from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Shape, as_shape
 from pyro_ssl.objective import Objective
-from pyro_ssl.terms import L2, Balance, Entropy, LabelLogProb, MutualInformation, Term
+from pyro_ssl.terms import L2, Balance, Consistency, Entropy, LabelLogProb, MutualInformation, Term
 
 Network = Literal["mlp", "conv"]
 Likelihood = Literal["bernoulli", "gaussian"]
@@ -159,6 +159,7 @@ class Loss:
         balance: Weight of minus the entropy of q(y|x)'s mean on unlabeled data: classes are equally frequent.
         entropy: Weight of H(q(y|x)) on unlabeled data, MIER's beta.
         mutual_information: Weight of -I(y;x) on unlabeled data, MIER's gamma.
+        consistency: Weight of -log q(y|x) of noisy unlabeled data for the y that is certain without noise.
         l2: Weight of half the squared norm of all networks' weights, but for random ones.
     """
 
@@ -168,6 +169,7 @@ class Loss:
     balance: float = 5.0
     entropy: float = 0.0
     mutual_information: float = 0.0
+    consistency: float = 0.0
     l2: float = 0.0
 
     def objective(
@@ -184,6 +186,7 @@ class Loss:
             Balance(self.balance),
             Entropy(self.entropy),
             MutualInformation(self.mutual_information),
+            Consistency(self.consistency),
             L2(nn.ModuleList([model, guide]), self.l2),
             *others,
         ]

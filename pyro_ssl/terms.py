@@ -81,6 +81,20 @@ class Step:
         assert self.batch.x_unlabeled is not None
         return self.known.get("unlabeled") or self.guide.classify(self.batch.x_unlabeled)
 
+    @cached_property
+    def q_without_noise(self) -> Tensor:
+        """q(y|x) on unlabeled data with all networks as in evaluation, without gradient, `(B_u, K)`."""
+        assert self.batch.x_unlabeled is not None and isinstance(self.guide, nn.Module)
+        networks = [m for m in self.guide.modules() if m.training and not hasattr(m, "classify")]
+        for network in networks:
+            network.training = False
+        try:
+            with torch.no_grad():
+                return self.guide.classify(self.batch.x_unlabeled).mean
+        finally:
+            for network in networks:
+                network.training = True
+
     def evaluated(self, guide_trace: Any, labeled: int | None = None) -> None:
         """Take q(y|x) from the site `y` of a guide's trace: of the unlabeled part, or of both, `labeled` rows first.
 
@@ -178,6 +192,37 @@ class MutualInformation(Term):
     def formula(self, step: Step) -> Tensor:
         q = step.q_unlabeled
         return q.entropy().mean() - entropy(q.mean.mean(0))
+
+
+class Consistency(Term):
+    r"""What the classifier is sure of without noise, it should say of the noisy x too: noise, warp and dropout in training.
+
+    .. math:: \frac{1}{B_u} \sum_i \mathbb 1[\max_y \bar q(y \mid x_i) \geq \tau]\, \big(-\log q(\hat y_i \mid x_i')\big),
+              \qquad \hat y_i = \arg\max_y \bar q(y \mid x_i)
+
+    q-bar is the classifier as in evaluation, without gradient; x' is what it sees in training. Where the classifier has
+    neither noise nor dropout, this is the entropy of what is certain already, and of no use.
+
+    Arguments:
+        weight: Factor of the formula.
+        threshold: tau, in (0, 1].
+
+    References:
+        Sohn et al. 2020, FixMatch.
+    """
+
+    needs = "unlabeled"
+
+    def __init__(self, weight: float = 1.0, threshold: float = 0.95) -> None:
+        super().__init__(weight)
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold should be in (0, 1], got {threshold}")
+        self.threshold = threshold
+
+    def formula(self, step: Step) -> Tensor:
+        sure, best = step.q_without_noise.max(-1)
+        log_q = step.q_unlabeled.logits.log_softmax(-1)
+        return -(log_q.gather(-1, best.unsqueeze(-1)).squeeze(-1) * (sure >= self.threshold)).mean()
 
 
 class Balance(Term):

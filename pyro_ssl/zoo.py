@@ -354,8 +354,8 @@ def _sslpe(
             MIER of a real y.
     """
     if regression:
-        if loss.entropy or loss.mutual_information:
-            raise ValueError("entropy and mutual_information are of classes: they go with no regression")
+        if loss.entropy or loss.mutual_information or loss.consistency:
+            raise ValueError("entropy, mutual_information and consistency are of classes: they go with no regression")
         loss = replace(loss, balance=0.0)
     if weights.local and weights.bayesian and sums.importance_weighted:
         raise ValueError(
