@@ -84,7 +84,17 @@ if TYPE_CHECKING:
     from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Flat, SplitLinear
     from pyro_ssl.objective import Objective
     from pyro_ssl.prediction import bounds, class_bounds, gibbs, log_evidence, predict_proba
-    from pyro_ssl.terms import L2, Adversary, Balance, Batch, Consistency, Entropy, LabelLogProb, MutualInformation, Term
+    from pyro_ssl.terms import (
+        L2,
+        Adversary,
+        Balance,
+        Batch,
+        Consistency,
+        Entropy,
+        LabelLogProb,
+        MutualInformation,
+        Term,
+    )
     from pyro_ssl.training import EarlyStopping, fit
 
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
@@ -24,7 +25,7 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.batches import Batch
-from pyro_ssl.conditionals import GreyBernoulli
+from pyro_ssl.conditionals import GreyBernoulli, IsotropicNormal
 from pyro_ssl.networks import BatchNorm, Linear, Noise, as_shape, warped
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -329,3 +330,27 @@ def test_bad_warps_and_channels_are_named(options):
 def test_a_warp_of_what_is_no_image_is_refused():
     with pytest.raises(ValueError, match="warp"):
         zoo.build("m2", (8,), 3, warp=0.1)
+
+
+@pytest.mark.parametrize("event", [(4,), (1, 3, 2)])
+def test_the_isotropic_normal_is_the_normal(event):
+    loc = torch.randn(5, 3, *event, requires_grad=True)
+    sigma, x = torch.tensor(0.6, requires_grad=True), torch.randn(3, *event, requires_grad=True)
+    ours, theirs = IsotropicNormal(loc, sigma, len(event)), dist.Normal(loc, sigma).to_event(len(event))
+    assert ours.batch_shape == theirs.batch_shape and ours.event_shape == theirs.event_shape
+    assert torch.equal(ours.mean, theirs.mean) and torch.allclose(ours.stddev, theirs.stddev)
+    a, b = ours.log_prob(x), theirs.log_prob(x)
+    assert a.shape == (5, 3) and torch.allclose(a, b, rtol=1e-12)
+    weights = torch.randn(5, 3)
+    for mine, hand in zip(*(torch.autograd.grad((v * weights).sum(), (loc, sigma, x)) for v in (a, b)), strict=True):
+        assert torch.allclose(mine, hand, rtol=1e-10)
+    for p in (ours, ours.expand((2, 5, 3))):
+        torch.manual_seed(0)
+        sample = p.sample((7,))
+        torch.manual_seed(0)
+        assert torch.allclose(sample, theirs.expand(p.batch_shape).sample((7,)))
+    assert ours.support.check(x).all() and ours.rsample().requires_grad
+    with pytest.raises(ValueError):
+        ours.log_prob(torch.full_like(x, float("nan")))
+    with pytest.raises(ValueError):
+        ours.log_prob(torch.zeros(3, 7))
