@@ -44,7 +44,6 @@ CONV: dict[str, Any] = {
     "classifier_network": "conv",
     "channels": (16, 32, 64),
     "warp": 0.25,
-    "sigma": 1.0,
     "consistency": 1.0,
 }
 ROWS: dict[
