@@ -27,7 +27,7 @@ from pyro_ssl.cli import versions
 from pyro_ssl.networks import warped
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import bounds, predict_proba
-from pyro_ssl.training import History, fit
+from pyro_ssl.training import DivergedError, History, fit
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -35,6 +35,7 @@ RESULTS = Path(__file__).parent / "results"
 def parallel(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int = 2) -> Iterator[Any]:
     """Results as they come, each from a process of its own with one thread: Pyro's handlers are not for threads."""
     if workers <= 1:
+        torch.set_num_threads(1)
         yield from (function(*call) for call in calls)
         return
     with ProcessPoolExecutor(
@@ -45,40 +46,61 @@ def parallel(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], wor
             yield future.result()
 
 
+Run = Callable[[str, dict[str, Any], Path, Path], dict[str, Any]]
+Results = dict[str, dict[str, Any]]
+
+
 def study(
     configs: dict[str, dict[str, Any]],
-    function: Callable[[str, dict[str, Any], Path, Path], dict[str, Any]],
-    out: Path,
-    workers: int = 2,
-    report: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Run what is missing, write each result as it comes to `out/NAME.json`, and give those of all these names.
+    function: Run,
+    given: argparse.Namespace,
+    chosen: Callable[[dict[str, Any]], bool] = lambda config: True,
+) -> Results:
+    """Run what is missing, write each result as it comes to `out/NAME.json`, and give those that are there.
 
-    A result is there if its file says the same `config`. A run that was killed goes on from its checkpoint, if `function`
-    trains with `directory=` and `resume=True` under the folder that it is given.
+    A result is there if its file says the same `config`; options of the method that came later are at their defaults. A run
+    that was killed goes on from its checkpoint, if `function` trains with `directory=` and `resume=True` under the folder that
+    it is given. One whose loss is not finite has the result `diverged`, and is not tried again.
 
     Arguments:
-        configs: By name of the run, plain data from which it follows.
+        configs: By name of the run, plain data from which it follows, with all `options` of its method, see `resolved`.
         function: `function(name, config, directory, out)`, of a module, gives plain data; pictures it writes to `out`.
-        out: Where results go; checkpoints go to `runs/` and `out`'s name.
-        workers: Processes, of one thread each.
-        report: Run nothing.
+        given: Of the command line: out, workers, report (run nothing).
+        chosen: Which of the configs shall be run; the results of others are given too.
     """
     command = provenance()["command"]
-    there = {name for name, config in configs.items() if _read(out / f"{name}.json").get("config") == _plain(config)}
-    missing = [] if report else [name for name in configs if name not in there]
-    calls = [(function, name, configs[name], Path("runs") / out.name / name, out, command) for name in missing]
-    for name, result in parallel(_one, calls, workers):
+    there = {name for name, config in configs.items() if _same(_read(given.out / f"{name}.json").get("config"), config)}
+    missing = [n for n, config in configs.items() if n not in there and chosen(config) and not given.report]
+    calls = [(function, name, configs[name], given.out / "runs" / name, given.out, command) for name in missing]
+    for name, result in parallel(_one, calls, given.workers):
         shown = {k: v for k, v in result.items() if isinstance(v, (int, float))}
-        print(f"{name}: " + ", ".join(f"{k} {v:.4g}" for k, v in shown.items()), flush=True)
-    return {name: _read(out / f"{name}.json") for name in configs if name in there or name in missing}
+        print(f"{name}: " + (", ".join(f"{k} {v:.4g}" for k, v in shown.items()) or "diverged"), flush=True)
+    return {name: _read(given.out / f"{name}.json") for name in configs if name in there or name in missing}
+
+
+def resolved(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """All options of a method: those given, and today's defaults of the others; options that it has not are left out."""
+    known = zoo.options_of(method)
+    return known | {k: v for k, v in options.items() if k in known}
+
+
+def _same(there: dict[str, Any] | None, config: dict[str, Any]) -> bool:
+    if there and "options" in there and "method" in config:
+        there = there | {"options": zoo.options_of(config["method"]) | there["options"]}
+    return there is not None and _plain(there) == _plain(config)
 
 
 def _one(
-    function: Callable[..., dict[str, Any]], name: str, config: dict[str, Any], directory: Path, out: Path, command: str
+    function: Run, name: str, config: dict[str, Any], directory: Path, out: Path, command: str
 ) -> tuple[str, dict[str, Any]]:
-    result = function(name, config, directory, out)
-    write(out / f"{name}.json", provenance() | {"command": command, "config": _plain(config)} | result)
+    started = time.perf_counter()
+    try:
+        result = function(name, config, directory, out)
+        result["seconds"] = max(result.get("seconds", 0.0), time.perf_counter() - started)  # more, if it was resumed
+    except DivergedError as error:
+        result = {"diverged": str(error)}
+    source = provenance() | {"command": command, "threads": torch.get_num_threads(), "config": _plain(config)}
+    write(out / f"{name}.json", source | result)
     shutil.rmtree(directory, ignore_errors=True)  # its result is kept; its checkpoints are not needed any more
     return name, result
 
@@ -187,17 +209,42 @@ def sources(results: Iterable[dict[str, Any]]) -> str:
     return "; ".join(sorted(lines))
 
 
+def where(results: Results, **wanted: Any) -> list[dict[str, Any]]:
+    """The results whose config has these values, but for those that diverged."""
+    return [
+        r for r in results.values() if "diverged" not in r and all(r["config"].get(k) == v for k, v in wanted.items())
+    ]
+
+
+MEASURES = ("accuracy %, mean (sd)", "worst", "draws", "log-likelihood", "ECE %", "s a run")
+
+
+def measures(results: Sequence[dict[str, Any]]) -> tuple[Any, ...]:
+    """The columns `MEASURES` of some runs."""
+    accuracy = [100 * r["accuracy"] for r in results]
+    ece, seconds = (statistics.fmean(r[k] for r in results) for k in ("ece", "seconds"))
+    likelihood = mean_sd((r["log_likelihood"] for r in results), 3)
+    return (
+        mean_sd(accuracy), f"{min(accuracy):.2f}", len(results), likelihood, f"{100 * ece:.1f}", f"{seconds:.0f}"
+    )  # fmt: skip
+
+
 def mean_sd(values: Iterable[float], digits: int = 2) -> str:
-    """Mean and standard deviation."""
+    """Mean and standard deviation, if there is more than one."""
     v = list(values)
-    return f"{statistics.fmean(v):.{digits}f} ({statistics.stdev(v) if len(v) > 1 else 0.0:.{digits}f})"
+    return f"{statistics.fmean(v):.{digits}f}" + (f" ({statistics.stdev(v):.{digits}f})" if len(v) > 1 else "")
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments; the data's folder goes to the environment, where the runs' processes find it."""
+    """The arguments; the data's folder goes to the environment, where the runs' processes find it.
+
+    Results of the scale `cpu` go to `experiments/results`, of others to the current folder's `runs`, if not told otherwise.
+    """
     given = parser.parse_args()
     if given.data_root:
         os.environ["PYRO_SSL_DATA"] = str(Path(given.data_root).resolve())
+    name = Path(sys.argv[0]).stem
+    given.out = given.out or (RESULTS / name if given.scale == "cpu" else Path("runs") / f"{name}_{given.scale}")
     return given
 
 
@@ -214,11 +261,16 @@ def arguments(doc: str, **defaults: Any) -> argparse.ArgumentParser:
     return parser
 
 
+def draws_of(given: argparse.Namespace, default: list[int]) -> list[int]:
+    """The draws of a table: the scale's, of which some may be asked for at a time; or all of those asked for."""
+    asked = given.draws or default
+    return default if set(asked) <= set(default) else asked
+
+
 def summary(values: Iterable[float]) -> str:
     """Mean, standard deviation and worst, of numbers that are better when higher."""
     v = list(values)
-    sd = statistics.stdev(v) if len(v) > 1 else 0.0
-    return f"{statistics.fmean(v):.2f} ({sd:.2f}), worst {min(v):.2f}"
+    return f"{mean_sd(v)}, worst {min(v):.2f}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RESULTS, arguments, mean_sd, sources, study, table
+from common import Results, arguments, draws_of, mean_sd, parsed, resolved, sources, study, table, where
 from torch import Tensor
 
 from pyro_ssl import data, metrics, plots, zoo
+from pyro_ssl.networks import BatchNorm
 from pyro_ssl.prediction import bounds, predict_proba
 from pyro_ssl.training import Epoch, fit
 
@@ -48,6 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 LONGER = {"classifier": 10.0, "sslapd": 2.5}  # times the epochs
 TRAINING = {"batch_size": 100, "labeled_batch_size": 6, "lr": 3e-3, "ema": 0.99}
+DRAWS = [5, 6, 7, 8, 9]
 SCALES = {"smoke": (200, 1), "cpu": (10_000, 40), "paper": (10_000, 200)}  # points, epochs
 PLACES = torch.tensor([[[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [[0.0, 0.5], [1.0, -0.5], [2.0, 0.5]]])
 WINDOW = (-1.8, 2.8, -1.3, 1.8)
@@ -55,46 +57,40 @@ CURVES = ("sslpe", "sslapd")
 
 
 def main() -> None:
-    parser = arguments(__doc__, draws=[5, 6, 7, 8, 9], out=RESULTS / "moons")
+    parser = arguments(__doc__)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.1, 0.2])
     parser.add_argument("--labels", choices=("placed", "random"), default="placed")
-    given = parser.parse_args()
+    given = parsed(parser)
+    draws, noises = draws_of(given, DRAWS), sorted({0.1, 0.2, *given.noise})
     configs = {
         f"{method}_{noise}_{draw}": configure(method, noise, draw, given)
-        for draw in given.draws
-        for noise in given.noise
+        for draw in draws
+        for noise in noises
         for method in METHODS
     }
-    for noise in given.noise:  # Figures 5.6 and 5.7
+    for noise in noises:  # Figures 5.6 and 5.7
         for method in CURVES:
             for norm in (True, False):
-                options = OPTIONS[method] | {"batch_norm": norm}
                 name = f"curves_{method}_{'bn' if norm else 'plain'}_{noise}"
-                configs[name] = configure(method, noise, given.draws[0], given, options) | {"every_epoch": True}
-    straightforward = OPTIONS["sslapd"] | {"adapted": False, "local": False}
-    for noise in given.noise[:1]:  # Figure 5.5
-        configs[f"norm_adapted_{noise}"] = configure(
-            "sslapd", noise, given.draws[0], given, OPTIONS["sslapd"] | {"local": False}
-        )
-        configs[f"norm_drawn_{noise}"] = configure("sslapd", noise, given.draws[0], given, straightforward)
-    results = study(configs, run, given.out, given.workers, given.report)
-    report(results, given.noise, given.out)
+                configs[name] = configure(method, noise, draws[0], given, batch_norm=norm) | {"every_epoch": True}
+    configs |= {  # Figure 5.5
+        "norm_adapted_0.1": configure("sslapd", 0.1, draws[0], given, local=False),
+        "norm_drawn_0.1": configure("sslapd", 0.1, draws[0], given, local=False, adapted=False),
+    }
+    asked = given.draws or draws
+    results = study(configs, run, given, lambda c: c["noise"] in given.noise and c["draw"] in asked)
+    report(results, noises, given.out)
 
 
-def configure(
-    method: str, noise: float, draw: int, given: Any, options: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def configure(method: str, noise: float, draw: int, given: Any, **options: Any) -> dict[str, Any]:
     points, epochs = SCALES[given.scale]
-    chosen = NETWORK | (OPTIONS[method] if options is None else options)
-    known = zoo.options_of(method)
     return {
         "method": method,
         "noise": noise,
         "draw": draw,
         "labels": given.labels,
-        "pictured": draw == given.draws[0],
         "points": points,
-        "options": {k: v for k, v in chosen.items() if k in known},
+        "options": resolved(method, NETWORK | OPTIONS[method] | options),
         "training": TRAINING | {"epochs": max(1, int(epochs * LONGER.get(method, 1.0)))},
     }
 
@@ -141,12 +137,12 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
         "seconds": history["seconds"][-1],
         **({"curve": curve} if curve["accuracy"] else {}),
     }
-    if config["pictured"] and not config.get("every_epoch"):
+    if not config.get("every_epoch"):
         grid = plane()
         result["plane"] = _rounded(predict_proba(objective, grid))
         if name.startswith("norm"):  # batch norm with the statistics of what it is shown
             for part in objective.modules():
-                part.training = type(part).__name__ == "BatchNorm"
+                part.training = isinstance(part, BatchNorm)
             with torch.no_grad():
                 result["plane_by_batch"] = _rounded(objective.classify(grid).mean)
                 probs = objective.classify(dataset.x_test).mean
@@ -163,51 +159,45 @@ def _rounded(probs: Tensor) -> list[float]:
     return [round(100 * p) for p in probs[:, 1].tolist()]
 
 
-def report(results: dict[str, dict[str, Any]], noises: list[float], out: Path) -> None:
+def report(results: Results, noises: list[float], out: Path) -> None:
     """Tables and figures, from the results that are there."""
-    texts = []
+    texts, tested = [], {name: r for name, r in results.items() if not name.startswith(("curves", "norm"))}
     for noise in noises:
-        rows = []
-        for method in METHODS:
-            mine = [r for name, r in results.items() if name.startswith(f"{method}_{noise}_")]
-            if mine:
-                accuracy = [100 * r["accuracy"] for r in mine]
-                likelihood = [r["log_likelihood"] for r in mine]
-                seconds = np.mean([r["seconds"] for r in mine])
-                rows.append((method, mean_sd(accuracy), f"{min(accuracy):.2f}", mean_sd(likelihood, 4),
-                             f"{100 * np.mean([r['ece'] for r in mine]):.2f}", f"{seconds:.0f}", PAPER.get(noise, {}).get(method, "")))  # fmt: skip
-        tested = [r for name, r in results.items() if name.startswith(f"classifier_{noise}_")]
-        if tested:
-            rows.append(("Bayes optimum", mean_sd(100 * r["bayes_accuracy"] for r in tested), "",
-                         mean_sd((r["bayes_log_likelihood"] for r in tested), 4), "", "", ""))  # fmt: skip
-        header = (
-            f"noise {noise}, 6 labels",
-            "accuracy %, mean (sd)",
-            "worst",
-            "log-likelihood",
-            "ECE %",
-            "s a run",
-            "paper 002",
-        )
-        texts.append(table(header, rows))
-    used = [r for name, r in results.items() if not name.startswith(("curves", "norm"))]
-    draws, labels = len({r["config"]["draw"] for r in used}), used[0]["config"]["labels"]
-    text = "\n\n".join(texts) + f"\n\n{draws} draws of points, labels {labels}; one thread a run. {sources(used)}\n"
+        rows = [_row(method, noise, mine) for method in METHODS if (mine := where(tested, method=method, noise=noise))]
+        if mine := where(tested, method="classifier", noise=noise):
+            rows.append(("Bayes optimum", mean_sd(100 * r["bayes_accuracy"] for r in mine), "",
+                         mean_sd((r["bayes_log_likelihood"] for r in mine), 4), "", "", ""))  # fmt: skip
+        header = ("accuracy %, mean (sd)", "worst", "log-likelihood", "ECE %", "s a run", "paper 002")
+        if rows:
+            texts.append(table((f"noise {noise}, 6 labels", *header), rows))
+    draws = len({r["config"]["draw"] for r in tested.values()})
+    labels = ", ".join({r["config"]["labels"] for r in tested.values()})
+    source = sources(tested.values())
+    text = "\n\n".join(texts) + f"\n\n{draws} draws of points, labels {labels}; one thread a run. {source}\n"
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text)
     print(text)
-    figures(results, noises, out)
+    if tested:
+        figures(results, [noise for noise in noises if where(tested, noise=noise)], out)
 
 
-def figures(results: dict[str, dict[str, Any]], noises: list[float], out: Path) -> None:
+def _row(method: str, noise: float, mine: list[dict[str, Any]]) -> tuple[str, ...]:
+    accuracy = [100 * r["accuracy"] for r in mine]
+    ece, seconds = (np.mean([r[k] for r in mine]) for k in ("ece", "seconds"))
+    return (
+        method, mean_sd(accuracy), f"{min(accuracy):.2f}", mean_sd((r["log_likelihood"] for r in mine), 4),
+        f"{100 * ece:.2f}", f"{seconds:.0f}", PAPER.get(noise, {}).get(method, ""),
+    )  # fmt: skip
+
+
+def figures(results: Results, noises: list[float], out: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
         1, 2 * len(noises), figsize=(3.2 * 2 * len(noises), 2.6), squeeze=False, layout="constrained"
     )
     for i, noise in enumerate(noises):  # Figures 5.1 and 5.2
-        config = next(r["config"] for name, r in results.items() if f"_{noise}_" in name)
-        dataset, codes = moons(config)
+        dataset, codes = moons(where(results, noise=noise)[0]["config"])
         colours = np.array(plots.COLOURS)
         axes[0][2 * i].scatter(*dataset.x.T, s=1, c=colours[dataset.y.numpy()], linewidths=0)
         axes[0][2 * i].set(title=f"noise {noise}", xticks=[], yticks=[])
@@ -222,18 +212,18 @@ def figures(results: dict[str, dict[str, Any]], noises: list[float], out: Path) 
     )
     for i, noise in enumerate(noises):  # Figures 5.3 and 5.4
         for j, method in enumerate(METHODS):
-            shown = [r for name, r in results.items() if name.startswith(f"{method}_{noise}_") and "plane" in r]
+            shown = [r for r in where(results, method=method, noise=noise) if "plane" in r]
             for result in shown[:1]:
                 _region(axes[i][j], result["plane"], *moons(result["config"]))
             axes[i][j].set(title=f"{method}, noise {noise}", xticks=[], yticks=[])
     plots.save(figure, out / "decisions.png")
     if any(name.startswith("norm") for name in results):
-        norms(results, noises[0], out)
+        norms(results, out)
     if any(name.startswith("curves") for name in results):
         curves(results, noises, out)
 
 
-def norms(results: dict[str, dict[str, Any]], noise: float, out: Path) -> None:
+def norms(results: Results, out: Path) -> None:
     """Batch norm by the statistics of what it is shown, of drawn weights, of mean weights (Figure 5.5)."""
     import matplotlib.pyplot as plt
 
@@ -243,7 +233,7 @@ def norms(results: dict[str, dict[str, Any]], noise: float, out: Path) -> None:
         (("norm_adapted", "plane_by_batch", "(a) statistics of the batch shown"), ("norm_drawn", "plane", "(b) population, of drawn weights"),
          ("norm_adapted", "plane", "(c) population, of mean weights")), strict=True,
     ):  # fmt: skip
-        result = results.get(f"{name}_{noise}", {})
+        result = results.get(f"{name}_0.1", {})
         if key in result:
             accuracy = result["accuracy_by_batch" if key == "plane_by_batch" else "accuracy"]
             _region(ax, result[key], *moons(result["config"]))
@@ -251,7 +241,7 @@ def norms(results: dict[str, dict[str, Any]], noise: float, out: Path) -> None:
     plots.save(figure, out / "batch_norm.png")
 
 
-def curves(results: dict[str, dict[str, Any]], noises: list[float], out: Path) -> None:
+def curves(results: Results, noises: list[float], out: Path) -> None:
     """Test accuracy and bound by epoch, with and without batch norm (Figures 5.6 and 5.7)."""
     import matplotlib.pyplot as plt
 
@@ -274,7 +264,7 @@ def curves(results: dict[str, dict[str, Any]], noises: list[float], out: Path) -
 def _region(ax: Any, values: list[float], dataset: data.Dataset, codes: Tensor) -> None:
     n = math.isqrt(len(values))
     picture = np.array(values).reshape(n, n).T / 100
-    ax.imshow(picture, origin="lower", extent=WINDOW, aspect="auto", cmap="coolwarm_r", vmin=0, vmax=1, alpha=0.8)
+    ax.imshow(picture, origin="lower", extent=WINDOW, aspect="auto", cmap="coolwarm", vmin=0, vmax=1, alpha=0.8)
     ax.contour(
         np.linspace(*WINDOW[:2], n), np.linspace(*WINDOW[2:], n), picture, levels=[0.5], colors="k", linewidths=0.8
     )

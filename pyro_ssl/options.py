@@ -164,7 +164,7 @@ class Loss:
     """
 
     alpha: float = 1.0
-    labeled: float | None = None
+    labeled: float | None = 1.0
     unlabeled: float = 1.0
     balance: float = 5.0
     entropy: float = 0.0

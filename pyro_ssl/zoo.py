@@ -63,7 +63,7 @@ class RandomWeights:
         )
 
 
-FEW_LABELS: dict[str, Any] = {"epochs": 16, "batch_size": 100, "labeled_batch_size": 30, "lr": 3e-3, "ema": 0.999}
+FEW_LABELS: dict[str, Any] = {"epochs": 32, "batch_size": 100, "labeled_batch_size": 30, "lr": 3e-3, "ema": 0.999}
 """Training with few labels and much unlabeled data: small steps, many of them, and the average of their weights."""
 
 
