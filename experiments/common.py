@@ -188,9 +188,8 @@ def tsne(codes: Tensor, y: Tensor) -> Any:
 
 
 def training_of(method: str, epochs: int, **changes: Any) -> dict[str, Any]:
-    """A method's own training with as many epochs, or ten of few labels' steps for each where it knows no others."""
-    row = zoo.method(method)
-    return {**row.training, "epochs": epochs if row.unlabeled else 10 * epochs, **changes}
+    """A method's own training with as many epochs."""
+    return {**zoo.method(method).training, "epochs": epochs, **changes}
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_ssl.conditionals import Conditional
 from pyro_ssl.mixtures import MixtureOfNormals
-from pyro_ssl.networks import class_weights
+from pyro_ssl.networks import weighed
 
 
 class Mixture(PyroModule):
@@ -45,11 +45,8 @@ class Mixture(PyroModule):
         """q(z|x), over `(*, Z)`."""
         logits = self.q_y(x).logits
         eye = torch.eye(logits.shape[-1]).to(logits)
-        before = class_weights.set(logits.movedim(-1, 0))  # for batch norm in q_z
-        try:
+        with weighed(logits.movedim(-1, 0)):  # for batch norm in q_z
             of_class = self.q_z(x, eye.unsqueeze(-2)).base_dist  # (K, B, Z)
-        finally:
-            class_weights.reset(before)
         return MixtureOfNormals(logits, of_class.loc.movedim(0, -2), of_class.scale.movedim(0, -2))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:

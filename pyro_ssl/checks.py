@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_ssl.elbo import check_plates, log_prob, sample_sites
 from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, is_enumerated, is_shared
+from pyro_ssl.networks import weighed
 
 
 def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None) -> Tensor:
@@ -122,7 +123,7 @@ def one_hot(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tens
 def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
     """Raise ValueError, with the fix, unless the guide's sites, plates and shapes fit the model's; the random state is kept."""
     forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
-    with torch.no_grad(), forked, pyro.get_param_store().scope():
+    with torch.no_grad(), forked, weighed(), pyro.get_param_store().scope():
         try:
             guide_trace = poutine.trace(EnumerateMessenger(1)(guide)).get_trace(x, y)
             model_trace = poutine.trace(ReplayMessenger(guide_trace)(model)).get_trace(x, y)
@@ -150,7 +151,7 @@ def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
     both = torch.cat([x, batch.x_unlabeled])
     forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
     try:
-        with torch.no_grad(), forked, pyro.get_param_store().scope():
+        with torch.no_grad(), forked, weighed(), pyro.get_param_store().scope():
             model.eval(), guide.eval()
             joint = poutine.trace(EnumerateMessenger(1, labels=y)(guide)).get_trace(both)
             together = poutine.trace(poutine.replay(model, joint)).get_trace(both)

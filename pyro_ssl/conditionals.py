@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import pyro.distributions as dist
 import torch
 from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 
 
@@ -29,7 +30,7 @@ class Conditional(nn.Module, ABC):
 
     @abstractmethod
     def family(self, parameters: Tensor) -> TorchDistribution:
-        """The distribution with these parameters, before `to_event`."""
+        """The distribution with these parameters; what is left of its event is made of batch dimensions."""
 
     def parameters_of(self, *inputs: Tensor) -> Tensor:
         """What the network gives, in float32 at least: autocast reaches no density."""
@@ -87,54 +88,24 @@ class Bernoulli(Conditional):
         return (dist.Bernoulli if self.binary else GreyBernoulli)(logits=parameters)
 
 
-class IsotropicNormal(TorchDistribution):
-    r"""A Gaussian with one standard deviation, its density in one pass over the data.
+class IsotropicNormal(dist.Independent):
+    r"""`Normal(mu, sigma).to_event(n)` with one sigma: its density in one pass over what is a step's largest tensor, not ten.
 
     .. math:: \log \mathcal N(x; \mu, \sigma^2 I) = -\frac{\lVert x - \mu \rVert^2}{2 \sigma^2} - \frac D2 \log 2 \pi \sigma^2
 
-    `Normal(...).to_event(n)` is the same, but takes ten passes over what is the largest tensor of a step, a pixel per class.
-
     Arguments:
-        loc: Mean, `(*batch, *event)`.
-        sigma: Standard deviation, a scalar.
-        event_dim: Number of event dimensions.
+        base_distribution: A Normal whose scale is one number.
+        reinterpreted_batch_ndims: Number of event dimensions.
     """
-
-    arg_constraints: dict[str, constraints.Constraint] = {}  # its parameters come from a network
-    has_rsample = True
-
-    def __init__(self, loc: Tensor, sigma: Tensor, event_dim: int, validate_args: bool | None = None) -> None:
-        self.loc, self.sigma = loc, sigma
-        split = loc.dim() - event_dim
-        super().__init__(loc.shape[:split], loc.shape[split:], validate_args=validate_args)
-
-    @constraints.dependent_property
-    def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.real, len(self.event_shape))
-
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
-
-    @property
-    def variance(self) -> Tensor:
-        return self.sigma.square().expand_as(self.loc)
-
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> IsotropicNormal:
-        loc = self.loc.expand(torch.Size(batch_shape) + self.event_shape)
-        return IsotropicNormal(loc, self.sigma, len(self.event_shape), validate_args=self._validate_args)
-
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        loc = self.loc.expand(torch.Size(sample_shape) + self.loc.shape)
-        return loc + self.sigma * torch.randn_like(loc)
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
-        dims = tuple(range(-len(self.event_shape), 0))
-        error = nn.functional.mse_loss(*torch.broadcast_tensors(self.loc, value), reduction="none").sum(dims)
-        constant = self.event_shape.numel() * (self.sigma.log() + 0.5 * math.log(2 * math.pi))
-        return -0.5 * error / self.sigma.square() - constant
+        loc, scale, n = self.base_dist.loc, self.base_dist.scale, self.reinterpreted_batch_ndims
+        sigma = scale[(0,) * scale.dim()]
+        error = nn.functional.mse_loss(*torch.broadcast_tensors(loc, value), reduction="none")
+        constant = self.event_shape.numel() * (sigma.log() + 0.5 * math.log(2 * math.pi))
+        return -0.5 * sum_rightmost(error, n) / sigma.square() - constant
 
 
 class Gaussian(Conditional):
@@ -174,7 +145,8 @@ class Gaussian(Conditional):
             self.register_buffer("log_sigma", log_sigma)
 
     def family(self, parameters: Tensor) -> TorchDistribution:
-        return IsotropicNormal(parameters, self.log_sigma.exp() + self.floor, self.event_dim)
+        normal = dist.Normal(parameters, self.log_sigma.exp() + self.floor, validate_args=False)
+        return IsotropicNormal(normal, self.event_dim)
 
     def forward(self, *inputs: Tensor) -> TorchDistribution:
         return self.family(self.parameters_of(*inputs))

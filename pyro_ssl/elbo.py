@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, OneHotCategorical, kl_divergence
 
 from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, Top, is_enumerated, is_shared, log_mean_exp
-from pyro_ssl.networks import class_weights
+from pyro_ssl.networks import weighed
 
 Program = Callable[..., Any]
 
@@ -58,7 +58,7 @@ class scale_latents(ScaleMessenger):
 
     def _process_message(self, msg: Any) -> None:
         latent = msg["type"] == "sample" and not msg["is_observed"] and not msg["fn"].has_enumerate_support
-        if latent and not is_shared(msg):
+        if latent and msg["name"] != "y" and not is_shared(msg):
             super()._process_message(msg)
 
 
@@ -90,8 +90,8 @@ class TraceTopEnum_ELBO(ELBO):
               f(y) = \log p(x, y, z_y) - \log q(z_y | x, y), \quad z_y \sim q(z | x, y)
 
     A site that the model marks for enumeration and the guide leaves out is summed out of the model, inside the logarithm:
-    :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With `top=k`, the guide's sum runs over the k likeliest classes and one drawn from the rest, weighted by one over its
-    probability; value and gradient stay unbiased. Any pair over one plate, at dimension -1, will do, what the guide draws
+    :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With `top=k`, the guide's sum runs over the k likeliest
+    classes and one drawn from the rest, weighted by one over its probability; value and gradient stay unbiased. Any pair over one plate, at dimension -1, will do, what the guide draws
     before y included. For `top=None` and `closed_form=()` it equals `TraceEnum_ELBO` in value and gradient
     (where that is run with Pyro's validation off: it mistakes a z that differs by class, before y in the model, for an error).
 
@@ -108,7 +108,6 @@ class TraceTopEnum_ELBO(ELBO):
         closed_form: Sites whose log p - log q is replaced by minus their KL, in closed form. "auto" takes every site for
             which that is exact and known: all latents before it in the model stand before it in the guide too, so
             SSLPE's p(y|x,z) is sampled. Names take just those sites, at the caller's risk; `()` takes none.
-
         free_bits: The KL of a continuous latent, where in closed form, counts at least so many nats per datum: below that it
             is not made smaller. A lower value than the bound's, and so a bound too.
 
@@ -235,14 +234,11 @@ class TraceTopEnum_ELBO(ELBO):
             marginal=self.importance_weighted,
             labels=labels,
         )
-        before = class_weights.set(None)
-        try:
+        with weighed():
             guide_trace = poutine.trace(enumerate_(guide)).get_trace(*args, **kwargs)
             if labels is not None and enumerated_site(guide_trace) is None:
                 raise ValueError("labels: the guide enumerates nothing that they could be values of")
             model_trace = poutine.trace(ReplayMessenger(guide_trace)(model)).get_trace(*args, **kwargs)
-        finally:
-            class_weights.reset(before)
         if is_validation_enabled():
             check_plates(guide_trace, model_trace)
         return model_trace, guide_trace

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
 
@@ -183,6 +184,16 @@ class_weights: ContextVar[Tensor | None] = ContextVar("class_weights", default=N
 """While a label is enumerated: the weight of each value for each datum, `(V, B)`."""
 
 
+@contextmanager
+def weighed(weights: Tensor | None = None) -> Iterator[None]:
+    """Set `class_weights` inside the block, and put back what was there, whoever set it in between."""
+    before = class_weights.set(weights)
+    try:
+        yield
+    finally:
+        class_weights.reset(before)
+
+
 class BatchNorm(nn.BatchNorm1d):
     r"""Batch norm over all leading dimensions of `(*, F)`, fit for enumerated labels and for random weights.
 
@@ -236,8 +247,9 @@ def warped(x: Tensor, warp: float) -> Tensor:
     flat = x.reshape(-1, *x.shape[-3:])
     identity = torch.eye(2, 3, dtype=x.dtype, device=x.device)
     maps = identity + warp * (2 * torch.rand(len(flat), 2, 3, dtype=x.dtype, device=x.device) - 1)
-    grid = nn.functional.affine_grid(maps, list(flat.shape), align_corners=False)
-    return nn.functional.grid_sample(flat, grid, align_corners=False).reshape(x.shape)
+    with torch.autocast(x.device.type, enabled=False):  # half precision is a fifth of a pixel
+        grid = nn.functional.affine_grid(maps, list(flat.shape), align_corners=False)
+        return nn.functional.grid_sample(flat, grid, align_corners=False).reshape(x.shape)
 
 
 class Noise(nn.Module):
@@ -288,6 +300,8 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         shapes = in_shapes if isinstance(in_shapes, list) else [in_shapes]
+        if warp and len(as_shape(shapes[0])) != 3:
+            raise ValueError(f"warp is of images (C, H, W); the first input is {as_shape(shapes[0])}")
         self.out_shape = as_shape(out_shape)
         widths = [*hidden, math.prod(self.out_shape)]
         self.noise = Noise(noise, warp)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from pyro.distributions import Normal, OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyro_ssl.batches import transformed
 from pyro_ssl.checks import check_pair, check_positive, first_nonfinite, treats_labels_alike
 from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_data, scale_latents
 from pyro_ssl.enumeration import MOST
-from pyro_ssl.networks import BatchNorm
 from pyro_ssl.sampling import gibbs
 from pyro_ssl.terms import Batch, Step, Term
 
@@ -29,9 +29,9 @@ class Objective(nn.Module):
         model: A program over `(x, y=None)`; None for a purely discriminative method.
         guide: Its guide, with `classify(x) -> Distribution`.
         terms: What is added to the loss.
-        labeled: Weight lambda_l of the labeled bound, applied by `poutine.scale`; None gives N_l / N_u, with which J is the
+        labeled: Weight lambda_l of the labeled bound, 003's lambda, applied by `poutine.scale`; None gives N_l / N_u, with which J is the
             papers' sum over the data sets, and 1 where nothing is unlabeled; 0 leaves the bound out.
-        unlabeled: Weight lambda_u of the unlabeled bound; 003's lambda.
+        unlabeled: Weight lambda_u of the unlabeled bound.
         elbo: The bound; a `TraceTopEnum_ELBO`.
         together: Evaluate labeled and unlabeled data in one call of the programs. By default `check`, and so `fit`, finds out
             whether that is exact, and whether it saves time: an extra class for each labeled datum costs less than a call;
@@ -41,7 +41,7 @@ class Objective(nn.Module):
         gibbs_chains: Chains of each datum that a prediction averages.
 
     Attributes:
-        sizes: N_l and N_u of the data sets; `fit` sets them. None takes the batch to be the data.
+        sizes: N_l and N_u of the data sets; `fit` sets them, and they are not saved. None takes the batch to be the data.
 
     Raises:
         ValueError: A weight or gibbs_steps is below 0; the elbo is another.
@@ -168,7 +168,13 @@ class Objective(nn.Module):
         return {} if bound.shared is None else {"weights": bound.shared / self._weighed_size(*sizes)}
 
     def _labeled(self, n_labeled: int, n_unlabeled: int) -> float:
-        return self.labeled if self.labeled is not None else n_labeled / n_unlabeled if n_unlabeled else 1.0
+        return (
+            self.labeled
+            if self.labeled is not None
+            else n_labeled / n_unlabeled
+            if n_unlabeled and self.unlabeled
+            else 1.0
+        )
 
     def _weighed_size(self, n_labeled: int, n_unlabeled: int) -> float:
         """How many data J is the mean of: it weighs a bound as that of one such datum, an unlabeled one if there are any."""
@@ -190,7 +196,7 @@ class Objective(nn.Module):
                 check_pair(self.model, self.guide, x, y)
         if self.together is None:
             both = None not in (batch.x, batch.y, batch.x_unlabeled)
-            pays = both and (any(isinstance(part, BatchNorm) for part in self.modules()) or self._saves_time(batch))
+            pays = both and (any(isinstance(part, _BatchNorm) for part in self.modules()) or self._saves_time(batch))
             self._found_alike = pays and treats_labels_alike(self.model, self.guide, batch)
 
     def _saves_time(self, batch: Batch) -> bool:

@@ -50,7 +50,7 @@ class Networks:
         noise: Standard deviation of the noise added to x in training where it is classified.
         warp: Size of the random affine map of an image in training where it is classified, see `networks.warped`.
         dropout: Probability of dropping a hidden unit of the classifier in training.
-        batch_norm: Batch norm in all networks, but for convolutional decoders; where y is enumerated its statistics are weighed
+        batch_norm: Batch norm in all networks, but for convolutional decoders and what follows convolutions; where y is enumerated its statistics are weighed
             by q(y|x).
     """
 
@@ -77,10 +77,14 @@ class Networks:
             ("likelihood", self.likelihood, ("bernoulli", "gaussian")),
         ):
             if value not in known:
-                raise ValueError(f"{name} should be one of {', '.join(known)}, got {value!r}")
+                raise ValueError(f"{name} should be one of {', '.join(map(str, known))}, got {value!r}")
         check_sizes("hidden", self.hidden)
         check_sizes("classifier_hidden", self.classifier_hidden or ())
         check_sizes("channels", self.channels)
+        if "conv" in (self.network, self.classifier_network) and (len(self.x_shape) != 3 or not self.channels):
+            raise ValueError(
+                f"network: conv should be of images (C, H, W), and have channels; got {self.x_shape}, {self.channels}"
+            )
         if not self.noise >= 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"noise should be 0 or above and dropout in [0, 1), got {self.noise} and {self.dropout}")
         if not self.warp >= 0 or self.warp and len(self.x_shape) != 3:
@@ -136,16 +140,18 @@ class Networks:
         return OneHotCategorical(self.encoder(others, self.classes, network, **regularisers))
 
     def p_y_of(self, *latents: Shape) -> OneHotCategorical:
-        """One-hot y given latent variables, with the dropout of q(y|x)."""
-        chosen: dict[str, Any] = {"dropout": self.dropout, "batch_norm": self.batch_norm}
-        network = MLP(list(latents), self.classes, self._of_classifier, activation=self._activation, **chosen)
-        return OneHotCategorical(network)
+        """One-hot y given latent variables; without dropout, so that it is the same in model and guide."""
+        chosen: dict[str, Any] = {"activation": self._activation, "batch_norm": self.batch_norm}
+        return OneHotCategorical(MLP(list(latents), self.classes, self._of_classifier, **chosen))
 
-    def q_z(self, z_dim: int, *others: Shape, noise: bool = False) -> Normal:
-        """z given x and others; x with noise where z is what is classified."""
-        if not noise:
-            return Normal(self.encoder(others, 2 * z_dim))
-        return Normal(self.encoder(others, 2 * z_dim, self.classifier_network, noise=self.noise, warp=self.warp))
+    def q_z(self, z_dim: int, *others: Shape) -> Normal:
+        """z given x and others."""
+        return Normal(self.encoder(others, 2 * z_dim))
+
+    def q_z_classified(self, z_dim: int, dropout: float = 0.0) -> Normal:
+        """z given x, where z is what is classified: with the classifier's network and noise."""
+        chosen: dict[str, Any] = {"noise": self.noise, "warp": self.warp, "dropout": dropout}
+        return Normal(self.encoder([], 2 * z_dim, self.classifier_network, **chosen))
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ class Loss:
     """
 
     alpha: float = 1.0
-    labeled: float | None = 1.0
+    labeled: float | None = None
     unlabeled: float = 1.0
     balance: float = 5.0
     entropy: float = 0.0
@@ -252,7 +258,7 @@ class Sum:
         closed_form: KL terms in closed form, where that is exact, in place of a sample of them.
         num_particles: Samples of z per class.
         importance_weighted: The importance-weighted bound over these samples, in place of their mean.
-        free_bits: The KL of a continuous latent counts at least so many nats per datum.
+        free_bits: The KL of a continuous latent, where in closed form, counts at least so many nats per datum.
     """
 
     top: int | None | Literal["auto"] = "auto"
@@ -262,8 +268,10 @@ class Sum:
     importance_weighted: bool = False
     free_bits: float = 0.0
 
-    def elbo(self) -> TraceTopEnum_ELBO:
-        """The bound."""
+    def elbo(self, codes: Codes | None = None) -> TraceTopEnum_ELBO:
+        """The bound, for codes of a family."""
+        if self.free_bits and codes is not None and (codes.flow or codes.prior == "vamp"):
+            raise ValueError("free_bits are of a KL in closed form, which neither a flow nor a vamp prior has")
         return TraceTopEnum_ELBO(
             self.top,
             shared_noise=self.shared_noise,

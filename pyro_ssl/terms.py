@@ -200,8 +200,8 @@ class Consistency(Term):
     .. math:: \frac{1}{B_u} \sum_i \mathbb 1[\max_y \bar q(y \mid x_i) \geq \tau]\, \big(-\log q(\hat y_i \mid x_i')\big),
               \qquad \hat y_i = \arg\max_y \bar q(y \mid x_i)
 
-    q-bar is the classifier as in evaluation, without gradient; x' is what it sees in training. Where the classifier has
-    neither noise nor dropout, this is the entropy of what is certain already, and of no use.
+    q-bar is the classifier with its networks as in evaluation, without gradient, at one draw of what the guide draws before y;
+    x' is what it sees in training. Where the classifier has neither noise nor dropout it only sharpens what is certain.
 
     Arguments:
         weight: Factor of the formula.

@@ -193,6 +193,18 @@ def _same_buffers(module: nn.Module) -> Iterator[None]:
             buffer.copy_(value)
 
 
+@contextmanager
+def _tried(objective: Objective, home: torch.device) -> Iterator[None]:
+    """The objective on its device, for a trial run that moves no buffer; as it was before if that fails."""
+    before, sizes, alike = next(objective.parameters()).device, objective.sizes, objective._found_alike
+    try:
+        with _same_buffers(objective.to(home)):
+            yield
+    except BaseException:
+        objective.to(before).sizes, objective._found_alike = sizes, alike
+        raise
+
+
 @dataclass
 class _Position:
     """Where a run is; all of it is in the checkpoint."""
@@ -251,7 +263,7 @@ class _Run:
             "y": zlib.crc32(labels.where(known[:, None], -1).cpu().numpy().data),
         }
         self.batches = Batches(x.to(home), labels, known, int(batch_size), int(labeled_batch_size), seed)
-        with reproducibly(seed), _same_buffers(objective.to(home)):
+        with reproducibly(seed), _tried(objective, home):
             objective.sizes = len(self.batches.x), len(self.batches.x_unlabeled)
             objective.check(transformed(self.batches(0), transform))
             total(objective.parts(transformed(self.batches(0), transform)))
@@ -320,8 +332,10 @@ class _Run:
                     nn.utils.clip_grads_with_norm_(group, self.max_norm, norm)
             values = torch.stack([*parts.values(), loss, *norms]).detach().tolist()
             if not all(map(math.isfinite, values)):
+                with _same_buffers(self.objective):
+                    culprit = self.objective.culprit(batch)
                 raise DivergedError(
-                    f"step {self.at.step}: the loss or its gradient is not finite, first at {self.objective.culprit(batch)}; "
+                    f"step {self.at.step}: the loss or its gradient is not finite, first at {culprit}; "
                     "the weights are as they were before this step; try a smaller lr or a clip_norm"
                 )
         self.optimizer.step()

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import nn
 
 from pyro_ssl import guides, models
@@ -23,6 +22,7 @@ from pyro_ssl.networks import MLP, Shape, as_shape
 from pyro_ssl.objective import Objective
 from pyro_ssl.options import Codes, Loss, Networks, Sum, check_sizes, grouped
 from pyro_ssl.terms import L2, Adversary, LabelLogProb
+from pyro_ssl.training import reproducibly
 from pyro_ssl.weights import Slots
 
 
@@ -43,6 +43,12 @@ class RandomWeights:
     log_variance: float = -10.0
     local: bool = False
     adapted: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.prior_scale > 0:
+            raise ValueError(f"prior_scale should be above 0, got {self.prior_scale}")
+        if self.local and not self.adapted:
+            raise ValueError("adapted=False needs local=False: what is drawn for each datum has no other statistics")
 
     def pair(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
         """The pair, with random weights if there shall be any."""
@@ -120,21 +126,22 @@ def vae(
         num_particles: Samples of z.
         importance_weighted: The importance-weighted bound over these samples (IWAE), in place of their mean.
     """
+    check_sizes("probe_hidden", probe_hidden)
     q_z = codes.q_z(nets.q_z(z_dim), z_dim)
     model = models.VAE(codes.p_z(z_dim, q_z, [nets.x_shape]), nets.p_x(z_dim))
     guide = guides.VAE(q_z, OneHotCategorical(MLP(z_dim, nets.classes, probe_hidden)))
     elbo = TraceTopEnum_ELBO(num_particles=num_particles, importance_weighted=importance_weighted)
-    return Objective(model, guide, [LabelLogProb()], elbo=elbo)
+    return Objective(model, guide, [LabelLogProb()], labeled=None, elbo=elbo)
 
 
-@grouped()
+@grouped(labeled=1.0)
 def m2(nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50) -> Objective:
     r"""M2, a class and a style make x; the defaults suit images in [0, 1] and few labels.
 
     Arguments:
         z_dim: Z.
     """
-    return loss.objective(*_m2(nets, codes, z_dim), sums.elbo())
+    return loss.objective(*_m2(nets, codes, z_dim), sums.elbo(codes))
 
 
 def _m2(nets: Networks, codes: Codes, z_dim: int) -> tuple[models.M2, guides.M2]:
@@ -144,7 +151,7 @@ def _m2(nets: Networks, codes: Codes, z_dim: int) -> tuple[models.M2, guides.M2]
     return models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x), guides.M2(q_y, q_z)
 
 
-@grouped()
+@grouped(labeled=1.0)
 def m2_adversarial(
     nets: Networks,
     loss: Loss,
@@ -162,8 +169,10 @@ def m2_adversarial(
         adversary: Weight of the game.
         adversary_lr: The adversary's learning rate over the pair's.
     """
+    if not adversary_lr > 0:
+        raise ValueError(f"adversary_lr should be above 0, got {adversary_lr}")
     f = OneHotCategorical(nets.mlp([z_dim], nets.classes))
-    return loss.objective(*_m2(nets, codes, z_dim), sums.elbo(), others=[Adversary(f, adversary, adversary_lr)])
+    return loss.objective(*_m2(nets, codes, z_dim), sums.elbo(codes), others=[Adversary(f, adversary, adversary_lr)])
 
 
 @grouped(without=("classifier_network", "warp"), likelihood="bernoulli", noise=0.0)
@@ -188,13 +197,16 @@ def m1_m2(
         m1_epochs: Epochs of M1's training.
         sigma1: Standard deviation of M2's p(z1|y,z); None learns it.
     """
+    check_sizes("m1_hidden", m1_hidden)
+    if sigma1 is not None and not sigma1 > 0:
+        raise ValueError(f"sigma1 should be above 0, got {sigma1}")
     first = vae(
-        nets.x_shape, nets.classes, z_dim=z1_dim, network=nets.network, hidden=m1_hidden, likelihood=nets.likelihood,
-        sigma=nets.sigma,
+        nets.x_shape, nets.classes, z_dim=z1_dim, network=nets.network, channels=nets.channels, hidden=m1_hidden,
+        likelihood=nets.likelihood, sigma=nets.sigma,
     )  # fmt: skip
     features = Features(first, z1_dim, {"epochs": m1_epochs, "batch_size": 200, "lr": 1e-3})
     inner = replace(nets, x_shape=(z1_dim,), network="mlp", likelihood="gaussian", sigma=sigma1)
-    return loss.objective(*_m2(inner, codes, z_dim), sums.elbo(), features=features)
+    return loss.objective(*_m2(inner, codes, z_dim), sums.elbo(codes), features=features)
 
 
 @grouped(hidden=(500, 500))
@@ -212,7 +224,7 @@ def adgm(
     q_z = codes.q_z(nets.q_z(z_dim, a_dim, k), z_dim)
     p_z, p_a = codes.p_z(z_dim, q_z, [nets.x_shape, a_dim, k]), Normal(nets.encoder([k, z_dim], 2 * a_dim))
     model = models.ADGM(nets.p_y(), p_z, nets.p_x(k, z_dim), p_a)
-    return loss.objective(model, guides.Auxiliary(nets.q_z(a_dim, noise=True), q_y, q_z, draws), sums.elbo())
+    return loss.objective(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws), sums.elbo(codes))
 
 
 @grouped(hidden=(500, 500))
@@ -230,7 +242,7 @@ def sdgm(
     q_z = codes.q_z(nets.q_z(z_dim, a_dim, k), z_dim)
     p_z, p_a = codes.p_z(z_dim, q_z, [nets.x_shape, a_dim, k]), Normal(nets.mlp([k, z_dim], 2 * a_dim))
     model = models.SDGM(nets.p_y(), p_z, p_a, nets.p_x(a_dim, k, z_dim))
-    return loss.objective(model, guides.Auxiliary(nets.q_z(a_dim, noise=True), q_y, q_z, draws), sums.elbo())
+    return loss.objective(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws), sums.elbo(codes))
 
 
 @grouped()
@@ -251,7 +263,7 @@ def lvae(nets: Networks, loss: Loss, sums: Sum, *, z_dims: Sequence[int] = (32, 
     return loss.objective(model, guides.LVAE(q_y, up, q_z, p_z), sums.elbo())
 
 
-@grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=0.5)
+@grouped(without=("class_prior", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
 def latent_classifier(
     nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50, draws: int = 100
 ) -> Objective:
@@ -262,19 +274,19 @@ def latent_classifier(
         draws: Samples of the code that a prediction averages over.
     """
     model, q_z, p_y = _latent_classifier(nets, codes, z_dim)
-    return loss.objective(model, guides.LatentClassifier(q_z, p_y, draws), sums.elbo())
+    return loss.objective(model, guides.LatentClassifier(q_z, p_y, draws), sums.elbo(codes))
 
 
 def _latent_classifier(
     nets: Networks, codes: Codes, z_dim: int
 ) -> tuple[models.LatentClassifier, nn.Module, Conditional]:
     p_y = nets.p_y_of(z_dim)
-    q_z = codes.q_z(nets.q_z(z_dim, noise=True), z_dim)
+    q_z = codes.q_z(nets.q_z_classified(z_dim, nets.dropout), z_dim)
     model = models.LatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(nets.classes, z_dim))
     return model, q_z, p_y
 
 
-@grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=0.5)
+@grouped(without=("class_prior", "top", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
 def latent_classifier_exact(
     nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50, draws: int = 100
 ) -> Objective:
@@ -285,10 +297,10 @@ def latent_classifier_exact(
         draws: Samples of the code that a prediction averages over.
     """
     model, q_z, p_y = _latent_classifier(nets, codes, z_dim)
-    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo())
+    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo(codes))
 
 
-@grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=1e-3)
+@grouped(without=("class_prior", "top", "shared_noise"), balance=0.0, alpha=0.0, labeled=1e-3)
 def latent_classifier_simplified(
     nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50, draws: int = 100
 ) -> Objective:
@@ -299,12 +311,12 @@ def latent_classifier_simplified(
         draws: Samples of the code that a prediction averages over.
     """
     p_y = nets.p_y_of(z_dim)
-    q_z = codes.q_z(nets.q_z(z_dim, noise=True), z_dim)
+    q_z = codes.q_z(nets.q_z_classified(z_dim, nets.dropout), z_dim)
     model = models.SimplifiedLatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(z_dim))
-    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo())
+    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo(codes))
 
 
-@grouped(without=("class_prior",), balance=0.0, alpha=0.0, labeled=0.5)
+@grouped(without=("class_prior", "top", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
 def latent_classifier_split(
     nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_y_dim: int = 10, z_dim: int = 50, draws: int = 100
 ) -> Objective:
@@ -316,11 +328,11 @@ def latent_classifier_split(
         draws: Samples of the code that a prediction averages over.
     """
     p_y = nets.p_y_of(z_y_dim)
-    q_z_y = codes.q_z(nets.q_z(z_y_dim, noise=True), z_y_dim)
+    q_z_y = codes.q_z(nets.q_z_classified(z_y_dim, nets.dropout), z_y_dim)
     p_z_y, p_z_u = codes.p_z(z_y_dim, q_z_y, [nets.x_shape]), StandardNormal(z_dim)
     model = models.SplitLatentClassifier(p_z_y, p_z_u, p_y, nets.p_x(z_y_dim, z_dim))
     guide = guides.SplitLatentEncoder(q_z_y, nets.q_z(z_dim, z_y_dim), p_y, draws)
-    return loss.objective(model, guide, sums.elbo())
+    return loss.objective(model, guide, sums.elbo(codes))
 
 
 def _sslpe(
@@ -350,7 +362,7 @@ def _sslpe(
         regression: y is a real vector, of size `classes`, and not a class; it has no balance.
 
     Raises:
-        ValueError: The mixture is asked for with a flow, or for a real y; local weights with an importance-weighted bound;
+        ValueError: The mixture is asked for with a flow, free bits, or for a real y; local weights with an importance-weighted bound;
             MIER of a real y.
     """
     if regression:
@@ -361,14 +373,14 @@ def _sslpe(
         raise ValueError(
             "importance_weighted: weights drawn for each datum would stand inside its logarithm; set local=False"
         )
-    if mixture and (codes.flow or regression):
-        raise ValueError("mixture is of Gaussians over classes: it goes with neither a flow nor regression")
+    if mixture and (codes.flow or regression or sums.free_bits):
+        raise ValueError("mixture is of Gaussians over classes: it goes with no flow, no regression and no free_bits")
     k, q_y = nets.classes, nets.q_y(real=regression)
     q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
     p_x, p_y = nets.p_x(z_dim), nets.q_y(z_dim, real=regression)
     model = models.SSLPE(codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x, p_y)
     pair = weights.pair(model, (guides.Mixture if mixture else guides.M2)(q_y, q_z))
-    return loss.objective(*pair, sums.elbo(), gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
+    return loss.objective(*pair, sums.elbo(codes), gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
 
 
 sslpe = grouped(without=("class_prior",))(_sslpe)
@@ -428,6 +440,5 @@ def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: 
     row, known = method(name), options_of(name)
     if unknown := sorted(options.keys() - known.keys()):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with reproducibly(seed):
         return row.build(as_shape(x_shape), classes, **options)

@@ -160,7 +160,7 @@ BAD_ZOO = {
     "sigma": (("m2", 3, 3), {"likelihood": "gaussian", "sigma": -1.0}, "sigma should be above 0"),
     "sigma 0": (("m2", 3, 3), {"likelihood": "gaussian", "sigma": 0.0}, "sigma should be above 0"),
     "weight": (("m2", 3, 3), {"unlabeled": -1.0}, "unlabeled should be 0 or above"),
-    "image": (("m2", 3, 3), {"network": "conv"}, "should be an image"),
+    "image": (("m2", 3, 3), {"network": "conv"}, "should be of images"),
 }
 
 

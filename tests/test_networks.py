@@ -310,7 +310,9 @@ def test_a_warp_is_the_affine_map_that_its_formula_names():
 
 def test_only_the_classifier_sees_the_warp_and_only_in_training():
     seen = {}
-    objective = zoo.build("m2", (1, 8, 8), 3, warp=0.3, noise=0.0, hidden=(4,), classifier_network="conv", channels=(2, 2))
+    objective = zoo.build(
+        "m2", (1, 8, 8), 3, warp=0.3, noise=0.0, hidden=(4,), classifier_network="conv", channels=(2, 2)
+    )
     x = torch.rand(5, 1, 8, 8)
     first = lambda name: lambda module, inputs: seen.__setitem__(name, inputs[0])  # noqa: E731
     objective.guide.q_y.network.features.register_forward_pre_hook(first("q_y"))
@@ -336,7 +338,8 @@ def test_a_warp_of_what_is_no_image_is_refused():
 def test_the_isotropic_normal_is_the_normal(event):
     loc = torch.randn(5, 3, *event, requires_grad=True)
     sigma, x = torch.tensor(0.6, requires_grad=True), torch.randn(3, *event, requires_grad=True)
-    ours, theirs = IsotropicNormal(loc, sigma, len(event)), dist.Normal(loc, sigma).to_event(len(event))
+    theirs = dist.Normal(loc, sigma).to_event(len(event))
+    ours = IsotropicNormal(dist.Normal(loc, sigma), len(event))
     assert ours.batch_shape == theirs.batch_shape and ours.event_shape == theirs.event_shape
     assert torch.equal(ours.mean, theirs.mean) and torch.allclose(ours.stddev, theirs.stddev)
     a, b = ours.log_prob(x), theirs.log_prob(x)
