@@ -192,6 +192,21 @@ def training_of(method: str, epochs: int, **changes: Any) -> dict[str, Any]:
     return {**zoo.method(method).training, "epochs": epochs, **changes}
 
 
+def side_by_side(pictures: dict[str, Path], out: Path, title: str) -> None:
+    """Pictures that are there, beside each other under their names."""
+    import matplotlib.pyplot as plt
+
+    if not all(path.exists() for path in pictures.values()):
+        return
+    figure, axes = plt.subplots(1, len(pictures), figsize=(4.2 * len(pictures), 4), squeeze=False, layout="constrained")
+    for ax, (name, path) in zip(axes[0], pictures.items(), strict=True):
+        ax.imshow(plt.imread(path))
+        ax.set(title=name)
+        ax.axis("off")
+    figure.suptitle(title)
+    plots.save(figure, out)
+
+
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(config))
 

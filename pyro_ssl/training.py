@@ -47,7 +47,10 @@ SCHEDULES: dict[str, Callable[[Optimizer, int], LRScheduler]] = {
 
 
 class DivergedError(FloatingPointError):
-    """The loss or its gradient is not finite; the message names the site and the step."""
+    """The loss or its gradient is not finite; the message names the site and the step.
+
+    The weights are as before that step; batch norm's running statistics have seen it.
+    """
 
 
 @dataclass

@@ -103,6 +103,12 @@ REFUSED = {
     "labels of other data": (X, Y[:-1], {}, r"y should have shape \(8,\)"),
     "features": (X[:, :2], Y, {}, r"input 0 should have shape \(\*, 3\), got \(2, 2\)"),
     "pixels 0..255": (255 * X, Y, {}, "site 'x' is observed outside .* divide by 255"),
+    "other units": (
+        1e5 * X,
+        Y,
+        {"likelihood": "gaussian"},
+        "more than 300 times its standard deviation .* larger sigma",
+    ),
     "pixels 0..255, no labels": (255 * X, None, {}, "site 'x' is observed outside"),
     "NaN": (spoiled(np.nan), Y, {}, "x holds NaN"),
     "too large": (X * 1e300, Y, {}, "x holds NaN or infinity"),
@@ -119,12 +125,14 @@ REFUSED = {
 
 @pytest.mark.parametrize(("x", "y", "arguments", "message"), REFUSED.values(), ids=REFUSED)
 def test_fit_refuses_and_changes_nothing(tmp_path, x, y, arguments, message):
-    objective = m2()
+    arguments = dict(arguments)
+    objective = m2(likelihood=arguments.pop("likelihood", "bernoulli"))
+    objective.sizes = (1, 2)
     before, random = {k: v.clone() for k, v in objective.state_dict().items()}, torch.get_rng_state()
     with pytest.raises(ValueError, match=message):
         fit(objective, x, y, directory=tmp_path / "run", **{"epochs": 1} | arguments)
     assert all(torch.equal(before[k], v) for k, v in objective.state_dict().items())
-    assert objective.training
+    assert objective.training and objective.sizes == (1, 2)
     assert torch.equal(random, torch.get_rng_state())
     assert not list(tmp_path.iterdir())
     assert not pyro.get_param_store()
@@ -161,6 +169,22 @@ BAD_ZOO = {
     "sigma 0": (("m2", 3, 3), {"likelihood": "gaussian", "sigma": 0.0}, "sigma should be above 0"),
     "weight": (("m2", 3, 3), {"unlabeled": -1.0}, "unlabeled should be 0 or above"),
     "image": (("m2", 3, 3), {"network": "conv"}, "should be of images"),
+    "classifier's image": (("m2", 3, 3), {"classifier_network": "conv"}, "should be of images"),
+    "no channels": (("m2", (1, 8, 8), 3), {"network": "conv", "channels": ()}, "have channels"),
+    "classifier network": (
+        ("m2", 3, 3),
+        {"classifier_network": "resnet"},
+        "classifier_network should be .* got 'resnet'",
+    ),
+    "adversary_lr": (("m2_adversarial", 3, 3), {"adversary_lr": -1.0}, "adversary_lr should be above 0"),
+    "sigma1": (("m1_m2", 3, 3), {"sigma1": -1.0}, "sigma1 should be above 0"),
+    "m1_hidden": (("m1_m2", 3, 3), {"m1_hidden": (0,)}, "m1_hidden should be"),
+    "probe_hidden": (("vae", 3, 3), {"probe_hidden": (0,)}, "probe_hidden should be"),
+    "prior_scale": (("sslpe", 3, 3), {"prior_scale": 0.0}, "prior_scale should be above 0"),
+    "adapted": (("sslapd", 3, 3), {"adapted": False}, "adapted=False needs local=False"),
+    "free bits of a flow": (("m2", 3, 3), {"free_bits": 1.0, "flow": 1}, "free_bits are of"),
+    "free bits of a vamp prior": (("adgm", 3, 3), {"free_bits": 1.0, "prior": "vamp"}, "free_bits are of"),
+    "free bits of a mixture": (("sslpe", 3, 3), {"free_bits": 1.0, "mixture": True}, "no free_bits"),
 }
 
 

@@ -357,3 +357,13 @@ def test_the_isotropic_normal_is_the_normal(event):
         ours.log_prob(torch.full_like(x, float("nan")))
     with pytest.raises(ValueError):
         ours.log_prob(torch.zeros(3, 7))
+
+
+def test_the_isotropic_normal_as_a_latents_has_its_kl_and_counts_no_event():
+    q = Gaussian(MLP(3, 4, ()), 1, sigma=0.5)(torch.randn(6, 3))
+    p = dist.Normal(torch.zeros(4), torch.ones(4)).to_event(1)
+    plain = dist.Normal(q.mean, 0.5).to_event(1)
+    assert torch.allclose(torch.distributions.kl_divergence(q, p), torch.distributions.kl_divergence(plain, p))
+    single = Gaussian(nn.Linear(3, 2), 0, sigma=0.5)(torch.randn(6, 3))
+    assert single.log_prob(torch.zeros(6, 2)).shape == (6, 2)
+    assert torch.allclose(single.log_prob(torch.zeros(6, 2)), dist.Normal(single.mean, 0.5).log_prob(torch.zeros(6, 2)))

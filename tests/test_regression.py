@@ -167,3 +167,13 @@ def test_a_wave_is_learned_from_thirty_labels(method):
     assert (error.abs() < 3 * std).float().mean() > 0.7
     assert torch.equal(gibbs(o, x[rest], steps=5, chains=2).mean, found.mean)
     assert not torch.equal(gibbs(o, x[rest], steps=5, chains=2, seed=1).mean, found.mean)
+
+
+def test_warm_up_is_of_the_codes_kl_and_not_of_a_real_labels(seeded):
+    """Paper 002, eq. 5.1: beta stands before KL(q(z|x,y) || p(z)) alone."""
+    o, x = build("sslpe", closed_form=True).double(), torch.randn(B, D)
+    torch.manual_seed(3)
+    q_y = o.guide.q_y(x)
+    kl = kl_divergence(o.guide.q_z(x, q_y.rsample()).base_dist, Normal(torch.zeros(2), 1.0)).sum(-1)
+    full, quarter = (torch.manual_seed(3) and o.bound(x, kl_weight=w) for w in (1.0, 0.25))
+    assert torch.allclose(quarter - full, 0.75 * kl, rtol=1e-10)

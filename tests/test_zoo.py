@@ -13,6 +13,7 @@ from torch.distributions import kl_divergence
 from pyro_ssl import Batch, Objective, TraceTopEnum_ELBO, guides, models, one_hot, zoo
 from pyro_ssl.checks import treats_labels_alike
 from pyro_ssl.conditionals import ClassPrior, OneHotCategorical, expected, merge
+from pyro_ssl.networks import class_weights
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.terms import Consistency, Entropy, MutualInformation, Step, entropy
 
@@ -501,3 +502,38 @@ def test_consistency_is_the_cross_entropy_of_what_is_certain_without_noise(metho
 def test_a_threshold_that_is_no_probability_is_refused(threshold):
     with pytest.raises(ValueError, match="threshold"):
         Consistency(threshold=threshold)
+
+
+@pytest.mark.parametrize("method", LATENT)
+def test_the_codes_classifier_is_one_in_model_and_guide(method):
+    """With the default dropout p(y|z) still cancels from 003's bound: it has none, or it would be drawn twice."""
+    o, x = zoo.build(method, (D,), K, hidden=(5,)).double(), data()[0]
+    assert o.training and not any(isinstance(part, torch.nn.Dropout) for part in o.model.p_y.modules())
+    assert any(isinstance(part, torch.nn.Dropout) for part in o.guide.modules())
+    z = torch.randn(len(x), next(iter(o.model.p_y.network.first.weights)).shape[0])
+    assert torch.equal(o.model.p_y(z).logits, o.guide.p_y(z).logits)
+
+
+def test_a_vae_weighs_all_data_alike():
+    o, (x, y) = zoo.build("vae", (D,), K, likelihood="gaussian", sigma=0.7).double(), data()
+    batch = Batch(x[:2], y[:2], x[2:])
+    torch.manual_seed(0)
+    parts = o.parts(batch)
+    torch.manual_seed(0)
+    bound = torch.cat([o.bound(x[:2], y[:2]), o.bound(x[2:])])
+    ours = (parts["labeled"] + parts["unlabeled"]) * (len(x) - 2)
+    assert torch.allclose(ours, -bound.sum(), rtol=1e-12)
+
+
+def test_checks_leave_no_weights_of_classes_behind():
+    o, (x, y) = zoo.build("m2", (D,), K, batch_norm=True).double(), data()
+    o.check(Batch(x, y, x))
+    o.bound(x)
+    assert class_weights.get() is None
+
+
+def test_convolutions_with_batch_norm_see_all_data_in_one_call():
+    o = zoo.build("m2", (1, 8, 8), 3, network="conv", channels=(2, 2), hidden=(4,), batch_norm=True)
+    x, y = torch.rand(6, 1, 8, 8), torch.eye(3)[torch.arange(6) % 3]
+    o.double().check(Batch(x.double(), y.double(), x.double()))
+    assert o._found_alike
