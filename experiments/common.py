@@ -147,16 +147,29 @@ def packed_cifar10(root: Path) -> data.Dataset | None:
 
 
 def trained(
-    config: dict[str, Any], directory: Path, **arguments: Any
+    config: dict[str, Any],
+    directory: Path | None,
+    loaded: tuple[data.Dataset, Tensor] | None = None,
+    objective: Objective | None = None,
+    **arguments: Any,
 ) -> tuple[Objective, data.Dataset, Tensor, History]:
-    """An image run's objective after training, which resumes what was killed; its data, codes and history."""
-    dataset, codes = images(config)
-    objective = zoo.build(
-        config["method"], dataset.x_shape, len(dataset.classes), seed=config["draw"], **config.get("options", {})
+    """An image run's objective after training, which resumes what was killed; its data, codes and history.
+
+    Arguments:
+        config: Of the run.
+        directory: Of its checkpoints.
+        loaded: Its data and codes, if they have been loaded.
+        objective: What is trained, if it is not a fresh one.
+        arguments: Of `fit`.
+    """
+    dataset, codes = loaded or images(config)
+    objective = objective or zoo.build(
+        config["method"], dataset.x_shape, len(dataset.classes), seed=config["draw"], **config["options"]
     )
     history = fit(
-        objective, dataset.x, codes, seed=config["draw"], directory=directory, resume=True, identity=_plain(config),
-        transform=partial(warped, warp=config["warp"]) if "warp" in config else None, **config["training"], **arguments,
+        objective, dataset.x, codes, seed=config["draw"], directory=directory, resume=directory is not None,
+        identity=_plain(config), transform=partial(warped, warp=config["warp"]) if "warp" in config else None,
+        **config["training"], **arguments,
     )  # fmt: skip
     return objective, dataset, codes, history
 

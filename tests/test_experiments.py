@@ -147,10 +147,17 @@ def test_latent_classifier(tmp_path):
     write_mnist(tmp_path / "data", 300)
     arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
     out = script("latent_classifier.py", *arguments, cwd=tmp_path)
-    assert "92.3 (2.8)" in out and "from a VAE's weights" in out and "lowest loss" in out
-    assert {"table.md", "circles.png", "sigma.png", "batches.png", "moons.png", "pretraining.png"} <= made(
-        tmp_path / "out"
-    )
+    assert "92.3 (2.8)" in out and "a VAE's" in out and "lowest loss" in out and "a classifier on its z" in out
+    pictures = {"batches.png", "analogies_table.png", "analogies_pretraining.png", "reconstructions_vae.png"}
+    assert pictures | {"table.md"} <= made(tmp_path / "out")
+
+
+def test_latent_plane(tmp_path):
+    out = script("latent_plane.py", "--scale", "smoke", "--workers", "1", cwd=tmp_path)
+    assert "labels alone" in out and "annealed" in out
+    assert {"table.md", "circles.png", "sigma.png", "moons.png"} <= made(tmp_path / "runs/latent_plane_smoke")
+    again = script("latent_plane.py", "--scale", "smoke", "--report", "--out", "none", cwd=tmp_path)
+    assert "labels alone" not in again
 
 
 def test_benchmark(tmp_path):
