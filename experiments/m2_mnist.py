@@ -52,7 +52,7 @@ def main() -> None:
             f"{result['method']} draw {result['draw']}: {100 * result['accuracy']:.2f} % after {result['seconds']:.0f} s",
             flush=True,
         )
-    report(arguments.out)
+    report(arguments)
 
 
 def _training(method: str, epochs: int | None) -> dict[str, Any]:
@@ -112,9 +112,11 @@ def run(method: str, draw: int, arguments: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def report(out: Path) -> None:
-    """The table and the learning curves, from the results that are there."""
-    results = [json.loads(p.read_text()) for p in sorted(out.glob("*_[0-9]*.json"))]
+def report(arguments: argparse.Namespace) -> None:
+    """The table and the learning curves, from the results of this configuration that are there."""
+    out = arguments.out
+    paths = [(p, m) for m in ("m2", "classifier") for p in sorted(out.glob(f"{m}_[0-9]*.json"))]
+    results = [json.loads(path.read_text()) for path, method in paths if _done(path, method, arguments)]
     rows = []
     for method in ("m2", "classifier"):
         mine = [r for r in results if r["method"] == method]

@@ -141,8 +141,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
 
 def samples(objective: Any, n: int = 100) -> Any:
     """x from the model, the mean of p(x|z) at z ~ p(z), sorted by the class that the model gives it (Figure 5.13)."""
-    model = getattr(objective.model, "program", objective.model)
-    with evaluating(objective), reproducibly(0):
+    with evaluating(objective), reproducibly(0), objective.programs() as (model, _):
         x = model.p_x(model.p_z().sample(torch.Size([n]))).mean
         order = objective.classify(x).mean.argmax(-1).argsort(stable=True)
     return plots.image_grid(x[order].unflatten(0, (10, n // 10)))

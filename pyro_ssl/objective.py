@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -90,6 +90,15 @@ class Objective(nn.Module):
         if self.guide.classify(x[:1]).has_enumerate_support:
             return OneHotCategorical(probs=found.mean)
         return Normal(found.mean, found.variance.sqrt()).to_event(1)  # of the predictive distribution's moments
+
+    @contextmanager
+    def programs(self) -> Iterator[tuple[Any, Any]]:
+        """Inside the block, model and guide with their conditionals; with random weights these at their posterior's mean."""
+        if not hasattr(self.model, "given"):
+            yield self.model, self.guide
+            return
+        with self.model.given(self.guide.loc):
+            yield self.model.program, self.guide.program
 
     def seen(self, x: Tensor) -> Tensor:
         """What the pair sees of x."""

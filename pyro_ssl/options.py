@@ -83,7 +83,7 @@ class Networks:
         check_sizes("channels", self.channels)
         if "conv" in (self.network, self.classifier_network) and (len(self.x_shape) != 3 or not self.channels):
             raise ValueError(
-                f"network: conv should be of images (C, H, W), and have channels; got {self.x_shape}, {self.channels}"
+                f"network: conv should have an image (C, H, W) and channels; got {self.x_shape}, {self.channels}"
             )
         if not self.noise >= 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"noise should be 0 or above and dropout in [0, 1), got {self.noise} and {self.dropout}")
@@ -268,8 +268,12 @@ class Sum:
     importance_weighted: bool = False
     free_bits: float = 0.0
 
-    def elbo(self, codes: Codes | None = None) -> TraceTopEnum_ELBO:
-        """The bound, for codes of a family."""
+    def elbo(self, codes: Codes | None, weights: Any) -> TraceTopEnum_ELBO:
+        """The bound, for codes of a family and perhaps random weights."""
+        if self.importance_weighted and weights.bayesian and weights.local:
+            raise ValueError(
+                "importance_weighted: weights drawn for each datum would stand inside its logarithm; set local=False"
+            )
         if self.free_bits and codes is not None and (codes.flow or codes.prior == "vamp"):
             raise ValueError("free_bits are of a KL in closed form, which neither a flow nor a vamp prior has")
         return TraceTopEnum_ELBO(

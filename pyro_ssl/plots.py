@@ -74,18 +74,18 @@ def analogies(objective: Objective, x: Tensor, classes: int, *, seed: int = 0) -
         The figure.
     """
     eye = torch.eye(classes).to(x)
-    with evaluating(objective), reproducibly(seed):
+    with evaluating(objective), reproducibly(seed), objective.programs() as (model, guide):
         y = eye[objective.classify(x).mean.argmax(-1)]
-        z = objective.guide.q_z(x, y).mean
-        pictures = objective.model.p_x(eye[:, None], z).mean  # (K, n, *event)
+        z = guide.q_z(x, y).mean
+        pictures = model.p_x(eye[:, None], z).mean  # (K, n, *event)
     return image_grid(torch.cat([x[None], pictures]).transpose(0, 1), ["x", *map(str, range(classes))])
 
 
 def class_samples(objective: Objective, classes: int, n: int = 10, *, seed: int = 0) -> Any:
     """n samples of each class: the mean of p(x|y, z), z ~ p(z); a row shares its z, a column its class."""
-    with evaluating(objective), reproducibly(seed):
-        z = objective.model.p_z().sample((n,))
-        pictures = objective.model.p_x(torch.eye(classes).to(z)[:, None], z).mean
+    with evaluating(objective), reproducibly(seed), objective.programs() as (model, _):
+        z = model.p_z().sample((n,))
+        pictures = model.p_x(torch.eye(classes).to(z)[:, None], z).mean
     return image_grid(pictures.transpose(0, 1), list(map(str, range(classes))))
 
 

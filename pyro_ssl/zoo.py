@@ -135,13 +135,13 @@ def vae(
 
 
 @grouped(labeled=1.0)
-def m2(nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50) -> Objective:
+def m2(nets: Networks, loss: Loss, sums: Sum, codes: Codes, weights: RandomWeights, *, z_dim: int = 50) -> Objective:
     r"""M2, a class and a style make x; the defaults suit images in [0, 1] and few labels.
 
     Arguments:
         z_dim: Z.
     """
-    return loss.objective(*_m2(nets, codes, z_dim), sums.elbo(codes))
+    return loss.objective(*weights.pair(*_m2(nets, codes, z_dim)), sums.elbo(codes, weights))
 
 
 def _m2(nets: Networks, codes: Codes, z_dim: int) -> tuple[models.M2, guides.M2]:
@@ -157,6 +157,7 @@ def m2_adversarial(
     loss: Loss,
     sums: Sum,
     codes: Codes,
+    weights: RandomWeights,
     *,
     z_dim: int = 50,
     adversary: float = 1.0,
@@ -172,7 +173,11 @@ def m2_adversarial(
     if not adversary_lr > 0:
         raise ValueError(f"adversary_lr should be above 0, got {adversary_lr}")
     f = OneHotCategorical(nets.mlp([z_dim], nets.classes))
-    return loss.objective(*_m2(nets, codes, z_dim), sums.elbo(codes), others=[Adversary(f, adversary, adversary_lr)])
+    return loss.objective(
+        *weights.pair(*_m2(nets, codes, z_dim)),
+        sums.elbo(codes, weights),
+        others=[Adversary(f, adversary, adversary_lr)],
+    )
 
 
 @grouped(without=("classifier_network", "warp"), likelihood="bernoulli", noise=0.0)
@@ -181,6 +186,7 @@ def m1_m2(
     loss: Loss,
     sums: Sum,
     codes: Codes,
+    weights: RandomWeights,
     *,
     z_dim: int = 50,
     z1_dim: int = 50,
@@ -206,12 +212,20 @@ def m1_m2(
     )  # fmt: skip
     features = Features(first, z1_dim, {"epochs": m1_epochs, "batch_size": 200, "lr": 1e-3})
     inner = replace(nets, x_shape=(z1_dim,), network="mlp", likelihood="gaussian", sigma=sigma1)
-    return loss.objective(*_m2(inner, codes, z_dim), sums.elbo(codes), features=features)
+    return loss.objective(*weights.pair(*_m2(inner, codes, z_dim)), sums.elbo(codes, weights), features=features)
 
 
 @grouped(hidden=(500, 500))
 def adgm(
-    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 100, a_dim: int = 100, draws: int = 100
+    nets: Networks,
+    loss: Loss,
+    sums: Sum,
+    codes: Codes,
+    weights: RandomWeights,
+    *,
+    z_dim: int = 100,
+    a_dim: int = 100,
+    draws: int = 100,
 ) -> Objective:
     r"""The auxiliary deep generative model: M2 with a richer guide, by an auxiliary variable that it draws first.
 
@@ -224,12 +238,22 @@ def adgm(
     q_z = codes.q_z(nets.q_z(z_dim, a_dim, k), z_dim)
     p_z, p_a = codes.p_z(z_dim, q_z, [nets.x_shape, a_dim, k]), Normal(nets.encoder([k, z_dim], 2 * a_dim))
     model = models.ADGM(nets.p_y(), p_z, nets.p_x(k, z_dim), p_a)
-    return loss.objective(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws), sums.elbo(codes))
+    return loss.objective(
+        *weights.pair(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws)), sums.elbo(codes, weights)
+    )
 
 
 @grouped(hidden=(500, 500))
 def sdgm(
-    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 100, a_dim: int = 100, draws: int = 100
+    nets: Networks,
+    loss: Loss,
+    sums: Sum,
+    codes: Codes,
+    weights: RandomWeights,
+    *,
+    z_dim: int = 100,
+    a_dim: int = 100,
+    draws: int = 100,
 ) -> Objective:
     r"""The skip deep generative model: two layers of latents, with a skip past the second.
 
@@ -242,11 +266,15 @@ def sdgm(
     q_z = codes.q_z(nets.q_z(z_dim, a_dim, k), z_dim)
     p_z, p_a = codes.p_z(z_dim, q_z, [nets.x_shape, a_dim, k]), Normal(nets.mlp([k, z_dim], 2 * a_dim))
     model = models.SDGM(nets.p_y(), p_z, p_a, nets.p_x(a_dim, k, z_dim))
-    return loss.objective(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws), sums.elbo(codes))
+    return loss.objective(
+        *weights.pair(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws)), sums.elbo(codes, weights)
+    )
 
 
 @grouped()
-def lvae(nets: Networks, loss: Loss, sums: Sum, *, z_dims: Sequence[int] = (32, 16, 8)) -> Objective:
+def lvae(
+    nets: Networks, loss: Loss, sums: Sum, weights: RandomWeights, *, z_dims: Sequence[int] = (32, 16, 8)
+) -> Objective:
     r"""The ladder variational autoencoder with a class: a path up, merged on the way down with the model's conditionals.
 
     Arguments:
@@ -260,12 +288,12 @@ def lvae(nets: Networks, loss: Loss, sums: Sum, *, z_dims: Sequence[int] = (32, 
     model = models.LVAE(nets.p_y(), StandardNormal(z_dims[-1]), p_z, nets.p_x(nets.classes, z_dims[0]))
     up = [nets.encoder([nets.classes], width), *(nets.mlp([width], width) for _ in z_dims[1:])]
     q_z = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
-    return loss.objective(model, guides.LVAE(q_y, up, q_z, p_z), sums.elbo())
+    return loss.objective(*weights.pair(model, guides.LVAE(q_y, up, q_z, p_z)), sums.elbo(None, weights))
 
 
 @grouped(without=("class_prior", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
 def latent_classifier(
-    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50, draws: int = 100
+    nets: Networks, loss: Loss, sums: Sum, codes: Codes, weights: RandomWeights, *, z_dim: int = 50, draws: int = 100
 ) -> Objective:
     r"""Paper 003's model: the code determines the class, and both make x; `labeled` is the paper's lambda.
 
@@ -274,7 +302,7 @@ def latent_classifier(
         draws: Samples of the code that a prediction averages over.
     """
     model, q_z, p_y = _latent_classifier(nets, codes, z_dim)
-    return loss.objective(model, guides.LatentClassifier(q_z, p_y, draws), sums.elbo(codes))
+    return loss.objective(*weights.pair(model, guides.LatentClassifier(q_z, p_y, draws)), sums.elbo(codes, weights))
 
 
 def _latent_classifier(
@@ -288,7 +316,7 @@ def _latent_classifier(
 
 @grouped(without=("class_prior", "top", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
 def latent_classifier_exact(
-    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50, draws: int = 100
+    nets: Networks, loss: Loss, sums: Sum, codes: Codes, weights: RandomWeights, *, z_dim: int = 50, draws: int = 100
 ) -> Objective:
     r"""The same model under its exact bound: y is summed inside the logarithm, log p(x|z) = log sum_y p(y|z) p(x|y,z).
 
@@ -297,12 +325,12 @@ def latent_classifier_exact(
         draws: Samples of the code that a prediction averages over.
     """
     model, q_z, p_y = _latent_classifier(nets, codes, z_dim)
-    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo(codes))
+    return loss.objective(*weights.pair(model, guides.LatentEncoder(q_z, p_y, draws)), sums.elbo(codes, weights))
 
 
 @grouped(without=("class_prior", "top", "shared_noise"), balance=0.0, alpha=0.0, labeled=1e-3)
 def latent_classifier_simplified(
-    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_dim: int = 50, draws: int = 100
+    nets: Networks, loss: Loss, sums: Sum, codes: Codes, weights: RandomWeights, *, z_dim: int = 50, draws: int = 100
 ) -> Objective:
     r"""Paper 003's simplification: given the code, class and x are independent; `labeled` is the paper's lambda.
 
@@ -313,12 +341,20 @@ def latent_classifier_simplified(
     p_y = nets.p_y_of(z_dim)
     q_z = codes.q_z(nets.q_z_classified(z_dim, nets.dropout), z_dim)
     model = models.SimplifiedLatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(z_dim))
-    return loss.objective(model, guides.LatentEncoder(q_z, p_y, draws), sums.elbo(codes))
+    return loss.objective(*weights.pair(model, guides.LatentEncoder(q_z, p_y, draws)), sums.elbo(codes, weights))
 
 
 @grouped(without=("class_prior", "top", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
 def latent_classifier_split(
-    nets: Networks, loss: Loss, sums: Sum, codes: Codes, *, z_y_dim: int = 10, z_dim: int = 50, draws: int = 100
+    nets: Networks,
+    loss: Loss,
+    sums: Sum,
+    codes: Codes,
+    weights: RandomWeights,
+    *,
+    z_y_dim: int = 10,
+    z_dim: int = 50,
+    draws: int = 100,
 ) -> Objective:
     r"""Paper 003's special case: the code has two parts, of which the first determines the class.
 
@@ -332,7 +368,7 @@ def latent_classifier_split(
     p_z_y, p_z_u = codes.p_z(z_y_dim, q_z_y, [nets.x_shape]), StandardNormal(z_dim)
     model = models.SplitLatentClassifier(p_z_y, p_z_u, p_y, nets.p_x(z_y_dim, z_dim))
     guide = guides.SplitLatentEncoder(q_z_y, nets.q_z(z_dim, z_y_dim), p_y, draws)
-    return loss.objective(model, guide, sums.elbo(codes))
+    return loss.objective(*weights.pair(model, guide), sums.elbo(codes, weights))
 
 
 def _sslpe(
@@ -369,10 +405,6 @@ def _sslpe(
         if loss.entropy or loss.mutual_information or loss.consistency:
             raise ValueError("entropy, mutual_information and consistency are of classes: they go with no regression")
         loss = replace(loss, balance=0.0)
-    if weights.local and weights.bayesian and sums.importance_weighted:
-        raise ValueError(
-            "importance_weighted: weights drawn for each datum would stand inside its logarithm; set local=False"
-        )
     if mixture and (codes.flow or regression or sums.free_bits):
         raise ValueError("mixture is of Gaussians over classes: it goes with no flow, no regression and no free_bits")
     k, q_y = nets.classes, nets.q_y(real=regression)
@@ -380,7 +412,7 @@ def _sslpe(
     p_x, p_y = nets.p_x(z_dim), nets.q_y(z_dim, real=regression)
     model = models.SSLPE(codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x, p_y)
     pair = weights.pair(model, (guides.Mixture if mixture else guides.M2)(q_y, q_z))
-    return loss.objective(*pair, sums.elbo(codes), gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
+    return loss.objective(*pair, sums.elbo(codes, weights), gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
 
 
 sslpe = grouped(without=("class_prior",))(_sslpe)

@@ -16,7 +16,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_ssl import MLP, Batch, Objective, OneHotCategorical, StandardNormal, fit, guides, models, one_hot, zoo
+from pyro_ssl import MLP, Batch, Objective, OneHotCategorical, StandardNormal, fit, guides, models, one_hot, plots, zoo
 from pyro_ssl.networks import BatchNorm, Linear, SplitLinear, class_weights, mark_normal, mark_one_hot
 from pyro_ssl.weights import Slots
 
@@ -541,3 +541,32 @@ def test_errors_say_what_is_wrong():
             zoo.build("sslapd", D, K, **SMALL | {"prior_scale": scale})
     with pytest.raises(ValueError, match=r"guide site 'z': log_prob has shape \(\), want \(\*, 6\)"):
         Objective(Loose(), Loose()).check(Batch(x_unlabeled=torch.randn(6, 2)))
+
+
+@pytest.mark.parametrize("method", [m for m, row in zoo.METHODS.items() if row.model and m != "vae"])
+def test_any_conditional_of_any_models_may_have_random_weights(method):
+    """Its weights get gradients, KL(W) counts once per data set, and a saved state predicts the same."""
+    o = zoo.build(
+        method, D, K, bayesian=("p_x",), **{"hidden": (5,)} | ({"m1_epochs": 1} if method == "m1_m2" else {})
+    ).double()
+    x, y = X[:6], torch.eye(K)[torch.arange(6) % K]
+    o.sizes = (6, 30)
+    parts = o.parts(Batch(x, y, X[6:]))
+    q_w = torch.distributions.Normal(o.guide.loc, (0.5 * o.guide.log_variance).exp())
+    prior = torch.distributions.Normal(torch.zeros_like(o.guide.loc), o.model.scale)
+    kl = torch.distributions.kl_divergence(q_w, prior).sum()
+    assert torch.allclose(parts["weights"], kl / 30, rtol=1e-10)
+    sum(parts.values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (o.guide.loc, o.guide.log_variance))
+    with pytest.raises(ValueError, match="bayesian should name conditionals of the model, of .*p_x"):
+        zoo.build(method, D, K, bayesian=("p_w",))
+
+
+def test_pictures_of_a_model_with_random_weights_are_at_their_mean():
+    o = zoo.build("m2", (1, 4, 4), K, hidden=(5,), bayesian=("p_x",)).eval()
+    with torch.no_grad():
+        o.guide.log_variance.fill_(2.0)
+    with o.programs() as (model, _):
+        y, z = torch.eye(K), torch.zeros(K, 50)
+        assert torch.equal(model.p_x(y, z).mean, model.p_x(y, z).mean)
+    assert plots.class_samples(o, K, 2) is not None and plots.analogies(o, torch.rand(2, 1, 4, 4), K) is not None

@@ -168,9 +168,9 @@ BAD_ZOO = {
     "sigma": (("m2", 3, 3), {"likelihood": "gaussian", "sigma": -1.0}, "sigma should be above 0"),
     "sigma 0": (("m2", 3, 3), {"likelihood": "gaussian", "sigma": 0.0}, "sigma should be above 0"),
     "weight": (("m2", 3, 3), {"unlabeled": -1.0}, "unlabeled should be 0 or above"),
-    "image": (("m2", 3, 3), {"network": "conv"}, "should be of images"),
-    "classifier's image": (("m2", 3, 3), {"classifier_network": "conv"}, "should be of images"),
-    "no channels": (("m2", (1, 8, 8), 3), {"network": "conv", "channels": ()}, "have channels"),
+    "image": (("m2", 3, 3), {"network": "conv"}, "should have an image"),
+    "classifier's image": (("m2", 3, 3), {"classifier_network": "conv"}, "should have an image"),
+    "no channels": (("m2", (1, 8, 8), 3), {"network": "conv", "channels": ()}, "and channels"),
     "classifier network": (
         ("m2", 3, 3),
         {"classifier_network": "resnet"},
