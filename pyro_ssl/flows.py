@@ -47,7 +47,8 @@ class Flowing(TorchDistribution):
 
     def push(self, u: Tensor) -> Tensor:
         """T(u), of draws u of the base."""
-        z, ladj = self.transform.call_and_ladj(u)
+        with torch.autocast(u.device.type, enabled=False):  # of densities in half precision nothing is left
+            z, ladj = self.transform.call_and_ladj(u)
         self._drawn["last"] = z, self.base.log_prob(u) - ladj, torch.is_grad_enabled()
         return z
 

@@ -48,6 +48,9 @@ def bounds(
 ) -> Tensor:
     """L(x, y), or U(x) without y and summed over all classes, per datum: `(N,)` nats on the CPU.
 
+    With random weights they are bounds given W, one draw of it for each chunk, without KL(W), which belongs to no datum. With
+    features (M1+M2) they are of the features' mean, not of x.
+
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
