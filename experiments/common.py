@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -231,7 +232,9 @@ def _read(path: Path) -> dict[str, Any]:
 def sources(results: Iterable[dict[str, Any]]) -> str:
     """Where the numbers of a table come from: commands, dates, versions."""
     lines = {
-        f"`{r['command']}`, {r['date']}, {', '.join(f'{k} {v}' for k, v in r['versions'].items())}" for r in results
+        f"`{r['command']}`, {r['date']}{', commit ' + r['commit'] if r.get('commit') else ''}, "
+        + ", ".join(f"{k} {v}" for k, v in r["versions"].items())
+        for r in results
     }
     return "; ".join(sorted(lines))
 
@@ -312,7 +315,14 @@ def provenance() -> dict[str, Any]:
     """Command, date and versions, to stand beside every number; the folder of the data is DATA, wherever it was."""
     given = ["DATA" if before == "--data-root" else a for before, a in pairwise(sys.argv)]
     command = " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *given])
-    return {"command": command, "date": time.strftime("%Y-%m-%d"), "versions": versions()}
+    return {"command": command, "date": time.strftime("%Y-%m-%d"), "versions": versions(), "commit": _commit()}
+
+
+def _commit() -> str:
+    """Of the scripts' checkout, if it is one."""
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(git, capture_output=True, text=True) if shutil.which("git") else None
+    return done.stdout.strip() if done and not done.returncode else ""
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
