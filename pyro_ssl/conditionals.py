@@ -103,7 +103,8 @@ class IsotropicNormal(dist.Independent):
             self._validate_sample(value)
         loc, scale, n = self.base_dist.loc, self.base_dist.scale, self.reinterpreted_batch_ndims
         sigma = scale[(0,) * scale.dim()]
-        error = nn.functional.mse_loss(*torch.broadcast_tensors(loc, value), reduction="none")
+        loc, value = torch.broadcast_tensors(loc, value)
+        error = nn.functional.mse_loss(loc, value, reduction="none")
         constant = self.event_shape.numel() * (sigma.log() + 0.5 * math.log(2 * math.pi))
         return -0.5 * sum_rightmost(error, n) / sigma.square() - constant
 

@@ -98,7 +98,8 @@ class Networks:
         self, others: Sequence[Shape], out: Shape, network: Network | None = None, **regularisers: Any
     ) -> nn.Module:
         """From x and others to `out`."""
-        chosen = {"hidden": self.hidden, "activation": self._activation, "batch_norm": self.batch_norm} | regularisers
+        chosen: dict[str, Any] = {"hidden": self.hidden, "activation": self._activation, "batch_norm": self.batch_norm}
+        chosen |= regularisers
         if (network or self.network) == "conv":
             return ConvEncoder([self.x_shape, *others], out, self.channels, **chosen)
         return MLP([self.x_shape, *others], out, **chosen)
