@@ -38,7 +38,9 @@ class Conditional(nn.Module, ABC):
         return parameters.float() if parameters.dtype in (torch.bfloat16, torch.float16) else parameters
 
     def forward(self, *inputs: Tensor) -> TorchDistribution:
-        return self.family(self.parameters_of(*inputs)).to_event(self.event_dim)
+        distribution = self.family(self.parameters_of(*inputs))
+        rest = self.event_dim - len(distribution.event_shape)
+        return distribution.to_event(rest) if rest else distribution  # of nothing, it would unwrap an `Independent`
 
 
 class Normal(Conditional):
@@ -149,18 +151,12 @@ class Gaussian(Conditional):
         normal = dist.Normal(parameters, self.log_sigma.exp() + self.floor, validate_args=False)
         return IsotropicNormal(normal, self.event_dim)
 
-    def forward(self, *inputs: Tensor) -> TorchDistribution:
-        return self.family(self.parameters_of(*inputs))
-
 
 class OneHotCategorical(Conditional):
     """A one-hot class with the network's output `(*, K)` as logits."""
 
     def family(self, parameters: Tensor) -> TorchDistribution:
         return dist.OneHotCategorical(logits=parameters)
-
-    def forward(self, *inputs: Tensor) -> TorchDistribution:
-        return self.family(self.parameters_of(*inputs))
 
 
 def expected(p_y: Callable[[Tensor], TorchDistribution], given: TorchDistribution, draws: int) -> TorchDistribution:

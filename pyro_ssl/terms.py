@@ -221,7 +221,7 @@ class Consistency(Term):
 
     def formula(self, step: Step) -> Tensor:
         sure, best = step.q_without_noise.max(-1)
-        log_q = step.q_unlabeled.logits.log_softmax(-1)
+        log_q = step.q_unlabeled.logits
         return -(log_q.gather(-1, best.unsqueeze(-1)).squeeze(-1) * (sure >= self.threshold)).mean()
 
 

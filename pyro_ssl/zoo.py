@@ -398,8 +398,8 @@ def _sslpe(
         regression: y is a real vector, of size `classes`, and not a class; it has no balance.
 
     Raises:
-        ValueError: The mixture is asked for with a flow, free bits, or for a real y; local weights with an importance-weighted bound;
-            MIER of a real y.
+        ValueError: The mixture is asked for with a flow, free bits, or for a real y; local weights with an
+            importance-weighted bound; MIER or consistency of a real y.
     """
     if regression:
         if loss.entropy or loss.mutual_information or loss.consistency:
