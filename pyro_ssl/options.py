@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, get_type_hints
 
 from torch import nn
@@ -269,13 +269,13 @@ class Sum:
     importance_weighted: bool = False
     free_bits: float = 0.0
 
-    def elbo(self, codes: Codes | None, weights: Any) -> TraceTopEnum_ELBO:
+    def elbo(self, codes: Codes, weights: Any) -> TraceTopEnum_ELBO:
         """The bound, for codes of a family and perhaps random weights."""
         if self.importance_weighted and weights.bayesian and weights.local:
             raise ValueError(
                 "importance_weighted: weights drawn for each datum would stand inside its logarithm; set local=False"
             )
-        if self.free_bits and codes is not None and (codes.flow or codes.prior == "vamp"):
+        if self.free_bits and (codes.flow or codes.prior == "vamp"):
             raise ValueError("free_bits are of a KL in closed form, which neither a flow nor a vamp prior has")
         return TraceTopEnum_ELBO(
             self.top,
@@ -310,7 +310,7 @@ def grouped(
         groups = [hints[p.name] for p in positional]
         types = {"x_shape": Shape, "classes": int} | {p.name: hints[p.name] for p in own}
         values, docs = {p.name: p.default for p in own}, _documented(function)
-        for group in groups:
+        for group in _leaves(groups):
             of_group = get_type_hints(group)
             for f in fields(group):
                 if f.name not in ("x_shape", "classes", *without):
@@ -320,14 +320,13 @@ def grouped(
         def build(x_shape: Shape, classes: int, **options: Any) -> Objective:
             if unknown := sorted(options.keys() - values.keys()):
                 raise TypeError(f"{function.__name__} has no option {', '.join(unknown)}; it has {', '.join(values)}")
-            chosen, made = values | options, []
+            chosen = values | options
             sizes = {
                 n: v for n, v in chosen.items() if n.endswith("_dim") or n in ("draws", "pseudo_inputs", "m1_epochs")
             }
             check_positive(classes=classes, **sizes)
-            for group in groups:
-                shapes = {"x_shape": as_shape(x_shape), "classes": classes} if group is Networks else {}
-                made.append(group(**shapes, **{f.name: chosen[f.name] for f in fields(group) if f.name in values}))
+            shared = {name: chosen[name] for name in values} | {"x_shape": as_shape(x_shape), "classes": classes}
+            made = [_made(group, shared) for group in groups]
             return function(*made, **{p.name: chosen[p.name] for p in own})
 
         kind = inspect.Parameter
@@ -342,6 +341,25 @@ def grouped(
         return build
 
     return decorate
+
+
+def _leaves(groups: Iterable[type]) -> Iterator[type]:
+    """The groups, with those that are made of groups taken apart."""
+    for group in groups:
+        parts = [t for t in get_type_hints(group).values() if is_dataclass(t)]
+        yield from _leaves(parts) if parts else [group]
+
+
+def _made(group: type, chosen: dict[str, Any]) -> Any:
+    """A group, or a group of groups, of what is chosen."""
+    of_group = {f.name: get_type_hints(group)[f.name] for f in fields(group)}
+    return group(
+        **{
+            n: _made(t, chosen) if is_dataclass(t) else chosen[n]
+            for n, t in of_group.items()
+            if is_dataclass(t) or n in chosen
+        }
+    )
 
 
 def _documented(thing: Any) -> dict[str, str]:

@@ -69,6 +69,22 @@ class RandomWeights:
         )
 
 
+@dataclass(frozen=True)
+class Shared:
+    """The options that every generative method has, and what becomes of a pair under them."""
+
+    nets: Networks
+    loss: Loss
+    sums: Sum
+    codes: Codes
+    weights: RandomWeights
+
+    def objective(self, model: nn.Module, guide: nn.Module, **others: Any) -> Objective:
+        """The pair, with random weights if there shall be any, its bound, and the terms of the loss."""
+        pair = self.weights.pair(model, guide)
+        return self.loss.objective(*pair, self.sums.elbo(self.codes, self.weights), **others)
+
+
 FEW_LABELS: dict[str, Any] = {"epochs": 32, "batch_size": 100, "labeled_batch_size": 30, "lr": 3e-3, "ema": 0.999}
 """Training with few labels and much unlabeled data: small steps, many of them, and the average of their weights."""
 
@@ -135,13 +151,13 @@ def vae(
 
 
 @grouped(labeled=1.0)
-def m2(nets: Networks, loss: Loss, sums: Sum, codes: Codes, weights: RandomWeights, *, z_dim: int = 50) -> Objective:
+def m2(shared: Shared, *, z_dim: int = 50) -> Objective:
     r"""M2, a class and a style make x; the defaults suit images in [0, 1] and few labels.
 
     Arguments:
         z_dim: Z.
     """
-    return loss.objective(*weights.pair(*_m2(nets, codes, z_dim)), sums.elbo(codes, weights))
+    return shared.objective(*_m2(shared.nets, shared.codes, z_dim))
 
 
 def _m2(nets: Networks, codes: Codes, z_dim: int) -> tuple[models.M2, guides.M2]:
@@ -153,11 +169,7 @@ def _m2(nets: Networks, codes: Codes, z_dim: int) -> tuple[models.M2, guides.M2]
 
 @grouped(labeled=1.0)
 def m2_adversarial(
-    nets: Networks,
-    loss: Loss,
-    sums: Sum,
-    codes: Codes,
-    weights: RandomWeights,
+    shared: Shared,
     *,
     z_dim: int = 50,
     adversary: float = 1.0,
@@ -172,21 +184,14 @@ def m2_adversarial(
     """
     if not adversary_lr > 0:
         raise ValueError(f"adversary_lr should be above 0, got {adversary_lr}")
+    nets = shared.nets
     f = OneHotCategorical(nets.mlp([z_dim], nets.classes))
-    return loss.objective(
-        *weights.pair(*_m2(nets, codes, z_dim)),
-        sums.elbo(codes, weights),
-        others=[Adversary(f, adversary, adversary_lr)],
-    )
+    return shared.objective(*_m2(nets, shared.codes, z_dim), others=[Adversary(f, adversary, adversary_lr)])
 
 
 @grouped(without=("classifier_network", "warp"), likelihood="bernoulli", noise=0.0)
 def m1_m2(
-    nets: Networks,
-    loss: Loss,
-    sums: Sum,
-    codes: Codes,
-    weights: RandomWeights,
+    shared: Shared,
     *,
     z_dim: int = 50,
     z1_dim: int = 50,
@@ -206,22 +211,19 @@ def m1_m2(
     check_sizes("m1_hidden", m1_hidden)
     if sigma1 is not None and not sigma1 > 0:
         raise ValueError(f"sigma1 should be above 0, got {sigma1}")
+    nets = shared.nets
     first = vae(
         nets.x_shape, nets.classes, z_dim=z1_dim, network=nets.network, channels=nets.channels, hidden=m1_hidden,
         likelihood=nets.likelihood, sigma=nets.sigma,
     )  # fmt: skip
     features = Features(first, z1_dim, {"epochs": m1_epochs, "batch_size": 200, "lr": 1e-3})
     inner = replace(nets, x_shape=(z1_dim,), network="mlp", likelihood="gaussian", sigma=sigma1)
-    return loss.objective(*weights.pair(*_m2(inner, codes, z_dim)), sums.elbo(codes, weights), features=features)
+    return shared.objective(*_m2(inner, shared.codes, z_dim), features=features)
 
 
 @grouped(hidden=(500, 500))
 def adgm(
-    nets: Networks,
-    loss: Loss,
-    sums: Sum,
-    codes: Codes,
-    weights: RandomWeights,
+    shared: Shared,
     *,
     z_dim: int = 100,
     a_dim: int = 100,
@@ -234,22 +236,17 @@ def adgm(
         a_dim: A, of the auxiliary variable.
         draws: Samples of the auxiliary variable that a prediction averages over.
     """
+    nets, codes = shared.nets, shared.codes
     k, q_y = nets.classes, nets.q_y(a_dim)
     q_z = codes.q_z(nets.q_z(z_dim, a_dim, k), z_dim)
     p_z, p_a = codes.p_z(z_dim, q_z, [nets.x_shape, a_dim, k]), Normal(nets.encoder([k, z_dim], 2 * a_dim))
     model = models.ADGM(nets.p_y(), p_z, nets.p_x(k, z_dim), p_a)
-    return loss.objective(
-        *weights.pair(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws)), sums.elbo(codes, weights)
-    )
+    return shared.objective(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws))
 
 
 @grouped(hidden=(500, 500))
 def sdgm(
-    nets: Networks,
-    loss: Loss,
-    sums: Sum,
-    codes: Codes,
-    weights: RandomWeights,
+    shared: Shared,
     *,
     z_dim: int = 100,
     a_dim: int = 100,
@@ -262,25 +259,23 @@ def sdgm(
         a_dim: A, of the second layer.
         draws: Samples of the second layer that a prediction averages over.
     """
+    nets, codes = shared.nets, shared.codes
     k, q_y = nets.classes, nets.q_y(a_dim)
     q_z = codes.q_z(nets.q_z(z_dim, a_dim, k), z_dim)
     p_z, p_a = codes.p_z(z_dim, q_z, [nets.x_shape, a_dim, k]), Normal(nets.mlp([k, z_dim], 2 * a_dim))
     model = models.SDGM(nets.p_y(), p_z, p_a, nets.p_x(a_dim, k, z_dim))
-    return loss.objective(
-        *weights.pair(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws)), sums.elbo(codes, weights)
-    )
+    return shared.objective(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws))
 
 
-@grouped()
-def lvae(
-    nets: Networks, loss: Loss, sums: Sum, weights: RandomWeights, *, z_dims: Sequence[int] = (32, 16, 8)
-) -> Objective:
+@grouped(without=("flow", "prior", "class_prior", "pseudo_inputs"))
+def lvae(shared: Shared, *, z_dims: Sequence[int] = (32, 16, 8)) -> Objective:
     r"""The ladder variational autoencoder with a class: a path up, merged on the way down with the model's conditionals.
 
     Arguments:
         z_dims: Sizes of the latents, lowest first.
     """
     check_sizes("z_dims", z_dims)
+    nets = shared.nets
     if not z_dims or not nets.hidden:
         raise ValueError(f"z_dims and hidden should not be empty, got {z_dims!r} and {nets.hidden!r}")
     width, q_y = nets.hidden[-1], nets.q_y()
@@ -288,21 +283,19 @@ def lvae(
     model = models.LVAE(nets.p_y(), StandardNormal(z_dims[-1]), p_z, nets.p_x(nets.classes, z_dims[0]))
     up = [nets.encoder([nets.classes], width), *(nets.mlp([width], width) for _ in z_dims[1:])]
     q_z = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
-    return loss.objective(*weights.pair(model, guides.LVAE(q_y, up, q_z, p_z)), sums.elbo(None, weights))
+    return shared.objective(model, guides.LVAE(q_y, up, q_z, p_z))
 
 
 @grouped(without=("class_prior", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
-def latent_classifier(
-    nets: Networks, loss: Loss, sums: Sum, codes: Codes, weights: RandomWeights, *, z_dim: int = 50, draws: int = 100
-) -> Objective:
+def latent_classifier(shared: Shared, *, z_dim: int = 50, draws: int = 100) -> Objective:
     r"""Paper 003's model: the code determines the class, and both make x; `labeled` is the paper's lambda.
 
     Arguments:
         z_dim: Z.
         draws: Samples of the code that a prediction averages over.
     """
-    model, q_z, p_y = _latent_classifier(nets, codes, z_dim)
-    return loss.objective(*weights.pair(model, guides.LatentClassifier(q_z, p_y, draws)), sums.elbo(codes, weights))
+    model, q_z, p_y = _latent_classifier(shared.nets, shared.codes, z_dim)
+    return shared.objective(model, guides.LatentClassifier(q_z, p_y, draws))
 
 
 def _latent_classifier(
@@ -315,42 +308,35 @@ def _latent_classifier(
 
 
 @grouped(without=("class_prior", "top", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
-def latent_classifier_exact(
-    nets: Networks, loss: Loss, sums: Sum, codes: Codes, weights: RandomWeights, *, z_dim: int = 50, draws: int = 100
-) -> Objective:
+def latent_classifier_exact(shared: Shared, *, z_dim: int = 50, draws: int = 100) -> Objective:
     r"""The same model under its exact bound: y is summed inside the logarithm, log p(x|z) = log sum_y p(y|z) p(x|y,z).
 
     Arguments:
         z_dim: Z.
         draws: Samples of the code that a prediction averages over.
     """
-    model, q_z, p_y = _latent_classifier(nets, codes, z_dim)
-    return loss.objective(*weights.pair(model, guides.LatentEncoder(q_z, p_y, draws)), sums.elbo(codes, weights))
+    model, q_z, p_y = _latent_classifier(shared.nets, shared.codes, z_dim)
+    return shared.objective(model, guides.LatentEncoder(q_z, p_y, draws))
 
 
 @grouped(without=("class_prior", "top", "shared_noise"), balance=0.0, alpha=0.0, labeled=1e-3)
-def latent_classifier_simplified(
-    nets: Networks, loss: Loss, sums: Sum, codes: Codes, weights: RandomWeights, *, z_dim: int = 50, draws: int = 100
-) -> Objective:
+def latent_classifier_simplified(shared: Shared, *, z_dim: int = 50, draws: int = 100) -> Objective:
     r"""Paper 003's simplification: given the code, class and x are independent; `labeled` is the paper's lambda.
 
     Arguments:
         z_dim: Z.
         draws: Samples of the code that a prediction averages over.
     """
+    nets, codes = shared.nets, shared.codes
     p_y = nets.p_y_of(z_dim)
     q_z = codes.q_z(nets.q_z_classified(z_dim, nets.dropout), z_dim)
     model = models.SimplifiedLatentClassifier(codes.p_z(z_dim, q_z, [nets.x_shape]), p_y, nets.p_x(z_dim))
-    return loss.objective(*weights.pair(model, guides.LatentEncoder(q_z, p_y, draws)), sums.elbo(codes, weights))
+    return shared.objective(model, guides.LatentEncoder(q_z, p_y, draws))
 
 
 @grouped(without=("class_prior", "top", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
 def latent_classifier_split(
-    nets: Networks,
-    loss: Loss,
-    sums: Sum,
-    codes: Codes,
-    weights: RandomWeights,
+    shared: Shared,
     *,
     z_y_dim: int = 10,
     z_dim: int = 50,
@@ -363,20 +349,17 @@ def latent_classifier_split(
         z_dim: Size of the rest.
         draws: Samples of the code that a prediction averages over.
     """
+    nets, codes = shared.nets, shared.codes
     p_y = nets.p_y_of(z_y_dim)
     q_z_y = codes.q_z(nets.q_z_classified(z_y_dim, nets.dropout), z_y_dim)
     p_z_y, p_z_u = codes.p_z(z_y_dim, q_z_y, [nets.x_shape]), StandardNormal(z_dim)
     model = models.SplitLatentClassifier(p_z_y, p_z_u, p_y, nets.p_x(z_y_dim, z_dim))
     guide = guides.SplitLatentEncoder(q_z_y, nets.q_z(z_dim, z_y_dim), p_y, draws)
-    return loss.objective(*weights.pair(model, guide), sums.elbo(codes, weights))
+    return shared.objective(model, guide)
 
 
 def _sslpe(
-    nets: Networks,
-    loss: Loss,
-    sums: Sum,
-    codes: Codes,
-    weights: RandomWeights,
+    shared: Shared,
     *,
     z_dim: int = 50,
     gibbs_steps: int = 10,
@@ -401,18 +384,20 @@ def _sslpe(
         ValueError: The mixture is asked for with a flow, free bits, or for a real y; local weights with an
             importance-weighted bound; MIER or consistency of a real y.
     """
+    nets, codes = shared.nets, shared.codes
     if regression:
+        loss = shared.loss
         if loss.entropy or loss.mutual_information or loss.consistency:
             raise ValueError("entropy, mutual_information and consistency are of classes: they go with no regression")
-        loss = replace(loss, balance=0.0)
-    if mixture and (codes.flow or regression or sums.free_bits):
+        shared = replace(shared, loss=replace(loss, balance=0.0))
+    if mixture and (codes.flow or regression or shared.sums.free_bits):
         raise ValueError("mixture is of Gaussians over classes: it goes with no flow, no regression and no free_bits")
     k, q_y = nets.classes, nets.q_y(real=regression)
     q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
     p_x, p_y = nets.p_x(z_dim), nets.q_y(z_dim, real=regression)
     model = models.SSLPE(codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x, p_y)
-    pair = weights.pair(model, (guides.Mixture if mixture else guides.M2)(q_y, q_z))
-    return loss.objective(*pair, sums.elbo(codes, weights), gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
+    guide = (guides.Mixture if mixture else guides.M2)(q_y, q_z)
+    return shared.objective(model, guide, gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
 
 
 sslpe = grouped(without=("class_prior",))(_sslpe)
