@@ -48,7 +48,8 @@ class MeanField(PyroModule):
 
     def q_w(self) -> TorchDistribution:
         """q(W), over `(P,)`."""
-        return dist.Normal(self.loc, (0.5 * self.log_variance).exp()).to_event(1)
+        normal = dist.Normal(self.loc, (0.5 * self.log_variance).exp(), validate_args=False)
+        return dist.Independent(normal, 1, validate_args=False)
 
     def draw_weights(self, draws: int) -> Tensor:
         """Draws of W for as many chains, `(draws, 1, P)`."""

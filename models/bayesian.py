@@ -10,6 +10,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from pyro_ssl.conditionals import IsotropicNormal
 from pyro_ssl.weights import Slots
 
 
@@ -45,6 +46,8 @@ class Bayesian(PyroModule):
         return self.program.predict(x, z)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
-        w = pyro.sample("W", dist.Normal(self.loc, self.scale).to_event(1))
+        w = pyro.sample(
+            "W", IsotropicNormal(dist.Normal(self.loc, self.scale, validate_args=False), 1, validate_args=False)
+        )
         with self.given(w):
             return self.program(x, y)

@@ -14,6 +14,7 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
+from torch.distributions import Independent, register_kl
 
 
 class Conditional(nn.Module, ABC):
@@ -109,6 +110,21 @@ class IsotropicNormal(dist.Independent):
         error = nn.functional.mse_loss(loc, value, reduction="none")
         constant = self.event_shape.numel() * (sigma.log() + 0.5 * math.log(2 * math.pi))
         return -0.5 * sum_rightmost(error, n) / sigma.square() - constant
+
+
+@register_kl(Independent, IsotropicNormal)
+def _kl_to_isotropic_normal(q: Independent, p: IsotropicNormal) -> Tensor:
+    """Of a vector with as many entries as a network has weights: few passes over it, and in float32."""
+    n = p.reinterpreted_batch_ndims
+    if not isinstance(q.base_dist, dist.Normal) or q.reinterpreted_batch_ndims != n:
+        raise NotImplementedError
+    sigma = p.base_dist.scale[(0,) * p.base_dist.scale.dim()]
+    squares = sum(
+        sum_rightmost(nn.functional.mse_loss(*torch.broadcast_tensors(a, b), reduction="none"), n)
+        for a, b in ((q.base_dist.loc, p.base_dist.loc), (q.base_dist.scale, torch.zeros_like(sigma)))
+    )
+    entropy = sum_rightmost(q.base_dist.scale.log(), n)
+    return 0.5 * squares / sigma.square() - entropy + p.event_shape.numel() * (sigma.log() - 0.5)
 
 
 class Gaussian(Conditional):

@@ -367,3 +367,23 @@ def test_the_isotropic_normal_as_a_latents_has_its_kl_and_counts_no_event():
     single = Gaussian(nn.Linear(3, 2), 0, sigma=0.5)(torch.randn(6, 3))
     assert single.log_prob(torch.zeros(6, 2)).shape == (6, 2)
     assert torch.allclose(single.log_prob(torch.zeros(6, 2)), dist.Normal(single.mean, 0.5).log_prob(torch.zeros(6, 2)))
+
+
+@pytest.mark.parametrize("batch", [(), (5,)])
+def test_the_kl_to_the_isotropic_normal_is_the_normals(batch):
+    given = [torch.randn(*batch, 3, 2), torch.rand(*batch, 3, 2) + 0.1, torch.randn(3, 2), torch.tensor(0.6)]
+    given = [t.requires_grad_() for t in given]
+    loc, scale, prior_loc, sigma = given
+    q = dist.Normal(loc, scale).to_event(2)
+    ours, theirs = (
+        torch.distributions.kl_divergence(q, p)
+        for p in (IsotropicNormal(dist.Normal(prior_loc, sigma), 2), dist.Normal(prior_loc, sigma).to_event(2))
+    )
+    assert ours.shape == batch and torch.allclose(ours, theirs, rtol=1e-12)
+    weights = torch.randn(batch)
+    for mine, hand in zip(*(torch.autograd.grad((v * weights).sum(), given) for v in (ours, theirs)), strict=True):
+        assert torch.allclose(mine, hand, rtol=1e-10)
+    with pytest.raises(NotImplementedError):
+        torch.distributions.kl_divergence(
+            dist.Laplace(loc, scale).to_event(2), IsotropicNormal(dist.Normal(prior_loc, sigma), 2)
+        )
