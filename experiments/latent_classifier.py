@@ -44,7 +44,8 @@ from common import (
 )
 
 from pyro_ssl import class_bounds, data, metrics, plots, predict_proba, zoo
-from pyro_ssl.training import Epoch, evaluating, fit, reproducibly
+from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.training import Epoch, fit
 
 WEIGHTS = (0.0, 0.001, 0.1, 0.5, 1.0, 10.0, 100.0, 10000.0)
 LATENT = ("latent_classifier", "latent_classifier_exact", "latent_classifier_simplified")

@@ -21,7 +21,8 @@ import torch
 from common import Results, arguments, draws_of, parsed, resolved, sources, study, table, where
 
 from pyro_ssl import class_bounds, data, metrics, plots, predict_proba, zoo
-from pyro_ssl.training import evaluating, fit, reproducibly
+from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.training import fit
 
 PLANE: dict[str, Any] = {
     "hidden": (50, 50, 50),

@@ -41,7 +41,7 @@ from common import (
 from scipy import stats
 
 from pyro_ssl import plots
-from pyro_ssl.training import evaluating, reproducibly
+from pyro_ssl.modes import evaluating, reproducibly
 
 DATA = ("fashion_mnist", "cifar10", "kmnist", "svhn")
 PAPER = {  # accuracy %, without and with MIER, by labels per class

@@ -39,7 +39,7 @@ from common import (
 )
 
 from pyro_ssl import gibbs, plots
-from pyro_ssl.training import evaluating, reproducibly
+from pyro_ssl.modes import evaluating, reproducibly
 
 PER_CLASS = [10, 20, 60, 100, 300]
 PAPER = {  # accuracy %, log-likelihood (printed without sign and point; read as here)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_ssl.elbo import check_plates, log_prob, sample_sites
 from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, is_enumerated, is_shared
+from pyro_ssl.modes import in_evaluation
 from pyro_ssl.networks import weighed
 
 
@@ -147,12 +148,11 @@ def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
     is in evaluation. The random state is kept.
     """
     parts = [part for program in (model, guide) for part in program.modules()]
-    modes, x, y, n = {part: part.training for part in parts}, batch.x, batch.y, len(batch.x)
+    x, y, n = batch.x, batch.y, len(batch.x)
     both = torch.cat([x, batch.x_unlabeled])
     forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
     try:
-        with torch.no_grad(), forked, weighed(), pyro.get_param_store().scope():
-            model.eval(), guide.eval()
+        with torch.no_grad(), in_evaluation(parts), forked, weighed(), pyro.get_param_store().scope():
             joint = poutine.trace(EnumerateMessenger(1, labels=y)(guide)).get_trace(both)
             together = poutine.trace(poutine.replay(model, joint)).get_trace(both)
             label = dict(sample_sites(joint)).get("y")
@@ -168,9 +168,6 @@ def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
             apart = poutine.trace(poutine.condition(model, first)).get_trace(x, y)
     except (ValueError, RuntimeError, IndexError, TypeError):  # a pair that one call at a time suits may not suit this
         return False
-    finally:
-        for part, training in modes.items():
-            part.training = training
     pairs = [(dict(sample_sites(a)), dict(sample_sites(b))) for a, b in ((given, joint), (apart, together))]
     pairs[0][1].pop("y")
     return all(a.keys() == b.keys() and all(_same_log_prob(a[name], b[name], n) for name in a) for a, b in pairs)

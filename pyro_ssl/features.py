@@ -55,7 +55,8 @@ class Features(nn.Module):
             x: Data `(N, *event)`.
             arguments: Of `pyro_ssl.fit`, over those given at construction.
         """
-        from pyro_ssl.training import evaluating, fit  # it imports objectives, which have features
+        from pyro_ssl.modes import evaluating
+        from pyro_ssl.training import fit  # it imports objectives, which have features
 
         self.objective.requires_grad_(True)
         try:

@@ -11,6 +11,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from pyro_ssl.conditionals import Conditional, Prior
+from pyro_ssl.modes import in_evaluation
 from pyro_ssl.networks import Shape, as_shape, one_hot_index
 
 
@@ -126,13 +127,8 @@ class VampPrior(Prior):
 
     def forward(self, *given: Tensor) -> TorchDistribution:
         inputs = list(self.inputs)
-        modes = {part: part.training for part in self.q_z.modules()}
-        self.q_z.eval()
-        try:
+        with in_evaluation(self.q_z.modules()):
             q = self.q_z(*inputs, self.eye.unsqueeze(-2)) if self.by_class else self.q_z(*inputs)  # ([K,] P, Z)
-        finally:
-            for part, training in modes.items():
-                part.training = training
         if not self.by_class:
             return _mixture(q)
         index = one_hot_index(given[0])

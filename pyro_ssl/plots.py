@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import predict_proba
-from pyro_ssl.training import History, evaluating, reproducibly
+from pyro_ssl.training import History
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442", "#8C564B", "#4B0092")
 

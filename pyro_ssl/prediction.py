@@ -12,10 +12,10 @@ from torch import Tensor
 
 from pyro_ssl.checks import as_data, as_values, check_pair, check_positive
 from pyro_ssl.elbo import TraceTopEnum_ELBO
+from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
 from pyro_ssl.sampling import Gibbs
 from pyro_ssl.sampling import gibbs as sample
-from pyro_ssl.training import evaluating, reproducibly
 
 AT_ONCE = 2**15
 """Evaluations of p(x|.) at once, data times classes times samples: what bounds the memory, with 784 pixels to 1 GB."""

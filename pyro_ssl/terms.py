@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pyro_ssl.conditionals import Prior
 from pyro_ssl.elbo import sample_sites
 from pyro_ssl.enumeration import is_shared
+from pyro_ssl.modes import in_evaluation
 
 
 class Guide(Protocol):
@@ -85,15 +86,9 @@ class Step:
     def q_without_noise(self) -> Tensor:
         """q(y|x) on unlabeled data with all networks as in evaluation, without gradient, `(B_u, K)`."""
         assert self.batch.x_unlabeled is not None and isinstance(self.guide, nn.Module)
-        networks = [m for m in self.guide.modules() if m.training and not hasattr(m, "classify")]
-        for network in networks:
-            network.training = False
-        try:
-            with torch.no_grad():
-                return self.guide.classify(self.batch.x_unlabeled).mean
-        finally:
-            for network in networks:
-                network.training = True
+        networks = [m for m in self.guide.modules() if not hasattr(m, "classify")]
+        with torch.no_grad(), in_evaluation(networks):
+            return self.guide.classify(self.batch.x_unlabeled).mean
 
     def evaluated(self, guide_trace: Any, labeled: int | None = None) -> None:
         """Take q(y|x) from the site `y` of a guide's trace: of the unlabeled part, or of both, `labeled` rows first.

@@ -28,6 +28,7 @@ from pyro_ssl import checkpoints
 from pyro_ssl.batches import Batches, transformed
 from pyro_ssl.checks import as_codes, as_data, as_values, check_positive, one_hot
 from pyro_ssl.features import Features
+from pyro_ssl.modes import evaluating, reproducibly, same_buffers
 from pyro_ssl.objective import Objective, total
 
 History = dict[str, list[float]]
@@ -165,43 +166,11 @@ def fit(
 
 
 @contextmanager
-def reproducibly(seed: int) -> Iterator[None]:
-    """Seed torch's generators inside the block, and leave the caller's as they were."""
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-        torch.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without gradients, inside the block."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
-
-
-@contextmanager
-def _same_buffers(module: nn.Module) -> Iterator[None]:
-    """Put the buffers back after the block: a trial run must not move batch norm's statistics."""
-    before = [b.clone() for b in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in zip(module.buffers(), before, strict=True):
-            buffer.copy_(value)
-
-
-@contextmanager
 def _tried(objective: Objective, home: torch.device) -> Iterator[None]:
     """The objective on its device, for a trial run that moves no buffer; as it was before if that fails."""
     before, sizes, alike = next(objective.parameters()).device, objective.sizes, objective._found_alike
     try:
-        with _same_buffers(objective.to(home)):
+        with same_buffers(objective.to(home)):
             yield
     except BaseException:
         objective.to(before).sizes, objective._found_alike = sizes, alike
@@ -335,7 +304,7 @@ class _Run:
                     nn.utils.clip_grads_with_norm_(group, self.max_norm, norm)
             values = torch.stack([*parts.values(), loss, *norms]).detach().tolist()
             if not all(map(math.isfinite, values)):
-                with _same_buffers(self.objective):
+                with same_buffers(self.objective):
                     culprit = self.objective.culprit(batch)
                 raise DivergedError(
                     f"step {self.at.step}: the loss or its gradient is not finite, first at {culprit}; "

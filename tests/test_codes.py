@@ -17,9 +17,10 @@ from pyro_ssl import Batch, Objective, TraceTopEnum_ELBO, fit, guides, one_hot, 
 from pyro_ssl.elbo import closed_form_kl
 from pyro_ssl.flows import Flow, Flowing, VampPrior
 from pyro_ssl.mixtures import MixtureOfNormals
+from pyro_ssl.modes import evaluating
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.terms import Adversary, Step
-from pyro_ssl.training import evaluating, players
+from pyro_ssl.training import players
 
 D, K, B, Z, P = 4, 3, 6, 2, 4
 SMALL = {"hidden": (5,), "z_dim": Z, "activation": "tanh", "pseudo_inputs": P, "top": None}

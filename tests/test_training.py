@@ -18,7 +18,8 @@ from torch import nn
 from pyro_ssl import Batch, EarlyStopping, Objective, fit, predict_proba, zoo
 from pyro_ssl.batches import Batches
 from pyro_ssl.checks import one_hot
-from pyro_ssl.training import SCHEDULES, DivergedError, evaluating
+from pyro_ssl.modes import evaluating
+from pyro_ssl.training import SCHEDULES, DivergedError
 
 X = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.where(torch.arange(90) < 20, torch.arange(90) % 3, -1)
