@@ -4,7 +4,7 @@ from pyro_ssl.guides.auxiliary import Auxiliary
 from pyro_ssl.guides.bayesian import MeanField
 from pyro_ssl.guides.classifier import Classifier
 from pyro_ssl.guides.latent_classifier import LatentClassifier, LatentEncoder, SplitLatentEncoder
-from pyro_ssl.guides.lvae import LVAE
+from pyro_ssl.guides.lvae import LVAE, LadderTop
 from pyro_ssl.guides.m2 import M2
 from pyro_ssl.guides.mixture import Mixture
 from pyro_ssl.guides.vae import VAE
@@ -15,6 +15,7 @@ __all__ = [
     "VAE",
     "Auxiliary",
     "Classifier",
+    "LadderTop",
     "LatentClassifier",
     "LatentEncoder",
     "MeanField",

@@ -10,6 +10,25 @@ from torch import Tensor, nn
 from pyro_ssl.conditionals import Conditional, merge
 
 
+class LadderTop(nn.Module):
+    """q(z_L|x,y), with nothing of the ladder below it but the path up: for a prior that asks for posteriors.
+
+    Arguments:
+        up: The functions f_1 .. f_L; the first of x and y.
+        q_z: z_L given d_L.
+    """
+
+    def __init__(self, up: Sequence[nn.Module], q_z: Conditional | nn.Module) -> None:
+        super().__init__()
+        self.up, self.q_z = nn.ModuleList(up), q_z
+
+    def forward(self, x: Tensor, y: Tensor) -> TorchDistribution:
+        d = self.up[0](x, y)
+        for up in self.up[1:]:
+            d = up(d)
+        return self.q_z(d)
+
+
 class LVAE(PyroModule):
     r"""A deterministic path up from x and y, merged on the way down with the model's own conditionals.
 

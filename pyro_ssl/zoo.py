@@ -267,7 +267,7 @@ def sdgm(
     return shared.objective(model, guides.Auxiliary(nets.q_z_classified(a_dim), q_y, q_z, draws))
 
 
-@grouped(without=("flow", "prior", "class_prior", "pseudo_inputs"))
+@grouped()
 def lvae(shared: Shared, *, z_dims: Sequence[int] = (32, 16, 8)) -> Objective:
     r"""The ladder variational autoencoder with a class: a path up, merged on the way down with the model's conditionals.
 
@@ -280,10 +280,13 @@ def lvae(shared: Shared, *, z_dims: Sequence[int] = (32, 16, 8)) -> Objective:
         raise ValueError(f"z_dims and hidden should not be empty, got {z_dims!r} and {nets.hidden!r}")
     width, q_y = nets.hidden[-1], nets.q_y()
     p_z = [Normal(nets.mlp([above], 2 * here)) for here, above in pairwise(z_dims)]
-    model = models.LVAE(nets.p_y(), StandardNormal(z_dims[-1]), p_z, nets.p_x(nets.classes, z_dims[0]))
+    p_x = nets.p_x(nets.classes, z_dims[0])
     up = [nets.encoder([nets.classes], width), *(nets.mlp([width], width) for _ in z_dims[1:])]
-    q_z = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
-    return shared.objective(model, guides.LVAE(q_y, up, q_z, p_z))
+    *q_below, q_last = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
+    q_top = shared.codes.q_z(q_last, z_dims[-1])
+    p_top = shared.codes.p_z(z_dims[-1], guides.LadderTop(up, q_top), [nets.x_shape, nets.classes])
+    model = models.LVAE(nets.p_y(), p_top, p_z, p_x)
+    return shared.objective(model, guides.LVAE(q_y, up, [*q_below, q_top], p_z))
 
 
 @grouped(without=("class_prior", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
