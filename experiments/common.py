@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,7 +24,6 @@ from torch import Tensor
 from pyro_ssl import data, metrics, plots, zoo
 from pyro_ssl.checkpoints import write_text
 from pyro_ssl.cli import versions
-from pyro_ssl.networks import warped
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import bounds, predict_proba
 from pyro_ssl.training import DivergedError, History, fit
@@ -169,8 +167,7 @@ def trained(
     )
     history = fit(
         objective, dataset.x, codes, seed=config["draw"], directory=directory, resume=directory is not None,
-        identity=_plain(config), transform=partial(warped, warp=config["warp"]) if "warp" in config else None,
-        **config["training"], **arguments,
+        identity=_plain(config), **config["training"], **arguments,
     )  # fmt: skip
     return objective, dataset, codes, history
 
