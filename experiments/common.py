@@ -25,7 +25,7 @@ from pyro_ssl import data, metrics, plots, zoo
 from pyro_ssl.checkpoints import write_text
 from pyro_ssl.cli import versions
 from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import bounds, predict_proba
+from pyro_ssl.prediction import bounds, predict_proba, weight_kl
 from pyro_ssl.training import DivergedError, History, fit
 
 RESULTS = Path(__file__).parent / "results"
@@ -92,7 +92,10 @@ def _same(there: dict[str, Any] | None, config: dict[str, Any]) -> bool:
 def _one(
     function: Run, name: str, config: dict[str, Any], directory: Path, out: Path, command: str
 ) -> tuple[str, dict[str, Any]]:
-    started = time.perf_counter()
+    started, of_run = time.perf_counter(), directory / "config.json"
+    if directory.exists() and not _same(_read(of_run), config):
+        shutil.rmtree(directory)  # checkpoints of a run with another config
+    write(of_run, config)
     try:
         result = function(name, config, directory, out)
         result["seconds"] = max(result.get("seconds", 0.0), time.perf_counter() - started)  # more, if it was resumed
@@ -105,7 +108,7 @@ def _one(
 
 
 def images(config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
-    """The image set of a run and codes, of which `per_class` of each class are known.
+    """The image set of a run and codes, of which `per_class` of each class are known, or `labels` in total, as many of each.
 
     `rows`, where it is there, cuts both parts for a smoke test; `grey` makes colour images grey. Where the data's folder
     comes from, `PYRO_SSL_DATA`, is no part of a config.
@@ -121,7 +124,8 @@ def images(config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
         grey = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
         parts[0], parts[2] = ((x * grey).sum(1, keepdim=True) for x in (parts[0], parts[2]))
     dataset = data.Dataset(whole.name, *parts, whole.classes)
-    draw = data.draw_labels(dataset.y, per_class=config["per_class"], seed=config["draw"])
+    labels, per_class = config.get("labels"), config.get("per_class")
+    draw = data.draw_labels(dataset.y, labels, per_class=per_class, seed=config["draw"])
     return dataset, draw.codes(dataset.y)
 
 
@@ -173,13 +177,18 @@ def trained(
 
 
 def measured(objective: Objective, dataset: data.Dataset, history: History) -> dict[str, float]:
-    """Accuracy, log-likelihood, Brier and calibration on the test set; the entropy of predictions, and the bound."""
+    """Accuracy, log-likelihood, Brier and calibration on the test set; the entropy of predictions, and the bound.
+
+    With random weights the bound is given W, and `weight_kl` is a datum's part of KL(W).
+    """
+    kl = {"weight_kl": weight_kl(objective) / len(dataset.x)} if objective.model is not None else {}
     probs = predict_proba(objective, dataset.x_test)
     bound = {} if objective.model is None else {"bound": float(bounds(objective, dataset.x_test).mean())}
     return {
         **metrics.evaluate(probs, dataset.y_test),
         "entropy": float(torch.special.entr(probs).sum(-1).mean()),
         **bound,
+        **kl,
         "seconds": history["seconds"][-1],
     }
 
@@ -226,18 +235,19 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def sources(results: Iterable[dict[str, Any]]) -> str:
-    """Where the numbers of a table come from: commands, dates, versions."""
+def sources(results: Results) -> str:
+    """Where the numbers of a table come from: commands, dates, versions; and the runs that gave none."""
+    diverged = [name for name, r in results.items() if "diverged" in r]
     lines = {
         f"`{r['command']}`, {r['date']}{', commit ' + r['commit'] if r.get('commit') else ''}, "
         + ", ".join(f"{k} {v}" for k, v in r["versions"].items())
-        for r in results
+        for r in results.values()
     }
-    return "; ".join(sorted(lines))
+    return "; ".join(sorted(lines)) + (f"; diverged, and in no mean: {', '.join(diverged)}" if diverged else "")
 
 
 def where(results: Results, **wanted: Any) -> list[dict[str, Any]]:
-    """The results whose config has these values, but for those that diverged."""
+    """The results whose config has these values, but for those that diverged, which `sources` names."""
     return [
         r for r in results.values() if "diverged" not in r and all(r["config"].get(k) == v for k, v in wanted.items())
     ]
@@ -289,9 +299,8 @@ def arguments(doc: str, **defaults: Any) -> argparse.ArgumentParser:
 
 
 def draws_of(given: argparse.Namespace, default: list[int]) -> list[int]:
-    """The draws of a table: the scale's, of which some may be asked for at a time; or all of those asked for."""
-    asked = given.draws or default
-    return default if set(asked) <= set(default) else asked
+    """The draws of a table: the scale's, of which some may be asked for at a time, and others that are asked for."""
+    return sorted({*default, *(given.draws or [])})
 
 
 def summary(values: Iterable[float]) -> str:
@@ -316,10 +325,14 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Of the scripts' checkout, if it is one."""
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    done = subprocess.run(git, capture_output=True, text=True) if shutil.which("git") else None
-    return done.stdout.strip() if done and not done.returncode else ""
+    """Of the scripts' checkout, if it is one; with a + if its code has been changed since."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(Path(__file__).parents[1]), *arguments], capture_output=True, text=True)
+
+    if not shutil.which("git") or (head := git("rev-parse", "--short", "HEAD")).returncode:
+        return ""
+    return head.stdout.strip() + ("+" if git("diff", "--quiet", "HEAD", "--", "*.py").returncode else "")
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

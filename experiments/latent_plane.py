@@ -138,7 +138,7 @@ def report(results: Results, out: Path) -> None:
             (c["data"], c["draw"], c["method"], kind, f"{100 * r['accuracy']:.2f}", error, f"{r['seconds']:.0f}")
         )
     header = ("data", "draw", "method", "", "accuracy %", "squared error", "s a run")
-    text = table(header, rows) + f"\n\nOne thread a run; no validation labels. {sources(results.values())}\n"
+    text = table(header, rows) + f"\n\nOne thread a run; no validation labels. {sources(results)}\n"
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text)
     print(text)

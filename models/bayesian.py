@@ -37,6 +37,11 @@ class Bayesian(PyroModule):
         self.register_buffer("loc", torch.zeros_like(slots.initial))
         self.scale = scale
 
+    def p_w(self) -> TorchDistribution:
+        """p(W), over `(P,)`."""
+        normal = dist.Normal(self.loc, self.scale, validate_args=False)
+        return IsotropicNormal(normal, 1, validate_args=False)
+
     def given(self, w: Tensor) -> AbstractContextManager[None]:
         """Inside the block the model's networks have the weights w."""
         return self.slots.filled(w)
@@ -46,8 +51,6 @@ class Bayesian(PyroModule):
         return self.program.predict(x, z)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
-        w = pyro.sample(
-            "W", IsotropicNormal(dist.Normal(self.loc, self.scale, validate_args=False), 1, validate_args=False)
-        )
+        w = pyro.sample("W", self.p_w())
         with self.given(w):
             return self.program(x, y)

@@ -116,7 +116,7 @@ class IsotropicNormal(dist.Independent):
 def _kl_to_isotropic_normal(q: Independent, p: IsotropicNormal) -> Tensor:
     """Of a vector with as many entries as a network has weights: few passes over it, and in float32."""
     n = p.reinterpreted_batch_ndims
-    if not isinstance(q.base_dist, dist.Normal) or q.reinterpreted_batch_ndims != n:
+    if not isinstance(q.base_dist, dist.Normal) or (q.reinterpreted_batch_ndims, q.event_shape) != (n, p.event_shape):
         raise NotImplementedError
     sigma = p.base_dist.scale[(0,) * p.base_dist.scale.dim()]
     squares = sum(

@@ -253,7 +253,8 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """E[y|x], `(N,)` or `(N, D)` as y was; with `return_std` also the predictive standard deviation, of that shape."""
         rows = self._rows(X)  # first, for it says if there was no fit
-        found = gibbs(self.objective_, rows, steps=self.objective_.gibbs_steps, chains=4)
+        steps, chains = self.objective_.gibbs_steps, max(4, self.objective_.gibbs_chains)
+        found = gibbs(self.objective_, rows, steps=steps, chains=chains)
         mean = found.mean.double().numpy() * self.y_std_ + self.y_mean_
         std = found.variance.sqrt().double().numpy() * self.y_std_
         mean, std = (v[:, 0] if self.flat_ else v for v in (mean, std))
@@ -273,7 +274,7 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         known = ~np.isnan(values).any(1)
         if not known.any():
             raise ValueError("y has no label: every row is NaN")
-        mean, std = _moments(values[known], True)
+        mean, std = _moments(values[known], True, "y")
         kept = {"y_mean_": mean, "y_std_": std, "flat_": y.ndim == 1}
         return kept, values.shape[1], {"regression": True, "balance": 0.0}, (values - mean) / std, known
 
@@ -293,14 +294,16 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         return tags
 
 
-def _moments(X: np.ndarray, scale: bool) -> tuple[np.ndarray, np.ndarray]:
+def _moments(X: np.ndarray, scale: bool, name: str = "X") -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each column, 1 for a constant one; 0 and 1 without `scale`."""
     if not scale:
         return np.zeros(X.shape[1:]), np.ones(X.shape[1:])
     with np.errstate(over="ignore", invalid="ignore"):
         mean, std = X.mean(0), X.std(0)
     if not (np.isfinite(mean) & np.isfinite(std)).all():
-        raise ValueError(f"X is too large to standardise, up to {np.abs(X).max():.3g}; divide it by a constant first")
+        raise ValueError(
+            f"{name} is too large to standardise, up to {np.abs(X).max():.3g}; divide it by a constant first"
+        )
     return mean, np.where(std > 1e-12, std, 1.0)
 
 

@@ -213,7 +213,7 @@ class Codes:
     """What family the code's posterior and prior are of.
 
     Arguments:
-        flow: Autoregressive transforms (zuko's) after the Gaussian q(z|.).
+        flow: Autoregressive transforms (zuko's) after the Gaussian q(z|.), of z and not of an auxiliary variable.
         prior: p(z): `normal`, N(0, I); `vamp`, the mean of q(z|.) at trained pseudo-inputs.
         class_prior: p(z|y) in place of p(z): a Gaussian per class, or the pseudo-inputs under each class.
         pseudo_inputs: Their number.
@@ -227,8 +227,11 @@ class Codes:
     def __post_init__(self) -> None:
         if self.prior not in ("normal", "vamp"):
             raise ValueError(f"prior should be normal or vamp, got {self.prior!r}")
-        if not isinstance(self.flow, int) or self.flow < 0:
+        if not isinstance(self.flow, int) or isinstance(self.flow, bool) or self.flow < 0:
             raise ValueError(f"flow should be a number of transforms, 0 or above, got {self.flow!r}")
+        check_positive(pseudo_inputs=self.pseudo_inputs)
+        if not isinstance(self.class_prior, bool):
+            raise ValueError(f"class_prior should be True or False, got {self.class_prior!r}")
 
     def q_z(self, base: Normal, z_dim: int) -> nn.Module:
         """The posterior: base, and the transforms after it."""
@@ -316,15 +319,16 @@ def grouped(
                 if f.name not in ("x_shape", "classes", *without):
                     types[f.name], values[f.name] = of_group[f.name], defaults.get(f.name, f.default)
             docs |= _documented(group)
+        if missing := [name for name in values if name not in docs]:
+            raise ValueError(
+                f"{function.__name__}: its docstring should say under `Arguments:` what {', '.join(missing)} is"
+            )
 
         def build(x_shape: Shape, classes: int, **options: Any) -> Objective:
             if unknown := sorted(options.keys() - values.keys()):
                 raise TypeError(f"{function.__name__} has no option {', '.join(unknown)}; it has {', '.join(values)}")
             chosen = values | options
-            sizes = {
-                n: v for n, v in chosen.items() if n.endswith("_dim") or n in ("draws", "pseudo_inputs", "m1_epochs")
-            }
-            check_positive(classes=classes, **sizes)
+            check_positive(classes=classes, **{n: v for n, v in chosen.items() if n.endswith("_dim") or n == "draws"})
             shared = {name: chosen[name] for name in values} | {"x_shape": as_shape(x_shape), "classes": classes}
             made = [_made(group, shared) for group in groups]
             return function(*made, **{p.name: chosen[p.name] for p in own})

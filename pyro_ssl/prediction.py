@@ -8,7 +8,8 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
 
 from pyro_ssl.checks import as_data, as_values, check_pair, check_positive
 from pyro_ssl.elbo import TraceTopEnum_ELBO
@@ -21,9 +22,20 @@ AT_ONCE = 2**15
 """Evaluations of p(x|.) at once, data times classes times samples: what bounds the memory, with 784 pixels to 1 GB."""
 
 
-def predict_proba(objective: Objective, x: Any, *, chunk: int = 4096, seed: int = 0) -> Tensor:
-    """p(y|x) of each datum, `(N, K)` on the CPU, by what the method predicts with."""
-    check_positive(chunk=chunk)
+def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, seed: int = 0) -> Tensor:
+    """p(y|x) of each datum, `(N, K)` on the CPU, by what the method predicts with.
+
+    Arguments:
+        objective: The method.
+        x: Data `(N, *event)`.
+        chunk: Data at once; by default 4096, or fewer where each has several Gibbs chains.
+        seed: Of what is drawn.
+
+    Raises:
+        ValueError: chunk is not above 0; y is real.
+    """
+    check_positive(chunk=1 if chunk is None else chunk)
+    chains = objective.gibbs_chains if objective.gibbs_steps else 1
 
     def function(x: Tensor) -> Tensor:
         p = objective.classify(x)
@@ -33,7 +45,15 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int = 4096, seed: int 
             )
         return p.mean
 
-    return _chunked(objective, function, chunk, seed, x)
+    return _chunked(objective, function, chunk or max(1, min(4096, AT_ONCE // chains)), seed, x)
+
+
+def weight_kl(objective: Objective) -> float:
+    """KL(q(W) || p(W)) of random weights: nats of all data together, which `bounds` leaves out; 0 where there are none."""
+    if not isinstance(objective.guide, nn.Module) or not hasattr(objective.guide, "q_w"):
+        return 0.0
+    with torch.no_grad():
+        return float(kl_divergence(objective.guide.q_w(), objective.model.p_w()))
 
 
 def bounds(
@@ -49,7 +69,7 @@ def bounds(
     """L(x, y), or U(x) without y and summed over all classes, per datum: `(N,)` nats on the CPU.
 
     With random weights they are bounds given W, one draw of it for each chunk, without KL(W), which belongs to no datum. With
-    features (M1+M2) they are of the features' mean, not of x.
+    features (M1+M2) they are of the features' mean, not of x. `weight_kl` has KL(W).
 
     Arguments:
         objective: The method.
@@ -111,7 +131,7 @@ def log_evidence(
 ) -> Tensor:
     """Importance-sampling estimate of log p(x), or of log p(x, y) with y: `(N,)` nats on the CPU.
 
-    The mean of `num_particles` weights p(x, y, z) / q(z|x, y), summed over all classes where y is not given; a lower bound
+    With random weights it is neither, but a mean over as many draws of W as there are blocks of samples. The mean of `num_particles` weights p(x, y, z) / q(z|x, y), summed over all classes where y is not given; a lower bound
     in the mean. Memory does not grow with `num_particles`.
 
     Arguments:

@@ -38,13 +38,13 @@ Schedule = str | Callable[[Optimizer, int], LRScheduler]
 SCHEDULES: dict[str, Callable[[Optimizer, int], LRScheduler]] = {
     "constant": lambda optimizer, steps: ConstantLR(optimizer, factor=1.0),
     "exponential": lambda optimizer, steps: ExponentialLR(optimizer, gamma=math.exp(math.log(0.01) / steps)),
-    "halving": lambda optimizer, steps: StepLR(optimizer, step_size=max(1, math.ceil(steps / 6)), gamma=0.5),
+    "halving": lambda optimizer, steps: StepLR(optimizer, step_size=math.ceil(0.15 * steps), gamma=0.5),
     "cosine": lambda optimizer, steps: CosineAnnealingLR(optimizer, T_max=steps),
     "one_cycle": lambda optimizer, steps: OneCycleLR(
         optimizer, max_lr=[g["lr"] for g in optimizer.param_groups], total_steps=steps
     ),
 }
-"""Learning-rate schedules by name: to 1 % exponentially, halved five times, cosine to 0, up and down in one cycle."""
+"""Learning-rate schedules by name: to 1 % exponentially, halved after every 15 % of the steps, cosine to 0, up and down in one cycle."""
 
 
 class DivergedError(FloatingPointError):

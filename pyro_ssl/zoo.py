@@ -7,6 +7,7 @@ All of them are keyword arguments of `build`, on the command line as in Python; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -15,11 +16,12 @@ from typing import Any
 from torch import nn
 
 from pyro_ssl import guides, models
+from pyro_ssl.checks import check_positive
 from pyro_ssl.conditionals import Conditional, Normal, OneHotCategorical, StandardNormal
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.features import Features
 from pyro_ssl.modes import reproducibly
-from pyro_ssl.networks import MLP, Shape, as_shape
+from pyro_ssl.networks import MLP, BatchNorm, Shape, as_shape
 from pyro_ssl.objective import Objective
 from pyro_ssl.options import Codes, Loss, Networks, Sum, check_sizes, grouped
 from pyro_ssl.terms import L2, Adversary, LabelLogProb
@@ -31,7 +33,8 @@ class RandomWeights:
     """Weights of the model's networks with a prior N(0, s^2) and a mean-field posterior, in place of point estimates.
 
     Arguments:
-        bayesian: Names of the model's conditionals whose linear layers have random weights, such as (p_y,).
+        bayesian: Names of the model's conditionals whose linear layers have random weights, such as (p_y,); not of those that
+            the guide shares, and has no prior over.
         prior_scale: Standard deviation s of the prior over a weight.
         log_variance: Start of the posterior's log-variance.
         local: Local reparameterisation: draw what the weights make for each datum, not the weights.
@@ -45,8 +48,10 @@ class RandomWeights:
     adapted: bool = True
 
     def __post_init__(self) -> None:
-        if not self.prior_scale > 0:
+        if not 0 < self.prior_scale < math.inf:
             raise ValueError(f"prior_scale should be above 0, got {self.prior_scale}")
+        if not math.isfinite(self.log_variance):
+            raise ValueError(f"log_variance should be a finite number, got {self.log_variance}")
         if self.local and not self.adapted:
             raise ValueError("adapted=False needs local=False: what is drawn for each datum has no other statistics")
 
@@ -60,12 +65,17 @@ class RandomWeights:
         names = self.bayesian
         if not isinstance(names, Sequence) or isinstance(names, str) or not set(names) <= set(known):
             raise ValueError(
-                f"bayesian should name conditionals of the model, of {', '.join(known)}; got {self.bayesian!r}"
+                f"bayesian should name conditionals of the model that the guide does not share, of {', '.join(known)}; "
+                f"got {self.bayesian!r}"
             )
-        slots = Slots(*(getattr(model, name) for name in dict.fromkeys(names)))
+        parts = nn.ModuleList(getattr(model, name) for name in dict.fromkeys(names))
+        normed = any(isinstance(part, BatchNorm) for part in parts.modules())
+        slots = Slots(*parts)
         return (
             models.Bayesian(model, slots, self.prior_scale),
-            guides.MeanField(guide, slots.initial, self.log_variance, local=self.local, adapted=self.adapted),
+            guides.MeanField(
+                guide, slots.initial, self.log_variance, local=self.local, adapted=self.adapted and normed
+            ),
         )
 
 
@@ -209,6 +219,7 @@ def m1_m2(
         sigma1: Standard deviation of M2's p(z1|y,z); None learns it.
     """
     check_sizes("m1_hidden", m1_hidden)
+    check_positive(m1_epochs=m1_epochs)
     if sigma1 is not None and not sigma1 > 0:
         raise ValueError(f"sigma1 should be above 0, got {sigma1}")
     nets = shared.nets
@@ -272,7 +283,7 @@ def lvae(shared: Shared, *, z_dims: Sequence[int] = (32, 16, 8)) -> Objective:
     r"""The ladder variational autoencoder with a class: a path up, merged on the way down with the model's conditionals.
 
     Arguments:
-        z_dims: Sizes of the latents, lowest first.
+        z_dims: Sizes of the latents, lowest first; `flow`, `prior` and `class_prior` are of the last.
     """
     check_sizes("z_dims", z_dims)
     nets = shared.nets
@@ -348,8 +359,8 @@ def latent_classifier_split(
     r"""Paper 003's special case: the code has two parts, of which the first determines the class.
 
     Arguments:
-        z_y_dim: Size of the part that determines the class.
-        z_dim: Size of the rest.
+        z_y_dim: Size of the part that determines the class; `flow` and `prior` are of this part.
+        z_dim: Size of the rest, N(0, I) with a Gaussian posterior.
         draws: Samples of the code that a prediction averages over.
     """
     nets, codes = shared.nets, shared.codes
@@ -390,6 +401,8 @@ def _sslpe(
     nets, codes = shared.nets, shared.codes
     if regression:
         loss = shared.loss
+        if not gibbs_steps:
+            raise ValueError("gibbs_steps should be above 0 for a real y, which the model predicts; got 0")
         if loss.entropy or loss.mutual_information or loss.consistency:
             raise ValueError("entropy, mutual_information and consistency are of classes: they go with no regression")
         shared = replace(shared, loss=replace(loss, balance=0.0))

@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 
 from pyro_ssl import MLP, Batch, Objective, OneHotCategorical, StandardNormal, fit, guides, models, one_hot, plots, zoo
 from pyro_ssl.networks import BatchNorm, Linear, SplitLinear, class_weights, mark_normal, mark_one_hot
+from pyro_ssl.prediction import weight_kl
 from pyro_ssl.weights import Slots
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -129,6 +130,12 @@ def test_labeled_data_alone_have_it_and_a_sample_of_it_has_its_mean(closed_form)
     draws = torch.stack([o.parts(batch, kl_weight=0.3)["weights"] * LABELED / 0.5 for _ in range(300)]).detach()
     assert abs(draws.mean() - kl_by_hand(o.guide)) < 4 * draws.std() / 300**0.5 + 1e-10
     assert (draws.std() > 0.1) != closed_form
+
+
+def test_it_can_be_asked_for():
+    o = sslapd()
+    assert weight_kl(o) == pytest.approx(kl_by_hand(o.guide).item(), rel=1e-12)
+    assert weight_kl(zoo.build("sslpe", 3, 2, hidden=(5,))) == weight_kl(zoo.build("classifier", 3, 2)) == 0.0
 
 
 @pytest.mark.parametrize("together", [False, True])
@@ -534,7 +541,10 @@ def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match="no linear layer"):
         zoo.RandomWeights(bayesian=("p_x",)).pair(model, Nothing())
     for wrong in (("p_w",), "p_y", ("p_z",)):
-        with pytest.raises(ValueError, match="bayesian should name conditionals of the model, of p_x, p_y; got"):
+        with pytest.raises(
+            ValueError,
+            match="bayesian should name conditionals of the model that the guide does not share, of p_x, p_y; got",
+        ):
             zoo.RandomWeights(bayesian=wrong).pair(model, Nothing())
     for scale in (0, -1.0, math.nan):
         with pytest.raises(ValueError, match=f"prior_scale should be above 0, got {scale}"):
@@ -558,7 +568,7 @@ def test_any_conditional_of_any_models_may_have_random_weights(method):
     assert torch.allclose(parts["weights"], kl / 30, rtol=1e-10)
     sum(parts.values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (o.guide.loc, o.guide.log_variance))
-    with pytest.raises(ValueError, match="bayesian should name conditionals of the model, of .*p_x"):
+    with pytest.raises(ValueError, match="bayesian should name conditionals of the model .* of .*p_x"):
         zoo.build(method, D, K, bayesian=("p_w",))
 
 

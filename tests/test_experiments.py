@@ -1,14 +1,18 @@
 """Every experiment script runs, tiny, from a folder of its own, and leaves what it promises."""
 
+import argparse
+import importlib
 import json
 import re
-import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from scipy import stats
 
 from pyro_ssl import Batch, data, metrics, zoo
 
@@ -54,40 +58,15 @@ def test_demo(tmp_path):
 
 
 def test_m2_mnist_and_only_what_is_missing_runs_again(tmp_path):
-    write_mnist(tmp_path / "data")
-    arguments = [
-        "--data-root",
-        "data",
-        "--draws",
-        "0",
-        "1",
-        "--labels",
-        "20",
-        "--epochs",
-        "1",
-        "--workers",
-        "1",
-        "--out",
-        "out",
-    ]
+    write_mnist(tmp_path / "data", 600)
+    arguments = ["--scale", "smoke", "--data-root", "data", "--draws", "0", "1", "--workers", "1", "--out", "out"]
     first = script("m2_mnist.py", *arguments, cwd=tmp_path)
     assert "93.19" in first and "m2, ours" in first and "classifier, ours" in first
-    files = made(tmp_path / "out")
-    assert files == {
-        "m2_0.json",
-        "m2_1.json",
-        "classifier_0.json",
-        "classifier_1.json",
-        "table.md",
-        "curves.png",
-        "analogies.png",
-        "samples.png",
-    }
+    runs = {f"{method}_{draw}.json" for method in ("m2", "classifier") for draw in (0, 1)}
+    assert made(tmp_path / "out") == runs | {"table.md", "curves.png", "analogies.png", "samples.png", "runs"}
     (tmp_path / "out/m2_1.json").unlink()
-    shutil.rmtree(tmp_path / "runs")
     again = script("m2_mnist.py", *arguments, cwd=tmp_path)
-    assert "m2 draw 1" in again and "m2 draw 0" not in again and "classifier draw" not in again
-    assert json.loads((tmp_path / "out/m2_1.json").read_text())["labels"] == 20
+    assert "m2_1: accuracy" in again and "m2_0: accuracy" not in again and "classifier_0: accuracy" not in again
 
 
 def made(folder: Path) -> set[str]:
@@ -95,17 +74,19 @@ def made(folder: Path) -> set[str]:
 
 
 def test_moons_and_a_second_call_runs_nothing(tmp_path):
-    arguments = ["--scale", "smoke", "--draws", "0", "--noise", "0.1", "--workers", "1", "--out", "out"]
+    arguments = ["--scale", "smoke", "--draws", "5", "--noise", "0.1", "--workers", "1", "--out", "out"]
     first = script("moons.py", *arguments, cwd=tmp_path)
-    assert "| Bayes optimum" in first and "sslapd_0.1_0: accuracy" in first and "99.9 (0.01)" in first
+    assert "| Bayes optimum" in first and "sslapd_0.1_5: accuracy" in first and "99.9 (0.01)" in first
     assert {"table.md", "data.png", "decisions.png", "batch_norm.png", "curves.png"} <= made(tmp_path / "out")
     again = script("moons.py", *arguments, cwd=tmp_path)
     assert "| Bayes optimum" in again and "accuracy 0" not in again
-    (tmp_path / "out/m2_0.1_0.json").unlink()
+    (tmp_path / "out/m2_0.1_5.json").unlink()
     reported = script("moons.py", *arguments, "--report", cwd=tmp_path)
     assert "| sslpe " in reported and "| m2 " not in reported
     longer = script("moons.py", *arguments[:-2], "--labels", "random", "--out", "out", cwd=tmp_path)
-    assert "m2_0.1_0: accuracy" in longer  # of another configuration
+    assert "m2_0.1_5: accuracy" in longer  # of another configuration, in another folder
+    assert "labels placed" in (tmp_path / "out/table.md").read_text()
+    assert "labels random" in (tmp_path / "out_random/table.md").read_text()
 
 
 def test_the_ceiling_on_two_moons_is_the_bayes_optimal_classifiers(monkeypatch):
@@ -158,6 +139,86 @@ def test_latent_plane(tmp_path):
     assert {"table.md", "circles.png", "sigma.png", "moons.png"} <= made(tmp_path / "runs/latent_plane_smoke")
     again = script("latent_plane.py", "--scale", "smoke", "--report", "--out", "none", cwd=tmp_path)
     assert "labels alone" not in again
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """Import of a script, as its folder's own scripts import each other."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    return importlib.import_module
+
+
+def test_intervals_are_students_and_gains_are_paired(scripts):
+    mier = scripts("mier")
+    values = [1.0, 2.5, 0.5, 3.0]
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert mier.interval(values) == f"+1.75 ({low:+.2f} .. {high:+.2f})" and mier.interval([-2.0]) == "-2.00"
+    accuracy = {("m2", 0): 0.80, ("m2", 1): 0.70, ("m2+mier", 1): 0.73, ("m2+mier", 0): 0.79, ("m2", 2): 0.9}
+    results = {str(k): {"config": {"row": k[0], "draw": k[1]}, "accuracy": v} for k, v in accuracy.items()}
+    found = mier.gains(results, "m2")
+    assert found.keys() == {0, 1} and abs(found[0] + 1) < 1e-9 and abs(found[1] - 3) < 1e-9
+
+
+def test_selection_takes_the_epochs_that_it_names(scripts):
+    path = {"validation": [0.5, 0.9, 0.7], "loss": [1.0, 3.0, 2.0], "test": [0.1, 0.2, 0.3]}
+    rows = scripts("latent_classifier").selection([{"path": path, "config": {"weight": 1.0}}])
+    assert [cell.strip() for cell in rows.splitlines()[-1].split("|")[1:-1]] == ["1", "20.00", "10.00", "30.00"]
+
+
+@pytest.mark.parametrize("method", ["m2", "latent_classifier", "latent_classifier_simplified"])
+def test_a_pretrained_pair_starts_as_the_vae(method, scripts, tmp_path, monkeypatch):
+    module, built = scripts("latent_classifier"), []
+    build = zoo.build
+    monkeypatch.setattr(module.zoo, "build", lambda *a, **k: built.append(build(*a, **k)) or built[-1])
+    config = module.configure("pretraining", method, 1, "smoke", 0.5)
+    dataset = data.Dataset("noise", *(torch.rand(40, 1, 4, 4), torch.arange(40) % 10) * 2, tuple(map(str, range(10))))
+    ours = module.pretrained(config, dataset, tmp_path / "vae", tmp_path).eval()
+    first, x, z = built[0].eval(), torch.rand(5, 1, 4, 4), torch.randn(5, 50)
+    y = torch.eye(10)[:5]
+    with torch.no_grad():
+        q = ours.guide.q_z(x, y) if method == "m2" else ours.guide.q_z(x)
+        p = ours.model.p_x(z) if method.endswith("simplified") else ours.model.p_x(y, z)
+        assert torch.allclose(q.mean, first.guide.q_z(x).mean, atol=1e-6) and torch.allclose(
+            p.mean, first.model.p_x(z).mean, atol=1e-6
+        )
+
+
+def test_packed_images_are_unpacked(scripts, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4), dtype=np.uint8)
+    planes = images.copy()
+    planes[:, 0] -= planes[:, 1]
+    planes[:, 2] -= planes[:, 1]
+    for axis in (3, 2):
+        planes = np.diff(planes, axis=axis, prepend=np.uint8(0))
+    (tmp_path / "cifar10").mkdir()
+    for name, part in (("train_0", slice(0, 2)), ("train_1", slice(2, 4)), ("test", slice(4, 6))):
+        np.savez(
+            tmp_path / "cifar10" / f"{name}.npz", delta=planes[part], labels=np.arange(6, dtype=np.uint8)[part] % 2
+        )
+    found = scripts("common").packed_cifar10(tmp_path)
+    assert np.array_equal((255 * found.x.numpy()).round(), images[:4]) and found.y.tolist() == [0, 1, 0, 1]
+    assert np.array_equal((255 * found.x_test.numpy()).round(), images[4:])
+    assert scripts("common").packed_cifar10(tmp_path / "none") is None
+
+
+def test_a_table_keeps_its_draws_and_a_changed_run_starts_anew(scripts, tmp_path):
+    common = scripts("common")
+    assert common.draws_of(argparse.Namespace(draws=[7]), [0, 1]) == [0, 1, 7]
+    assert common.draws_of(argparse.Namespace(draws=None), [0, 1]) == [0, 1]
+    found = []
+
+    def function(name, config, directory, out):
+        found.append((directory / "checkpoint").exists())
+        (directory / "checkpoint").mkdir(exist_ok=True)
+        if len(found) < 3:
+            raise KeyboardInterrupt
+        return {"accuracy": 1.0}
+
+    given = argparse.Namespace(out=tmp_path, report=False, workers=1)
+    for config in ({"draw": 0}, {"draw": 0}, {"draw": 1}, {"draw": 1}):
+        with suppress(KeyboardInterrupt):
+            common.study({"run": config}, function, given)
+    assert found == [False, True, False] and not (tmp_path / "runs/run").exists()
 
 
 def test_benchmark(tmp_path):

@@ -223,11 +223,16 @@ def test_chunks_do_not_change_the_law():
 
 
 @pytest.mark.parametrize("chains", [1, 50, 100_000])
-def test_many_rows_run_in_chunks_of_bounded_memory(chains):
+@pytest.mark.parametrize("by", ["gibbs", "predict_proba"])
+def test_many_rows_run_in_chunks_of_bounded_memory(chains, by):
     n = {1: 100_000, 50: 3000, 100_000: 2}[chains]
     o = tables()
-    found = gibbs(o, torch.eye(V)[torch.arange(n) % V], steps=1, chains=chains)
-    assert all(len(part) == n for part in found)
+    x = torch.eye(V)[torch.arange(n) % V]
+    if by == "gibbs":
+        assert all(len(part) == n for part in gibbs(o, x, steps=1, chains=chains))
+    else:
+        o.gibbs_steps, o.gibbs_chains = 1, chains
+        assert len(predict_proba(o, x)) == n
     sizes = [z.numel() for z in o.model.z]
     assert sum(sizes) == n * chains and {len(z) for z in o.model.z} == {chains}
     assert max(sizes) <= max(prediction.AT_ONCE, chains)

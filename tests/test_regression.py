@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from pyro_ssl import Objective, TraceTopEnum_ELBO, fit, gibbs, zoo
+from pyro_ssl import Objective, SemiSupervisedRegressor, TraceTopEnum_ELBO, estimator, fit, gibbs, zoo
 from pyro_ssl.checks import as_values
 from pyro_ssl.networks import mark_normal
 
@@ -52,6 +52,22 @@ def by_hand(o: Objective, x: Tensor, y: Tensor | None, closed: bool) -> tuple[Te
         value = value + model.p_y(x, z).log_prob(y)
     kl = kl_divergence(q_w, p_w).sum() if closed else (q_w.log_prob(w) - p_w.log_prob(w)).sum()
     return value, kl
+
+
+def test_the_regressor_averages_the_chains_that_are_asked_for(monkeypatch):
+    x, y = np.random.default_rng(0).normal(size=(40, 2)), np.r_[np.arange(20.0), np.full(20, np.nan)]
+    called = []
+    sample = estimator.gibbs
+    monkeypatch.setattr(estimator, "gibbs", lambda *a, **k: called.append((k["steps"], k["chains"])) or sample(*a, **k))
+    for options in ({}, {"gibbs_chains": 9, "gibbs_steps": 3}):
+        small = {"hidden": (5,), "z_dim": 2} | options
+        wave = SemiSupervisedRegressor(epochs=1, min_steps=1, options=small, random_state=0).fit(x, y)
+        assert wave.predict(x).shape == (40,)
+    assert called == [(10, 4), (3, 9)]
+    with pytest.raises(ValueError, match="gibbs_steps should be above 0 for a real y"):
+        SemiSupervisedRegressor(epochs=1, options={"gibbs_steps": 0}).fit(x, y)
+    with pytest.raises(ValueError, match="y is too large to standardise"):
+        SemiSupervisedRegressor(epochs=1).fit(x, 8e306 * y)
 
 
 OPTIONS = [("sslpe", {}), ("sslapd", {"local": True}), ("sslapd", {"local": False})]

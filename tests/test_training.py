@@ -94,7 +94,7 @@ def test_schedules_are_those_of_their_names(name):
     expected = {
         "constant": [0.1] * 60,
         "exponential": [0.1 * 0.01 ** (t / 60) for t in range(60)],
-        "halving": [0.1 * 0.5 ** (t // 10) for t in range(60)],
+        "halving": [0.1 * 0.5 ** (t // 9) for t in range(60)],
         "cosine": [0.05 * (1 + math.cos(math.pi * t / 60)) for t in range(60)],
     }
     if name in expected:

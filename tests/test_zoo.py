@@ -148,7 +148,9 @@ BY_HAND = SUMMED | {
 }
 
 
-def classes_by_hand(method: str, o: Objective, x, y, pool, *, closed_form=True, shared=True, beta=1.0, slip=None):
+def classes_by_hand(
+    method: str, o: Objective, x, y, pool, *, closed_form=True, shared=True, beta=1.0, free=0.0, slip=None
+):
     """log p - log q and q(y|.) of the y given, or of each class in turn, `(K, B)`.
 
     `slip` is an error on purpose: the size of a site that is left out, or "detached" samples.
@@ -158,7 +160,8 @@ def classes_by_hand(method: str, o: Objective, x, y, pool, *, closed_form=True, 
         return 0.0 if slip == q.event_shape[0] else beta * (p.log_prob(value) - q.log_prob(value))
 
     def kl(q, p, value):
-        return -beta * kl_divergence(q, p) if closed_form and slip != q.event_shape[0] else mc(q, p, value)
+        exact = closed_form and slip != q.event_shape[0]
+        return -beta * kl_divergence(q, p).clamp_min(free) if exact else mc(q, p, value)
 
     def one(y, k):
         def draw(q, after_y):
@@ -193,6 +196,17 @@ def test_bounds_are_the_sums_written_out(method, closed_form, shared, beta, give
     y = y if given else None
     theirs = by_hand(method, o, x, y, noise, closed_form=closed_form, shared=shared, beta=beta)
     assert_same(o.bound(x, y, kl_weight=beta), theirs, o)
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize(("free", "beta"), [(3.0, 1.0), (2.0, 0.3)])
+@pytest.mark.parametrize("method", BY_HAND)
+def test_free_bits_are_the_least_that_a_closed_kl_counts(method, free, beta, given, noise):
+    """For each site and datum by itself, and under warm-up beta times them; some are above and some below."""
+    o, (x, y) = build(method, free_bits=free), data()
+    y = y if given else None
+    assert_same(o.bound(x, y, kl_weight=beta), by_hand(method, o, x, y, noise, beta=beta, free=free), o)
+    assert not torch.allclose(o.bound(x, y, kl_weight=beta), by_hand(method, o, x, y, noise, beta=beta))
 
 
 SIZES = {"adgm": (2, 3), "sdgm": (2, 3), "lvae": (2, 3, 4), "latent_classifier_split": (2, 3)}
@@ -443,13 +457,25 @@ BAD = [
     ({"hidden": (0,)}, "hidden should be a sequence of sizes above 0"),
     ({"z_dim": 0}, "z_dim should be a whole number above 0"),
     ({"likelihood": "poisson"}, "likelihood should be one of"),
-    ({"bayesian": ("p_q",)}, "bayesian should name conditionals of the model, of .*p_x"),
+    ({"bayesian": ("p_q",)}, "bayesian should name conditionals of the model .* of .*p_x"),
     ({"bayesian": "p_y"}, "bayesian should name"),
+    ({"log_variance": math.nan}, "log_variance should be a finite number"),
+    ({"prior_scale": math.inf}, "prior_scale should be above 0"),
+    ({"flow": -1}, "flow should be a number of transforms"),
+    ({"flow": True}, "flow should be a number of transforms"),
+    ({"prior": "vampire"}, "prior should be normal or vamp"),
+    ({"class_prior": "yes"}, "class_prior should be True or False"),
+    ({"prior": "vamp", "pseudo_inputs": 0}, "pseudo_inputs should be a whole number above 0"),
+    ({"draws": 0}, "draws should be a whole number above 0"),
+    ({"gibbs_steps": -1}, "gibbs_steps should be"),
+    ({"gibbs_chains": 0}, "gibbs_chains should be"),
+    ({"regression": True, "gibbs_steps": 0, "balance": 0.0}, "gibbs_steps should be above 0 for a real y"),
+    ({"m1_epochs": 0}, "m1_epochs should be a whole number above 0"),
 ]
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-@pytest.mark.parametrize("method", BY_HAND)
+@pytest.mark.parametrize("method", zoo.METHODS)
 def test_bad_options_are_named(method):
     for option, message in BAD:
         if option.keys() <= zoo.options_of(method).keys():
