@@ -221,6 +221,11 @@ def test_a_table_keeps_its_draws_and_a_changed_run_starts_anew(scripts, tmp_path
     assert found == [False, True, False] and not (tmp_path / "runs/run").exists()
 
 
+def test_gradient_variance(tmp_path):
+    out = script("gradient_variance.py", "--scale", "smoke", "--out", "out", cwd=tmp_path)
+    assert "| 100     | mixture " in out and "| one W for all data " in out and (tmp_path / "out/table.md").exists()
+
+
 def test_benchmark(tmp_path):
     """All codes take their turns, every table has its row, and the memory is measured."""
     tiny = ["--classes", "3", "10", "--hidden", "8", "--rounds", "2", "--threads", "1", "--out", "out"]
