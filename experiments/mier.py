@@ -3,15 +3,14 @@
     python experiments/mier.py --data-root DATA [--scale smoke|cpu|paper] [--data fashion_mnist cifar10] [--per-class 100]
         [--models m2 adgm lvae] [--draws 0 1 2 3 4] [--workers 2]
 
-Each model with and without mutual information and entropy regularisation on the same label draws, so that the gain is a
-paired difference, given with its 95 % interval; beside them an MLP and a CNN trained on the labels alone, 300 epochs, of which
-the first is M2's own classifier. Colour images are made grey. No validation labels, where the paper keeps the best of its 1000 epochs: the
-last epoch's averaged weights, the test set once. The paper says neither its likelihood nor its alpha: the bounds that it prints
-are a Bernoulli's, and alpha is 20 here; noise and dropout of the classifier are ours (all sought on draw 100, scored on training
-images). `paper` is its optimiser, 3e-4 halved every 150 of 1000 epochs, with warm-up, and 5 draws; `cpu` is one cycle up to 3e-3
-in 8 epochs, a sum over the likeliest class and one drawn, and 5 draws, of ADGM 3.
-SVHN and KMNIST run where their files are. Only what is missing is run, and the table has all that is there. Writes to
-`experiments/results/mier`.
+Each model with and without mutual information and entropy regularisation on the same label draws, so that the gain is a paired
+difference, given with its 95 % interval; beside them an MLP and a CNN trained on the labels alone, 300 epochs, of which the
+first is M2's own classifier. Colour images are made grey. No validation labels, where the paper keeps the best of its 1000
+epochs: the last epoch's averaged weights, the test set once. The paper says neither its likelihood nor its alpha: the bounds
+that it prints are a Bernoulli's, and alpha is 20 here; noise and dropout of the classifier are ours (all sought on draw 100,
+scored on training images). `paper` is its optimiser, 3e-4 halved every 150 of 1000 epochs, with warm-up, and 5 draws; `cpu` is
+one cycle up to 3e-3 in 8 epochs, a sum over the likeliest class and one drawn, and 5 draws, of ADGM 3. SVHN and KMNIST run
+where their files are. Only what is missing is run, and the table has all that is there. Writes to `experiments/results/mier`.
 """
 
 from __future__ import annotations

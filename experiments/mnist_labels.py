@@ -5,12 +5,12 @@
 
 The thesis's methods with its networks, two hidden layers of 500, z = 100; ours have noise, dropout and `Balance` besides, and
 neither its warm-up nor its tuned decay. With 10 labels per class, where the thesis says that SSLPE and SSLAPD fail, other
-methods too. Rows that end in `_conv` are no paper's: they classify by a small convolutional network that in training sees warped
-images, with `Consistency`, of SSLPE and SSLAPD p(y|x,z) too; `control_conv` is such a network without a generative model.
-The thesis's three and ours beside them sum over the likeliest class and one drawn.
-No validation labels: the last epoch's averaged weights, the test set once; settings were sought on draws 100 and above, scored
-on training images. `cpu` is 8 to 30 epochs and 3 draws, `paper` 200 and 5. Only what is missing is run, and the table has all
-that is there. Writes to `experiments/results/mnist_labels`.
+methods too. Rows that end in `_conv` are no paper's: they classify by a small convolutional network that in training sees
+warped images, with `Consistency`, of SSLPE and SSLAPD p(y|x,z) too; `control_conv` is such a network without a generative
+model. The thesis's three and ours beside them sum over the likeliest class and one drawn. No validation labels: the last
+epoch's averaged weights, the test set once; settings were sought on draws 100 and above, scored on training images. `cpu` is 8
+to 30 epochs and 3 draws, `paper` 200 and 5. Only what is missing is run, and the table has all that is there. Writes to
+`experiments/results/mnist_labels`.
 """
 
 from __future__ import annotations

@@ -92,8 +92,9 @@ class TraceTopEnum_ELBO(ELBO):
     A site that the model marks for enumeration and the guide leaves out is summed out of the model, inside the logarithm:
     :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With `top=k`, the guide's sum runs over the k likeliest
     classes and one drawn from the rest, weighted by one over its probability; value and gradient stay unbiased. Any pair over
-    one plate, at dimension -1, will do, what the guide draws before y included. For `top=None` and `closed_form=()` it equals `TraceEnum_ELBO` in value and gradient
-    (where that is run with Pyro's validation off: it mistakes a z that differs by class, before y in the model, for an error).
+    one plate, at dimension -1, will do, what the guide draws before y included. For `top=None` and `closed_form=()` it equals
+    `TraceEnum_ELBO` in value and gradient (where that is run with Pyro's validation off: it mistakes a z that differs by
+    class, before y in the model, for an error).
 
     Arguments:
         top: Number k of likeliest classes; None, or K - 1 and above, sums over all K. "auto" takes 1, 2, 4, 8 or 16, the

@@ -22,10 +22,10 @@ class MixtureOfNormals(TorchDistribution):
               \qquad F_d = \sum_k \pi_d^k\, \Phi\Big(\frac{z_d - \mu_{kd}}{\sigma_{kd}}\Big), \quad
               \pi_d^k \propto \gamma_k \prod_{j<d} \mathcal N(z_j; \mu_{kj}, \sigma_{kj}^2)
 
-    The gradient in gamma is unbiased, but its variance grows without bound as components move apart: a sample between two
-    far ones, hardly ever drawn, would have to move the whole way. Components six standard deviations apart are well.
-    In a bound over many classes, as `mixture` of SSLPE, it has a seventieth of the variance of `top=1` where q(y|x) is uncertain
-    among 100 classes, and at 3 classes or where q(y|x) is certain no less than `top`: `experiments/gradient_variance.py`.
+    The gradient in gamma is unbiased, but its variance grows without bound as components move apart: a sample between two far
+    ones, hardly ever drawn, would have to move the whole way. Components six standard deviations apart are well. In a bound
+    over many classes, as `mixture` of SSLPE, it has a seventieth of the variance of `top=1` where q(y|x) is uncertain among
+    100 classes; of few classes, or where q(y|x) is nearly certain, `top` does as well for less: `experiments/gradient_variance.py`.
 
     Arguments:
         logits: log gamma, up to a constant, `(*, K)`.

@@ -280,7 +280,8 @@ class MLP(nn.Module):
         out_shape: Event shape of the output.
         hidden: Widths of the hidden layers; none makes it linear.
         activation: Class of the activation.
-        batch_norm: Batch norm before each activation; inside a bound whatever stands for an enumerated label is weighed by q(y|x).
+        batch_norm: Batch norm before each activation; inside a bound whatever stands for an enumerated label is weighed by
+            q(y|x).
         dropout: Probability of dropping a hidden unit in training.
         noise: Standard deviation of the Gaussian noise added to the first input in training.
         warp: Size of the random affine map of the first input, an image, in training, see `warped`.

@@ -29,8 +29,8 @@ class Objective(nn.Module):
         model: A program over `(x, y=None)`; None for a purely discriminative method.
         guide: Its guide, with `classify(x) -> Distribution`.
         terms: What is added to the loss.
-        labeled: Weight lambda_l of the labeled bound, 003's lambda, applied by `poutine.scale`; None gives N_l / N_u, with which J is the
-            papers' sum over the data sets, and 1 where nothing is unlabeled; 0 leaves the bound out.
+        labeled: Weight lambda_l of the labeled bound, 003's lambda, applied by `poutine.scale`; None gives N_l / N_u, with
+            which J is the papers' sum over the data sets, and 1 where nothing is unlabeled; 0 leaves the bound out.
         unlabeled: Weight lambda_u of the unlabeled bound.
         elbo: The bound; a `TraceTopEnum_ELBO`.
         together: Evaluate labeled and unlabeled data in one call of the programs. By default `check`, and so `fit`, finds out

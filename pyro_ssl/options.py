@@ -50,8 +50,8 @@ class Networks:
         noise: Standard deviation of the noise added to x in training where it is classified.
         warp: Size of the random affine map of an image in training where it is classified, see `networks.warped`.
         dropout: Probability of dropping a hidden unit of the classifier in training.
-        batch_norm: Batch norm in all networks, but for convolutional decoders and what follows convolutions; where y is enumerated its statistics are weighed
-            by q(y|x).
+        batch_norm: Batch norm in all networks, but for convolutional decoders and what follows convolutions; where y is
+            enumerated its statistics are weighed by q(y|x).
     """
 
     x_shape: tuple[int, ...]

@@ -131,8 +131,9 @@ def log_evidence(
 ) -> Tensor:
     """Importance-sampling estimate of log p(x), or of log p(x, y) with y: `(N,)` nats on the CPU.
 
-    With random weights it is neither, but a mean over as many draws of W as there are blocks of samples. The mean of `num_particles` weights p(x, y, z) / q(z|x, y), summed over all classes where y is not given; a lower bound
-    in the mean. Memory does not grow with `num_particles`.
+    With random weights it is neither, but a mean over as many draws of W as there are blocks of samples. The mean of
+    `num_particles` weights p(x, y, z) / q(z|x, y), summed over all classes where y is not given; a lower bound in the mean.
+    Memory does not grow with `num_particles`.
 
     Arguments:
         objective: The method.

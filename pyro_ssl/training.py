@@ -44,7 +44,7 @@ SCHEDULES: dict[str, Callable[[Optimizer, int], LRScheduler]] = {
         optimizer, max_lr=[g["lr"] for g in optimizer.param_groups], total_steps=steps
     ),
 }
-"""Learning-rate schedules by name: to 1 % exponentially, halved after every 15 % of the steps, cosine to 0, up and down in one cycle."""
+"""Learning rates by name: to 1 % exponentially, halved after every 15 % of the steps, cosine to 0, up and down in one cycle."""
 
 
 class DivergedError(FloatingPointError):
