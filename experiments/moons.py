@@ -22,8 +22,8 @@ from common import Results, arguments, draws_of, mean_sd, parsed, resolved, sour
 from torch import Tensor
 
 from pyro_ssl import data, metrics, plots, zoo
+from pyro_ssl.layers import BatchNorm
 from pyro_ssl.modes import reproducibly
-from pyro_ssl.networks import BatchNorm
 from pyro_ssl.prediction import bounds, predict_proba, weight_kl
 from pyro_ssl.training import Epoch, fit
 

@@ -9,7 +9,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.networks import mark_normal
+from pyro_ssl.layers import mark_normal
 
 
 class MeanField(PyroModule):

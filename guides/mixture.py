@@ -8,8 +8,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_ssl.conditionals import Conditional
+from pyro_ssl.layers import weighed
 from pyro_ssl.mixtures import MixtureOfNormals
-from pyro_ssl.networks import weighed
 
 
 class Mixture(PyroModule):

@@ -80,8 +80,9 @@ if TYPE_CHECKING:
     from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
     from pyro_ssl.features import Features
     from pyro_ssl.flows import Flow, VampPrior
+    from pyro_ssl.layers import Flat, SplitLinear
     from pyro_ssl.mixtures import MixtureOfNormals
-    from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Flat, SplitLinear
+    from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder
     from pyro_ssl.objective import Objective
     from pyro_ssl.prediction import bounds, class_bounds, gibbs, log_evidence, predict_proba
     from pyro_ssl.terms import (

@@ -12,10 +12,10 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyro_ssl.elbo import check_plates, log_prob, sample_sites
 from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, is_enumerated, is_shared
+from pyro_ssl.layers import weighed
 from pyro_ssl.modes import in_evaluation
-from pyro_ssl.networks import weighed
+from pyro_ssl.traces import check_plates, log_prob, sample_sites
 
 
 def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from functools import partial
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
@@ -18,19 +17,21 @@ from pyro.poutine import Trace
 from pyro.poutine.scale_messenger import ScaleMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
-from torch.distributions import Categorical, OneHotCategorical, kl_divergence
 
 from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, Top, is_enumerated, is_shared, log_mean_exp
-from pyro_ssl.networks import weighed
+from pyro_ssl.layers import weighed
+from pyro_ssl.traces import (
+    check_plates,
+    closed_form_kl,
+    entropy_of,
+    enumerated_site,
+    log_prob,
+    sample_sites,
+    scaled,
+    summed_out,
+)
 
 Program = Callable[..., Any]
-
-
-def sample_sites(trace: Trace) -> Iterator[tuple[str, Any]]:
-    """Name and site of every `pyro.sample` statement, plates left out."""
-    for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not site_is_subsample(site):
-            yield name, site
 
 
 def local(program: Program) -> Program:
@@ -273,7 +274,7 @@ class TraceTopEnum_ELBO(ELBO):
                 log_p = log_prob(dict(sample_sites(model_trace))[label["name"]])
                 f = f + torch.cat([log_p[..., :known], torch.zeros_like(log_p[..., known:])], -1)
         else:
-            rest = _weighted(label, _entropy(label["infer"]["log_q"]))
+            rest = scaled(label, entropy_of(label["infer"]["log_q"]))
         if self.importance_weighted:
             f = self._over_particles(f, dim=2)
         rest = rest.squeeze(-2) if rest.dim() > 1 else rest
@@ -292,107 +293,12 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, Integral) and int(value) >= 1
 
 
-def summed_out(guide_trace: Trace, model_trace: Trace) -> dict[str, Any] | None:
-    """The site that the model enumerates itself, the guide having left it out."""
-    for name, site in sample_sites(model_trace):
-        if is_enumerated(site) and name not in guide_trace:
-            return site
-    return None
-
-
 def _summed_out(f: Tensor, site: dict[str, Any] | None) -> Tensor:
     """`log sum_y exp f(y)` over dimension -2; the scale, one for y and all that depends on it, stays outside."""
     if site is None:
         return f.squeeze(-2) if f.dim() > 1 else f
     scale = site["scale"]
     return scale * (f / scale).logsumexp(-2)
-
-
-def check_plates(*traces: Trace) -> None:
-    """Raise ValueError where a site stands in a plate left of -1, the place of the label's values."""
-    for trace in traces:
-        for name, site in sample_sites(trace):
-            if wrong := [f.name for f in site["cond_indep_stack"] if f.vectorized and f.dim != -1]:
-                raise ValueError(
-                    f"site {name!r} stands in plate {wrong[0]!r}, not at dim -1; use .to_event() in its place"
-                )
-
-
-def enumerated_site(guide_trace: Trace) -> dict[str, Any] | None:
-    """The guide's enumerated site.
-
-    Raises:
-        ValueError: There are several; a site is neither enumerated nor reparameterised.
-    """
-    found = None
-    for name, site in sample_sites(guide_trace):
-        if is_enumerated(site):
-            if found is not None:
-                raise ValueError(f"guide: at most one site may be enumerated, got another, {name!r}")
-            found = site
-        elif not site["is_observed"] and not site["fn"].has_rsample:
-            raise ValueError(
-                f"guide site {name!r} has no reparameterised sample, so its gradient would be wrong; "
-                'mark it infer={"enumerate": "parallel"} or use a reparameterised distribution'
-            )
-    return found
-
-
-def closed_form_kl(
-    guide_trace: Trace, model_trace: Trace, sites: Literal["auto"] | Collection[str] = "auto"
-) -> dict[str, Tensor]:
-    """KL(q || p), with its scale, of the sites where it replaces log p - log q; see `TraceTopEnum_ELBO`."""
-    guided = {name: site for name, site in sample_sites(guide_trace) if not site["is_observed"]}
-    latents = {name: site for name, site in sample_sites(model_trace) if name in guided}
-    if sites != "auto":
-        if unknown := [name for name in sites if name not in model_trace]:
-            raise ValueError(f"closed_form: the model has no site {', '.join(map(repr, unknown))}")
-        named = {name: _kl(guided[name], p) for name, p in latents.items() if name in sites}
-        if missing := [name for name, kl in named.items() if kl is None]:
-            raise ValueError(f"closed_form: no KL in closed form is known for site {', '.join(map(repr, missing))}")
-        return {name: kl for name, kl in named.items() if kl is not None}
-    order, before, closed = list(guided), set[str](), {}
-    for name, p in sample_sites(model_trace):
-        if p["is_observed"]:
-            continue
-        if name in guided and before <= set(order[: order.index(name)]) and (kl := _kl(guided[name], p)) is not None:
-            closed[name] = kl
-        before.add(name)
-    return closed
-
-
-def _kl(q: dict[str, Any], p: dict[str, Any]) -> Tensor | None:
-    """KL with the sites' scale, `(..., B)`; None where the two are scaled apart or masked, or have no KL in closed form."""
-    if not _same_scale(q["scale"], p["scale"]) or q["mask"] is not None or p["mask"] is not None:
-        return None
-    if any(isinstance(part, dist.MaskedDistribution | dist.Delta) for site in (q, p) for part in _parts(site["fn"])):
-        return None
-    q_fn, p_fn = q["fn"], p["fn"]
-    if all(isinstance(fn, Categorical | OneHotCategorical) for fn in (q_fn, p_fn)):
-        # torch's own has a NaN gradient where q is exactly 0
-        log_q, log_p = q_fn.logits, p_fn.logits.clamp_min(torch.finfo(p_fn.logits.dtype).min)
-        return _weighted(q, -_entropy(log_q) - (log_q.exp() * log_p).sum(-1))
-    try:
-        if q_fn.has_enumerate_support:  # torch's KL of two Bernoullis wants one shape
-            shape = torch.broadcast_shapes(q_fn.batch_shape, p_fn.batch_shape)
-            q_fn, p_fn = q_fn.expand(shape), p_fn.expand(shape)
-        kl = _weighted(q, kl_divergence(q_fn, p_fn))
-    except NotImplementedError:
-        return None
-    return kl if kl.isfinite().all() else None  # a support beyond the prior's, which a sample may never meet
-
-
-def _parts(fn: Any) -> Iterator[Any]:
-    """A distribution and what it wraps."""
-    yield fn
-    if hasattr(fn, "base_dist"):
-        yield from _parts(fn.base_dist)
-
-
-def _same_scale(a: float | Tensor, b: float | Tensor) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return torch.equal(a, b)
-    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
 
 
 def _f(guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -> Tensor:
@@ -422,22 +328,6 @@ def _shared(guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -
             term = closed[name] if name in closed else log_prob(site) - log_prob(model_trace.nodes[name])
             total = term if total is None else total + term
     return total
-
-
-def log_prob(site: Any) -> Tensor:
-    """log-density of a site, `(..., B)`, with its scale and mask."""
-    return _weighted(site, site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
-
-
-def _entropy(log_q: Tensor) -> Tensor:
-    """Entropy of probabilities over the last dimension; 0 log 0 = 0, and so is its gradient."""
-    return -(log_q.exp() * log_q.clamp_min(torch.finfo(log_q.dtype).min)).sum(-1)
-
-
-def _weighted(site: dict[str, Any], value: Tensor) -> Tensor:
-    if site["mask"] is not None:
-        value = torch.where(torch.as_tensor(site["mask"]), value, torch.zeros_like(value))
-    return value if isinstance(site["scale"], (int, float)) and site["scale"] == 1 else site["scale"] * value
 
 
 def _expectation(f: Tensor, weights: Tensor) -> Tensor:

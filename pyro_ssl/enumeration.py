@@ -13,7 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal, OneHotCategorical
 
-from pyro_ssl.networks import class_weights, mark_one_hot
+from pyro_ssl.layers import class_weights, mark_one_hot
 
 Top = int | None | Literal["auto"]
 

@@ -11,8 +11,8 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
 from pyro_ssl.conditionals import Conditional, Prior
+from pyro_ssl.layers import Shape, as_shape, one_hot_index
 from pyro_ssl.modes import in_evaluation
-from pyro_ssl.networks import Shape, as_shape, one_hot_index
 
 
 class Flowing(TorchDistribution):

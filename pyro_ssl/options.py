@@ -22,7 +22,8 @@ from pyro_ssl.conditionals import (
 )
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.flows import Flow, VampPrior
-from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder, Shape, as_shape
+from pyro_ssl.layers import Shape, as_shape
+from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder
 from pyro_ssl.objective import Objective
 from pyro_ssl.terms import L2, Balance, Consistency, Entropy, LabelLogProb, MutualInformation, Term
 

@@ -13,9 +13,9 @@ from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
 from pyro_ssl.conditionals import Prior
-from pyro_ssl.elbo import sample_sites
 from pyro_ssl.enumeration import is_shared
 from pyro_ssl.modes import in_evaluation
+from pyro_ssl.traces import sample_sites
 
 
 class Guide(Protocol):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from pyro_ssl.networks import Linear, SplitLinear, mark_normal, normal_of
+from pyro_ssl.layers import Linear, SplitLinear, mark_normal, normal_of
 
 
 class Slots:
@@ -31,7 +31,7 @@ class Slots:
         self.places = [(owner, name) for owner, name, _ in found]
         if not self.places:
             raise ValueError(
-                "bayesian: the network has no linear layer of pyro_ssl.networks, whose weights could be random"
+                "bayesian: the network has no linear layer of pyro_ssl.layers, whose weights could be random"
             )
         self.shapes = [p.shape for _, _, p in found]
         self.initial = torch.cat([p.detach().flatten() for _, _, p in found])

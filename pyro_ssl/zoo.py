@@ -20,8 +20,9 @@ from pyro_ssl.checks import check_positive
 from pyro_ssl.conditionals import Conditional, Normal, OneHotCategorical, StandardNormal
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.features import Features
+from pyro_ssl.layers import BatchNorm, Shape, as_shape
 from pyro_ssl.modes import reproducibly
-from pyro_ssl.networks import MLP, BatchNorm, Shape, as_shape
+from pyro_ssl.networks import MLP
 from pyro_ssl.objective import Objective
 from pyro_ssl.options import Codes, Loss, Networks, Sum, check_sizes, grouped
 from pyro_ssl.terms import L2, Adversary, LabelLogProb

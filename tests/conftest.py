@@ -1,4 +1,4 @@
-"""One thread, and a parameter store as it was found: what every test takes for granted."""
+"""One thread, a parameter store as it was found, and distributions that check: what every test takes for granted."""
 
 import pyro
 import pytest
@@ -9,6 +9,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def clean_store():
+    torch.distributions.Distribution.set_default_validate_args(True)  # zuko, which tests import, turns it off
     pyro.clear_param_store()
     yield
     pyro.clear_param_store()

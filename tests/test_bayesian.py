@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyro_ssl import MLP, Batch, Objective, OneHotCategorical, StandardNormal, fit, guides, models, one_hot, plots, zoo
-from pyro_ssl.networks import BatchNorm, Linear, SplitLinear, class_weights, mark_normal, mark_one_hot
+from pyro_ssl.layers import BatchNorm, Linear, SplitLinear, class_weights, mark_normal, mark_one_hot
 from pyro_ssl.prediction import weight_kl
 from pyro_ssl.weights import Slots
 

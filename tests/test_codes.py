@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_ssl import Batch, Objective, TraceTopEnum_ELBO, fit, guides, one_hot, predict_proba, zoo
-from pyro_ssl.elbo import closed_form_kl
 from pyro_ssl.flows import Flow, Flowing, VampPrior
 from pyro_ssl.mixtures import MixtureOfNormals
 from pyro_ssl.modes import evaluating
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.terms import Adversary, Step
+from pyro_ssl.traces import closed_form_kl
 from pyro_ssl.training import players
 
 D, K, B, Z, P = 4, 3, 6, 2, 4

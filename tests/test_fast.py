@@ -36,9 +36,10 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.checks import treats_labels_alike
-from pyro_ssl.elbo import closed_form_kl, scale_latents
+from pyro_ssl.elbo import scale_latents
 from pyro_ssl.enumeration import MASS, MOST, likeliest
-from pyro_ssl.networks import mark_one_hot
+from pyro_ssl.layers import mark_one_hot
+from pyro_ssl.traces import closed_form_kl
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, Z, B = 4, 2, 6

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from pyro_ssl import Objective, fit, gibbs, guides, models, predict_proba, prediction, sampling, zoo
-from pyro_ssl.networks import Linear
+from pyro_ssl.layers import Linear
 from pyro_ssl.weights import Slots
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -27,7 +27,7 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_programs_know_conditionals_only(path):
-    below = ("conditionals", "networks", "weights", "mixtures")
+    below = ("conditionals", "networks", "layers", "weights", "mixtures")
     allowed = ("pyro", "torch", "collections.abc", "contextlib", "typing", *(f"pyro_ssl.{b}" for b in below))
     allowed += (f"pyro_ssl.{path.parent.name}.",)
     assert not [
@@ -43,7 +43,9 @@ def test_only_the_zoo_knows_programs(path):
 @pytest.mark.parametrize(
     "name",
     [
+        "layers",
         "networks",
+        "traces",
         "conditionals",
         "elbo",
         "terms",

@@ -26,7 +26,8 @@ from pyro_ssl import (
 )
 from pyro_ssl.batches import Batch
 from pyro_ssl.conditionals import GreyBernoulli, IsotropicNormal
-from pyro_ssl.networks import BatchNorm, Linear, Noise, as_shape, warped
+from pyro_ssl.layers import BatchNorm, Linear, as_shape
+from pyro_ssl.networks import Noise, warped
 
 pytestmark = pytest.mark.usefixtures("float64")
 B, K, S, Z = 4, 3, 2, 5

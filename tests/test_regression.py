@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 
 from pyro_ssl import Objective, SemiSupervisedRegressor, TraceTopEnum_ELBO, estimator, fit, gibbs, zoo
 from pyro_ssl.checks import as_values
-from pyro_ssl.networks import mark_normal
+from pyro_ssl.layers import mark_normal
 
 METHODS = ("sslpe", "sslapd")
 D, B = 3, 6

@@ -30,7 +30,7 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.enumeration import EnumerateMessenger
-from pyro_ssl.networks import class_weights
+from pyro_ssl.layers import class_weights
 
 ROOT = Path(__file__).parent.parent
 D, K, B = 4, 3, 6

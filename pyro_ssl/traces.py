@@ -1,0 +1,134 @@
+"""What the traces of a pair hold: sites, their densities with scale and mask, and KL divergences in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, Literal
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine import Trace
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Categorical, OneHotCategorical, kl_divergence
+
+from pyro_ssl.enumeration import is_enumerated
+
+
+def sample_sites(trace: Trace) -> Iterator[tuple[str, Any]]:
+    """Name and site of every `pyro.sample` statement, plates left out."""
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and not site_is_subsample(site):
+            yield name, site
+
+
+def summed_out(guide_trace: Trace, model_trace: Trace) -> dict[str, Any] | None:
+    """The site that the model enumerates itself, the guide having left it out."""
+    for name, site in sample_sites(model_trace):
+        if is_enumerated(site) and name not in guide_trace:
+            return site
+    return None
+
+
+def check_plates(*traces: Trace) -> None:
+    """Raise ValueError where a site stands in a plate left of -1, the place of the label's values."""
+    for trace in traces:
+        for name, site in sample_sites(trace):
+            if wrong := [f.name for f in site["cond_indep_stack"] if f.vectorized and f.dim != -1]:
+                raise ValueError(
+                    f"site {name!r} stands in plate {wrong[0]!r}, not at dim -1; use .to_event() in its place"
+                )
+
+
+def enumerated_site(guide_trace: Trace) -> dict[str, Any] | None:
+    """The guide's enumerated site.
+
+    Raises:
+        ValueError: There are several; a site is neither enumerated nor reparameterised.
+    """
+    found = None
+    for name, site in sample_sites(guide_trace):
+        if is_enumerated(site):
+            if found is not None:
+                raise ValueError(f"guide: at most one site may be enumerated, got another, {name!r}")
+            found = site
+        elif not site["is_observed"] and not site["fn"].has_rsample:
+            raise ValueError(
+                f"guide site {name!r} has no reparameterised sample, so its gradient would be wrong; "
+                'mark it infer={"enumerate": "parallel"} or use a reparameterised distribution'
+            )
+    return found
+
+
+def closed_form_kl(
+    guide_trace: Trace, model_trace: Trace, sites: Literal["auto"] | Collection[str] = "auto"
+) -> dict[str, Tensor]:
+    """KL(q || p), with its scale, of the sites where it replaces log p - log q; see `TraceTopEnum_ELBO`."""
+    guided = {name: site for name, site in sample_sites(guide_trace) if not site["is_observed"]}
+    latents = {name: site for name, site in sample_sites(model_trace) if name in guided}
+    if sites != "auto":
+        if unknown := [name for name in sites if name not in model_trace]:
+            raise ValueError(f"closed_form: the model has no site {', '.join(map(repr, unknown))}")
+        named = {name: _kl(guided[name], p) for name, p in latents.items() if name in sites}
+        if missing := [name for name, kl in named.items() if kl is None]:
+            raise ValueError(f"closed_form: no KL in closed form is known for site {', '.join(map(repr, missing))}")
+        return {name: kl for name, kl in named.items() if kl is not None}
+    order, before, closed = list(guided), set[str](), {}
+    for name, p in sample_sites(model_trace):
+        if p["is_observed"]:
+            continue
+        if name in guided and before <= set(order[: order.index(name)]) and (kl := _kl(guided[name], p)) is not None:
+            closed[name] = kl
+        before.add(name)
+    return closed
+
+
+def _kl(q: dict[str, Any], p: dict[str, Any]) -> Tensor | None:
+    """KL with the sites' scale, `(..., B)`; None where the two are scaled apart or masked, or have no KL in closed form."""
+    if not _same_scale(q["scale"], p["scale"]) or q["mask"] is not None or p["mask"] is not None:
+        return None
+    if any(isinstance(part, dist.MaskedDistribution | dist.Delta) for site in (q, p) for part in _parts(site["fn"])):
+        return None
+    q_fn, p_fn = q["fn"], p["fn"]
+    if all(isinstance(fn, Categorical | OneHotCategorical) for fn in (q_fn, p_fn)):
+        # torch's own has a NaN gradient where q is exactly 0
+        log_q, log_p = q_fn.logits, p_fn.logits.clamp_min(torch.finfo(p_fn.logits.dtype).min)
+        return scaled(q, -entropy_of(log_q) - (log_q.exp() * log_p).sum(-1))
+    try:
+        if q_fn.has_enumerate_support:  # torch's KL of two Bernoullis wants one shape
+            shape = torch.broadcast_shapes(q_fn.batch_shape, p_fn.batch_shape)
+            q_fn, p_fn = q_fn.expand(shape), p_fn.expand(shape)
+        kl = scaled(q, kl_divergence(q_fn, p_fn))
+    except NotImplementedError:
+        return None
+    return kl if kl.isfinite().all() else None  # a support beyond the prior's, which a sample may never meet
+
+
+def _parts(fn: Any) -> Iterator[Any]:
+    """A distribution and what it wraps."""
+    yield fn
+    if hasattr(fn, "base_dist"):
+        yield from _parts(fn.base_dist)
+
+
+def _same_scale(a: float | Tensor, b: float | Tensor) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
+
+
+def log_prob(site: Any) -> Tensor:
+    """log-density of a site, `(..., B)`, with its scale and mask."""
+    return scaled(site, site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
+
+
+def entropy_of(log_q: Tensor) -> Tensor:
+    """Entropy of probabilities over the last dimension; 0 log 0 = 0, and so is its gradient."""
+    return -(log_q.exp() * log_q.clamp_min(torch.finfo(log_q.dtype).min)).sum(-1)
+
+
+def scaled(site: dict[str, Any], value: Tensor) -> Tensor:
+    """The value with the scale and the mask of a site."""
+    if site["mask"] is not None:
+        value = torch.where(torch.as_tensor(site["mask"]), value, torch.zeros_like(value))
+    return value if isinstance(site["scale"], (int, float)) and site["scale"] == 1 else site["scale"] * value
