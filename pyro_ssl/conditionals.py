@@ -119,10 +119,10 @@ def _kl_to_isotropic_normal(q: Independent, p: IsotropicNormal) -> Tensor:
     if not isinstance(q.base_dist, dist.Normal) or (q.reinterpreted_batch_ndims, q.event_shape) != (n, p.event_shape):
         raise NotImplementedError
     sigma = p.base_dist.scale[(0,) * p.base_dist.scale.dim()]
-    squares = sum(
-        sum_rightmost(nn.functional.mse_loss(*torch.broadcast_tensors(a, b), reduction="none"), n)
-        for a, b in ((q.base_dist.loc, p.base_dist.loc), (q.base_dist.scale, torch.zeros_like(sigma)))
-    )
+    squares = torch.zeros(())
+    for a, b in ((q.base_dist.loc, p.base_dist.loc), (q.base_dist.scale, torch.zeros_like(sigma))):
+        a, b = torch.broadcast_tensors(a, b)
+        squares = squares + sum_rightmost(nn.functional.mse_loss(a, b, reduction="none"), n)
     entropy = sum_rightmost(q.base_dist.scale.log(), n)
     return 0.5 * squares / sigma.square() - entropy + p.event_shape.numel() * (sigma.log() - 0.5)
 

@@ -351,11 +351,11 @@ def grouped(
 def _leaves(groups: Iterable[type]) -> Iterator[type]:
     """The groups, with those that are made of groups taken apart."""
     for group in groups:
-        parts = [t for t in get_type_hints(group).values() if is_dataclass(t)]
+        parts: list[Any] = [t for t in get_type_hints(group).values() if is_dataclass(t)]
         yield from _leaves(parts) if parts else [group]
 
 
-def _made(group: type, chosen: dict[str, Any]) -> Any:
+def _made(group: Any, chosen: dict[str, Any]) -> Any:
     """A group, or a group of groups, of what is chosen."""
     of_group = {f.name: get_type_hints(group)[f.name] for f in fields(group)}
     return group(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_ssl.checks import as_data, as_values, check_pair, check_positive
@@ -50,10 +50,11 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
 
 def weight_kl(objective: Objective) -> float:
     """KL(q(W) || p(W)) of random weights: nats of all data together, which `bounds` leaves out; 0 where there are none."""
-    if not isinstance(objective.guide, nn.Module) or not hasattr(objective.guide, "q_w"):
+    model, guide = objective.model, objective.guide
+    if not hasattr(guide, "q_w"):
         return 0.0
     with torch.no_grad():
-        return float(kl_divergence(objective.guide.q_w(), objective.model.p_w()))
+        return float(kl_divergence(guide.q_w(), model.p_w()))
 
 
 def bounds(

@@ -69,9 +69,9 @@ class RandomWeights:
                 f"bayesian should name conditionals of the model that the guide does not share, of {', '.join(known)}; "
                 f"got {self.bayesian!r}"
             )
-        parts = nn.ModuleList(getattr(model, name) for name in dict.fromkeys(names))
-        normed = any(isinstance(part, BatchNorm) for part in parts.modules())
-        slots = Slots(*parts)
+        drawn = [getattr(model, name) for name in dict.fromkeys(names)]
+        normed = any(isinstance(layer, BatchNorm) for part in drawn for layer in part.modules())
+        slots = Slots(*drawn)
         return (
             models.Bayesian(model, slots, self.prior_scale),
             guides.MeanField(
