@@ -194,7 +194,7 @@ def report(results: Results, out: Path) -> None:
         header = ("gain (95 %)", "entropy", "bound", "paper: accuracy", "gain", "entropy, bound")
         texts.append(table((f"{data}, {n} labels per class, {unlabeled} images without", *MEASURES, *header), rows))
     text = "\n\n".join(texts) + (
-        "\n\nThe paper's: single runs, the best epoch; of the CNN paper 001's. Ours: one thread a run, the last epoch, no "
+        "\n\nThe paper's: single runs, the best epoch; of the CNN paper 001's, the best peer that we found. Ours: one thread a run, the last epoch, no "
         "validation labels of the draw, settings sought on training labels of draw 100; entropy of q(y|x) and bound on log p(x), in nats, on the test set. "
         f"{sources(results)}\n"
     )

@@ -184,7 +184,10 @@ def report(results: Results, noises: list[float], out: Path) -> None:
     draws = len({r["config"]["draw"] for r in tested.values()})
     labels = ", ".join({r["config"]["labels"] for r in tested.values()})
     source = sources(tested)
-    text = "\n\n".join(texts) + f"\n\n{draws} draws of points, labels {labels}; one thread a run. {source}\n"
+    text = (
+        "\n\n".join(texts)
+        + f"\n\n{draws} draws of points, labels {labels}; one thread a run; no peer's number is known to us. {source}\n"
+    )
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text)
     print(text)
