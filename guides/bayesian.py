@@ -1,5 +1,6 @@
 """The guide of a model with random weights."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -10,6 +11,10 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_ssl.layers import mark_normal
+from pyro_ssl.weights import Slots
+
+WEIGHT_DRAWS = 10
+"""Draws of W that a prediction by a shared network averages."""
 
 
 class MeanField(PyroModule):
@@ -23,6 +28,7 @@ class MeanField(PyroModule):
         log_variance: The start of log sigma^2: low, so that the data are found before the prior is.
         adapted: Batch norm takes its statistics from the weights' means; without, from the draws, which the paper shows to
             be wrong.
+        slots: The places of W in networks that the guide shares with the model, such as its p(y|z); None if it shares none.
         local: In training, draw what the weights make, for each datum, in place of the weights (local reparameterisation):
             the same mean of a log-density, of less variance. Not of a logarithm of a mean, such as an importance-weighted bound.
 
@@ -36,12 +42,17 @@ class MeanField(PyroModule):
         initial: Tensor,
         log_variance: float = -10.0,
         *,
+        slots: Slots | None = None,
         local: bool = False,
         adapted: bool = True,
     ) -> None:
         super().__init__()
         self.program: Any = guide
-        self.local, self.adapted = local, adapted
+        if slots is not None and local:
+            raise ValueError(
+                "local: a network that model and guide share needs one draw of W for both, not one a datum"
+            )
+        self.local, self.adapted, self.slots = local, adapted, slots
         self.classifies_by_one_draw = getattr(guide, "classifies_by_one_draw", False)
         self.loc = nn.Parameter(initial.clone())
         self.log_variance = nn.Parameter(torch.full_like(initial, log_variance))
@@ -56,12 +67,20 @@ class MeanField(PyroModule):
         return self.q_w().sample(torch.Size([draws, 1]))
 
     def classify(self, x: Tensor) -> TorchDistribution:
-        """q(y|x), of the guide."""
-        return self.program.classify(x)
+        """q(y|x), of the guide; where it is by W, the mean over `WEIGHT_DRAWS` draws, or one in training."""
+        if self.slots is None:
+            return self.program.classify(x)
+        draws = []
+        for _ in range(1 if self.training else WEIGHT_DRAWS):
+            with self.slots.filled(self.q_w().rsample()):
+                draws.append(self.program.classify(x))
+        if len(draws) == 1:
+            return draws[0]
+        return dist.OneHotCategorical(probs=torch.stack([q.mean for q in draws]).mean(0))
 
-    def encode(self, x: Tensor, y: Tensor) -> TorchDistribution:
+    def encode(self, *inputs: Tensor) -> Any:
         """q(z|x,y), of the guide."""
-        return self.program.encode(x, y)
+        return self.program.encode(*inputs)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         q_w = self.q_w()
@@ -69,4 +88,5 @@ class MeanField(PyroModule):
         local = self.local and self.training
         if local or self.adapted:
             mark_normal(w, self.loc, q_w.base_dist.scale if local else None)
-        self.program(x, y)
+        with nullcontext() if self.slots is None else self.slots.filled(w):
+            self.program(x, y)

@@ -18,7 +18,6 @@ from torch import nn
 from pyro_ssl import guides, models
 from pyro_ssl.checks import check_positive
 from pyro_ssl.conditionals import Conditional, Normal, OneHotCategorical, StandardNormal
-from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.features import Features
 from pyro_ssl.layers import BatchNorm, Shape, as_shape
 from pyro_ssl.modes import reproducibly
@@ -34,8 +33,7 @@ class RandomWeights:
     """Weights of the model's networks with a prior N(0, s^2) and a mean-field posterior, in place of point estimates.
 
     Arguments:
-        bayesian: Names of the model's conditionals whose linear layers have random weights, such as (p_y,); not of those that
-            the guide shares, and has no prior over.
+        bayesian: Names of the model's conditionals whose linear layers have random weights, such as (p_y,).
         prior_scale: Standard deviation s of the prior over a weight.
         log_variance: Start of the posterior's log-variance.
         local: Local reparameterisation: draw what the weights make for each datum, not the weights.
@@ -61,22 +59,21 @@ class RandomWeights:
         if not self.bayesian:
             return model, guide
         shared = {id(part) for part in guide.modules()}
-        parts = [(name, part) for name, part in model.named_children() if isinstance(part, Conditional)]
-        known = [name for name, part in parts if id(part) not in shared]
+        parts = [(name, part) for name, part in model.named_children() if isinstance(part, Conditional | nn.ModuleList)]
+        known = [name for name, part in parts if any(isinstance(p, Conditional) for p in part.modules())]
         names = self.bayesian
         if not isinstance(names, Sequence) or isinstance(names, str) or not set(names) <= set(known):
             raise ValueError(
-                f"bayesian should name conditionals of the model that the guide does not share, of {', '.join(known)}; "
-                f"got {self.bayesian!r}"
+                f"bayesian should name conditionals of the model, of {', '.join(known)}; got {self.bayesian!r}"
             )
         drawn = [getattr(model, name) for name in dict.fromkeys(names)]
         normed = any(isinstance(layer, BatchNorm) for part in drawn for layer in part.modules())
+        common = any(id(inner) in shared for part in drawn for inner in part.modules())
         slots = Slots(*drawn)
+        settings: dict[str, Any] = {"local": self.local, "adapted": self.adapted and normed}
         return (
             models.Bayesian(model, slots, self.prior_scale),
-            guides.MeanField(
-                guide, slots.initial, self.log_variance, local=self.local, adapted=self.adapted and normed
-            ),
+            guides.MeanField(guide, slots.initial, self.log_variance, slots=slots if common else None, **settings),
         )
 
 
@@ -139,6 +136,7 @@ def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
 def vae(
     nets: Networks,
     codes: Codes,
+    weights: RandomWeights,
     *,
     z_dim: int = 50,
     probe_hidden: Sequence[int] = (),
@@ -157,8 +155,8 @@ def vae(
     q_z = codes.q_z(nets.q_z(z_dim), z_dim)
     model = models.VAE(codes.p_z(z_dim, q_z, [nets.x_shape]), nets.p_x(z_dim))
     guide = guides.VAE(q_z, OneHotCategorical(MLP(z_dim, nets.classes, probe_hidden)))
-    elbo = TraceTopEnum_ELBO(num_particles=num_particles, importance_weighted=importance_weighted)
-    return Objective(model, guide, [LabelLogProb()], labeled=None, elbo=elbo)
+    elbo = Sum(num_particles=num_particles, importance_weighted=importance_weighted).elbo(codes, weights)
+    return Objective(*weights.pair(model, guide), [LabelLogProb()], labeled=None, elbo=elbo)
 
 
 @grouped(labeled=1.0)

@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 
 from pyro_ssl import MLP, Batch, Objective, OneHotCategorical, StandardNormal, fit, guides, models, one_hot, plots, zoo
 from pyro_ssl.layers import BatchNorm, Linear, SplitLinear, class_weights, mark_normal, mark_one_hot
-from pyro_ssl.prediction import weight_kl
+from pyro_ssl.prediction import predict_proba, weight_kl
 from pyro_ssl.weights import Slots
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -543,7 +543,7 @@ def test_errors_say_what_is_wrong():
     for wrong in (("p_w",), "p_y", ("p_z",)):
         with pytest.raises(
             ValueError,
-            match="bayesian should name conditionals of the model that the guide does not share, of p_x, p_y; got",
+            match="bayesian should name conditionals of the model, of p_x, p_y; got",
         ):
             zoo.RandomWeights(bayesian=wrong).pair(model, Nothing())
     for scale in (0, -1.0, math.nan):
@@ -553,12 +553,17 @@ def test_errors_say_what_is_wrong():
         Objective(Loose(), Loose()).check(Batch(x_unlabeled=torch.randn(6, 2)))
 
 
-@pytest.mark.parametrize("method", [m for m, row in zoo.METHODS.items() if row.model and m != "vae"])
-def test_any_conditional_of_any_models_may_have_random_weights(method):
-    """Its weights get gradients, and KL(W) counts once per data set."""
-    o = zoo.build(
-        method, D, K, bayesian=("p_x",), **{"hidden": (5,)} | ({"m1_epochs": 1} if method == "m1_m2" else {})
-    ).double()
+DRAWN = {"adgm": ("p_a",), "sdgm": ("p_a",), "lvae": ("p_z",), "sslpe": ("p_y",), "sslapd": ("p_y",)}
+DRAWN |= {m: ("p_y",) for m in zoo.METHODS if m.startswith("latent")}
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [(m, n) for m, row in zoo.METHODS.items() if row.model for n in ("p_x", *DRAWN.get(m, ()))]
+)
+def test_any_conditional_of_any_model_may_have_random_weights(method, name):
+    """Its weights get gradients, and KL(W) counts once per data set; also where the guide has the same conditional."""
+    options = {"bayesian": (name,), "hidden": (5,), "alpha": 1.0, "local": False, "likelihood": "gaussian"}
+    o = zoo.build(method, D, K, **{k: v for k, v in options.items() if k in zoo.options_of(method)}).double()
     x, y = X[:6], torch.eye(K)[torch.arange(6) % K]
     o.sizes = (6, 30)
     parts = o.parts(Batch(x, y, X[6:]))
@@ -568,8 +573,49 @@ def test_any_conditional_of_any_models_may_have_random_weights(method):
     assert torch.allclose(parts["weights"], kl / 30, rtol=1e-10)
     sum(parts.values()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (o.guide.loc, o.guide.log_variance))
-    with pytest.raises(ValueError, match="bayesian should name conditionals of the model .* of .*p_x"):
+    with pytest.raises(ValueError, match=f"bayesian should name conditionals of the model, of .*{name}"):
         zoo.build(method, D, K, bayesian=("p_w",))
+    q = predict_proba(o, x)
+    assert q.shape == (6, K) and torch.equal(q, predict_proba(o, x))
+
+
+@pytest.mark.parametrize("method", [m for m in zoo.METHODS if m.startswith("latent")])
+def test_a_conditional_of_both_programs_has_one_draw_in_a_bound(method):
+    """With hardly any variance of W, bound, gradient and prediction are those of weights that are what its mean is."""
+    options = {"hidden": (5,), "z_dim": 2, "noise": 0.0, "dropout": 0.0, "draws": 2000}
+    options |= {"z_y_dim": 2} if method.endswith("split") else {}
+    plain = zoo.build(method, D, K, **options).double()
+    drawn = zoo.build(method, D, K, bayesian=("p_y",), log_variance=-60.0, **options).double()
+    for x, y in ((X[:6], None), (X[:6], torch.eye(K)[torch.arange(6) % K])):
+        found = []
+        for o in (plain, drawn):
+            torch.manual_seed(0)
+            if o is plain:
+                torch.randn(drawn.guide.loc.shape)
+            found.append(o.bound(x, y))
+        assert torch.allclose(*found, rtol=1e-9)
+        of = [dict(o.named_parameters()) for o in (plain, drawn)]
+        names = [n for n in of[0] if n.replace("model.", "model.program.", 1) in of[1]]
+        assert names
+        mine, theirs = (
+            torch.autograd.grad(
+                f.sum(),
+                [p[n if o is plain else n.replace("model.", "model.program.", 1)] for n in names],
+                allow_unused=True,
+            )
+            for f, p, o in zip(found, of, (plain, drawn), strict=True)
+        )
+        assert all(
+            (a is None) == (b is None) and (a is None or torch.allclose(a, b, atol=1e-9))
+            for a, b in zip(mine, theirs, strict=True)
+        )
+    assert torch.allclose(predict_proba(plain, X[:6]), predict_proba(drawn, X[:6]), atol=0.03)
+    with torch.no_grad():
+        drawn.guide.log_variance.fill_(2.0)
+    wide = predict_proba(drawn, X[:6])
+    assert not torch.allclose(wide, predict_proba(plain, X[:6]), atol=0.03)
+    with pytest.raises(ValueError, match="local: a network that model and guide share"):
+        zoo.build(method, D, K, bayesian=("p_y",), local=True)
 
 
 def test_pictures_of_a_model_with_random_weights_are_at_their_mean():

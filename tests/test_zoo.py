@@ -457,7 +457,7 @@ BAD = [
     ({"hidden": (0,)}, "hidden should be a sequence of sizes above 0"),
     ({"z_dim": 0}, "z_dim should be a whole number above 0"),
     ({"likelihood": "poisson"}, "likelihood should be one of"),
-    ({"bayesian": ("p_q",)}, "bayesian should name conditionals of the model .* of .*p_x"),
+    ({"bayesian": ("p_q",)}, "bayesian should name conditionals of the model, of .*p_x"),
     ({"bayesian": "p_y"}, "bayesian should name"),
     ({"log_variance": math.nan}, "log_variance should be a finite number"),
     ({"prior_scale": math.inf}, "prior_scale should be above 0"),
