@@ -163,7 +163,7 @@ def sweep(circles: list[dict[str, Any]], out: Path) -> None:
     other = ax.twinx()
     lines += other.plot(sigma, accuracy, "s-", color=plots.COLOURS[1], label="accuracy")
     other.set_ylabel("accuracy %", color=plots.COLOURS[1])
-    ax.legend(handles=lines, frameon=False)
+    figure.legend(handles=lines, frameon=False, ncols=2, loc="outside upper center")
     plots.save(figure, out / "sigma.png")
 
 

@@ -186,7 +186,7 @@ def report(results: Results, out: Path) -> None:
                 rows.append((row, *measures(mine), *_of_mier(results, row, mine, data, n)))
         of_models = {model: found for model in MODELS if (found := gains(results, model, **wanted))}
         draws = set.intersection(*map(set, of_models.values())) if len(of_models) > 1 else set()
-        if draws:  # those that every model has
+        if len(draws) > 1:  # those that every model has
             each = [statistics.fmean(found[draw] for found in of_models.values()) for draw in sorted(draws)]
             name = f"mean of {', '.join(of_models)}, draws {', '.join(map(str, sorted(draws)))}"
             rows.append((name, *[""] * len(MEASURES), interval(each), *[""] * 5))
