@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from numbers import Real
 from typing import Any, Literal, get_type_hints
 
 from torch import nn
@@ -86,6 +87,10 @@ class Networks:
             raise ValueError(
                 f"network: conv should have an image (C, H, W) and channels; got {self.x_shape}, {self.channels}"
             )
+        for name in ("noise", "warp", "dropout", "sigma"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) and not (name == "sigma" and value is None):
+                raise ValueError(f"{name} should be a number, got {value!r}")
         if not self.noise >= 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"noise should be 0 or above and dropout in [0, 1), got {self.noise} and {self.dropout}")
         if not self.warp >= 0 or self.warp and len(self.x_shape) != 3:

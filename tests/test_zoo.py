@@ -459,6 +459,8 @@ BAD = [
     ({"likelihood": "poisson"}, "likelihood should be one of"),
     ({"bayesian": ("p_q",)}, "bayesian should name conditionals of the model, of .*p_x"),
     ({"bayesian": "p_y"}, "bayesian should name"),
+    ({"sigma": "a"}, "sigma should be a number, got 'a'"),
+    ({"dropout": None}, "dropout should be a number, got None"),
     ({"log_variance": math.nan}, "log_variance should be a finite number"),
     ({"prior_scale": math.inf}, "prior_scale should be above 0"),
     ({"flow": -1}, "flow should be a number of transforms"),
