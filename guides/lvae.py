@@ -1,6 +1,6 @@
 """The ladder variational autoencoder's guide."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyro
 from pyro.distributions import TorchDistribution
@@ -8,6 +8,14 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_ssl.conditionals import Conditional, merge
+
+
+def _climb(up: Iterable[nn.Module], x: Tensor, y: Tensor) -> Iterator[Tensor]:
+    """d_1 .. d_L."""
+    inputs: tuple[Tensor, ...] = (x, y)
+    for f in up:
+        inputs = (f(*inputs),)
+        yield inputs[0]
 
 
 class LadderTop(nn.Module):
@@ -23,9 +31,7 @@ class LadderTop(nn.Module):
         self.up, self.q_z = nn.ModuleList(up), q_z
 
     def forward(self, x: Tensor, y: Tensor) -> TorchDistribution:
-        d = self.up[0](x, y)
-        for up in self.up[1:]:
-            d = up(d)
+        *_, d = _climb(self.up, x, y)
         return self.q_z(d)
 
 
@@ -64,12 +70,7 @@ class LVAE(PyroModule):
 
     def evidence(self, x: Tensor, y: Tensor) -> list[TorchDistribution]:
         """What x and y say about z_1 .. z_L, from below."""
-        d = self.up[0](x, y)
-        found = [self.q_z[0](d)]
-        for up, q_z in zip(self.up[1:], self.q_z[1:], strict=True):
-            d = up(d)
-            found.append(q_z(d))
-        return found
+        return [q_z(d) for q_z, d in zip(self.q_z, _climb(self.up, x, y), strict=True)]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):

@@ -114,7 +114,7 @@ class IsotropicNormal(dist.Independent):
 
 @register_kl(Independent, IsotropicNormal)
 def _kl_to_isotropic_normal(q: Independent, p: IsotropicNormal) -> Tensor:
-    """Of a vector with as many entries as a network has weights: few passes over it, and in float32."""
+    """Few passes over it, for it may have as many entries as a network has weights."""
     n = p.reinterpreted_batch_ndims
     if not isinstance(q.base_dist, dist.Normal) or (q.reinterpreted_batch_ndims, q.event_shape) != (n, p.event_shape):
         raise NotImplementedError

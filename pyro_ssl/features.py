@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_ssl.modes import evaluating
 from pyro_ssl.objective import Objective
 
 
@@ -55,7 +56,6 @@ class Features(nn.Module):
             x: Data `(N, *event)`.
             arguments: Of `pyro_ssl.fit`, over those given at construction.
         """
-        from pyro_ssl.modes import evaluating
         from pyro_ssl.training import fit  # it imports objectives, which have features
 
         self.objective.requires_grad_(True)

@@ -232,13 +232,7 @@ def m1_m2(
 
 
 @grouped(hidden=(500, 500))
-def adgm(
-    shared: Shared,
-    *,
-    z_dim: int = 100,
-    a_dim: int = 100,
-    draws: int = 100,
-) -> Objective:
+def adgm(shared: Shared, *, z_dim: int = 100, a_dim: int = 100, draws: int = 100) -> Objective:
     r"""The auxiliary deep generative model: M2 with a richer guide, by an auxiliary variable that it draws first.
 
     Arguments:
@@ -255,13 +249,7 @@ def adgm(
 
 
 @grouped(hidden=(500, 500))
-def sdgm(
-    shared: Shared,
-    *,
-    z_dim: int = 100,
-    a_dim: int = 100,
-    draws: int = 100,
-) -> Objective:
+def sdgm(shared: Shared, *, z_dim: int = 100, a_dim: int = 100, draws: int = 100) -> Objective:
     r"""The skip deep generative model: two layers of latents, with a skip past the second.
 
     Arguments:
@@ -348,13 +336,7 @@ def latent_classifier_simplified(shared: Shared, *, z_dim: int = 50, draws: int 
 
 
 @grouped(without=("class_prior", "top", "shared_noise"), balance=0.0, alpha=0.0, labeled=0.5)
-def latent_classifier_split(
-    shared: Shared,
-    *,
-    z_y_dim: int = 10,
-    z_dim: int = 50,
-    draws: int = 100,
-) -> Objective:
+def latent_classifier_split(shared: Shared, *, z_y_dim: int = 10, z_dim: int = 50, draws: int = 100) -> Objective:
     r"""Paper 003's special case: the code has two parts, of which the first determines the class.
 
     Arguments:
