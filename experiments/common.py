@@ -218,9 +218,13 @@ def side_by_side(pictures: dict[str, Path], out: Path, title: str) -> None:
 
     if not all(path.exists() for path in pictures.values()):
         return
-    figure, axes = plt.subplots(1, len(pictures), figsize=(4.2 * len(pictures), 4), squeeze=False, layout="constrained")
-    for ax, (name, path) in zip(axes[0], pictures.items(), strict=True):
-        ax.imshow(plt.imread(path))
+    images = [plt.imread(path) for path in pictures.values()]
+    height = 4.2 * max(image.shape[0] / image.shape[1] for image in images) + 0.8
+    figure, axes = plt.subplots(
+        1, len(pictures), figsize=(4.2 * len(pictures), height), squeeze=False, layout="constrained"
+    )
+    for ax, name, image in zip(axes[0], pictures, images, strict=True):
+        ax.imshow(image)
         ax.set(title=name)
         ax.axis("off")
     figure.suptitle(title)

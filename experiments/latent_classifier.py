@@ -231,7 +231,7 @@ def grid(results: Results) -> str:
     rows.append(
         ("best peers: M2 of Pyro's tutorial 93.19 (0.60); SHOT-VAE 96.88; ADGM 99.04 (0.02)", *[""] * len(WEIGHTS))
     )
-    title = f"MNIST, 100 labels, {' or '.join(map(str, draws))} draws; alpha of M2, lambda of the others"
+    title = f"MNIST, 100 labels, number of draws: {' or '.join(map(str, draws))}; alpha of M2, lambda of the others"
     return table((title, *(f"{w:g}" for w in WEIGHTS)), rows)
 
 
