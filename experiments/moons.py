@@ -7,8 +7,8 @@ has them; `--labels random` draws them instead, with results in a folder of thei
 of its own; draws 0 to 4 were looked at while the settings were sought. The ceiling is the Bayes-optimal classifier on the same
 test points, from the exact density of each moon. No validation labels: the last epoch's averaged weights, the test set once.
 SSLPE and SSLAPD predict by 4 Gibbs chains of 50 steps, where the thesis has one of 10; the curves by epoch have that.
-SSLAPD's 60 epochs at `cpu` are also a stop before it overfits its own guesses, which `paper` with 300 has not been tried for. Only
-what is missing is run. Writes to `experiments/results/moons`.
+SSLAPD's 60 epochs at `cpu` are also a stop before it overfits its own guesses; `paper`, with 300, is untried. Only what is
+missing is run. Writes to `experiments/results/moons`.
 """
 
 from __future__ import annotations
