@@ -18,7 +18,7 @@ class Features(nn.Module):
     set to 0, but for an encoder that uses none.
 
     Arguments:
-        objective: The first model's, whose guide has `q_z`; `fit` of the second model trains it first.
+        objective: The first model's, whose guide has a Gaussian `q_z`; `fit` of the second model trains it first.
         size: Z of its code.
         training: Arguments of that `fit`.
         least: Standard deviation, over data, of a used latent's mean, at least.
@@ -46,8 +46,22 @@ class Features(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
+        return self.drawn(self._moments(x))
+
+    @torch.no_grad()
+    def read(self, x: Tensor) -> Tensor:
+        """Means and standard deviations of the codes of x, `(N, 2, Z)`, so that training need not encode a datum twice."""
+        with evaluating(self.objective):
+            return torch.cat([self._moments(part.to(self.used)) for part in x.split(4096)])
+
+    def drawn(self, moments: Tensor) -> Tensor:
+        """Codes `(N, Z)` from their moments: samples in training, means in evaluation."""
+        mean, std = moments.unbind(-2)
+        return self.used * (torch.normal(mean, std) if self.training else mean)
+
+    def _moments(self, x: Tensor) -> Tensor:
         q = self.objective.guide.q_z(x)
-        return self.used * (q.sample() if self.training else q.mean)
+        return torch.stack([q.mean, q.stddev], -2)
 
     def fit(self, x: Tensor, **arguments: Any) -> None:
         """Train the first model on all data, without labels, and find which latents it uses.
@@ -63,8 +77,6 @@ class Features(nn.Module):
             fit(self.objective, x, **self.arguments | arguments)
         finally:
             self.objective.requires_grad_(False)
-        with evaluating(self.objective):
-            means = torch.cat([self.objective.guide.q_z(part.to(self.used.device)).mean for part in x.split(4096)])
-        used = means.std(0, correction=0) >= self.least
+        used = self.read(x)[:, 0].std(0, correction=0) >= self.least
         self.used.copy_(used if used.any() else torch.ones_like(used))
         self.trained.fill_(True)

@@ -105,7 +105,7 @@ class Objective(nn.Module):
         return x if self.features is None else self.features(x)
 
     def _seen(self, batch: Batch) -> Batch:
-        return batch if self.features is None else transformed(batch, self.features)
+        return batch if self.features is None or batch.seen else transformed(batch, self.features)
 
     @property
     def learns_unlabeled(self) -> bool:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -30,6 +30,7 @@ from pyro_ssl.checks import as_codes, as_data, as_values, check_positive, one_ho
 from pyro_ssl.features import Features
 from pyro_ssl.modes import evaluating, reproducibly, same_buffers
 from pyro_ssl.objective import Objective, total
+from pyro_ssl.terms import Batch
 
 History = dict[str, list[float]]
 Precision = Literal["float32", "bfloat16"]
@@ -234,12 +235,16 @@ class _Run:
             "x": zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy().data),
             "y": zlib.crc32(labels.where(known[:, None], -1).cpu().numpy().data),
         }
-        self.batches = Batches(x.to(home), labels, known, int(batch_size), int(labeled_batch_size), seed)
-        with reproducibly(seed), _tried(objective, home):
-            objective.sizes = len(self.batches.x), len(self.batches.x_unlabeled)
-            objective.check(transformed(self.batches(0), transform))
-            total(objective.parts(transformed(self.batches(0), transform)))
         self.objective, self.parameters, self.transform, self.device = objective, parameters, transform, home
+        with reproducibly(seed), _tried(objective, home):
+            features = objective.features
+            self.encoded = isinstance(features, Features) and bool(features.trained) and transform is None
+            if self.encoded:
+                x, self.transform = features.read(x), features.drawn
+            self.batches = Batches(x.to(home), labels, known, int(batch_size), int(labeled_batch_size), seed)
+            objective.sizes = len(self.batches.x), len(self.batches.x_unlabeled)
+            objective.check(self.batch(0))
+            total(objective.parts(self.batch(0)))
         self.players = players(objective)
         self.optimizer = _fused(optimizer, [{"params": p, "lr": lr * scale} for scale, p in self.players], lr)
         self.total = int(epochs) * self.batches.steps_per_epoch
@@ -254,6 +259,10 @@ class _Run:
         self.best_state: dict[str, Tensor] | None = None
         self.at = _Position()
         self.history: History = {}
+
+    def batch(self, step: int) -> Batch:
+        """The data of a step, transformed; of an objective whose features are trained, these."""
+        return replace(transformed(self.batches(step), self.transform), seen=self.encoded)
 
     @property
     def averaged(self) -> Objective:
@@ -288,7 +297,7 @@ class _Run:
 
     def step(self) -> None:
         """One optimiser step on labeled and unlabeled data."""
-        batch = transformed(self.batches(self.at.step), self.transform)
+        batch = self.batch(self.at.step)
         kl_weight = min(1.0, (self.at.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         with pyro.validation_enabled(False):  # the first batch was checked
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bfloat16"):

@@ -568,6 +568,21 @@ def test_features_are_fresh_samples_in_training_and_means_in_evaluation(uses):
     assert torch.allclose(draws.std(0), used * q.stddev, rtol=0.06)
 
 
+def test_training_encodes_each_datum_once_and_a_transform_each_time():
+    """To the same weights, if the transform changes nothing."""
+    ends, calls = [], []
+    for transform in (None, torch.clone):
+        o, x = build("m1_m2", **RESUMED["m1_m2"]), data(40)[0].sigmoid()
+        o.features.fit(x)
+        rows: list[int] = []
+        o.features.objective.guide.q_z.register_forward_hook(lambda m, given, q, rows=rows: rows.append(len(given[0])))
+        fit(o, x, torch.where(torch.arange(40) < 9, torch.arange(40) % K, -1), epochs=2, batch_size=10, transform=transform)
+        ends.append(state(o))
+        calls.append(rows)
+    assert calls[0] == [2, 40] and len(calls[1]) > 2 * 2 * 3  # `fit` looks at two rows first
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(ends[0].values(), ends[1].values(), strict=True))
+
+
 SAVED = RESUMED | {"m2": CODES["vamp by class and flow"], "sslpe": {"mixture": True}}
 
 
