@@ -237,10 +237,9 @@ class _Run:
         }
         self.objective, self.parameters, self.transform, self.device = objective, parameters, transform, home
         with reproducibly(seed), _tried(objective, home):
-            features = objective.features
-            self.encoded = isinstance(features, Features) and bool(features.trained) and transform is None
-            if self.encoded:
-                x, self.transform = features.read(x), features.drawn
+            features, self.encoded = objective.features, False
+            if isinstance(features, Features) and features.trained and transform is None:
+                x, self.transform, self.encoded = features.read(x), features.drawn, True
             self.batches = Batches(x.to(home), labels, known, int(batch_size), int(labeled_batch_size), seed)
             objective.sizes = len(self.batches.x), len(self.batches.x_unlabeled)
             objective.check(self.batch(0))
