@@ -302,9 +302,11 @@ def arguments(doc: str, **defaults: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def draws_of(given: argparse.Namespace, default: list[int]) -> list[int]:
-    """The draws of a table: the scale's, of which some may be asked for at a time, and others that are asked for."""
-    return sorted({*default, *(given.draws or [])})
+def draws_of(given: argparse.Namespace, default: list[int]) -> tuple[list[int], list[int]]:
+    """The draws of a table, those of earlier runs among them; and the ones to run: the scale's, or those asked for."""
+    asked = given.draws or default
+    there = (_read(path).get("config", {}).get("draw") for path in given.out.glob("*.json"))
+    return sorted({*default, *asked, *(draw for draw in there if draw is not None)}), asked
 
 
 def summary(values: Iterable[float]) -> str:

@@ -5,8 +5,8 @@
 
 - table (Table 1, Figure 2): M2 by alpha; the latent classifier, its exact bound and its simplified form by lambda. Of M2 at
   alpha 0.1, 1 and 100 also a classifier on its z (section 3.3; the mean under one label drawn at random, where the paper takes
-  all), which would be at chance were the class not in z, and, as a table, the epoch of best validation accuracy, that of lowest
-  loss, and the last (supplement 12).
+  all), which would be at chance were the class not in z, and the epoch of best validation accuracy, that of lowest loss, and the
+  last (supplement 12).
 - batches (Figure 8): M2 with 1 labeled and 499 unlabeled data a step, beside the table's 100 and 100.
 - pretraining (Figure 5): M2 and the latent classifiers from the weights of a VAE that has seen all images.
 
@@ -75,11 +75,10 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     given = parsed(parser)
-    draws = draws_of(given, SCALES[given.scale][1])
+    draws, asked = draws_of(given, SCALES[given.scale][1])
     configs: dict[str, dict[str, Any]] = {}
     for draw in draws:  # a draw after the other, so that what is there is a table of fewer draws
         configs |= dict(of_draw(draw, given.scale))
-    asked = given.draws or draws
     results = study(configs, run, given, lambda c: c["part"] in given.parts and c["draw"] in asked)
     report(results, given.out)
 
@@ -203,6 +202,7 @@ def report(results: Results, out: Path) -> None:
     texts = [grid(results)] if where(results, part="table") else []
     if looked_at := [r for r in where(results, part="table", looked_at=True)]:
         texts += [probes(looked_at), selection(looked_at)]
+        paths(looked_at, out)
     if where(results, part="pretraining"):
         texts.append(starts(results))
     if batches := where(results, part="batches"):
@@ -245,7 +245,7 @@ def probes(looked_at: list[dict[str, Any]]) -> str:
 
 
 def selection(looked_at: list[dict[str, Any]]) -> str:
-    """Supplement 12, as a table."""
+    """Supplement 12."""
     rows = []
     for weight in LOOKED_AT:
         paths = [r["path"] for r in looked_at if r["config"]["weight"] == weight]
@@ -262,6 +262,25 @@ def selection(looked_at: list[dict[str, Any]]) -> str:
                 )
             )
     return table(("alpha", "best of 10,000 validation labels", "lowest loss", "last epoch"), rows)
+
+
+def paths(looked_at: list[dict[str, Any]], out: Path) -> None:
+    """Supplement 12: what could select an epoch, and what it would have been for."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(LOOKED_AT), figsize=(3.6 * len(LOOKED_AT), 2.8), layout="constrained")
+    for ax, weight in zip(axes, LOOKED_AT, strict=True):
+        losses = ax.twinx()
+        for r in [r for r in looked_at if r["config"]["weight"] == weight]:
+            epochs = range(1, len(r["path"]["test"]) + 1)
+            for colour, name in zip(plots.COLOURS, ("test", "validation"), strict=False):
+                ax.plot(epochs, [100 * a for a in r["path"][name]], color=colour, label=name)
+            losses.plot(epochs, r["path"]["loss"], "--", color="0.5")
+        ax.set(title=f"M2, alpha {weight:g}", xlabel="epoch")
+    axes[0].set(ylabel="accuracy %")
+    axes[0].legend(*(found[:2] for found in axes[0].get_legend_handles_labels()), frameon=False)
+    losses.set(ylabel="loss, nats (dashed)")
+    plots.save(figure, out / "selection.png")
 
 
 def starts(results: Results) -> str:

@@ -43,7 +43,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     given = parsed(parser)
-    draws, epochs = draws_of(given, [0]), SCALES[given.scale]
+    (draws, asked), epochs = draws_of(given, [0]), SCALES[given.scale]
     configs: dict[str, dict[str, Any]] = {}
     for draw in draws:
         configs[f"circles_classifier_{draw}"] = configure("circles", "classifier", draw, given.scale, hidden=(50,))
@@ -55,7 +55,6 @@ def main() -> None:
             config = configure("moons", "m2", draw, given.scale, **chosen)
             config["training"]["warmup"] = warmup
             configs[f"moons_m2_{kind}_{draw}"] = config | {"kind": kind}
-    asked = given.draws or draws
     results = study(configs, run, given, lambda c: c["data"] in given.parts and c["draw"] in asked)
     report(results, given.out)
 

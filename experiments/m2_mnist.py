@@ -42,9 +42,9 @@ PUBLISHED = [
 
 def main() -> None:
     given = parsed(arguments(__doc__))
-    draws = draws_of(given, [0] if given.scale == "smoke" else [0, 1, 2, 3, 4])
+    draws, asked = draws_of(given, [0] if given.scale == "smoke" else [0, 1, 2, 3, 4])
     configs = {f"{method}_{draw}": configure(method, draw, given.scale) for method in METHODS for draw in draws}
-    results = study(configs, run, given, lambda c: c["draw"] in (given.draws or draws))
+    results = study(configs, run, given, lambda c: c["draw"] in asked)
     report(results, given.out)
 
 

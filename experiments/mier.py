@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, nargs="+", default=[100])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     given = parsed(parser)
-    draws = draws_of(given, SCALES[given.scale])
+    draws, asked = draws_of(given, SCALES[given.scale])
     configs = {
         f"{row}_{data}_{n}_{draw}": configure(row, data, n, draw, given.scale)
         for draw in draws
@@ -99,7 +99,7 @@ def main() -> None:
         for row in ROWS
         if not (given.scale == "cpu" and row.startswith("adgm") and draw in (3, 4) and draw not in (given.draws or []))
     }
-    asked, models = given.draws or draws, {*SUPERVISED_ROWS, *given.models}
+    models = {*SUPERVISED_ROWS, *given.models}
 
     def chosen(c: dict[str, Any]) -> bool:
         wanted = c["data"] in given.data and c["per_class"] in given.per_class and c["draw"] in asked

@@ -74,7 +74,8 @@ def main() -> None:
     given = parsed(parser)
     if given.labels == "random":
         given.out = given.out.with_name(f"{given.out.name}_random")
-    draws, noises = draws_of(given, DRAWS), sorted({0.1, 0.2, *given.noise})
+    (draws, asked), noises = draws_of(given, DRAWS), sorted({0.1, 0.2, *given.noise})
+    draws = [draw for draw in draws if draw in asked or draw != SHOWN]
     configs = {
         f"{method}_{noise}_{draw}": configure(method, noise, draw, given)
         for draw in draws
@@ -91,7 +92,7 @@ def main() -> None:
         "norm_adapted_0.1": configure("sslapd", 0.1, SHOWN, given, local=False),
         "norm_drawn_0.1": configure("sslapd", 0.1, SHOWN, given, local=False, adapted=False),
     }
-    asked = given.draws or [*draws, SHOWN]
+    asked = given.draws or [*asked, SHOWN]
     results = study(configs, run, given, lambda c: c["noise"] in given.noise and c["draw"] in asked)
     report(results, noises, given.out)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-from typing import Any
+import math
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import pyro
@@ -100,8 +102,36 @@ def as_values(y: Any, n: int, size: int, dtype: torch.dtype = torch.float32) -> 
 def check_positive(**sizes: int) -> None:
     """Raise ValueError, naming the argument, unless each is a whole number above 0."""
     for name, size in sizes.items():
-        if not isinstance(size, Integral) or size < 1:
+        if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
             raise ValueError(f"{name} should be a whole number above 0, got {size!r}")
+
+
+def check_kind(name: str, value: Any, kind: Any) -> None:
+    """Raise ValueError, naming the argument, unless a value is of an annotated kind, or of one of several.
+
+    For `float` that is a finite number; what has another kind than a number, a truth value or one of some words is let pass.
+    """
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if not any(_is(value, k) for k in kinds):
+        raise ValueError(f"{name} should be {' or '.join(map(_said, kinds))}, got {value!r}")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return any(type(value) is type(word) and value == word for word in get_args(kind))
+    if kind is NoneType:
+        return value is None
+    if kind in (int, float):
+        number = Integral if kind is int else Real
+        return isinstance(value, number) and not isinstance(value, bool) and math.isfinite(value)
+    return kind is not bool or isinstance(value, bool | np.bool_)
+
+
+def _said(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, get_args(kind)))
+    names = {int: "a whole number", float: "a finite number", bool: "True or False", NoneType: "None"}
+    return names.get(kind, str(kind))
 
 
 def is_missing(value: Any) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import pyro.distributions as dist
 import torch
@@ -235,9 +236,9 @@ class ClassPrior(Prior):
 
     def __init__(self, classes: int | Sequence[float]) -> None:
         super().__init__()
-        if isinstance(classes, int) and classes < 1:
+        if isinstance(classes, Integral) and classes < 1:
             raise ValueError(f"classes: their number should be above 0, got {classes}")
-        p = torch.full((classes,), 1.0 / classes) if isinstance(classes, int) else torch.as_tensor(classes)
+        p = torch.full((int(classes),), 1.0 / classes) if isinstance(classes, Integral) else torch.as_tensor(classes)
         if not (p > 0).all() or abs(float(p.sum()) - 1) > 1e-5:
             raise ValueError(f"classes: prior probabilities should be above 0 and sum to 1, got {p.tolist()}")
         self.register_buffer("logits", p.log())

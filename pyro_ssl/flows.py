@@ -10,6 +10,7 @@ import torch
 from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor, nn
 
+from pyro_ssl.checks import check_positive
 from pyro_ssl.conditionals import Conditional, Prior
 from pyro_ssl.layers import Shape, as_shape, one_hot_index
 from pyro_ssl.modes import in_evaluation
@@ -117,8 +118,7 @@ class VampPrior(Prior):
 
     def __init__(self, q_z: nn.Module, shapes: Sequence[Shape], count: int = 50, *, by_class: bool = False) -> None:
         super().__init__()
-        if count < 1:
-            raise ValueError(f"pseudo_inputs should be above 0, got {count}")
+        check_positive(count=count)
         self.q_z, self.by_class = q_z, by_class
         if by_class:
             *shapes, classes = shapes

@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from numbers import Real
 from typing import Any, Literal, get_type_hints
 
 from torch import nn
 from torch.distributions import Distribution
 
-from pyro_ssl.checks import check_positive
+from pyro_ssl.checks import check_kind, check_positive
 from pyro_ssl.conditionals import (
     Bernoulli,
     ClassPrior,
@@ -72,14 +71,6 @@ class Networks:
     batch_norm: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("network", self.network, ("mlp", "conv")),
-            ("classifier_network", self.classifier_network, ("mlp", "conv", None)),
-            ("activation", self.activation, ACTIVATIONS),
-            ("likelihood", self.likelihood, ("bernoulli", "gaussian")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} should be one of {', '.join(map(str, known))}, got {value!r}")
         check_sizes("hidden", self.hidden)
         check_sizes("classifier_hidden", self.classifier_hidden or ())
         check_sizes("channels", self.channels)
@@ -87,10 +78,6 @@ class Networks:
             raise ValueError(
                 f"network: conv should have an image (C, H, W) and channels; got {self.x_shape}, {self.channels}"
             )
-        for name in ("noise", "warp", "dropout", "sigma"):
-            value = getattr(self, name)
-            if not isinstance(value, Real) and not (name == "sigma" and value is None):
-                raise ValueError(f"{name} should be a number, got {value!r}")
         if not self.noise >= 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"noise should be 0 or above and dropout in [0, 1), got {self.noise} and {self.dropout}")
         if not self.warp >= 0 or self.warp and len(self.x_shape) != 3:
@@ -185,6 +172,11 @@ class Loss:
     consistency: float = 0.0
     l2: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("alpha", "consistency", "l2"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} should be 0 or above, got {getattr(self, name)}")
+
     def objective(
         self,
         model: nn.Module,
@@ -231,13 +223,9 @@ class Codes:
     pseudo_inputs: int = 50
 
     def __post_init__(self) -> None:
-        if self.prior not in ("normal", "vamp"):
-            raise ValueError(f"prior should be normal or vamp, got {self.prior!r}")
-        if not isinstance(self.flow, int) or isinstance(self.flow, bool) or self.flow < 0:
+        if self.flow < 0:
             raise ValueError(f"flow should be a number of transforms, 0 or above, got {self.flow!r}")
         check_positive(pseudo_inputs=self.pseudo_inputs)
-        if not isinstance(self.class_prior, bool):
-            raise ValueError(f"class_prior should be True or False, got {self.class_prior!r}")
 
     def q_z(self, base: Normal, z_dim: int) -> nn.Module:
         """The posterior: base, and the transforms after it."""
@@ -333,6 +321,8 @@ def grouped(
         def build(x_shape: Shape, classes: int, **options: Any) -> Objective:
             if unknown := sorted(options.keys() - values.keys()):
                 raise TypeError(f"{function.__name__} has no option {', '.join(unknown)}; it has {', '.join(values)}")
+            for name, value in options.items():
+                check_kind(name, value, types[name])
             chosen = values | options
             check_positive(classes=classes, **{n: v for n, v in chosen.items() if n.endswith("_dim") or n == "draws"})
             shared = {name: chosen[name] for name in values} | {"x_shape": as_shape(x_shape), "classes": classes}

@@ -254,6 +254,8 @@ class L2(Term):
 
     def __init__(self, module: nn.Module, weight: float = 1e-4) -> None:
         super().__init__(weight)
+        if weight < 0:
+            raise ValueError(f"l2 should be 0 or above, got {weight}")
         pseudo = {id(p) for part in module.modules() if isinstance(part, Prior) for p in getattr(part, "inputs", ())}
         self.weights = [p for p in module.parameters() if p.dim() > 1 and id(p) not in pseudo]
         if not self.weights:
@@ -264,9 +266,9 @@ class L2(Term):
 
 
 class Adversary(Term):
-    r"""A classifier of the code, f(y|z), that the pair plays against: z shall not tell the class.
+    r"""A classifier of the code, f(y|z), that the pair plays against: z shall not tell the class. With J the loss,
 
-    .. math:: \min_\psi \max_{\theta, \phi}\; J + w\, \mathrm E_{q(z|x,y)}[-\log f_\psi(y \mid z)]
+    .. math:: \min_{\theta, \phi} \max_\psi\; J + w\, \mathrm E_{q(z|x,y)}[\log f_\psi(y \mid z)]
 
     On labeled data. The value is the pair's part, w E[log f]; the adversary's own gradient, of -E[log f], adds nothing to
     it. Each is constant in the other's parameters, so that one step on the sum is one step of each.

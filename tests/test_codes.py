@@ -274,6 +274,20 @@ def test_a_vamp_prior_is_the_mean_of_posteriors_and_normalised(flow, by_class):
     assert integral(p_z(y).log_prob) == pytest.approx(1, abs=5e-3)
 
 
+def test_a_vamp_prior_reads_its_pseudo_inputs_without_noise():
+    o, z = build("latent_classifier", prior="vamp", noise=0.7, dropout=0.5).train(), torch.randn(5, Z)
+    assert not torch.equal(o.guide.q_z(data()[0]).mean, o.guide.q_z(data()[0]).mean)
+    assert torch.equal(o.model.p_z().log_prob(z), o.model.p_z().log_prob(z))
+
+
+def test_pseudo_inputs_are_no_weights():
+    o = build("m2", prior="vamp", l2=0.1)
+    weights = [p for name, p in o.named_parameters() if p.dim() > 1 and "inputs" not in name]
+    found = o.parts(Batch(*data()))["L2"]
+    assert len(weights) < sum(p.dim() > 1 for p in o.parameters())
+    assert torch.allclose(found, 0.05 * sum(w.square().sum() for w in weights))
+
+
 @pytest.mark.parametrize("codes", [{}, {"class_prior": True}, {"flow": 1}])
 def test_pseudo_inputs_learn_and_the_bound_stays_below_the_evidence(codes):
     """The evidence by a grid over codes, and by importance sampling."""
@@ -576,7 +590,14 @@ def test_training_encodes_each_datum_once_and_a_transform_each_time():
         o.features.fit(x)
         rows: list[int] = []
         o.features.objective.guide.q_z.register_forward_hook(lambda m, given, q, rows=rows: rows.append(len(given[0])))
-        fit(o, x, torch.where(torch.arange(40) < 9, torch.arange(40) % K, -1), epochs=2, batch_size=10, transform=transform)
+        fit(
+            o,
+            x,
+            torch.where(torch.arange(40) < 9, torch.arange(40) % K, -1),
+            epochs=2,
+            batch_size=10,
+            transform=transform,
+        )
         ends.append(state(o))
         calls.append(rows)
     assert calls[0] == [2, 40] and len(calls[1]) > 2 * 2 * 3  # `fit` looks at two rows first

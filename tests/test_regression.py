@@ -11,6 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from pyro_ssl import Objective, SemiSupervisedRegressor, TraceTopEnum_ELBO, estimator, fit, gibbs, zoo
 from pyro_ssl.checks import as_values
 from pyro_ssl.layers import mark_normal
+from pyro_ssl.sampling import gibbs as sample
 
 METHODS = ("sslpe", "sslapd")
 D, B = 3, 6
@@ -68,6 +69,34 @@ def test_the_regressor_averages_the_chains_that_are_asked_for(monkeypatch):
         SemiSupervisedRegressor(epochs=1, options={"gibbs_steps": 0}).fit(x, y)
     with pytest.raises(ValueError, match="y is too large to standardise"):
         SemiSupervisedRegressor(epochs=1).fit(x, 8e306 * y)
+
+
+def test_predictions_are_in_the_units_of_y(monkeypatch):
+    """y far from mean 0 and scale 1: those of the chains, of y standardised by the labeled rows, put back."""
+    trained = []
+    monkeypatch.setattr(estimator, "fit", lambda o, x, y, **k: trained.append(y) or fit(o, x, y, **k))
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, (200, 1))
+    y = np.c_[100 + 5 * np.sin(2 * x[:, 0]), -3 + 0.2 * x[:, 0]]
+    y[30:] = np.nan
+    small = {"hidden": (16,), "z_dim": 2, "gibbs_steps": 3, "gibbs_chains": 5}
+    wave = SemiSupervisedRegressor(epochs=3, min_steps=200, options=small, random_state=0).fit(x, y)
+    mean, std = wave.predict(x, return_std=True)
+    found = gibbs(wave.objective_, (x - wave.mean_) / wave.std_, steps=3, chains=5)
+    center, scale = y[:30].mean(0), y[:30].std(0)
+    assert np.allclose(mean, found.mean.double().numpy() * scale + center, rtol=1e-5)
+    assert np.allclose(std, found.variance.sqrt().double().numpy() * scale, rtol=1e-5)
+    assert np.allclose(trained[0], (y - center) / scale, equal_nan=True)
+
+
+def test_the_predicted_distribution_has_the_moments_of_the_chains(seeded):
+    o, x = build("sslpe", gibbs_steps=3, gibbs_chains=4).double().eval(), torch.randn(5, D)
+    torch.manual_seed(2)
+    predicted = o.classify(x)
+    torch.manual_seed(2)
+    found = sample(o.model, o.guide, x, steps=3, chains=4)
+    assert torch.equal(predicted.mean, found.mean)
+    assert torch.allclose(predicted.variance, found.variance, rtol=1e-12)
 
 
 OPTIONS = [("sslpe", {}), ("sslapd", {"local": True}), ("sslapd", {"local": False})]
