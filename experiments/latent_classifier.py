@@ -1,7 +1,7 @@
 """Paper 003 on MNIST with 100 labels: Table 1 with its grids of alpha and lambda, and the analyses that it makes.
 
     python experiments/latent_classifier.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2] [--workers 2]
-        [--parts table batches pretraining]
+        [--parts table batches pretraining longer]
 
 - table (Table 1, Figure 2): M2 by alpha; the latent classifier, its exact bound and its simplified form by lambda. Of M2 at
   alpha 0.1, 1 and 100 also a classifier on its z (section 3.3; the mean under one label drawn at random, where the paper takes
@@ -9,6 +9,7 @@
   last (supplement 12).
 - batches (Figure 8): M2 with 1 labeled and 499 unlabeled data a step, beside the table's 100 and 100.
 - pretraining (Figure 5): M2 and the latent classifiers from the weights of a VAE that has seen all images.
+- longer: the latent classifier, its exact bound and M2 for five times the epochs, to see what they lack.
 
 `latent_plane.py` has the paper's circles and moons. The networks are the paper's, one hidden layer of 500 softplus units, z =
 50, without noise, dropout or balance, and so are Adam at 1e-3 and 100 + 100 data a step; M2's bounds weigh as the paper's sums
@@ -68,7 +69,8 @@ NETWORK: dict[str, Any] = {
 LOOKED_AT = (0.1, 1.0, 100.0)  # alphas whose z is probed and whose epochs are compared
 PRETRAINED = {"m2": 0.1, "latent_classifier": 0.5, "latent_classifier_simplified": 0.001}  # alpha, lambda
 SCALES = {"smoke": (1, [0]), "cpu": (10, [0, 1, 2]), "paper": (500, [0, 1, 2, 3, 4])}  # epochs, draws
-PARTS = ("table", "batches", "pretraining")
+LONGER = {"latent_classifier": 0.5, "latent_classifier_exact": 0.5, "m2": 0.1}
+PARTS = ("table", "batches", "pretraining", "longer")
 
 
 def main() -> None:
@@ -94,6 +96,10 @@ def of_draw(draw: int, scale: str) -> Any:
     yield f"batches_m2_{draw}", configure("batches", "m2", draw, scale, 1.0, batches=(1, 499), looked_at=True)
     for method, weight in PRETRAINED.items():
         yield f"pretraining_{method}_{draw}", configure("pretraining", method, draw, scale, weight)
+    for method, weight in LONGER.items():
+        longer = configure("longer", method, draw, scale, weight)
+        longer["training"]["epochs"] *= 5
+        yield f"longer_{method}_{draw}", longer
 
 
 def configure(
@@ -205,6 +211,8 @@ def report(results: Results, out: Path) -> None:
         paths(looked_at, out)
     if where(results, part="pretraining"):
         texts.append(starts(results))
+    if where(results, part="longer"):
+        texts.append(lengths(results))
     if batches := where(results, part="batches"):
         curves(where(results, part="table", method="m2", weight=1.0), batches, out)
     text = "\n\n".join(texts) + f"\n\nOne thread a run. {sources(results)}\n"
@@ -293,6 +301,17 @@ def starts(results: Results) -> str:
                 paper = "81.6 (1.2)" if method.endswith("simplified") and part == "pretraining" else ""
                 rows.append((method, name, *measures(mine), f"{commonest:.1f}", paper))
     return table(("method", "weights at the start", *MEASURES, "commonest prediction %", "paper 003"), rows)
+
+
+def lengths(results: Results) -> str:
+    """What five times the epochs are worth."""
+    rows = [
+        (method, f"{weight:g}", r["config"]["training"]["epochs"], *measures(mine))
+        for method, weight in LONGER.items()
+        for part in ("table", "longer")
+        if (mine := where(results, part=part, method=method, weight=weight)) and (r := mine[0])
+    ]
+    return table(("method", "alpha or lambda", "epochs", *MEASURES), rows)
 
 
 def curves(alike: list[dict[str, Any]], apart: list[dict[str, Any]], out: Path) -> None:
