@@ -203,8 +203,12 @@ def test_packed_images_are_unpacked(scripts, tmp_path):
 
 def test_a_table_keeps_its_draws_and_a_changed_run_starts_anew(scripts, tmp_path):
     common = scripts("common")
-    assert common.draws_of(argparse.Namespace(draws=[7]), [0, 1]) == [0, 1, 7]
-    assert common.draws_of(argparse.Namespace(draws=None), [0, 1]) == [0, 1]
+    asked = argparse.Namespace(out=tmp_path, draws=[7])
+    assert common.draws_of(asked, [0, 1]) == ([0, 1, 7], [7])
+    (tmp_path / "earlier.json").write_text('{"config": {"draw": 3}}')
+    (tmp_path / "other.json").write_text("{}")
+    assert common.draws_of(asked, [0, 1]) == ([0, 1, 3, 7], [7])
+    assert common.draws_of(argparse.Namespace(out=tmp_path, draws=None), [0, 1]) == ([0, 1, 3], [0, 1])
     found = []
 
     def function(name, config, directory, out):
@@ -223,7 +227,7 @@ def test_a_table_keeps_its_draws_and_a_changed_run_starts_anew(scripts, tmp_path
 
 def test_gradient_variance(tmp_path):
     out = script("gradient_variance.py", "--scale", "smoke", "--out", "out", cwd=tmp_path)
-    assert "| 100     | mixture " in out and "| one W for all data " in out and (tmp_path / "out/table.md").exists()
+    assert "| 100     | mixture " in out and "| one W for all data" in out and (tmp_path / "out/table.md").exists()
 
 
 def test_benchmark(tmp_path):
