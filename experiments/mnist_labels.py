@@ -106,7 +106,7 @@ SCALES = {"smoke": (1, [0]), "cpu": (None, [0, 1, 2]), "paper": (200, [0, 1, 2, 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--per-class", type=int, nargs="+", default=PER_CLASS)
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--rows", "--methods", dest="rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     given = parsed(parser)
     draws, asked = draws_of(given, SCALES[given.scale][1])
     configs = {
