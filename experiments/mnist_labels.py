@@ -90,7 +90,7 @@ ROWS = {
     "sslpe": Row("sslpe", 8, THESIS, batch_size=200),
     "sslapd": Row("sslapd", 8, THESIS, batch_size=200),
     "m1_m2": Row("m1_m2", 60, {"m1_epochs": 20, "noise": 0.3, "consistency": 1.0, "sigma1": 0.7}),
-    "latent_classifier": Row("latent_classifier", 32),
+    "latent_classifier": Row("latent_classifier", 10),
     "classifier_conv": Row("classifier", 1000, {"network": "conv", "channels": (16, 32, 64), "warp": 0.25}),
     "control_conv": Row("m2", 16, CONV | {"labeled": 0.0, "unlabeled": 0.0}),
     "m2_conv": Row("m2", 16, CONV),
@@ -98,7 +98,9 @@ ROWS = {
     "sdgm_conv": Row("sdgm", 20, CONV | {"hidden": (300,)}),
     "sslpe_conv": Row("sslpe", 8, FEWER, batch_size=200),
     "sslapd_conv": Row("sslapd", 8, FEWER, batch_size=200),
-    "latent_classifier_conv": Row("latent_classifier", 12, CONV | {"alpha": 20.0, "balance": 5.0, "sigma": 1.0}),
+    "latent_classifier_conv": Row(
+        "latent_classifier", 12, CONV | {"alpha": 20.0, "balance": 5.0, "noise": 0.3, "dropout": 0.3}
+    ),
 }
 SCALES = {"smoke": (1, [0]), "cpu": (None, [0, 1, 2]), "paper": (200, [0, 1, 2, 3, 4])}  # epochs, if not the row's
 

@@ -251,14 +251,14 @@ def norms(results: Results, out: Path) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
     for ax, (name, key, title) in zip(
         axes,
-        (("norm_adapted", "plane_by_batch", "(a) statistics of the batch shown: the plane"), ("norm_drawn", "plane", "(b) population, of drawn weights"),
+        (("norm_adapted", "plane_by_batch", "(a) statistics of the plane shown"), ("norm_drawn", "plane", "(b) population, of drawn weights"),
          ("norm_adapted", "plane", "(c) population, of mean weights")), strict=True,
     ):  # fmt: skip
         result = results.get(f"{name}_0.1", {})
         if key in result:
             accuracy = result["accuracy_by_batch" if key == "plane_by_batch" else "accuracy"]
             _region(ax, result[key], *moons(result["config"]))
-            of = "test data, a batch of their own" if key == "plane_by_batch" else "test data"
+            of = "test data, by theirs" if key == "plane_by_batch" else "test data"
             ax.set(title=f"{title}\n{of}: {100 * accuracy:.1f} %", xticks=[], yticks=[])
     plots.save(figure, out / "batch_norm.png")
 
