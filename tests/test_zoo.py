@@ -550,8 +550,8 @@ def test_a_threshold_that_is_no_probability_is_refused(threshold):
 
 @pytest.mark.parametrize("method", LATENT)
 def test_the_codes_classifier_is_one_in_model_and_guide(method):
-    """With the default dropout p(y|z) still cancels from 003's bound: it has none, or it would be drawn twice."""
-    o, x = zoo.build(method, (D,), K, hidden=(5,)).double(), data()[0]
+    """With dropout p(y|z) still cancels from 003's bound: it has none, or it would be drawn twice."""
+    o, x = zoo.build(method, (D,), K, hidden=(5,), dropout=0.3).double(), data()[0]
     assert o.training and not any(isinstance(part, torch.nn.Dropout) for part in o.model.p_y.modules())
     assert any(isinstance(part, torch.nn.Dropout) for part in o.guide.modules())
     z = torch.randn(len(x), next(iter(o.model.p_y.network.first.weights)).shape[0])
