@@ -82,10 +82,13 @@ def test_bad_arguments_are_named(function, m2, x):
 
 SCRIPT = """
 import torch
-from pyro_ssl import bounds, class_bounds, log_evidence, zoo
+from pyro_ssl import bounds, class_bounds, gibbs, log_evidence, zoo
 m2 = zoo.build("m2", 2, 3, z_dim=2, hidden=(32,), noise=0.0, dropout=0.0, sigma=0.5)
 x = torch.randn(1_000_000, 2)
 for values in (log_evidence(m2, x, num_particles=4), bounds(m2, x), class_bounds(m2, x)):
+    assert len(values) == len(x) and values.isfinite().all()
+sslapd = zoo.build("sslapd", 2, 3, z_dim=2, hidden=(32,))
+for values in gibbs(sslapd, x, steps=2, chains=2):
     assert len(values) == len(x) and values.isfinite().all()
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
