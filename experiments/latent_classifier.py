@@ -308,6 +308,7 @@ def lengths(results: Results) -> str:
     rows = [
         (method, f"{weight:g}", r["config"]["training"]["epochs"], *measures(mine))
         for method, weight in LONGER.items()
+        if where(results, part="longer", method=method)
         for part in ("table", "longer")
         if (mine := where(results, part=part, method=method, weight=weight)) and (r := mine[0])
     ]
