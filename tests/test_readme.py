@@ -11,6 +11,8 @@ from pyro_ssl import data, fit, options, zoo
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
+EXPERIMENTS = ["m2_mnist", "benchmark", "moons", "mnist_labels", "latent_classifier", "mier", "gradient_variance"]
+
 
 @pytest.fixture(scope="module")
 def namespace():
@@ -75,7 +77,7 @@ def test_the_table_of_methods_is_the_zoos():
         assert re.search(rf"\| `{name}`.* \| .*{re.escape(row.model)}.* \| {re.escape(row.guide)} \|", table), name
 
 
-@pytest.mark.parametrize("experiment", ["m2_mnist", "benchmark", "moons", "mnist_labels", "mier", "gradient_variance"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_its_figures_are_the_ones_that_were_measured(experiment):
     table = Path(__file__).parent.parent / "experiments" / "results" / experiment / "table.md"
     assert table.read_text().strip() in README
