@@ -238,7 +238,10 @@ class ClassPrior(Prior):
         super().__init__()
         if isinstance(classes, Integral) and classes < 1:
             raise ValueError(f"classes: their number should be above 0, got {classes}")
-        p = torch.full((int(classes),), 1.0 / classes) if isinstance(classes, Integral) else torch.as_tensor(classes)
+        if isinstance(classes, Integral):
+            p = torch.full((int(classes),), 1.0 / int(classes))
+        else:
+            p = torch.as_tensor(classes)
         if not (p > 0).all() or abs(float(p.sum()) - 1) > 1e-5:
             raise ValueError(f"classes: prior probabilities should be above 0 and sum to 1, got {p.tolist()}")
         self.register_buffer("logits", p.log())
