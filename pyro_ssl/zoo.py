@@ -97,7 +97,7 @@ FEW_LABELS: dict[str, Any] = {"epochs": 32, "batch_size": 100, "labeled_batch_si
 """Training with few labels and much unlabeled data: small steps, many of them, and the average of their weights."""
 
 FEW_EPOCHS = FEW_LABELS | {"epochs": 10}
-"""What classifies by a code forgets the labels in the images, if it trains for long."""
+"""For what classifies by its code: trained for longer it classifies worse."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ def lvae(shared: Shared, *, z_dims: Sequence[int] = (32, 16, 8)) -> Objective:
 
 
 LATENT: dict[str, Any] = {"balance": 0.0, "alpha": 0.0, "noise": 0.0, "dropout": 0.0, "sigma": 1.0}
-"""The paper's own: with noise they do worse, and longer."""
+"""The paper's, and sigma, which it leaves open: with noise and dropout these methods classify worse."""
 
 
 @grouped(without=("class_prior", "shared_noise"), **LATENT, labeled=0.5)
