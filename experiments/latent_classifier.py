@@ -296,11 +296,17 @@ def starts(results: Results) -> str:
     rows = []
     for method, weight in PRETRAINED.items():
         for part, name in (("table", "fresh"), ("pretraining", "a VAE's")):
-            if mine := where(results, part=part, method=method, weight=weight):
+            if mine := paired(results, part, "pretraining", method, weight):
                 commonest = 100 * statistics.fmean(r["commonest"] for r in mine)
                 paper = "81.6 (1.2)" if method.endswith("simplified") and part == "pretraining" else ""
                 rows.append((method, name, *measures(mine), f"{commonest:.1f}", paper))
     return table(("method", "weights at the start", *MEASURES, "commonest prediction %", "paper 003"), rows)
+
+
+def paired(results: Results, part: str, other: str, method: str, weight: float) -> list[dict[str, Any]]:
+    """A cell's results of a part, on the draws that the other part has too."""
+    draws = {r["config"]["draw"] for r in where(results, part=other, method=method, weight=weight)}
+    return [r for r in where(results, part=part, method=method, weight=weight) if r["config"]["draw"] in draws]
 
 
 def lengths(results: Results) -> str:
@@ -308,9 +314,8 @@ def lengths(results: Results) -> str:
     rows = [
         (method, f"{weight:g}", r["config"]["training"]["epochs"], *measures(mine))
         for method, weight in LONGER.items()
-        if where(results, part="longer", method=method)
         for part in ("table", "longer")
-        if (mine := where(results, part=part, method=method, weight=weight)) and (r := mine[0])
+        if (mine := paired(results, part, "longer", method, weight)) and (r := mine[0])
     ]
     return table(("method", "alpha or lambda", "epochs", *MEASURES), rows)
 

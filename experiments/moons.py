@@ -4,13 +4,13 @@
 
 Five methods on 10,000 points of which six have a label, the left, middle and right of each moon, as the thesis's public code
 has them; `--labels random` draws them instead, with results in a folder of their own. Each draw has training and test points
-of its own. Draws 0 to 4 were looked at while the settings were sought, and 5 to 9 stood here before SSLAPD's last change of epochs
-and chains; so the table has draws that nobody had seen, the figures by epoch and of batch norm draw 5. The ceiling is the
-Bayes-optimal classifier on the same test points, from the exact density of each moon. No validation labels: the last epoch's
-averaged weights, the test set once. SSLPE and SSLAPD predict by 4 Gibbs chains of 50 steps, where the thesis has one of 10;
-the curves by epoch have that. SSLAPD's 60 epochs at `cpu` are also a stop before it overfits its own guesses; `paper`, with
-300, is untried. Only what is missing is run, and what was killed goes on, but for the curves, which start again. Writes to
-`experiments/results/moons`.
+of its own. Draws 0 to 4 were looked at while the settings were sought, and 5 to 9 stood here before SSLAPD's last change of
+epochs and chains; so the table has draws that nobody had seen, the figures by epoch and of batch norm draw 5. The ceiling is
+the Bayes-optimal classifier on the same test points, from the exact density of each moon. No validation labels: the last
+epoch's averaged weights, the test set once. SSLPE and SSLAPD predict by 4 Gibbs chains of 50 steps, where the thesis has one
+of 10; the curves by epoch have that. SSLAPD's 60 epochs at `cpu` are also a stop before it overfits its own guesses; `paper`,
+with 300, is untried. Only what is missing is run, and what was killed goes on, but for the curves, which start again. Writes
+to `experiments/results/moons`.
 """
 
 from __future__ import annotations
@@ -245,7 +245,8 @@ def figures(results: Results, noises: list[float], out: Path) -> None:
 def norms(results: Results, out: Path) -> None:
     """Batch norm by the statistics of what it is shown, of drawn weights, of mean weights (Figure 5.5).
 
-    In (a) the plane and the test data are each a batch of its own: the accuracy is of the second."""
+    In (a) the plane and the test data are each a batch of its own: the accuracy is of the second.
+    """
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")

@@ -7,7 +7,6 @@ All of them are keyword arguments of `build`, on the command line as in Python; 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -47,10 +46,8 @@ class RandomWeights:
     adapted: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.prior_scale < math.inf:
+        if not self.prior_scale > 0:
             raise ValueError(f"prior_scale should be above 0, got {self.prior_scale}")
-        if not math.isfinite(self.log_variance):
-            raise ValueError(f"log_variance should be a finite number, got {self.log_variance}")
         if self.local and not self.adapted:
             raise ValueError("adapted=False needs local=False: what is drawn for each datum has no other statistics")
 
