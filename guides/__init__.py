@@ -8,8 +8,10 @@ from pyro_ssl.guides.lvae import LVAE, LadderTop
 from pyro_ssl.guides.m2 import M2
 from pyro_ssl.guides.mixture import Mixture
 from pyro_ssl.guides.vae import VAE
+from pyro_ssl.guides.vc import VC
 
 __all__ = [
+    "VC",
     "LVAE",
     "M2",
     "VAE",

@@ -7,8 +7,10 @@ from pyro_ssl.models.lvae import LVAE
 from pyro_ssl.models.m2 import M2
 from pyro_ssl.models.sslpe import SSLPE
 from pyro_ssl.models.vae import VAE
+from pyro_ssl.models.vc import VC
 
 __all__ = [
+    "VC",
     "ADGM",
     "Bayesian",
     "LVAE",

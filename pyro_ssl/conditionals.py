@@ -176,6 +176,42 @@ class OneHotCategorical(Conditional):
         return dist.OneHotCategorical(logits=parameters)
 
 
+class Delta(Conditional):
+    """All mass at the network's output, `(*, Z)`: a code without noise. Its log-density there is 0."""
+
+    def family(self, parameters: Tensor) -> TorchDistribution:
+        return dist.Delta(parameters, event_dim=1)
+
+
+class Bayes(nn.Module):
+    r"""The class given its code, by Bayes' rule.
+
+    .. math:: p(y \mid z) = \frac{p(z \mid y)\, p(y)}{\sum_{y'} p(z \mid y')\, p(y')}
+
+    Its logits are log p(y) + log p(z|y), so that their log-sum-exp is log p(z). Where the densities have one covariance it
+    is a softmax layer.
+
+    Arguments:
+        p_y: Prior over one-hot `(K,)`.
+        p_z: Prior over z given one-hot y.
+
+    References:
+        Paper 000, eq. 8.
+    """
+
+    def __init__(self, p_y: Prior, p_z: Prior) -> None:
+        super().__init__()
+        self.p_y, self.p_z = p_y, p_z
+
+    def joint(self, z: Tensor) -> Tensor:
+        """log p(y) + log p(z|y) of every class: `(*, Z)` -> `(*, K)` nats."""
+        log_prior = self.p_y().logits
+        return log_prior + self.p_z(torch.eye(len(log_prior)).to(log_prior)).log_prob(z.unsqueeze(-2))
+
+    def forward(self, z: Tensor) -> TorchDistribution:
+        return dist.OneHotCategorical(logits=self.joint(z))
+
+
 def expected(p_y: Callable[[Tensor], TorchDistribution], given: TorchDistribution, draws: int) -> TorchDistribution:
     r"""The class, whatever the code: :math:`\mathrm E_{z \sim \mathrm{given}}[p(y \mid z)]`, over one-hot `(B, K)`.
 
@@ -206,6 +242,42 @@ class Prior(nn.Module, ABC):
     def forward(self, *given: Tensor) -> TorchDistribution: ...
 
 
+class ClassNormal(Prior):
+    r"""z given one-hot y, with a learned mean and variance of each class.
+
+    .. math:: p(z \mid y) = \mathcal N(\mu_y, \mathrm{diag}\, \sigma_y^2)
+
+    Arguments:
+        classes: K.
+        dim: Z.
+        shared: One variance for all classes, which makes of `Bayes` a softmax layer.
+        spread: Standard deviation of the means at the start, where the scales are 1.
+        min_scale: Lower bound of the scales.
+
+    References:
+        Paper 000, section 5.
+    """
+
+    def __init__(
+        self, classes: int, dim: int, *, shared: bool = False, spread: float = 1.0, min_scale: float = 1e-3
+    ) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(spread * torch.randn(classes, dim))
+        self.raw_scale = nn.Parameter(torch.full((1 if shared else classes, dim), 1 - min_scale).expm1().log())
+        self.min_scale = min_scale
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviations, `(K, Z)`, or `(1, Z)` if shared."""
+        return nn.functional.softplus(self.raw_scale) + self.min_scale
+
+    def forward(self, *given: Tensor) -> TorchDistribution:
+        y, scale = given[-1], self.scale
+        with torch.autocast(y.device.type, enabled=False):  # y picks rows, which half precision would round
+            loc, scale = y @ self.loc, scale[0] if len(scale) == 1 else y @ scale
+        return dist.Normal(loc, scale).to_event(1)
+
+
 class StandardNormal(Prior):
     """N(0, I) over `(Z,)`.
 
@@ -228,13 +300,17 @@ class StandardNormal(Prior):
 class ClassPrior(Prior):
     """p(y) over one-hot `(K,)`: uniform over `int` classes, or with the given probabilities.
 
+    Arguments:
+        classes: Their number, or their probabilities.
+        learn: Learn them, from there.
+
     Raises:
         ValueError: There is no class, a probability is not above 0, or they do not sum to 1.
     """
 
     logits: Tensor
 
-    def __init__(self, classes: int | Sequence[float]) -> None:
+    def __init__(self, classes: int | Sequence[float], *, learn: bool = False) -> None:
         super().__init__()
         if isinstance(classes, Integral) and classes < 1:
             raise ValueError(f"classes: their number should be above 0, got {classes}")
@@ -244,7 +320,10 @@ class ClassPrior(Prior):
             p = torch.as_tensor(classes)
         if not (p > 0).all() or abs(float(p.sum()) - 1) > 1e-5:
             raise ValueError(f"classes: prior probabilities should be above 0 and sum to 1, got {p.tolist()}")
-        self.register_buffer("logits", p.log())
+        if learn:
+            self.logits = nn.Parameter(p.log())
+        else:
+            self.register_buffer("logits", p.log())
 
     def forward(self, *given: Tensor) -> TorchDistribution:
         return dist.OneHotCategorical(logits=self.logits)

@@ -9,44 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from pyro_ssl.augment import Noise
 from pyro_ssl.layers import BatchNorm, Flat, Linear, Shape, SplitLinear, as_shape
-
-
-def warped(x: Tensor, warp: float) -> Tensor:
-    r"""Images `(*, C, H, W)`, each under a random affine map of its plane, with zeros where it looks beyond the edge.
-
-    .. math:: u \mapsto (I + w E)\, u + w e, \quad E \in \mathbb R^{2 \times 2}, e \in \mathbb R^2, \text{ uniform on } [-1, 1]
-
-    Arguments:
-        x: The images.
-        warp: w, in half widths of the image: 0.2 turns by up to about 11 degrees and shifts by up to a tenth of the width.
-    """
-    flat = x.reshape(-1, *x.shape[-3:])
-    identity = torch.eye(2, 3, dtype=x.dtype, device=x.device)
-    maps = identity + warp * (2 * torch.rand(len(flat), 2, 3, dtype=x.dtype, device=x.device) - 1)
-    with torch.autocast(x.device.type, enabled=False):  # half precision is a fifth of a pixel
-        grid = nn.functional.affine_grid(maps, list(flat.shape), align_corners=False)
-        return nn.functional.grid_sample(flat, grid, align_corners=False).reshape(x.shape)
-
-
-class Noise(nn.Module):
-    """In training, warp an image and add Gaussian noise; nothing in evaluation.
-
-    Arguments:
-        std: Standard deviation of the noise, in the units of the input.
-        warp: Size of the random affine map, see `warped`.
-    """
-
-    def __init__(self, std: float, warp: float = 0.0) -> None:
-        super().__init__()
-        self.std = std
-        self.warp = warp
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        x = warped(x, self.warp) if self.warp else x
-        return x + self.std * torch.randn_like(x) if self.std else x
 
 
 class MLP(nn.Module):
@@ -60,8 +24,7 @@ class MLP(nn.Module):
         batch_norm: Batch norm before each activation; inside a bound whatever stands for an enumerated label is weighed by
             q(y|x).
         dropout: Probability of dropping a hidden unit in training.
-        noise: Standard deviation of the Gaussian noise added to the first input in training.
-        warp: Size of the random affine map of the first input, an image, in training, see `warped`.
+        noise: What the first input goes through in training; a number is the standard deviation of Gaussian noise.
     """
 
     def __init__(
@@ -73,16 +36,13 @@ class MLP(nn.Module):
         activation: Callable[[], nn.Module] = nn.Softplus,
         batch_norm: bool = False,
         dropout: float = 0.0,
-        noise: float = 0.0,
-        warp: float = 0.0,
+        noise: float | Noise = 0.0,
     ) -> None:
         super().__init__()
         shapes = in_shapes if isinstance(in_shapes, list) else [in_shapes]
-        if warp and len(as_shape(shapes[0])) != 3:
-            raise ValueError(f"warp is of images (C, H, W); the first input is {as_shape(shapes[0])}")
         self.out_shape = as_shape(out_shape)
         widths = [*hidden, math.prod(self.out_shape)]
-        self.noise = Noise(noise, warp)
+        self.noise = noise if isinstance(noise, Noise) else Noise(noise)
         self.first = SplitLinear(shapes, widths[0])
         layers: list[nn.Module] = []
         for i, o in pairwise(widths):
@@ -110,8 +70,7 @@ class ConvEncoder(nn.Module):
         activation: Class of the activation.
         batch_norm: Batch norm after each convolution; safe, since the image carries no enumerated label.
         dropout: Probability of dropping a hidden unit in training.
-        noise: Standard deviation of the Gaussian noise added to the image in training.
-        warp: Size of the random affine map of the image in training, see `warped`.
+        noise: What the image goes through in training; a number is the standard deviation of Gaussian noise.
     """
 
     def __init__(
@@ -124,8 +83,7 @@ class ConvEncoder(nn.Module):
         activation: Callable[[], nn.Module] = nn.ReLU,
         batch_norm: bool = False,
         dropout: float = 0.0,
-        noise: float = 0.0,
-        warp: float = 0.0,
+        noise: float | Noise = 0.0,
     ) -> None:
         super().__init__()
         image, *others = in_shapes if isinstance(in_shapes, list) else [in_shapes]
@@ -137,7 +95,7 @@ class ConvEncoder(nn.Module):
             layers += [nn.Conv2d(i, o, 3, stride=2, padding=1)]
             layers += [nn.BatchNorm2d(o)] if batch_norm else []
             layers += [activation()]
-        self.noise = Noise(noise, warp)
+        self.noise = noise if isinstance(noise, Noise) else Noise(noise)
         self.features = Flat(nn.Sequential(*layers), event_dim=3)
         with torch.no_grad():
             features = tuple(nn.Sequential(*layers).eval()(torch.zeros(1, *shape)).shape[1:])

@@ -155,13 +155,16 @@ class Objective(nn.Module):
         together = self._found_alike if self.together is None else self.together
         sizes = self.sizes or batch.sizes
         labeled = self._labeled(*sizes)
-        if together and x is not None and y is not None and u is not None and labeled and self.unlabeled:
+        both = u is not None and self.unlabeled
+        if together and x is not None and y is not None and labeled and (both or self.together):
             weight: float | Tensor = labeled
-            if labeled != self.unlabeled:
+            if both and labeled != self.unlabeled:
                 weight = torch.cat([x.new_full((len(x),), labeled), x.new_full((len(u),), self.unlabeled)])
-            bound = self._bound(torch.cat([x, u]), None, kl_weight, weight, labels=y)
+            bound = self._bound(torch.cat([x, u]) if both else x, None, kl_weight, weight, labels=y)
             step.evaluated(bound.guide_trace, len(x))
-            parts = {"labeled": -bound.value[: len(x)].mean(), "unlabeled": -bound.value[len(x) :].mean()}
+            parts = {"labeled": -bound.value[: len(x)].mean()}
+            if both:
+                parts["unlabeled"] = -bound.value[len(x) :].mean()
             return parts | self._shared(bound, sizes)
         if x is not None and labeled:
             bound = self._bound(x, y, kl_weight, labeled)

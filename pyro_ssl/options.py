@@ -10,6 +10,8 @@ from typing import Any, Literal, get_type_hints
 from torch import nn
 from torch.distributions import Distribution
 
+from pyro_ssl.augment import Noise
+from pyro_ssl.backbones import Backbone
 from pyro_ssl.checks import check_kind, check_positive
 from pyro_ssl.conditionals import (
     Bernoulli,
@@ -44,12 +46,15 @@ class Networks:
         hidden: Widths of the hidden layers.
         classifier_hidden: Those of the classifier, where they are others.
         classifier_network: The classifier's kind, where it is another; of q(z|x) too where the code is what is classified.
+        backbone: The classifier's network in place of these, for images: `cnn-32`, `resnet18`, `resnet50`, `wrn-28-10`, `wrn-16-4`.
         channels: Of convolutional encoders, one number per layer with stride 2; decoders mirror it.
         activation: Of all hidden layers.
         likelihood: p(x|.): `bernoulli` for values in [0, 1], `gaussian`.
         sigma: The Gaussian's standard deviation; None learns it.
         noise: Standard deviation of the noise added to x in training where it is classified.
-        warp: Size of the random affine map of an image in training where it is classified, see `networks.warped`.
+        warp: Size of the random affine map of an image in training where it is classified, see `augment.warped`.
+        crop: Largest shift of an image in training where it is classified, in whole pixels, over a border of zeros.
+        flip: Mirror half of the images in training where they are classified.
         dropout: Probability of dropping a hidden unit of the classifier in training.
         batch_norm: Batch norm in all networks, but for convolutional decoders and what follows convolutions; where y is
             enumerated its statistics are weighed by q(y|x).
@@ -61,12 +66,15 @@ class Networks:
     hidden: Sequence[int] = (500,)
     classifier_hidden: Sequence[int] | None = None
     classifier_network: Network | None = None
+    backbone: str | None = None
     channels: Sequence[int] = (32, 64)
     activation: Activation = "relu"
     likelihood: Likelihood = "gaussian"
     sigma: float | None = 0.7
     noise: float = 0.3
     warp: float = 0.0
+    crop: int = 0
+    flip: bool = False
     dropout: float = 0.3
     batch_norm: bool = False
 
@@ -80,8 +88,10 @@ class Networks:
             )
         if not self.noise >= 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"noise should be 0 or above and dropout in [0, 1), got {self.noise} and {self.dropout}")
-        if not self.warp >= 0 or self.warp and len(self.x_shape) != 3:
-            raise ValueError(f"warp should be 0 or above, and is of images; got {self.warp} for data {self.x_shape}")
+        if not self.warp >= 0 or self.crop < 0:
+            raise ValueError(f"warp and crop should be 0 or above, got {self.warp} and {self.crop}")
+        if (self.warp or self.crop or self.flip) and len(self.x_shape) != 3:
+            raise ValueError(f"warp, crop and flip are of images (C, H, W); got data {self.x_shape}")
 
     def mlp(self, inputs: Sequence[Shape], out: Shape) -> MLP:
         """Between latent variables."""
@@ -96,6 +106,13 @@ class Networks:
         if (network or self.network) == "conv":
             return ConvEncoder([self.x_shape, *others], out, self.channels, **chosen)
         return MLP([self.x_shape, *others], out, **chosen)
+
+    def classifying(self, others: Sequence[Shape], out: Shape, dropout: float, **regularisers: Any) -> nn.Module:
+        """From x, where it is what is classified, and others: by the classifier's network, with noise in training."""
+        noise = Noise(self.noise, warp=self.warp, crop=self.crop, flip=self.flip)
+        if self.backbone is not None:
+            return Backbone(self.backbone, [self.x_shape, *others], out, dropout=dropout, noise=noise)
+        return self.encoder(others, out, self.classifier_network, noise=noise, dropout=dropout, **regularisers)
 
     @property
     def _of_classifier(self) -> Sequence[int]:
@@ -125,13 +142,9 @@ class Networks:
 
     def q_y(self, *others: Shape, real: bool = False) -> Conditional:
         """y given x and others: one-hot, or a real vector of size `classes`."""
-        regularisers = {
-            "noise": self.noise, "warp": self.warp, "dropout": self.dropout, "hidden": self._of_classifier
-        }  # fmt: skip
-        network = self.classifier_network
-        if real:
-            return Normal(self.encoder(others, 2 * self.classes, network, **regularisers))
-        return OneHotCategorical(self.encoder(others, self.classes, network, **regularisers))
+        out = 2 * self.classes if real else self.classes
+        network = self.classifying(others, out, self.dropout, hidden=self._of_classifier)
+        return Normal(network) if real else OneHotCategorical(network)
 
     def p_y_of(self, *latents: Shape) -> OneHotCategorical:
         """One-hot y given latent variables; without dropout, so that it is the same in model and guide."""
@@ -144,8 +157,7 @@ class Networks:
 
     def q_z_classified(self, z_dim: int, dropout: float = 0.0) -> Normal:
         """z given x, where z is what is classified: with the classifier's network and noise."""
-        chosen: dict[str, Any] = {"noise": self.noise, "warp": self.warp, "dropout": dropout}
-        return Normal(self.encoder([], 2 * z_dim, self.classifier_network, **chosen))
+        return Normal(self.classifying([], 2 * z_dim, dropout))
 
 
 @dataclass(frozen=True)

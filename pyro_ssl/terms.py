@@ -71,6 +71,7 @@ class Step:
     batch: Batch
     guide: Guide
     known: dict[str, TorchDistribution] = field(default_factory=dict)
+    trace: Any = None
 
     @cached_property
     def q_labeled(self) -> TorchDistribution:
@@ -98,6 +99,7 @@ class Step:
         Where the guide draws something before y, its q(y|x,a) is not q(y|x), but a guide may say, by an attribute
         `classifies_by_one_draw`, that its `classify` is no more than that in training.
         """
+        self.trace = guide_trace
         drawn = [n for n, site in sample_sites(guide_trace) if not site["is_observed"] and not is_shared(site)]
         one_draw = "y" in drawn and self.guide.training and getattr(self.guide, "classifies_by_one_draw", False)
         if drawn[:1] != ["y"] and not one_draw:
@@ -109,8 +111,15 @@ class Step:
         if labeled is None:
             self.known["unlabeled"] = q if logits is q.logits else OneHotCategorical(logits=logits)
         else:
-            parts = logits.split([labeled, len(logits) - labeled])
-            self.known |= {k: OneHotCategorical(logits=v) for k, v in zip(("labeled", "unlabeled"), parts, strict=True)}
+            parts = {"labeled": logits[:labeled], "unlabeled": logits[labeled:]}
+            self.known |= {name: OneHotCategorical(logits=part) for name, part in parts.items() if len(part)}
+
+    def codes(self) -> tuple[Tensor, Tensor]:
+        """One-hot classes `(B, K)` and the codes z `(B, Z)` that the guide drew: labeled data first, the others' from q(y|x)."""
+        y = [] if self.batch.y is None else [self.batch.y]
+        if self.batch.x_unlabeled is not None and self.trace.nodes["z"]["value"].shape[0] > self.batch.sizes[0]:
+            y.append(self.q_unlabeled.sample())
+        return torch.cat(y).detach(), self.trace.nodes["z"]["value"]
 
 
 class Term(nn.Module, ABC):

@@ -16,14 +16,25 @@ from torch import nn
 
 from pyro_ssl import guides, models
 from pyro_ssl.checks import check_positive
-from pyro_ssl.conditionals import Conditional, Normal, OneHotCategorical, StandardNormal
+from pyro_ssl.conditionals import (
+    Bayes,
+    ClassNormal,
+    ClassPrior,
+    Conditional,
+    Delta,
+    Normal,
+    OneHotCategorical,
+    StandardNormal,
+)
+from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.features import Features
 from pyro_ssl.layers import BatchNorm, Shape, as_shape
 from pyro_ssl.modes import reproducibly
 from pyro_ssl.networks import MLP
 from pyro_ssl.objective import Objective
 from pyro_ssl.options import Codes, Loss, Networks, Sum, check_sizes, grouped
-from pyro_ssl.terms import L2, Adversary, LabelLogProb
+from pyro_ssl.ratios import Discrimination, Discriminators, LogRatio, Sees
+from pyro_ssl.terms import L2, Adversary, LabelLogProb, Term
 from pyro_ssl.weights import Slots
 
 
@@ -96,6 +107,9 @@ FEW_LABELS: dict[str, Any] = {"epochs": 32, "batch_size": 100, "labeled_batch_si
 FEW_EPOCHS = FEW_LABELS | {"epochs": 10}
 """For what classifies by its code: trained for longer it classifies worse."""
 
+MANY_LABELS: dict[str, Any] = {"epochs": 60, "batch_size": 100, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
+"""Training with as many labels as there are."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -116,6 +130,10 @@ class Method:
     unlabeled: bool = True
 
 
+OF_CLASSIFIERS = ("classifier_network", "backbone", "warp", "crop", "flip")
+"""Options of a classifier of images."""
+
+
 @grouped(without=("likelihood", "sigma", "classifier_hidden", "classifier_network"))
 def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
     r"""The supervised baseline, q(y|x) by cross-entropy on the labeled data; its defaults are those of M2's q(y|x).
@@ -128,7 +146,7 @@ def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
 
 
 @grouped(
-    without=("noise", "warp", "dropout", "batch_norm", "class_prior", "classifier_hidden", "classifier_network"),
+    without=(*OF_CLASSIFIERS, "noise", "dropout", "batch_norm", "class_prior", "classifier_hidden"),
     activation="softplus",
     likelihood="bernoulli",
     sigma=None,
@@ -198,7 +216,7 @@ def m2_adversarial(
     return shared.objective(*_m2(nets, shared.codes, z_dim), others=[Adversary(f, adversary, adversary_lr)])
 
 
-@grouped(without=("classifier_network", "warp"), likelihood="bernoulli", noise=0.0)
+@grouped(without=OF_CLASSIFIERS, likelihood="bernoulli", noise=0.0)
 def m1_m2(
     shared: Shared,
     *,
@@ -405,6 +423,95 @@ sslpe = grouped(without=("class_prior",))(_sslpe)
 sslapd = grouped(without=("class_prior",), bayesian=("p_y",), local=True)(_sslpe)
 
 
+VARIATIONAL: dict[str, Any] = {
+    "without": ("classifier_hidden", "classifier_network", "likelihood", "sigma"),
+    "labeled": 1.0, "balance": 0.0, "noise": 0.0, "dropout": 0.0,
+}  # fmt: skip
+
+
+@grouped(**VARIATIONAL)
+def ce(
+    nets: Networks,
+    loss: Loss,
+    *,
+    z_dim: int = 64,
+    stochastic: bool = False,
+    shared_variance: bool = True,
+    draws: int = 20,
+) -> Objective:
+    r"""Softmax classification, as a latent variable model whose code has no prior.
+
+    Arguments:
+        z_dim: Z.
+        stochastic: q(z|x) is a Gaussian, and not all mass at f(x).
+        shared_variance: One variance for all classes, which makes p(y|z) a softmax layer.
+        draws: Samples of a stochastic code that a prediction averages over.
+    """
+    p_y, p_z, guide = _variational(nets, z_dim, stochastic, shared_variance, draws)
+    return _of_class(loss, models.VC(p_y, p_z), guide)
+
+
+@grouped(**VARIATIONAL)
+def gm(
+    nets: Networks, loss: Loss, *, z_dim: int = 64, density: float = 1.0, stochastic: bool = False,
+    shared_variance: bool = False, draws: int = 20,
+) -> Objective:  # fmt: skip
+    r"""A classifier whose code has a Gaussian prior for each class, and is put where that is likeliest.
+
+    Arguments:
+        z_dim: Z.
+        density: Weight of log p(z|y).
+        stochastic: q(z|x) is a Gaussian, and not all mass at f(x).
+        shared_variance: One variance for all classes.
+        draws: Samples of a stochastic code that a prediction averages over.
+    """
+    p_y, p_z, guide = _variational(nets, z_dim, stochastic, shared_variance, draws)
+    return _of_class(loss, models.VC(p_y, p_z, density=density), guide)
+
+
+@grouped(**VARIATIONAL)
+def vc(
+    nets: Networks, loss: Loss, *, z_dim: int = 64, ratio: float = 0.1, density: float = 0.0, discriminator_hidden: int = 0,
+    sees: Sees = "squares", spectral_norm: bool = False, through: bool = True, discriminator_lr: float = 1.0, bounded: bool = True,
+    stochastic: bool = False, shared_variance: bool = False, draws: int = 20,
+) -> Objective:  # fmt: skip
+    r"""The variational classifier: within each class, codes shall be distributed as the class's Gaussian prior.
+
+    Arguments:
+        z_dim: Z.
+        ratio: Weight of the log-ratio; the paper's is 1, its authors' later code has 0.01.
+        density: Weight of log p(z|y) beside it.
+        discriminator_hidden: Width of the discriminators' hidden layer; 0 for none.
+        sees: What the discriminators see of z: `linear`, `squares`, `products`.
+        spectral_norm: Keep the discriminators' weights at singular values of 1.
+        through: Whether the discriminators' gradient reaches the code.
+        discriminator_lr: The discriminators' learning rate over the pair's.
+        bounded: The log-ratio's gradient ends where the code is far from what the prior would have, see `LogRatio`.
+        stochastic: q(z|x) is a Gaussian, and not all mass at f(x).
+        shared_variance: One variance for all classes.
+        draws: Samples of a stochastic code that a prediction averages over.
+    """
+    p_y, p_z, guide = _variational(nets, z_dim, stochastic, shared_variance, draws)
+    t = Discriminators(z_dim, nets.classes, hidden=discriminator_hidden, sees=sees, spectral_norm=spectral_norm)
+    log_ratio = LogRatio(t, p_z, through=through, bounded=bounded)
+    model = models.VC(p_y, p_z, density=density, ratio=ratio, log_ratio=log_ratio)
+    return _of_class(loss, model, guide, Discrimination(log_ratio, discriminator_lr))
+
+
+def _variational(
+    nets: Networks, z_dim: int, stochastic: bool, shared_variance: bool, draws: int
+) -> tuple[ClassPrior, ClassNormal, guides.VC]:
+    p_y, p_z = ClassPrior(nets.classes, learn=True), ClassNormal(nets.classes, z_dim, shared=shared_variance)
+    code = nets.classifying([], 2 * z_dim if stochastic else z_dim, nets.dropout)
+    q_z = Normal(code) if stochastic else Delta(code)
+    return p_y, p_z, guides.VC(q_z, Bayes(p_y, p_z), draws if stochastic else 1)
+
+
+def _of_class(loss: Loss, model: models.VC, guide: guides.VC, *players: Term) -> Objective:
+    """Its code is evaluated once for all data, of a step and for all classes: so y is enumerated, and labeled data with it."""
+    return loss.objective(model, guide, TraceTopEnum_ELBO(None), others=players, together=True)
+
+
 METHODS: dict[str, Method] = {
     "classifier": Method(
         classifier,
@@ -430,6 +537,9 @@ METHODS: dict[str, Method] = {
     "latent_classifier_split": Method(
         latent_classifier_split, "p(z_y) p(z_u) p(y|z_y) p(x|z_y,z_u)", "q(z_y|x) q(z_u|x,z_y)", FEW_EPOCHS
     ),
+    "ce": Method(ce, "p(y)", "q(z|x), p(y|z) by Bayes' rule", MANY_LABELS),
+    "gm": Method(gm, "p(y) p(z|y)", "the same", MANY_LABELS),
+    "vc": Method(vc, "p(y) p(z|y) / exp T(y,z)", "the same", MANY_LABELS),
 }
 
 

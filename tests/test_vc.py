@@ -1,0 +1,265 @@
+"""CE, GM and VC against their written objectives; discriminators against known ratios; no gradient between the players."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pyro_ssl import fit, zoo
+from pyro_ssl.conditionals import Bayes, ClassNormal, ClassPrior
+from pyro_ssl.ood import ClassDensities
+from pyro_ssl.ratios import Discrimination, Discriminators, LogRatio
+from pyro_ssl.terms import Batch
+
+N, K, Z = 7, 3, 4
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def batch(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return Batch(torch.randn(N, 5, generator=g), torch.eye(K)[torch.randint(K, (N,), generator=g)])
+
+
+def built(name, **options):
+    objective = zoo.build(name, (5,), K, seed=1, z_dim=Z, hidden=(8,), **options).double()
+    with torch.no_grad():
+        objective.model.p_y.logits.copy_(torch.tensor([0.2, -0.1, 0.4]))
+        objective.model.p_z.raw_scale.add_(torch.rand_like(objective.model.p_z.raw_scale))
+    objective.sizes = (N, 0)
+    return objective.train()
+
+
+def written(objective, b, density, ratio):
+    """J of paper 000, eq. 6, by hand: CE, plus the densities' and the ratios' weights times theirs."""
+    p_z, log_p_y = objective.model.p_z, objective.model.p_y.logits.log_softmax(-1)
+    z = objective.guide.q_z.network(b.x)
+    scale = p_z.scale.expand(K, Z)
+    log_p_z = (-0.5 * ((z[:, None] - p_z.loc) / scale) ** 2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
+    log_p_y_z = (log_p_z + log_p_y).log_softmax(-1)
+    own = (b.y * (log_p_y_z + log_p_y + density * log_p_z)).sum(-1)
+    if ratio:
+        own = own - ratio * (b.y * objective.model.log_ratio.discriminators(z)).sum(-1)
+        fitted = (-0.5 * ((z.detach()[:, None] - p_z.loc) / scale) ** 2 - scale.log()).sum(-1)
+        own = own + ratio * (b.y * (fitted - fitted.detach())).sum(-1)
+    return -own.mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "density", "ratio"),
+    [("ce", {}, 0.0, 0.0), ("gm", {}, 1.0, 0.0), ("gm", {"density": 0.1}, 0.1, 0.0), ("vc", {"ratio": 1.0, "bounded": False}, 0.0, 1.0), ("vc", {"ratio": 0.3, "density": 0.2, "bounded": False}, 0.2, 0.3)],
+)  # fmt: skip
+def test_the_objective_is_the_written_one_in_value_and_gradient(name, options, density, ratio):
+    objective, b = built(name, **options), batch()
+    parameters = dict(objective.guide.named_parameters())
+    ours, theirs = objective(b), written(objective, b, density, ratio)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-10)
+    for name_, a, t in zip(
+        parameters,
+        torch.autograd.grad(ours, list(parameters.values()), retain_graph=True),
+        torch.autograd.grad(theirs, list(parameters.values())),
+        strict=True,
+    ):
+        assert torch.allclose(a, t, atol=1e-10), name_
+
+
+def test_with_equal_variances_and_no_prior_term_it_is_a_softmax_classifier():
+    p_y, p_z = ClassPrior(K, learn=True), ClassNormal(K, Z, shared=True).double()
+    with torch.no_grad():
+        p_y.logits.copy_(torch.randn(K))
+    z, y = torch.randn(N, Z, requires_grad=True), torch.randint(K, (N,))
+    ours = nn.functional.cross_entropy(Bayes(p_y, p_z)(z).logits, y)
+    w = p_z.loc / p_z.scale**2
+    b = p_y.logits - 0.5 * (p_z.loc * w).sum(-1)
+    theirs = nn.functional.cross_entropy(z @ w.T + b, y)
+    assert ours.item() == pytest.approx(theirs.item(), abs=1e-10)
+    given = [z, *p_y.parameters(), *p_z.parameters()]
+    for a, t in zip(
+        torch.autograd.grad(ours, given, retain_graph=True), torch.autograd.grad(theirs, given), strict=True
+    ):
+        assert torch.allclose(a, t, atol=1e-10)
+
+
+def test_the_unlabeled_bound_of_a_mixture_is_the_density_of_its_code():
+    objective, x = built("gm"), torch.randn(6, 5)
+    z = objective.guide.q_z.network(x)
+    log_p_z = objective.guide.p_y.joint(z).logsumexp(-1)
+    assert torch.allclose(objective.bound(x), log_p_z, atol=1e-10)
+
+
+@pytest.mark.parametrize(("sees", "error"), [("linear", None), ("squares", 0.15), ("products", 0.15)])
+def test_discriminators_recover_the_ratio_of_two_gaussians(sees, error):
+    torch.manual_seed(0)
+    p_z = ClassNormal(1, 2, spread=0.0).double()  # N(0, I), against N(0, diag(.25, 4)): means are equal
+    scale = torch.tensor([0.5, 2.0])
+    ratio = LogRatio(Discriminators(2, 1, sees=sees).double(), p_z)
+    term = Discrimination(ratio)
+    optimizer = torch.optim.Adam(term.parameters(), lr=2e-2)
+    for _ in range(1500):
+        optimizer.zero_grad()
+        z = scale * torch.randn(500, 2)
+        term.loss(torch.ones(500, 1), z).backward()
+        optimizer.step()
+    z = scale * torch.randn(2000, 2)
+    true = torch.distributions.Normal(torch.zeros(2), scale).log_prob(z).sum(-1) - torch.distributions.Normal(
+        0.0, 1.0
+    ).log_prob(z).sum(-1)
+    found = ratio(torch.ones(2000, 1), z).detach()
+    away = float((found - true).abs().median())
+    if error is None:  # the negative control: a linear one sees nothing
+        assert away > 0.4 and float(found.abs().median()) < 0.2
+    else:
+        assert away < error
+
+
+def test_the_bounded_ratio_has_the_gradient_of_its_divergence():
+    """2 (KL - 2 JS) of q = N(m, s) and p = N(mu, sigma) on a grid, T the true log-ratio; for p that of -E_q[log p]."""
+    m, s, n = torch.tensor(0.4, requires_grad=True), torch.tensor(0.8, requires_grad=True), 200_001
+    p_z = ClassNormal(1, 1).double()
+    unit = torch.linspace(-8, 8, n)
+    weight = torch.distributions.Normal(0.0, 1.0).log_prob(unit).exp() * (unit[1] - unit[0])
+    z = m + s * unit
+    p = torch.distributions.Normal(p_z.loc[0, 0], p_z.scale[0, 0])
+
+    class LogRatioOfNormals(nn.Module):
+        def forward(self, z):
+            q = torch.distributions.Normal(m.detach(), s.detach())
+            return q.log_prob(z) - torch.distributions.Normal(p.loc.detach(), p.scale.detach()).log_prob(z)
+
+    ours = (weight * LogRatio(LogRatioOfNormals(), p_z, bounded=True)(torch.ones(n, 1), z[:, None])).sum()
+    line = torch.linspace(-12, 12, n)
+    log_q, log_p = torch.distributions.Normal(m, s).log_prob(line), p.log_prob(line).detach()
+    mean = torch.logaddexp(log_q, log_p) - math.log(2)
+    kl, to_q, to_p = log_q.exp() * (log_q - log_p), log_q.exp() * (log_q - mean), log_p.exp() * (log_p - mean)
+    theirs = 2 * (kl - to_q - to_p).sum() * (line[1] - line[0])
+    for a, b in zip(
+        torch.autograd.grad(ours, [m, s], retain_graph=True), torch.autograd.grad(theirs, [m, s]), strict=True
+    ):
+        assert a.item() == pytest.approx(b.item(), rel=1e-6)
+    of_p = (p_z.loc, p_z.raw_scale)
+    fitted = -(weight * p.log_prob(z.detach())).sum()
+    for a, b in zip(torch.autograd.grad(ours, of_p), torch.autograd.grad(fitted, of_p), strict=True):
+        assert torch.allclose(a, b, atol=1e-10)
+
+
+def test_no_gradient_leaks_between_the_players():
+    objective, b = built("vc", discriminator_hidden=5), batch()
+    (player,) = [t for t in objective.terms if isinstance(t, Discrimination)]
+    parts = objective.parts(b)
+    assert parts["Discrimination"].item() == 0
+    theirs = list(player.parameters())
+    pairs = [p for p in objective.parameters() if all(p is not q for q in theirs)]
+    of_pair = sum(v for name, v in parts.items() if name != "Discrimination")
+    assert all(g is None for g in torch.autograd.grad(of_pair, theirs, retain_graph=True, allow_unused=True))
+    assert all(
+        g is None for g in torch.autograd.grad(parts["Discrimination"], pairs, retain_graph=True, allow_unused=True)
+    )
+    assert all(g.abs().sum() > 0 for g in torch.autograd.grad(parts["Discrimination"], theirs))
+
+
+def test_without_going_through_it_the_code_has_the_gradient_of_cross_entropy():
+    b = batch()
+    alike = {}
+    for name, options in (("ce", {"shared_variance": False}), ("vc", {"through": False})):
+        objective = built(name, **options)
+        with torch.no_grad():
+            objective.model.p_z.loc.copy_(torch.arange(K * Z).view(K, Z) / 10.0)
+            objective.model.p_z.raw_scale.fill_(0.3)
+            torch.manual_seed(0)
+            for p in objective.guide.q_z.parameters():
+                p.copy_(torch.randn_like(p))
+        alike[name] = torch.autograd.grad(objective(b), list(objective.guide.q_z.parameters()))
+    for a, t in zip(alike["ce"], alike["vc"], strict=True):
+        assert torch.allclose(a, t, atol=1e-12)
+
+
+# --- bad input, and what is odd but right -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["ce", "gm", "vc"])
+def test_a_batch_without_some_class_and_a_problem_of_one_class(method):
+    o = zoo.build(method, (5,), K, hidden=(8,), z_dim=Z).double()
+    x = torch.randn(4, 5)
+    assert o(Batch(x, torch.eye(K)[:1].expand(4, K), x)).isfinite()
+    one = zoo.build(method, (5,), 1, hidden=(8,), z_dim=Z).double()
+    assert one(Batch(x, torch.ones(4, 1))).isfinite() and torch.equal(one.classify(x).mean, torch.ones(4, 1))
+
+
+BAD = {
+    "z_dim": ({"z_dim": 0}, "z_dim should be a whole number above 0, got 0"),
+    "sees": ({"sees": "cubes"}, "sees should be one of linear, squares, products, got 'cubes'"),
+    "hidden": ({"discriminator_hidden": -1}, "hidden should be 0 or above, got -1"),
+    "rate": ({"discriminator_lr": 0.0}, "lr_scale should be above 0, got 0.0"),
+    "ratio": ({"ratio": math.nan}, "ratio should be a finite number, got nan"),
+    "draws": ({"draws": 0}, "draws should be a whole number above 0"),
+}
+
+
+@pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.build("vc", (5,), K, **{"hidden": (8,)} | options)
+
+
+def test_labels_beyond_the_classes_and_data_of_nan_are_refused():
+    o, x = zoo.build("vc", (5,), K, hidden=(8,)), torch.randn(6, 5)
+    with pytest.raises(ValueError, match="got label 3, but .* 3 classes"):
+        fit(o, x, torch.tensor([0, 1, 2, 3, 0, 1]), epochs=1)
+    with pytest.raises(ValueError, match="NaN"):
+        fit(o, x.index_fill(0, torch.tensor([2]), math.nan), torch.tensor([0, 1, 2, 2, 0, 1]), epochs=1)
+    for z, y, message in (
+        (x.index_fill(0, torch.tensor([2]), math.nan), torch.arange(6) % 3, "z holds NaN or infinity, first in row 2"),
+        (x, torch.arange(6) % 3 - 1, "y should hold a class"),
+        (x, torch.arange(5), r"z should have shape \(N, Z\) and y \(N,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ClassDensities(z, y)
+
+
+# --- missing labels, and a code with noise ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_the_unlabeled_bound_is_the_sum_over_classes(stochastic):
+    """log p(y) + v log p(z|y) - w T_y(z) under q(y|x) = p(y|z), and its entropy, with z drawn or not; with gradient."""
+    o = built("vc", stochastic=stochastic, density=0.2, ratio=0.3, bounded=False)
+    x = torch.randn(6, 5)
+    torch.manual_seed(0)
+    found = o.bound(x)
+    torch.manual_seed(0)
+    z = o.guide.q_z(x).rsample()
+    q, p_z = o.guide.p_y(z).probs, o.model.p_z
+    log_p = o.model.p_y.logits.log_softmax(-1)
+    by_hand = 0.0
+    for k in range(K):
+        y = torch.eye(K)[k].expand(6, K)
+        by_hand = by_hand + q[:, k] * (
+            log_p[k] + 0.2 * p_z(y).log_prob(z) - 0.3 * o.model.log_ratio(y, z) - q[:, k].log()
+        )
+    assert torch.allclose(found, by_hand, atol=1e-10)
+    theirs = {id(p) for t in o.terms if isinstance(t, Discrimination) for p in t.parameters()}
+    of = [p for p in o.parameters() if id(p) not in theirs]
+    weights = torch.linspace(0.5, 1.5, 6)
+    for a, b in zip(
+        torch.autograd.grad((weights * found).sum(), of),
+        torch.autograd.grad((weights * by_hand).sum(), of),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-9)
+
+
+def test_semi_supervised_learning_with_every_term():
+    """Two moons' worth of blobs, one label each: the other data make up for the labels that are missing."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(300) % K
+    x = torch.randn(300, 5, generator=g) * 0.4 + 3 * torch.eye(K, 5)[y]
+    o = zoo.build("vc", (5,), K, z_dim=2, hidden=(32,), balance=1.0, entropy=0.5, mutual_information=0.5).float()
+    history = fit(o, x.float(), y.where(torch.arange(300) < 3, -1), epochs=40, batch_size=50, lr=3e-3)
+    assert {"labeled", "unlabeled", "Entropy", "MutualInformation", "Discrimination"} <= history.keys()
+    assert (o.classify(x.float()).mean.argmax(-1) == y).float().mean() > 0.95
