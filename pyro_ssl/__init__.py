@@ -52,10 +52,21 @@ _HOME = {
     "OneHotCategorical": "conditionals",
     "StandardNormal": "conditionals",
     "ClassPrior": "conditionals",
+    "ClassNormal": "conditionals",
+    "Delta": "conditionals",
+    "Bayes": "conditionals",
+    "Discriminators": "ratios",
+    "Discrimination": "ratios",
+    "LogRatio": "ratios",
+    "Backbone": "backbones",
+    "Noise": "augment",
 }
 _MODULES = (
+    "attacks",
+    "calibration",
     "checkpoints",
     "conditionals",
+    "corruptions",
     "data",
     "elbo",
     "enumeration",
@@ -63,8 +74,10 @@ _MODULES = (
     "metrics",
     "models",
     "networks",
+    "ood",
     "options",
     "plots",
+    "reports",
     "terms",
     "training",
     "zoo",
@@ -73,8 +86,20 @@ _MODULES = (
 __all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
+    from pyro_ssl.augment import Noise
+    from pyro_ssl.backbones import Backbone
     from pyro_ssl.checks import one_hot
-    from pyro_ssl.conditionals import Bernoulli, ClassPrior, Gaussian, Normal, OneHotCategorical, StandardNormal
+    from pyro_ssl.conditionals import (
+        Bayes,
+        Bernoulli,
+        ClassNormal,
+        ClassPrior,
+        Delta,
+        Gaussian,
+        Normal,
+        OneHotCategorical,
+        StandardNormal,
+    )
     from pyro_ssl.data import Dataset, LabelDraw, draw_labels
     from pyro_ssl.elbo import TraceTopEnum_ELBO
     from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
@@ -85,6 +110,7 @@ if TYPE_CHECKING:
     from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder
     from pyro_ssl.objective import Objective
     from pyro_ssl.prediction import bounds, class_bounds, gibbs, log_evidence, predict_proba
+    from pyro_ssl.ratios import Discrimination, Discriminators, LogRatio
     from pyro_ssl.terms import (
         L2,
         Adversary,

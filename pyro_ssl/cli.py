@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
-from pyro_ssl import checkpoints, data, metrics, plots, zoo
+from pyro_ssl import checkpoints, data, metrics, plots, reports, zoo
+from pyro_ssl.attacks import ATTACKS
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import SCHEDULES, DivergedError, fit
@@ -38,6 +39,7 @@ _OF_FIT = (
     "checkpoint_every",
     "progress",
 )
+EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
 _OF_RUN = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise")
 
 
@@ -79,10 +81,16 @@ def make_parser() -> ArgumentParser:
     methods = train.add_subcommands(dest="method", required=False)
     for name, row in zoo.METHODS.items():
         methods.add_subcommand(name, _train_parser(name, row))
-    evaluate = ArgumentParser(description="Measure a trained model on its data set's test part.")
+    evaluate = ArgumentParser(
+        description="Measure a trained model on its data set's test part; tables and pictures go to DIR/evaluation."
+    )
     evaluate.add_argument("directory", type=str)
     evaluate.add_argument("--data", type=str | None, default=None, help="another data set with the same classes")
     evaluate.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
+    evaluate.add_argument("--ood", type=str, nargs="+", default=[], help="data sets to tell from the model's own")
+    evaluate.add_argument("--corruptions", action="store_true", help="measure under corruptions of images too")
+    evaluate.add_argument("--attack", type=str | None, default=None, help="and under an attack: " + ", ".join(ATTACKS))
+    evaluate.add_argument("--epsilons", type=float, nargs="+", default=EPSILONS, help="sizes of the attack")
     commands.add_subcommand("evaluate", evaluate)
     predict = ArgumentParser(description="Write p(y|x) for the rows of an array.")
     predict.add_argument("directory", type=str)
@@ -100,7 +108,7 @@ def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
     )
     parser.add_argument("--data", type=str, default="digits", help="data set, or path of an .npz file")
     parser.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
-    parser.add_argument("--labels", type=int, default=100, help="labeled rows in total")
+    parser.add_argument("--labels", type=int | Literal["all"], default=100, help="labeled rows in total, or all")
     parser.add_argument(
         "--how", type=str, default="balanced", help="how the labels are drawn: balanced, stratified, random"
     )
@@ -187,6 +195,8 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
 def _draw(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw:
     if config["label_file"]:
         return data.LabelDraw.load(config["label_file"])
+    if config["labels"] == "all":
+        return data.LabelDraw(tuple((dataset.y >= 0).nonzero().flatten().tolist()), len(dataset.y), "all")
     return data.draw_labels(dataset.y, config["labels"], how=config["how"], seed=config["seed"])
 
 
@@ -231,9 +241,29 @@ def _evaluate(arguments: Namespace) -> None:
     dataset = data.load(arguments.data or config["data"], arguments.data_root or config["data_root"])
     if list(dataset.classes) != saved.classes:
         raise ValueError(f"--data: classes {list(dataset.classes)} are not the model's {saved.classes}")
-    measured = metrics.evaluate(predict_proba(saved.objective, dataset.x_test), dataset.y_test)
-    for name, value in measured.items():
-        print(f"test_{name:16} {value:.6f}")
+    if arguments.attack not in (None, *ATTACKS):
+        raise ValueError(f"--attack should be one of {', '.join(ATTACKS)}, got {arguments.attack!r}")
+    root = arguments.data_root or config["data_root"]
+    foreign = {other.name: other.x_test for other in (data.load(name, root) for name in arguments.ood)}
+    out = directory / "evaluation"
+    found = reports.of_test(saved.objective, dataset, out)
+    lines = [(f"test_{name}", f"{value:.6f}") for name, value in found.items()]
+    print(*(f"{name:24} {value}" for name, value in lines), sep="\n")
+    tables = {}
+    if foreign:
+        codes = _draw(dataset, config).codes(dataset.y) if arguments.data in (None, config["data"]) else None
+        labeled = None if codes is None else (dataset.x[codes >= 0], codes[codes >= 0])
+        tables["ood"] = reports.of_foreign(saved.objective, dataset, foreign, labeled, out)
+    if arguments.corruptions:
+        tables["corruptions"] = reports.of_corruptions(saved.objective, dataset, out)
+    if arguments.attack:
+        tables[arguments.attack] = reports.of_attack(
+            saved.objective, dataset, arguments.attack, arguments.epsilons, out
+        )
+    for name, text in tables.items():
+        print("\n" + text)
+        checkpoints.write_text(out / f"{name}.md", text + "\n")
+    checkpoints.write_text(out / "test.md", reports.table(("measure", "value"), lines) + "\n")
 
 
 def _predict(arguments: Namespace) -> None:

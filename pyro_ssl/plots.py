@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_ssl import calibration, metrics
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import predict_proba
@@ -107,6 +108,89 @@ def learning_curves(histories: dict[str, History], names: Sequence[str] | None =
             if name in history:
                 ax.plot(np.arange(1, len(history[name]) + 1), history[name], label=run, color=COLOURS[i % len(COLOURS)])
         ax.set(title=name, xlabel="epoch")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def reliability(runs: dict[str, tuple[Tensor, Tensor]], bins: int = 20) -> Any:
+    """Accuracy against confidence, one panel per run; a bar's shade is the share of data in its bin.
+
+    Arguments:
+        runs: p(y|x) `(N, K)` and codes `(N,)`, by name of the run.
+        bins: Of equal width.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(runs), figsize=(3.2 * len(runs), 3.2), squeeze=False, sharey=True, layout="constrained"
+    )
+    at = (torch.arange(bins) + 0.5) / bins
+    for ax, (name, (probs, y)) in zip(axes[0], runs.items(), strict=True):
+        found = calibration.reliability(probs, y, bins)
+        shade = 0.25 + 0.75 * (found.share / found.share.max()).sqrt()
+        for x, accuracy, alpha in zip(at.tolist(), found.accuracy.tolist(), shade.tolist(), strict=True):
+            ax.bar(x, accuracy, 0.9 / bins, color=COLOURS[0], alpha=alpha)
+        ax.plot([0, 1], [0, 1], color="k", linewidth=0.8, linestyle="--")
+        error = 100 * metrics.ece(probs, y, bins)
+        ax.set(title=f"{name}: ECE {error:.2f} %", xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
+    axes[0][0].set(ylabel="accuracy")
+    return figure
+
+
+def bands(
+    curves: dict[str, Sequence[Sequence[float]]],
+    x: Sequence[float],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    ax: Any = None,
+) -> Any:
+    """The mean of several runs' curves, and the span from the lowest to the highest, one colour per name.
+
+    Arguments:
+        curves: Of each name one sequence per run, as long as x.
+        x: Where they were measured.
+        xlabel: Of x.
+        ylabel: Of the curves.
+        title: Above the axes.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The axes.
+    """
+    ax = ax or _figure(4.2, 3.2)
+    for i, (name, runs) in enumerate(curves.items()):
+        values, colour = np.asarray(runs), COLOURS[i % len(COLOURS)]
+        ax.plot(x, values.mean(0), label=name, color=colour, marker="o", markersize=3)
+        ax.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def histograms(scores: dict[str, dict[str, Tensor]], own: str) -> Any:
+    """Densities of each score on each set, one panel per score.
+
+    Arguments:
+        scores: Of each set, `{score: (N,)}`.
+        own: The set drawn filled.
+    """
+    import matplotlib.pyplot as plt
+
+    names = list(scores[own])
+    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 2.8), squeeze=False, layout="constrained")
+    for ax, name in zip(axes[0], names, strict=True):
+        low, high = torch.cat([s[name].double() for s in scores.values()]).quantile(
+            torch.tensor([0.005, 0.995]).double()
+        )
+        for i, (which, found) in enumerate(scores.items()):
+            ax.hist(
+                found[name].clamp(low, high).numpy(), bins=np.linspace(float(low), float(high) + 1e-9, 50), density=True,
+                histtype="stepfilled" if which == own else "step", alpha=0.4 if which == own else 1.0, label=which,
+                color=COLOURS[i % len(COLOURS)],
+            )  # fmt: skip
+        ax.set(title=name, yticks=[])
     axes[0][0].legend(frameon=False, fontsize=8)
     return figure
 

@@ -45,7 +45,7 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
             )
         return p.mean
 
-    return _chunked(objective, function, chunk or max(1, min(4096, AT_ONCE // chains)), seed, x)
+    return chunked(objective, function, chunk or max(1, min(4096, AT_ONCE // chains)), seed, x)
 
 
 def weight_kl(objective: Objective) -> float:
@@ -198,7 +198,7 @@ def gibbs(
         return torch.cat(found, -1)
 
     sizes: list[int] = []
-    return Gibbs(*_chunked(objective, function, chunk or max(1, AT_ONCE // chains), seed, x).split(sizes, -1))
+    return Gibbs(*chunked(objective, function, chunk or max(1, AT_ONCE // chains), seed, x).split(sizes, -1))
 
 
 def _by_model(
@@ -213,7 +213,7 @@ def _by_model(
     with evaluating(objective):
         check_pair(objective.model, objective.guide, objective.seen(first[0]), first[1] if others else None)
     of_seen = lambda x, *others: function(objective.seen(x), *others)  # noqa: E731
-    return _chunked(objective, of_seen, chunk or max(1, AT_ONCE // (classes * samples)), seed, x, *others)
+    return chunked(objective, of_seen, chunk or max(1, AT_ONCE // (classes * samples)), seed, x, *others)
 
 
 def _one_hot_rows(objective: Objective, x: Any, y: Any) -> Tensor:
@@ -243,9 +243,10 @@ def _label(objective: Objective, x: Any) -> Any:
         return objective.guide.classify(objective.seen(as_data(x[:1], dtype=like.dtype).to(like)))
 
 
-def _chunked(
+def chunked(
     objective: Objective, function: Callable[..., Tensor], chunk: int, seed: int, x: Any, *others: Tensor
 ) -> Tensor:
+    """A function of the rows of x and others, chunk by chunk, in evaluation and without gradient: `(N, *)` on the CPU."""
     like = next(objective.parameters())
     data = [as_data(x, dtype=like.dtype), *others]
     with evaluating(objective), reproducibly(seed), pyro.validation_enabled(False):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from pyro_ssl import cli, data
+from pyro_ssl.corruptions import CORRUPTIONS
 from pyro_ssl.data import LabelDraw
 from pyro_ssl.saving import SavedModel
 
-OPTIONS = {"classifier": (), "vae": ("--z_dim", "2"), "m2": ("--z_dim", "2")}
+OPTIONS = {"classifier": (), "vae": ("--z_dim", "2"), "m2": ("--z_dim", "2"), "gm": ("--z_dim", "2")}
 RESULT = {
     "method", "data", "labels", "seed", "epochs", "seconds", "test_accuracy", "test_log_likelihood", "test_ece", "versions",
     "selection",
@@ -92,7 +93,32 @@ def test_train_and_evaluate(method, capsys):
     assert capsys.readouterr().out.startswith(f"{method} on digits, 30 labels: accuracy")
     assert run("evaluate", "run") == 0
     said = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert 0 < float(said.pop("test_calibration_p_value")) <= 1
     assert {k: f"{v:.6f}" for k, v in measures("run").items()} == said
+    assert {p.name for p in Path("run/evaluation").iterdir()} == {"test.md", "reliability.png"}
+
+
+def test_evaluate_beyond_the_test_set(copied, capsys):
+    g = np.random.default_rng(0)
+    x, y = g.random((40, 1, 8, 8)).astype(np.float32), np.arange(40) % 10
+    np.savez("noise.npz", x=x, y=y, x_test=x, y_test=y)
+    attack = ("--attack", "pgd", "--epsilons", 0.0, 0.1)
+    assert run("evaluate", copied, "--ood", "noise.npz", "--corruptions", *attack) == 0
+    out, said = copied / "evaluation", capsys.readouterr().out
+    tables = {name: (out / f"{name}.md").read_text() for name in ("test", "ood", "corruptions", "pgd")}
+    assert all(text in said for name, text in tables.items() if name != "test")
+    assert {p.stem for p in out.glob("*.png")} == {"reliability", "ood", "corruptions", "attack_pgd"}
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables["ood"].splitlines()[2:]]
+    assert [row[:2] for row in rows[:2]] == [["noise", "max p"], ["noise", "entropy"]]
+    assert all(0 <= float(cell) <= 1 for row in rows for cell in row[2:]) and len(rows) == 5
+    assert all(name in tables["corruptions"] for name in CORRUPTIONS)
+    first = tables["pgd"].splitlines()[2].split("|")
+    assert float(first[1]) == 0 and float(first[4]) == pytest.approx(100 * measures(copied)["test_accuracy"])
+
+
+def test_train_with_all_labels():
+    assert train("gm", "run", "--labels", "all") == 0
+    assert result("run")["labels"] == 300
 
 
 def test_config_file(capsys):
@@ -252,6 +278,7 @@ MISTAKES = {
     "config file": (("train", "m2", "--config", "none.yaml", "--out", "run"), "none.yaml"),
     "resume": (("train", "--resume", "nowhere"), "nowhere is not the directory of a run"),
     "evaluate": (("evaluate", "nowhere"), "nowhere is not the directory of a run"),
+    "labels all": (("train", "m2", "--labels", "most", "--out", "run"), "most"),
     "predict": (("predict", "nowhere", "--input", "x.npy", "--output", "p.npy"), "nowhere/model"),
     "diverges": (
         ("train", "m2", "--labels", 9, "--lr", 1e30, "--epochs", 5, "--hidden", "[4,4]") + ("--out", "diverged"),
@@ -274,6 +301,15 @@ def test_another_method_or_other_classes_are_refused(finished, capsys):
     assert "is a run of m2, not of vae" in capsys.readouterr().err
     assert run("evaluate", finished, "--data", "moons") == 2
     assert "are not the model's" in capsys.readouterr().err
+    wrong = {
+        "--attack should be one of fgsm, pgd, got 'cw'": ("--attack", "cw"),
+        "foreign: moons has data of shape (2,)": ("--ood", "moons"),
+        "data should be one of": ("--ood", "none"),
+        "epsilon should be 0 or above, got -1.0": ("--epsilons", -1.0, "--attack", "fgsm"),
+    }
+    for message, argv in wrong.items():
+        assert run("evaluate", finished, *argv) == 2
+        assert message in capsys.readouterr().err
 
 
 def truncate(path: Path):

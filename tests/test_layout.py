@@ -55,6 +55,13 @@ def test_only_the_zoo_knows_programs(path):
         "training",
         "prediction",
         "options",
+        "augment",
+        "backbones",
+        "ratios",
+        "calibration",
+        "ood",
+        "corruptions",
+        "attacks",
     ],
 )
 def test_the_core_does_not_know_the_zoo(name):

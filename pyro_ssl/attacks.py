@@ -1,0 +1,200 @@
+"""Adversarial images: what a small change of x does to what a method predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.objective import Objective
+from pyro_ssl.prediction import predict_proba
+
+Aim = Literal["loss", "logits"]
+AIMS: tuple[Aim, ...] = ("loss", "logits")
+Attack = Literal["fgsm", "pgd"]
+
+
+def fgsm(
+    objective: Objective,
+    x: Any,
+    y: Tensor,
+    epsilon: float,
+    *,
+    aim: Aim = "loss",
+    bounds: tuple[float, float] = (0.0, 1.0),
+    chunk: int = 1024,
+    seed: int = 0,
+) -> Tensor:
+    r"""The fast gradient sign method, in chunks; `(N, *event)` on the CPU.
+
+    .. math:: x' = \mathrm{clip}\big(x + \epsilon\, \mathrm{sign}\, \nabla_x \ell(x, y)\big), \qquad
+              \ell = -\log q(y \mid x)
+
+    The paper prints it without the gradient. A saturated softmax has none in float32, which looks like robustness; `aim` may
+    be the difference of logits, which never saturates: :math:`\max_{k \neq y} \log q(k|x) - \log q(y|x)`.
+
+    Arguments:
+        objective: The method; what it draws to predict is drawn alike for every gradient.
+        x: Data `(N, *event)`, within `bounds`.
+        y: Codes `(N,)`.
+        epsilon: Largest change of a pixel, in the units of x; 0 and above.
+        aim: What is made larger: `loss` or `logits`.
+        bounds: Of the pixels.
+        chunk: Data at once.
+        seed: Of what is drawn.
+
+    Raises:
+        ValueError: epsilon is below 0; the aim is unknown; x or y does not fit.
+
+    References:
+        Goodfellow et al. 2015; paper 000, section 5.3.
+    """
+    step = lambda loss, x: _moved(loss, x, x, epsilon, epsilon, bounds)  # noqa: E731
+    return _attacked(objective, x, y, epsilon, aim, chunk, seed, step)
+
+
+def pgd(
+    objective: Objective,
+    x: Any,
+    y: Tensor,
+    epsilon: float,
+    *,
+    steps: int = 20,
+    step_size: float | None = None,
+    restarts: int = 1,
+    aim: Aim = "loss",
+    bounds: tuple[float, float] = (0.0, 1.0),
+    chunk: int = 1024,
+    seed: int = 0,
+) -> Tensor:
+    """Projected gradient ascent from random starts within epsilon; of each datum the restart that did worst to it.
+
+    Arguments:
+        objective: As of `fgsm`.
+        x: As of `fgsm`.
+        y: As of `fgsm`.
+        epsilon: As of `fgsm`.
+        steps: Steps of each restart.
+        step_size: Of a step; by default 2.5 epsilon / steps.
+        restarts: Number of starts.
+        aim: As of `fgsm`.
+        bounds: As of `fgsm`.
+        chunk: As of `fgsm`.
+        seed: Of the starts, and of what is drawn.
+
+    Raises:
+        ValueError: As of `fgsm`; steps or restarts is not above 0.
+
+    References:
+        Madry et al. 2018.
+    """
+    check_positive(steps=steps, restarts=restarts)
+    size = 2.5 * epsilon / steps if step_size is None else step_size
+
+    def search(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        worst, found = torch.full((len(x),), -torch.inf, device=x.device), x
+        for _ in range(restarts):
+            at = (x + epsilon * (2 * torch.rand_like(x) - 1)).clamp(*bounds)
+            for _ in range(steps):
+                at = _moved(loss, at, x, size, epsilon, bounds)
+            with torch.no_grad():
+                value = loss(at)
+            better = (value > worst).view(-1, *[1] * (x.dim() - 1))
+            worst, found = worst.maximum(value), torch.where(better, at, found)
+        return found
+
+    return _attacked(objective, x, y, epsilon, aim, chunk, seed, search)
+
+
+def under_attack(
+    objective: Objective,
+    x: Any,
+    y: Tensor,
+    epsilons: Iterable[float],
+    attack: Attack = "fgsm",
+    *,
+    seed: int = 0,
+    **arguments: Any,
+) -> list[dict[str, float]]:
+    """Accuracy under an attack of each size, by each of its aims, and under the worse of both for each datum.
+
+    Arguments:
+        objective: The method.
+        x: Data `(N, *event)`.
+        y: Codes `(N,)`.
+        epsilons: Sizes.
+        attack: `fgsm` or `pgd`.
+        seed: Of the starts, and of what is drawn.
+        arguments: Others of the attack.
+
+    Returns:
+        For each size `epsilon`, `loss`, `logits` and `either`.
+
+    Raises:
+        ValueError: There is no such attack; as of the attack.
+    """
+    if attack not in ATTACKS:
+        raise ValueError(f"attack should be one of {', '.join(ATTACKS)}, got {attack!r}")
+    rows = []
+    for epsilon in epsilons:
+        right = {}
+        for aim in AIMS:
+            moved = ATTACKS[attack](objective, x, y, epsilon, aim=aim, seed=seed, **arguments)
+            right[aim] = predict_proba(objective, moved, seed=seed).argmax(-1) == y
+        right["either"] = right["loss"] & right["logits"]
+        rows.append({"epsilon": float(epsilon)} | {k: v.double().mean().item() for k, v in right.items()})
+    return rows
+
+
+ATTACKS: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "pgd": pgd}
+
+
+def _moved(
+    loss: Callable[[Tensor], Tensor], at: Tensor, x: Tensor, size: float, epsilon: float, bounds: tuple[float, float]
+) -> Tensor:
+    """One step of a given size up the sign of the gradient, no further from x than epsilon."""
+    at = at.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(at).sum(), at)
+    moved = at.detach() + size * slope.sign()
+    return moved.clamp(x - epsilon, x + epsilon).clamp(*bounds)
+
+
+def _attacked(
+    objective: Objective,
+    x: Any,
+    y: Tensor,
+    epsilon: float,
+    aim: Aim,
+    chunk: int,
+    seed: int,
+    search: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
+) -> Tensor:
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon should be 0 or above, got {epsilon}")
+    if aim not in AIMS:
+        raise ValueError(f"aim should be one of {', '.join(AIMS)}, got {aim!r}")
+    check_positive(chunk=chunk)
+    like = next(objective.parameters())
+    x = as_data(x, dtype=like.dtype)
+    y = torch.as_tensor(y)
+    if y.shape != x.shape[:1]:
+        raise ValueError(f"y should have shape {tuple(x.shape[:1])}, got {tuple(y.shape)}")
+    found = []
+    with evaluating(objective), torch.enable_grad(), reproducibly(seed):
+        for part, codes in zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True):
+            found.append(search(lambda x, codes=codes: _loss(objective, x, codes, aim, seed), part).cpu())
+    return torch.cat(found)
+
+
+def _loss(objective: Objective, x: Tensor, codes: Tensor, aim: Aim, seed: int) -> Tensor:
+    with reproducibly(seed):
+        log_q = objective.classify(x).logits
+    own = log_q.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
+    if aim == "loss":
+        return -log_q.log_softmax(-1).gather(-1, codes.unsqueeze(-1)).squeeze(-1)
+    others = log_q.masked_fill(nn.functional.one_hot(codes, log_q.shape[-1]).bool(), -torch.inf)
+    return others.amax(-1) - own

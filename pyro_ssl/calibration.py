@@ -1,0 +1,78 @@
+"""Whether a classifier's probabilities are frequencies, and a temperature that brings them nearer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_ssl import metrics
+from pyro_ssl.checks import check_positive
+
+
+class Reliability(NamedTuple):
+    """Bins of confidence, `(bins,)` each: where a bin is empty, `accuracy` and `confidence` are NaN."""
+
+    accuracy: Tensor
+    confidence: Tensor
+    share: Tensor
+
+
+def reliability(probs: Tensor, y: Tensor, bins: int = 20) -> Reliability:
+    """Accuracy and mean confidence by bins of equal width in the confidence, as a reliability diagram shows them.
+
+    Arguments:
+        probs: p(y|x), `(N, K)`.
+        y: Codes `(N,)`.
+        bins: Their number.
+    """
+    check_positive(bins=bins)
+    confidence, prediction = probs.double().max(-1)
+    index = torch.bucketize(confidence, torch.arange(1, bins, dtype=torch.float64, device=probs.device) / bins)
+    counts = index.bincount(minlength=bins).double()
+    means = [index.bincount(v.double(), minlength=bins) / counts for v in (prediction == y, confidence)]
+    return Reliability(*means, counts / len(y))
+
+
+def calibration_test(probs: Tensor, y: Tensor, *, bins: int = 20, draws: int = 1000, seed: int = 0) -> float:
+    """The share of data sets, drawn from the classifier's own probabilities, whose ECE is at least the observed one.
+
+    Its p-value under the hypothesis that the classifier is perfectly calibrated, by a parametric bootstrap: below 0.05 it
+    is not; near 1 its labels are closer to its confidence than chance would have them.
+
+    Arguments:
+        probs: p(y|x), `(N, K)`.
+        y: Codes `(N,)`.
+        bins: Of the ECE.
+        draws: Data sets drawn.
+        seed: Of the draws.
+    """
+    check_positive(draws=draws)
+    observed = metrics.ece(probs, y, bins)
+    confidence = probs.double().amax(-1)
+    edges = torch.arange(1, bins, dtype=probs.dtype, device=probs.device) / bins
+    member = torch.nn.functional.one_hot(torch.bucketize(probs.amax(-1), edges), bins).double()
+    generator = torch.Generator(probs.device).manual_seed(seed)
+    reached = 0
+    for n in torch.full((draws,), 1).split(max(1, 2**24 // len(y))):
+        right = torch.rand(len(n), len(y), dtype=torch.float64, generator=generator, device=probs.device) < confidence
+        reached += int((((right.double() - confidence) @ member).abs().sum(-1) / len(y) >= observed).sum())
+    return (reached + 1) / (draws + 1)
+
+
+def temperature(logits: Tensor, y: Tensor) -> float:
+    r"""The T that minimises the cross-entropy of :math:`\mathrm{softmax}(f / T)` on held-out data.
+
+    Arguments:
+        logits: f, `(N, K)`.
+        y: Codes `(N,)`, of data that were not trained on.
+
+    References:
+        Guo et al. 2017.
+    """
+    from scipy.optimize import minimize_scalar
+
+    logits = logits.double().log_softmax(-1)
+    loss = lambda log_t: float(torch.nn.functional.cross_entropy(logits / torch.tensor(log_t).exp(), y))  # noqa: E731
+    return float(torch.tensor(minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x).exp())

@@ -1,0 +1,164 @@
+"""Corrupted images at five severities, after Hendrycks & Dietterich ("C-style"; made here, not their files)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pyro_ssl import metrics
+from pyro_ssl.modes import reproducibly
+from pyro_ssl.objective import Objective
+from pyro_ssl.prediction import predict_proba
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def _level(values: tuple[float, ...], severity: int) -> float:
+    return values[severity - 1]
+
+
+def gaussian_noise(x: Tensor, severity: int) -> Tensor:
+    return x + _level((0.04, 0.08, 0.12, 0.18, 0.26), severity) * torch.randn_like(x)
+
+
+def shot_noise(x: Tensor, severity: int) -> Tensor:
+    photons = _level((500.0, 100.0, 50.0, 25.0, 12.0), severity)
+    return torch.poisson(x * photons) / photons
+
+
+def impulse_noise(x: Tensor, severity: int) -> Tensor:
+    share = _level((0.01, 0.03, 0.06, 0.1, 0.17), severity)
+    return torch.where(torch.rand_like(x) < share, (torch.rand_like(x) < 0.5).to(x), x)
+
+
+def gaussian_blur(x: Tensor, severity: int) -> Tensor:
+    sigma = _level((0.4, 0.6, 0.8, 1.1, 1.6), severity)
+    at = torch.arange(-4, 5, dtype=x.dtype, device=x.device)
+    kernel = (-at.square() / (2 * sigma**2)).softmax(0)
+    flat = functional.pad(x.flatten(0, 1).unsqueeze(1), (4, 4, 4, 4), mode="replicate")
+    return functional.conv2d(functional.conv2d(flat, kernel.view(1, 1, 9, 1)), kernel.view(1, 1, 1, 9)).view_as(x)
+
+
+def motion_blur(x: Tensor, severity: int) -> Tensor:
+    length = int(_level((3, 5, 7, 9, 11), severity))
+    kernel = torch.full((1, 1, 1, length), 1 / length, dtype=x.dtype, device=x.device)
+    flat = functional.pad(x.flatten(0, 1).unsqueeze(1), (length // 2, length // 2, 0, 0), mode="replicate")
+    return functional.conv2d(flat, kernel).view_as(x)
+
+
+def contrast(x: Tensor, severity: int) -> Tensor:
+    kept = _level((0.75, 0.5, 0.4, 0.3, 0.15), severity)
+    mean = x.mean((-3, -2, -1), keepdim=True)
+    return mean + kept * (x - mean)
+
+
+def brightness(x: Tensor, severity: int) -> Tensor:
+    return x + _level((0.05, 0.1, 0.15, 0.2, 0.3), severity)
+
+
+def fog(x: Tensor, severity: int) -> Tensor:
+    share = _level((0.2, 0.3, 0.4, 0.5, 0.6), severity)
+    height, width = x.shape[-2:]
+    haze = sum(
+        functional.interpolate(
+            torch.rand(len(x), 1, n, n, device=x.device, dtype=x.dtype), (height, width), mode="bicubic"
+        )
+        / n
+        for n in (2, 4, 8)
+    )
+    low, high = haze.amin((-2, -1), keepdim=True), haze.amax((-2, -1), keepdim=True)
+    return (1 - share) * x + share * (0.4 + 0.6 * (haze - low) / (high - low))
+
+
+def pixelate(x: Tensor, severity: int) -> Tensor:
+    size = _level((0.75, 0.6, 0.5, 0.4, 0.3), severity)
+    rows, columns = (_blocks(n, max(1, round(size * n))).to(x) for n in x.shape[-2:])
+    return rows @ x @ columns
+
+
+def _blocks(n: int, k: int) -> Tensor:
+    """The symmetric matrix `(n, n)` that replaces each of k runs of neighbours by their mean."""
+    member = torch.nn.functional.one_hot(torch.arange(n) * k // n, k).float()
+    return member / member.sum(0) @ member.T
+
+
+def jpeg(x: Tensor, severity: int) -> Tensor:
+    import numpy as np
+    from PIL import Image
+
+    quality = int(_level((60, 35, 20, 12, 6), severity))
+    images = []
+    for image in (255 * x).round().to(torch.uint8).cpu().movedim(-3, -1).numpy():
+        file = io.BytesIO()
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "JPEG", quality=quality)
+        images.append(torch.from_numpy(np.array(Image.open(file))).reshape(image.shape))
+    return torch.stack(images).movedim(-1, -3).to(x) / 255
+
+
+CORRUPTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    f.__name__: f
+    for f in (
+        gaussian_noise,
+        shot_noise,
+        impulse_noise,
+        gaussian_blur,
+        motion_blur,
+        contrast,
+        brightness,
+        fog,
+        pixelate,
+        jpeg,
+    )
+}
+
+
+def corrupted(x: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
+    """Images `(N, C, H, W)` in [0, 1] under a corruption, clipped to [0, 1].
+
+    Arguments:
+        x: The images.
+        name: One of `CORRUPTIONS`.
+        severity: 1 to 5.
+        seed: Of what is drawn: the same for all severities, so that a datum's noise only grows.
+
+    Raises:
+        ValueError: There is no such corruption or severity; x is not of images in [0, 1].
+
+    References:
+        Hendrycks & Dietterich 2019, for the kinds; the levels are ours, for images of 28 to 32 pixels.
+    """
+    if name not in CORRUPTIONS:
+        raise ValueError(f"name should be one of {', '.join(CORRUPTIONS)}; got {name!r}")
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity should be 1 to 5, got {severity!r}")
+    if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.numel() or not 0 <= float(x.min()) <= float(x.max()) <= 1:
+        raise ValueError(f"x should be images (N, 1 or 3, H, W) in [0, 1], got {tuple(x.shape)}")
+    with reproducibly(seed):
+        return CORRUPTIONS[name](x, severity).clamp(0, 1)
+
+
+def under_corruption(
+    objective: Objective, x: Tensor, y: Tensor, names: Iterable[str] = tuple(CORRUPTIONS), *, seed: int = 0
+) -> dict[str, list[dict[str, float]]]:
+    """`metrics.evaluate` of the images under each corruption, at severities 1 to 5.
+
+    Arguments:
+        objective: The method.
+        x: Images `(N, C, H, W)` in [0, 1].
+        y: Codes `(N,)`.
+        names: Of the corruptions.
+        seed: Of what is drawn.
+
+    Raises:
+        ValueError: As of `corrupted`.
+    """
+    return {
+        name: [
+            metrics.evaluate(predict_proba(objective, corrupted(x, name, s, seed), seed=seed), y) for s in SEVERITIES
+        ]
+        for name in names
+    }
