@@ -108,7 +108,7 @@ def _one(
 
 
 def images(config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
-    """The image set of a run and codes, of which `per_class` of each class are known, or `labels` in total, as many of each.
+    """The image set of a run and codes, of which `per_class` of each class are known, or `labels` in total, as many of each, or all.
 
     `rows`, where it is there, cuts both parts for a smoke test; `grey` makes colour images grey. Where the data's folder
     comes from, `PYRO_SSL_DATA`, is no part of a config.
@@ -125,6 +125,8 @@ def images(config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
         parts[0], parts[2] = ((x * grey).sum(1, keepdim=True) for x in (parts[0], parts[2]))
     dataset = data.Dataset(whole.name, *parts, whole.classes)
     labels, per_class = config.get("labels"), config.get("per_class")
+    if labels == "all":
+        return dataset, dataset.y
     draw = data.draw_labels(dataset.y, labels, per_class=per_class, seed=config["draw"])
     return dataset, draw.codes(dataset.y)
 
@@ -135,18 +137,36 @@ def packed_cifar10(root: Path) -> data.Dataset | None:
     if not files or not (root / "cifar10" / "test.npz").exists():
         return None
 
-    def read(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = [], []
-        for path in paths:
-            with np.load(path, allow_pickle=False) as part:
-                planes = np.cumsum(np.cumsum(part["delta"], 2, dtype=np.uint8), 3, dtype=np.uint8)
-                labels.append(part["labels"])
-            planes[:, 0] += planes[:, 1]
-            planes[:, 2] += planes[:, 1]
-            images.append(planes)
-        return np.concatenate(images).astype(np.float32) / 255.0, np.concatenate(labels).astype(np.int64)
+    return data.from_arrays(*_unpacked(files), *_unpacked([root / "cifar10" / "test.npz"]), "cifar10")
 
-    return data.from_arrays(*read(files), *read([root / "cifar10" / "test.npz"]), "cifar10")
+
+def _unpacked(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = [], []
+    for path in paths:
+        with np.load(path, allow_pickle=False) as part:
+            planes = np.cumsum(np.cumsum(part["delta"], 2, dtype=np.uint8), 3, dtype=np.uint8)
+            labels.append(part["labels"])
+        planes[:, 0] += planes[:, 1]
+        planes[:, 2] += planes[:, 1]
+        images.append(planes)
+    return np.concatenate(images).astype(np.float32) / 255.0, np.concatenate(labels).astype(np.int64)
+
+
+def foreign_sets(names: Iterable[str], rows: int | None = None) -> dict[str, Tensor]:
+    """Test images of the sets that are there, by name; `kmnist` and `notmnist` are read from their test files alone."""
+    found = {}
+    for name in names:
+        folder = {"kmnist": "KMNIST", "notmnist": "notMNIST"}.get(name)
+        if folder:
+            path = data.data_root() / folder / "raw" / "t10k-images-idx3-ubyte"
+            if path.exists():
+                raw = np.frombuffer(path.read_bytes(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
+                found[name] = torch.from_numpy(raw / np.float32(255.0))
+        elif name == "cifar100" and (path := data.data_root() / "cifar100_ood" / "images.npz").exists():
+            found[name] = torch.from_numpy(_unpacked([path])[0])
+        else:
+            found[name] = data.load(name).x_test
+    return {name: x[:rows] for name, x in found.items()}
 
 
 def trained(

@@ -31,9 +31,9 @@ def idx(array: np.ndarray) -> bytes:
     return header + array.astype(np.uint8).tobytes()
 
 
-def write_mnist(root: Path, n: int = 60) -> None:
+def write_mnist(root: Path, n: int = 60, name: str = "MNIST") -> None:
     """Noise in MNIST's own file format."""
-    raw, rng = root / "MNIST" / "raw", np.random.default_rng(0)
+    raw, rng = root / name / "raw", np.random.default_rng(0)
     raw.mkdir(parents=True)
     for part in ("train", "t10k"):
         labels = np.arange(n) % 10
@@ -146,6 +146,32 @@ def scripts(monkeypatch):
     """Import of a script, as its folder's own scripts import each other."""
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     return importlib.import_module
+
+
+def test_variational_classification(tmp_path):
+    for name in ("MNIST", "FashionMNIST"):
+        write_mnist(tmp_path / "data", 800, name)
+    arguments = ["--scale", "smoke", "--data-root", "data", "--workers", "1", "--out", "out"]
+    out = script("variational_classification.py", *arguments, "--parts", "full", "low", "plane", cwd=tmp_path)
+    for title in (
+        "MNIST, all labels",
+        "ce, temperature",
+        "AUROC against",
+        "under attack",
+        "500 labels alone",
+        "others unlabeled",
+    ):
+        assert title in out
+    pictures = {
+        "plane.png",
+        "ambiguous.png",
+        *(f"{kind}_{name}.png" for kind in ("shift", "reliability") for name in ("mnist", "fashion_mnist")),
+    }
+    assert pictures | {"table.md", "tsne_full_mnist_vc_0.png"} <= made(tmp_path / "out")
+    result = json.loads((tmp_path / "out/full_mnist_vc_0.json").read_text())
+    assert set(result["ood"]) == {"fashion_mnist"} and len(result["corruptions"]) == 10
+    again = script("variational_classification.py", *arguments, "--report", cwd=tmp_path)
+    assert "MNIST, all labels" in again
 
 
 def test_intervals_are_students_and_gains_are_paired(scripts):
