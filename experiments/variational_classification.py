@@ -5,20 +5,23 @@
 
 - full: all labels of MNIST and of Fashion-MNIST, a CNN of six convolutions. Accuracy, calibration with 20 bins, its test by the
   parametric bootstrap, foreign data by every score, ten corruptions at five severities (made here, not the official files), FGSM
-  up the loss and up the difference of logits, and PGD on the first 1000 test images. `ce_ts` is the baseline that has what the
-  others have not, 5000 training images kept aside for a temperature.
-- low: 500 labels of MNIST, alone (Table 4) and with the other images unlabeled; 100 labels with the others unlabeled.
+  up the loss and up the difference of logits, and PGD on the first 1000 test images. `temperature` is the baseline that has what
+  the others have not, 5000 training images kept aside for a temperature.
+- low: 500 labels of MNIST, alone (Table 4, and VC in other forms: what its discriminators see, and what of their gradient
+  reaches the code) and with the other images unlabeled; 100 labels with the others unlabeled.
 - plane: a code of two dimensions on MNIST (Figure 1), and ambiguous digits, interpolated between codes of a VAE of ours (Figure 8).
-- cifar: CIFAR-10 with a small wide ResNet at `cpu`, with WRN-28-10 and ResNet-50 at `paper`.
+- cifar: CIFAR-10 with a small wide ResNet at `cpu`, with WRN-28-10 and ResNet-50 at `paper`, on a GPU where there is one.
 
-Images are warped in training (`warp`; on CIFAR-10 cropped and mirrored), the same for all methods. No validation labels: the last
-epoch's averaged weights, the test set once; settings were sought on draws 100 and above, scored on training images that were kept
-aside. Only what is missing is run, and the tables have all that is there. Writes to `experiments/results/variational_classification`.
+Images are augmented in training, alike for all methods. No validation labels: the last epoch's averaged weights, the test set
+once; settings were sought on draws 100 and above, scored on training images that were kept aside. Only what is missing is run, a
+killed run goes on from its last epoch, and the tables have all that is there. Writes to
+`experiments/results/variational_classification`.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,6 +49,7 @@ from pyro_ssl import calibration, data, metrics, ood, plots, zoo
 from pyro_ssl.attacks import under_attack
 from pyro_ssl.corruptions import SEVERITIES, under_corruption
 from pyro_ssl.modes import evaluating
+from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import chunked, predict_proba
 from pyro_ssl.reports import table
 from pyro_ssl.training import fit
@@ -62,24 +66,47 @@ PAPER = {  # accuracy %, ECE %, of WideResNet-28-10 and ResNet-50 on CIFAR-10
     "resnet50": {"ce": (93.76, 3.72), "gm": (92.97, 4.13), "vc": (93.28, 3.17)},
 }
 LOW = {"ce": "93.1 (s.e. 0.5)", "gm": "94.4 (s.e. 0.3)", "vc": "94.2 (s.e. 0.4)"}
-OPTIONS: dict[str, dict[str, Any]] = {"ce": {}, "gm": {"density": 0.1}, "vc": {"ratio": 0.1}}
-METHODS = tuple(OPTIONS)
-IMAGES: dict[str, Any] = {"backbone": "cnn-16", "z_dim": 16, "warp": 0.2}
-SEMI: dict[str, Any] = {"consistency": 1.0, "balance": 5.0, "warp": 0.25}
+METHODS = ("ce", "gm", "vc")
+WEIGHTS: dict[str, Any] = {"gm": {"density": 0.1}, "vc": {"ratio": 0.1}}
+AUGMENTED: dict[str, dict[str, Any]] = {
+    "mnist": {"warp": 0.2, "noise": 0.2},
+    "fashion_mnist": {"crop": 2, "flip": True},
+    "cifar10": {"crop": 4, "flip": True, "z_dim": 64},
+    "low": {"warp": 0.2},
+    "semi": {"warp": 0.25, "consistency": 1.0, "balance": 5.0, "unlabeled": 1.0},
+    "plane": {"warp": 0.2, "z_dim": 2},
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "T does not reach the code": {"through": False},
+    "weight 1": {"ratio": 1.0},
+    "weight 1, as T has it": {"ratio": 1.0, "bounded": False},
+    "weight 1, as T has it, which does not reach the code": {"ratio": 1.0, "bounded": False, "through": False},
+    "T linear": {"sees": "linear"},
+    "T with a hidden layer": {"discriminator_hidden": 64},
+    "T of products": {"sees": "products"},
+    "T of spectral norm 1": {"spectral_norm": True},
+    "code a Gaussian": {"stochastic": True},
+}
 
 
 @dataclass(frozen=True)
 class Scale:
+    """Epochs by part, draws, networks of CIFAR-10, and the width of the CNN."""
+
     epochs: dict[str, int]
     draws: list[int]
     cifar: tuple[str, ...]
+    cnn: str = "cnn-16"
 
 
 SCALES = {
-    "smoke": Scale({"full": 1, "low": 1, "semi": 1, "plane": 1, "cifar": 1}, [0], ("wrn-10-1",)),
-    "cpu": Scale({"full": 10, "low": 60, "semi": 16, "plane": 6, "cifar": 15}, [0, 1, 2, 3, 4], ("wrn-10-1",)),
+    "smoke": Scale({"full": 1, "low": 1, "semi": 1, "plane": 1, "cifar": 1}, [0], ("wrn-10-1",), "cnn-2"),
+    "cpu": Scale({"full": 30, "low": 60, "semi": 16, "plane": 6, "cifar": 15}, [0, 1, 2, 3, 4], ("wrn-10-1",)),
     "paper": Scale(
-        {"full": 60, "low": 200, "semi": 60, "plane": 30, "cifar": 200}, [0, 1, 2, 3, 4], ("wrn-28-10", "resnet50")
+        {"full": 60, "low": 200, "semi": 60, "plane": 30, "cifar": 200},
+        [0, 1, 2, 3, 4],
+        ("wrn-28-10", "resnet50"),
+        "cnn-32",
     ),
 }
 PARTS = ("full", "low", "plane", "cifar")
@@ -90,102 +117,144 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     given = parsed(parser)
     draws, asked = draws_of(given, SCALES[given.scale].draws)
-    configs: dict[str, dict[str, Any]] = {}
-    for draw in draws:
-        configs |= dict(of_draw(draw, given.scale))
+    configs = {name: config for draw in draws for name, config in of_draw(draw, given.scale)}
     results = study(configs, run, given, lambda c: c["part"] in given.parts and c["draw"] in asked)
     report(results, given.out)
 
 
-def of_draw(draw: int, scale: str) -> Any:
+def of_draw(draw: int, scale: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Names and configs of the runs of a draw."""
+    made = partial(configure, draw=draw, scale=scale)
     for method in METHODS:
-        yield f"low_{method}_{draw}", configure("low", "mnist", method, draw, scale, per_class=50)
+        row = f"{method}, 500 labels alone"
+        yield f"low_{method}_{draw}", made("low", "mnist", method, "low", row=row, per_class=50)
+    for i, (name, options) in enumerate(VARIANTS.items()):
+        yield f"low_vc_{i}_{draw}", made("low", "mnist", "vc", "low", options, row=f"vc, {name}", per_class=50)
     for per_class in (50, 10):
-        yield (
-            f"semi_vc_{10 * per_class}_{draw}",
-            configure("low", "mnist", "vc", draw, scale, SEMI, per_class=per_class),
-        )
+        row = f"vc, {10 * per_class} labels, the others unlabeled"
+        yield f"semi_vc_{10 * per_class}_{draw}", made("low", "mnist", "vc", "semi", row=row, per_class=per_class)
     for name in ("mnist", "fashion_mnist"):
         for method in METHODS:
-            yield f"full_{name}_{method}_{draw}", configure("full", name, method, draw, scale)
-        yield f"full_{name}_ce_ts_{draw}", configure("full", name, "ce", draw, scale, kept_aside=KEPT_ASIDE)
+            yield f"full_{name}_{method}_{draw}", made("full", name, method, name)
+        yield f"full_{name}_temperature_{draw}", made("full", name, "ce", name, kept_aside=KEPT_ASIDE)
     for method in METHODS if draw == 0 else ():
-        yield f"plane_{method}", configure("plane", "mnist", method, draw, scale, {"z_dim": 2})
+        yield f"plane_{method}", made("plane", "mnist", method, "plane")
     for backbone in SCALES[scale].cifar:
         for method in METHODS:
-            colour = {"backbone": backbone, "crop": 4, "flip": True, "warp": 0.0, "z_dim": 64}
-            yield f"cifar_{backbone}_{method}_{draw}", configure("cifar", "cifar10", method, draw, scale, colour)
+            yield (
+                f"cifar_{backbone}_{method}_{draw}",
+                made("cifar", "cifar10", method, "cifar10", {"backbone": backbone}),
+            )
 
 
 def configure(
-    part: str, name: str, method: str, draw: int, scale: str, options: dict[str, Any] | None = None, **others: Any
+    part: str,
+    name: str,
+    method: str,
+    augmented: str,
+    options: dict[str, Any] | None = None,
+    *,
+    draw: int,
+    scale: str,
+    **others: Any,
 ) -> dict[str, Any]:
-    semi = options is SEMI
-    chosen = IMAGES | OPTIONS[method] | {"unlabeled": float(semi)} | (options or {})
-    training: dict[str, Any] = {"batch_size": 100, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
+    """Plain data from which a run follows."""
+    semi = augmented == "semi"
+    chosen: dict[str, Any] = {"backbone": SCALES[scale].cnn, "z_dim": 16, "unlabeled": 0.0}
+    chosen |= AUGMENTED[augmented] | WEIGHTS.get(method, {}) | (options or {})
+    training: dict[str, Any] = {
+        "epochs": SCALES[scale].epochs["semi" if semi else part], "batch_size": 50 if augmented == "low" else 100,
+        "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999, "precision": "bfloat16",
+    }  # fmt: skip
     if scale == "smoke":
-        chosen |= {"backbone": "cnn-2" if part != "cifar" else "wrn-10-1", "z_dim": min(4, chosen["z_dim"])}
-        others |= {"rows": 800 if part == "low" else 100}
-        others |= {"kept_aside": 50} if "kept_aside" in others else {}
+        chosen["z_dim"] = min(4, chosen["z_dim"])
+        others |= {"rows": 800 if part == "low" else 100} | ({"kept_aside": 50} if "kept_aside" in others else {})
     if part == "cifar" and scale == "paper":
-        training |= {"batch_size": 128, "lr": 0.1, "precision": "bfloat16"}
-    if part == "low" and not semi:
-        training |= {"batch_size": 50}
+        training |= {"batch_size": 128, "lr": 0.1, "ema": 0.0}
+        others["sgd"] = True
     labels = {} if "per_class" in others else {"labels": "all"}
     return {
-        "part": part, "data": name, "method": method, "draw": draw, **labels, **others, "options": resolved(method, chosen),
-        "training": training | {"epochs": SCALES[scale].epochs["semi" if semi else part]},
+        "part": part, "data": name, "method": method, "draw": draw, **labels, **others,
+        "options": resolved(method, chosen), "training": training,
     }  # fmt: skip
 
 
 def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[str, Any]:
-    """One run, and what is measured on it; of the first draw the pictures too."""
+    """One run, and what is measured on it."""
     dataset, codes = images(config)
-    if kept := config.get("kept_aside"):
-        order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(config["draw"]))
-        codes = codes.index_fill(0, order[:kept], -1)
-    loaded = dataset, codes
-    settings = config["training"]
-    optimizer: dict[str, Any] = {}
-    if settings.get("precision") == "bfloat16":  # the paper's, of the repository that it names
-        sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=5e-4)
-        optimizer = {"optimizer": sgd, "schedule": wide_resnets}
-    objective, _, _, history = trained(config, directory, loaded, **optimizer)
+    kept = torch.empty(0, dtype=torch.long)
+    if "kept_aside" in config:
+        kept = torch.randperm(len(codes), generator=torch.Generator().manual_seed(config["draw"]))[
+            : config["kept_aside"]
+        ]
+        codes = codes.index_fill(0, kept, -1)
+    objective, _, _, history = trained(config, directory, (dataset, codes), **(SGD if config.get("sgd") else {}))
     x, y = dataset.x_test, dataset.y_test
-    probs = predict_proba(objective, x)
     result: dict[str, Any] = {"seconds": history["seconds"][-1]}
-    if kept:
-        held = order[:kept]
-        log_p = chunked(objective, lambda x: objective.classify(x).logits, 1024, 0, dataset.x[held])
-        result["temperature"] = calibration.temperature(log_p, dataset.y[held])
-        probs = (
-            chunked(objective, lambda x: objective.classify(x).logits, 1024, 0, x) / result["temperature"]
-        ).softmax(-1)
+    probs = predict_proba(objective, x)
+    if len(kept):
+        log_p = [
+            chunked(objective, lambda x: objective.classify(x).logits, 1024, 0, part) for part in (dataset.x[kept], x)
+        ]
+        result["temperature"] = calibration.temperature(log_p[0], dataset.y[kept])
+        probs = (log_p[1] / result["temperature"]).softmax(-1)
     result |= metrics.evaluate(probs, y) | {"calibration_p_value": calibration.calibration_test(probs, y)}
-    if config["part"] in ("full", "cifar") and not kept:
-        bins = calibration.reliability(probs, y, 20)
-        result["reliability"] = {k: v.tolist() for k, v in bins._asdict().items()}
-        densities = ood.ClassDensities(ood.features(objective, dataset.x[codes >= 0]), codes[codes >= 0])
-        foreign = foreign_sets(FOREIGN[config["data"]], config.get("rows"))
-        result["ood"] = ood.separations(objective, x, foreign, densities)
-        result["corruptions"] = under_corruption(objective, x, y)
-        result["fgsm"] = under_attack(objective, x, y, EPSILONS)
-        result["pgd"] = under_attack(objective, x[:1000], y[:1000], (0.1, 0.2), "pgd", steps=20)
-        if config["draw"] == 0 and foreign:  # Figure 6
-            sets = {config["data"]: x[:1000], **{k: v[:1000] for k, v in foreign.items()}}
-            plots.save(embedded({k: ood.features(objective, v) for k, v in sets.items()}), out / f"tsne_{name}.png")
+    result["from_prior"] = from_prior(objective, x, y)
+    if config["part"] in ("full", "cifar") and not len(kept):
+        result |= shifted(objective, config, dataset, codes, probs)
     if config["part"] == "plane":
-        result["codes"] = [[round(v, 3) for v in row] for row in ood.features(objective, x[:5000]).tolist()]
-        result["classes"] = y[:5000].tolist()
-        blends, pairs = ambiguous(dataset, directory / "vae", epochs=settings["epochs"])
-        result["ambiguous"] = [ood.features(objective, b).tolist() for b in blends]
-        result["ambiguous_pairs"] = pairs
-        result["means"] = objective.model.p_z.loc.tolist()
-        result["scales"] = objective.model.p_z.scale.expand(len(dataset.classes), -1).tolist()
-        if config["method"] == "vc":
-            plots.save(plots.image_grid(torch.stack(blends)), out / "ambiguous.png")
+        result |= plane(objective, dataset, directory / "vae", config["training"]["epochs"], out)
     return result
+
+
+def shifted(
+    objective: Objective, config: dict[str, Any], dataset: data.Dataset, codes: Tensor, probs: Tensor
+) -> dict[str, Any]:
+    """Calibration by bins; foreign data, corruptions and attacks; of the first draw features in the plane, for Figure 6."""
+    x, y = dataset.x_test, dataset.y_test
+    densities = ood.ClassDensities(ood.features(objective, dataset.x[codes >= 0]), codes[codes >= 0])
+    foreign = foreign_sets(FOREIGN[config["data"]], config.get("rows"))
+    bins = calibration.reliability(probs, y, 20)
+    result: dict[str, Any] = {
+        "reliability": {k: v.tolist() for k, v in bins._asdict().items()},
+        "ood": ood.separations(objective, x, foreign, densities),
+        "corruptions": under_corruption(objective, x, y),
+        "fgsm": under_attack(objective, x, y, EPSILONS),
+        "pgd": under_attack(objective, x[:1000], y[:1000], EPSILONS, "pgd", steps=20, restarts=2),
+    }
+    if config["draw"] == 0 and foreign:
+        sets = {config["data"]: x[:1000], **{k: v[:1000] for k, v in foreign.items()}}
+        result["tsne"] = embedded({k: ood.features(objective, v) for k, v in sets.items()})
+    return result
+
+
+def from_prior(objective: Objective, x: Tensor, y: Tensor) -> float:
+    """How far codes are from the class's prior: KL(q || p) of the diagonal Gaussian with their mean and variance, nats a dimension."""
+    z, p_z = ood.features(objective, x), objective.model.p_z
+    scale = p_z.scale.detach().cpu()
+    priors = torch.distributions.Normal(p_z.loc.detach().cpu(), scale.expand(len(p_z.loc), -1))
+    member = torch.nn.functional.one_hot(y, len(p_z.loc)).T.float()
+    mean = member @ z / member.sum(1, keepdim=True)
+    variance = member @ z.square() / member.sum(1, keepdim=True) - mean.square()
+    codes = torch.distributions.Normal(mean, variance.clamp_min(1e-12).sqrt())
+    return float(torch.distributions.kl_divergence(codes, priors).mean())
+
+
+def plane(objective: Objective, dataset: data.Dataset, directory: Path, epochs: int, out: Path) -> dict[str, Any]:
+    """Codes in the plane, and those of ambiguous digits, of which a picture is made."""
+    x, y = dataset.x_test[:5000], dataset.y_test[:5000]
+    blends, pairs = ambiguous(dataset, directory, epochs)
+    plots.save(plots.image_grid(torch.stack(blends)), out / "ambiguous.png")
+    return {
+        "codes": [[round(v, 3) for v in row] for row in ood.features(objective, x).tolist()],
+        "classes": y.tolist(),
+        "means": objective.model.p_z.loc.tolist(),
+        "scales": objective.model.p_z.scale.expand(len(dataset.classes), -1).tolist(),
+        "pairs": pairs,
+        "blended": [ood.features(objective, b).tolist() for b in blends],
+        "probs": [predict_proba(objective, b).tolist() for b in blends],
+        "familiar": [ood.scores(objective, b)["log p(z)"].tolist() for b in blends],
+    }
 
 
 def wide_resnets(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
@@ -194,27 +263,32 @@ def wide_resnets(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, at, gamma=0.2)
 
 
+SGD: dict[str, Any] = {  # of the repository that the paper names
+    "optimizer": partial(torch.optim.SGD, momentum=0.9, nesterov=True, weight_decay=5e-4),
+    "schedule": wide_resnets,
+}
+
+
 def ambiguous(dataset: data.Dataset, directory: Path, epochs: int) -> tuple[list[Tensor], list[list[int]]]:
     """Pictures on the way from a 7 to a 1, from a 7 to a 2 and from a 4 to a 9: decoded from between two codes of a VAE."""
-    first = zoo.build("vae", dataset.x_shape, 10, seed=0, z_dim=16)
-    fit(
-        first,
-        dataset.x,
-        seed=0,
-        epochs=epochs,
-        batch_size=200,
-        lr=1e-3,
-        directory=directory,
-        resume=True,
-        progress=False,
-    )
+    vae = zoo.build("vae", dataset.x_shape, 10, seed=0, z_dim=16)
+    settings: dict[str, Any] = {"epochs": epochs, "batch_size": 200, "lr": 1e-3, "progress": False}
+    fit(vae, dataset.x, seed=0, directory=directory, resume=True, **settings)
     ways, pairs = [], [[7, 1], [7, 2], [4, 9]]
-    with evaluating(first):
+    with evaluating(vae):
         for a, b in pairs:
-            ends = [first.guide.q_z(dataset.x_test[dataset.y_test == k][:1]).mean for k in (a, b)]
-            z = torch.lerp(*ends, torch.linspace(0, 1, 9)[:, None])
-            ways.append(first.model.p_x(z).mean)
+            ends = [vae.guide.q_z(dataset.x_test[dataset.y_test == k][:1]).mean for k in (a, b)]
+            ways.append(vae.model.p_x(torch.lerp(*ends, torch.linspace(0, 1, 9)[:, None])).mean)
     return ways, pairs
+
+
+def embedded(features: dict[str, Tensor]) -> dict[str, list[list[float]]]:
+    """Several sets' features in one plane, by t-SNE."""
+    from sklearn.manifold import TSNE
+
+    flat = TSNE(random_state=0, init="pca").fit_transform(torch.cat(list(features.values())).numpy())
+    parts = np.split(flat, np.cumsum([len(f) for f in features.values()])[:-1])
+    return {name: part.round(1).tolist() for name, part in zip(features, parts, strict=True)}
 
 
 # --- tables and figures -----------------------------------------------------------------------------------------------
@@ -224,52 +298,53 @@ def report(results: Results, out: Path) -> None:
     """Tables and figures of what is there."""
     texts = []
     for name, title in (("mnist", "MNIST"), ("fashion_mnist", "Fashion-MNIST")):
-        if runs := {m: mine for m in METHODS if (mine := full(results, name, m))}:
-            scaled = [r for r in where(results, part="full", data=name) if "temperature" in r]
-            texts += [accuracies(f"{title}, all labels", runs | ({"ce, temperature": scaled} if scaled else {}), {})]
-            texts += [foreigners(title, runs), attacks(title, runs)]
-            pictures(name, title, runs, out)
-    if any(where(results, part="low", method=m) for m in METHODS):
-        texts.append(few(results))
+        runs = by_method(where(results, part="full", data=name))
+        texts += of_images(f"{title}, all labels", name, runs, {}, out)
     for backbone in sorted({r["config"]["options"]["backbone"] for r in where(results, part="cifar")}):
-        runs = {
-            m: mine
-            for m in METHODS
-            if (
-                mine := [
-                    r for r in where(results, part="cifar", method=m) if r["config"]["options"]["backbone"] == backbone
-                ]
-            )
-        }
-        texts += [
-            accuracies(f"CIFAR-10, {backbone}", runs, PAPER.get(backbone, {})),
-            foreigners(f"CIFAR-10, {backbone}", runs),
-        ]
-        pictures(f"cifar10_{backbone}", f"CIFAR-10, {backbone}", runs, out)
-    if planes := {m: mine[0] for m in METHODS if (mine := where(results, part="plane", method=m))}:
-        codes(planes, out)
+        mine = [r for r in where(results, part="cifar") if r["config"]["options"]["backbone"] == backbone]
+        texts += of_images(
+            f"CIFAR-10, {backbone}", f"cifar10_{backbone}", by_method(mine), PAPER.get(backbone, {}), out
+        )
+    if few_labels := where(results, part="low"):
+        texts.append(few(few_labels))
+    if planes := by_method(where(results, part="plane")):
+        drawn({m: mine[0] for m, mine in planes.items()}, out)
     text = "\n\n".join(texts) + f"\n\nOne thread a run; no validation labels of the draw. {sources(results)}\n"
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text)
     print(text)
 
 
-def full(results: Results, name: str, method: str) -> list[dict[str, Any]]:
-    return [r for r in where(results, part="full", data=name, method=method) if "temperature" not in r]
+def by_method(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Runs of each method, `ce, temperature` with what it was kept aside for."""
+    named = {m: [r for r in results if r["config"]["method"] == m and "temperature" not in r] for m in METHODS}
+    named["ce, temperature"] = [r for r in results if "temperature" in r]
+    return {name: mine for name, mine in named.items() if mine}
+
+
+def of_images(
+    title: str, name: str, runs: dict[str, list[dict[str, Any]]], paper: dict[str, tuple[float, float]], out: Path
+) -> list[str]:
+    """Tables 1 to 3 and Figures 3 to 7 of a data set with all labels."""
+    texts = [accuracies(title, runs, paper)] if runs else []
+    if whole := {m: mine for m, mine in runs.items() if "ood" in mine[0]}:
+        pictures(name, title, whole, out)
+        texts += [foreigners(title, whole), attacks(title, whole)]
+    return texts
 
 
 def accuracies(title: str, runs: dict[str, list[dict[str, Any]]], paper: dict[str, tuple[float, float]]) -> str:
     """Tables 1 and 2."""
     header = (title, "accuracy %, mean (sd)", "worst", "draws", "log-likelihood", "ECE %, 20 bins", "worst", "adaptive ECE %",
-              "calibrated? p", "s a run", "paper 000: accuracy, ECE")  # fmt: skip
+              "calibrated? p", "codes from p(z|y), nats", "s a run", "paper 000: accuracy, ECE")  # fmt: skip
     rows = []
     for name, mine in runs.items():
         accuracy, ece = ([100 * r[k] for r in mine] for k in ("accuracy", "ece_20"))
         rows.append((
             name, mean_sd(accuracy), f"{min(accuracy):.2f}", len(mine), mean_sd((r["log_likelihood"] for r in mine), 3),
             mean_sd(ece), f"{max(ece):.2f}", mean_sd(100 * r["ece_adaptive"] for r in mine),
-            f"{statistics.median(r['calibration_p_value'] for r in mine):.3f}", f"{statistics.fmean(r['seconds'] for r in mine):.0f}",
-            ", ".join(map(str, paper.get(name, ()))),
+            f"{statistics.median(r['calibration_p_value'] for r in mine):.3f}", mean_sd((r["from_prior"] for r in mine), 3),
+            f"{statistics.fmean(r['seconds'] for r in mine):.0f}", ", ".join(map(str, paper.get(name, ()))),
         ))  # fmt: skip
     return table(header, rows)
 
@@ -280,11 +355,8 @@ def foreigners(title: str, runs: dict[str, list[dict[str, Any]]]) -> str:
     rows = []
     for name, mine in runs.items():
         for score in mine[0]["ood"][sets[0]] if sets else ():
-            cells = []
-            for which in sets:
-                values = [r["ood"][which][score]["auroc"] for r in mine]
-                cells.append(f"{mean_sd(values, 3)}, worst {min(values):.3f}")
-            rows.append((name, score, *cells))
+            by_set = [[r["ood"][which][score]["auroc"] for r in mine] for which in sets]
+            rows.append((name, score, *(f"{mean_sd(values, 3)}, worst {min(values):.3f}" for values in by_set)))
     return table((f"{title}: AUROC against", "score", *sets), rows)
 
 
@@ -293,32 +365,20 @@ def attacks(title: str, runs: dict[str, list[dict[str, Any]]]) -> str:
     rows = []
     for name, mine in runs.items():
         for attack in ("fgsm", "pgd"):
-            by = {row["epsilon"]: [100 * r[attack][i]["either"] for r in mine] for i, row in enumerate(mine[0][attack])}
-            rows.append(
-                (name, attack, *(f"{mean_sd(by[e])}, worst {min(by[e]):.1f}" if e in by else "" for e in EPSILONS))
-            )
+            by_size = [[100 * r[attack][i]["either"] for r in mine] for i in range(len(EPSILONS))]
+            rows.append((name, attack, *(f"{mean_sd(values)}, worst {min(values):.1f}" for values in by_size)))
     return table((f"{title}: accuracy % under attack", "epsilon:", *(f"{e:g}" for e in EPSILONS)), rows)
 
 
-def few(results: Results) -> str:
-    """Table 4."""
-    rows = []
-    for method in METHODS:
-        if mine := [
-            r
-            for r in where(results, part="low", method=method, per_class=50)
-            if not r["config"]["options"]["unlabeled"]
-        ]:
-            rows.append((f"{method}, 500 labels alone", *_few(mine), LOW[method]))
-    for per_class in (50, 10):
-        mine = [
-            r
-            for r in where(results, part="low", method="vc", per_class=per_class)
-            if r["config"]["options"]["unlabeled"]
-        ]
-        if mine:
-            rows.append((f"vc, {10 * per_class} labels, the others unlabeled", *_few(mine), "named as future work"))
-    return table(("MNIST", "accuracy %, mean (s.e.)", "worst", "draws", "ECE %, 20 bins", "s a run", "paper 000"), rows)
+def few(results: list[dict[str, Any]]) -> str:
+    """Table 4, and VC in other forms."""
+    names = dict.fromkeys(r["config"]["row"] for r in results)
+    by_name = {name: [r for r in results if r["config"]["row"] == name] for name in names}
+    paper = {f"{m}, 500 labels alone": text for m, text in LOW.items()}
+    rows = [(name, *_few(mine), paper.get(name, "")) for name, mine in by_name.items()]
+    header = ("MNIST", "accuracy %, mean (s.e.)", "worst", "draws", "log-likelihood", "ECE %, 20 bins", "codes from p(z|y), nats",
+              "s a run", "paper 000")  # fmt: skip
+    return table(header, rows)
 
 
 def _few(mine: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -326,77 +386,90 @@ def _few(mine: list[dict[str, Any]]) -> tuple[str, ...]:
     error = f" ({statistics.stdev(accuracy) / len(mine) ** 0.5:.2f})" if len(mine) > 1 else ""
     return (
         f"{statistics.fmean(accuracy):.2f}{error}", f"{min(accuracy):.2f}", str(len(mine)),
-        mean_sd(100 * r["ece_20"] for r in mine), f"{statistics.fmean(r['seconds'] for r in mine):.0f}",
+        mean_sd((r["log_likelihood"] for r in mine), 3), mean_sd(100 * r["ece_20"] for r in mine),
+        mean_sd((r["from_prior"] for r in mine), 3), f"{statistics.fmean(r['seconds'] for r in mine):.0f}",
     )  # fmt: skip
 
 
 def pictures(name: str, title: str, runs: dict[str, list[dict[str, Any]]], out: Path) -> None:
-    """Figures 3, 4, 5 and 7."""
+    """Figures 3 to 7."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        1, len(runs), figsize=(3.2 * len(runs), 3.2), squeeze=False, sharey=True, layout="constrained"
-    )
+    across = {"squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(1, len(runs), figsize=(3.2 * len(runs), 3.2), sharey=True, **across)
     for ax, (method, mine) in zip(axes[0], runs.items(), strict=True):
-        found = mine[0]["reliability"]
-        ax.bar(
-            (np.arange(20) + 0.5) / 20,
-            np.nan_to_num(np.array(found["accuracy"], dtype=float)),
-            0.045,
-            color=plots.COLOURS[0],
-        )
+        shown = np.nan_to_num(np.array(mine[0]["reliability"]["accuracy"], dtype=float))
+        ax.bar((np.arange(20) + 0.5) / 20, shown, 0.045, color=plots.COLOURS[0])
         ax.plot([0, 1], [0, 1], "k--", linewidth=0.8)
         ax.set(title=f"{method}: ECE {100 * mine[0]['ece_20']:.2f} %", xlabel="confidence")
     axes[0][0].set(ylabel="accuracy")
-    figure.suptitle(title)
+    figure.suptitle(f"{title}, draw 0")
     plots.save(figure, out / f"reliability_{name}.png")
 
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
-    for ax, (measure, label) in zip(axes, (("accuracy", "accuracy %"), ("ece_20", "ECE %")), strict=False):
-        curves = {
-            m: [
-                [100 * np.mean([rows[s][measure] for rows in r["corruptions"].values()]) for s in range(5)]
-                for r in mine
-            ]
-            for m, mine in runs.items()
-        }
-        plots.bands(curves, SEVERITIES, xlabel="severity of ten corruptions", ylabel=label, ax=ax)
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), **across)
+    for ax, (measure, label) in zip(axes[0], (("accuracy", "accuracy %"), ("ece_20", "ECE %")), strict=False):
+        curves = {m: [_by_severity(r, measure) for r in mine] for m, mine in runs.items()}
+        plots.bands(curves, SEVERITIES, xlabel="severity, mean of ten corruptions", ylabel=label, ax=ax)
     attacked = {m: [[100 * row["either"] for row in r["fgsm"]] for r in mine] for m, mine in runs.items()}
-    plots.bands(attacked, EPSILONS, xlabel="epsilon of FGSM", ylabel="accuracy %", ax=axes[2])
+    plots.bands(attacked, EPSILONS, xlabel="epsilon of FGSM", ylabel="accuracy %", ax=axes[0][2])
     figure.suptitle(title)
     plots.save(figure, out / f"shift_{name}.png")
 
+    if flat := {m: r["tsne"] for m, mine in runs.items() for r in mine if "tsne" in r}:
+        figure, axes = plt.subplots(1, len(flat), figsize=(4 * len(flat), 4), **across)
+        for ax, (method, sets) in zip(axes[0], flat.items(), strict=True):
+            for i, (label, points) in enumerate(sets.items()):
+                ax.scatter(*np.array(points).T, s=3, color=plots.COLOURS[i], label=label, linewidths=0)
+            ax.set(title=method, xticks=[], yticks=[])
+        axes[0][0].legend(frameon=False, fontsize=8, markerscale=3)
+        plots.save(figure, out / f"tsne_{name}.png")
 
-def codes(planes: dict[str, dict[str, Any]], out: Path) -> None:
-    """Figures 1 and 8."""
+
+def _by_severity(result: dict[str, Any], measure: str) -> list[float]:
+    return [100 * float(np.mean([rows[s][measure] for rows in result["corruptions"].values()])) for s in range(5)]
+
+
+def drawn(planes: dict[str, dict[str, Any]], out: Path) -> None:
+    """Figures 1, 2 and 8: codes and priors in the plane; ambiguous digits' ways through it, what they are taken for, and log p(z)."""
     import matplotlib.pyplot as plt
+    from matplotlib.patches import Ellipse
 
+    colours = np.array(plots.COLOURS)
     figure, axes = plt.subplots(2, len(planes), figsize=(4 * len(planes), 8), squeeze=False, layout="constrained")
     for column, (method, r) in enumerate(planes.items()):
         z, y = np.array(r["codes"]), np.array(r["classes"])
-        colours = np.array(plots.COLOURS)
-        for ax, alpha in ((axes[0][column], 1.0), (axes[1][column], 0.15)):
+        for ax, alpha in zip(axes[:, column], (0.6, 0.1), strict=True):
             ax.scatter(*z.T, s=3, c=colours[y], alpha=alpha, linewidths=0)
             ax.set(title=method, xticks=[], yticks=[])
-        for way, (a, b) in zip(r["ambiguous"], r["ambiguous_pairs"], strict=True):
-            axes[1][column].plot(*np.array(way).T, "k.-", linewidth=1)
+        for k, (mean, scale) in enumerate(zip(r["means"], r["scales"], strict=True)):
+            around = Ellipse(tuple(mean), 4 * scale[0], 4 * scale[1], fill=False, edgecolor=colours[k])
+            axes[0, column].add_patch(around)
+            axes[0, column].annotate(str(k), mean, fontsize=11, ha="center", va="center")
+        for way, (a, b) in zip(r["blended"], r["pairs"], strict=True):
+            axes[1, column].plot(*np.array(way).T, "k.-", linewidth=1)
             for at, label in ((way[0], a), (way[-1], b)):
-                axes[1][column].annotate(str(label), at, fontsize=11)
+                axes[1, column].annotate(str(label), at, fontsize=11)
+        low, high = np.percentile(z, 0.5, 0), np.percentile(z, 99.5, 0)
+        for ax in axes[:, column]:
+            ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     plots.save(figure, out / "plane.png")
 
-
-def embedded(features: dict[str, Tensor]) -> Any:
-    """t-SNE of several sets' features, one colour each."""
-    import matplotlib.pyplot as plt
-    from sklearn.manifold import TSNE
-
-    flat = TSNE(random_state=0, init="pca").fit_transform(torch.cat(list(features.values())).numpy())
-    figure, ax = plt.subplots(figsize=(4, 4), layout="constrained")
-    for i, part in enumerate(np.split(flat, np.cumsum([len(f) for f in features.values()])[:-1])):
-        ax.scatter(*part.T, s=3, color=plots.COLOURS[i], label=list(features)[i], linewidths=0)
-    ax.set(xticks=[], yticks=[])
-    ax.legend(frameon=False, fontsize=8, markerscale=3)
-    return figure
+    pairs = next(iter(planes.values()))["pairs"]
+    figure, axes = plt.subplots(
+        2, len(pairs), figsize=(4 * len(pairs), 5), squeeze=False, sharex=True, layout="constrained"
+    )
+    for column, (a, b) in enumerate(pairs):
+        for i, (method, r) in enumerate(planes.items()):
+            at, probs = np.linspace(0, 1, len(r["probs"][column])), np.array(r["probs"][column])
+            axes[0, column].plot(at, probs[:, a], color=colours[i], label=f"{method}, p({a}|x)")
+            axes[0, column].plot(at, probs[:, b], "--", color=colours[i], label=f"{method}, p({b}|x)")
+            axes[1, column].plot(at, r["familiar"][column], color=colours[i], label=method)
+        axes[0, column].set(title=f"from a {a} to a {b}")
+        axes[0, column].legend(frameon=False, fontsize=7)
+    axes[0, 0].set(ylabel="p(y|x)")
+    axes[1, 0].set(ylabel="log p(z)")
+    axes[1, 0].legend(frameon=False, fontsize=8)
+    plots.save(figure, out / "ambiguous_ways.png")
 
 
 if __name__ == "__main__":

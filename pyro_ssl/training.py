@@ -386,6 +386,10 @@ class _Run:
             raise ValueError("objective: its weights have not the names and shapes of those of the run to resume")
         self.objective.load_state_dict(parts["objective"])
         self.optimizer.load_state_dict(parts["optimizer"])
+        for like, state in self.optimizer.state.items():  # a fused step pairs them by place in memory: channels_last
+            for k, v in state.items():
+                if torch.is_tensor(v) and v.shape == like.shape:
+                    state[k] = torch.empty_like(like, dtype=v.dtype, requires_grad=False).copy_(v)
         self.schedule.load_state_dict(parts["schedule"])
         if self.average is not None:
             self.average.objective.load_state_dict(parts["average"])

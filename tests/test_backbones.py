@@ -1,10 +1,12 @@
 """Networks for images by name, and what images go through in training."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from pyro_ssl import zoo
+from pyro_ssl import fit, zoo
 from pyro_ssl.augment import Noise, cropped
 from pyro_ssl.backbones import Backbone
 from pyro_ssl.terms import Batch
@@ -96,3 +98,26 @@ def test_bad_augmentation_is_named(options):
         zoo.build("vc", (1, 8, 8), 3, **options)
     with pytest.raises(ValueError, match=r"of images \(C, H, W\)"):
         zoo.build("vc", (8,), 3, crop=1)
+
+
+@pytest.mark.parametrize("backbone", ["cnn-4", "wrn-10-1"])
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, partial(torch.optim.SGD, momentum=0.9)])
+def test_a_killed_run_resumes_to_the_same_bits(backbone, optimizer, tmp_path):
+    """Weights are channels_last in memory, and so must be what a fused optimiser has of them."""
+    x, y = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+
+    def trained(directory, callbacks=()):
+        objective = zoo.build("vc", (1, 8, 8), 2, seed=0, backbone=backbone, z_dim=3, crop=1)
+        fit(objective, x, y, epochs=3, labeled_batch_size=10, optimizer=optimizer, directory=tmp_path / directory,
+            resume=True, callbacks=callbacks)  # fmt: skip
+        return objective.state_dict()
+
+    def kill(epoch):
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    unbroken = trained("unbroken")
+    with pytest.raises(KeyboardInterrupt):
+        trained("killed", (kill,))
+    resumed = trained("killed")
+    assert all(torch.equal(resumed[name], value) for name, value in unbroken.items())

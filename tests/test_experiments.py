@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -153,25 +154,46 @@ def test_variational_classification(tmp_path):
         write_mnist(tmp_path / "data", 800, name)
     arguments = ["--scale", "smoke", "--data-root", "data", "--workers", "1", "--out", "out"]
     out = script("variational_classification.py", *arguments, "--parts", "full", "low", "plane", cwd=tmp_path)
-    for title in (
+    parts = (
         "MNIST, all labels",
         "ce, temperature",
         "AUROC against",
         "under attack",
         "500 labels alone",
         "others unlabeled",
-    ):
-        assert title in out
-    pictures = {
-        "plane.png",
-        "ambiguous.png",
-        *(f"{kind}_{name}.png" for kind in ("shift", "reliability") for name in ("mnist", "fashion_mnist")),
-    }
-    assert pictures | {"table.md", "tsne_full_mnist_vc_0.png"} <= made(tmp_path / "out")
+    )
+    assert all(title in out for title in (*parts, "vc, T linear", "vc, code a Gaussian"))
+    by_set = {f"{kind}_{name}.png" for kind in ("shift", "reliability", "tsne") for name in ("mnist", "fashion_mnist")}
+    assert by_set | {"plane.png", "ambiguous.png", "ambiguous_ways.png", "table.md"} <= made(tmp_path / "out")
     result = json.loads((tmp_path / "out/full_mnist_vc_0.json").read_text())
     assert set(result["ood"]) == {"fashion_mnist"} and len(result["corruptions"]) == 10
     again = script("variational_classification.py", *arguments, "--report", cwd=tmp_path)
     assert "MNIST, all labels" in again
+
+
+def test_a_wide_resnet_goes_on_in_pieces_as_on_a_gpu(scripts, tmp_path, monkeypatch):
+    """The paper's training of wide ResNets, on noise; killed after one epoch, it ends where an unbroken run does."""
+    for name in ("MNIST", "FashionMNIST"):
+        write_mnist(tmp_path / "data", 300, name)
+    monkeypatch.setenv("PYRO_SSL_DATA", str(tmp_path / "data"))
+    module = scripts("variational_classification")
+    monkeypatch.setattr(module, "EPSILONS", (0.1,))
+    config = module.configure("cifar", "mnist", "vc", "cifar10", {"backbone": "wrn-10-1"}, draw=1, scale="paper")
+    small = {"epochs": 3, "batch_size": 50, "labeled_batch_size": 50}
+    config |= {"rows": 100, "training": config["training"] | small}
+    assert config["sgd"] and config["training"]["precision"] == "bfloat16"
+
+    def killed(epoch):
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    whole = module.run("whole", config, tmp_path / "whole", tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "trained", partial(module.trained, callbacks=(killed,)))
+        module.run("broken", config, tmp_path / "broken", tmp_path)
+    assert (tmp_path / "broken/checkpoint").exists()
+    again = module.run("broken", config, tmp_path / "broken", tmp_path)
+    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in whole.items() if k != "seconds"}
 
 
 def test_intervals_are_students_and_gains_are_paired(scripts):
