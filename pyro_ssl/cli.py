@@ -21,6 +21,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from pyro_ssl import checkpoints, data, metrics, plots, reports, zoo
 from pyro_ssl.attacks import ATTACKS
+from pyro_ssl.checks import as_data
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import SCHEDULES, DivergedError, fit
@@ -87,7 +88,7 @@ def make_parser() -> ArgumentParser:
     evaluate.add_argument("directory", type=str)
     evaluate.add_argument("--data", type=str | None, default=None, help="another data set with the same classes")
     evaluate.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
-    evaluate.add_argument("--ood", type=str, nargs="+", default=[], help="data sets to tell from the model's own")
+    evaluate.add_argument("--ood", type=str, nargs="+", default=[], help="data sets, or .npy files of rows, to tell from its own")
     evaluate.add_argument("--corruptions", action="store_true", help="measure under corruptions of images too")
     evaluate.add_argument("--attack", type=str | None, default=None, help="and under an attack: " + ", ".join(ATTACKS))
     evaluate.add_argument("--epsilons", type=float, nargs="+", default=EPSILONS, help="sizes of the attack")
@@ -243,8 +244,10 @@ def _evaluate(arguments: Namespace) -> None:
         raise ValueError(f"--data: classes {list(dataset.classes)} are not the model's {saved.classes}")
     if arguments.attack not in (None, *ATTACKS):
         raise ValueError(f"--attack should be one of {', '.join(ATTACKS)}, got {arguments.attack!r}")
-    root = arguments.data_root or config["data_root"]
-    foreign = {other.name: other.x_test for other in (data.load(name, root) for name in arguments.ood)}
+    foreign = {Path(name).stem: _foreign(name, arguments.data_root or config["data_root"]) for name in arguments.ood}
+    for name, x in foreign.items():
+        if tuple(x.shape[1:]) != saved.x_shape:
+            raise ValueError(f"--ood: {name} has data of shape {tuple(x.shape[1:])}, the model's are {saved.x_shape}")
     out = directory / "evaluation"
     found = reports.of_test(saved.objective, dataset, out)
     lines = [(f"test_{name}", f"{value:.6f}") for name, value in found.items()]
@@ -266,18 +269,30 @@ def _evaluate(arguments: Namespace) -> None:
     checkpoints.write_text(out / "test.md", reports.table(("measure", "value"), lines) + "\n")
 
 
-def _predict(arguments: Namespace) -> None:
-    saved = SavedModel.load(Path(arguments.directory) / "model")
-    path = Path(arguments.input)
+def _foreign(name: str, root: str | None) -> torch.Tensor:
+    """The test part of a data set, or the rows of an .npy file."""
+    if not name.endswith(".npy"):
+        return data.load(name, root).x_test
+    return as_data(_array("--ood", name), "--ood", torch.get_default_dtype())
+
+
+def _array(option: str, name: str) -> np.ndarray:
+    path = Path(name)
     if not path.exists():
-        raise FileNotFoundError(f"--input: {path}: no such file")
+        raise FileNotFoundError(f"{option}: {path}: no such file")
     try:
         with path.open("rb") as file:
             x = np.load(file, allow_pickle=False)
     except Exception as error:  # numpy raises several kinds for a damaged file
-        raise ValueError(f"--input: {path} is not a readable .npy file: {error}") from None
+        raise ValueError(f"{option}: {path} is not a readable .npy file: {error}") from None
     if not isinstance(x, np.ndarray):
-        raise ValueError(f"--input: {path} should be a .npy file with one array, got an .npz")
+        raise ValueError(f"{option}: {path} should be a .npy file with one array, got an .npz")
+    return x
+
+
+def _predict(arguments: Namespace) -> None:
+    saved = SavedModel.load(Path(arguments.directory) / "model")
+    x = _array("--input", arguments.input)
     if x.shape[1:] != saved.x_shape:
         if x.ndim < 2 or int(np.prod(x.shape[1:])) != int(np.prod(saved.x_shape)):
             raise ValueError(f"--input: rows should have shape {saved.x_shape}, got {x.shape[1:]}")

@@ -103,14 +103,16 @@ def test_evaluate_beyond_the_test_set(copied, capsys):
     x, y = g.random((40, 1, 8, 8)).astype(np.float32), np.arange(40) % 10
     np.savez("noise.npz", x=x, y=y, x_test=x, y_test=y)
     attack = ("--attack", "pgd", "--epsilons", 0.0, 0.1)
-    assert run("evaluate", copied, "--ood", "noise.npz", "--corruptions", *attack) == 0
+    np.save("rows.npy", x)
+    assert run("evaluate", copied, "--ood", "noise.npz", "rows.npy", "--corruptions", *attack) == 0
     out, said = copied / "evaluation", capsys.readouterr().out
     tables = {name: (out / f"{name}.md").read_text() for name in ("test", "ood", "corruptions", "pgd")}
     assert all(text in said for name, text in tables.items() if name != "test")
     assert {p.stem for p in out.glob("*.png")} == {"reliability", "ood", "corruptions", "attack_pgd"}
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tables["ood"].splitlines()[2:]]
     assert [row[:2] for row in rows[:2]] == [["noise", "max p"], ["noise", "entropy"]]
-    assert all(0 <= float(cell) <= 1 for row in rows for cell in row[2:]) and len(rows) == 5
+    assert all(0 <= float(cell) <= 1 for row in rows for cell in row[2:]) and len(rows) == 10
+    assert [row[1:] for row in rows if row[0] == "rows"] == [row[1:] for row in rows if row[0] == "noise"]
     assert all(name in tables["corruptions"] for name in CORRUPTIONS)
     first = tables["pgd"].splitlines()[2].split("|")
     assert float(first[1]) == 0 and float(first[4]) == pytest.approx(100 * measures(copied)["test_accuracy"])
@@ -303,7 +305,8 @@ def test_another_method_or_other_classes_are_refused(finished, capsys):
     assert "are not the model's" in capsys.readouterr().err
     wrong = {
         "--attack should be one of fgsm, pgd, got 'cw'": ("--attack", "cw"),
-        "foreign: moons has data of shape (2,)": ("--ood", "moons"),
+        "--ood: moons has data of shape (2,)": ("--ood", "moons"),
+        "--ood: none.npy: no such file": ("--ood", "none.npy"),
         "data should be one of": ("--ood", "none"),
         "epsilon should be 0 or above, got -1.0": ("--epsilons", -1.0, "--attack", "fgsm"),
     }
