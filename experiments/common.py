@@ -26,6 +26,7 @@ from pyro_ssl.checkpoints import write_text
 from pyro_ssl.cli import versions
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import bounds, predict_proba, weight_kl
+from pyro_ssl.reports import table as table  # for the scripts
 from pyro_ssl.training import DivergedError, History, fit
 
 RESULTS = Path(__file__).parent / "results"
@@ -179,7 +180,7 @@ def trained(
     """An image run's objective after training, which resumes what was killed; its data, codes and history.
 
     Arguments:
-        config: Of the run.
+        config: Of the run, which is on a GPU if there is one.
         directory: Of its checkpoints.
         loaded: Its data and codes, if they have been loaded.
         objective: What is trained, if it is not a fresh one.
@@ -189,9 +190,10 @@ def trained(
     objective = objective or zoo.build(
         config["method"], dataset.x_shape, len(dataset.classes), seed=config["draw"], **config["options"]
     )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     history = fit(
         objective, dataset.x, codes, seed=config["draw"], directory=directory, resume=directory is not None,
-        identity=_plain(config), **config["training"], **arguments,
+        identity=_plain(config), device=device, **config["training"], **arguments,
     )  # fmt: skip
     return objective, dataset, codes, history
 
@@ -333,14 +335,6 @@ def summary(values: Iterable[float]) -> str:
     """Mean, standard deviation and worst, of numbers that are better when higher."""
     v = list(values)
     return f"{mean_sd(v)}, worst {min(v):.2f}"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table, its columns aligned for the terminal too."""
-    cells = [list(map(str, row)) for row in [header, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
 def provenance() -> dict[str, Any]:

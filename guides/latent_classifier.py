@@ -27,7 +27,11 @@ class LatentEncoder(PyroModule):
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(*, K)`."""
-        return expected(self.p_y, self.q_z(x), 1 if self.training else self.draws)
+        return expected(self.p_y, self.code(x), 1 if self.training else self.draws)
+
+    def code(self, x: Tensor) -> TorchDistribution:
+        """What is classified: q(z|x)."""
+        return self.q_z(x)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
@@ -61,7 +65,11 @@ class LatentClassifier(PyroModule):
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(*, K)`."""
-        return expected(self.p_y, self.q_z(x), 1 if self.training else self.draws)
+        return expected(self.p_y, self.code(x), 1 if self.training else self.draws)
+
+    def code(self, x: Tensor) -> TorchDistribution:
+        """What is classified: q(z|x)."""
+        return self.q_z(x)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
@@ -98,7 +106,11 @@ class SplitLatentEncoder(PyroModule):
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(*, K)`."""
-        return expected(self.p_y, self.q_z_y(x), 1 if self.training else self.draws)
+        return expected(self.p_y, self.code(x), 1 if self.training else self.draws)
+
+    def code(self, x: Tensor) -> TorchDistribution:
+        """What is classified: q(z_y|x)."""
+        return self.q_z_y(x)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):

@@ -32,11 +32,11 @@ class VC(PyroModule):
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(*, K)`."""
-        return expected(self.p_y, self.q_z(x), 1 if self.training else self.draws)
+        return expected(self.p_y, self.code(x), 1 if self.training else self.draws)
 
-    def joint(self, x: Tensor) -> Tensor:
-        """log p(y) + log p(z|y) of every class at the mean of q(z|x), `(*, K)` nats: log p(z) is their log-sum-exp."""
-        return self.p_y.joint(self.q_z(x).mean)
+    def code(self, x: Tensor) -> TorchDistribution:
+        """What is classified: q(z|x)."""
+        return self.q_z(x)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):

@@ -11,30 +11,48 @@ from pyro_ssl.conditionals import Prior
 class VC(PyroModule):
     r"""Class y, and a code z whose distribution within the class shall be p(z|y): J_CE, J_GM and J_VC by their weights.
 
+    Beside the classification term log p(y|z), the objective is
+
     .. math:: \log p(y) + v \log p(z \mid y) - w \log \frac{q(z \mid y)}{p(z \mid y)},
               \qquad q(z \mid y) = \int q(z \mid x)\, p(x \mid y)\, dx
+
+    Where y is missing, it is summed over with q(y|z) = p(y|z). The same derivation for the marginal q(z) and p(z),
+
+    .. math:: -\mathrm{KL}[q(z) \,\|\, p(z)] = -\mathrm E\Big[\sum_y p(y \mid z) \log \frac{q(z \mid y)}{p(z \mid y)}\Big]
+              - \mathrm{KL}[q(y) \,\|\, p(y)], \qquad q(y) = \mathrm E\, p(y \mid z),
+
+    has the entropy of the marginal q(y) where the bound has the mean one of q(y|z), which would have every prediction
+    uniform. `MutualInformation` is their difference: with a weight of 1 the sum over y is this.
 
     Arguments:
         p_y: Prior over one-hot y.
         p_z: z given y.
         density: v, of the class's density, which puts each code at its likeliest; 1 in J_GM, 0 in J_CE and J_VC.
         ratio: w, of the log-ratio, in which the code's entropy within the class stands too; 1 in J_VC.
-        log_ratio: log q(z|y) / p(z|y) from (y, z), such as `LogRatio`; needed where w is not 0.
+        log_ratio: log q(z|y) / p(z|y) from (y, z), such as `LogRatio`.
+
+    Raises:
+        ValueError: A weight is below 0; there is a ratio and no weight of it, or a weight and no ratio.
 
     References:
-        Paper 000, eq. 6 and section 5. The authors' later code has v = w = 0.01.
+        Paper 000, eq. 6 and section 5.
     """
 
     def __init__(
         self, p_y: Prior, p_z: Prior, *, density: float = 0.0, ratio: float = 0.0, log_ratio: nn.Module | None = None
     ) -> None:
         super().__init__()
-        self.p_y, self.p_z, self.density, self.ratio, self.log_ratio = p_y, p_z, density, ratio, log_ratio
+        if not density >= 0 or not ratio >= 0 or (ratio > 0) != (log_ratio is not None):
+            raise ValueError(
+                f"density and ratio should be 0 or above, ratio above 0 with a log_ratio; got {density} and {ratio}"
+            )
+        self.p_y, self.p_z, self.ratio, self.log_ratio = p_y, p_z, ratio, log_ratio
+        self.density = poutine.scale(scale=density) if density else poutine.mask(mask=False)  # no scale is 0
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
             y = pyro.sample("y", self.p_y(), obs=y)
-            with poutine.mask(mask=self.density > 0), poutine.scale(scale=self.density or 1.0):
+            with self.density:
                 z = pyro.sample("z", self.p_z(y))
             if self.log_ratio is not None:
                 pyro.factor("log_ratio", -self.ratio * self.log_ratio(y, z))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.checks import as_codes, as_data, check_positive
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import predict_proba
@@ -25,7 +25,7 @@ def fgsm(
     epsilon: float,
     *,
     aim: Aim = "loss",
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: tuple[float, float] | None = (0.0, 1.0),
     chunk: int = 1024,
     seed: int = 0,
 ) -> Tensor:
@@ -43,18 +43,19 @@ def fgsm(
         y: Codes `(N,)`.
         epsilon: Largest change of a pixel, in the units of x; 0 and above.
         aim: What is made larger: `loss` or `logits`.
-        bounds: Of the pixels.
+        bounds: Of the pixels; None for none.
         chunk: Data at once.
         seed: Of what is drawn.
 
     Raises:
-        ValueError: epsilon is below 0; the aim is unknown; x or y does not fit.
+        ValueError: epsilon is below 0; the aim is unknown; x, its range or y does not fit; the prediction has no gradient
+            in x.
 
     References:
         Goodfellow et al. 2015; paper 000, section 5.3.
     """
     step = lambda loss, x: _moved(loss, x, x, epsilon, epsilon, bounds)  # noqa: E731
-    return _attacked(objective, x, y, epsilon, aim, chunk, seed, step)
+    return _attacked(objective, x, y, epsilon, aim, bounds, chunk, seed, step)
 
 
 def pgd(
@@ -67,7 +68,7 @@ def pgd(
     step_size: float | None = None,
     restarts: int = 1,
     aim: Aim = "loss",
-    bounds: tuple[float, float] = (0.0, 1.0),
+    bounds: tuple[float, float] | None = (0.0, 1.0),
     chunk: int = 1024,
     seed: int = 0,
 ) -> Tensor:
@@ -98,7 +99,7 @@ def pgd(
     def search(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         worst, found = torch.full((len(x),), -torch.inf, device=x.device), x
         for _ in range(restarts):
-            at = (x + epsilon * (2 * torch.rand_like(x) - 1)).clamp(*bounds)
+            at = _within(x + epsilon * (2 * torch.rand_like(x) - 1), bounds)
             for _ in range(steps):
                 at = _moved(loss, at, x, size, epsilon, bounds)
             with torch.no_grad():
@@ -107,7 +108,7 @@ def pgd(
             worst, found = worst.maximum(value), torch.where(better, at, found)
         return found
 
-    return _attacked(objective, x, y, epsilon, aim, chunk, seed, search)
+    return _attacked(objective, x, y, epsilon, aim, bounds, chunk, seed, search)
 
 
 def under_attack(
@@ -139,7 +140,7 @@ def under_attack(
     """
     if attack not in ATTACKS:
         raise ValueError(f"attack should be one of {', '.join(ATTACKS)}, got {attack!r}")
-    rows = []
+    rows, y = [], as_codes(y, len(x))
     for epsilon in epsilons:
         right = {}
         for aim in AIMS:
@@ -154,13 +155,22 @@ ATTACKS: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "pgd": pgd}
 
 
 def _moved(
-    loss: Callable[[Tensor], Tensor], at: Tensor, x: Tensor, size: float, epsilon: float, bounds: tuple[float, float]
+    loss: Callable[[Tensor], Tensor],
+    at: Tensor,
+    x: Tensor,
+    size: float,
+    epsilon: float,
+    bounds: tuple[float, float] | None,
 ) -> Tensor:
     """One step of a given size up the sign of the gradient, no further from x than epsilon."""
     at = at.detach().requires_grad_()
     (slope,) = torch.autograd.grad(loss(at).sum(), at)
     moved = at.detach() + size * slope.sign()
-    return moved.clamp(x - epsilon, x + epsilon).clamp(*bounds)
+    return _within(moved.clamp(x - epsilon, x + epsilon), bounds)
+
+
+def _within(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
+    return x if bounds is None else x.clamp(*bounds)
 
 
 def _attacked(
@@ -169,6 +179,7 @@ def _attacked(
     y: Tensor,
     epsilon: float,
     aim: Aim,
+    bounds: tuple[float, float] | None,
     chunk: int,
     seed: int,
     search: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
@@ -180,9 +191,19 @@ def _attacked(
     check_positive(chunk=chunk)
     like = next(objective.parameters())
     x = as_data(x, dtype=like.dtype)
-    y = torch.as_tensor(y)
-    if y.shape != x.shape[:1]:
-        raise ValueError(f"y should have shape {tuple(x.shape[:1])}, got {tuple(y.shape)}")
+    if bounds is not None and not bounds[0] <= float(x.min()) <= float(x.max()) <= bounds[1]:
+        raise ValueError(f"x should be within bounds {bounds}, got {float(x.min()):.4g} .. {float(x.max()):.4g}")
+    y = as_codes(y, len(x))
+    with evaluating(objective), torch.enable_grad(), reproducibly(seed):
+        probe = x[:1].to(like).requires_grad_()
+        logits = objective.classify(probe).logits
+        free = not logits.requires_grad or torch.autograd.grad(logits.sum(), probe, allow_unused=True)[0] is None
+    if int(y.min()) < 0 or int(y.max()) >= logits.shape[-1]:
+        raise ValueError(f"y should be in 0 .. {logits.shape[-1] - 1}, got {int(y.min())} .. {int(y.max())}")
+    if free:
+        raise ValueError(
+            "objective: what it predicts has no gradient in x, such as by Gibbs sampling or features as given"
+        )
     found = []
     with evaluating(objective), torch.enable_grad(), reproducibly(seed):
         for part, codes in zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True):

@@ -50,7 +50,9 @@ class Backbone(nn.Module):
         self.head = MLP([size, *others], out_shape, ())
 
     def forward(self, image: Tensor, *others: Tensor) -> Tensor:
-        return self.head(self.dropout(self.features(self.noise(image))), *others)
+        h = self.dropout(self.features(self.noise(image)))
+        with torch.autocast(h.device.type, enabled=False):  # a code in half precision is rounded by more than its scale
+            return self.head(h.to(next(self.head.parameters())), *others)
 
 
 def _made(name: str, channels: int, dropout: float) -> tuple[nn.Module, int]:

@@ -27,9 +27,9 @@ def reliability(probs: Tensor, y: Tensor, bins: int = 20) -> Reliability:
         y: Codes `(N,)`.
         bins: Their number.
     """
-    check_positive(bins=bins)
-    confidence, prediction = probs.double().max(-1)
-    index = torch.bucketize(confidence, torch.arange(1, bins, dtype=torch.float64, device=probs.device) / bins)
+    metrics.check(probs, y)
+    confidence, prediction = probs.max(-1)
+    index = metrics.bin_of(confidence, bins)
     counts = index.bincount(minlength=bins).double()
     means = [index.bincount(v.double(), minlength=bins) / counts for v in (prediction == y, confidence)]
     return Reliability(*means, counts / len(y))
@@ -49,14 +49,14 @@ def calibration_test(probs: Tensor, y: Tensor, *, bins: int = 20, draws: int = 1
         seed: Of the draws.
     """
     check_positive(draws=draws)
-    observed = metrics.ece(probs, y, bins)
+    observed = metrics.ece(probs, y, bins) - 1e-12  # of equals, some are less by rounding
     confidence = probs.double().amax(-1)
-    edges = torch.arange(1, bins, dtype=probs.dtype, device=probs.device) / bins
-    member = torch.nn.functional.one_hot(torch.bucketize(probs.amax(-1), edges), bins).double()
+    member = torch.nn.functional.one_hot(metrics.bin_of(probs.amax(-1), bins), bins).double()
     generator = torch.Generator(probs.device).manual_seed(seed)
-    reached = 0
-    for n in torch.full((draws,), 1).split(max(1, 2**24 // len(y))):
-        right = torch.rand(len(n), len(y), dtype=torch.float64, generator=generator, device=probs.device) < confidence
+    reached, at_once = 0, max(1, 2**24 // len(y))
+    for start in range(0, draws, at_once):
+        shape = (min(at_once, draws - start), len(y))
+        right = torch.rand(shape, dtype=torch.float64, generator=generator, device=probs.device) < confidence
         reached += int((((right.double() - confidence) @ member).abs().sum(-1) / len(y) >= observed).sum())
     return (reached + 1) / (draws + 1)
 
@@ -73,6 +73,7 @@ def temperature(logits: Tensor, y: Tensor) -> float:
     """
     from scipy.optimize import minimize_scalar
 
+    metrics.check(logits, y, "logits")
     logits = logits.double().log_softmax(-1)
     loss = lambda log_t: float(torch.nn.functional.cross_entropy(logits / torch.tensor(log_t).exp(), y))  # noqa: E731
     return float(torch.tensor(minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x).exp())

@@ -22,6 +22,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from pyro_ssl import checkpoints, data, metrics, plots, reports, zoo
 from pyro_ssl.attacks import ATTACKS
 from pyro_ssl.checks import as_data
+from pyro_ssl.corruptions import corrupted
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import SCHEDULES, DivergedError, fit
@@ -88,10 +89,13 @@ def make_parser() -> ArgumentParser:
     evaluate.add_argument("directory", type=str)
     evaluate.add_argument("--data", type=str | None, default=None, help="another data set with the same classes")
     evaluate.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
-    evaluate.add_argument("--ood", type=str, nargs="+", default=[], help="data sets, or .npy files of rows, to tell from its own")
+    evaluate.add_argument(
+        "--ood", type=str, nargs="+", default=[], help="data sets, or .npy files of rows, to tell from its own"
+    )
     evaluate.add_argument("--corruptions", action="store_true", help="measure under corruptions of images too")
     evaluate.add_argument("--attack", type=str | None, default=None, help="and under an attack: " + ", ".join(ATTACKS))
     evaluate.add_argument("--epsilons", type=float, nargs="+", default=EPSILONS, help="sizes of the attack")
+    evaluate.add_argument("--device", type=str | None, default=None, help="where it is measured, such as cuda")
     commands.add_subcommand("evaluate", evaluate)
     predict = ArgumentParser(description="Write p(y|x) for the rows of an array.")
     predict.add_argument("directory", type=str)
@@ -242,31 +246,46 @@ def _evaluate(arguments: Namespace) -> None:
     dataset = data.load(arguments.data or config["data"], arguments.data_root or config["data_root"])
     if list(dataset.classes) != saved.classes:
         raise ValueError(f"--data: classes {list(dataset.classes)} are not the model's {saved.classes}")
-    if arguments.attack not in (None, *ATTACKS):
-        raise ValueError(f"--attack should be one of {', '.join(ATTACKS)}, got {arguments.attack!r}")
-    foreign = {Path(name).stem: _foreign(name, arguments.data_root or config["data_root"]) for name in arguments.ood}
-    for name, x in foreign.items():
-        if tuple(x.shape[1:]) != saved.x_shape:
-            raise ValueError(f"--ood: {name} has data of shape {tuple(x.shape[1:])}, the model's are {saved.x_shape}")
+    foreign = _checked(arguments, config, saved, dataset)
+    if arguments.device is not None:
+        saved.objective.to(arguments.device)
     out = directory / "evaluation"
     found = reports.of_test(saved.objective, dataset, out)
     lines = [(f"test_{name}", f"{value:.6f}") for name, value in found.items()]
     print(*(f"{name:24} {value}" for name, value in lines), sep="\n")
-    tables = {}
+    checkpoints.write_text(out / "test.md", reports.table(("measure", "value"), lines) + "\n")
+
+    def write(name: str, text: str) -> None:
+        print("\n" + text, flush=True)
+        checkpoints.write_text(out / f"{name}.md", text + "\n")
+
     if foreign:
         codes = _draw(dataset, config).codes(dataset.y) if arguments.data in (None, config["data"]) else None
         labeled = None if codes is None else (dataset.x[codes >= 0], codes[codes >= 0])
-        tables["ood"] = reports.of_foreign(saved.objective, dataset, foreign, labeled, out)
+        write("ood", reports.of_foreign(saved.objective, dataset, foreign, labeled, out))
     if arguments.corruptions:
-        tables["corruptions"] = reports.of_corruptions(saved.objective, dataset, out)
-    if arguments.attack:
-        tables[arguments.attack] = reports.of_attack(
-            saved.objective, dataset, arguments.attack, arguments.epsilons, out
-        )
-    for name, text in tables.items():
-        print("\n" + text)
-        checkpoints.write_text(out / f"{name}.md", text + "\n")
-    checkpoints.write_text(out / "test.md", reports.table(("measure", "value"), lines) + "\n")
+        write("corruptions", reports.of_corruptions(saved.objective, dataset, out))
+    if name := arguments.attack:
+        write(name, reports.of_attack(saved.objective, dataset, name, arguments.epsilons, out))
+
+
+def _checked(
+    arguments: Namespace, config: dict[str, Any], saved: SavedModel, dataset: data.Dataset
+) -> dict[str, torch.Tensor]:
+    """What `evaluate` is asked for, before anything is done; the foreign data by name."""
+    if arguments.attack not in (None, *ATTACKS):
+        raise ValueError(f"--attack should be one of {', '.join(ATTACKS)}, got {arguments.attack!r}")
+    if arguments.attack and not min(arguments.epsilons) >= 0:
+        raise ValueError(f"--epsilons should be 0 or above, got {min(arguments.epsilons)}")
+    foreign = {Path(name).stem: _foreign(name, arguments.data_root or config["data_root"]) for name in arguments.ood}
+    if len(foreign) < len(arguments.ood) or dataset.name in foreign:
+        raise ValueError(f"--ood: names should differ from each other and from {dataset.name}, got {arguments.ood}")
+    for name, x in foreign.items():
+        if tuple(x.shape[1:]) != saved.x_shape:
+            raise ValueError(f"--ood: {name} has data of shape {tuple(x.shape[1:])}, the model's are {saved.x_shape}")
+    if arguments.corruptions:
+        corrupted(dataset.x_test[:1], "contrast", 1)
+    return foreign
 
 
 def _foreign(name: str, root: str | None) -> torch.Tensor:

@@ -206,7 +206,14 @@ class Bayes(nn.Module):
     def joint(self, z: Tensor) -> Tensor:
         """log p(y) + log p(z|y) of every class: `(*, Z)` -> `(*, K)` nats."""
         log_prior = self.p_y().logits
-        return log_prior + self.p_z(torch.eye(len(log_prior)).to(log_prior)).log_prob(z.unsqueeze(-2))
+        each = torch.eye(len(log_prior), dtype=log_prior.dtype, device=log_prior.device)
+        return log_prior + self.p_z(each).log_prob(z.unsqueeze(-2))
+
+    def layer(self, z: Tensor) -> Tensor | None:
+        """f(z) `(*, K)` of the softmax layer that this is where the densities have one covariance; None where they have not."""
+        if not isinstance(self.p_z, ClassNormal) or len(self.p_z.scale) > 1:
+            return None
+        return self.joint(z) - dist.Normal(0.0, self.p_z.scale[0]).log_prob(z).sum(-1, keepdim=True)
 
     def forward(self, z: Tensor) -> TorchDistribution:
         return dist.OneHotCategorical(logits=self.joint(z))
@@ -224,8 +231,8 @@ def expected(p_y: Callable[[Tensor], TorchDistribution], given: TorchDistributio
         return p_y(given.rsample())
     block = min(draws, max(1, 2**14 // given.batch_shape[-1]))
     sizes = [block] * (draws // block) + ([draws % block] if draws % block else [])
-    totals = [p_y(given.rsample(torch.Size([n]))).mean.sum(0) for n in sizes]
-    return dist.OneHotCategorical(probs=torch.stack(totals).sum(0) / draws)
+    totals = [p_y(given.rsample(torch.Size([n]))).logits.logsumexp(0) for n in sizes]  # as probabilities they saturate
+    return dist.OneHotCategorical(logits=torch.stack(totals).logsumexp(0) - math.log(draws))
 
 
 def merge(a: TorchDistribution, b: TorchDistribution) -> TorchDistribution:
@@ -252,7 +259,10 @@ class ClassNormal(Prior):
         dim: Z.
         shared: One variance for all classes, which makes of `Bayes` a softmax layer.
         spread: Standard deviation of the means at the start, where the scales are 1.
-        min_scale: Lower bound of the scales.
+        min_scale: Lower bound of the scales, below 1.
+
+    Raises:
+        ValueError: A size or a bound is out of range.
 
     References:
         Paper 000, section 5.
@@ -262,6 +272,10 @@ class ClassNormal(Prior):
         self, classes: int, dim: int, *, shared: bool = False, spread: float = 1.0, min_scale: float = 1e-3
     ) -> None:
         super().__init__()
+        if classes < 1 or dim < 1:
+            raise ValueError(f"classes and dim should be above 0, got {classes} and {dim}")
+        if not 0 < min_scale < 1 or not spread >= 0:
+            raise ValueError(f"min_scale should be in (0, 1) and spread 0 or above, got {min_scale} and {spread}")
         self.loc = nn.Parameter(spread * torch.randn(classes, dim))
         self.raw_scale = nn.Parameter(torch.full((1 if shared else classes, dim), 1 - min_scale).expm1().log())
         self.min_scale = min_scale

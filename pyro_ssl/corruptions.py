@@ -123,7 +123,7 @@ def corrupted(x: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
         x: The images.
         name: One of `CORRUPTIONS`.
         severity: 1 to 5.
-        seed: Of what is drawn: the same for all severities, so that a datum's noise only grows.
+        seed: Of what is drawn: the same for all severities.
 
     Raises:
         ValueError: There is no such corruption or severity; x is not of images in [0, 1].
@@ -136,7 +136,8 @@ def corrupted(x: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     if severity not in SEVERITIES:
         raise ValueError(f"severity should be 1 to 5, got {severity!r}")
     if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.numel() or not 0 <= float(x.min()) <= float(x.max()) <= 1:
-        raise ValueError(f"x should be images (N, 1 or 3, H, W) in [0, 1], got {tuple(x.shape)}")
+        extent = f", within {float(x.min()):.4g} .. {float(x.max()):.4g}" if x.numel() else ""
+        raise ValueError(f"x should be images (N, 1 or 3, H, W) in [0, 1], got {tuple(x.shape)}{extent}")
     with reproducibly(seed):
         return CORRUPTIONS[name](x, severity).clamp(0, 1)
 

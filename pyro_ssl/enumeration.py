@@ -87,6 +87,10 @@ class EnumerateMessenger(Messenger):
         if self.labels is not None and (self.labels.shape[1:] != fn.event_shape or known > fn.batch_shape[-1]):
             wanted = f"at most {fn.batch_shape[-1]} values of shape {tuple(fn.event_shape)}"
             raise ValueError(f"labels: site {msg['name']!r} wants {wanted}, got {tuple(self.labels.shape)}")
+        if known == fn.batch_shape[-1]:  # nothing is left to sum over
+            assert self.labels is not None
+            self._give(msg, self.labels.unsqueeze(0), log_q.new_zeros(*log_q.shape[:-2], 1, known), log_q, known)
+            return
         top = likeliest(marginal[known:], self.top)
         index = torch.arange(len(support), device=log_q.device).unsqueeze(-1)
         log_weights = log_q.movedim(-1, -2)
@@ -102,6 +106,9 @@ class EnumerateMessenger(Messenger):
             )
         elif isinstance(fn, OneHotCategorical):
             mark_one_hot(value, index)
+        self._give(msg, value, log_weights, log_q, known)
+
+    def _give(self, msg: Any, value: Tensor, log_weights: Tensor, log_q: Tensor, known: int) -> None:
         msg["infer"] = {**msg["infer"], "log_weights": log_weights, "log_q": log_q, "known": known}
         class_weights.set(log_weights)
         msg["value"], msg["done"] = value, True

@@ -8,6 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pyro_ssl.checks import check_positive
+
 
 def accuracy(probs: Tensor, y: Tensor) -> float:
     """Share of data whose likeliest class is right. probs `(N, K)`, y `(N,)` codes."""
@@ -34,16 +36,36 @@ def ece(probs: Tensor, y: Tensor, bins: int = 15, *, adaptive: bool = False) -> 
     References:
         Guo et al. 2017; Nguyen & O'Connor 2015 for adaptive bins.
     """
+    check(probs, y)
     confidence, prediction = probs.max(-1)
-    edges = torch.arange(1, bins, dtype=probs.dtype, device=probs.device) / bins  # in probs' own precision
     gap = (prediction == y).double() - confidence.double()
     if adaptive:
         order = torch.arange(len(y), device=gap.device) * bins // len(y)
         index = torch.empty_like(order).scatter_(0, confidence.argsort(stable=True), order)
     else:
-        index = torch.bucketize(confidence, edges)
+        index = bin_of(confidence, bins)
     gaps = torch.zeros(bins, dtype=torch.float64, device=gap.device)
     return gaps.index_add(0, index, gap).abs().sum().item() / len(y)
+
+
+def bin_of(confidence: Tensor, bins: int) -> Tensor:
+    """Which of the bins (b / bins, (b + 1) / bins] each confidence is in, `(N,)`, the edges in its own precision.
+
+    Raises:
+        ValueError: bins is not above 0.
+    """
+    check_positive(bins=bins)
+    return torch.bucketize(confidence, torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins)
+
+
+def check(probs: Tensor, y: Tensor, name: str = "probs") -> None:
+    """Raise ValueError unless there are probabilities, or logits, `(N, K)`, and a class for each of the N, N above 0."""
+    if probs.dim() != 2 or y.shape != probs.shape[:1] or not len(y):
+        raise ValueError(
+            f"{name} should have shape (N, K) and y (N,), N above 0; got {tuple(probs.shape)} and {tuple(y.shape)}"
+        )
+    if not 0 <= int(y.min()) <= int(y.max()) < probs.shape[1]:
+        raise ValueError(f"y should be in 0 .. {probs.shape[1] - 1}, got {int(y.min())} .. {int(y.max())}")
 
 
 def evaluate(probs: Tensor, y: Tensor) -> dict[str, float]:
@@ -52,10 +74,7 @@ def evaluate(probs: Tensor, y: Tensor) -> dict[str, float]:
     Raises:
         ValueError: Shapes do not match, or there is no datum.
     """
-    if probs.dim() != 2 or y.shape != probs.shape[:1] or not len(y):
-        raise ValueError(
-            f"probs should have shape (N, K) and y (N,), N above 0; got {tuple(probs.shape)} and {tuple(y.shape)}"
-        )
+    check(probs, y)
     metrics: dict[str, Callable[[Tensor, Tensor], float]] = {
         "accuracy": accuracy,
         "log_likelihood": log_likelihood,

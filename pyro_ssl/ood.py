@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from pyro_ssl.checks import as_codes, as_data
+from pyro_ssl.checks import as_codes, as_data, check_positive
+from pyro_ssl.conditionals import Bayes
 from pyro_ssl.layers import SplitLinear
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import bounds, chunked
@@ -19,9 +20,9 @@ def scores(
 ) -> dict[str, Tensor]:
     r"""Every score that the method has of each datum, `(N,)` on the CPU: the higher, the more familiar the datum.
 
-    `max p`, max_y p(y|x) as its logarithm, which never saturates, and `entropy`, -H(p(y|x)), of any method. `energy`,
-    log sum_y exp f_y, where p(y|x) is the softmax of a layer's output f. `log p(z)` where p(y|z) follows from densities, by
-    these; `log p(z), refitted` by densities that are given. `log p(x)`, the bound, where the model generates x.
+    `max p`, max_y p(y|x), as its logarithm, and `entropy`, -H(p(y|x)), of any method. `energy`, log sum_y exp f_y, where
+    p(y|x) is the softmax of a layer's output f, or of densities with one variance. `log p(z)` where p(y|z) follows from
+    densities, by these; `log p(z), refitted` by densities that are given. `log p(x)`, the bound, where the model generates x.
 
     Arguments:
         objective: The method.
@@ -34,14 +35,16 @@ def scores(
         Liu et al. 2020 for the energy; Mukhoti et al. 2021 (DDU) for densities of features.
     """
     logits = chunked(objective, lambda x: objective.classify(x).logits, chunk, seed, x).log_softmax(-1)
-    found = {"max p": logits.amax(-1), "entropy": (logits.exp() * logits).sum(-1)}
-    if hasattr(objective.guide, "joint"):
-        joint = chunked(objective, lambda x: objective.guide.joint(objective.seen(x)), chunk, seed, x)
-        found["log p(z)"] = joint.logsumexp(-1)
+    found = {"max p": _log_max(logits), "entropy": (logits.exp() * logits).sum(-1)}
+    z = features(objective, x, chunk=chunk, seed=seed)
+    if z is not None and isinstance(p_y := getattr(objective.guide, "p_y", None), Bayes):
+        found["log p(z)"] = chunked(objective, p_y.joint, chunk, seed, z).logsumexp(-1)
+        if p_y.layer(z[:1].to(p_y.p_z.loc)) is not None:
+            found["energy"] = chunked(objective, p_y.layer, chunk, seed, z).logsumexp(-1)
     elif _last_layer(objective, x) is not None:
         found["energy"] = _of_last_layer(objective, x, 1, chunk, seed).logsumexp(-1)
-    if densities is not None:
-        found["log p(z), refitted"] = densities.log_prob(features(objective, x, chunk=chunk, seed=seed)).float()
+    if densities is not None and z is not None:
+        found["log p(z), refitted"] = densities.log_prob(z).float()
     with objective.programs() as (model, _):
         generates = hasattr(model, "p_x")
     if generates:
@@ -49,23 +52,34 @@ def scores(
     return found
 
 
-def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) -> Tensor:
+def _log_max(log_p: Tensor) -> Tensor:
+    """log max_y p from log p `(N, K)`, precise where that is near 0: from the others' odds, and not as a difference."""
+    best = log_p.topk(1, -1)
+    others = (log_p - best.values).scatter(-1, best.indices, -torch.inf)
+    return -others.exp().sum(-1).log1p()
+
+
+def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) -> Tensor | None:
     """What the method classifies: the mean of its code, or else what the last layer of q(y|x) reads; `(N, F)` on the CPU.
+
+    None where there is neither for a datum alone: where what is classified is drawn (ADGM), or Gibbs sampling predicts.
 
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
         chunk: Data at once.
         seed: Of what is drawn.
-
-    Raises:
-        ValueError: It has no features, one for each datum.
     """
-    if hasattr(objective.guide, "joint"):
-        return chunked(objective, lambda x: objective.guide.q_z(objective.seen(x)).mean, chunk, seed, x)
-    if _last_layer(objective, x) is None:
-        raise ValueError("objective: no linear layer reads features, one for each datum, and gives q(y|x)")
-    return _of_last_layer(objective, x, 0, chunk, seed)
+    check_positive(chunk=chunk)
+    if hasattr(objective.guide, "code"):
+        return chunked(objective, lambda x: objective.guide.code(objective.seen(x)).mean, chunk, seed, x)
+    return None if _last_layer(objective, x) is None else _of_last_layer(objective, x, 0, chunk, seed)
+
+
+def fitted(objective: Objective, x: Any, y: Tensor, *, chunk: int = 1024, seed: int = 0) -> ClassDensities | None:
+    """`ClassDensities` of the features of labeled data, their last arguments as of `features`; None where it has none."""
+    z = features(objective, x, chunk=chunk, seed=seed)
+    return None if z is None else ClassDensities(z, y)
 
 
 def _of_last_layer(objective: Objective, x: Any, which: int, chunk: int, seed: int) -> Tensor:
@@ -126,44 +140,46 @@ class ClassDensities:
         counts = y.bincount()
         if not counts.all():
             raise ValueError(f"y: class {int((counts == 0).nonzero()[0])} has no datum")
-        member = torch.nn.functional.one_hot(y).double()
-        mean = member.T @ z / counts[:, None]
+        mean = torch.nn.functional.one_hot(y).double().T @ z / counts[:, None]
         centred = z - mean[y]
         noise = ridge * centred.square().mean() * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-        covariance = (
-            torch.stack([centred[y == k].T @ centred[y == k] for k in range(len(counts))]) / counts[:, None, None]
-        )
+        by_class = centred[y.argsort()].split(counts.tolist())
+        covariance = torch.stack([part.T @ part / len(part) for part in by_class])
         self.log_prior = (counts / counts.sum()).log()
         self.densities = MultivariateNormal(mean, covariance + noise)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log p(z): `(N, Z)` -> `(N,)` nats."""
-        return (self.log_prior + self.densities.log_prob(z.double().unsqueeze(-2))).logsumexp(-1)
+        parts = z.double().to(self.log_prior.device).unsqueeze(-2).split(1024)
+        return torch.cat([(self.log_prior + self.densities.log_prob(part)).logsumexp(-1) for part in parts])
 
 
-def separations(
-    objective: Objective, own: Any, foreign: dict[str, Any], densities: ClassDensities | None = None, *, seed: int = 0
-) -> dict[str, dict[str, dict[str, float]]]:
-    """`separation` by each of `scores`, of each foreign set: `{set: {score: {"auroc": ...}}}`.
+def of_sets(
+    objective: Objective, sets: dict[str, Any], densities: ClassDensities | None = None, *, seed: int = 0
+) -> dict[str, dict[str, Tensor]]:
+    """`scores` of several sets by name.
 
     Arguments:
         objective: The method.
-        own: Test data of its own, `(N, *event)`.
-        foreign: Other sets, by name.
+        sets: Data `(N, *event)`, those of the method's own distribution first.
         densities: As of `scores`.
         seed: Of what is drawn.
 
     Raises:
-        ValueError: A foreign set has another event shape.
+        ValueError: A set has another event shape than the first.
     """
-    for name, x in foreign.items():
-        if tuple(x.shape[1:]) != tuple(own.shape[1:]):
-            raise ValueError(
-                f"foreign: {name} has data of shape {tuple(x.shape[1:])}, the method's are {tuple(own.shape[1:])}"
-            )
-    mine = scores(objective, own, densities, seed=seed)
-    theirs = {name: scores(objective, x, densities, seed=seed) for name, x in foreign.items()}
-    return {name: {k: separation(mine[k], s[k]) for k in mine} for name, s in theirs.items()}
+    shapes = {name: tuple(x.shape[1:]) for name, x in sets.items()}
+    own = next(iter(shapes.values()))
+    for name, shape in shapes.items():
+        if shape != own:
+            raise ValueError(f"sets: {name} has data of shape {shape}, the method's are {own}")
+    return {name: scores(objective, x, densities, seed=seed) for name, x in sets.items()}
+
+
+def separations(scored: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dict[str, float]]]:
+    """`separation` of the first set from each of the others by each score, `{set: {score: {"auroc": ...}}}`, from `of_sets`."""
+    own, *others = scored
+    return {name: {k: separation(mine, scored[name][k]) for k, mine in scored[own].items()} for name in others}
 
 
 def separation(own: Tensor, foreign: Tensor) -> dict[str, float]:
@@ -182,9 +198,12 @@ def separation(own: Tensor, foreign: Tensor) -> dict[str, float]:
     """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-    scores = torch.cat([own, foreign]).double().cpu()
-    if not len(own) or not len(foreign) or scores.isnan().any():
-        raise ValueError(f"own and foreign should hold scores without NaN, got {len(own)} and {len(foreign)} of them")
+    both = (own, foreign)
+    if any(s.dim() != 1 or not len(s) or s.isnan().any() for s in both):
+        raise ValueError(
+            f"own and foreign should be (N,) and (M,) without NaN, got {tuple(own.shape)} and {tuple(foreign.shape)}"
+        )
+    scores = torch.cat(both).double().cpu()
     is_foreign = torch.cat([torch.zeros(len(own)), torch.ones(len(foreign))])
     finite: Any = scores.clamp(torch.finfo(torch.float64).min, torch.finfo(torch.float64).max).numpy()
     false, true, _ = roc_curve(1 - is_foreign, finite, drop_intermediate=False)

@@ -92,6 +92,8 @@ class Networks:
             raise ValueError(f"warp and crop should be 0 or above, got {self.warp} and {self.crop}")
         if (self.warp or self.crop or self.flip) and len(self.x_shape) != 3:
             raise ValueError(f"warp, crop and flip are of images (C, H, W); got data {self.x_shape}")
+        if self.crop and self.crop >= min(self.x_shape[1:]):
+            raise ValueError(f"crop should be less than the image, got {self.crop} for data {self.x_shape}")
 
     def mlp(self, inputs: Sequence[Shape], out: Shape) -> MLP:
         """Between latent variables."""
@@ -204,7 +206,7 @@ class Loss:
             Entropy(self.entropy),
             MutualInformation(self.mutual_information),
             Consistency(self.consistency),
-            L2(nn.ModuleList([model, guide]), self.l2),
+            L2(nn.ModuleList([model, guide]), self.l2, without=others),
             *others,
         ]
         return Objective(

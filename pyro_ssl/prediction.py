@@ -28,7 +28,7 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
-        chunk: Data at once; by default 4096, or fewer where each has several Gibbs chains.
+        chunk: Data at once; by default 4096, or fewer where each is large or has several Gibbs chains.
         seed: Of what is drawn.
 
     Raises:
@@ -45,7 +45,9 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
             )
         return p.mean
 
-    return chunked(objective, function, chunk or max(1, min(4096, AT_ONCE // chains)), seed, x)
+    x = as_data(x)
+    most = max(1, min(4096, AT_ONCE // chains, 2**22 // x[0].numel()))
+    return chunked(objective, function, chunk or most, seed, x)
 
 
 def weight_kl(objective: Objective) -> float:

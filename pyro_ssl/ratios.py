@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pyro_ssl.checks import check_positive
 from pyro_ssl.conditionals import Prior
 from pyro_ssl.terms import Step, Term
 
@@ -25,7 +26,7 @@ class Discriminators(nn.Module):
         classes: K.
         hidden: Width of a hidden layer, of tanh, for each class; 0 for none.
         sees: What T is a function of: `linear` z, `squares` z and z_i^2, `products` z and all z_i z_j.
-        spectral_norm: Keep the largest singular value of each layer's weights at 1.
+        spectral_norm: Divide each class's weights of a layer by their largest singular value.
 
     Raises:
         ValueError: A size is out of range; `sees` is unknown.
@@ -38,22 +39,28 @@ class Discriminators(nn.Module):
         self, dim: int, classes: int, *, hidden: int = 0, sees: Sees = "squares", spectral_norm: bool = False
     ) -> None:
         super().__init__()
+        check_positive(dim=dim, classes=classes)
         sizes = {"linear": dim, "squares": 2 * dim, "products": dim + dim * (dim + 1) // 2}
         if sees not in sizes:
             raise ValueError(f"sees should be one of {', '.join(sizes)}, got {sees!r}")
         if hidden < 0:
             raise ValueError(f"hidden should be 0 or above, got {hidden}")
-        self.sees, self.classes = sees, classes
-        normed = nn.utils.parametrizations.spectral_norm if spectral_norm else lambda layer: layer
-        self.first = normed(nn.Linear(sizes[sees], classes * (hidden or 1)))
-        self.last = normed(nn.Linear(hidden, classes)) if hidden else None  # row y reads the hidden layer of class y
+        self.sees, self.classes, self.spectral_norm = sees, classes, spectral_norm
+        self.first = nn.Linear(sizes[sees], classes * (hidden or 1))
+        self.last = nn.Linear(hidden, classes) if hidden else None  # row y reads the hidden layer of class y
 
     def forward(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):  # small layers, and differences of squares
-            h = self.first(self._seen(z))
+            h = nn.functional.linear(self._seen(z), self._weight(self.first), self.first.bias)
             if self.last is None:
                 return h
-            return (h.unflatten(-1, (self.classes, -1)).tanh() * self.last.weight).sum(-1) + self.last.bias
+            return (h.unflatten(-1, (self.classes, -1)).tanh() * self._weight(self.last)).sum(-1) + self.last.bias
+
+    def _weight(self, layer: nn.Linear) -> Tensor:
+        if not self.spectral_norm:
+            return layer.weight
+        by_class = layer.weight.unflatten(0, (self.classes, -1))
+        return (by_class / torch.linalg.matrix_norm(by_class, 2, keepdim=True)).flatten(0, 1)
 
     def _seen(self, z: Tensor) -> Tensor:
         if self.sees == "linear":

@@ -44,17 +44,12 @@ def of_foreign(
         labeled: Data and codes that densities of features are fitted to, if every class is among them.
         out: The folder of the picture.
     """
-    densities = None
-    if labeled is not None:
-        densities = ood.ClassDensities(ood.features(objective, labeled[0]), labeled[1])
-    found = ood.separations(objective, dataset.x_test, foreign, densities)
-    scores = {
-        name: ood.scores(objective, x, densities) for name, x in {dataset.name: dataset.x_test, **foreign}.items()
-    }
-    plots.save(plots.histograms(scores, dataset.name), out / "ood.png")
+    densities = None if labeled is None else ood.fitted(objective, *labeled)
+    scored = ood.of_sets(objective, {dataset.name: dataset.x_test, **foreign}, densities)
+    plots.save(plots.histograms(scored, dataset.name), out / "ood.png")
     rows = [
         (name, score, *(f"{value[k]:.4f}" for k in ("auroc", "aupr", "fpr95")))
-        for name, by_score in found.items()
+        for name, by_score in ood.separations(scored).items()
         for score, value in by_score.items()
     ]
     return table(("foreign data", "score", "AUROC", "AUPR", "FPR95"), rows)
@@ -80,8 +75,10 @@ def of_corruptions(objective: Objective, dataset: Dataset, out: Path) -> str:
 
 
 def of_attack(objective: Objective, dataset: Dataset, attack: Attack, epsilons: Sequence[float], out: Path) -> str:
-    """Accuracy under attacks of several sizes, by each aim; `attack_NAME.png`."""
-    found = under_attack(objective, dataset.x_test, dataset.y_test, epsilons, attack)
+    """Accuracy under attacks of several sizes, by each aim; `attack_NAME.png`. What is within [0, 1] stays there."""
+    x = dataset.x_test
+    bounds = (0.0, 1.0) if 0 <= float(x.min()) <= float(x.max()) <= 1 else None
+    found = under_attack(objective, x, dataset.y_test, epsilons, attack, bounds=bounds)
     curves = {aim: [[100 * row[aim] for row in found]] for aim in ("loss", "logits", "either")}
     ax = plots.bands(curves, epsilons, xlabel="epsilon", ylabel="accuracy %", title=attack)
     plots.save(ax, out / f"attack_{attack}.png")

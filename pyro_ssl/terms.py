@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -72,6 +73,7 @@ class Step:
     guide: Guide
     known: dict[str, TorchDistribution] = field(default_factory=dict)
     trace: Any = None
+    labeled: int | None = None
 
     @cached_property
     def q_labeled(self) -> TorchDistribution:
@@ -99,7 +101,7 @@ class Step:
         Where the guide draws something before y, its q(y|x,a) is not q(y|x), but a guide may say, by an attribute
         `classifies_by_one_draw`, that its `classify` is no more than that in training.
         """
-        self.trace = guide_trace
+        self.trace, self.labeled = guide_trace, labeled
         drawn = [n for n, site in sample_sites(guide_trace) if not site["is_observed"] and not is_shared(site)]
         one_draw = "y" in drawn and self.guide.training and getattr(self.guide, "classifies_by_one_draw", False)
         if drawn[:1] != ["y"] and not one_draw:
@@ -115,11 +117,20 @@ class Step:
             self.known |= {name: OneHotCategorical(logits=part) for name, part in parts.items() if len(part)}
 
     def codes(self) -> tuple[Tensor, Tensor]:
-        """One-hot classes `(B, K)` and the codes z `(B, Z)` that the guide drew: labeled data first, the others' from q(y|x)."""
-        y = [] if self.batch.y is None else [self.batch.y]
-        if self.batch.x_unlabeled is not None and self.trace.nodes["z"]["value"].shape[0] > self.batch.sizes[0]:
-            y.append(self.q_unlabeled.sample())
-        return torch.cat(y).detach(), self.trace.nodes["z"]["value"]
+        """One-hot classes `(B, K)` and the codes z `(B, Z)` that the guide drew: labeled data first, the others' from q(y|x).
+
+        Raises:
+            ValueError: The bound was not of labeled and unlabeled data in one call.
+        """
+        if self.trace is None or self.labeled is None or self.batch.y is None:
+            raise ValueError(
+                "objective: discriminators learn from labeled data and others in one call; give Objective(together=True), a "
+                "weight `labeled` above 0, and labels"
+            )
+        z = self.trace.nodes["z"]["value"]
+        z = z.flatten(0, -3)[0] if z.dim() > 2 else z  # the first of several draws
+        others = [self.q_unlabeled.sample()] if len(z) > self.labeled else []
+        return torch.cat([self.batch.y, *others]).detach(), z
 
 
 class Term(nn.Module, ABC):
@@ -256,17 +267,25 @@ class L2(Term):
     .. math:: \frac{\mathrm{weight}}{2} \sum_w w^2
 
     Arguments:
-        module: Its parameters of two or more dimensions are penalised, each once.
+        module: Its parameters of two or more dimensions are penalised, each once, but for those that are a prior's own, such
+            as means and pseudo-inputs.
+        weight: Of the term.
+        without: Modules within it, such as other players, whose parameters are not.
     """
 
     needs = "nothing"
 
-    def __init__(self, module: nn.Module, weight: float = 1e-4) -> None:
+    def __init__(self, module: nn.Module, weight: float = 1e-4, without: Iterable[nn.Module] = ()) -> None:
         super().__init__(weight)
         if weight < 0:
             raise ValueError(f"l2 should be 0 or above, got {weight}")
-        pseudo = {id(p) for part in module.modules() if isinstance(part, Prior) for p in getattr(part, "inputs", ())}
-        self.weights = [p for p in module.parameters() if p.dim() > 1 and id(p) not in pseudo]
+        priors = [part for part in module.modules() if isinstance(part, Prior)]
+        holders = [
+            p for prior in priors for p in (prior, *prior.children()) if p is prior or isinstance(p, nn.ParameterList)
+        ]
+        own = [p for holder in holders for p in holder.parameters(recurse=False)]
+        exempt = {id(p) for p in [*own, *(p for other in without for p in other.parameters())]}
+        self.weights = [p for p in module.parameters() if p.dim() > 1 and id(p) not in exempt]
         if not self.weights:
             raise ValueError("module has no weights of two or more dimensions to penalise")
 

@@ -425,8 +425,9 @@ sslapd = grouped(without=("class_prior",), bayesian=("p_y",), local=True)(_sslpe
 
 VARIATIONAL: dict[str, Any] = {
     "without": ("classifier_hidden", "classifier_network", "likelihood", "sigma"),
-    "labeled": 1.0, "balance": 0.0, "noise": 0.0, "dropout": 0.0,
+    "labeled": 1.0, "balance": 0.0, "mutual_information": 1.0, "noise": 0.0, "dropout": 0.0,
 }  # fmt: skip
+"""Where labels are missing, the mutual information makes the sum over y the code's marginal objective, see `models.VC`."""
 
 
 @grouped(**VARIATIONAL)
@@ -434,7 +435,7 @@ def ce(
     nets: Networks,
     loss: Loss,
     *,
-    z_dim: int = 64,
+    z_dim: int = 16,
     stochastic: bool = False,
     shared_variance: bool = True,
     draws: int = 20,
@@ -453,14 +454,14 @@ def ce(
 
 @grouped(**VARIATIONAL)
 def gm(
-    nets: Networks, loss: Loss, *, z_dim: int = 64, density: float = 1.0, stochastic: bool = False,
+    nets: Networks, loss: Loss, *, z_dim: int = 16, density: float = 0.1, stochastic: bool = False,
     shared_variance: bool = False, draws: int = 20,
 ) -> Objective:  # fmt: skip
     r"""A classifier whose code has a Gaussian prior for each class, and is put where that is likeliest.
 
     Arguments:
         z_dim: Z.
-        density: Weight of log p(z|y).
+        density: Weight of log p(z|y); the paper's is 1, which draws each class's codes to one point.
         stochastic: q(z|x) is a Gaussian, and not all mass at f(x).
         shared_variance: One variance for all classes.
         draws: Samples of a stochastic code that a prediction averages over.
@@ -471,7 +472,7 @@ def gm(
 
 @grouped(**VARIATIONAL)
 def vc(
-    nets: Networks, loss: Loss, *, z_dim: int = 64, ratio: float = 0.1, density: float = 0.0, discriminator_hidden: int = 0,
+    nets: Networks, loss: Loss, *, z_dim: int = 16, ratio: float = 0.1, density: float = 0.0, discriminator_hidden: int = 0,
     sees: Sees = "squares", spectral_norm: bool = False, through: bool = True, discriminator_lr: float = 1.0, bounded: bool = True,
     stochastic: bool = False, shared_variance: bool = False, draws: int = 20,
 ) -> Objective:  # fmt: skip
@@ -486,7 +487,7 @@ def vc(
         spectral_norm: Keep the discriminators' weights at singular values of 1.
         through: Whether the discriminators' gradient reaches the code.
         discriminator_lr: The discriminators' learning rate over the pair's.
-        bounded: The log-ratio's gradient ends where the code is far from what the prior would have, see `LogRatio`.
+        bounded: The log-ratio's gradient is at most twice, and none where z is far likelier under the prior, see `LogRatio`.
         stochastic: q(z|x) is a Gaussian, and not all mass at f(x).
         shared_variance: One variance for all classes.
         draws: Samples of a stochastic code that a prediction averages over.
@@ -509,6 +510,8 @@ def _variational(
 
 def _of_class(loss: Loss, model: models.VC, guide: guides.VC, *players: Term) -> Objective:
     """Its code is evaluated once for all data, of a step and for all classes: so y is enumerated, and labeled data with it."""
+    if not loss.labeled:
+        raise ValueError(f"labeled should be above 0: y's codes are those of labeled data; got {loss.labeled}")
     return loss.objective(model, guide, TraceTopEnum_ELBO(None), others=players, together=True)
 
 
@@ -539,7 +542,7 @@ METHODS: dict[str, Method] = {
     ),
     "ce": Method(ce, "p(y)", "q(z|x), p(y|z) by Bayes' rule", MANY_LABELS),
     "gm": Method(gm, "p(y) p(z|y)", "the same", MANY_LABELS),
-    "vc": Method(vc, "p(y) p(z|y) / exp T(y,z)", "the same", MANY_LABELS),
+    "vc": Method(vc, "p(y) / exp T(y,z)", "the same", MANY_LABELS),
 }
 
 

@@ -121,3 +121,27 @@ def test_a_killed_run_resumes_to_the_same_bits(backbone, optimizer, tmp_path):
         trained("killed", (kill,))
     resumed = trained("killed")
     assert all(torch.equal(resumed[name], value) for name, value in unbroken.items())
+
+
+def test_a_wide_resnet_halves_its_images_twice():
+    network, seen = Backbone("wrn-16-2", (3, 32, 32), 5), []
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms[-1].register_forward_hook(lambda m, given, output: seen.append(tuple(output.shape)))
+    network(torch.rand(2, 3, 32, 32))
+    assert seen == [(2, 128, 8, 8)]
+
+
+@pytest.mark.parametrize("name", ["cnn-2", "wrn-10-1"])
+def test_its_dropout_is_the_methods(name):
+    objective = zoo.build("vc", (1, 8, 8), 3, backbone=name, z_dim=2, dropout=0.35)
+    rates = [m.p for m in objective.guide.q_z.network.modules() if isinstance(m, nn.Dropout)]
+    assert rates and set(rates) == {0.35}
+
+
+def test_a_code_is_in_full_precision_whatever_the_convolutions_are_in():
+    network, heads = Backbone("cnn-2", (1, 8, 8), 3).eval(), []
+    x = torch.rand(4, 1, 8, 8)
+    network.features.register_forward_hook(lambda m, given, output: heads.append(output))
+    with torch.autocast("cpu", torch.bfloat16):
+        code = network(x)
+    assert code.dtype == torch.float32 and torch.equal(code, network.head(heads[0].float()))

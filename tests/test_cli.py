@@ -42,7 +42,7 @@ def run(*argv) -> int:
 
 def train(method: str, out, *more) -> int:
     arguments = ("--data", "digits", "--labels", 30, "--epochs", 3, "--hidden", "[8]", "--out", out)
-    return run("train", method, *arguments, *OPTIONS[method], *more)
+    return run("train", method, *arguments, *OPTIONS.get(method, ()), *more)
 
 
 def result(directory) -> dict:
@@ -118,9 +118,37 @@ def test_evaluate_beyond_the_test_set(copied, capsys):
     assert float(first[1]) == 0 and float(first[4]) == pytest.approx(100 * measures(copied)["test_accuracy"])
 
 
-def test_train_with_all_labels():
-    assert train("gm", "run", "--labels", "all") == 0
-    assert result("run")["labels"] == 300
+@pytest.mark.parametrize("method", ["ce", "gm", "vc"])
+def test_train_with_all_labels_and_a_backbone(method):
+    assert train(method, "run", "--labels", "all", "--backbone", "cnn-2") == 0
+    assert (
+        result("run")["labels"] == 300
+        and json.loads(Path("run/config.json").read_text())["options"]["backbone"] == "cnn-2"
+    )
+
+
+@pytest.mark.parametrize("method", ["sslpe", "adgm", "latent_classifier"])
+def test_foreign_data_of_methods_without_features(method, capsys):
+    assert train(method, "run") == 0
+    np.save("rows.npy", np.random.default_rng(0).random((30, 1, 8, 8)).astype(np.float32))
+    assert run("evaluate", "run", "--ood", "rows.npy") == 0
+    assert "| max p " in capsys.readouterr().out and Path("run/evaluation/ood.png").stat().st_size > 0
+
+
+def test_an_attack_of_data_beyond_pixels_clips_nothing(capsys):
+    assert run("train", "gm", "--data", "moons", "--labels", "all", "--epochs", 2, "--out", "run") == 0
+    assert run("evaluate", "run", "--attack", "fgsm", "--epsilons", 0.0) == 0
+    row = Path("run/evaluation/fgsm.md").read_text().splitlines()[2].split("|")
+    assert float(row[4]) == pytest.approx(100 * measures("run")["test_accuracy"], abs=0.01)
+
+
+def test_what_cannot_be_measured_is_told_before_anything_is(copied, capsys):
+    np.save("rows.npy", np.zeros((3, 1, 8, 8), np.float32))
+    Path("other").mkdir()
+    np.save("other/rows.npy", np.zeros((3, 1, 8, 8), np.float32))
+    for argv in (("--ood", "rows.npy", "other/rows.npy"), ("--attack", "fgsm", "--epsilons", -1.0)):
+        assert run("evaluate", copied, "--corruptions", *argv) == 2
+        assert "should" in capsys.readouterr().err and not (copied / "evaluation").exists()
 
 
 def test_config_file(capsys):
@@ -308,7 +336,7 @@ def test_another_method_or_other_classes_are_refused(finished, capsys):
         "--ood: moons has data of shape (2,)": ("--ood", "moons"),
         "--ood: none.npy: no such file": ("--ood", "none.npy"),
         "data should be one of": ("--ood", "none"),
-        "epsilon should be 0 or above, got -1.0": ("--epsilons", -1.0, "--attack", "fgsm"),
+        "--epsilons should be 0 or above, got -1.0": ("--epsilons", -1.0, "--attack", "fgsm"),
     }
     for message, argv in wrong.items():
         assert run("evaluate", finished, *argv) == 2

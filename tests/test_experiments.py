@@ -157,7 +157,7 @@ def test_variational_classification(tmp_path):
     parts = (
         "MNIST, all labels",
         "ce, temperature",
-        "AUROC against",
+        "AUROC mean (sd), worst; AUPR; FPR95, against",
         "under attack",
         "500 labels alone",
         "others unlabeled",

@@ -7,8 +7,9 @@ import torch
 from scipy.stats import multivariate_normal
 
 from pyro_ssl import calibration, data, metrics, ood, zoo
-from pyro_ssl.attacks import fgsm, pgd
-from pyro_ssl.corruptions import CORRUPTIONS, SEVERITIES, corrupted
+from pyro_ssl.attacks import fgsm, pgd, under_attack
+from pyro_ssl.corruptions import CORRUPTIONS, SEVERITIES, corrupted, under_corruption
+from pyro_ssl.layers import Linear, SplitLinear
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.training import fit
 from pyro_ssl.vision import torchvision
@@ -32,11 +33,39 @@ def test_a_reliability_diagram_holds_the_calibration_error():
     gap = (bins.share * (bins.accuracy - bins.confidence).abs()).nansum()
     assert float(gap) == pytest.approx(metrics.ece(probs, y, 20), abs=1e-12)
     assert float(bins.share.sum()) == pytest.approx(1)
+    for seed in range(1000):  # in float32, and on the edges
+        g = torch.Generator().manual_seed(seed)
+        confidence = torch.randint(11, 20, (8,), generator=g) / 20
+        probs, y = torch.stack([confidence, 1 - confidence], 1), torch.randint(2, (8,), generator=g)
+        bins = calibration.reliability(probs, y, 5)
+        gap = (bins.share * (bins.accuracy - bins.confidence).abs()).nansum()
+        assert float(gap) == pytest.approx(metrics.ece(probs, y, 5), abs=1e-9)
 
 
-def test_temperature_undoes_a_scale():
+def test_temperature_undoes_a_scale_and_is_at_the_minimum():
     logits, y = problem(20_000, sharp=1.7)
     assert calibration.temperature(logits, y) == pytest.approx(1.7, rel=0.03)
+    for seed in range(100):
+        logits, y = problem(200, sharp=1.5, seed=seed)
+        t = torch.tensor(calibration.temperature(logits, y), dtype=torch.float64, requires_grad=True)
+        torch.nn.functional.cross_entropy(logits / t, y).backward()
+        assert abs(float(t.grad)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda p, y: calibration.reliability(p, y[:-1]),
+        lambda p, y: calibration.reliability(p, y, bins=0),
+        lambda p, y: metrics.ece(p, y, bins=0),
+        lambda p, y: calibration.calibration_test(p[:0], y[:0]),
+        lambda p, y: calibration.temperature(p, y - 1),
+        lambda p, y: metrics.evaluate(p, y + 2),
+    ],
+)
+def test_bad_probabilities_and_classes_are_named(call):
+    with pytest.raises(ValueError, match="should"):
+        call(torch.full((4, 2), 0.5), torch.tensor([0, 1, 0, 1]))
 
 
 def test_the_test_of_calibration_holds_its_level_and_finds_what_is_too_sure():
@@ -86,53 +115,75 @@ def test_class_densities_are_those_of_a_mixture():
 SMALL = {"hidden": (7,), "z_dim": 3}
 
 
-@pytest.mark.parametrize("method", ["classifier", "m2", "adgm", "latent_classifier", "m1_m2", "ce", "gm", "vc"])
-def test_every_method_has_its_scores(method):
+DRAWN = ("adgm", "sdgm", "sslpe", "sslapd")  # what is classified is drawn, or Gibbs sampling predicts
+CODES = ("ce", "gm", "vc")
+BY_CODE = (*CODES, *(name for name in zoo.METHODS if name.startswith("latent_classifier")))
+WITHOUT_GRADIENT = ("vae", "m1_m2", "sslpe", "sslapd")
+
+
+@pytest.mark.parametrize("method", zoo.METHODS)
+def test_every_method_has_its_scores_and_attacks(method):
     torch.manual_seed(0)
-    x = torch.rand(9, 1, 4, 4)
+    x, y = torch.rand(9, 1, 4, 4), torch.arange(9) % 3
     o = zoo.build(method, (1, 4, 4), 3, **{k: v for k, v in SMALL.items() if k in zoo.options_of(method)}).eval()
-    found = ood.scores(o, x)
+    densities = ood.fitted(o, x, y)
+    found = ood.scores(o, x, densities)
     p = predict_proba(o, x)
     assert torch.allclose(found["max p"].exp(), p.amax(-1), atol=1e-5)
     assert torch.allclose(found["entropy"], (p * p.log()).sum(-1), atol=1e-5)
-    generates = method not in ("classifier", "ce", "gm", "vc")
-    code = method in ("ce", "gm", "vc")
-    by_layer = method in ("classifier", "m2", "m1_m2")
-    expected = {"max p", "entropy"} | ({"log p(z)"} if code else set()) | ({"energy"} if by_layer else set())
-    assert found.keys() == expected | ({"log p(x)"} if generates else set())
+    by_layer = method not in (*DRAWN, *BY_CODE)
+    expected = {"max p", "entropy"} | ({"log p(z)"} if method in CODES else set())
+    expected |= {"energy"} if by_layer or method == "ce" else set()
+    expected |= {"log p(z), refitted"} if method not in DRAWN else set()
+    assert found.keys() == expected | ({"log p(x)"} if method not in (*CODES, "classifier") else set())
     assert all(s.shape == (9,) for s in found.values())
-    if by_layer:
+    h = ood.features(o, x)
+    if method in DRAWN:
+        assert h is None and densities is None
+    elif by_layer:
         with torch.no_grad():
-            logits = o.guide.q_y.parameters_of(o.seen(x))
+            q = o.guide.q_y
+            logits = q.parameters_of(o.guide.encode(x) if method == "vae" else o.seen(x))
         assert torch.allclose(found["energy"], logits.logsumexp(-1), atol=1e-5)
-        h = ood.features(o, x)
-        layer = o.guide.q_y.network.rest[-1]
-        assert torch.allclose(h @ layer.weight.T + layer.bias, logits, atol=1e-5)
-    if code:
+        layer = [m for m in q.network.modules() if isinstance(m, Linear | SplitLinear)][-1]
+        assert torch.allclose(layer(h), logits, atol=1e-5)
+    else:
         with torch.no_grad():
-            z = o.guide.q_z(x).mean
-            log_p = torch.stack([o.model.p_z(y).log_prob(z) for y in torch.eye(3)], -1) - math.log(3)
+            assert torch.equal(h, o.guide.code(x).mean)
+    if method in CODES:
+        with torch.no_grad():
+            log_p = torch.stack([o.model.p_z(y).log_prob(h) for y in torch.eye(3)], -1) - math.log(3)
         assert torch.allclose(found["log p(z)"], log_p.logsumexp(-1), atol=1e-4)
-        assert torch.equal(ood.features(o, x), z)
-    if method == "adgm":
-        with pytest.raises(ValueError, match="features"):
-            ood.features(o, x)
+    if method == "ce":
+        scale = o.model.p_z.scale[0].detach()
+        w = o.model.p_z.loc.detach() / scale**2
+        layer = h @ w.T - 0.5 * (o.model.p_z.loc.detach() * w).sum(-1) - math.log(3)
+        assert torch.allclose(found["energy"], layer.logsumexp(-1), atol=1e-4)
+    if method in WITHOUT_GRADIENT:
+        with pytest.raises(ValueError, match="no gradient in x"):
+            fgsm(o, x, y, 0.1)
+    else:
+        assert float((fgsm(o, x, y, 0.1) - x).abs().max()) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_how_sure_is_told_apart_where_a_difference_would_be_zero():
+    logits = torch.tensor([[40.0, 0.0], [30.0, 0.0], [0.0, 5.0]])
+    found = ood._log_max(logits.log_softmax(-1))
+    assert found.tolist() == pytest.approx([-math.exp(-40), -math.exp(-30), -math.log1p(math.exp(-5))], rel=1e-5)
+    assert found[0] > found[1] > found[2]
 
 
 def test_separations_name_a_set_of_another_shape():
     o = zoo.build("gm", (1, 4, 4), 3, hidden=(7,), z_dim=3)
     own, foreign = torch.rand(9, 1, 4, 4), {"ones": torch.ones(5, 1, 4, 4), "noise": torch.rand(5, 1, 4, 4)}
-    densities = ood.ClassDensities(ood.features(o, own), torch.arange(9) % 3)
-    found = ood.separations(o, own, foreign, densities)
-    assert found.keys() == foreign.keys() and set(found["ones"]) == {
-        "max p",
-        "entropy",
-        "log p(z)",
-        "log p(z), refitted",
-    }
+    found = ood.separations(ood.of_sets(o, {"own": own, **foreign}, ood.fitted(o, own, torch.arange(9) % 3)))
+    assert found.keys() == foreign.keys()
+    assert set(found["ones"]) == {"max p", "entropy", "log p(z)", "log p(z), refitted"}
     assert found["ones"]["log p(z), refitted"]["auroc"] > 0.9
     with pytest.raises(ValueError, match="wide.*(1, 4, 5)"):
-        ood.separations(o, own, {"wide": torch.rand(5, 1, 4, 5)})
+        ood.of_sets(o, {"own": own, "wide": torch.rand(5, 1, 4, 5)})
+    with pytest.raises(ValueError, match="without NaN"):
+        ood.separation(torch.rand(3, 2), torch.rand(3))
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -153,8 +204,16 @@ def test_a_corruption_grows_with_its_severity_and_is_reproducible(name, shape):
 def test_bad_corruptions(arguments, message):
     with pytest.raises(ValueError, match=message):
         corrupted(torch.rand(2, 1, 8, 8), *arguments)
-    with pytest.raises(ValueError, match="images"):
+    with pytest.raises(ValueError, match="images.*within 1"):
         corrupted(2 * torch.rand(2, 1, 8, 8) + 1, "fog", 1)
+
+
+def test_fog_has_a_texture_and_each_severity_is_measured(trained):
+    assert float(corrupted(torch.full((1, 1, 28, 28), 0.5), "fog", 3).std()) > 0.01
+    objective, x, y = trained
+    found = under_corruption(objective, x, y, ["contrast"])["contrast"]
+    for severity, row in zip(SEVERITIES, found, strict=True):
+        assert row == metrics.evaluate(predict_proba(objective, corrupted(x, "contrast", severity)), y)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +253,37 @@ def test_pgd_stays_within_epsilon_and_does_worse_than_one_step(trained):
     assert torch.equal(many, pgd(objective, x, y, 0.1, restarts=2))
 
 
+def losses(objective, x, y):
+    return -predict_proba(objective, x).double().gather(1, y[:, None]).log().squeeze(1)
+
+
+def test_pgd_keeps_of_each_datum_the_worst_of_random_starts(trained):
+    objective, x, y = trained
+    start = pgd(objective, x, y, 0.1, steps=1, step_size=0.0)
+    assert 0.03 < float((start - x).abs().mean()) <= 0.1
+    once, often = (losses(objective, pgd(objective, x, y, 0.1, steps=3, restarts=n), y) for n in (1, 4))
+    assert (often >= once - 1e-6).all() and (often > once + 1e-3).any()
+
+
+def test_under_attack_counts_what_neither_aim_turns(trained):
+    objective, x, y = trained
+    (row,) = under_attack(objective, x, y, [0.1])
+    right = [
+        predict_proba(objective, fgsm(objective, x, y, 0.1, aim=aim)).argmax(-1) == y for aim in ("loss", "logits")
+    ]
+    expected = [float(part.double().mean()) for part in (*right, right[0] & right[1])]
+    assert [row["loss"], row["logits"], row["either"]] == pytest.approx(expected)
+    (row,) = under_attack(objective, x, y.tolist(), [0.0])
+    assert row["either"] == pytest.approx(metrics.accuracy(predict_proba(objective, x), y))
+
+
+def test_data_beyond_their_bounds_are_not_clipped_in_silence(trained):
+    objective, x, y = trained
+    with pytest.raises(ValueError, match=r"x should be within bounds \(0.0, 1.0\), got 0 .. 2"):
+        fgsm(objective, 2 * x, y, 0.0)
+    assert torch.equal(fgsm(objective, 2 * x, y, 0.0, bounds=None), 2 * x)
+
+
 def test_the_difference_of_logits_does_not_saturate(trained):
     objective, x, y = trained
     sure = zoo.build("classifier", x.shape[1:], 10, seed=0, hidden=(32,), noise=0.0, dropout=0.0)
@@ -211,7 +301,13 @@ def test_the_difference_of_logits_does_not_saturate(trained):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"epsilon": -0.1}, "epsilon"), ({"aim": "labels"}, "aim"), ({"y": torch.zeros(3)}, "y should")],
+    [
+        ({"epsilon": -0.1}, "epsilon"),
+        ({"aim": "labels"}, "aim"),
+        ({"y": torch.zeros(3, dtype=torch.long)}, "y should"),
+        ({"y": torch.full((300,), -1)}, "y should be in 0 .. 9"),
+        ({"y": torch.full((300,), 10)}, "y should be in 0 .. 9"),
+    ],
 )
 def test_bad_attacks(trained, changes, message):
     objective, x, y = trained

@@ -1,16 +1,20 @@
 """CE, GM and VC against their written objectives; discriminators against known ratios; no gradient between the players."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from pyro.distributions import OneHotCategorical
 from torch import nn
 
-from pyro_ssl import fit, zoo
-from pyro_ssl.conditionals import Bayes, ClassNormal, ClassPrior
+from pyro_ssl import fit, predict_proba, zoo
+from pyro_ssl.conditionals import Bayes, ClassNormal, ClassPrior, expected
+from pyro_ssl.models.vc import VC
 from pyro_ssl.ood import ClassDensities
 from pyro_ssl.ratios import Discrimination, Discriminators, LogRatio
-from pyro_ssl.terms import Batch
+from pyro_ssl.terms import L2, Batch, Term
+from pyro_ssl.training import players
 
 N, K, Z = 7, 3, 4
 
@@ -36,7 +40,7 @@ def built(name, **options):
     return objective.train()
 
 
-def written(objective, b, density, ratio):
+def written(objective, b, density, ratio, bounded=False):
     """J of paper 000, eq. 6, by hand: CE, plus the densities' and the ratios' weights times theirs."""
     p_z, log_p_y = objective.model.p_z, objective.model.p_y.logits.log_softmax(-1)
     z = objective.guide.q_z.network(b.x)
@@ -45,7 +49,8 @@ def written(objective, b, density, ratio):
     log_p_y_z = (log_p_z + log_p_y).log_softmax(-1)
     own = (b.y * (log_p_y_z + log_p_y + density * log_p_z)).sum(-1)
     if ratio:
-        own = own - ratio * (b.y * objective.model.log_ratio.discriminators(z)).sum(-1)
+        t = (b.y * objective.model.log_ratio.discriminators(z)).sum(-1)
+        own = own - ratio * (2 * ((1 + t.exp()) / 2).log() if bounded else t)
         fitted = (-0.5 * ((z.detach()[:, None] - p_z.loc) / scale) ** 2 - scale.log()).sum(-1)
         own = own + ratio * (b.y * (fitted - fitted.detach())).sum(-1)
     return -own.mean()
@@ -53,12 +58,20 @@ def written(objective, b, density, ratio):
 
 @pytest.mark.parametrize(
     ("name", "options", "density", "ratio"),
-    [("ce", {}, 0.0, 0.0), ("gm", {}, 1.0, 0.0), ("gm", {"density": 0.1}, 0.1, 0.0), ("vc", {"ratio": 1.0, "bounded": False}, 0.0, 1.0), ("vc", {"ratio": 0.3, "density": 0.2, "bounded": False}, 0.2, 0.3)],
-)  # fmt: skip
+    [
+        ("ce", {}, 0.0, 0.0),
+        ("gm", {"density": 1.0}, 1.0, 0.0),
+        ("gm", {}, 0.1, 0.0),
+        ("vc", {"ratio": 1.0, "bounded": False}, 0.0, 1.0),
+        ("vc", {"ratio": 0.3, "density": 0.2, "bounded": False}, 0.2, 0.3),
+        ("vc", {}, 0.0, 0.1),
+    ],
+)
 def test_the_objective_is_the_written_one_in_value_and_gradient(name, options, density, ratio):
     objective, b = built(name, **options), batch()
     parameters = dict(objective.guide.named_parameters())
-    ours, theirs = objective(b), written(objective, b, density, ratio)
+    assert {"q_z.network.first.weights.0", "p_y.p_y.logits", "p_y.p_z.loc", "p_y.p_z.raw_scale"} <= parameters.keys()
+    ours, theirs = objective(b), written(objective, b, density, ratio, options.get("bounded", True))
     assert ours.item() == pytest.approx(theirs.item(), abs=1e-10)
     for name_, a, t in zip(
         parameters,
@@ -87,18 +100,37 @@ def test_with_equal_variances_and_no_prior_term_it_is_a_softmax_classifier():
 
 
 def test_the_unlabeled_bound_of_a_mixture_is_the_density_of_its_code():
-    objective, x = built("gm"), torch.randn(6, 5)
+    objective, x = built("gm", density=1.0), torch.randn(6, 5)
     z = objective.guide.q_z.network(x)
     log_p_z = objective.guide.p_y.joint(z).logsumexp(-1)
     assert torch.allclose(objective.bound(x), log_p_z, atol=1e-10)
 
 
-@pytest.mark.parametrize(("sees", "error"), [("linear", None), ("squares", 0.15), ("products", 0.15)])
-def test_discriminators_recover_the_ratio_of_two_gaussians(sees, error):
+def test_a_discriminator_for_each_class_by_hand():
+    """One hidden layer of its own for each class; with spectral norm each of its layers stretches by 1 at most."""
+    t, z = Discriminators(Z, K, hidden=6, sees="linear").double(), torch.randn(N, Z)
+    first, last = t.first.weight.view(K, 6, Z), t.last.weight
+    for k in range(K):
+        by_hand = torch.tanh(z @ first[k].T + t.first.bias.view(K, 6)[k]) @ last[k] + t.last.bias[k]
+        assert torch.allclose(t(z)[:, k], by_hand, atol=1e-12)
+    for hidden in (0, 6):
+        t = Discriminators(Z, K, hidden=hidden, sees="linear", spectral_norm=True).double()
+        given, layers = z.clone().requires_grad_(), [t.first.weight.view(K, -1, Z)]
+        slopes = torch.stack([torch.autograd.grad(t(given)[:, k].sum(), given)[0] for k in range(K)])
+        assert (slopes.norm(dim=-1) <= 1 + 1e-9).all()
+        if not hidden:
+            assert torch.allclose(slopes[:, 0], (layers[0] / layers[0].norm(dim=-1, keepdim=True))[:, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("sees", "hidden", "error"),
+    [("linear", 0, None), ("squares", 0, 0.15), ("products", 0, 0.15), ("squares", 16, 0.15), ("linear", 16, 0.2)],
+)
+def test_discriminators_recover_the_ratio_of_two_gaussians(sees, hidden, error):
     torch.manual_seed(0)
     p_z = ClassNormal(1, 2, spread=0.0).double()  # N(0, I), against N(0, diag(.25, 4)): means are equal
     scale = torch.tensor([0.5, 2.0])
-    ratio = LogRatio(Discriminators(2, 1, sees=sees).double(), p_z)
+    ratio = LogRatio(Discriminators(2, 1, sees=sees, hidden=hidden).double(), p_z)
     term = Discrimination(ratio)
     optimizer = torch.optim.Adam(term.parameters(), lr=2e-2)
     for _ in range(1500):
@@ -179,6 +211,69 @@ def test_without_going_through_it_the_code_has_the_gradient_of_cross_entropy():
         assert torch.allclose(a, t, atol=1e-12)
 
 
+class Spy(Term):
+    """Keeps what a step gives its terms."""
+
+    needs = "nothing"
+
+    def formula(self, step):
+        self.codes, self.rows = step.codes(), len(step.trace.nodes["y"]["value"])
+        return torch.zeros(())
+
+
+def test_discriminators_are_given_the_codes_of_labeled_data_and_then_of_others_with_likely_classes():
+    objective, b = built("vc"), batch()
+    u = torch.randn(5, 5)
+    with torch.no_grad():
+        objective.model.p_z.loc.mul_(50)  # p(y|z) is certain
+    objective.terms.append(spy := Spy())
+    for x_unlabeled in (None, u):
+        objective(replace(b, x_unlabeled=x_unlabeled))
+        y, z = spy.codes
+        x = b.x if x_unlabeled is None else torch.cat([b.x, u])
+        assert torch.allclose(z, objective.guide.q_z.network(x)) and spy.rows == (1 if x_unlabeled is None else K)
+        assert torch.equal(y[:N], b.y) and torch.equal(y.argmax(-1)[N:], objective.classify(x).logits.argmax(-1)[N:])
+    apart = built("vc")
+    apart.together = False
+    with pytest.raises(ValueError, match="in one call"):
+        apart(b)
+
+
+def test_what_its_options_are_for():
+    players_of = players(zoo.build("vc", (5,), K, hidden=(8,), discriminator_lr=0.3))
+    assert [share for share, _ in players_of] == [1.0, 0.3]
+    objective = built("vc", l2=1.0, discriminator_hidden=5)
+    (l2,) = [term for term in objective.terms if isinstance(term, L2)]
+    assert {id(w) for w in l2.weights} == {id(p) for p in objective.guide.q_z.parameters() if p.dim() > 1}
+    x, probs = torch.randn(4, 5), {}
+    for draws in (1, 4000):
+        objective = built("vc", stochastic=True, draws=draws).eval()
+        probs[draws] = predict_proba(objective, x)
+    z = objective.guide.q_z(x).sample((4000,))
+    expected = objective.guide.p_y(z).mean.mean(0)
+    assert torch.allclose(probs[4000], expected, atol=0.03) and not torch.allclose(probs[1], expected, atol=0.03)
+
+
+def test_the_mean_over_codes_does_not_saturate():
+    given = torch.distributions.Normal(torch.zeros(2, 1), 0.1).expand((2, 1))
+    p_y = lambda z: OneHotCategorical(logits=torch.cat([400 + z, 0 * z], -1))  # noqa: E731
+    logits = expected(p_y, torch.distributions.Independent(given, 1), 50).logits
+    assert (logits[:, 1] < -390).all() and torch.allclose(logits.exp().sum(-1), torch.ones(2))
+
+
+def test_with_mutual_information_the_missing_labels_part_is_the_codes_marginal_objective():
+    r"""Sum_y p(y|z) (log p(y) - w T_y(z)) + H(mean p(y|z)), which is -KL[q(z) || p(z)] where T is the true ratio."""
+    objective, b = built("vc", ratio=0.3, bounded=False), batch()
+    u = torch.randn(6, 5)
+    objective.sizes = (N, 6)
+    parts = objective.parts(replace(b, x_unlabeled=u))
+    z = objective.guide.q_z.network(u)
+    p = objective.guide.p_y(z).probs
+    log_prior, t = objective.model.p_y.logits.log_softmax(-1), objective.model.log_ratio.discriminators(z)
+    own = (p * (log_prior - 0.3 * t)).sum(-1).mean() + torch.special.entr(p.mean(0)).sum()
+    assert (parts["unlabeled"] + parts["MutualInformation"]).item() == pytest.approx(-own.item(), abs=1e-10)
+
+
 # --- bad input, and what is odd but right -----------------------------------------------------------------------------
 
 
@@ -198,6 +293,9 @@ BAD = {
     "rate": ({"discriminator_lr": 0.0}, "lr_scale should be above 0, got 0.0"),
     "ratio": ({"ratio": math.nan}, "ratio should be a finite number, got nan"),
     "draws": ({"draws": 0}, "draws should be a whole number above 0"),
+    "negative": ({"ratio": -0.1}, "density and ratio should be 0 or above"),
+    "density": ({"density": -1.0}, "density and ratio should be 0 or above"),
+    "labeled": ({"labeled": 0.0}, "labeled should be above 0"),
 }
 
 
@@ -205,6 +303,22 @@ BAD = {
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         zoo.build("vc", (5,), K, **{"hidden": (8,)} | options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: VC(ClassPrior(K), ClassNormal(K, Z), ratio=1.0),
+        lambda: VC(ClassPrior(K), ClassNormal(K, Z), log_ratio=nn.Identity()),
+        lambda: ClassNormal(K, Z, min_scale=2.0),
+        lambda: ClassNormal(0, Z),
+        lambda: Discriminators(0, K),
+        lambda: Discriminators(Z, 0),
+    ],
+)
+def test_parts_of_ones_own_refuse_what_they_cannot_be(make):
+    with pytest.raises(ValueError, match="should be"):
+        make()
 
 
 def test_labels_beyond_the_classes_and_data_of_nan_are_refused():
