@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -142,7 +143,7 @@ def under_attack(
         raise ValueError(f"attack should be one of {', '.join(ATTACKS)}, got {attack!r}")
     rows, y = [], as_codes(y, len(x))
     for epsilon in epsilons:
-        right = {}
+        right: dict[str, Tensor] = {}
         for aim in AIMS:
             moved = ATTACKS[attack](objective, x, y, epsilon, aim=aim, seed=seed, **arguments)
             right[aim] = predict_proba(objective, moved, seed=seed).argmax(-1) == y
@@ -207,11 +208,11 @@ def _attacked(
     found = []
     with evaluating(objective), torch.enable_grad(), reproducibly(seed):
         for part, codes in zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True):
-            found.append(search(lambda x, codes=codes: _loss(objective, x, codes, aim, seed), part).cpu())
+            found.append(search(partial(_loss, objective, codes, aim, seed), part).cpu())
     return torch.cat(found)
 
 
-def _loss(objective: Objective, x: Tensor, codes: Tensor, aim: Aim, seed: int) -> Tensor:
+def _loss(objective: Objective, codes: Tensor, aim: Aim, seed: int, x: Tensor) -> Tensor:
     with reproducibly(seed):
         log_q = objective.classify(x).logits
     own = log_q.gather(-1, codes.unsqueeze(-1)).squeeze(-1)

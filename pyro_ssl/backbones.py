@@ -43,10 +43,8 @@ class Backbone(nn.Module):
             raise ValueError(f"backbone: {name} should have an image (C, H, W), got {as_shape(image)}")
         network, size = _made(name, as_shape(image)[0], dropout)
         self.noise = noise or Noise()
-        self.features, self.dropout = (
-            Flat(network.to(memory_format=torch.channels_last), event_dim=3),
-            nn.Dropout(dropout),
-        )
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.features, self.dropout = Flat(network, event_dim=3), nn.Dropout(dropout)
         self.head = MLP([size, *others], out_shape, ())
 
     def forward(self, image: Tensor, *others: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ def reliability(probs: Tensor, y: Tensor, bins: int = 20) -> Reliability:
     confidence, prediction = probs.max(-1)
     index = metrics.bin_of(confidence, bins)
     counts = index.bincount(minlength=bins).double()
-    means = [index.bincount(v.double(), minlength=bins) / counts for v in (prediction == y, confidence)]
-    return Reliability(*means, counts / len(y))
+    right, sure = (index.bincount(v.double(), minlength=bins) / counts for v in (prediction == y, confidence))
+    return Reliability(right, sure, counts / len(y))
 
 
 def calibration_test(probs: Tensor, y: Tensor, *, bins: int = 20, draws: int = 1000, seed: int = 0) -> float:

@@ -209,10 +209,14 @@ class Bayes(nn.Module):
         each = torch.eye(len(log_prior), dtype=log_prior.dtype, device=log_prior.device)
         return log_prior + self.p_z(each).log_prob(z.unsqueeze(-2))
 
-    def layer(self, z: Tensor) -> Tensor | None:
-        """f(z) `(*, K)` of the softmax layer that this is where the densities have one covariance; None where they have not."""
-        if not isinstance(self.p_z, ClassNormal) or len(self.p_z.scale) > 1:
-            return None
+    @property
+    def is_softmax(self) -> bool:
+        """Whether it is a softmax `layer`, the densities having one covariance."""
+        return isinstance(self.p_z, ClassNormal) and len(self.p_z.scale) == 1
+
+    def layer(self, z: Tensor) -> Tensor:
+        """f(z) of that layer, `(*, Z)` -> `(*, K)`: log p(y) + log p(z|y), and log N(z; 0, sigma) taken off."""
+        assert isinstance(self.p_z, ClassNormal) and self.is_softmax
         return self.joint(z) - dist.Normal(0.0, self.p_z.scale[0]).log_prob(z).sum(-1, keepdim=True)
 
     def forward(self, z: Tensor) -> TorchDistribution:

@@ -63,13 +63,10 @@ def brightness(x: Tensor, severity: int) -> Tensor:
 def fog(x: Tensor, severity: int) -> Tensor:
     share = _level((0.2, 0.3, 0.4, 0.5, 0.6), severity)
     height, width = x.shape[-2:]
-    haze = sum(
-        functional.interpolate(
-            torch.rand(len(x), 1, n, n, device=x.device, dtype=x.dtype), (height, width), mode="bicubic"
-        )
-        / n
-        for n in (2, 4, 8)
-    )
+    haze = torch.zeros_like(x[:, :1])
+    for n in (2, 4, 8):
+        coarse = torch.rand(len(x), 1, n, n, device=x.device, dtype=x.dtype)
+        haze = haze + functional.interpolate(coarse, (height, width), mode="bicubic") / n
     low, high = haze.amin((-2, -1), keepdim=True), haze.amax((-2, -1), keepdim=True)
     return (1 - share) * x + share * (0.4 + 0.6 * (haze - low) / (high - low))
 

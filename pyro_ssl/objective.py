@@ -157,13 +157,14 @@ class Objective(nn.Module):
         labeled = self._labeled(*sizes)
         both = u is not None and self.unlabeled
         if together and x is not None and y is not None and labeled and (both or self.together):
+            others = x[:0] if u is None or not both else u
             weight: float | Tensor = labeled
-            if both and labeled != self.unlabeled:
-                weight = torch.cat([x.new_full((len(x),), labeled), x.new_full((len(u),), self.unlabeled)])
-            bound = self._bound(torch.cat([x, u]) if both else x, None, kl_weight, weight, labels=y)
+            if len(others) and labeled != self.unlabeled:
+                weight = torch.cat([x.new_full((len(x),), labeled), x.new_full((len(others),), self.unlabeled)])
+            bound = self._bound(torch.cat([x, others]), None, kl_weight, weight, labels=y)
             step.evaluated(bound.guide_trace, len(x))
             parts = {"labeled": -bound.value[: len(x)].mean()}
-            if both:
+            if len(others):
                 parts["unlabeled"] = -bound.value[len(x) :].mean()
             return parts | self._shared(bound, sizes)
         if x is not None and labeled:

@@ -39,7 +39,7 @@ def scores(
     z = features(objective, x, chunk=chunk, seed=seed)
     if z is not None and isinstance(p_y := getattr(objective.guide, "p_y", None), Bayes):
         found["log p(z)"] = chunked(objective, p_y.joint, chunk, seed, z).logsumexp(-1)
-        if p_y.layer(z[:1].to(p_y.p_z.loc)) is not None:
+        if p_y.is_softmax:
             found["energy"] = chunked(objective, p_y.layer, chunk, seed, z).logsumexp(-1)
     elif _last_layer(objective, x) is not None:
         found["energy"] = _of_last_layer(objective, x, 1, chunk, seed).logsumexp(-1)

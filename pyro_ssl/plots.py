@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def reliability(runs: dict[str, tuple[Tensor, Tensor]], bins: int = 20) -> Any:
 
 
 def bands(
-    curves: dict[str, Sequence[Sequence[float]]],
+    curves: Mapping[str, Sequence[Sequence[float]]],
     x: Sequence[float],
     *,
     xlabel: str,

@@ -8,9 +8,8 @@ import torch
 from pyro.distributions import OneHotCategorical
 from torch import nn
 
-from pyro_ssl import fit, predict_proba, zoo
+from pyro_ssl import fit, models, predict_proba, zoo
 from pyro_ssl.conditionals import Bayes, ClassNormal, ClassPrior, expected
-from pyro_ssl.models.vc import VC
 from pyro_ssl.ood import ClassDensities
 from pyro_ssl.ratios import Discrimination, Discriminators, LogRatio
 from pyro_ssl.terms import L2, Batch, Term
@@ -308,8 +307,8 @@ def test_bad_options_are_named(options, message):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: VC(ClassPrior(K), ClassNormal(K, Z), ratio=1.0),
-        lambda: VC(ClassPrior(K), ClassNormal(K, Z), log_ratio=nn.Identity()),
+        lambda: models.VC(ClassPrior(K), ClassNormal(K, Z), ratio=1.0),
+        lambda: models.VC(ClassPrior(K), ClassNormal(K, Z), log_ratio=nn.Identity()),
         lambda: ClassNormal(K, Z, min_scale=2.0),
         lambda: ClassNormal(0, Z),
         lambda: Discriminators(0, K),
