@@ -122,15 +122,17 @@ class Step:
         Raises:
             ValueError: The bound was not of labeled and unlabeled data in one call.
         """
-        if self.trace is None or self.labeled is None or self.batch.y is None:
+        labeled = 0 if self.batch.y is None else self.labeled
+        if self.trace is None or labeled is None:
             raise ValueError(
-                "objective: discriminators learn from labeled data and others in one call; give Objective(together=True), a "
-                "weight `labeled` above 0, and labels"
+                "objective: discriminators learn from labeled data and others in one call; give Objective(together=True) and a "
+                "weight `labeled` above 0"
             )
         z = self.trace.nodes["z"]["value"]
         z = z.flatten(0, -3)[0] if z.dim() > 2 else z  # the first of several draws
-        others = [self.q_unlabeled.sample()] if len(z) > self.labeled else []
-        return torch.cat([self.batch.y, *others]).detach(), z
+        known = [] if self.batch.y is None else [self.batch.y]
+        others = [self.q_unlabeled.sample()] if len(z) > labeled else []
+        return torch.cat([*known, *others]).detach(), z
 
 
 class Term(nn.Module, ABC):
