@@ -332,15 +332,20 @@ def embedded(features: dict[str, Tensor]) -> dict[str, list[list[float]]]:
 
 def report(results: Results, out: Path) -> None:
     """Tables and figures of what is there."""
-    texts = []
-    for name, title in (("mnist", "MNIST"), ("fashion_mnist", "Fashion-MNIST")):
-        runs = by_method(where(results, part="full", data=name))
-        texts += of_images(f"{title}, all labels", name, runs, {}, out)
+    studies = [
+        (name, f"{title}, all labels", by_method(where(results, part="full", data=name)), {})
+        for name, title in (("mnist", "MNIST"), ("fashion_mnist", "Fashion-MNIST"))
+    ]
     for backbone in sorted({r["config"]["options"]["backbone"] for r in where(results, part="cifar")}):
         mine = [r for r in where(results, part="cifar") if r["config"]["options"]["backbone"] == backbone]
-        texts += of_images(
-            f"CIFAR-10, {backbone}", f"cifar10_{backbone}", by_method(mine), PAPER.get(backbone, {}), out
-        )
+        studies.append((f"cifar10_{backbone}", f"CIFAR-10, {backbone}", by_method(mine), PAPER.get(backbone, {})))
+    texts, foreign = [], []
+    for name, title, runs, paper in studies:
+        texts += [accuracies(title, runs, paper)] if runs else []
+        if whole := {m: mine for m, mine in runs.items() if "ood" in mine[0]}:
+            pictures(name, title, whole, out)
+            texts += [foreigners(title, whole, {"auroc": "AUROC"}), attacks(title, whole)]
+            foreign.append(foreigners(title, whole, {"auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95"}))
     if few_labels := where(results, part="low"):
         texts.append(few(few_labels))
     if planes := by_method(where(results, part="plane")):
@@ -348,6 +353,7 @@ def report(results: Results, out: Path) -> None:
     text = "\n\n".join(texts) + f"\n\nOne thread a run; no validation labels of the draw. {sources(results)}\n"
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text)
+    (out / "foreign.md").write_text("\n\n".join(foreign) + "\n")
     print(text)
 
 
@@ -356,17 +362,6 @@ def by_method(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     named = {NAMES[m]: [r for r in results if r["config"]["method"] == m and "temperature" not in r] for m in METHODS}
     named["ce, temperature"] = [r for r in results if "temperature" in r]
     return {name: mine for name, mine in named.items() if mine}
-
-
-def of_images(
-    title: str, name: str, runs: dict[str, list[dict[str, Any]]], paper: dict[str, tuple[float, float]], out: Path
-) -> list[str]:
-    """Tables 1 to 3 and Figures 3 to 7 of a data set with all labels."""
-    texts = [accuracies(title, runs, paper)] if runs else []
-    if whole := {m: mine for m, mine in runs.items() if "ood" in mine[0]}:
-        pictures(name, title, whole, out)
-        texts += [foreigners(title, whole), attacks(title, whole)]
-    return texts
 
 
 def accuracies(title: str, runs: dict[str, list[dict[str, Any]]], paper: dict[str, tuple[float, float]]) -> str:
@@ -385,22 +380,19 @@ def accuracies(title: str, runs: dict[str, list[dict[str, Any]]], paper: dict[st
     return table(header, rows)
 
 
-def foreigners(title: str, runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Table 3, by every score."""
+def foreigners(title: str, runs: dict[str, list[dict[str, Any]]], measures: dict[str, str]) -> str:
+    """Table 3, by every score; of each measure mean and worst."""
     sets = list(next(iter(runs.values()))[0]["ood"])
     rows = []
     for name, mine in runs.items():
         for score in mine[0]["ood"][sets[0]] if sets else ():
-            by_set = [
-                {k: [r["ood"][which][score][k] for r in mine] for k in ("auroc", "aupr", "fpr95")} for which in sets
-            ]
-            cells = [
-                f"{mean_sd(v['auroc'], 3)}, {min(v['auroc']):.3f}; {statistics.fmean(v['aupr']):.3f}; "
-                f"{statistics.fmean(v['fpr95']):.3f}"
-                for v in by_set
-            ]
+            cells = []
+            for which in sets:
+                values = {k: [r["ood"][which][score][k] for r in mine] for k in measures}
+                worst = {k: (max if k == "fpr95" else min)(v) for k, v in values.items()}
+                cells.append("; ".join(f"{mean_sd(v, 3)}, {worst[k]:.3f}" for k, v in values.items()))
             rows.append((name, score, *cells))
-    return table((f"{title}: AUROC mean (sd), worst; AUPR; FPR95, against", "score", *sets), rows)
+    return table((f"{title}: {', '.join(measures.values())}, mean (sd), worst, against", "score", *sets), rows)
 
 
 def attacks(title: str, runs: dict[str, list[dict[str, Any]]]) -> str:

@@ -157,14 +157,16 @@ def test_variational_classification(tmp_path):
     parts = (
         "MNIST, all labels",
         "ce, temperature",
-        "AUROC mean (sd), worst; AUPR; FPR95, against",
+        "AUROC, mean (sd), worst, against",
         "under attack",
         "500 labels alone",
         "others unlabeled",
     )
     assert all(title in out for title in (*parts, "vc, T linear", "vc, code a Gaussian"))
     by_set = {f"{kind}_{name}.png" for kind in ("shift", "reliability", "tsne") for name in ("mnist", "fashion_mnist")}
-    assert by_set | {"plane.png", "ambiguous.png", "ambiguous_ways.png", "table.md"} <= made(tmp_path / "out")
+    assert by_set | {"plane.png", "ambiguous.png", "ambiguous_ways.png", "table.md", "foreign.md"} <= made(
+        tmp_path / "out"
+    )
     result = json.loads((tmp_path / "out/full_mnist_vc_0.json").read_text())
     assert set(result["ood"]) == {"fashion_mnist"} and len(result["corruptions"]) == 10
     again = script("variational_classification.py", *arguments, "--report", cwd=tmp_path)
