@@ -254,7 +254,7 @@ def shifted(
         "corruptions": lambda: under_corruption(objective, x, y),
         "fgsm": lambda: under_attack(objective, x, y, EPSILONS),
         "fgsm_first": lambda: under_attack(objective, x[:FIRST], y[:FIRST], EPSILONS),
-        "pgd_first": lambda: under_attack(objective, x[:FIRST], y[:FIRST], EPSILONS, "pgd", steps=20, restarts=2),
+        "pgd_first": lambda: under_attack(objective, x[:FIRST], y[:FIRST], EPSILONS, "pgd", steps=20),
     }
     result: dict[str, Any] = {}
     for name, measure in measures.items():
