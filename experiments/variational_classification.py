@@ -79,7 +79,17 @@ AUGMENTED: dict[str, dict[str, Any]] = {
     "fashion_mnist": {"crop": 2, "flip": True},
     "cifar10": {"crop": 4, "flip": True, "z_dim": 64},
     "low": {"warp": 0.2},
-    "semi": {"warp": 0.25, "consistency": 1.0, "balance": 5.0, "unlabeled": 1.0},
+    "semi": {  # without batch norm, under which the classifier without noise is not the one with it
+        "backbone": None,
+        "network": "conv",
+        "channels": [16, 32, 64],
+        "noise": 0.3,
+        "dropout": 0.3,
+        "warp": 0.25,
+        "consistency": 1.0,
+        "balance": 4.0,
+        "unlabeled": 1.0,
+    },
     "plane": {"warp": 0.2, "z_dim": 2},
 }
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -34,7 +34,7 @@ from pyro_ssl.networks import MLP
 from pyro_ssl.objective import Objective
 from pyro_ssl.options import Codes, Loss, Networks, Sum, check_sizes, grouped
 from pyro_ssl.ratios import Discrimination, Discriminators, LogRatio, Sees
-from pyro_ssl.terms import L2, Adversary, LabelLogProb, Term
+from pyro_ssl.terms import L2, Adversary, LabelLogProb, MutualInformation, Term
 from pyro_ssl.weights import Slots
 
 
@@ -425,9 +425,8 @@ sslapd = grouped(without=("class_prior",), bayesian=("p_y",), local=True)(_sslpe
 
 VARIATIONAL: dict[str, Any] = {
     "without": ("classifier_hidden", "classifier_network", "likelihood", "sigma"),
-    "labeled": 1.0, "balance": 0.0, "mutual_information": 1.0, "noise": 0.0, "dropout": 0.0,
+    "labeled": 1.0, "balance": 0.0, "noise": 0.0, "dropout": 0.0,
 }  # fmt: skip
-"""Where labels are missing, the mutual information makes the sum over y the code's marginal objective, see `models.VC`."""
 
 
 @grouped(**VARIATIONAL)
@@ -509,10 +508,14 @@ def _variational(
 
 
 def _of_class(loss: Loss, model: models.VC, guide: guides.VC, *players: Term) -> Objective:
-    """Its code is evaluated once for all data, of a step and for all classes: so y is enumerated, and labeled data with it."""
+    """Its code is evaluated once for all data, of a step and for all classes: so y is enumerated, and labeled data with it.
+
+    Mutual information, with the unlabeled bound's own weight, makes that the code's marginal objective, see `models.VC`.
+    """
     if not loss.labeled:
         raise ValueError(f"labeled should be above 0: y's codes are those of labeled data; got {loss.labeled}")
-    return loss.objective(model, guide, TraceTopEnum_ELBO(None), others=players, together=True)
+    marginal = [MutualInformation(loss.unlabeled)] if loss.unlabeled else []
+    return loss.objective(model, guide, TraceTopEnum_ELBO(None), others=[*marginal, *players], together=True)
 
 
 METHODS: dict[str, Method] = {
