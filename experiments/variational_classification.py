@@ -119,7 +119,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale({"full": 1, "low": 1, "semi": 1, "plane": 1, "cifar": 1}, [0], ("wrn-10-1",), "cnn-2"),
-    "cpu": Scale({"full": 30, "low": 60, "semi": 16, "plane": 6, "cifar": 15}, [0, 1, 2, 3, 4], ("wrn-10-1",)),
+    "cpu": Scale({"full": 20, "low": 60, "semi": 16, "plane": 6, "cifar": 15}, [0, 1, 2, 3, 4], ("wrn-10-1",)),
     "paper": Scale(
         {"full": 60, "low": 200, "semi": 60, "plane": 30, "cifar": 200},
         [0, 1, 2, 3, 4],
