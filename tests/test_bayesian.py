@@ -558,7 +558,8 @@ DRAWN |= {m: ("p_y",) for m in zoo.METHODS if m.startswith("latent")}
 
 
 @pytest.mark.parametrize(
-    ("method", "name"), [(m, n) for m, row in zoo.METHODS.items() if row.model for n in ("p_x", *DRAWN.get(m, ()))]
+    ("method", "name"),
+    [(m, n) for m in zoo.METHODS if "bayesian" in zoo.options_of(m) for n in ("p_x", *DRAWN.get(m, ()))],
 )
 def test_any_conditional_of_any_model_may_have_random_weights(method, name):
     """Its weights get gradients, and KL(W) counts once per data set; also where the guide has the same conditional."""
