@@ -95,9 +95,9 @@ AUGMENTED: dict[str, dict[str, Any]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "gm, weight 1": {"density": 1.0},
     "vc, T does not reach the code": {"through": False},
-    "vc, weight 1": {"ratio": 1.0},
-    "vc, weight 1, not bounded": {"ratio": 1.0, "bounded": False},
-    "vc, weight 1, T does not reach the code": {"ratio": 1.0, "through": False},
+    "vc, weight 1": {"ratio": 1.0, "density": 0.0},
+    "vc, weight 1, not bounded": {"ratio": 1.0, "density": 0.0, "bounded": False},
+    "vc, weight 1, T does not reach the code": {"ratio": 1.0, "density": 0.0, "through": False},
     "vc, T linear": {"sees": "linear"},
     "vc, T with a hidden layer": {"discriminator_hidden": 64},
     "vc, T of products": {"sees": "products"},
@@ -188,15 +188,16 @@ def configure(
     semi = augmented == "semi"
     chosen: dict[str, Any] = {"backbone": SCALES[scale].cnn, "z_dim": 16, "unlabeled": 0.0}
     chosen |= AUGMENTED[augmented] | WEIGHTS.get(method, {}) | (options or {})
+    batch = 50 if augmented == "low" else 100
     training: dict[str, Any] = {
-        "epochs": SCALES[scale].epochs["semi" if semi else part], "batch_size": 50 if augmented == "low" else 100,
-        "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999, "precision": "bfloat16",
+        "epochs": SCALES[scale].epochs["semi" if semi else part], "batch_size": batch,
+        "labeled_batch_size": batch, "lr": 3e-3, "ema": 0.999, "precision": "bfloat16",
     }  # fmt: skip
     if scale == "smoke":
         chosen["z_dim"] = min(4, chosen["z_dim"])
         others |= {"rows": 800 if part == "low" else 100} | ({"kept_aside": 50} if "kept_aside" in others else {})
     if part == "cifar" and scale == "paper":
-        training |= {"batch_size": 128, "lr": 0.1, "ema": 0.0}
+        training |= {"batch_size": 128, "labeled_batch_size": 128, "lr": 0.1, "ema": 0.0}
         others["sgd"] = True
     labels = {} if "per_class" in others else {"labels": "all"}
     return {
@@ -209,7 +210,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     """One run, and what is measured on it."""
     dataset, codes = images(config)
     if config["draw"] >= DEVELOPMENT:
-        dataset, codes = developing(dataset, codes, config)
+        dataset, codes = developing(dataset, codes)
     kept = torch.empty(0, dtype=torch.long)
     if "kept_aside" in config:
         kept = torch.randperm(len(codes), generator=torch.Generator().manual_seed(config["draw"]))[
@@ -236,10 +237,11 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     return result
 
 
-def developing(dataset: data.Dataset, codes: Tensor, config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
+def developing(dataset: data.Dataset, codes: Tensor) -> tuple[data.Dataset, Tensor]:
     """The training images without some, which stand for the test set; of few labels, those of the images that remain."""
     order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(0))
-    aside, rest = order[: min(KEPT_ASIDE, len(order) // 10)], order[min(KEPT_ASIDE, len(order) // 10) :].sort().values
+    kept = min(KEPT_ASIDE, len(order) // 10)
+    aside, rest = order[:kept], order[kept:].sort().values
     parts = (dataset.x[rest], dataset.y[rest], dataset.x[aside], dataset.y[aside])
     return data.Dataset(dataset.name, *parts, dataset.classes), codes[rest]
 
