@@ -38,7 +38,7 @@ class LatentEncoder(PyroModule):
             pyro.sample("z", self.q_z(x))
 
 
-class LatentClassifier(PyroModule):
+class LatentClassifier(LatentEncoder):
     r"""Encoder q(z|x), and y by the model's own p(y|z) where it is missing.
 
     .. math:: q(y, z \mid x) = q(z \mid x)\, p(y \mid z)
@@ -59,22 +59,26 @@ class LatentClassifier(PyroModule):
 
     classifies_by_one_draw = True
 
-    def __init__(self, q_z: Conditional | nn.Module, p_y: Conditional | nn.Module, draws: int = 100) -> None:
-        super().__init__()
-        self.q_z, self.p_y, self.draws = q_z, p_y, draws
-
-    def classify(self, x: Tensor) -> TorchDistribution:
-        """q(y|x), over one-hot `(*, K)`."""
-        return expected(self.p_y, self.code(x), 1 if self.training else self.draws)
-
-    def code(self, x: Tensor) -> TorchDistribution:
-        """What is classified: q(z|x)."""
-        return self.q_z(x)
-
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", self.q_z(x))
             if y is None:  # p(y|z) is enumerated, so the bound sums over classes
+                pyro.sample("y", self.p_y(z), infer={"enumerate": "parallel"})
+
+
+class VC(LatentClassifier):
+    """`LatentClassifier` with p(y|z) by Bayes' rule, and q(z|x) a `Delta` at f(x) or a Gaussian.
+
+    The density of q(z|x) stands in no term of the objective, and is left out; that of q(z|y) does, as a ratio.
+
+    References:
+        Paper 000, eq. 4 to 6.
+    """
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.q_z(x).mask(False))
+            if y is None:
                 pyro.sample("y", self.p_y(z), infer={"enumerate": "parallel"})
 
 

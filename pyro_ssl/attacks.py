@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from pyro_ssl.prediction import predict_proba
 Aim = Literal["loss", "logits"]
 AIMS: tuple[Aim, ...] = ("loss", "logits")
 Attack = Literal["fgsm", "pgd"]
+Bounds = tuple[float, float] | None
 
 
 def fgsm(
@@ -26,7 +27,7 @@ def fgsm(
     epsilon: float,
     *,
     aim: Aim = "loss",
-    bounds: tuple[float, float] | None = (0.0, 1.0),
+    bounds: Bounds = (0.0, 1.0),
     chunk: int = 1024,
     seed: int = 0,
 ) -> Tensor:
@@ -55,8 +56,24 @@ def fgsm(
     References:
         Goodfellow et al. 2015; paper 000, section 5.3.
     """
-    step = lambda loss, x: _moved(loss, x, x, epsilon, epsilon, bounds)  # noqa: E731
-    return _attacked(objective, x, y, epsilon, aim, bounds, chunk, seed, step)
+    return next(_fgsm(objective, x, y, [epsilon], aim=aim, bounds=bounds, chunk=chunk, seed=seed))
+
+
+def _fgsm(
+    objective: Objective,
+    x: Any,
+    y: Tensor,
+    epsilons: Iterable[float],
+    *,
+    aim: Aim = "loss",
+    bounds: Bounds = (0.0, 1.0),
+    chunk: int = 1024,
+    seed: int = 0,
+) -> Iterator[Tensor]:
+    """`fgsm` of each size, from one gradient."""
+    epsilons = [_checked(epsilon) for epsilon in epsilons]
+    x, signs = _attacked(objective, x, y, aim, bounds, chunk, seed, lambda loss, x: _slope(loss, x).sign())
+    yield from (_within(x + epsilon * signs, bounds) for epsilon in epsilons)
 
 
 def pgd(
@@ -69,7 +86,7 @@ def pgd(
     step_size: float | None = None,
     restarts: int = 1,
     aim: Aim = "loss",
-    bounds: tuple[float, float] | None = (0.0, 1.0),
+    bounds: Bounds = (0.0, 1.0),
     chunk: int = 1024,
     seed: int = 0,
 ) -> Tensor:
@@ -95,6 +112,7 @@ def pgd(
         Madry et al. 2018.
     """
     check_positive(steps=steps, restarts=restarts)
+    epsilon = _checked(epsilon)
     size = 2.5 * epsilon / steps if step_size is None else step_size
 
     def search(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -102,14 +120,19 @@ def pgd(
         for _ in range(restarts):
             at = _within(x + epsilon * (2 * torch.rand_like(x) - 1), bounds)
             for _ in range(steps):
-                at = _moved(loss, at, x, size, epsilon, bounds)
+                at = _within((at + size * _slope(loss, at).sign()).clamp(x - epsilon, x + epsilon), bounds)
             with torch.no_grad():
                 value = loss(at)
             better = (value > worst).view(-1, *[1] * (x.dim() - 1))
             worst, found = worst.maximum(value), torch.where(better, at, found)
         return found
 
-    return _attacked(objective, x, y, epsilon, aim, bounds, chunk, seed, search)
+    return _attacked(objective, x, y, aim, bounds, chunk, seed, search)[1]
+
+
+def _pgd(objective: Objective, x: Any, y: Tensor, epsilons: Iterable[float], **arguments: Any) -> Iterator[Tensor]:
+    """`pgd` of each size."""
+    yield from (pgd(objective, x, y, epsilon, **arguments) for epsilon in epsilons)
 
 
 def under_attack(
@@ -141,36 +164,32 @@ def under_attack(
     """
     if attack not in ATTACKS:
         raise ValueError(f"attack should be one of {', '.join(ATTACKS)}, got {attack!r}")
-    rows, y = [], as_codes(y, len(x))
-    for epsilon in epsilons:
-        right: dict[str, Tensor] = {}
-        for aim in AIMS:
-            moved = ATTACKS[attack](objective, x, y, epsilon, aim=aim, seed=seed, **arguments)
-            right[aim] = predict_proba(objective, moved, seed=seed).argmax(-1) == y
+    y, epsilons = as_codes(y, len(x)), [float(epsilon) for epsilon in epsilons]
+    rows: list[dict[str, float]] = []
+    attacked = [ATTACKS[attack](objective, x, y, epsilons, aim=aim, seed=seed, **arguments) for aim in AIMS]
+    for epsilon, *moved in zip(epsilons, *attacked, strict=True):
+        probs = (predict_proba(objective, at, seed=seed) for at in moved)
+        right: dict[str, Tensor] = {aim: p.argmax(-1) == y for aim, p in zip(AIMS, probs, strict=True)}
         right["either"] = right["loss"] & right["logits"]
-        rows.append({"epsilon": float(epsilon)} | {k: v.double().mean().item() for k, v in right.items()})
+        rows.append({"epsilon": epsilon} | {k: v.double().mean().item() for k, v in right.items()})
     return rows
 
 
-ATTACKS: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "pgd": pgd}
+ATTACKS: dict[str, Callable[..., Iterator[Tensor]]] = {"fgsm": _fgsm, "pgd": _pgd}
 
 
-def _moved(
-    loss: Callable[[Tensor], Tensor],
-    at: Tensor,
-    x: Tensor,
-    size: float,
-    epsilon: float,
-    bounds: tuple[float, float] | None,
-) -> Tensor:
-    """One step of a given size up the sign of the gradient, no further from x than epsilon."""
-    at = at.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(loss(at).sum(), at)
-    moved = at.detach() + size * slope.sign()
-    return _within(moved.clamp(x - epsilon, x + epsilon), bounds)
+def _checked(epsilon: float) -> float:
+    if not epsilon >= 0:
+        raise ValueError(f"epsilon should be 0 or above, got {epsilon}")
+    return float(epsilon)
 
 
-def _within(x: Tensor, bounds: tuple[float, float] | None) -> Tensor:
+def _slope(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(loss(x).sum(), x)[0]
+
+
+def _within(x: Tensor, bounds: Bounds) -> Tensor:
     return x if bounds is None else x.clamp(*bounds)
 
 
@@ -178,15 +197,13 @@ def _attacked(
     objective: Objective,
     x: Any,
     y: Tensor,
-    epsilon: float,
     aim: Aim,
-    bounds: tuple[float, float] | None,
+    bounds: Bounds,
     chunk: int,
     seed: int,
     search: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
-) -> Tensor:
-    if not epsilon >= 0:
-        raise ValueError(f"epsilon should be 0 or above, got {epsilon}")
+) -> tuple[Tensor, Tensor]:
+    """Data, and what a search from the loss and a chunk gives for them."""
     if aim not in AIMS:
         raise ValueError(f"aim should be one of {', '.join(AIMS)}, got {aim!r}")
     check_positive(chunk=chunk)
@@ -209,7 +226,7 @@ def _attacked(
     with evaluating(objective), torch.enable_grad(), reproducibly(seed):
         for part, codes in zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True):
             found.append(search(partial(_loss, objective, codes, aim, seed), part).cpu())
-    return torch.cat(found)
+    return x, torch.cat(found)
 
 
 def _loss(objective: Objective, codes: Tensor, aim: Aim, seed: int, x: Tensor) -> Tensor:

@@ -36,13 +36,13 @@ def scores(
     """
     logits = chunked(objective, lambda x: objective.classify(x).logits, chunk, seed, x).log_softmax(-1)
     found = {"max p": _log_max(logits), "entropy": (logits.exp() * logits).sum(-1)}
-    z = features(objective, x, chunk=chunk, seed=seed)
+    z, outputs = _read(objective, x, chunk, seed)
     if z is not None and isinstance(p_y := getattr(objective.guide, "p_y", None), Bayes):
         found["log p(z)"] = chunked(objective, p_y.joint, chunk, seed, z).logsumexp(-1)
         if p_y.is_softmax:
             found["energy"] = chunked(objective, p_y.layer, chunk, seed, z).logsumexp(-1)
-    elif _last_layer(objective, x) is not None:
-        found["energy"] = _of_last_layer(objective, x, 1, chunk, seed).logsumexp(-1)
+    elif outputs is not None:
+        found["energy"] = outputs.logsumexp(-1)
     if densities is not None and z is not None:
         found["log p(z), refitted"] = densities.log_prob(z).float()
     with objective.programs() as (model, _):
@@ -71,9 +71,7 @@ def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) 
         seed: Of what is drawn.
     """
     check_positive(chunk=chunk)
-    if hasattr(objective.guide, "code"):
-        return chunked(objective, lambda x: objective.guide.code(objective.seen(x)).mean, chunk, seed, x)
-    return None if _last_layer(objective, x) is None else _of_last_layer(objective, x, 0, chunk, seed)
+    return _read(objective, x, chunk, seed)[0]
 
 
 def fitted(objective: Objective, x: Any, y: Tensor, *, chunk: int = 1024, seed: int = 0) -> ClassDensities | None:
@@ -82,25 +80,31 @@ def fitted(objective: Objective, x: Any, y: Tensor, *, chunk: int = 1024, seed: 
     return None if z is None else ClassDensities(z, y)
 
 
-def _of_last_layer(objective: Objective, x: Any, which: int, chunk: int, seed: int) -> Tensor:
-    """The input (0) or the output (1) of the layer whose softmax q(y|x) is."""
-    layer, seen = _last_layer(objective, x), []
-    assert layer is not None
-    hook = layer.register_forward_hook(lambda _, given, output: seen.append((given[0], output)[which]))
+def _read(objective: Objective, x: Any, chunk: int, seed: int) -> tuple[Tensor | None, Tensor | None]:
+    """`features`, and the output of the layer whose softmax q(y|x) is, where that reads them."""
+    if hasattr(objective.guide, "code"):
+        return chunked(objective, lambda x: objective.guide.code(objective.seen(x)).mean, chunk, seed, x), None
+    if (last := _last_layer(objective, x)) is None:
+        return None, None
+    layer, classes = last
+    calls: list[tuple[Tensor, Tensor]] = []
+    hook = layer.register_forward_hook(lambda _, given, output: calls.append((given[0].flatten(1), output)))
 
-    def function(x: Tensor) -> Tensor:
-        seen.clear()
+    def both(x: Tensor) -> Tensor:
         objective.classify(x)
-        return seen[-1].flatten(1)
+        found = torch.cat(calls[-1], -1)
+        calls.clear()
+        return found
 
     try:
-        return chunked(objective, function, chunk, seed, x)
+        found = chunked(objective, both, chunk, seed, x)
     finally:
         hook.remove()
+    return found[:, :-classes], found[:, -classes:]
 
 
-def _last_layer(objective: Objective, x: Any) -> nn.Module | None:
-    """The linear layer that gives q(y|x)'s logits, up to a constant of the datum; None if there is none."""
+def _last_layer(objective: Objective, x: Any) -> tuple[nn.Module, int] | None:
+    """The linear layer that gives q(y|x)'s logits, up to a constant of the datum, and their number; None if there is none."""
     layers = [m for m in objective.guide.modules() if isinstance(m, nn.Linear | SplitLinear)]
     calls: list[tuple[nn.Module, Tensor]] = []
     hooks = [m.register_forward_hook(lambda m, _, output: calls.append((m, output))) for m in layers]
@@ -109,9 +113,11 @@ def _last_layer(objective: Objective, x: Any) -> nn.Module | None:
     finally:
         for hook in hooks:
             hook.remove()
-    layer, output = calls[-1] if calls else (None, logits)
+    if not calls:
+        return None
+    layer, output = calls[-1]
     same = output.shape == logits.shape and torch.allclose(output.cpu().log_softmax(-1), logits, atol=1e-5)
-    return layer if same else None
+    return (layer, logits.shape[-1]) if same else None
 
 
 class ClassDensities:
