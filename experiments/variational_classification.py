@@ -73,9 +73,12 @@ PAPER = {  # accuracy %, ECE %, of WideResNet-28-10 and ResNet-50 on CIFAR-10
 }
 LOW = {"ce": "93.1 (s.e. 0.5)", "gm": "94.4 (s.e. 0.3)", "vc": "94.2 (s.e. 0.4)"}
 METHODS = ("ce", "gm", "vc")
-WEIGHTS: dict[str, Any] = {"gm": {"density": 0.1}, "vc": {"ratio": 0.1, "density": 0.03}}
+WEIGHTS: dict[str, dict[str, Any]] = {"gm": {"density": 0.1}, "vc": {"ratio": 0.1, "density": 0.03}}
+WEIGHTS_ON: dict[str, dict[str, dict[str, Any]]] = {
+    "mnist": {"vc": {"ratio": 0.03, "density": 0.03, "shared_variance": True, "stochastic": True}},
+}
 AUGMENTED: dict[str, dict[str, Any]] = {
-    "mnist": {"warp": 0.2, "noise": 0.2},
+    "mnist": {"warp": 0.2, "noise": 0.12},
     "fashion_mnist": {"crop": 2, "flip": True},
     "cifar10": {"crop": 4, "flip": True, "z_dim": 64},
     "low": {"warp": 0.2},
@@ -104,12 +107,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vc, T of spectral norm 1": {"spectral_norm": True},
     "vc, code a Gaussian": {"stochastic": True},
 }
-NAMES = {m: ", ".join([m, *(f"{k} {v:g}" for k, v in WEIGHTS.get(m, {}).items())]) for m in METHODS}
+
+
+def weights(method: str, augmented: str) -> dict[str, Any]:
+    return WEIGHTS_ON.get(augmented, WEIGHTS).get(method) or WEIGHTS.get(method, {})
+
+
+def named(method: str, options: dict[str, Any]) -> str:
+    """A method with the weights that it has."""
+    return ", ".join([method, *(f"{k} {options[k]:g}" for k in ("ratio", "density") if options.get(k))])
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Epochs by part, draws, networks of CIFAR-10, and the width of the CNN."""
+    """Epochs by key of `AUGMENTED`, draws, networks of CIFAR-10, and the width of the CNN."""
 
     epochs: dict[str, int]
     draws: list[int]
@@ -118,10 +129,14 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale({"full": 1, "low": 1, "semi": 1, "plane": 1, "cifar": 1}, [0], ("wrn-10-1",), "cnn-2"),
-    "cpu": Scale({"full": 20, "low": 60, "semi": 16, "plane": 6, "cifar": 15}, [0, 1, 2, 3, 4], ("wrn-10-1",)),
+    "smoke": Scale(dict.fromkeys(AUGMENTED, 1), [0], ("wrn-10-1",), "cnn-2"),
+    "cpu": Scale(
+        {"mnist": 10, "fashion_mnist": 20, "low": 60, "semi": 16, "plane": 6, "cifar10": 15},
+        [0, 1, 2, 3, 4],
+        ("wrn-10-1",),
+    ),
     "paper": Scale(
-        {"full": 60, "low": 200, "semi": 60, "plane": 30, "cifar": 200},
+        {"mnist": 60, "fashion_mnist": 60, "low": 200, "semi": 60, "plane": 30, "cifar10": 200},
         [0, 1, 2, 3, 4],
         ("wrn-28-10", "resnet50"),
         "cnn-32",
@@ -151,12 +166,12 @@ def of_draw(draw: int, scale: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Names and configs of the runs of a draw."""
     made = partial(configure, draw=draw, scale=scale)
     for method in METHODS:
-        row = f"{NAMES[method]}, 500 labels alone"
+        row = f"{named(method, weights(method, 'low'))}, 500 labels alone"
         yield f"low_{method}_{draw}", made("low", "mnist", method, "low", row=row, per_class=50)
     for i, (row, options) in enumerate(VARIANTS.items()):
         yield f"low_{row[:2]}_{i}_{draw}", made("low", "mnist", row[:2], "low", options, row=row, per_class=50)
     for method, per_class in (("vc", 50), ("ce", 50), ("vc", 10), ("ce", 10)):
-        row = f"{NAMES[method]}, {10 * per_class} labels, the others unlabeled"
+        row = f"{named(method, weights(method, 'semi'))}, {10 * per_class} labels, the others unlabeled"
         name = f"semi_{method}_{10 * per_class}_{draw}"
         yield name, made("low", "mnist", method, "semi", row=row, per_class=per_class)
     for name in ("mnist", "fashion_mnist"):
@@ -185,12 +200,11 @@ def configure(
     **others: Any,
 ) -> dict[str, Any]:
     """Plain data from which a run follows."""
-    semi = augmented == "semi"
     chosen: dict[str, Any] = {"backbone": SCALES[scale].cnn, "z_dim": 16, "unlabeled": 0.0}
-    chosen |= AUGMENTED[augmented] | WEIGHTS.get(method, {}) | (options or {})
+    chosen |= AUGMENTED[augmented] | weights(method, augmented) | (options or {})
     batch = 50 if augmented == "low" else 100
     training: dict[str, Any] = {
-        "epochs": SCALES[scale].epochs["semi" if semi else part], "batch_size": batch,
+        "epochs": SCALES[scale].epochs[augmented], "batch_size": batch,
         "labeled_batch_size": batch, "lr": 3e-3, "ema": 0.999, "precision": "bfloat16",
     }  # fmt: skip
     if scale == "smoke":
@@ -377,10 +391,19 @@ def report(results: Results, out: Path) -> None:
 
 
 def by_method(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Runs of each method, `ce, temperature` with what it was kept aside for."""
-    named = {NAMES[m]: [r for r in results if r["config"]["method"] == m and "temperature" not in r] for m in METHODS}
-    named["ce, temperature"] = [r for r in results if "temperature" in r]
-    return {name: mine for name, mine in named.items() if mine}
+    """Runs of each method and its weights, `ce, temperature` with what it was kept aside for."""
+    names = [
+        "ce, temperature" if "temperature" in r else named(r["config"]["method"], r["config"]["options"])
+        for r in results
+    ]
+    return {
+        name: [r for r, n in zip(results, names, strict=True) if n == name]
+        for name in sorted(dict.fromkeys(names), key=_place)
+    }
+
+
+def _place(name: str) -> tuple[int, bool]:
+    return METHODS.index(name.split(",")[0]), "temperature" in name
 
 
 def accuracies(title: str, runs: dict[str, list[dict[str, Any]]], paper: dict[str, tuple[float, float]]) -> str:
@@ -434,7 +457,7 @@ def few(results: list[dict[str, Any]]) -> str:
     """Table 4, and VC in other forms."""
     names = dict.fromkeys(r["config"]["row"] for r in results)
     by_name = {name: [r for r in results if r["config"]["row"] == name] for name in names}
-    paper = {f"{NAMES[m]}, 500 labels alone": text for m, text in LOW.items()}
+    paper = {f"{named(m, weights(m, 'low'))}, 500 labels alone": text for m, text in LOW.items()}
     rows = [(name, *_few(mine), paper.get(name, "")) for name, mine in by_name.items()]
     header = ("MNIST", "accuracy %, mean (s.e.)", "worst", "draws", "log-likelihood", "ECE %, 20 bins", "codes from p(z|y), nats a dimension",
               "s a run", "paper 000")  # fmt: skip

@@ -28,7 +28,7 @@ def fgsm(
     *,
     aim: Aim = "loss",
     bounds: Bounds = (0.0, 1.0),
-    chunk: int = 1024,
+    chunk: int = 256,
     seed: int = 0,
 ) -> Tensor:
     r"""The fast gradient sign method, in chunks; `(N, *event)` on the CPU.
@@ -67,7 +67,7 @@ def _fgsm(
     *,
     aim: Aim = "loss",
     bounds: Bounds = (0.0, 1.0),
-    chunk: int = 1024,
+    chunk: int = 256,
     seed: int = 0,
 ) -> Iterator[Tensor]:
     """`fgsm` of each size, from one gradient."""
@@ -87,7 +87,7 @@ def pgd(
     restarts: int = 1,
     aim: Aim = "loss",
     bounds: Bounds = (0.0, 1.0),
-    chunk: int = 1024,
+    chunk: int = 256,
     seed: int = 0,
 ) -> Tensor:
     """Projected gradient ascent from random starts within epsilon; of each datum the restart that did worst to it.
