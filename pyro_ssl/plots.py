@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl import calibration, metrics
+from pyro_ssl import calibration
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import predict_proba
@@ -112,27 +112,25 @@ def learning_curves(histories: dict[str, History], names: Sequence[str] | None =
     return figure
 
 
-def reliability(runs: dict[str, tuple[Tensor, Tensor]], bins: int = 20) -> Any:
+def reliability(runs: Mapping[str, calibration.Reliability]) -> Any:
     """Accuracy against confidence, one panel per run; a bar's shade is the share of data in its bin.
 
     Arguments:
-        runs: p(y|x) `(N, K)` and codes `(N,)`, by name of the run.
-        bins: Of equal width.
+        runs: Of each name its bins, from `calibration.reliability`.
     """
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
         1, len(runs), figsize=(3.2 * len(runs), 3.2), squeeze=False, sharey=True, layout="constrained"
     )
-    at = (torch.arange(bins) + 0.5) / bins
-    for ax, (name, (probs, y)) in zip(axes[0], runs.items(), strict=True):
-        found = calibration.reliability(probs, y, bins)
+    for ax, (name, found) in zip(axes[0], runs.items(), strict=True):
+        bins = len(found.share)
         shade = 0.25 + 0.75 * (found.share / found.share.max()).sqrt()
-        for x, accuracy, alpha in zip(at.tolist(), found.accuracy.tolist(), shade.tolist(), strict=True):
-            ax.bar(x, accuracy, 0.9 / bins, color=COLOURS[0], alpha=alpha)
+        for i, (accuracy, alpha) in enumerate(zip(found.accuracy.tolist(), shade.tolist(), strict=True)):
+            ax.bar((i + 0.5) / bins, accuracy, 0.9 / bins, color=COLOURS[0], alpha=alpha)
         ax.plot([0, 1], [0, 1], color="k", linewidth=0.8, linestyle="--")
-        error = 100 * metrics.ece(probs, y, bins)
-        ax.set(title=f"{name}: ECE {error:.2f} %", xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
+        error = 100 * (found.share * (found.accuracy - found.confidence).abs()).nansum()
+        ax.set(title=f"{name}\nECE {error:.2f} %", xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
     axes[0][0].set(ylabel="accuracy")
     return figure
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_ssl import metrics, ood, plots
 from pyro_ssl.attacks import Attack, under_attack
-from pyro_ssl.calibration import calibration_test
+from pyro_ssl.calibration import calibration_test, reliability
 from pyro_ssl.corruptions import SEVERITIES, under_corruption
 from pyro_ssl.data import Dataset
 from pyro_ssl.objective import Objective
@@ -28,7 +28,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def of_test(objective: Objective, dataset: Dataset, out: Path) -> dict[str, float]:
     """Accuracy, log-likelihood, Brier, calibration; `reliability.png`."""
     probs, y = predict_proba(objective, dataset.x_test), dataset.y_test
-    plots.save(plots.reliability({dataset.name: (probs, y)}), out / "reliability.png")
+    plots.save(plots.reliability({dataset.name: reliability(probs, y)}), out / "reliability.png")
     return metrics.evaluate(probs, y) | {"calibration_p_value": calibration_test(probs, y)}
 
 
