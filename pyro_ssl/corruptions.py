@@ -37,17 +37,20 @@ def impulse_noise(x: Tensor, severity: int) -> Tensor:
 
 def gaussian_blur(x: Tensor, severity: int) -> Tensor:
     sigma = _level((0.4, 0.6, 0.8, 1.1, 1.6), severity)
-    at = torch.arange(-4, 5, dtype=x.dtype, device=x.device)
-    kernel = (-at.square() / (2 * sigma**2)).softmax(0)
-    flat = functional.pad(x.flatten(0, 1).unsqueeze(1), (4, 4, 4, 4), mode="replicate")
-    return functional.conv2d(functional.conv2d(flat, kernel.view(1, 1, 9, 1)), kernel.view(1, 1, 1, 9)).view_as(x)
+    kernel = (-torch.arange(-4.0, 5.0).square() / (2 * sigma**2)).softmax(0)
+    rows, columns = (_along(n, kernel).to(x) for n in x.shape[-2:])
+    return rows @ x @ columns.T
 
 
 def motion_blur(x: Tensor, severity: int) -> Tensor:
     length = int(_level((3, 5, 7, 9, 11), severity))
-    kernel = torch.full((1, 1, 1, length), 1 / length, dtype=x.dtype, device=x.device)
-    flat = functional.pad(x.flatten(0, 1).unsqueeze(1), (length // 2, length // 2, 0, 0), mode="replicate")
-    return functional.conv2d(flat, kernel).view_as(x)
+    return x @ _along(x.shape[-1], torch.full((length,), 1 / length)).to(x).T
+
+
+def _along(n: int, kernel: Tensor) -> Tensor:
+    """The matrix `(n, n)` of a convolution along n pixels, the outermost repeated beyond the edges."""
+    at = torch.arange(n)[:, None] + torch.arange(len(kernel)) - len(kernel) // 2
+    return torch.zeros(n, n).scatter_add(1, at.clamp(0, n - 1), kernel.expand(n, -1))
 
 
 def contrast(x: Tensor, severity: int) -> Tensor:

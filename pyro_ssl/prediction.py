@@ -46,7 +46,7 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
         return p.mean
 
     x = as_data(x)
-    most = max(1, min(4096, AT_ONCE // chains, 2**22 // x[0].numel()))
+    most = max(1, min(4096, AT_ONCE // chains, 2**19 // x[0].numel()))
     return chunked(objective, function, chunk or most, seed, x)
 
 
