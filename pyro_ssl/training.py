@@ -245,7 +245,9 @@ class _Run:
             objective.check(self.batch(0))
             total(objective.parts(self.batch(0)))
         self.players = players(objective)
-        self.optimizer = _fused(optimizer, [{"params": p, "lr": lr * scale} for scale, p in self.players], lr)
+        groups = [{"params": p, "lr": lr * scale} for scale, p in self.players]
+        groups[1:] = [group | {"weight_decay": 0.0} for group in groups[1:]]  # an optimiser's is of the pair
+        self.optimizer = _fused(optimizer, groups, lr)
         self.total = int(epochs) * self.batches.steps_per_epoch
         if self.total == 1 and isinstance(schedule, str):
             schedule = "constant"  # one step has no time to rise and fall

@@ -238,6 +238,17 @@ def test_discriminators_are_given_the_codes_of_labeled_data_and_then_of_others_w
         apart(b)
 
 
+def test_weight_decay_is_the_pairs_alone():
+    made = []
+
+    def sgd(groups, lr):
+        made.append(torch.optim.SGD(groups, lr, weight_decay=0.1))
+        return made[-1]
+
+    fit(built("vc"), batch().x, batch().y.argmax(-1), epochs=1, optimizer=sgd, progress=False)
+    assert [group["weight_decay"] for group in made[0].param_groups] == [0.1, 0.0]
+
+
 def test_what_its_options_are_for():
     players_of = players(zoo.build("vc", (5,), K, hidden=(8,), discriminator_lr=0.3))
     assert [share for share, _ in players_of] == [1.0, 0.3]
