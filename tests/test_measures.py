@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import correlate1d
 from scipy.stats import multivariate_normal
 
 from pyro_ssl import calibration, data, metrics, ood, zoo
@@ -206,6 +208,18 @@ def test_bad_corruptions(arguments, message):
         corrupted(torch.rand(2, 1, 8, 8), *arguments)
     with pytest.raises(ValueError, match="images.*within 1"):
         corrupted(2 * torch.rand(2, 1, 8, 8) + 1, "fog", 1)
+
+
+def test_blurs_repeat_the_outermost_pixels():
+    x = torch.rand(2, 3, 9, 7)
+    at = np.arange(-4, 5)
+    kernel = np.exp(-(at**2) / (2 * 0.8**2))  # of severity 3
+    expected = x.numpy()
+    for axis in (-2, -1):
+        expected = correlate1d(expected, kernel / kernel.sum(), axis, mode="nearest")
+    np.testing.assert_allclose(corrupted(x, "gaussian_blur", 3), expected, atol=1e-6)
+    expected = correlate1d(x.numpy(), np.full(7, 1 / 7), -1, mode="nearest")
+    np.testing.assert_allclose(corrupted(x, "motion_blur", 3), expected, atol=1e-6)
 
 
 def test_fog_has_a_texture_and_each_severity_is_measured(trained):
