@@ -153,7 +153,7 @@ def test_variational_classification(tmp_path):
     for name in ("MNIST", "FashionMNIST"):
         write_mnist(tmp_path / "data", 800, name)
     arguments = ["--scale", "smoke", "--data-root", "data", "--workers", "1", "--out", "out"]
-    out = script("variational_classification.py", *arguments, "--parts", "full", "low", "plane", cwd=tmp_path)
+    out = script("variational_classification.py", *arguments, "--parts", "full", "low", "semi", "plane", cwd=tmp_path)
     parts = (
         "MNIST, all labels",
         "ce, temperature",
