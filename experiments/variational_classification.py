@@ -114,12 +114,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def weights(method: str, augmented: str) -> dict[str, Any]:
-    return WEIGHTS_ON.get(augmented, WEIGHTS).get(method) or WEIGHTS.get(method, {})
+    """What a method is given for a key of `AUGMENTED`."""
+    return WEIGHTS_ON.get(augmented, {}).get(method, WEIGHTS.get(method, {}))
 
 
 def named(method: str, options: dict[str, Any]) -> str:
-    """A method with the weights that it has."""
-    return ", ".join([method, *(f"{k} {options[k]:g}" for k in ("ratio", "density") if options.get(k))])
+    """A method with the weights that it has, and what its code is."""
+    found = [f"{k} {options[k]:g}" for k in ("ratio", "density") if options.get(k)]
+    found += ["one variance"] if options.get("shared_variance") and method != "ce" else []
+    return ", ".join([method, *found, *(["code a Gaussian"] if options.get("stochastic") else [])])
 
 
 @dataclass(frozen=True)

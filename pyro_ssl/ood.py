@@ -82,10 +82,11 @@ def fitted(objective: Objective, x: Any, y: Tensor, *, chunk: int = 1024, seed: 
 
 def _read(objective: Objective, x: Any, chunk: int, seed: int) -> tuple[Tensor | None, Tensor | None]:
     """`features`, and the output of the layer whose softmax q(y|x) is, where that reads them."""
+    z = None
     if hasattr(objective.guide, "code"):
-        return chunked(objective, lambda x: objective.guide.code(objective.seen(x)).mean, chunk, seed, x), None
+        z = chunked(objective, lambda x: objective.guide.code(objective.seen(x)).mean, chunk, seed, x)
     if (last := _last_layer(objective, x)) is None:
-        return None, None
+        return z, None
     layer, classes = last
     calls: list[tuple[Tensor, Tensor]] = []
     hook = layer.register_forward_hook(lambda _, given, output: calls.append((given[0].flatten(1), output)))
@@ -100,7 +101,7 @@ def _read(objective: Objective, x: Any, chunk: int, seed: int) -> tuple[Tensor |
         found = chunked(objective, both, chunk, seed, x)
     finally:
         hook.remove()
-    return found[:, :-classes], found[:, -classes:]
+    return found[:, :-classes] if z is None else z, found[:, -classes:]
 
 
 def _last_layer(objective: Objective, x: Any) -> tuple[nn.Module, int] | None:

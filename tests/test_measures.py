@@ -168,6 +168,14 @@ def test_every_method_has_its_scores_and_attacks(method):
         assert float((fgsm(o, x, y, 0.1) - x).abs().max()) == pytest.approx(0.1, abs=1e-6)
 
 
+def test_a_code_that_is_classified_by_one_layer_has_an_energy():
+    found = [
+        ood.scores(zoo.build("latent_classifier_simplified", (5,), 3, hidden=(8,), z_dim=2, draws=n), torch.rand(20, 5))
+        for n in (1, 100)
+    ]
+    assert "energy" in found[0] and "energy" not in found[1]  # a mean of softmaxes is none
+
+
 def test_how_sure_is_told_apart_where_a_difference_would_be_zero():
     logits = torch.tensor([[40.0, 0.0], [30.0, 0.0], [0.0, 5.0]])
     found = ood._log_max(logits.log_softmax(-1))
