@@ -60,20 +60,13 @@ def fgsm(
 
 
 def _fgsm(
-    objective: Objective,
-    x: Any,
-    y: Tensor,
-    epsilons: Iterable[float],
-    *,
-    aim: Aim = "loss",
-    bounds: Bounds = (0.0, 1.0),
-    chunk: int = 256,
-    seed: int = 0,
+    objective: Objective, x: Any, y: Tensor, epsilons: Iterable[float], *, bounds: Bounds = (0.0, 1.0), **arguments: Any
 ) -> Iterator[Tensor]:
     """`fgsm` of each size, from one gradient."""
-    epsilons = [_checked(epsilon) for epsilon in epsilons]
-    x, signs = _attacked(objective, x, y, aim, bounds, chunk, seed, lambda loss, x: _slope(loss, x).sign())
-    yield from (_within(x + epsilon * signs, bounds) for epsilon in epsilons)
+    sizes = [_checked(epsilon) for epsilon in epsilons]
+    search = lambda loss, x: _slope(loss, x).sign()  # noqa: E731
+    x, signs = _attacked(objective, x, y, search, bounds=bounds, **arguments)
+    yield from (_within(x + size * signs, bounds) for size in sizes)
 
 
 def pgd(
@@ -127,7 +120,7 @@ def pgd(
             worst, found = worst.maximum(value), torch.where(better, at, found)
         return found
 
-    return _attacked(objective, x, y, aim, bounds, chunk, seed, search)[1]
+    return _attacked(objective, x, y, search, aim=aim, bounds=bounds, chunk=chunk, seed=seed)[1]
 
 
 def _pgd(objective: Objective, x: Any, y: Tensor, epsilons: Iterable[float], **arguments: Any) -> Iterator[Tensor]:
@@ -197,11 +190,12 @@ def _attacked(
     objective: Objective,
     x: Any,
     y: Tensor,
-    aim: Aim,
-    bounds: Bounds,
-    chunk: int,
-    seed: int,
     search: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor],
+    *,
+    aim: Aim = "loss",
+    bounds: Bounds,
+    chunk: int = 256,
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Data, and what a search from the loss and a chunk gives for them."""
     if aim not in AIMS:

@@ -229,9 +229,10 @@ def expected(p_y: Callable[[Tensor], TorchDistribution], given: TorchDistributio
     Arguments:
         p_y: One-hot y given z, `(*, B, Z)`.
         given: The distribution of z, `(B, Z)`.
-        draws: Samples of z, in blocks of bounded memory; one alone keeps the gradient in the parameters of z.
+        draws: Samples of z, in blocks of bounded memory; one alone keeps the gradient in the parameters of z. A `Delta`, whose
+            samples are all the same, is given one.
     """
-    if draws == 1:
+    if draws == 1 or isinstance(given, dist.Delta):
         return p_y(given.rsample())
     block = min(draws, max(1, 2**14 // given.batch_shape[-1]))
     sizes = [block] * (draws // block) + ([draws % block] if draws % block else [])

@@ -9,7 +9,7 @@ from pyro.distributions import OneHotCategorical
 from torch import nn
 
 from pyro_ssl import fit, models, predict_proba, zoo
-from pyro_ssl.conditionals import Bayes, ClassNormal, ClassPrior, expected
+from pyro_ssl.conditionals import Bayes, ClassNormal, ClassPrior, Delta, expected
 from pyro_ssl.ood import ClassDensities
 from pyro_ssl.ratios import Discrimination, Discriminators, LogRatio
 from pyro_ssl.terms import L2, Batch, Term
@@ -262,6 +262,17 @@ def test_what_its_options_are_for():
     z = objective.guide.q_z(x).sample((4000,))
     expected = objective.guide.p_y(z).mean.mean(0)
     assert torch.allclose(probs[4000], expected, atol=0.03) and not torch.allclose(probs[1], expected, atol=0.03)
+
+
+def test_a_code_without_noise_is_classified_once():
+    calls, z = [], torch.randn(4, Z)
+
+    def p_y(z):
+        calls.append(z.shape)
+        return OneHotCategorical(logits=z)
+
+    found = expected(p_y, Delta(nn.Identity())(z), 100)
+    assert calls == [(4, Z)] and torch.equal(found.logits, OneHotCategorical(logits=z).logits)
 
 
 def test_the_mean_over_codes_does_not_saturate():
