@@ -84,7 +84,7 @@ WEIGHTS_ON: dict[str, dict[str, dict[str, Any]]] = {
 AUGMENTED: dict[str, dict[str, Any]] = {
     "mnist": {"warp": 0.2, "noise": 0.1},
     "fashion_mnist": {"crop": 2, "flip": True},
-    "cifar10": {"crop": 4, "flip": True, "z_dim": 64},
+    "cifar": {"crop": 4, "flip": True, "z_dim": 64},
     "low": {"warp": 0.2},
     "semi": {  # without batch norm, under which the classifier without noise is not the one with it
         "backbone": None,
@@ -113,9 +113,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def weights(method: str, augmented: str) -> dict[str, Any]:
+def weights(method: str, key: str) -> dict[str, Any]:
     """What a method is given for a key of `AUGMENTED`."""
-    return WEIGHTS_ON.get(augmented, {}).get(method, WEIGHTS.get(method, {}))
+    return WEIGHTS_ON.get(key, {}).get(method, WEIGHTS.get(method, {}))
 
 
 def named(method: str, options: dict[str, Any]) -> str:
@@ -138,12 +138,12 @@ class Scale:
 SCALES = {
     "smoke": Scale(dict.fromkeys(AUGMENTED, 1), [0], ("wrn-10-1",), "cnn-2"),
     "cpu": Scale(
-        {"mnist": 10, "fashion_mnist": 20, "low": 60, "semi": 12, "plane": 6, "cifar10": 15},
+        {"mnist": 10, "fashion_mnist": 20, "low": 60, "semi": 12, "plane": 6, "cifar": 15},
         [0, 1, 2, 3, 4],
         ("wrn-10-1",),
     ),
     "paper": Scale(
-        {"mnist": 60, "fashion_mnist": 60, "low": 200, "semi": 60, "plane": 30, "cifar10": 200},
+        {"mnist": 60, "fashion_mnist": 60, "low": 200, "semi": 60, "plane": 30, "cifar": 200},
         [0, 1, 2, 3, 4],
         ("wrn-28-10", "resnet50"),
         "cnn-32",
@@ -162,8 +162,7 @@ def main() -> None:
     configs = {name: config for draw in draws for name, config in of_draw(draw, given.scale)}
 
     def chosen(config: dict[str, Any]) -> bool:
-        part = "semi" if config["options"]["unlabeled"] else config["part"]
-        of = (part in given.parts, config["data"] in given.data, config["method"] in given.methods)
+        of = (config["part"] in given.parts, config["data"] in given.data, config["method"] in given.methods)
         return all(of) and config["draw"] in asked
 
     results = study(configs, run, given, chosen)
@@ -175,32 +174,28 @@ def of_draw(draw: int, scale: str) -> Iterator[tuple[str, dict[str, Any]]]:
     made = partial(configure, draw=draw, scale=scale)
     for method in METHODS:
         row = f"{named(method, weights(method, 'low'))}, 500 labels alone"
-        yield f"low_{method}_{draw}", made("low", "mnist", method, "low", row=row, per_class=50)
+        yield f"low_{method}_{draw}", made("low", "mnist", method, row=row, per_class=50)
     for i, (row, options) in enumerate(VARIANTS.items()):
-        yield f"low_{row[:2]}_{i}_{draw}", made("low", "mnist", row[:2], "low", options, row=row, per_class=50)
+        yield f"low_{row[:2]}_{i}_{draw}", made("low", "mnist", row[:2], options, row=row, per_class=50)
     for method, per_class in (("vc", 50), ("ce", 50), ("vc", 10), ("ce", 10)):
         row = f"{named(method, weights(method, 'semi'))}, {10 * per_class} labels, the others unlabeled"
         name = f"semi_{method}_{10 * per_class}_{draw}"
-        yield name, made("low", "mnist", method, "semi", row=row, per_class=per_class)
+        yield name, made("semi", "mnist", method, row=row, per_class=per_class)
     for name in ("mnist", "fashion_mnist"):
         for method in METHODS:
-            yield f"full_{name}_{method}_{draw}", made("full", name, method, name)
-        yield f"full_{name}_temperature_{draw}", made("full", name, "ce", name, kept_aside=KEPT_ASIDE)
+            yield f"full_{name}_{method}_{draw}", made("full", name, method)
+        yield f"full_{name}_temperature_{draw}", made("full", name, "ce", kept_aside=KEPT_ASIDE)
     for method in METHODS if draw == 0 else ():
-        yield f"plane_{method}", made("plane", "mnist", method, "plane")
+        yield f"plane_{method}", made("plane", "mnist", method)
     for backbone in SCALES[scale].cifar:
         for method in METHODS:
-            yield (
-                f"cifar_{backbone}_{method}_{draw}",
-                made("cifar", "cifar10", method, "cifar10", {"backbone": backbone}),
-            )
+            yield f"cifar_{backbone}_{method}_{draw}", made("cifar", "cifar10", method, {"backbone": backbone})
 
 
 def configure(
     part: str,
     name: str,
     method: str,
-    augmented: str,
     options: dict[str, Any] | None = None,
     *,
     draw: int,
@@ -208,16 +203,19 @@ def configure(
     **others: Any,
 ) -> dict[str, Any]:
     """Plain data from which a run follows."""
+    key = name if part == "full" else part
     chosen: dict[str, Any] = {"backbone": SCALES[scale].cnn, "z_dim": 16, "unlabeled": 0.0}
-    chosen |= AUGMENTED[augmented] | weights(method, augmented) | (options or {})
-    batch = 50 if augmented == "low" else 100
+    chosen |= AUGMENTED[key] | weights(method, key) | (options or {})
+    batch = 50 if part == "low" else 100
     training: dict[str, Any] = {
-        "epochs": SCALES[scale].epochs[augmented], "batch_size": batch,
+        "epochs": SCALES[scale].epochs[key], "batch_size": batch,
         "labeled_batch_size": batch, "lr": 3e-3, "ema": 0.999, "precision": "bfloat16",
     }  # fmt: skip
     if scale == "smoke":
         chosen["z_dim"] = min(4, chosen["z_dim"])
-        others |= {"rows": 800 if part == "low" else 100} | ({"kept_aside": 50} if "kept_aside" in others else {})
+        others |= {"rows": 800 if part in ("low", "semi") else 100} | (
+            {"kept_aside": 50} if "kept_aside" in others else {}
+        )
     if part == "cifar" and scale == "paper":
         training |= {"batch_size": 128, "labeled_batch_size": 128, "lr": 0.1, "ema": 0.0}
         others["sgd"] = True
@@ -387,7 +385,7 @@ def report(results: Results, out: Path) -> None:
             pictures(name, title, whole, out)
             texts += [foreigners(title, whole, {"auroc": "AUROC"}), attacks(title, whole)]
             foreign.append(foreigners(title, whole, {"auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95"}))
-    if few_labels := where(results, part="low"):
+    if few_labels := where(results, part="low") + where(results, part="semi"):
         texts.append(few(few_labels))
     if planes := by_method(where(results, part="plane")):
         drawn({m: mine[0] for m, mine in planes.items()}, out)

@@ -180,7 +180,7 @@ def test_a_wide_resnet_goes_on_in_pieces_as_on_a_gpu(scripts, tmp_path, monkeypa
     monkeypatch.setenv("PYRO_SSL_DATA", str(tmp_path / "data"))
     module = scripts("variational_classification")
     monkeypatch.setattr(module, "EPSILONS", (0.1,))
-    config = module.configure("cifar", "mnist", "vc", "cifar10", {"backbone": "wrn-10-1"}, draw=1, scale="paper")
+    config = module.configure("cifar", "mnist", "vc", {"backbone": "wrn-10-1"}, draw=1, scale="paper")
     small = {"epochs": 3, "batch_size": 50, "labeled_batch_size": 50}
     config |= {"rows": 100, "training": config["training"] | small}
     assert config["sgd"] and config["training"]["precision"] == "bfloat16"
