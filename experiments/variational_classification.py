@@ -389,7 +389,7 @@ def report(results: Results, out: Path) -> None:
     if few_labels := where(results, part="low") + where(results, part="semi"):
         texts.append(few(few_labels))
     if planes := by_method(where(results, part="plane")):
-        drawn({m: mine[0] for m, mine in planes.items()}, out)
+        drawn({m.split(",")[0]: mine[0] for m, mine in planes.items()}, out)
     text = "\n\n".join(texts) + f"\n\nOne thread a run; no validation labels of the draw. {sources(results)}\n"
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(text)
@@ -482,9 +482,10 @@ def _few(mine: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def pictures(name: str, title: str, runs: dict[str, list[dict[str, Any]]], out: Path) -> None:
-    """Figures 3 to 7."""
+    """Figures 3 to 7; their legends have no room for the weights."""
     import matplotlib.pyplot as plt
 
+    runs = {name.split(",")[0]: mine for name, mine in runs.items()}
     bins = {
         m: [torch.tensor(np.array(mine[0]["reliability"][k], dtype=float)) for k in calibration.Reliability._fields]
         for m, mine in runs.items()
