@@ -180,7 +180,7 @@ def trained(
     """An image run's objective after training, which resumes what was killed; its data, codes and history.
 
     Arguments:
-        config: Of the run, which is on a GPU if there is one.
+        config: Of the run.
         directory: Of its checkpoints.
         loaded: Its data and codes, if they have been loaded.
         objective: What is trained, if it is not a fresh one.
@@ -190,10 +190,9 @@ def trained(
     objective = objective or zoo.build(
         config["method"], dataset.x_shape, len(dataset.classes), seed=config["draw"], **config["options"]
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     history = fit(
         objective, dataset.x, codes, seed=config["draw"], directory=directory, resume=directory is not None,
-        identity=_plain(config), device=device, **config["training"], **arguments,
+        identity=_plain(config), **config["training"], **arguments,
     )  # fmt: skip
     return objective, dataset, codes, history
 

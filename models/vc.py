@@ -42,10 +42,10 @@ class VC(PyroModule):
         self, p_y: Prior, p_z: Prior, *, density: float = 0.0, ratio: float = 0.0, log_ratio: nn.Module | None = None
     ) -> None:
         super().__init__()
-        if not density >= 0 or not ratio >= 0 or (ratio > 0) != (log_ratio is not None):
-            raise ValueError(
-                f"density and ratio should be 0 or above, ratio above 0 with a log_ratio; got {density} and {ratio}"
-            )
+        if not density >= 0:
+            raise ValueError(f"density should be 0 or above, got {density}")
+        if not ratio >= 0 or (ratio > 0) != (log_ratio is not None):
+            raise ValueError(f"ratio should be above 0 with a log_ratio, and 0 without one; got {ratio}")
         self.p_y, self.p_z, self.ratio, self.log_ratio = p_y, p_z, ratio, log_ratio
         self.density = poutine.scale(scale=density) if density else poutine.mask(mask=False)  # no scale is 0
 

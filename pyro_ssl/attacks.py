@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any, Literal
 
 import torch
@@ -40,7 +41,7 @@ def fgsm(
     be the difference of logits, which never saturates: :math:`\max_{k \neq y} \log q(k|x) - \log q(y|x)`.
 
     Arguments:
-        objective: The method; what it draws to predict is drawn alike for every gradient.
+        objective: The method; what it draws to predict is drawn anew for each gradient.
         x: Data `(N, *event)`, within `bounds`.
         y: Codes `(N,)`.
         epsilon: Largest change of a pixel, in the units of x; 0 and above.
@@ -84,6 +85,8 @@ def pgd(
     seed: int = 0,
 ) -> Tensor:
     """Projected gradient ascent from random starts within epsilon; of each datum the restart that did worst to it.
+
+    A method that draws to predict has other draws in each step, so that no step is against one of them (Athalye et al. 2018).
 
     Arguments:
         objective: As of `fgsm`.
@@ -216,15 +219,15 @@ def _attacked(
         raise ValueError(
             "objective: what it predicts has no gradient in x, such as by Gibbs sampling or features as given"
         )
-    found = []
+    found, seeds = [], count(seed)
     with evaluating(objective), torch.enable_grad(), reproducibly(seed):
         for part, codes in zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True):
-            found.append(search(partial(_loss, objective, codes, aim, seed), part).cpu())
+            found.append(search(partial(_loss, objective, codes, aim, seeds), part).cpu())
     return x, torch.cat(found)
 
 
-def _loss(objective: Objective, codes: Tensor, aim: Aim, seed: int, x: Tensor) -> Tensor:
-    with reproducibly(seed):
+def _loss(objective: Objective, codes: Tensor, aim: Aim, seeds: Iterator[int], x: Tensor) -> Tensor:
+    with reproducibly(next(seeds)):
         log_q = objective.classify(x).logits
     own = log_q.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
     if aim == "loss":

@@ -21,7 +21,7 @@ class Backbone(nn.Module):
         name: `cnn-WIDTH`, `resnet18`, `resnet34`, `resnet50`, or `wrn-D-K`, such as `wrn-28-10`.
         in_shapes: `[(C, H, W), ...]`: the image's shape, then the event shapes of further inputs (or the image's alone).
         out_shape: Event shape of the output.
-        dropout: Probability of dropping a feature, and of a wide ResNet a channel within each block, in training.
+        dropout: Probability of dropping a feature, and of a wide ResNet those within each block, in training.
         noise: What the image goes through in training.
 
     Raises:
@@ -45,12 +45,10 @@ class Backbone(nn.Module):
         self.noise = noise or Noise()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.features, self.dropout = Flat(network, event_dim=3), nn.Dropout(dropout)
-        self.head = MLP([size, *others], out_shape, ())
+        self.head = MLP([size, *others], out_shape, (), precise=True)
 
     def forward(self, image: Tensor, *others: Tensor) -> Tensor:
-        h = self.dropout(self.features(self.noise(image)))
-        with torch.autocast(h.device.type, enabled=False):  # a code in half precision is rounded by more than its scale
-            return self.head(h.to(next(self.head.parameters())), *others)
+        return self.head(self.dropout(self.features(self.noise(image))), *others)
 
 
 def _made(name: str, channels: int, dropout: float) -> tuple[nn.Module, int]:

@@ -95,6 +95,7 @@ def make_parser() -> ArgumentParser:
     evaluate.add_argument("--corruptions", action="store_true", help="measure under corruptions of images too")
     evaluate.add_argument("--attack", type=str | None, default=None, help="and under an attack: " + ", ".join(ATTACKS))
     evaluate.add_argument("--epsilons", type=float, nargs="+", default=EPSILONS, help="sizes of the attack")
+    evaluate.add_argument("--restarts", type=int, default=1, help="random starts of pgd")
     evaluate.add_argument("--device", type=str | None, default=None, help="where it is measured, such as cuda")
     commands.add_subcommand("evaluate", evaluate)
     predict = ArgumentParser(description="Write p(y|x) for the rows of an array.")
@@ -262,11 +263,17 @@ def _evaluate(arguments: Namespace) -> None:
     if foreign:
         codes = _draw(dataset, config).codes(dataset.y) if arguments.data in (None, config["data"]) else None
         labeled = None if codes is None else (dataset.x[codes >= 0], codes[codes >= 0])
+        if labeled is not None and int(labeled[1].bincount(minlength=len(saved.classes)).min()) < 2:
+            print("\nlog p(z), refitted, is left out: a class has fewer than two labels")
+            labeled = None
         write("ood", reports.of_foreign(saved.objective, dataset, foreign, labeled, out))
     if arguments.corruptions:
         write("corruptions", reports.of_corruptions(saved.objective, dataset, out))
     if name := arguments.attack:
-        write(name, reports.of_attack(saved.objective, dataset, name, arguments.epsilons, out))
+        write(
+            name,
+            reports.of_attack(saved.objective, dataset, name, arguments.epsilons, out, restarts=arguments.restarts),
+        )
 
 
 def _checked(
@@ -275,6 +282,8 @@ def _checked(
     """What `evaluate` is asked for, before anything is done; the foreign data by name."""
     if arguments.attack not in (None, *ATTACKS):
         raise ValueError(f"--attack should be one of {', '.join(ATTACKS)}, got {arguments.attack!r}")
+    if arguments.restarts < 1 or (arguments.restarts > 1 and arguments.attack != "pgd"):
+        raise ValueError(f"--restarts should be 1 or above, and 1 but for --attack pgd; got {arguments.restarts}")
     if arguments.attack and not min(arguments.epsilons) >= 0:
         raise ValueError(f"--epsilons should be 0 or above, got {min(arguments.epsilons)}")
     foreign = {Path(name).stem: _foreign(name, arguments.data_root or config["data_root"]) for name in arguments.ood}

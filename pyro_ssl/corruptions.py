@@ -71,7 +71,7 @@ def fog(x: Tensor, severity: int) -> Tensor:
         coarse = torch.rand(len(x), 1, n, n, device=x.device, dtype=x.dtype)
         haze = haze + functional.interpolate(coarse, (height, width), mode="bicubic") / n
     low, high = haze.amin((-2, -1), keepdim=True), haze.amax((-2, -1), keepdim=True)
-    return (1 - share) * x + share * (0.4 + 0.6 * (haze - low) / (high - low))
+    return (1 - share) * x + share * (0.4 + 0.6 * (haze - low) / (high - low).clamp_min(1e-6))
 
 
 def pixelate(x: Tensor, severity: int) -> Tensor:

@@ -25,6 +25,8 @@ class MLP(nn.Module):
             q(y|x).
         dropout: Probability of dropping a hidden unit in training.
         noise: What the first input goes through in training; a number is the standard deviation of Gaussian noise.
+        precise: Under autocast, the last layer is in full precision: for a code, which half precision would round by as much
+            as its scale may be.
     """
 
     def __init__(
@@ -37,12 +39,13 @@ class MLP(nn.Module):
         batch_norm: bool = False,
         dropout: float = 0.0,
         noise: float | Noise = 0.0,
+        precise: bool = False,
     ) -> None:
         super().__init__()
         shapes = in_shapes if isinstance(in_shapes, list) else [in_shapes]
         self.out_shape = as_shape(out_shape)
         widths = [*hidden, math.prod(self.out_shape)]
-        self.noise = noise if isinstance(noise, Noise) else Noise(noise)
+        self.noise, self.precise = noise if isinstance(noise, Noise) else Noise(noise), precise
         self.first = SplitLinear(shapes, widths[0])
         layers: list[nn.Module] = []
         for i, o in pairwise(widths):
@@ -53,8 +56,15 @@ class MLP(nn.Module):
         self.rest = nn.Sequential(*layers)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        h = self.rest(self.first(self.noise(inputs[0]), *inputs[1:]))
-        return h.unflatten(-1, self.out_shape)
+        inputs = (self.noise(inputs[0]), *inputs[1:])
+        if not self.precise:
+            return self.rest(self.first(*inputs)).unflatten(-1, self.out_shape)
+        *hidden, last = [self.first, *self.rest]
+        for layer in hidden:
+            inputs = (layer(*inputs),)
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            like = next(self.parameters())
+            return last(*(h.to(like) for h in inputs)).unflatten(-1, self.out_shape)
 
 
 class ConvEncoder(nn.Module):
@@ -71,6 +81,7 @@ class ConvEncoder(nn.Module):
         batch_norm: Batch norm after each convolution; safe, since the image carries no enumerated label.
         dropout: Probability of dropping a hidden unit in training.
         noise: What the image goes through in training; a number is the standard deviation of Gaussian noise.
+        precise: As of `MLP`.
     """
 
     def __init__(
@@ -84,6 +95,7 @@ class ConvEncoder(nn.Module):
         batch_norm: bool = False,
         dropout: float = 0.0,
         noise: float | Noise = 0.0,
+        precise: bool = False,
     ) -> None:
         super().__init__()
         image, *others = in_shapes if isinstance(in_shapes, list) else [in_shapes]
@@ -100,7 +112,7 @@ class ConvEncoder(nn.Module):
         with torch.no_grad():
             features = tuple(nn.Sequential(*layers).eval()(torch.zeros(1, *shape)).shape[1:])
         self.features.train()
-        self.head = MLP([features, *others], out_shape, hidden, activation=activation, dropout=dropout)
+        self.head = MLP([features, *others], out_shape, hidden, activation=activation, dropout=dropout, precise=precise)
 
     def forward(self, image: Tensor, *others: Tensor) -> Tensor:
         return self.head(self.features(self.noise(image)), *others)

@@ -75,16 +75,30 @@ def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) 
 
 
 def fitted(objective: Objective, x: Any, y: Tensor, *, chunk: int = 1024, seed: int = 0) -> ClassDensities | None:
-    """`ClassDensities` of the features of labeled data, their last arguments as of `features`; None where it has none."""
+    """`ClassDensities` of the features of labeled data; None where the method has none.
+
+    Arguments:
+        objective: As of `features`.
+        x: Labeled data `(N, *event)`.
+        y: Their classes `(N,)`.
+        chunk: As of `features`.
+        seed: As of `features`.
+
+    Raises:
+        ValueError: As of `ClassDensities`, of every class that the method has.
+    """
     z = features(objective, x, chunk=chunk, seed=seed)
-    return None if z is None else ClassDensities(z, y)
+    if z is None:
+        return None
+    return ClassDensities(z, y, chunked(objective, lambda x: objective.classify(x).logits, 1, seed, x[:1]).shape[-1])
 
 
 def _read(objective: Objective, x: Any, chunk: int, seed: int) -> tuple[Tensor | None, Tensor | None]:
     """`features`, and the output of the layer whose softmax q(y|x) is, where that reads them."""
     z = None
-    if hasattr(objective.guide, "code"):
-        z = chunked(objective, lambda x: objective.guide.code(objective.seen(x)).mean, chunk, seed, x)
+    with objective.programs() as (_, guide):
+        if hasattr(guide, "code"):
+            z = chunked(objective, lambda x: guide.code(objective.seen(x)).mean, chunk, seed, x)
     if (last := _last_layer(objective, x)) is None:
         return z, None
     layer, classes = last
@@ -129,26 +143,32 @@ class ClassDensities:
     Arguments:
         z: Codes of training data, `(N, Z)`.
         y: Their classes, `(N,)`.
-        ridge: epsilon, over the mean variance of the codes.
+        classes: K; by default as many as y has.
+        ridge: epsilon, over the mean variance of the codes within classes.
 
     Raises:
-        ValueError: Shapes do not match, z holds NaN, a label is -1, or a class has no datum.
+        ValueError: Shapes do not match, z holds NaN or does not vary within classes, a label is -1, or a class has fewer than
+            two data.
 
     References:
         Mukhoti et al. 2021, DDU.
     """
 
-    def __init__(self, z: Tensor, y: Tensor, ridge: float = 1e-4) -> None:
+    def __init__(self, z: Tensor, y: Tensor, classes: int | None = None, ridge: float = 1e-4) -> None:
         if z.dim() != 2 or y.shape != z.shape[:1]:
             raise ValueError(f"z should have shape (N, Z) and y (N,), got {tuple(z.shape)} and {tuple(y.shape)}")
         z, y = as_data(z, "z").double(), as_codes(y, len(z)).to(z.device)
         if int(y.min()) < 0:
             raise ValueError("y should hold a class for each row of z; -1 is none")
-        counts = y.bincount()
-        if not counts.all():
-            raise ValueError(f"y: class {int((counts == 0).nonzero()[0])} has no datum")
-        mean = torch.nn.functional.one_hot(y).double().T @ z / counts[:, None]
+        counts = y.bincount(minlength=classes or 0)
+        if classes is not None and len(counts) > classes:
+            raise ValueError(f"y should be below {classes}, the number of classes; got {len(counts) - 1}")
+        if int(counts.min()) < 2:
+            raise ValueError(f"y: class {int(counts.argmin())} has {int(counts.min())} data; a covariance wants 2")
+        mean = torch.nn.functional.one_hot(y, len(counts)).double().T @ z / counts[:, None]
         centred = z - mean[y]
+        if not centred.any():
+            raise ValueError("z does not vary within classes, so that it has no covariance")
         noise = ridge * centred.square().mean() * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
         by_class = centred[y.argsort()].split(counts.tolist())
         covariance = torch.stack([part.T @ part / len(part) for part in by_class])

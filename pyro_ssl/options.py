@@ -159,7 +159,11 @@ class Networks:
 
     def q_z_classified(self, z_dim: int, dropout: float = 0.0) -> Normal:
         """z given x, where z is what is classified: with the classifier's network and noise."""
-        return Normal(self.classifying([], 2 * z_dim, dropout))
+        return Normal(self.classified(2 * z_dim, dropout))
+
+    def classified(self, out: int, dropout: float) -> nn.Module:
+        """From x to a code that is classified, by the classifier's network and noise, in full precision."""
+        return self.classifying([], out, dropout, **({} if self.backbone else {"precise": True}))
 
 
 @dataclass(frozen=True)

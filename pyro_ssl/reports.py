@@ -41,7 +41,7 @@ def of_foreign(
         objective: The method.
         dataset: Its own.
         foreign: Other sets' images, by name.
-        labeled: Data and codes that densities of features are fitted to, if every class is among them.
+        labeled: Data and codes that densities of features are fitted to; None: without `log p(z), refitted`.
         out: The folder of the picture.
     """
     densities = None if labeled is None else ood.fitted(objective, *labeled)
@@ -74,11 +74,21 @@ def of_corruptions(objective: Objective, dataset: Dataset, out: Path) -> str:
     )
 
 
-def of_attack(objective: Objective, dataset: Dataset, attack: Attack, epsilons: Sequence[float], out: Path) -> str:
+def of_attack(
+    objective: Objective, dataset: Dataset, attack: Attack, epsilons: Sequence[float], out: Path, *, restarts: int = 1
+) -> str:
     """Accuracy under attacks of several sizes, by each aim; `attack_NAME.png`. What is within [0, 1] stays there."""
     x = dataset.x_test
     bounds = (0.0, 1.0) if 0 <= float(x.min()) <= float(x.max()) <= 1 else None
-    found = under_attack(objective, x, dataset.y_test, epsilons, attack, bounds=bounds)
+    found = under_attack(
+        objective,
+        x,
+        dataset.y_test,
+        epsilons,
+        attack,
+        bounds=bounds,
+        **({"restarts": restarts} if attack == "pgd" else {}),
+    )
     curves = {aim: [[100 * row[aim] for row in found]] for aim in ("loss", "logits", "either")}
     ax = plots.bands(curves, epsilons, xlabel="epsilon", ylabel="accuracy %", title=attack)
     plots.save(ax, out / f"attack_{attack}.png")

@@ -486,11 +486,17 @@ def vc(
         spectral_norm: Keep the discriminators' weights at singular values of 1.
         through: Whether the discriminators' gradient reaches the code.
         discriminator_lr: The discriminators' learning rate over the pair's.
-        bounded: The log-ratio's gradient is at most twice, and none where z is far likelier under the prior, see `LogRatio`.
+        bounded: In place of T, the paper's, 2 log(1 + exp T) less a constant, which drives no code further that is far
+            likelier under the prior, see `LogRatio`.
         stochastic: q(z|x) is a Gaussian, and not all mass at f(x).
         shared_variance: One variance for all classes.
         draws: Samples of a stochastic code that a prediction averages over.
     """
+    if discriminator_hidden < 0 or not discriminator_lr > 0:
+        raise ValueError(
+            "discriminator_hidden should be 0 or above and discriminator_lr above 0, "
+            f"got {discriminator_hidden} and {discriminator_lr}"
+        )
     p_y, p_z, guide = _variational(nets, z_dim, stochastic, shared_variance, draws)
     t = Discriminators(z_dim, nets.classes, hidden=discriminator_hidden, sees=sees, spectral_norm=spectral_norm)
     log_ratio = LogRatio(t, p_z, through=through, bounded=bounded)
@@ -502,7 +508,7 @@ def _variational(
     nets: Networks, z_dim: int, stochastic: bool, shared_variance: bool, draws: int
 ) -> tuple[ClassPrior, ClassNormal, guides.VC]:
     p_y, p_z = ClassPrior(nets.classes, learn=True), ClassNormal(nets.classes, z_dim, shared=shared_variance)
-    code = nets.classifying([], 2 * z_dim if stochastic else z_dim, nets.dropout)
+    code = nets.classified(2 * z_dim if stochastic else z_dim, nets.dropout)
     q_z = Normal(code) if stochastic else Delta(code)
     return p_y, p_z, guides.VC(q_z, Bayes(p_y, p_z), draws if stochastic else 1)
 
@@ -513,7 +519,9 @@ def _of_class(loss: Loss, model: models.VC, guide: guides.VC, *players: Term) ->
     Mutual information, with the unlabeled bound's own weight, makes that the code's marginal objective, see `models.VC`.
     """
     if not loss.labeled:
-        raise ValueError(f"labeled should be above 0: y's codes are those of labeled data; got {loss.labeled}")
+        raise ValueError(
+            f"labeled should be a number above 0, for codes of a class are labeled ones; got {loss.labeled}"
+        )
     marginal = [MutualInformation(loss.unlabeled)] if loss.unlabeled else []
     return loss.objective(model, guide, TraceTopEnum_ELBO(None), others=[*marginal, *players], together=True)
 

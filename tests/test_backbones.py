@@ -20,7 +20,7 @@ def test_a_backbone_maps_images_of_any_leading_shape(name):
     x, a = torch.rand(2, 3, 3, 16, 16), torch.randn(4, 1, 1, 5)
     out = net(x, a)
     assert out.shape == (4, 2, 3, 7)
-    assert torch.allclose(out[1, 0, 2], net(x[0, 2], a[1, 0, 0]), atol=1e-5)
+    assert torch.allclose(out[1, 0, 2], net(x[0, 2], a[1, 0, 0]), rtol=1e-4, atol=1e-4)
     net.train()(x[0], torch.randn(3, 5)).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
 
@@ -136,6 +136,14 @@ def test_its_dropout_is_the_methods(name):
     objective = zoo.build("vc", (1, 8, 8), 3, backbone=name, z_dim=2, dropout=0.35)
     rates = [m.p for m in objective.guide.q_z.network.modules() if isinstance(m, nn.Dropout)]
     assert rates and set(rates) == {0.35}
+
+
+@pytest.mark.parametrize("options", [{"network": "mlp"}, {"network": "conv", "channels": (2,)}, {"backbone": "cnn-2"}])
+def test_the_code_of_every_network_is_in_full_precision(options):
+    o, x = zoo.build("vc", (1, 8, 8), 3, z_dim=4, **{"hidden": (6,)} | options), torch.rand(16, 1, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        code = o.guide.q_z(x).mean
+    assert code.dtype == torch.float32 and (code != code.bfloat16()).any()
 
 
 def test_a_code_is_in_full_precision_whatever_the_convolutions_are_in():

@@ -128,11 +128,22 @@ def test_train_with_all_labels_and_a_backbone(method):
 
 
 @pytest.mark.parametrize("method", ["sslpe", "adgm", "latent_classifier"])
-def test_foreign_data_of_methods_without_features(method, capsys):
+def test_foreign_data_of_other_methods(method, capsys):
     assert train(method, "run") == 0
     np.save("rows.npy", np.random.default_rng(0).random((30, 1, 8, 8)).astype(np.float32))
     assert run("evaluate", "run", "--ood", "rows.npy") == 0
     assert "| max p " in capsys.readouterr().out and Path("run/evaluation/ood.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(("labels", "refitted"), [(10, False), (30, True)])
+def test_densities_want_two_labels_of_each_class(labels, refitted, capsys):
+    assert train("m2", "run", "--labels", labels) == 0
+    np.save("rows.npy", np.random.default_rng(0).random((30, 1, 8, 8)).astype(np.float32))
+    attack = ("--attack", "pgd", "--epsilons", 0.1, "--restarts", 2)
+    assert run("evaluate", "run", "--ood", "rows.npy", *attack) == 0
+    said = capsys.readouterr().out
+    assert ("| log p(z), refitted" in said) == refitted == ("left out: a class has fewer" not in said)
+    assert Path("run/evaluation/pgd.md").exists()
 
 
 def test_an_attack_of_data_beyond_pixels_clips_nothing(capsys):
@@ -146,7 +157,13 @@ def test_what_cannot_be_measured_is_told_before_anything_is(copied, capsys):
     np.save("rows.npy", np.zeros((3, 1, 8, 8), np.float32))
     Path("other").mkdir()
     np.save("other/rows.npy", np.zeros((3, 1, 8, 8), np.float32))
-    for argv in (("--ood", "rows.npy", "other/rows.npy"), ("--attack", "fgsm", "--epsilons", -1.0)):
+    wrong = (
+        ("--ood", "rows.npy", "other/rows.npy"),
+        ("--attack", "fgsm", "--epsilons", -1.0),
+        ("--attack", "fgsm", "--restarts", 2),
+        ("--restarts", 0),
+    )
+    for argv in wrong:
         assert run("evaluate", copied, "--corruptions", *argv) == 2
         assert "should" in capsys.readouterr().err and not (copied / "evaluation").exists()
 

@@ -173,6 +173,35 @@ def test_variational_classification(tmp_path):
     assert "MNIST, all labels" in again
 
 
+def test_codes_that_are_the_prior_are_at_no_distance_from_it(scripts):
+    module = scripts("variational_classification")
+    o, g = zoo.build("vc", (5,), 3, z_dim=2, hidden=(4,), stochastic=True), torch.Generator().manual_seed(0)
+    y = torch.arange(30_000) % 3
+    p = torch.distributions.Normal(o.model.p_z.loc[y].detach(), o.model.p_z.scale.detach().expand(3, 2)[y])
+    x = torch.cat([p.loc + 0.8 * p.scale * torch.randn(30_000, 2, generator=g), torch.zeros(30_000, 3)], 1)
+    o.guide.code = lambda x: torch.distributions.Normal(x[:, :2], 0.6 * p.scale[:1])  # 0.8^2 + 0.6^2 = 1
+    assert o.model.p_z.scale.unique().numel() == 1
+    assert abs(module.from_prior(o, x, y)) < 1e-3
+    o.guide.code = lambda x: torch.distributions.Normal(x[:, :2], 1e-6)
+    assert module.from_prior(o, x, y) > 0.03
+
+
+def test_what_is_kept_aside_has_no_label_in_training(scripts, tmp_path, monkeypatch):
+    module, seen = scripts("variational_classification"), []
+    write_mnist(tmp_path / "data", 200, "MNIST")
+    monkeypatch.setenv("PYRO_SSL_DATA", str(tmp_path / "data"))
+
+    def stop(config, directory, loaded, **arguments):
+        seen.append(loaded[1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "trained", stop)
+    config = module.configure("full", "mnist", "ce", draw=1, scale="smoke", kept_aside=module.KEPT_ASIDE)
+    with pytest.raises(KeyboardInterrupt):
+        module.run("name", config, tmp_path, tmp_path)
+    assert len(seen[0]) == 100 and int((seen[0] < 0).sum()) == 50 == config["kept_aside"]
+
+
 def test_a_wide_resnet_goes_on_in_pieces_as_on_a_gpu(scripts, tmp_path, monkeypatch):
     """The paper's training of wide ResNets, on noise; killed after one epoch, it ends where an unbroken run does."""
     for name in ("MNIST", "FashionMNIST"):

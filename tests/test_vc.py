@@ -310,13 +310,13 @@ def test_a_batch_without_some_class_and_a_problem_of_one_class(method):
 BAD = {
     "z_dim": ({"z_dim": 0}, "z_dim should be a whole number above 0, got 0"),
     "sees": ({"sees": "cubes"}, "sees should be one of linear, squares, products, got 'cubes'"),
-    "hidden": ({"discriminator_hidden": -1}, "hidden should be 0 or above, got -1"),
-    "rate": ({"discriminator_lr": 0.0}, "lr_scale should be above 0, got 0.0"),
+    "hidden": ({"discriminator_hidden": -1}, "discriminator_hidden should be 0 or above and .*, got -1 and"),
+    "rate": ({"discriminator_lr": 0.0}, "discriminator_lr above 0, got 0 and 0.0"),
     "ratio": ({"ratio": math.nan}, "ratio should be a finite number, got nan"),
     "draws": ({"draws": 0}, "draws should be a whole number above 0"),
-    "negative": ({"ratio": -0.1}, "density and ratio should be 0 or above"),
-    "density": ({"density": -1.0}, "density and ratio should be 0 or above"),
-    "labeled": ({"labeled": 0.0}, "labeled should be above 0"),
+    "negative": ({"ratio": -0.1}, "ratio should be above 0 with a log_ratio"),
+    "density": ({"density": -1.0}, "^density should be 0 or above, got -1"),
+    "labeled": ({"labeled": 0.0}, "labeled should be a number above 0"),
 }
 
 
@@ -352,6 +352,8 @@ def test_labels_beyond_the_classes_and_data_of_nan_are_refused():
         (x.index_fill(0, torch.tensor([2]), math.nan), torch.arange(6) % 3, "z holds NaN or infinity, first in row 2"),
         (x, torch.arange(6) % 3 - 1, "y should hold a class"),
         (x, torch.arange(5), r"z should have shape \(N, Z\) and y \(N,\)"),
+        (x, torch.tensor([0, 1, 1, 0, 2, 0]), "y: class 2 has 1 data; a covariance wants 2"),
+        (torch.ones(6, 5), torch.arange(6) % 3, "z does not vary within classes"),
     ):
         with pytest.raises(ValueError, match=message):
             ClassDensities(z, y)
@@ -390,11 +392,18 @@ def test_the_unlabeled_bound_is_the_sum_over_classes(stochastic):
 
 
 def test_semi_supervised_learning_with_every_term():
-    """Two moons' worth of blobs, one label each: the other data make up for the labels that are missing."""
+    """Two stripes, labels across from each other: these alone cut the stripes, the gap between them is what the others tell."""
     g = torch.Generator().manual_seed(0)
-    y = torch.arange(300) % K
-    x = torch.randn(300, 5, generator=g) * 0.4 + 3 * torch.eye(K, 5)[y]
-    o = zoo.build("vc", (5,), K, z_dim=2, hidden=(32,), balance=1.0, entropy=0.5, mutual_information=0.5).float()
-    history = fit(o, x.float(), y.where(torch.arange(300) < 3, -1), epochs=40, batch_size=50, lr=3e-3)
-    assert {"labeled", "unlabeled", "Entropy", "MutualInformation", "Discrimination"} <= history.keys()
-    assert (o.classify(x.float()).mean.argmax(-1) == y).float().mean() > 0.95
+    y = torch.arange(400) % 2
+    x = torch.stack([8 * torch.rand(400, generator=g) - 4, 2.0 * y - 1 + 0.15 * torch.randn(400, generator=g)], 1)
+    known = torch.full((400,), -1)
+    for k, at in ((0, -0.7), (1, 0.7)):
+        known[(x[:, 0] - at).abs().masked_fill(y != k, math.inf).argsort()[:2]] = k
+    x, accuracy, histories = x.float(), [], []
+    for weight in (0.0, 1.0):  # an epoch without unlabeled data is one step
+        terms = {"unlabeled": weight, "entropy": 0.5 * weight, "mutual_information": 0.5 * weight, "balance": weight}
+        o = zoo.build("vc", (2,), 2, z_dim=2, hidden=(32,), noise=0.3, seed=1, **terms).float()
+        histories.append(fit(o, x, known, epochs=40 if weight else 300, batch_size=50, lr=3e-3, seed=1))
+        accuracy.append(float((o.classify(x).mean.argmax(-1) == y).float().mean()))
+    assert {"labeled", "unlabeled", "Entropy", "MutualInformation", "Discrimination"} <= histories[1].keys()
+    assert accuracy[0] < 0.8 and accuracy[1] > 0.98
