@@ -1,4 +1,7 @@
-"""Corrupted images at five severities, after Hendrycks & Dietterich ("C-style"; made here, not their files)."""
+"""Corrupted images at five severities, after Hendrycks & Dietterich ("C-style"; made here, not their files).
+
+Each corruption takes images `(N, C, H, W)` in [0, 1] and a severity, 1 to 5, whose levels stand in it; `corrupted` clips.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +25,24 @@ def _level(values: tuple[float, ...], severity: int) -> float:
 
 
 def gaussian_noise(x: Tensor, severity: int) -> Tensor:
+    """Normal noise; the level is its standard deviation, in units of x."""
     return x + _level((0.04, 0.08, 0.12, 0.18, 0.26), severity) * torch.randn_like(x)
 
 
 def shot_noise(x: Tensor, severity: int) -> Tensor:
+    """Counts of photons; the level is their number at a value of 1."""
     photons = _level((500.0, 100.0, 50.0, 25.0, 12.0), severity)
     return torch.poisson(x * photons) / photons
 
 
 def impulse_noise(x: Tensor, severity: int) -> Tensor:
+    """Pixels that are 0 or 1; the level is their share."""
     share = _level((0.01, 0.03, 0.06, 0.1, 0.17), severity)
     return torch.where(torch.rand_like(x) < share, (torch.rand_like(x) < 0.5).to(x), x)
 
 
 def gaussian_blur(x: Tensor, severity: int) -> Tensor:
+    """A normal kernel of 9 x 9; the level is its standard deviation in pixels."""
     sigma = _level((0.4, 0.6, 0.8, 1.1, 1.6), severity)
     kernel = (-torch.arange(-4.0, 5.0).square() / (2 * sigma**2)).softmax(0)
     rows, columns = (_along(n, kernel).to(x) for n in x.shape[-2:])
@@ -43,6 +50,7 @@ def gaussian_blur(x: Tensor, severity: int) -> Tensor:
 
 
 def motion_blur(x: Tensor, severity: int) -> Tensor:
+    """A mean along the row; the level is its length in pixels."""
     length = int(_level((3, 5, 7, 9, 11), severity))
     return x @ _along(x.shape[-1], torch.full((length,), 1 / length)).to(x).T
 
@@ -54,16 +62,19 @@ def _along(n: int, kernel: Tensor) -> Tensor:
 
 
 def contrast(x: Tensor, severity: int) -> Tensor:
+    """Towards the image's mean; the level is what is kept of the difference."""
     kept = _level((0.75, 0.5, 0.4, 0.3, 0.15), severity)
     mean = x.mean((-3, -2, -1), keepdim=True)
     return mean + kept * (x - mean)
 
 
 def brightness(x: Tensor, severity: int) -> Tensor:
+    """The level is added."""
     return x + _level((0.05, 0.1, 0.15, 0.2, 0.3), severity)
 
 
 def fog(x: Tensor, severity: int) -> Tensor:
+    """A haze of three scales over the image; the level is its share."""
     share = _level((0.2, 0.3, 0.4, 0.5, 0.6), severity)
     height, width = x.shape[-2:]
     haze = torch.zeros_like(x[:, :1])
@@ -75,6 +86,7 @@ def fog(x: Tensor, severity: int) -> Tensor:
 
 
 def pixelate(x: Tensor, severity: int) -> Tensor:
+    """Means of blocks; the level is the share of rows and columns that are left."""
     size = _level((0.75, 0.6, 0.5, 0.4, 0.3), severity)
     rows, columns = (_blocks(n, max(1, round(size * n))).to(x) for n in x.shape[-2:])
     return rows @ x @ columns
@@ -87,6 +99,7 @@ def _blocks(n: int, k: int) -> Tensor:
 
 
 def jpeg(x: Tensor, severity: int) -> Tensor:
+    """Written and read as JPEG; the level is its quality."""
     import numpy as np
     from PIL import Image
 
