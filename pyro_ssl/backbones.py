@@ -114,6 +114,9 @@ class WideResNet(nn.Module):
         channels: C.
         dropout: Within each block.
 
+    Raises:
+        ValueError: There is no network of such depth or width.
+
     References:
         Zagoruyko & Komodakis 2016.
     """

@@ -26,6 +26,9 @@ def reliability(probs: Tensor, y: Tensor, bins: int = 20) -> Reliability:
         probs: p(y|x), `(N, K)`.
         y: Codes `(N,)`.
         bins: Their number.
+
+    Raises:
+        ValueError: There are no probabilities `(N, K)`, N above 0, with a class for each; bins is not above 0.
     """
     metrics.check(probs, y)
     confidence, prediction = probs.max(-1)
@@ -47,6 +50,9 @@ def calibration_test(probs: Tensor, y: Tensor, *, bins: int = 20, draws: int = 1
         bins: Of the ECE.
         draws: Data sets drawn.
         seed: Of the draws.
+
+    Raises:
+        ValueError: As of `reliability`; draws is not above 0.
     """
     check_positive(draws=draws)
     observed = metrics.ece(probs, y, bins) - 1e-12  # of equals, some are less by rounding
@@ -67,6 +73,9 @@ def temperature(logits: Tensor, y: Tensor) -> float:
     Arguments:
         logits: f, `(N, K)`.
         y: Codes `(N,)`, of data that were not trained on.
+
+    Raises:
+        ValueError: There are no logits `(N, K)`, N above 0, with a class for each.
 
     References:
         Guo et al. 2017.

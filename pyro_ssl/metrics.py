@@ -31,12 +31,20 @@ def ece(probs: Tensor, y: Tensor, bins: int = 15, *, adaptive: bool = False) -> 
 
     .. math:: \sum_b \frac{n_b}{N} \, |\mathrm{acc}_b - \mathrm{conf}_b|
 
-    Bin b holds confidences in (b / bins, (b + 1) / bins]; `adaptive` bins hold equally many data, give or take one.
+    Arguments:
+        probs: p(y|x), `(N, K)`.
+        y: Codes `(N,)`.
+        bins: Their number; bin b holds confidences in (b / bins, (b + 1) / bins].
+        adaptive: Bins hold equally many data, give or take one.
+
+    Raises:
+        ValueError: There are no probabilities `(N, K)`, N above 0, with a class for each; bins is not above 0.
 
     References:
         Guo et al. 2017; Nguyen & O'Connor 2015 for adaptive bins.
     """
     check(probs, y)
+    check_positive(bins=bins)
     confidence, prediction = probs.max(-1)
     gap = (prediction == y).double() - confidence.double()
     if adaptive:

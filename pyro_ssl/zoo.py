@@ -446,6 +446,9 @@ def ce(
         stochastic: q(z|x) is a Gaussian, and not all mass at f(x).
         shared_variance: One variance for all classes, which makes p(y|z) a softmax layer.
         draws: Samples of a stochastic code that a prediction averages over.
+
+    Raises:
+        ValueError: labeled is not above 0.
     """
     p_y, p_z, guide = _variational(nets, z_dim, stochastic, shared_variance, draws)
     return _of_class(loss, models.VC(p_y, p_z), guide)
@@ -464,6 +467,9 @@ def gm(
         stochastic: q(z|x) is a Gaussian, and not all mass at f(x).
         shared_variance: One variance for all classes.
         draws: Samples of a stochastic code that a prediction averages over.
+
+    Raises:
+        ValueError: labeled is not above 0; density is below 0.
     """
     p_y, p_z, guide = _variational(nets, z_dim, stochastic, shared_variance, draws)
     return _of_class(loss, models.VC(p_y, p_z, density=density), guide)
@@ -491,6 +497,9 @@ def vc(
         stochastic: q(z|x) is a Gaussian, and not all mass at f(x).
         shared_variance: One variance for all classes.
         draws: Samples of a stochastic code that a prediction averages over.
+
+    Raises:
+        ValueError: labeled, ratio or discriminator_lr is not above 0; density or discriminator_hidden is below 0.
     """
     if discriminator_hidden < 0 or not discriminator_lr > 0:
         raise ValueError(

@@ -61,6 +61,7 @@ def test_temperature_undoes_a_scale_and_is_at_the_minimum():
         lambda p, y: calibration.reliability(p, y[:-1]),
         lambda p, y: calibration.reliability(p, y, bins=0),
         lambda p, y: metrics.ece(p, y, bins=0),
+        lambda p, y: metrics.ece(p, y, bins=0, adaptive=True),
         lambda p, y: calibration.calibration_test(p[:0], y[:0]),
         lambda p, y: calibration.temperature(p, y - 1),
         lambda p, y: metrics.evaluate(p, y + 2),
