@@ -17,7 +17,7 @@ The row `vc` has the ratio in its bounded form, see `ratios.LogRatio`; eq. 6 to 
 - cifar: CIFAR-10 with a small wide ResNet at `cpu`, with WRN-28-10 and ResNet-50 at `paper`, on a GPU where there is one.
 
 Images are augmented in training, alike for all methods. No validation labels: the last epoch's averaged weights, the test set
-once. Draws 100 and above are for development (give them an `--out` of their own): 5000 training images are kept aside, and stand
+once a run. Draws 100 and above are for development (give them an `--out` of their own): 5000 training images are kept aside, and stand
 for the test set. Settings were sought on draws 100 and 101: on Fashion-MNIST eighteen of VC, two of GM and four of CE; on MNIST
 fourteen, two and six; with missing labels ten of VC and nine of CE. The foreign data that were looked at there, MNIST's and
 Fashion-MNIST's training images, are of the distributions that the tables have too; KMNIST and notMNIST were not looked at. Of
@@ -85,7 +85,7 @@ WEIGHTS_ON: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {"vc": {"ratio": 0.03, "density": 0.03, "shared_variance": True, "stochastic": True}},
     "semi": {"vc": {"ratio": 0.03, "density": 0.03}},
 }
-AUGMENTED: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "mnist": {"warp": 0.2, "noise": 0.1},
     "fashion_mnist": {"crop": 2, "flip": True},
     "cifar": {"crop": 4, "flip": True, "z_dim": 64},
@@ -118,7 +118,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def weights(method: str, key: str) -> dict[str, Any]:
-    """What a method is given for a key of `AUGMENTED`."""
+    """What a method is given for a key of `SETTINGS`."""
     return WEIGHTS_ON.get(key, {}).get(method, WEIGHTS.get(method, {}))
 
 
@@ -131,7 +131,7 @@ def named(method: str, options: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """Epochs by key of `AUGMENTED`, draws, networks of CIFAR-10, and the width of the CNN."""
+    """Epochs by key of `SETTINGS`, draws, networks of CIFAR-10, and the width of the CNN."""
 
     epochs: dict[str, int]
     draws: list[int]
@@ -140,7 +140,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(dict.fromkeys(AUGMENTED, 1), [0], ("wrn-10-1",), "cnn-2"),
+    "smoke": Scale(dict.fromkeys(SETTINGS, 1), [0], ("wrn-10-1",), "cnn-2"),
     "cpu": Scale(
         {"mnist": 10, "fashion_mnist": 20, "low": 60, "semi": 12, "plane": 6, "cifar": 15},
         [0, 1, 2, 3, 4],
@@ -210,7 +210,7 @@ def configure(
     """Plain data from which a run follows."""
     key = name if part == "full" else part
     chosen: dict[str, Any] = {"backbone": SCALES[scale].cnn, "z_dim": 16, "unlabeled": 0.0}
-    chosen |= AUGMENTED[key] | weights(method, key) | (options or {})
+    chosen |= SETTINGS[key] | weights(method, key) | (options or {})
     batch = 50 if part == "low" else 100
     training: dict[str, Any] = {
         "epochs": SCALES[scale].epochs[key], "batch_size": batch,

@@ -163,7 +163,7 @@ class Networks:
 
     def classified(self, out: int, dropout: float) -> nn.Module:
         """From x to a code that is classified, by the classifier's network and noise, in full precision."""
-        return self.classifying([], out, dropout, **({} if self.backbone else {"precise": True}))
+        return self.classifying([], out, dropout, precise=True)
 
 
 @dataclass(frozen=True)

@@ -85,8 +85,8 @@ class LogRatio(nn.Module):
         through: Whether T's gradient reaches z, as in the authors' later code; section 3.2 of the paper says that no
             gradient of the discriminators is needed.
         bounded: :math:`2 \log(1 + e^T) - 2 \log 2`, the loss of a GAN's generator, in T's place, which is not the paper's: in
-            z it has the gradient of :math:`2\,(\mathrm{KL}[q \| p] - 2\, \mathrm{JS}[q, p])`, which is KL's where q(z|y) is near p(z|y), and ends where
-            T, far out, would drive z further.
+            z it has the gradient of :math:`2\,(\mathrm{KL}[q \| p] - 2\, \mathrm{JS}[q, p])`, which is KL's where q(z|y) is near
+            p(z|y), and ends where T, far out, would drive z further.
 
     References:
         Arjovsky & Bottou 2017, theorem 2.5.
