@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOME = {
     "SemiSupervisedClassifier": "estimator",
     "SemiSupervisedRegressor": "estimator",
+    "ActiveLearner": "active",
     "Objective": "objective",
     "Batch": "terms",
     "Term": "terms",
@@ -62,6 +63,8 @@ _HOME = {
     "Noise": "augment",
 }
 _MODULES = (
+    "acquisition",
+    "active",
     "attacks",
     "calibration",
     "checkpoints",
@@ -86,6 +89,7 @@ _MODULES = (
 __all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
+    from pyro_ssl.active import ActiveLearner
     from pyro_ssl.augment import Noise
     from pyro_ssl.backbones import Backbone
     from pyro_ssl.checks import one_hot

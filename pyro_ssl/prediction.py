@@ -219,7 +219,7 @@ def _by_model(
 
 
 def _one_hot_rows(objective: Objective, x: Any, y: Any) -> Tensor:
-    y, q = torch.as_tensor(y), _label(objective, x)
+    y, q = torch.as_tensor(y), label_of(objective, x)
     wanted = (len(x), int(q.event_shape[-1]))
     if not q.has_enumerate_support:
         return as_values(y, *wanted, dtype=next(objective.parameters()).dtype)[0]
@@ -234,11 +234,11 @@ def _classes(objective: Objective, x: Any, y: Any) -> int:
         raise ValueError("objective: a method without a model has no bound and no evidence")
     if y is not None:
         return 1
-    q = _label(objective, x)
+    q = label_of(objective, x)
     return int(q.event_shape[-1]) if q.has_enumerate_support else 1
 
 
-def _label(objective: Objective, x: Any) -> Any:
+def label_of(objective: Objective, x: Any) -> Any:
     """q(y|x) of the first datum: what kind of y it is."""
     like = next(objective.parameters())
     with evaluating(objective), reproducibly(0):

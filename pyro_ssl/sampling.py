@@ -48,6 +48,30 @@ def gibbs(model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1
     References:
         Paper 002, eq. 4.23 and 4.24.
     """
+    mean, second, z = (t.mean(0) for t in walk(model, guide, x, steps=steps, chains=chains, hard=hard))
+    return Gibbs(mean, (second - mean.square()).clamp_min(0), z)
+
+
+@torch.no_grad()
+def walk(
+    model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1, hard: bool = False,
+    weights: Tensor | None = None, skipped: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The chains of `gibbs` one by one: means over the steps of y, of its square and of z, each `(chains, B, *)`.
+
+    Arguments:
+        model: As of `gibbs`, as are all others.
+        guide: Its guide.
+        x: Data `(B, *event)`.
+        steps: T.
+        chains: Independent chains for each datum.
+        hard: Average the labels drawn.
+        weights: Of each chain the W that it has in all steps, `(chains, 1, P)`; by default each step draws its own.
+        skipped: The first of the T steps that are in no mean.
+
+    Raises:
+        ValueError: As of `gibbs`; all steps are skipped.
+    """
     check_positive(steps=steps, chains=chains)
     for program, duty in ((model, "predict"), (guide, "encode")):
         inner = getattr(program, "program", program)  # that of a model or guide with random weights
@@ -56,15 +80,20 @@ def gibbs(model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1
                 f"Gibbs sampling wants a model with predict(x, z) and a guide with encode(x, y), such as sslpe's; "
                 f"{type(inner).__name__} has no {duty}"
             )
+    if not 0 <= skipped < steps:
+        raise ValueError(f"skipped should be in 0 .. {steps - 1}, steps less one; got {skipped}")
+    random = hasattr(guide, "draw_weights")
     y = guide.classify(x).sample(torch.Size([chains]))
     sums: list[Tensor] = []
-    for _ in range(steps):
+    for step in range(steps):
         z = guide.encode(x, y).sample()
-        with model.given(guide.draw_weights(chains)) if hasattr(guide, "draw_weights") else nullcontext():
+        w = guide.draw_weights(chains) if random and weights is None else weights
+        with nullcontext() if w is None else model.given(w):
             p = model.predict(x, z)
         y = p.sample()
-        mean, second = (y, y.square()) if hard else (p.mean, p.variance + p.mean.square())
-        now = [t.mean(0) for t in (mean, second, z)]
+        if step < skipped:
+            continue
+        now = [y, y.square(), z] if hard else [p.mean, p.variance + p.mean.square(), z]
         sums = now if not sums else [a + b for a, b in zip(sums, now, strict=True)]
-    mean, second, z = (s / steps for s in sums)
-    return Gibbs(mean, (second - mean.square()).clamp_min(0), z)
+    mean, second, z = (s / (steps - skipped) for s in sums)
+    return mean, second, z

@@ -1,0 +1,362 @@
+"""Which data to ask labels of: functions of draws of p(y|x), over pools of any size, one by one or as a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.objective import Objective
+from pyro_ssl.prediction import AT_ONCE, chunked, gibbs, label_of, predict_proba
+from pyro_ssl.sampling import walk
+
+Acquisition = Literal["entropy", "variation_ratios", "margin", "bald", "batch_bald", "variance", "random"]
+
+
+# --- of draws ---------------------------------------------------------------------------------------------------------
+
+
+def entropy(p: Tensor) -> Tensor:
+    r"""H of the mean prediction, `(N,)` nats: :math:`\mathcal H[\bar p]`, with :math:`\bar p = \frac1S \sum_s p_s`.
+
+    Arguments:
+        p: Draws of p(y|x), `(S, N, K)`.
+
+    References:
+        Paper 002, eq. 2.3 and 3.11.
+    """
+    return torch.special.entr(p.mean(0)).sum(-1)
+
+
+def variation_ratios(p: Tensor) -> Tensor:
+    r""":math:`1 - \max_y \bar p(y)`, `(N,)`; of draws `(S, N, K)`. Paper 002, eq. 2.2 and 3.10."""
+    return 1 - p.mean(0).amax(-1)
+
+
+def margin(p: Tensor) -> Tensor:
+    r"""Minus the distance of the two likeliest classes in :math:`\bar p`, `(N,)`; of draws `(S, N, K)`."""
+    best = p.mean(0).topk(2, -1).values
+    return best[..., 1] - best[..., 0]
+
+
+def bald(p: Tensor) -> Tensor:
+    r"""The mutual information of label and what differs between the draws, `(N,)` nats in 0 .. log K.
+
+    .. math:: \mathcal H[\bar p] - \frac1S \sum_s \mathcal H[p_s]
+
+    Arguments:
+        p: Draws of p(y|x), `(S, N, K)`: given weights, given a latent, or of the members of an ensemble.
+
+    References:
+        Paper 002, eq. 2.4 and 3.13; Houlsby et al. 2011.
+    """
+    return (entropy(p) - torch.special.entr(p).sum(-1).mean(0)).clamp_min(0)
+
+
+OF_MEAN: dict[str, Callable[[Tensor], Tensor]] = {
+    "entropy": entropy, "variation_ratios": variation_ratios, "margin": margin
+}  # fmt: skip
+"""Of the mean prediction alone, so that any method has them."""
+
+
+def best(scores: Tensor, n: int, seed: int = 0) -> Tensor:
+    """The n highest scores' places, highest first, `(n,)`; among equals the seed decides.
+
+    Raises:
+        ValueError: n is not in 1 .. N; a score is NaN.
+    """
+    check_positive(n=n)
+    if n > len(scores):
+        raise ValueError(f"n should be at most {len(scores)}, the data there are to choose from; got {n}")
+    if scores.isnan().any():
+        raise ValueError("scores hold NaN")
+    order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(seed))
+    return order[scores.cpu()[order].sort(descending=True, stable=True).indices[:n]]
+
+
+def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0) -> tuple[Tensor, Tensor]:
+    r"""n data whose labels together tell most of what differs between the draws, chosen one after the other.
+
+    .. math:: i_m = \arg\max_i\; I(y_i; s \mid y_{i_1}, \dots, y_{i_{m-1}})
+              = \sum_c \pi_c \Big( \mathcal H\Big[\sum_s w_{c,s}\, p_{s,i}\Big] - \sum_s w_{c,s} \mathcal H[p_{s,i}] \Big)
+
+    c runs over the labels that those chosen before may have, with probability :math:`\pi_c`, and :math:`w_{c,s} = p(s \mid c)`. All of
+    them are summed while there are not too many; then labels of further data are drawn, for each c one. The sum of the gains is
+    BatchBALD, I(y_{i_1}, .., y_{i_n}; s).
+
+    Arguments:
+        p: Draws of p(y|x), `(S, N, K)`; a draw is the same weights, or the same member, for all data.
+        n: Data to choose.
+        configurations: The most labelings c, with the next datum's label, that are summed.
+        seed: Of ties, and of labels drawn.
+
+    Returns:
+        Their places `(n,)` in the order of the choice, and the gain of each, `(n,)` nats.
+
+    Raises:
+        ValueError: n is not in 1 .. N; configurations is below K.
+
+    References:
+        Kirsch et al. 2019.
+    """
+    (draws, size, classes), p = p.shape, p.double()
+    check_positive(n=n)
+    if n > size or configurations < classes:
+        raise ValueError(
+            f"n should be at most {size}, the data, and configurations at least {classes}, the classes; "
+            f"got {n} and {configurations}"
+        )
+    generator = torch.Generator(p.device).manual_seed(seed)
+    known = torch.special.entr(p).sum(-1)
+    weight, posterior = p.new_ones(1), p.new_full((1, draws), 1 / draws)
+    chosen: list[int] = []
+    gains: list[Tensor] = []
+    for _ in range(n):
+        rows = max(1, AT_ONCE * 32 // (len(weight) * classes))
+        mixed = [
+            weight @ torch.special.entr(torch.einsum("cs,snk->cnk", posterior, part)).sum(-1)
+            for part in p.split(rows, 1)
+        ]
+        gain = torch.cat(mixed) - (weight @ posterior) @ known
+        gain[chosen] = -torch.inf
+        chosen.append(int(best(gain, 1, seed)))
+        gains.append(gain[chosen[-1]])
+        weight, posterior = _told(weight, posterior, p[:, chosen[-1]], configurations // classes, generator)
+    return torch.tensor(chosen), torch.stack(gains).clamp_min(0)
+
+
+def _told(weight: Tensor, posterior: Tensor, p: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Labelings `(C,)` and what each says of the draws, `(C, S)`, with one more datum's label, `p` `(S, K)`: all, or one each."""
+    joint = posterior[:, None] * p.T  # (C, K, S)
+    of_label = joint.sum(-1)
+    if of_label.numel() <= most:
+        weight, joint = (weight[:, None] * of_label).flatten(), joint.flatten(0, 1)
+        joint, weight = joint[weight > 0], weight[weight > 0]
+        return weight, joint / joint.sum(-1, keepdim=True)
+    if len(weight) < most:  # from now on each labeling stands for as much as the others
+        place = weight.multinomial(most, True, generator=generator)
+        weight, joint, of_label = weight.new_full((most,), 1 / most), joint[place], of_label[place]
+    label = of_label.multinomial(1, generator=generator)
+    joint = joint.take_along_dim(label[..., None], 1).squeeze(1)
+    return weight, joint / joint.sum(-1, keepdim=True)
+
+
+def diverse(codes: Tensor, n: int, seed: int = 0) -> Tensor:
+    """n data that stand for the others, before any label is known: the nearest to each of n centres of their codes, `(n,)`.
+
+    Arguments:
+        codes: Of each datum a vector, `(N, Z)`, in whose distances its scales are.
+        n: How many; the k of k-means.
+        seed: Of the centres.
+
+    Raises:
+        ValueError: n is not in 1 .. N.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+
+    codes = as_data(codes, "codes").flatten(1)
+    check_positive(n=n)
+    if n > len(codes):
+        raise ValueError(f"n should be at most {len(codes)}, the data there are to choose from; got {n}")
+    found = MiniBatchKMeans(n, random_state=seed, n_init=3, batch_size=4096).fit(codes.numpy())
+    apart = torch.cdist(torch.as_tensor(found.cluster_centers_).to(codes), codes)
+    chosen: list[int] = []
+    for row in apart:  # a datum stands for one centre
+        row[chosen] = torch.inf
+        chosen.append(int(row.argmin()))
+    return torch.tensor(chosen)
+
+
+# --- of methods -------------------------------------------------------------------------------------------------------
+
+
+def label_draws(members: Objective | Sequence[Objective], x: Any, draws: int = 20, *, seed: int = 0) -> Tensor:
+    """Draws of p(y|x), `(S, N, K)` on the CPU; by what differs between them, in this order:
+
+    - random weights (SSLAPD, `bayesian`): each draw has one W for all data; what else is drawn is averaged;
+    - several objectives: their predictions, one draw each;
+    - latents (z of SSLPE's Gibbs chains and of latent classifiers, a of ADGM): each datum has its own, and BALD is then the
+      information that the label has of that latent, not of what training could still change.
+
+    Arguments:
+        members: A trained objective, or several of the same classes.
+        x: Data `(N, *event)`.
+        draws: S, or as many of each of several objectives with random weights.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: Nothing differs between the draws; draws is not above 1; y is real.
+    """
+    members, x = _several(members), as_data(x)
+    check("bald", members, x, draws)
+    one = len(members) == 1
+    return torch.cat([
+        _draws_of(m, x, draws, seed + i) if one or _drawn(m) == "weights" else predict_proba(m, x, seed=seed)[None]
+        for i, m in enumerate(members)
+    ])  # fmt: skip
+
+
+def scores(
+    members: Objective | Sequence[Objective],
+    x: Any,
+    acquisition: Acquisition = "entropy",
+    *,
+    draws: int = 20,
+    seed: int = 0,
+) -> Tensor:
+    """How much the label of each datum is wanted, `(N,)` on the CPU; memory does not grow with the pool beyond `(N, K)`.
+
+    Arguments:
+        members: A trained objective, or several, an ensemble, whose mean predicts.
+        x: The pool, `(N, *event)`.
+        acquisition: `entropy`, `variation_ratios`, `margin` of classes; `bald`, also of `batch_bald`'s first choice, where draws
+            differ, see `label_draws`; `variance` of a real y, summed over its dimensions; `random`.
+        draws: S, of BALD.
+        seed: Of whatever is drawn.
+
+    Raises:
+        ValueError: The method has not what the acquisition asks for; the message says what.
+    """
+    members, x = _several(members), as_data(x)
+    check(acquisition, members, x, draws)
+    if acquisition == "random":
+        return torch.rand(len(x), generator=torch.Generator().manual_seed(seed))
+    if acquisition == "variance":
+        return _variance(members, x, seed)
+    if acquisition in OF_MEAN:
+        p = torch.stack([predict_proba(m, x, seed=seed) for m in members])
+        return OF_MEAN[acquisition](p.double())
+    parts = x.split(max(1, AT_ONCE // 4 // draws))
+    return torch.cat([bald(label_draws(members, part, draws, seed=seed).double()) for part in parts])
+
+
+def acquire(
+    members: Objective | Sequence[Objective],
+    x: Any,
+    n: int,
+    acquisition: Acquisition = "entropy",
+    *,
+    draws: int = 20,
+    candidates: int = 1000,
+    seed: int = 0,
+) -> Tensor:
+    """The n data of a pool whose labels are wanted most, `(n,)`, most wanted first.
+
+    Arguments:
+        members: As of `scores`.
+        x: The pool, `(N, *event)`.
+        n: How many.
+        acquisition: As of `scores`; `batch_bald` counts what they tell together, the others what each tells alone.
+        draws: S, of BALD: no more than log S nats can be told by all labels together.
+        candidates: Data with the highest BALD, from which `batch_bald` chooses.
+        seed: Of whatever is drawn, and of ties.
+
+    Raises:
+        ValueError: As of `scores`; n is not in 1 .. N.
+    """
+    members, x = _several(members), as_data(x)
+    check_positive(n=n, candidates=candidates)
+    if n > len(x):
+        raise ValueError(f"n should be at most {len(x)}, the size of the pool; got {n}")
+    found = scores(members, x, acquisition, draws=draws, seed=seed)
+    if acquisition != "batch_bald":
+        return best(found, n, seed)
+    first = best(found, min(max(n, candidates), len(x)), seed)
+    return first[batch_bald(label_draws(members, x[first], draws, seed=seed), n, seed=seed)[0]]
+
+
+def check(acquisition: str, members: Objective | Sequence[Objective], x: Any, draws: int = 20) -> None:
+    """Raise ValueError unless the objectives have what an acquisition asks for, of data like x `(N, *event)`."""
+    if acquisition not in get_args(Acquisition):
+        raise ValueError(f"acquisition should be one of {', '.join(get_args(Acquisition))}; got {acquisition!r}")
+    members = _several(members)
+    real = not label_of(members[0], x).has_enumerate_support
+    if real and acquisition not in ("variance", "random"):
+        raise ValueError(f"acquisition: {acquisition} is of classes, but y is real; take variance or random")
+    if not real and acquisition == "variance":
+        raise ValueError("acquisition: variance is of a real y; of classes take entropy, variation_ratios or margin")
+    if acquisition not in ("bald", "batch_bald"):
+        return
+    check_positive(draws=draws)
+    if draws < 2:
+        raise ValueError(f"draws should be above 1, for BALD is what differs between them; got {draws}")
+    kinds = {_drawn(m) for m in members}
+    if len(members) > 1 or kinds == {"weights"}:
+        return
+    if kinds == {None}:
+        raise ValueError(
+            f"acquisition: {acquisition} wants draws of p(y|x) that differ, but this method is deterministic: a label tells "
+            "nothing of its weights. Take entropy; or random weights (sslapd, or bayesian=...), or several members"
+        )
+    if acquisition == "batch_bald":
+        raise ValueError(
+            "acquisition: batch_bald wants draws that all data share, of weights or of members; this method draws a latent "
+            "for each datum, of which no other label tells anything. Take bald"
+        )
+
+
+def _several(members: Objective | Sequence[Objective]) -> list[Objective]:
+    found = [members] if isinstance(members, Objective) else list(members)
+    if not found:
+        raise ValueError("members should be an objective, or several; got none")
+    return found
+
+
+def _drawn(objective: Objective) -> Literal["weights", "latents"] | None:
+    """What differs between a method's draws of p(y|x)."""
+    guide = objective.guide
+    if hasattr(guide, "draw_weights") and (objective.gibbs_steps or guide.slots is not None):
+        return "weights"
+    inner = getattr(guide, "program", guide)
+    return "latents" if objective.gibbs_steps or getattr(inner, "draws", 1) > 1 else None
+
+
+def _draws_of(objective: Objective, x: Tensor, draws: int, seed: int) -> Tensor:
+    """Draws of one objective's p(y|x), `(S, N, K)`."""
+    kind, guide, steps = _drawn(objective), objective.guide, objective.gibbs_steps
+    w = None
+    if kind == "weights":
+        with evaluating(objective), reproducibly(seed):
+            w = guide.draw_weights(draws)
+
+    def of_batch(x: Tensor) -> Tensor:
+        x = objective.seen(x)
+        if steps:
+            skipped = 0 if kind == "weights" else steps - 1  # a mean over z would be no draw of it
+            p = walk(objective.model, guide, x, steps=steps, chains=draws, weights=w, skipped=skipped)[0]
+        elif w is not None:
+            p = torch.stack([_given(guide, one.squeeze(0), x) for one in w])
+        else:
+            with _one_draw(getattr(guide, "program", guide)):
+                p = torch.stack([guide.classify(x).mean for _ in range(draws)])
+        return p.transpose(0, 1)
+
+    return chunked(objective, of_batch, max(1, AT_ONCE // draws), seed, x).transpose(0, 1)
+
+
+def _given(guide: Any, w: Tensor, x: Tensor) -> Tensor:
+    with guide.slots.filled(w):
+        return guide.program.classify(x).mean
+
+
+@contextmanager
+def _one_draw(guide: Any) -> Iterator[None]:
+    """Inside the block `classify` is by one draw of the latent, and no mean over several."""
+    before = guide.draws
+    guide.draws = 1
+    try:
+        yield
+    finally:
+        guide.draws = before
+
+
+def _variance(members: list[Objective], x: Tensor, seed: int) -> Tensor:
+    """Var[y|x], summed over y's dimensions: the mean of the members' variances and the variance of their means."""
+    found = [gibbs(m, x, steps=m.gibbs_steps, chains=max(4, m.gibbs_chains), seed=seed) for m in members]
+    means = torch.stack([f.mean for f in found])
+    return (torch.stack([f.variance for f in found]).mean(0) + means.var(0, correction=0)).sum(-1)

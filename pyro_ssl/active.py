@@ -1,0 +1,375 @@
+"""Active learning: the method asks for the labels it wants, and learns from all the pool, labeled or not."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_ssl import checkpoints
+from pyro_ssl.acquisition import Acquisition, acquire, best, check, diverse, label_of
+from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.objective import Objective
+from pyro_ssl.prediction import predict_proba
+from pyro_ssl.training import History, fit
+
+FORMAT = "pyro-ssl active learner"
+
+
+class ActiveLearner:
+    """Asks for labels of a pool, and trains on what it is told and on the rest of the pool, in rounds.
+
+    .. code-block:: python
+
+        learner = ActiveLearner(lambda seed: zoo.build("m2", (1, 28, 28), 10, seed=seed), directory="run")
+        while len(learner.indices) < 40:
+            rows = learner.query(pool, 10)
+            learner.teach(rows, oracle(rows))
+
+    With a directory each label is on disk before anything is learned from it, and the model after each round: a loop that was
+    killed, at any moment, is run again as it stands and has the same picks. It may be run again with other settings: labels
+    stay, and the model is trained afresh.
+
+    Arguments:
+        build: `build(seed)` gives an untrained objective.
+        acquisition: What is asked for; see `acquisition.scores`.
+        start: The first query, before there is a label: `random`, or `diverse`, the middles of clusters of `code`. Or teach some
+            before the first query, one of each class, say.
+        code: `code(pool)`, `(N, Z)`, for `diverse`; by default the pool itself. `codes` gives a variational autoencoder's.
+        training: Arguments of `fit`.
+        warm: Those of them that are others in later rounds, which go on from the weights of the round before, such as
+            `{"epochs": 2}`; None trains from scratch in each round.
+        members: Objectives that are trained, an ensemble, whose mean predicts and asks.
+        draws: As of `acquisition.acquire`.
+        candidates: As of `acquisition.acquire`.
+        directory: Where labels and models are kept; None for nowhere.
+        seed: Of weights, training and picks.
+
+    Attributes:
+        indices: The pool's rows that have a label, in the order in which they were taught.
+        labels: Their labels: codes, or real.
+        skipped: Rows that shall not be asked again, and have no label.
+        members: The trained objectives; none before the first round.
+        history: Of each round each member's history.
+
+    Raises:
+        ValueError: An argument does not fit.
+        CheckpointError: What the directory holds is damaged, or something else.
+
+    References:
+        Paper 002, sections 2.2 and 5.4.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[int], Objective],
+        *,
+        acquisition: Acquisition = "entropy",
+        start: Literal["random", "diverse"] = "random",
+        code: Callable[[Tensor], Tensor] | None = None,
+        training: dict[str, Any] | None = None,
+        warm: dict[str, Any] | None = None,
+        members: int = 1,
+        draws: int = 20,
+        candidates: int = 1000,
+        directory: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_positive(members=members, draws=draws, candidates=candidates)
+        if start not in ("random", "diverse"):
+            raise ValueError(f"start should be random or diverse, got {start!r}")
+        self.build, self.acquisition, self.start, self.code = build, acquisition, start, code
+        self.training, self.warm, self.size, self.seed = dict(training or {}), warm, members, seed
+        self.draws, self.candidates = draws, candidates
+        self.indices: list[int] = []
+        self.labels: list[Any] = []
+        self.skipped: list[int] = []
+        self.members: list[Objective] = []
+        self.history: list[list[History]] = []
+        self._learned = 0  # how many of the labels
+        self._pool: Tensor | None = None
+        self._pool_is: list[Any] | None = None
+        self._written: str | None = None
+        self.directory = None if directory is None else Path(directory)
+        if self.directory is not None:
+            self._read()
+
+    @property
+    def left(self) -> int:
+        """How many rows of the pool can still be asked for."""
+        if self._pool_is is None:
+            raise ValueError("pool: not known before the first query or teach")
+        return self._pool_is[0][0] - len(self.indices) - len(self.skipped)
+
+    def query(self, pool: Any, n: int = 1) -> Tensor:
+        """Rows of the pool whose labels are wanted most, `(n,)`, most wanted first; the same ones until they are taught.
+
+        Arguments:
+            pool: Data `(N, *event)`: the same in every call, for it is what is learned from.
+            n: How many.
+
+        Raises:
+            ValueError: The pool is empty, or another; n is more than is left; the method has not what the acquisition asks for.
+        """
+        self._see(pool)
+        check_positive(n=n)
+        if n > self.left:
+            raise ValueError(f"n should be at most {self.left}, the rows of the pool without a label; got {n}")
+        assert self._pool is not None
+        seed = _seed(self.seed, len(self.indices))
+        if not self.indices:
+            check(self.acquisition, self._built(), self._pool, self.draws)
+        free = torch.ones(len(self._pool), dtype=torch.bool)
+        free[self.indices + self.skipped] = False
+        rows = free.nonzero().flatten()
+        if not self.indices:
+            return rows[self._first(self._pool[rows], n, seed)]
+        self._train()
+        chosen = acquire(
+            self.members, self._pool[rows], n, self.acquisition,
+            draws=self.draws, candidates=self.candidates, seed=seed,
+        )  # fmt: skip
+        return rows[chosen]
+
+    def _first(self, pool: Tensor, n: int, seed: int) -> Tensor:
+        if self.start == "random":
+            return best(torch.zeros(len(pool)), n, seed)
+        return diverse(pool if self.code is None else self.code(pool), n, seed)
+
+    def teach(self, indices: Any, labels: Any, *, pool: Any = None, skipped: Any = ()) -> None:
+        """Take labels, and train on all there are.
+
+        If training fails, the labels stay; it is tried again by the next query, or when more are taught.
+
+        Arguments:
+            indices: Rows of the pool, `(n,)`; not only those of the last query.
+            labels: Their labels: codes `(n,)`, or real `(n,)` or `(n, D)`.
+            pool: As of `query`; needed only before the first one.
+            skipped: Rows that cannot be labeled, and shall not be asked for again.
+
+        Raises:
+            ValueError: A row is not in the pool, there twice, or has a label; a label is of no class; none of them is kept then.
+            TypeError: They are not whole numbers.
+        """
+        if pool is not None or self._pool is None:
+            if pool is None:
+                raise ValueError("pool: not known yet; give it, as in teach(indices, labels, pool=x)")
+            self._see(pool)
+        new, out = self._rows("indices", indices), self._rows("skipped", skipped)
+        if both := sorted(set(new) & set(out)):
+            raise ValueError(f"skipped: row {both[0]} is among the labeled ones too")
+        values = self._values(labels, len(new))
+        skips = [row for row in self.skipped if row not in new] + out
+        self._write(self.indices + new, self.labels + values, skips)
+        self.indices, self.labels, self.skipped = self.indices + new, self.labels + values, skips
+        if self.indices:
+            self._train()
+
+    def predict_proba(self, x: Any) -> Tensor:
+        """p(y|x), `(N, K)`, the mean over the members.
+
+        Raises:
+            ValueError: Nothing was taught yet.
+        """
+        if not self.members:
+            raise ValueError("the learner has no model yet: teach some labels first")
+        return torch.stack([predict_proba(m, x, seed=self.seed) for m in self.members]).mean(0)
+
+    # --- what is known ------------------------------------------------------------------------------------------------
+
+    def _see(self, pool: Any) -> None:
+        x = as_data(pool, "pool")
+        this = [list(x.shape), zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy().data)]
+        if self._pool_is is not None and self._pool_is != this:
+            raise ValueError(
+                f"pool: it has changed since the first query, from shape {tuple(self._pool_is[0])} to {tuple(x.shape)} or in its "
+                "values; labels are of its rows, so give the same one"
+            )
+        self._pool, self._pool_is = x, this
+
+    def _rows(self, name: str, rows: Any) -> list[int]:
+        array = np.asarray(rows)
+        if not array.size:
+            return []
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise TypeError(f"{name} should be whole numbers, (n,), got {array.dtype} of shape {array.shape}")
+        found = array.tolist()
+        assert self._pool_is is not None
+        size = self._pool_is[0][0]
+        for i, row in enumerate(found):
+            if not 0 <= row < size:
+                raise ValueError(f"{name} should be in 0 .. {size - 1}, rows of the pool; got {row}")
+            if row in found[:i]:
+                raise ValueError(f"{name}: row {row} is there twice")
+            if row in self.indices:
+                raise ValueError(f"{name}: row {row} has a label already, {self.labels[self.indices.index(row)]}")
+        return [row for row in found if name == "indices" or row not in self.skipped]
+
+    def _values(self, labels: Any, n: int) -> list[Any]:
+        array = np.asarray(labels)
+        if array.shape[:1] != (n,) and (n or array.size):
+            raise ValueError(f"labels should have shape ({n},), one for each of the indices; got {array.shape}")
+        if not n:
+            return []
+        assert self._pool is not None
+        q = label_of(self.members[0] if self.members else self.build(self._weights_seed(0)), self._pool)
+        size = int(q.event_shape[-1])
+        if q.has_enumerate_support:
+            if array.ndim != 1 or array.dtype.kind not in "iu":
+                raise TypeError(f"labels should be codes, whole numbers (n,), got {array.dtype} of shape {array.shape}")
+            if bad := [v for v in array.tolist() if not 0 <= v < size]:
+                raise ValueError(f"labels should be in 0 .. {size - 1}, the classes of the method; got {bad[0]}")
+            return array.tolist()
+        values = array.astype(np.float64)
+        if values.reshape(n, -1).shape != (n, size) or not np.isfinite(values).all():
+            raise ValueError(f"labels should be finite, ({n}, {size}); got shape {array.shape}")
+        return values.reshape(n, size).tolist()
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def _weights_seed(self, member: int) -> int:
+        return _seed(self.seed, member, 1)
+
+    def _built(self) -> list[Objective]:
+        return [self.build(self._weights_seed(m)) for m in range(self.size)]
+
+    def _train(self) -> None:
+        """A round for the labels there are, unless it has been."""
+        assert self._pool is not None
+        if self._learned == len(self.indices):
+            return
+        members, arguments = self._built(), {"progress": False} | self.training
+        if self.members and self.warm is not None:
+            arguments |= self.warm
+            for member, before in zip(members, self.members, strict=True):
+                member.load_state_dict(before.state_dict())
+        this = json.dumps([self._settings(members), self._learned, self.indices, self.labels])
+        files = None if self.directory is None else self.directory / "training"
+        if files is not None and _text(files / "round.json") != this:  # of another round, or of other settings
+            shutil.rmtree(files, ignore_errors=True)
+            files.mkdir(parents=True)
+            checkpoints.write_text(files / "round.json", this)
+        y = self._targets()
+        histories = [
+            fit(
+                member, self._pool, y, seed=_seed(self.seed, len(self.indices), m + 1), resume=True,
+                directory=None if files is None else files / f"member_{m}", **arguments,
+            )
+            for m, member in enumerate(members)
+        ]  # fmt: skip
+        self.members, self.history, self._learned = members, [*self.history, histories], len(self.indices)
+        if self.directory is not None:
+            tensors = {f"{m}/{k}": v for m, member in enumerate(members) for k, v in member.state_dict().items()}
+            data = {
+                "kind": "active",
+                "settings": self._settings(members),
+                "learned": self._learned,
+                "history": self.history,
+            }
+            checkpoints.save(self.directory / "model", tensors, data, keep_previous=False)
+            shutil.rmtree(self.directory / "training")
+
+    def _targets(self) -> Tensor:
+        assert self._pool is not None
+        if isinstance(self.labels[0], int):
+            y = torch.full((len(self._pool),), -1)
+        else:
+            y = torch.full((len(self._pool), len(self.labels[0])), torch.nan, dtype=torch.float64)
+        y[self.indices] = torch.tensor(self.labels, dtype=y.dtype)
+        return y
+
+    def _settings(self, members: Sequence[Objective]) -> list[Any]:
+        """What the weights follow from, beside the labels, as plain data."""
+        shapes = [[k, list(v.shape)] for k, v in members[0].state_dict().items()]
+        return [self.seed, len(members), _said(self.training), _said(self.warm), shapes]
+
+    # --- the directory ------------------------------------------------------------------------------------------------
+
+    def _write(self, indices: list[int], labels: list[Any], skipped: list[int]) -> None:
+        if self.directory is None:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path, of = self.directory / "labels.json", {"format": FORMAT, "pool": self._pool_is}
+        if _text(path) != self._written:
+            raise RuntimeError(f"{path} was written by another learner meanwhile; make a new one, which reads it")
+        text = json.dumps(of | {"indices": indices, "labels": labels, "skipped": skipped})
+        checkpoints.write_text(path, text)
+        self._written = text
+
+    def _read(self) -> None:
+        assert self.directory is not None
+        path = self.directory / "labels.json"
+        self._written = _text(path)
+        if self._written is None:
+            return
+        try:
+            found = json.loads(self._written)
+            if found["format"] != FORMAT:
+                raise ValueError("it is of something else")
+            self.indices, self.labels, self.skipped = (found[k] for k in ("indices", "labels", "skipped"))
+            self._pool_is = found["pool"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise checkpoints.CheckpointError(f"{path} is damaged, or no active learner's: {error}") from None
+        if not checkpoints.exists(self.directory / "model"):
+            return
+        tensors, data = checkpoints.load(self.directory / "model")
+        members = self._built()
+        if data.get("settings") != json.loads(json.dumps(self._settings(members))):
+            warnings.warn(
+                f"{self.directory} has a model of other settings; the {len(self.indices)} labels stay, and it is trained afresh",
+                checkpoints.CheckpointWarning,
+                stacklevel=3,
+            )
+            return
+        for m, member in enumerate(members):
+            own = {k.removeprefix(f"{m}/"): v for k, v in tensors.items() if k.startswith(f"{m}/")}
+            member.load_state_dict(own)
+            member.eval()
+        self.members, self.history, self._learned = members, data["history"], data["learned"]
+
+
+def codes(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) -> Tensor:
+    """Codes of data before there are labels, `(N, Z)`: the means of q(z|x) of a variational autoencoder, trained here.
+
+    Arguments:
+        x: Data `(N, *event)`; images get a convolutional network.
+        z_dim: Z.
+        steps: Of training.
+        seed: Of the training.
+    """
+    from pyro_ssl import zoo
+    from pyro_ssl.ood import features
+
+    x = as_data(x)
+    image = x.dim() == 4
+    vae = zoo.build(
+        "vae", tuple(x.shape[1:]), 2, seed=seed, z_dim=z_dim, network="conv" if image else "mlp",
+        likelihood="gaussian", sigma=0.3, activation="relu", hidden=(256,),
+    )  # fmt: skip
+    batch = min(200, len(x))
+    fit(vae, x, epochs=max(1, round(steps * batch / len(x))), batch_size=batch, lr=2e-3, seed=seed, progress=False)
+    found = features(vae, x)
+    assert found is not None
+    return found
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
+
+
+def _said(arguments: dict[str, Any] | None) -> str:
+    """Arguments as text that is the same in another process: functions by their names."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(arguments and sorted(arguments.items())))

@@ -1,0 +1,304 @@
+"""Acquisition functions against loops, BatchBALD against the whole joint, draws against what they are draws of."""
+
+import math
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyro_ssl import Objective, acquisition, fit, gibbs, guides, predict_proba, zoo
+from pyro_ssl.acquisition import bald, batch_bald, best, entropy, label_draws, margin, scores, variation_ratios
+
+S, N, K = 5, 7, 3
+FUNCTIONS = {"entropy": entropy, "variation_ratios": variation_ratios, "margin": margin, "bald": bald}
+
+
+def draws(seed=0, size=(S, N, K)):
+    generator = torch.Generator().manual_seed(seed)
+    return (3 * torch.randn(size, generator=generator, dtype=torch.float64)).softmax(-1)
+
+
+def by_loops(name, p):
+    """One datum after the other, with Python's own logarithm."""
+    found = []
+    for i in range(p.shape[1]):
+        rows = [[float(v) for v in row] for row in p[:, i]]
+        mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+        h = lambda q: -sum(v * math.log(v) for v in q if v)  # noqa: E731
+        top = sorted(mean, reverse=True)
+        found.append({
+            "entropy": h(mean), "variation_ratios": 1 - top[0], "margin": top[1] - top[0],
+            "bald": h(mean) - sum(map(h, rows)) / len(rows),
+        }[name])  # fmt: skip
+    return torch.tensor(found, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("seed", range(3))
+def test_functions_are_what_loops_give(name, seed):
+    p = draws(seed)
+    p[:, 0] = torch.eye(K, dtype=p.dtype)[1]  # of probability 0 the logarithm is not taken
+    torch.testing.assert_close(FUNCTIONS[name](p), by_loops(name, p), atol=1e-10, rtol=0)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(2, 5), st.floats(0.01, 30))
+@settings(max_examples=50, deadline=None)
+def test_bald_is_within_its_bounds_and_zero_where_draws_agree(seed, s, k, sharpness):
+    p = (sharpness * draws(seed, (s, N, k)).log()).softmax(-1)
+    assert (bald(p) >= 0).all() and (bald(p) <= math.log(k) + 1e-12).all()
+    assert (bald(p[:1].expand(s, N, k)) < 1e-12).all()
+
+
+def test_bald_reaches_its_bounds():
+    certain = torch.eye(K, dtype=torch.float64)[:, None].expand(K, N, K)  # each draw is sure, of another class
+    torch.testing.assert_close(bald(certain), torch.full((N,), math.log(K), dtype=torch.float64))
+    assert bald(certain[:1]).eq(0).all()
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def information(p, rows):
+    """I(y_rows; s) by the whole table of their joint."""
+    s, _, k = p.shape
+    joint = torch.stack([
+        torch.stack([p[:, i, c] for i, c in zip(rows, labels, strict=True)]).prod(0) for labels in product(range(k), repeat=len(rows))
+    ])  # fmt: skip
+    return torch.special.entr(joint.mean(1)).sum() - torch.special.entr(p[:, rows]).sum(-1).sum(1).mean()
+
+
+def test_batch_bald_of_one_is_bald():
+    p = draws()
+    chosen, gains = batch_bald(p, 1)
+    assert int(chosen) == int(bald(p).argmax())
+    torch.testing.assert_close(gains[0], bald(p).max(), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_batch_bald_of_two_and_three_is_greedy_by_the_whole_joint(seed):
+    p = draws(seed)
+    chosen, gains = batch_bald(p, 3)
+    for m in range(3):
+        before = chosen[:m].tolist()
+        every = {i: information(p, [*before, i]) for i in range(N) if i not in before}
+        assert int(chosen[m]) == max(every, key=every.get)
+        torch.testing.assert_close(gains[: m + 1].sum(), every[int(chosen[m])], atol=1e-10, rtol=0)
+
+
+def test_batch_bald_of_many_labels_drawn_is_near_what_all_give():
+    p = draws(1)
+    _, exact = batch_bald(p, 6)
+    of_drawn, drawn = batch_bald(
+        p, 6, configurations=6000
+    )  # 3^6 labels of six data would be 729 configurations, times 3
+    _, few = batch_bald(p, 6, configurations=600)
+    assert len(set(of_drawn.tolist())) == 6
+    torch.testing.assert_close(drawn.sum(), exact.sum(), rtol=0.02, atol=0)
+    torch.testing.assert_close(few.sum(), exact.sum(), rtol=0.1, atol=0)
+    assert not few.equal(exact)
+
+
+def test_batch_bald_does_not_ask_the_same_twice():
+    bits = torch.tensor(
+        [[0, 0, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    )  # of four draws, sure of all
+    p = torch.eye(2, dtype=torch.float64)[bits]
+    assert bald(p)[:3].allclose(torch.tensor(math.log(2)).double())
+    for seed in range(10):
+        chosen, gains = batch_bald(p, 2, seed=seed)
+        assert sorted(i // 3 for i in chosen.tolist()) == [0, 1] and gains.sum().allclose(
+            torch.tensor(math.log(4)).double()
+        )
+
+
+def test_batches_tell_no_more_than_the_draws_differ():
+    assert batch_bald(draws(3, (4, 50, K)), 20)[1].sum() <= 1.02 * math.log(4)
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_are_the_highest_and_ties_go_by_the_seed():
+    values = torch.tensor([1.0, 3.0, 2.0, 3.0, 3.0, 0.0])
+    assert best(values, 4).tolist()[3] == 2 and set(best(values, 3).tolist()) == {1, 3, 4}
+    firsts = {tuple(best(values, 1, seed).tolist()) for seed in range(30)}
+    assert firsts == {(1,), (3,), (4,)} and best(values, 5, 7).equal(best(values, 5, 7))
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, "batch_bald"])
+def test_the_order_of_the_pool_does_not_matter(name):
+    p, order = draws(4, (S, 40, K)), torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    pick = (lambda p: batch_bald(p, 5)[0]) if name == "batch_bald" else (lambda p: best(FUNCTIONS[name](p), 5))
+    assert order[pick(p[:, order])].equal(pick(p))
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: best(torch.zeros(3), 4), "n should be at most 3"),
+        (lambda: best(torch.zeros(3), 0), "n should be a whole number above 0"),
+        (lambda: best(torch.tensor([0.0, math.nan]), 1), "NaN"),
+        (lambda: batch_bald(draws(), N + 1), f"n should be at most {N}"),
+        (lambda: batch_bald(draws(), 1, configurations=K - 1), "configurations"),
+    ],
+)
+def test_what_cannot_be_chosen_is_said(call, said):
+    with pytest.raises(ValueError, match=said):
+        call()
+
+
+# --- methods ----------------------------------------------------------------------------------------------------------
+
+SMALL = {"hidden": (8,), "z_dim": 2}
+X = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] > 0).long().where(torch.arange(30) < 10, -1)
+
+
+def trained(name, seed=0, **options):
+    objective = zoo.build(
+        name, (4,), 2, seed=seed, **{k: v for k, v in (SMALL | options).items() if k in zoo.options_of(name)}
+    )
+    fit(objective, X, Y, epochs=5, batch_size=10, progress=False)
+    return objective
+
+
+@pytest.fixture(scope="module")
+def methods():
+    torch.manual_seed(0)
+    spread = {"log_variance": -2.0}
+    return {
+        "m2": trained("m2"), "adgm": trained("adgm"), "sslpe": trained("sslpe"), "sslapd": trained("sslapd", **spread),
+        "latent_classifier": trained("latent_classifier"), "ce": trained("ce"),
+        "random latent": trained("latent_classifier", bayesian=("p_y",), **spread),
+    }  # fmt: skip
+
+
+STOCHASTIC = ["adgm", "sslpe", "sslapd", "latent_classifier", "random latent"]
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_the_mean_of_the_draws_is_what_is_predicted(methods, name):
+    objective = methods[name]
+    p = label_draws(objective, X, 400)
+    assert p.shape == (400, 30, 2) and not p[0].equal(p[1])
+    torch.testing.assert_close(p.sum(-1), torch.ones(400, 30))
+    many = torch.stack([predict_proba(objective, X, seed=s) for s in range(40)])
+    error = (p.var(0) / 400 + many.var(0) / 40).sqrt() + 1e-4
+    assert ((p.mean(0) - many.mean(0)).abs() / error).max() < 5
+
+
+@pytest.mark.parametrize("name", ["sslapd", "random latent"])
+def test_a_draw_of_weights_is_the_same_for_all_data(methods, name):
+    twice = torch.cat([X, X])
+    p = label_draws(methods[name], twice, 200)
+    same = torch.corrcoef(torch.stack([p[:, 0, 1], p[:, 30, 1]]))[0, 1]
+    assert same > 0.8  # z is another in each copy, W is not
+    assert acquisition._drawn(methods[name]) == "weights"
+
+
+@pytest.mark.parametrize("name", ["sslpe", "adgm", "latent_classifier"])
+def test_a_latent_is_another_for_each_datum(methods, name):
+    p = label_draws(methods[name], torch.cat([X, X]), 200)
+    apart = torch.corrcoef(torch.stack([p[:, 0, 1], p[:, 30, 1]]))[0, 1]
+    assert apart.abs() < 0.3 and acquisition._drawn(methods[name]) == "latents"
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_scores_of_parts_are_those_of_the_pool(methods, name, monkeypatch):
+    whole = scores(methods[name], X, "bald", draws=8)
+    assert whole.shape == (30,) and (whole >= 0).all() and whole.max() > 0
+    torch.testing.assert_close(whole, bald(label_draws(methods[name], X, 8).double()))
+    if name in ("sslapd", "random latent"):  # the weights of all parts are the same
+        monkeypatch.setattr(acquisition, "AT_ONCE", 4 * 8 * 7)
+        parts = scores(methods[name], X, "bald", draws=8)
+        assert torch.corrcoef(torch.stack([whole, parts]))[0, 1] > 0.5
+
+
+def test_an_ensemble_is_draws_of_its_members(methods):
+    members = [trained("m2", seed) for seed in range(3)]
+    p = torch.stack([predict_proba(m, X) for m in members])
+    torch.testing.assert_close(label_draws(members, X), p)
+    torch.testing.assert_close(scores(members, X, "bald"), bald(p.double()))
+    torch.testing.assert_close(scores(members, X, "entropy"), entropy(p.double()))
+    assert acquisition.acquire(members, X, 3, "batch_bald").equal(batch_bald(p, 3)[0])
+    assert label_draws([methods["sslapd"], methods["sslapd"]], X, 4).shape == (8, 30, 2)
+
+
+def test_variance_of_a_real_label():
+    target = torch.sin(X[:, :1]).where(Y[:, None] >= 0, torch.nan)
+    members = []
+    for seed in range(2):
+        objective = zoo.build("sslpe", (4,), 1, seed=seed, regression=True, **SMALL)
+        fit(objective, X, target, epochs=5, batch_size=10, progress=False)
+        members.append(objective)
+    one, two = (gibbs(m, X, steps=10, chains=4) for m in members)
+    torch.testing.assert_close(scores(members[0], X, "variance"), one.variance.sum(-1))
+    spread = (one.mean - two.mean).square() / 4
+    torch.testing.assert_close(scores(members, X, "variance"), ((one.variance + two.variance) / 2 + spread).sum(-1))
+    with pytest.raises(ValueError, match="y is real; take variance"):
+        scores(members, X, "entropy")
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "draws", "said"),
+    [
+        ("m2", "bald", 5, "deterministic"),
+        ("ce", "bald", 5, "deterministic"),
+        ("m2", "batch_bald", 5, "deterministic"),
+        ("adgm", "batch_bald", 5, "latent for each datum"),
+        ("sslpe", "batch_bald", 5, "latent for each datum"),
+        ("sslapd", "bald", 1, "draws should be above 1"),
+        ("sslapd", "bald", 2.5, "draws should be a whole number"),
+        ("m2", "variance", 5, "of a real y"),
+        ("m2", "surprise", 5, "acquisition should be one of"),
+    ],
+)
+def test_what_a_method_has_not_is_said(methods, name, asked, draws, said):
+    with pytest.raises(ValueError, match=said):
+        scores(methods[name], X, asked, draws=draws)
+
+
+def test_no_members_and_too_many_data(methods):
+    with pytest.raises(ValueError, match="members"):
+        scores([], X)
+    with pytest.raises(ValueError, match="n should be at most 30"):
+        acquisition.acquire(methods["m2"], X, 31)
+    with pytest.raises(ValueError, match="is empty"):
+        acquisition.acquire(methods["m2"], X[:0], 1)
+
+
+def test_random_is_by_the_seed_and_moves_nothing(methods):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    found = [acquisition.acquire(methods["sslapd"], X, 5, name, seed=3) for name in ("random", "bald", "batch_bald")]
+    assert torch.get_rng_state().equal(before)
+    again = [acquisition.acquire(methods["sslapd"], X, 5, name, seed=3) for name in ("random", "bald", "batch_bald")]
+    assert all(a.equal(b) and len(set(a.tolist())) == 5 for a, b in zip(found, again, strict=True))
+    assert not found[0].equal(acquisition.acquire(methods["sslapd"], X, 5, "random", seed=4))
+
+
+def test_a_pool_of_a_hundred_thousand_rows():
+    objective: Objective = trained("sslapd")
+    x = torch.randn(100_000, 4, generator=torch.Generator().manual_seed(2))
+    sizes = []
+    handle = objective.guide.program.q_z.register_forward_hook(
+        lambda _, given, __: sizes.append(given[1].shape[:-1].numel())
+    )
+    chosen = acquisition.acquire(objective, x, 10, "batch_bald", draws=4, candidates=50)
+    handle.remove()
+    assert len(set(chosen.tolist())) == 10 and max(sizes) <= 2**15
+    assert len(acquisition.acquire(objective, x, 10, "entropy")) == 10
+
+
+def test_a_program_of_ones_own_predicts_here_too():
+    class Mine(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(4, 2))
+
+        def classify(self, x):
+            return guides.Classifier(lambda x: zoo.OneHotCategorical(lambda x: x @ self.weight)(x)).classify(x)
+
+    assert scores(Objective(None, Mine()), X, "margin").shape == (30,)

@@ -1,0 +1,293 @@
+"""The loop: what it asks, what it keeps, and that a killed one goes on to the same picks."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_ssl import ActiveLearner, acquisition, active, data, predict_proba, zoo
+from pyro_ssl.checkpoints import CheckpointError, CheckpointWarning
+
+MOONS = data.two_moons(200, 200, noise=0.1, seed=0)
+POOL, Y = MOONS.x, MOONS.y
+QUICK = {"epochs": 3, "batch_size": 50, "lr": 1e-2}
+
+
+def m2(seed, **options):
+    return zoo.build("m2", (2,), 2, seed=seed, hidden=(16,), z_dim=2, **options)
+
+
+def learner(**arguments):
+    return ActiveLearner(**({"build": m2, "training": QUICK} | arguments))
+
+
+def rounds(made, n, pool=POOL, each=4):
+    """The rows asked for in n rounds, all of them answered."""
+    asked = []
+    for _ in range(n):
+        rows = made.query(pool, each)
+        asked.append(rows.tolist())
+        made.teach(rows, Y[rows])
+    return asked
+
+
+def test_a_loop_asks_new_rows_and_learns_from_all_of_the_pool():
+    made = learner()
+    asked = rounds(made, 3)
+    rows = [row for some in asked for row in some]
+    assert len(set(rows)) == 12 and made.indices == rows and made.labels == Y[rows].tolist() and made.left == 188
+    assert len(made.history) == 3 and {"labeled", "unlabeled"} <= set(made.history[-1][0])
+    torch.testing.assert_close(made.predict_proba(POOL), predict_proba(made.members[0], POOL))
+
+
+def test_what_is_asked_is_what_the_acquisition_wants():
+    made = learner(acquisition="margin")
+    rounds(made, 1)
+    wanted = acquisition.scores(made.members, POOL, "margin")
+    wanted[made.indices] = -math.inf
+    assert set(made.query(POOL, 5).tolist()) == set(wanted.topk(5).indices.tolist())
+
+
+def test_the_same_is_asked_until_it_is_taught_and_another_seed_asks_another():
+    one, two = learner(), learner()
+    assert rounds(one, 2) == rounds(two, 2)
+    assert one.query(POOL, 4).equal(one.query(POOL, 4)) and one.query(POOL, 4).equal(two.query(POOL, 4))
+    assert not learner(seed=1).query(POOL, 4).equal(learner().query(POOL, 4))
+
+
+def test_the_callers_random_state_is_not_touched():
+    torch.manual_seed(3)
+    before, of_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()
+    rounds(learner(start="diverse", code=active.codes and (lambda x: x)), 2)
+    assert torch.get_rng_state().equal(before) and (np.random.get_state()[1] == of_numpy).all()
+
+
+def test_labels_may_come_first_and_of_any_rows():
+    made = learner()
+    rows = list(data.draw_labels(Y, per_class=1, seed=0).indices)
+    made.teach(rows, Y[rows].numpy(), pool=POOL.numpy())
+    assert made.indices == rows and not set(made.query(POOL, 10).tolist()) & set(rows)
+
+
+def test_rows_that_cannot_be_labeled_are_not_asked_again():
+    made = learner()
+    first = made.query(POOL, 4)
+    made.teach(first[:2], Y[first[:2]], skipped=first[2:])
+    assert made.left == 196 and not set(made.query(POOL, 196).tolist()) & set(first.tolist())
+    made.teach(first[2:3], Y[first[2:3]])  # known after all
+    assert made.skipped == [int(first[3])] and made.left == 196
+
+
+def test_later_rounds_start_from_the_weights_of_the_round_before():
+    frozen = {"training": QUICK | {"epochs": 1}, "warm": {"lr": 1e-30}}
+    made, scratch = learner(**frozen), learner(training=QUICK | {"epochs": 1})
+    rounds(made, 1)
+    before = [p.clone() for p in made.members[0].parameters()]
+    rounds(made, 1)
+    assert all(a.equal(b) for a, b in zip(before, made.members[0].parameters(), strict=True))
+    rounds(scratch, 2)
+    assert not before[0].equal(next(scratch.members[0].parameters()))
+
+
+def test_an_ensemble_and_its_information():
+    made = learner(members=3, acquisition="batch_bald")
+    rounds(made, 2)
+    assert len(made.members) == 3 and len(made.history[1]) == 3
+    p = [predict_proba(m, POOL) for m in made.members]
+    assert not p[0].equal(p[1])
+    torch.testing.assert_close(made.predict_proba(POOL), torch.stack(p).mean(0))
+
+
+def test_real_labels_by_their_variance():
+    build = lambda seed: zoo.build("sslpe", (2,), 1, seed=seed, regression=True, hidden=(8,), z_dim=2)  # noqa: E731
+    made, target = learner(build=build, acquisition="variance"), torch.sin(POOL[:, 0])
+    for _ in range(2):
+        rows = made.query(POOL, 3)
+        made.teach(rows, target[rows])
+    assert np.asarray(made.labels).shape == (6, 1)
+    with pytest.raises(ValueError, match="labels should be finite"):
+        made.teach([int(made.query(POOL)[0])], [math.nan])
+
+
+def test_diverse_starts_are_spread():
+    clusters = torch.cat([torch.randn(50, 2) * 0.1 + torch.tensor(c) for c in ([0.0, 0], [9, 0], [0, 9], [9, 9])])
+    rows = learner(start="diverse").query(clusters, 4)
+    assert sorted(r // 50 for r in rows.tolist()) == [0, 1, 2, 3]
+    turned = learner(start="diverse", code=lambda x: x[:, :1]).query(clusters, 2)
+    assert {float(clusters[r, 0] > 4) for r in turned} == {0.0, 1.0}
+
+
+def test_codes_keep_what_the_data_differ_in():
+    images = torch.zeros(60, 1, 8, 8)
+    images[:30, :, :4], images[30:, :, 4:] = 1.0, 1.0
+    found = active.codes(images + 0.05 * torch.rand(60, 1, 8, 8), steps=60, z_dim=2)
+    assert found.shape == (60, 2)
+    apart = torch.cdist(found, found)
+    assert apart[:30, :30].max() < apart[:30, 30:].min()
+    assert active.codes(POOL, steps=2).shape == (200, 16)
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "when", ["before labels", "after labels", "in training", "before the model", "after the model"]
+)
+@pytest.mark.parametrize("warm", [None, {"epochs": 1}])
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_killed_loop_goes_on_to_the_same_picks(tmp_path, monkeypatch, when, warm, members):
+    arguments = {"warm": warm, "members": members, "acquisition": "entropy"}
+    whole = learner(**arguments, directory=tmp_path / "whole")
+    wanted = rounds(whole, 4)
+
+    made = learner(**arguments, directory=tmp_path / "killed")
+    asked = rounds(made, 2)
+    name = {"before labels": "write_text", "after labels": "fit", "before the model": "save"}.get(when)
+
+    def killed(*args, **kwargs):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if name == "write_text":
+            patch.setattr(active.checkpoints, "write_text", killed)
+        elif name == "fit":
+            patch.setattr(active, "fit", killed)
+        elif name == "save":
+            save = active.checkpoints.save
+            patch.setattr(
+                active.checkpoints, "save", lambda p, *a, **k: killed() if p.name == "model" else save(p, *a, **k)
+            )
+        elif when == "in training":
+            step, steps = active.fit, []
+
+            def some(*args, **kwargs):
+                steps.append(1)
+                if len(steps) == members:
+                    kwargs["callbacks"] = (lambda epoch: killed(),)
+                return step(*args, **kwargs)
+
+            patch.setattr(active, "fit", some)
+        else:
+            patch.setattr(active.shutil, "rmtree", killed)
+        rounds(made, 1)
+
+    again = learner(**arguments, directory=tmp_path / "killed")
+    while len(again.indices) < 16:
+        asked_now = again.query(POOL, 4)
+        assert asked_now.tolist() == wanted[len(again.indices) // 4]
+        again.teach(asked_now, Y[asked_now])
+    assert asked == wanted[:2] and again.labels == whole.labels and again.indices == whole.indices
+    assert again.predict_proba(POOL).equal(whole.predict_proba(POOL))
+
+
+def test_another_process_goes_on(tmp_path):
+    code = f"""
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_active import POOL, learner, rounds
+print(rounds(learner(directory={str(tmp_path)!r}, warm={{"epochs": 1}}), 2))
+"""
+    found = [
+        json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+        for _ in range(2)
+    ]
+    assert found[0] + found[1] == rounds(learner(warm={"epochs": 1}), 4)
+
+
+def test_labels_stay_where_training_fails_or_settings_are_others(tmp_path):
+    made = learner(directory=tmp_path)
+    rounds(made, 1)
+    rows = made.query(POOL, 4)
+    made.training["lr"] = -1.0
+    with pytest.raises(ValueError, match="lr should be above 0"):
+        made.teach(rows, Y[rows])
+    assert len(made.indices) == 8
+    with pytest.warns(CheckpointWarning, match="8 labels stay"):
+        wider = learner(
+            directory=tmp_path, build=lambda seed: zoo.build("m2", (2,), 2, seed=seed, hidden=(32,), z_dim=2)
+        )
+    assert len(wider.indices) == 8 and wider.left == 192
+    assert not set(wider.query(POOL, 4).tolist()) & set(wider.indices)
+    with pytest.raises(ValueError, match="no model yet"):
+        learner().predict_proba(POOL)
+
+
+def test_two_learners_in_one_folder_do_not_lose_labels(tmp_path):
+    one, two = learner(directory=tmp_path), learner(directory=tmp_path)
+    rounds(one, 1)
+    with pytest.raises(RuntimeError, match="another learner"):
+        two.teach([0], [0], pool=POOL)
+    assert len(json.loads((tmp_path / "labels.json").read_text())["indices"]) == 4 and not two.indices
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}'])
+def test_a_damaged_file_is_named(tmp_path, text):
+    (tmp_path / "labels.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"labels\.json is damaged"):
+        learner(directory=tmp_path)
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "said"),
+    [
+        (lambda m: m.query(POOL[:0]), ValueError, "pool is empty"),
+        (lambda m: m.query(POOL, 197), ValueError, "n should be at most 196"),
+        (lambda m: m.query(POOL, 0), ValueError, "n should be a whole number above 0"),
+        (lambda m: m.query(POOL[:100], 1), ValueError, "pool: it has changed"),
+        (lambda m: m.query(POOL + 1, 1), ValueError, "pool: it has changed"),
+        (lambda m: m.teach([m.free, m.free], [0, 1]), ValueError, "there twice"),
+        (lambda m: m.teach([m.indices[0]], [0]), ValueError, "has a label already"),
+        (lambda m: m.teach([200], [0]), ValueError, r"0 \.\. 199"),
+        (lambda m: m.teach([-1], [0]), ValueError, r"0 \.\. 199"),
+        (lambda m: m.teach([m.free], [2]), ValueError, r"labels should be in 0 \.\. 1.*got 2"),
+        (lambda m: m.teach([m.free], [-1]), ValueError, r"labels should be in 0 \.\. 1"),
+        (lambda m: m.teach([m.free], [0.5]), TypeError, "labels should be codes"),
+        (lambda m: m.teach([m.free], ["cat"]), TypeError, "labels should be codes"),
+        (lambda m: m.teach([m.free], [0, 1]), ValueError, r"labels should have shape \(1,\)"),
+        (lambda m: m.teach([0.5], [0]), TypeError, "indices should be whole numbers"),
+        (lambda m: m.teach([m.free], [0], skipped=[m.free]), ValueError, "among the labeled"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_lost(tmp_path, call, kind, said):
+    made = learner(directory=tmp_path)
+    rounds(made, 1)
+    made.free = next(i for i in range(200) if i not in made.indices)
+    before, text = (list(made.indices), list(made.labels)), (tmp_path / "labels.json").read_text()
+    with pytest.raises(kind, match=said):
+        call(made)
+    assert (made.indices, made.labels) == before and (tmp_path / "labels.json").read_text() == text
+    rounds(made, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"acquisition": "bald"}, "deterministic"),
+        ({"acquisition": "surprise"}, "acquisition should be one of"),
+        ({"start": "best"}, "start should be random or diverse"),
+        ({"members": 0}, "members"),
+    ],
+)
+def test_a_learner_that_cannot_ask_says_so_before_the_first_label(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        learner(**arguments).query(POOL, 1)
+
+
+def test_the_pool_has_to_be_known():
+    with pytest.raises(ValueError, match="pool: not known"):
+        learner().teach([0], [0])
+    with pytest.raises(ValueError, match="pool: not known"):
+        _ = learner().left
