@@ -275,7 +275,7 @@ class ActiveLearner:
                 "learned": self._learned,
                 "history": self.history,
             }
-            checkpoints.save(self.directory / "model", tensors, data, keep_previous=False)
+            checkpoints.save(self.directory / "learner", tensors, data, keep_previous=False)
             shutil.rmtree(self.directory / "training")
 
     def _targets(self) -> Tensor:
@@ -319,9 +319,9 @@ class ActiveLearner:
             self._pool_is = found["pool"]
         except (ValueError, TypeError, KeyError) as error:
             raise checkpoints.CheckpointError(f"{path} is damaged, or no active learner's: {error}") from None
-        if not checkpoints.exists(self.directory / "model"):
+        if not checkpoints.exists(self.directory / "learner"):
             return
-        tensors, data = checkpoints.load(self.directory / "model")
+        tensors, data = checkpoints.load(self.directory / "learner")
         members = self._built()
         if data.get("settings") != json.loads(json.dumps(self._settings(members))):
             warnings.warn(

@@ -1,4 +1,4 @@
-"""The command line: `pyro-ssl list | train | evaluate | predict`."""
+"""The command line: `pyro-ssl list | train | evaluate | predict | label`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from argparse import ArgumentError
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,12 @@ import torch
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from pyro_ssl import checkpoints, data, metrics, plots, reports, zoo
+from pyro_ssl.acquisition import Acquisition
+from pyro_ssl.active import ActiveLearner, codes
 from pyro_ssl.attacks import ATTACKS
-from pyro_ssl.checks import as_data
+from pyro_ssl.checks import as_data, check_positive
 from pyro_ssl.corruptions import corrupted
+from pyro_ssl.labelling import Answers, Page, in_terminal
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import SCHEDULES, DivergedError, fit
@@ -49,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when it succeeded, 2 for a user's mistake, which is said in one line."""
     arguments = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:
-        command = {"list": _list, "train": _train, "evaluate": _evaluate, "predict": _predict}[arguments.command]
-        command(arguments[arguments.command])
+        commands = {"list": _list, "train": _train, "evaluate": _evaluate, "predict": _predict, "label": _label}
+        commands[arguments.command](arguments[arguments.command])
     except MISTAKES as error:
         if os.environ.get("PYRO_SSL_DEBUG"):
             raise
@@ -103,6 +106,33 @@ def make_parser() -> ArgumentParser:
     predict.add_argument("--input", type=str, required=True, help="X.npy, rows of x")
     predict.add_argument("--output", type=str, required=True, help="P.npy, to be written: (N, K)")
     commands.add_subcommand("predict", predict)
+    commands.add_subcommand("label", _label_parser())
+    return parser
+
+
+def _label_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Ask a person for the labels that a method wants most, and train it; run again, it goes on."
+    )
+    parser.add_argument("directory", type=str, help="where labels, contact sheets and the model are kept")
+    parser.add_argument("--data", type=str, required=True, help="an .npz file with images x, (N, C, H, W) or (N, H, W)")
+    parser.add_argument(
+        "--classes", type=str, nargs="+", default=None, help="their names; by default those of the file"
+    )
+    parser.add_argument("--source", type=Literal["browser", "terminal"], default="browser", help="where they are asked")
+    parser.add_argument("--port", type=int, default=0, help="of the page, on this machine alone; 0: any that is free")
+    parser.add_argument("--n", type=int, default=10, help="labels a round")
+    parser.add_argument("--rounds", type=int, default=1, help="how many; the model is trained after each")
+    parser.add_argument("--method", type=Literal[tuple(zoo.METHODS)], default="m2", help="name in the zoo")
+    parser.add_argument("--options", type=dict[str, Any], default={}, help="options of the method, as JSON")
+    parser.add_argument("--training", type=dict[str, Any], default={"epochs": 8}, help="arguments of fit, as JSON")
+    parser.add_argument(
+        "--warm", type=dict[str, Any] | None, default={"epochs": 2}, help="those that are others in later rounds"
+    )
+    parser.add_argument("--acquisition", type=Acquisition, default="entropy", help="which labels are wanted")
+    parser.add_argument("--start", type=Literal["random", "diverse"], default="diverse", help="the first round's")
+    parser.add_argument("--members", type=int, default=1, help="how many models, an ensemble")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, training and picks")
     return parser
 
 
@@ -330,6 +360,78 @@ def _predict(arguments: Namespace) -> None:
     if not Path(arguments.output).resolve().parent.is_dir():
         raise FileNotFoundError(f"--output: {Path(arguments.output).parent} is not a directory")
     checkpoints.write_file(arguments.output, buffer.getvalue())
+
+
+def _label(arguments: Namespace) -> None:
+    check_positive(n=arguments.n, rounds=arguments.rounds)
+    if not 0 <= arguments.port < 2**16:
+        raise ValueError(f"--port should be in 0 .. {2**16 - 1}, got {arguments.port}")
+    pool, classes = _images(arguments.data, arguments.classes)
+    row = zoo.method(arguments.method)
+    options = zoo.options_of(arguments.method) | arguments.options
+    if "network" in options and "network" not in arguments.options and min(pool.shape[2:]) >= 8:
+        options["network"] = "conv"
+    learner = ActiveLearner(
+        lambda seed: zoo.build(arguments.method, tuple(pool.shape[1:]), len(classes), seed=seed, **options),
+        acquisition=arguments.acquisition, start=arguments.start, code=codes, members=arguments.members,
+        training={"progress": None} | row.training | arguments.training, warm=arguments.warm,
+        directory=arguments.directory, seed=arguments.seed,
+    )  # fmt: skip
+    out = Path(arguments.directory)
+    with nullcontext() if arguments.source == "terminal" else Page(classes, arguments.port) as page:
+        for _ in range(arguments.rounds):
+            rows = learner.query(pool, min(arguments.n, learner.left) if learner.indices else arguments.n).tolist()
+            answers = _asked(page, classes, pool[rows], rows, out)
+            told = {rows[place]: label for place, label in answers.items() if label is not None}
+            learner.teach(list(told), list(told.values()), skipped=[row for row in rows if row not in told])
+            (out / "asked.json").unlink()
+            if not learner.members:
+                continue
+            saved = SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, learner.members[0])
+            saved.save(out / "model")
+            sure = (learner.predict_proba(pool).amax(-1) > 0.95).float().mean()
+            print(
+                f"{len(learner.indices)} labels; the method is sure of {100 * sure:.1f} % of {len(pool)} images",
+                flush=True,
+            )
+
+
+def _asked(page: Page | None, classes: list[str], images: torch.Tensor, rows: list[int], out: Path) -> Answers:
+    """The answers of a round, each on disk as soon as it is given: `asked.json`, beside the contact sheet `asked.png`."""
+    out.mkdir(parents=True, exist_ok=True)
+    sheet, kept = out / "asked.png", out / "asked.json"
+    plots.save(plots.contact_sheet(images), sheet)
+    before = json.loads(kept.read_text()) if kept.exists() else {}
+    answers: Answers = {i: before[str(row)] for i, row in enumerate(rows) if str(row) in before}
+
+    def keep(answers: Answers) -> None:
+        checkpoints.write_text(kept, json.dumps({rows[place]: label for place, label in answers.items()}))
+
+    keep(answers)
+    if page is None:
+        print(f"{len(rows)} images: {sheet}", flush=True)
+        return in_terminal(classes, len(rows), answers, keep)
+    print(f"{len(rows)} images: {page.address} (and {sheet})", flush=True)
+    return page.ask(images, answers, keep)
+
+
+def _images(name: str, classes: list[str] | None) -> tuple[torch.Tensor, list[str]]:
+    """The images of an .npz file, `(N, C, H, W)`, and the names of the classes."""
+    arrays = data.arrays_of(name)
+    if "x" not in arrays:
+        raise ValueError(f"--data: {name} should hold an array x; it has {', '.join(arrays) or 'none'}")
+    x = as_data(arrays["x"], "--data: x", torch.float32)
+    x = x[:, None] if x.dim() == 3 else x
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(
+            f"--data: x should be images (N, C, H, W), one channel or three, or (N, H, W); got {tuple(x.shape)}"
+        )
+    if float(x.min()) >= 0 and float(x.max()) > 1:
+        x = x / 255.0
+    found = classes or [str(c) for c in arrays.get("classes", np.array([])).tolist()]
+    if len(found) < 2 or len(set(found)) < len(found):
+        raise ValueError(f"--classes: two or more different names are needed, got {found}")
+    return x, found
 
 
 def _row(result: dict[str, Any]) -> str:

@@ -199,17 +199,27 @@ def from_npz(path: str | Path) -> Dataset:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, or an array is missing.
     """
+    arrays = arrays_of(path)
+    if missing := [k for k in ("x", "y", "x_test", "y_test") if k not in arrays]:
+        raise ValueError(f"{path} should hold arrays x, y, x_test, y_test; {', '.join(missing)} is missing")
+    return from_arrays(arrays["x"], arrays["y"], arrays["x_test"], arrays["y_test"], Path(path).stem)
+
+
+def arrays_of(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz` file by name, read without pickling.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {k: file[k] for k in file.files}
+            return {k: file[k] for k in file.files}
     except Exception as error:  # zipfile and numpy raise half a dozen kinds for a damaged file
         raise ValueError(f"{path} is not a readable .npz file: {error}") from None
-    if missing := [k for k in ("x", "y", "x_test", "y_test") if k not in arrays]:
-        raise ValueError(f"{path} should hold arrays x, y, x_test, y_test; {', '.join(missing)} is missing")
-    return from_arrays(arrays["x"], arrays["y"], arrays["x_test"], arrays["y_test"], path.stem)
 
 
 def from_torch(train: torch.utils.data.Dataset, test: torch.utils.data.Dataset, name: str = "torch") -> Dataset:

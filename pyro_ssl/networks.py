@@ -123,13 +123,13 @@ class ConvDecoder(nn.Module):
 
     Arguments:
         in_shapes: Event shape of each input.
-        out_shape: `(C, H, W)`; H and W divisible by 2 once per entry of `channels`.
+        out_shape: `(C, H, W)`; where H or W is not divisible by 2 once per channel, the picture is larger, and cut.
         channels: Channels before each transposed convolution, coarsest first.
         hidden: Widths of the hidden layers before the convolutions.
         activation: Class of the activation.
 
     Raises:
-        ValueError: The output is no image, or H or W is not divisible by 2 as often as there are channels.
+        ValueError: The output is no image.
     """
 
     def __init__(
@@ -145,17 +145,14 @@ class ConvDecoder(nn.Module):
         shape = as_shape(out_shape)
         if len(shape) != 3:
             raise ValueError(f"out_shape: the output of a ConvDecoder should be an image (C, H, W), got {shape}")
-        c, h, w = shape
+        c, self.height, self.width = shape
         n = 2 ** len(channels)
-        if h % n or w % n:
-            raise ValueError(
-                f"out_shape: height and width should be divisible by {n}, got {h} x {w}; give fewer channels"
-            )
-        self.first = MLP(in_shapes, (channels[0], h // n, w // n), hidden, activation=activation)
+        coarse = (channels[0], -(-self.height // n), -(-self.width // n))
+        self.first = MLP(in_shapes, coarse, hidden, activation=activation)
         layers: list[nn.Module] = []
         for i, o in pairwise([*channels, c]):
             layers += [activation(), nn.ConvTranspose2d(i, o, 4, stride=2, padding=1)]
         self.image = Flat(nn.Sequential(*layers), event_dim=3)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.image(self.first(*inputs))
+        return self.image(self.first(*inputs))[..., : self.height, : self.width]

@@ -226,6 +226,22 @@ def image_grid(pictures: Tensor, titles: Sequence[str] = ()) -> Any:
     return figure
 
 
+def contact_sheet(images: Tensor, columns: int = 10) -> Any:
+    """Images `(n, C, H, W)` by their numbers, in rows of as many columns."""
+    import matplotlib.pyplot as plt
+
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.1 * columns, 1.3 * rows), squeeze=False, layout="constrained")
+    for i, ax in enumerate(axes.flat):
+        ax.set_axis_off()
+        if i < len(images):
+            image = images[i].detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+            ax.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
+            ax.set_title(str(i), fontsize=9)
+    return figure
+
+
 def _figure(width: float, height: float) -> Any:
     import matplotlib.pyplot as plt
 

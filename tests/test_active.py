@@ -164,7 +164,7 @@ def test_a_killed_loop_goes_on_to_the_same_picks(tmp_path, monkeypatch, when, wa
         elif name == "save":
             save = active.checkpoints.save
             patch.setattr(
-                active.checkpoints, "save", lambda p, *a, **k: killed() if p.name == "model" else save(p, *a, **k)
+                active.checkpoints, "save", lambda p, *a, **k: killed() if p.name == "learner" else save(p, *a, **k)
             )
         elif when == "in training":
             step, steps = active.fit, []
