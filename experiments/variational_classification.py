@@ -144,7 +144,7 @@ SCALES = {
     "cpu": Scale(
         {"mnist": 10, "fashion_mnist": 20, "low": 60, "semi": 12, "plane": 6, "cifar": 15},
         [0, 1, 2, 3, 4],
-        ("wrn-10-1",),
+        ("wrn-10-2",),
     ),
     "paper": Scale(
         {"mnist": 60, "fashion_mnist": 60, "low": 200, "semi": 60, "plane": 30, "cifar": 200},

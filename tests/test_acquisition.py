@@ -211,7 +211,7 @@ def test_scores_of_parts_are_those_of_the_pool(methods, name, monkeypatch):
     assert whole.shape == (30,) and (whole >= 0).all() and whole.max() > 0
     torch.testing.assert_close(whole, bald(label_draws(methods[name], X, 8).double()))
     if name in ("sslapd", "random latent"):  # the weights of all parts are the same
-        monkeypatch.setattr(acquisition, "AT_ONCE", 4 * 8 * 7)
+        monkeypatch.setattr(acquisition, "DRAWN", 8 * 7)
         parts = scores(methods[name], X, "bald", draws=8)
         assert torch.corrcoef(torch.stack([whole, parts]))[0, 1] > 0.5
 

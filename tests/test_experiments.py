@@ -101,6 +101,20 @@ def test_the_ceiling_on_two_moons_is_the_bayes_optimal_classifiers(monkeypatch):
     assert found["ece"] < 0.01
 
 
+def test_active_learning_goes_on_and_reports(tmp_path):
+    write_mnist(tmp_path / "data", 130)
+    arguments = ["--data-root", "data", "--scale", "smoke", "--data", "mnist", "--workers", "1", "--out", "out"]
+    arguments += ["--rows", "plane", "sslapd_entropy", "sslapd_bald", "m2_entropy", "ensemble_batch_bald"]
+    first = script("active_learning.py", *arguments, cwd=tmp_path)
+    assert "| sslapd, bald " in first and "| ensemble, batch_bald " in first and "70 / 90 / 110" in first
+    assert {"table.md", "functions.png", "sequence.png", "moons.png", "mnist.png"} <= made(tmp_path / "out")
+    result = json.loads((tmp_path / "out/m2_entropy_mnist_0.json").read_text())
+    assert [p["labels"] for p in result["curve"]] == [20, 30, 40] and len(set(result["indices"])) == 40
+    (tmp_path / "out/sslapd_bald_0.json").unlink()
+    again = script("active_learning.py", *arguments, cwd=tmp_path)
+    assert "sslapd_bald_0: ceiling" in again and "m2_entropy_mnist_0:" not in again
+
+
 def test_mnist_labels(tmp_path):
     write_mnist(tmp_path / "data", 300)
     arguments = ["--data-root", "data", "--scale", "smoke", "--per-class", "10", "--workers", "1", "--out", "out"]
