@@ -115,6 +115,22 @@ def test_active_learning_goes_on_and_reports(tmp_path):
     assert "sslapd_bald_0: ceiling" in again and "m2_entropy_mnist_0:" not in again
 
 
+def test_vae_downstream_checks_the_papers_claims(tmp_path):
+    write_mnist(tmp_path / "data", 300, "FashionMNIST")
+    arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
+    first = script("vae_downstream.py", *arguments, "--rows", "z2", "z4", "z9", "pixels", "cnn", cwd=tmp_path)
+    assert "| accuracy falls with z (logistic, 100 labels) | it does" in first and "| pixels, logistic" in first
+    assert {"table.md", "labels.png", "plane.png", "reconstructions_z4.png"} <= made(tmp_path / "out")
+    probes = json.loads((tmp_path / "out/z4_0.json").read_text())["probes"]
+    assert {(p["probe"], p["code"]) for p in probes} == {
+        (probe, code)
+        for probe in ("logistic", "network", "neighbours", "svm")
+        for code in ("mean", "sample", "samples")
+    }
+    again = script("vae_downstream.py", *arguments, "--rows", "z4", "cnn", cwd=tmp_path)
+    assert "seconds" not in again.split("|")[0]
+
+
 def test_mnist_labels(tmp_path):
     write_mnist(tmp_path / "data", 300)
     arguments = ["--data-root", "data", "--scale", "smoke", "--per-class", "10", "--workers", "1", "--out", "out"]

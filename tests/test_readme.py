@@ -20,7 +20,7 @@ def namespace():
     torch.manual_seed(0)  # a user's own networks start from the caller's random state, which other tests move
     exec(BLOCKS[0], space)
     space["score"] = space["m2"].score(space["x_test"], space["y_test"])
-    exec(BLOCKS[2], space)
+    exec(BLOCKS[3], space)
     return space
 
 
@@ -37,20 +37,27 @@ def test_regression_and_chains(namespace):
     assert space["chains"].mean.shape == (1000, 1) and space["chains"].z.shape == (1000, 2)
 
 
+def test_a_learner_asks_for_the_right_labels(namespace):
+    space = dict(namespace)
+    exec(BLOCKS[0], space)
+    exec(BLOCKS[2], space)
+    assert len(space["learner"].indices) == 12 and (space["active"] == space["y_test"]).mean() > 0.95
+
+
 def test_a_model_of_ones_own_learns(namespace):
     assert namespace["accuracy"] > 0.8
     assert namespace["history"]["loss"][-1] < namespace["history"]["loss"][0]
 
 
 def test_it_trains_under_stock_pyro(namespace):
-    exec(BLOCKS[3], namespace)
+    exec(BLOCKS[4], namespace)
     assert torch.isfinite(torch.tensor(namespace["loss"]))
-    assert BLOCKS[3].strip().count("\n") + 1 <= 10
+    assert BLOCKS[4].strip().count("\n") + 1 <= 10
 
 
 def test_the_bound_goes_with_any_pair(namespace):
     torch.manual_seed(0)
-    exec(BLOCKS[4], namespace)
+    exec(BLOCKS[5], namespace)
     assert torch.isfinite(torch.tensor(namespace["loss"]))
     assert namespace["evidence"].shape == (100,) and namespace["per_class"].shape == (100, 10)
     right = (namespace["per_class"].argmax(-1) == data.load("digits").y_test[:100]).float().mean()
@@ -61,7 +68,7 @@ def test_a_method_of_ones_own_is_found(namespace):
     space = {**vars(options), **vars(zoo)}
     before = dict(zoo.METHODS)
     try:
-        exec(BLOCKS[5], space)
+        exec(BLOCKS[6], space)
         digits = data.load("digits")
         objective = zoo.build("m2_vector", digits.x_shape, 10, z_dim=4)
         history = fit(objective, digits.x, data.draw_labels(digits.y, 50).codes(digits.y), epochs=3)

@@ -1,0 +1,399 @@
+"""What a latent code is worth to a classifier: paper 001's Tables 1 and 2 and Figures 1 to 3 on Fashion-MNIST.
+
+    python experiments/vae_downstream.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2 3 4]
+        [--rows z2 z4 z9 z16 z25 ours cnn m2 mier latent_classifier] [--workers 2]
+
+- z2 to z25: the paper's VAE, three convolutions and two fully connected layers, its mirror, Bernoulli pixels, by the size of its
+  code; it sees all training images and no label. `ours` has 100 dimensions and a Gaussian likelihood with sigma 0.1.
+- Probes on frozen codes, by scikit-learn: logistic regression, a small network (the paper's "simple CNN" has no picture to
+  convolve in a code), nearest neighbours, an SVM, on 100 to 50,000 labels; the code is the mean of q(z|x), a sample of it, or
+  eight samples, whose predictions are averaged. `pixels` is what the same probes do without a code.
+- cnn: the multi-layer CNN on as many labels, supervised; m2, mier and latent_classifier: what learns from labels and from the
+  other images together.
+
+Probes' settings are theirs by default, but for what `probe` says; settings were sought on draw 100, scored on training images.
+The test set is used once. Only what is missing is run, and what was killed goes on. Writes to
+`experiments/results/vae_downstream`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import (
+    Results,
+    arguments,
+    draws_of,
+    images,
+    mean_sd,
+    parsed,
+    resolved,
+    side_by_side,
+    sources,
+    study,
+    table,
+    trained,
+    where,
+)
+from torch import Tensor
+
+from pyro_ssl import data, metrics, plots
+from pyro_ssl.objective import Objective
+from pyro_ssl.prediction import chunked, predict_proba
+
+SIZES = (100, 1000, 2000, 5000, 10_000, 20_000, 50_000)
+PAPER_Z = {  # accuracy % with 100 labels, Table 1
+    4: {"logistic": 57.4, "network": 63.9},
+    9: {"logistic": 54.3, "network": 53.4},
+    16: {"logistic": 50.1, "network": 52.6},
+    25: {"logistic": 38.5, "network": 20.0},
+}
+PAPER_N = {  # of z = 4, Table 2
+    "logistic": (53.4, 69.7, 71.7, 72.2, 73.3, 73.1, 73.7),
+    "network": (66.2, 77.3, 78.0, 79.3, 81.0, 80.8, 81.4),
+    "cnn": (70.4, 83.3, 85.4, 87.4, 88.9, 90.3, 91.9),
+}
+PROBES = ("logistic", "network", "neighbours", "svm")
+LARGEST = {"svm": 10_000}  # labels; its time grows with their square
+SAMPLES = 8
+SAMPLED = 2000  # labels, up to which codes are sampled too
+CONV: dict[str, Any] = {"network": "conv", "channels": (32, 64, 64), "hidden": (256,), "activation": "relu"}
+SEMI: dict[str, Any] = {"classifier_network": "conv", "channels": (16, 32, 64), "warp": 0.1, "flip": True, "consistency": 1.0, "labeled": None}  # fmt: skip
+ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"z{z}": ("vae", CONV | {"z_dim": z, "likelihood": "bernoulli"}) for z in (2, 4, 9, 16, 25)},
+    "ours": ("vae", CONV | {"z_dim": 100, "likelihood": "gaussian", "sigma": 0.1}),
+    "pixels": ("", {}),
+    "cnn": ("classifier", {"backbone": "cnn-16", "noise": 0.0, "dropout": 0.0}),
+    "m2": ("m2", SEMI),
+    "mier": ("m2", SEMI | {"balance": 0.0, "entropy": 5.0, "mutual_information": 1.0}),
+    "latent_classifier": ("latent_classifier", SEMI | {"alpha": 20.0, "balance": 5.0, "noise": 0.3, "dropout": 0.3}),
+}
+OF_IMAGES = ("cnn", "m2", "mier", "latent_classifier")
+SEMI_SIZES = (100, 1000)
+SCALES: dict[str, dict[str, Any]] = {
+    "smoke": {"epochs": 1, "ours": 1, "steps": 2, "semi": 1, "rows": 300, "sizes": (100,)},
+    "cpu": {"epochs": 10, "ours": 10, "steps": 3000, "semi": 8, "sizes": SIZES},
+    "paper": {"epochs": 100, "ours": 100, "steps": 20_000, "semi": 60, "sizes": SIZES},
+}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    given = parsed(parser)
+    draws, asked = draws_of(given, [0] if given.scale == "smoke" else [0, 1, 2, 3, 4])
+    configs = {}
+    for draw in draws:
+        for row in ROWS:
+            if row in OF_IMAGES:
+                sizes = [n for n in SCALES[given.scale]["sizes"] if row == "cnn" or n in SEMI_SIZES]
+                configs |= {f"{row}_{n}_{draw}": configure(row, draw, given.scale, n) for n in sizes}
+            else:
+                configs[f"{row}_{draw}"] = configure(row, draw, given.scale)
+    chosen = lambda config: config["row"] in given.rows and config["draw"] in asked  # noqa: E731
+    report(study(configs, run, given, chosen), given.out)
+
+
+def configure(row: str, draw: int, scale: str, labels: int = 0) -> dict[str, Any]:
+    """Plain data from which a run follows."""
+    method, options = ROWS[row]
+    s = SCALES[scale]
+    config: dict[str, Any] = {
+        "row": row,
+        "data": "fashion_mnist",
+        "draw": draw,
+        "labels": labels,
+        "probes": list(s["sizes"]),
+    }
+    config |= {"rows": s["rows"]} if "rows" in s else {}
+    if not method:
+        return config
+    if row == "cnn":
+        batch = min(100, labels)
+        epochs = max(1, min(s["steps"] * batch // labels, 1000))
+        training: dict[str, Any] = {
+            "epochs": max(epochs, 15) if scale != "smoke" else 1,
+            "labeled_batch_size": batch,
+            "lr": 3e-3,
+            "ema": 0.99,
+        }
+    elif row in OF_IMAGES:
+        training = {"epochs": s["semi"], "batch_size": 200, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
+    else:
+        training = {"epochs": s["ours" if row == "ours" else "epochs"], "batch_size": 200, "lr": 1e-3}
+    return config | {"method": method, "options": resolved(method, options), "training": training}
+
+
+def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[str, Any]:
+    """A classifier's accuracy; or of a VAE those of all probes on its code."""
+    dataset, known = images(config)
+    if config["draw"] >= 100:  # development: training images stand for the test set
+        dataset = data.Dataset(
+            dataset.name,
+            dataset.x[:50_000],
+            dataset.y[:50_000],
+            dataset.x[50_000:],
+            dataset.y[50_000:],
+            dataset.classes,
+        )
+        known = known[:50_000]
+    if config["row"] in OF_IMAGES:
+        objective, _, _, _ = trained(config, directory, (dataset, known))
+        found = metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
+        seen = known >= 0
+        own = metrics.accuracy(predict_proba(objective, dataset.x[seen]), dataset.y[seen])
+        return found | {"training_accuracy": own}
+    if config["row"] == "pixels":
+        codes = {"mean": (dataset.x.flatten(1), dataset.x_test.flatten(1))}
+    else:
+        objective, _, _, _ = trained(config, directory, (dataset, torch.full_like(dataset.y, -1)))
+        codes = encoded(objective, dataset, config["draw"])
+        pictures(objective, dataset, codes["mean"][0], config, out)
+    return {"probes": [
+        {"labels": n, "probe": probe, "code": kind, **measured(probe, dataset, codes[kind], n, config["draw"])}
+        for n in config["probes"] for probe in PROBES for kind in codes
+        if n <= LARGEST.get(probe, n) and (kind == "mean" or n <= SAMPLED)
+    ]}  # fmt: skip
+
+
+def encoded(objective: Objective, dataset: data.Dataset, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Codes of the training and the test images, `(N, Z)` or `(N, S, Z)`: means, a sample, several."""
+
+    def moments(x: Tensor) -> Tensor:
+        q = objective.guide.q_z(x)
+        return torch.stack([q.mean, q.variance.sqrt()], 1)
+
+    found = [chunked(objective, moments, 1024, 0, x) for x in (dataset.x, dataset.x_test)]
+    generator = torch.Generator().manual_seed(seed)
+
+    def sample(m: Tensor) -> Tensor:
+        return m[:, :1] + m[:, 1:] * torch.randn(len(m), SAMPLES, m.shape[-1], generator=generator)
+
+    samples = [sample(m) for m in found]
+    return {
+        "mean": (found[0][:, 0], found[1][:, 0]),
+        "sample": (samples[0][:, 0], samples[1][:, 0]),
+        "samples": (samples[0], samples[1]),
+    }
+
+
+def measured(probe: str, dataset: data.Dataset, codes: tuple[Tensor, Tensor], n: int, seed: int) -> dict[str, float]:
+    """A probe's accuracy on the test images, and on those that it was trained on."""
+    rows = list(data.draw_labels(dataset.y, n, seed=seed).indices)
+    own, test = codes[0][rows], codes[1]
+    scale = own.flatten(0, -2).std(0).clamp_min(1e-6)
+    centre = own.flatten(0, -2).mean(0)
+    y = dataset.y[rows]
+    several = own.shape[1] if own.dim() == 3 else 1
+    flat = ((own - centre) / scale).flatten(0, -2).numpy()
+    model = made(probe, n, seed).fit(flat, y.repeat_interleave(several).numpy())
+
+    def accuracy(z: Tensor, y: Tensor) -> float:
+        p = model.predict_proba(((z - centre) / scale).flatten(0, -2).numpy())
+        return float((p.reshape(len(y), several, -1).mean(1).argmax(-1) == y.numpy()).mean())
+
+    return {"accuracy": accuracy(test, dataset.y_test), "training_accuracy": accuracy(own, y)}
+
+
+class _Votes:
+    """An SVM with one-hot votes for probabilities: its own are fitted by further SVMs, and not needed."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def fit(self, z: np.ndarray, y: np.ndarray) -> _Votes:
+        self.model.fit(z, y)
+        return self
+
+    def predict_proba(self, z: np.ndarray) -> np.ndarray:
+        return np.eye(len(self.model.classes_))[np.searchsorted(self.model.classes_, self.model.predict(z))]
+
+
+def made(probe: str, n: int, seed: int) -> Any:
+    """A probe for n labels."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.svm import SVC
+
+    warnings.filterwarnings("ignore", category=ConvergenceWarning)
+    epochs = max(10, min(200, 300_000 // n))
+    return {
+        "logistic": lambda: LogisticRegression(max_iter=200),
+        "network": lambda: MLPClassifier((128, 128), alpha=1e-3, max_iter=epochs, random_state=seed),
+        "neighbours": lambda: KNeighborsClassifier(5 if n > 100 else 3),
+        "svm": lambda: _Votes(SVC(C=3.0)),
+    }[probe]()
+
+
+def pictures(objective: Objective, dataset: data.Dataset, codes: Tensor, config: dict[str, Any], out: Path) -> None:
+    """Figures 1 and 2 of draw 0: codes in the plane, and the first ten images with what is made of their codes."""
+    if config["draw"]:
+        return
+    import matplotlib.pyplot as plt
+
+    out.mkdir(parents=True, exist_ok=True)
+    x = dataset.x[:10]
+    made = chunked(objective, lambda x: objective.model.p_x(objective.guide.q_z(x).mean).mean, 10, 0, x)
+    plots.save(plots.image_grid(torch.stack([x, made]).transpose(0, 1)), out / f"reconstructions_{config['row']}.png")
+    if codes.shape[1] == 2:
+        figure, ax = plt.subplots(figsize=(6, 5), layout="constrained")
+        for k, name in enumerate(dataset.classes):
+            own = codes[:5000][dataset.y[:5000] == k]
+            ax.scatter(
+                *own.T.numpy(), s=4, color=plots.COLOURS[k], label=NAMES[k] if len(NAMES) > k else name, linewidths=0
+            )
+        ax.set(xlabel="$z_1$", ylabel="$z_2$")
+        ax.legend(frameon=False, fontsize=8, markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
+        plots.save(figure, out / "plane.png")
+
+
+NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+
+
+# --- tables and figures -----------------------------------------------------------------------------------------------
+
+
+def report(results: Results, out: Path) -> None:
+    """Tables and figures of what is there."""
+    codes = {row: mine for row in ROWS if row not in OF_IMAGES and (mine := where(results, row=row))}
+    texts = [by_size_of_code(codes), by_labels(results, codes), by_kind(codes), claims(results, codes)]
+    text = (
+        "\n\n".join(t for t in texts if t)
+        + f"\n\nOne thread a run; no validation labels of the draw. {sources(results)}\n"
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.md").write_text(text)
+    curves(results, codes, out)
+    side_by_side({f"z = {z}": out / f"reconstructions_z{z}.png" for z in (2, 4, 25)}, out / "reconstructions.png", "images and their reconstructions")  # fmt: skip
+    print(text)
+
+
+def probed(mine: list[dict[str, Any]], n: int, probe: str, code: str = "mean", what: str = "accuracy") -> list[float]:
+    """Of each draw the percentage."""
+    return [
+        100 * p[what] for r in mine for p in r["probes"] if (p["labels"], p["probe"], p["code"]) == (n, probe, code)
+    ]
+
+
+def by_size_of_code(codes: dict[str, list[dict[str, Any]]]) -> str:
+    """Table 1: 100 labels."""
+    rows = []
+    for row, mine in codes.items():
+        if row == "pixels":
+            continue
+        z = mine[0]["config"]["options"]["z_dim"]
+        cells = [mean_sd(values) if (values := probed(mine, 100, probe)) else "" for probe in PROBES]
+        paper = PAPER_Z.get(z, {}) if row != "ours" else {}
+        rows.append((f"{row}, z = {z}", len(mine), *cells, ", ".join(f"{k} {v}" for k, v in paper.items())))
+    return (
+        table(("Fashion-MNIST, 100 labels, accuracy % on codes' means", "draws", *PROBES, "paper 001"), rows)
+        if rows
+        else ""
+    )
+
+
+def by_labels(results: Results, codes: dict[str, list[dict[str, Any]]]) -> str:
+    """Table 2."""
+    rows: list[tuple[Any, ...]] = []
+    sizes = sorted({n for r in results.values() if "config" in r for n in r["config"]["probes"]})
+    for row in ("z4", "ours", "pixels"):
+        for probe in PROBES if row in codes else ():
+            found = [probed(codes[row], n, probe) for n in sizes]
+            rows.append((f"{row}, {probe}", *(mean_sd(v) if v else "" for v in found)))
+            if row == "z4" and probe in PAPER_N:
+                rows.append(
+                    (f"paper 001, VAE + {probe}", *(dict(zip(SIZES, PAPER_N[probe], strict=True))[n] for n in sizes))
+                )
+    for row in OF_IMAGES:
+        mine = where(results, row=row)
+        found = [[100 * r["accuracy"] for r in mine if r["config"]["labels"] == n] for n in sizes]
+        if any(found):
+            rows.append((row, *(mean_sd(v) if v else "" for v in found)))
+        if row == "cnn" and mine:
+            rows.append(("paper 001, CNN", *(dict(zip(SIZES, PAPER_N["cnn"], strict=True))[n] for n in sizes)))
+    return table(("Fashion-MNIST, accuracy % by labels", *sizes), rows) if rows else ""
+
+
+def by_kind(codes: dict[str, list[dict[str, Any]]]) -> str:
+    """Means, samples, several samples."""
+    rows = []
+    for row in ("z4", "z25", "ours"):
+        for probe in PROBES if row in codes else ():
+            kinds = [probed(codes[row], 100, probe, kind) for kind in ("mean", "sample", "samples")]
+            if all(kinds):
+                rows.append((f"{row}, {probe}", *map(mean_sd, kinds)))
+    return table(("100 labels, accuracy %", "mean of q(z|x)", "a sample", f"{SAMPLES} samples"), rows) if rows else ""
+
+
+def claims(results: Results, codes: dict[str, list[dict[str, Any]]]) -> str:
+    """What the paper says of its tables, and what ours say."""
+    rows = []
+    sizes = [(z, codes[f"z{z}"]) for z in (4, 9, 16, 25) if f"z{z}" in codes]
+    for probe in ("logistic", "network"):
+        if len(sizes) > 1:
+            means = [statistics.fmean(probed(mine, 100, probe)) for _, mine in sizes]
+            falls = all(a > b for a, b in zip(means, means[1:], strict=False))
+            said = ", ".join(f"z = {z}: {m:.1f}" for (z, _), m in zip(sizes, means, strict=True))
+            rows.append((f"accuracy falls with z ({probe}, 100 labels)", "it does" if falls else "it does not", said))
+    cnn = {n: [100 * r["accuracy"] for r in where(results, row="cnn") if r["config"]["labels"] == n] for n in SIZES}
+    if "ours" in codes and any(cnn.values()):
+        wins = {}
+        for n, values in cnn.items():
+            others = [statistics.fmean(v) for probe in PROBES if (v := probed(codes["ours"], n, probe))]
+            if values and others:
+                wins[n] = statistics.fmean(values) - max(others)
+        said = ", ".join(f"{n}: {v:+.1f}" for n, v in wins.items())
+        rows.append(("the CNN is always the best", "it is" if all(v > 0 for v in wins.values()) else "it is not", f"points over the best probe of ours, by labels: {said}"))  # fmt: skip
+    if "z4" in codes:
+        for probe in ("logistic", "network"):
+            gap = [
+                statistics.fmean(probed(codes["z4"], n, probe, what="training_accuracy")) - statistics.fmean(probed(codes["z4"], n, probe))
+                for n in codes["z4"][0]["config"]["probes"]
+            ]  # fmt: skip
+            rows.append(
+                (
+                    f"VAE + {probe}: training less test accuracy",
+                    "",
+                    ", ".join(f"{g:.1f}" for g in gap) + " points, by labels",
+                )
+            )
+    return table(("the paper's claim", "here", "points"), rows) if rows else ""
+
+
+def curves(results: Results, codes: dict[str, list[dict[str, Any]]], out: Path) -> None:
+    """Figure 3: accuracy against labels."""
+    found: dict[str, tuple[list[int], list[list[float]]]] = {}
+    for row, probe in (("z4", "logistic"), ("z4", "network"), ("ours", "logistic"), ("ours", "network")):
+        if row in codes:
+            sizes = codes[row][0]["config"]["probes"]
+            found[f"{row}, {probe}"] = sizes, [probed(codes[row], n, probe) for n in sizes]
+    mine = where(results, row="cnn")
+    if sizes := sorted({r["config"]["labels"] for r in mine}):
+        found["CNN"] = sizes, [[100 * r["accuracy"] for r in mine if r["config"]["labels"] == n] for n in sizes]
+    if not found:
+        return
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(6, 4), layout="constrained")
+    for i, (name, (sizes, values)) in enumerate(found.items()):
+        means = [statistics.fmean(v) for v in values]
+        ax.plot(sizes, means, marker="o", markersize=3, color=plots.COLOURS[i], label=name)
+        ax.fill_between(
+            sizes, [min(v) for v in values], [max(v) for v in values], color=plots.COLOURS[i], alpha=0.2, linewidth=0
+        )
+    for i, (name, values) in enumerate(PAPER_N.items()):
+        ax.plot(SIZES, values, "--", color=plots.COLOURS[(0, 1, 4)[i]], linewidth=0.8, label=f"paper 001, {name}")
+    ax.set(xscale="log", xlabel="labels", ylabel="accuracy %")
+    ax.legend(frameon=False, fontsize=7)
+    plots.save(figure, out / "labels.png")
+
+
+if __name__ == "__main__":
+    main()
