@@ -261,14 +261,18 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def sources(results: Results) -> str:
-    """Where the numbers of a table come from: commands, dates, versions; and the runs that gave none."""
+    """Where the numbers of a table come from: commands, with dates and commits, and versions; and the runs that gave none."""
     diverged = [name for name, r in results.items() if "diverged" in r]
-    lines = {
-        f"`{r['command']}`, {r['date']}{', commit ' + r['commit'] if r.get('commit') else ''}, "
-        + ", ".join(f"{k} {v}" for k, v in r["versions"].items())
-        for r in results.values()
-    }
-    return "; ".join(sorted(lines)) + (f"; diverged, and in no mean: {', '.join(diverged)}" if diverged else "")
+    runs: dict[str, dict[str, set[str]]] = {}  # by versions and command, the dates with their commits
+    for r in results.values():
+        of = ", ".join(f"{k} {v}" for k, v in r["versions"].items())
+        day = r["date"] + (f" {r['commit']}" if r.get("commit") else "")
+        runs.setdefault(of, {}).setdefault(f"`{r['command']}`", set()).add(day)
+    lines = [
+        "; ".join(f"{command} ({', '.join(sorted(days))})" for command, days in sorted(commands.items())) + f"; {of}"
+        for of, commands in sorted(runs.items())
+    ]
+    return "; ".join(lines) + (f"; diverged, and in no mean: {', '.join(diverged)}" if diverged else "")
 
 
 def where(results: Results, **wanted: Any) -> list[dict[str, Any]]:
