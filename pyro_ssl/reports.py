@@ -18,8 +18,8 @@ from pyro_ssl.prediction import predict_proba
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table, its columns aligned for the terminal too."""
-    cells = [list(map(str, row)) for row in [header, *rows]]
+    """A Markdown table, its columns aligned for the terminal too; a bar in a cell is no border of it."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
