@@ -1,13 +1,15 @@
 """What a latent code is worth to a classifier: paper 001's Tables 1 and 2 and Figures 1 to 3 on Fashion-MNIST.
 
     python experiments/vae_downstream.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2 3 4]
-        [--rows z2 z4 z9 z16 z25 ours cnn m2 mier latent_classifier] [--workers 2]
+        [--rows z2 z4 z9 z16 z25 ours ours_mlp pixels cnn m2 mier latent_classifier] [--workers 2]
 
 - z2 to z25: the paper's VAE, three convolutions and two fully connected layers, its mirror, Bernoulli pixels, by the size of its
-  code; it sees all training images and no label. `ours` has 100 dimensions and a Gaussian likelihood with sigma 0.1.
+  code; it sees all training images and no label. `ours` has 100 dimensions and a Gaussian likelihood with sigma 0.1, `ours_mlp`
+  is of fully connected layers and has 30, and sigma 0.3.
 - Probes on frozen codes, by scikit-learn: logistic regression, a small network (the paper's "simple CNN" has no picture to
   convolve in a code), nearest neighbours, an SVM, on 100 to 50,000 labels; the code is the mean of q(z|x), a sample of it, or
-  eight samples, whose predictions are averaged. `pixels` is what the same probes do without a code.
+  eight samples, whose predictions are averaged. `spreading` sees the codes without labels too: labels spread over the graph of
+  all training images' nearest neighbours, by the angle between their codes. `pixels` is what the same probes do without a code.
 - cnn: the multi-layer CNN on as many labels, supervised; m2, mier and latent_classifier: what learns from labels and from the
   other images together.
 
@@ -40,6 +42,7 @@ from common import (
     trained,
     where,
 )
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from pyro_ssl import data, metrics, plots
@@ -58,8 +61,8 @@ PAPER_N = {  # of z = 4, Table 2
     "network": (66.2, 77.3, 78.0, 79.3, 81.0, 80.8, 81.4),
     "cnn": (70.4, 83.3, 85.4, 87.4, 88.9, 90.3, 91.9),
 }
-PROBES = ("logistic", "network", "neighbours", "svm")
-LARGEST = {"svm": 10_000}  # labels; its time grows with their square
+PROBES = ("logistic", "network", "neighbours", "svm", "spreading")
+LARGEST = {"svm": 10_000, "spreading": 5000}  # labels; an SVM's time grows with their square
 SAMPLES = 8
 SAMPLED = 2000  # labels, up to which codes are sampled too
 CONV: dict[str, Any] = {"network": "conv", "channels": (32, 64, 64), "hidden": (256,), "activation": "relu"}
@@ -67,6 +70,7 @@ SEMI: dict[str, Any] = {"classifier_network": "conv", "channels": (16, 32, 64), 
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"z{z}": ("vae", CONV | {"z_dim": z, "likelihood": "bernoulli"}) for z in (2, 4, 9, 16, 25)},
     "ours": ("vae", CONV | {"z_dim": 100, "likelihood": "gaussian", "sigma": 0.1}),
+    "ours_mlp": ("vae", {"hidden": (500,), "activation": "relu", "z_dim": 30, "likelihood": "gaussian", "sigma": 0.3}),
     "pixels": ("", {}),
     "cnn": ("classifier", {"backbone": "cnn-16", "noise": 0.0, "dropout": 0.0}),
     "m2": ("m2", SEMI),
@@ -77,7 +81,7 @@ OF_IMAGES = ("cnn", "m2", "mier", "latent_classifier")
 SEMI_SIZES = (100, 1000)
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"epochs": 1, "ours": 1, "steps": 2, "semi": 1, "rows": 300, "sizes": (100,)},
-    "cpu": {"epochs": 10, "ours": 10, "steps": 3000, "semi": 8, "sizes": SIZES},
+    "cpu": {"epochs": 10, "ours": 15, "steps": 3000, "semi": 8, "sizes": SIZES},
     "paper": {"epochs": 100, "ours": 100, "steps": 20_000, "semi": 60, "sizes": SIZES},
 }
 
@@ -125,7 +129,7 @@ def configure(row: str, draw: int, scale: str, labels: int = 0) -> dict[str, Any
     elif row in OF_IMAGES:
         training = {"epochs": s["semi"], "batch_size": 200, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
     else:
-        training = {"epochs": s["ours" if row == "ours" else "epochs"], "batch_size": 200, "lr": 1e-3}
+        training = {"epochs": s["ours" if row.startswith("ours") else "epochs"], "batch_size": 200, "lr": 1e-3}
     return config | {"method": method, "options": resolved(method, options), "training": training}
 
 
@@ -157,7 +161,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     return {"probes": [
         {"labels": n, "probe": probe, "code": kind, **measured(probe, dataset, codes[kind], n, config["draw"])}
         for n in config["probes"] for probe in PROBES for kind in codes
-        if n <= LARGEST.get(probe, n) and (kind == "mean" or n <= SAMPLED)
+        if n <= LARGEST.get(probe, n) and (kind == "mean" or (n <= SAMPLED and probe != "spreading"))
     ]}  # fmt: skip
 
 
@@ -184,20 +188,41 @@ def encoded(objective: Objective, dataset: data.Dataset, seed: int) -> dict[str,
 
 def measured(probe: str, dataset: data.Dataset, codes: tuple[Tensor, Tensor], n: int, seed: int) -> dict[str, float]:
     """A probe's accuracy on the test images, and on those that it was trained on."""
-    rows = list(data.draw_labels(dataset.y, n, seed=seed).indices)
+    draw = data.draw_labels(dataset.y, n, seed=seed)
+    if probe == "spreading":
+        return spread(dataset, codes, draw.codes(dataset.y))
+    rows = list(draw.indices)
     own, test = codes[0][rows], codes[1]
     scale = own.flatten(0, -2).std(0).clamp_min(1e-6)
     centre = own.flatten(0, -2).mean(0)
     y = dataset.y[rows]
     several = own.shape[1] if own.dim() == 3 else 1
     flat = ((own - centre) / scale).flatten(0, -2).numpy()
-    model = made(probe, n, seed).fit(flat, y.repeat_interleave(several).numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = made(probe, n, seed).fit(flat, y.repeat_interleave(several).numpy())
 
     def accuracy(z: Tensor, y: Tensor) -> float:
         p = model.predict_proba(((z - centre) / scale).flatten(0, -2).numpy())
         return float((p.reshape(len(y), several, -1).mean(1).argmax(-1) == y.numpy()).mean())
 
     return {"accuracy": accuracy(test, dataset.y_test), "training_accuracy": accuracy(own, y)}
+
+
+def spread(dataset: data.Dataset, codes: tuple[Tensor, Tensor], known: Tensor) -> dict[str, float]:
+    """The accuracy of labels that spread over the graph of all training images' codes."""
+    from sklearn.semi_supervised import LabelSpreading
+
+    own, test = (torch.nn.functional.normalize(z, dim=1).numpy() for z in codes)
+    model = LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.99, max_iter=200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(own, known.numpy())
+    rows = (known >= 0).numpy()
+    return {
+        "accuracy": float((model.predict(test) == dataset.y_test.numpy()).mean()),
+        "training_accuracy": float((model.transduction_[rows] == known.numpy()[rows]).mean()),
+    }
 
 
 class _Votes:
@@ -216,13 +241,11 @@ class _Votes:
 
 def made(probe: str, n: int, seed: int) -> Any:
     """A probe for n labels."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import SVC
 
-    warnings.filterwarnings("ignore", category=ConvergenceWarning)
     epochs = max(10, min(200, 300_000 // n))
     return {
         "logistic": lambda: LogisticRegression(max_iter=200),
@@ -303,7 +326,7 @@ def by_labels(results: Results, codes: dict[str, list[dict[str, Any]]]) -> str:
     """Table 2."""
     rows: list[tuple[Any, ...]] = []
     sizes = sorted({n for r in results.values() if "config" in r for n in r["config"]["probes"]})
-    for row in ("z4", "ours", "pixels"):
+    for row in ("z4", "ours", "ours_mlp", "pixels"):
         for probe in PROBES if row in codes else ():
             found = [probed(codes[row], n, probe) for n in sizes]
             rows.append((f"{row}, {probe}", *(mean_sd(v) if v else "" for v in found)))
@@ -325,7 +348,7 @@ def by_kind(codes: dict[str, list[dict[str, Any]]]) -> str:
     """Means, samples, several samples."""
     rows = []
     for row in ("z4", "z25", "ours"):
-        for probe in PROBES if row in codes else ():
+        for probe in PROBES[:-1] if row in codes else ():
             kinds = [probed(codes[row], 100, probe, kind) for kind in ("mean", "sample", "samples")]
             if all(kinds):
                 rows.append((f"{row}, {probe}", *map(mean_sd, kinds)))
