@@ -11,7 +11,16 @@ from pyro_ssl import data, fit, options, zoo
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
-EXPERIMENTS = ["m2_mnist", "benchmark", "moons", "mnist_labels", "latent_classifier", "mier", "gradient_variance"]
+EXPERIMENTS = [
+    "m2_mnist",
+    "benchmark",
+    "moons",
+    "mnist_labels",
+    "latent_classifier",
+    "mier",
+    "variational_classification",
+    "gradient_variance",
+]
 
 
 @pytest.fixture(scope="module")
