@@ -15,8 +15,8 @@ from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import AT_ONCE, chunked, gibbs, label_of, predict_proba
 from pyro_ssl.sampling import walk
 
-DRAWN = 2**21
-"""Draws of p(y|x) that are held at once, data times S: of ten classes 80 MB."""
+DRAWN = 2**24
+"""Numbers p(y|x) that are held at once, data times draws times classes: 130 MB in double precision."""
 
 Acquisition = Literal["entropy", "variation_ratios", "margin", "bald", "batch_bald", "variance", "random"]
 
@@ -120,7 +120,7 @@ def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0
     chosen: list[int] = []
     gains: list[Tensor] = []
     for _ in range(n):
-        rows = max(1, AT_ONCE * 32 // (len(weight) * classes))
+        rows = max(1, 2**20 // (len(weight) * classes))
         mixed = [
             weight @ torch.special.entr(torch.einsum("cs,snk->cnk", posterior, part)).sum(-1)
             for part in p.split(rows, 1)
@@ -141,7 +141,7 @@ def _told(weight: Tensor, posterior: Tensor, p: Tensor, most: int, generator: to
         weight, joint = (weight[:, None] * of_label).flatten(), joint.flatten(0, 1)
         joint, weight = joint[weight > 0], weight[weight > 0]
         return weight, joint / joint.sum(-1, keepdim=True)
-    if len(weight) < most:  # from now on each labeling stands for as much as the others
+    if (weight != weight[0]).any() or len(weight) < most:  # from now on each labeling stands for as much as the others
         place = weight.multinomial(most, True, generator=generator)
         weight, joint, of_label = weight.new_full((most,), 1 / most), joint[place], of_label[place]
     label = of_label.multinomial(1, generator=generator)
@@ -181,7 +181,8 @@ def diverse(codes: Tensor, n: int, seed: int = 0) -> Tensor:
 def label_draws(members: Objective | Sequence[Objective], x: Any, draws: int = 20, *, seed: int = 0) -> Tensor:
     """Draws of p(y|x), `(S, N, K)` on the CPU; by what differs between them, in this order:
 
-    - random weights (SSLAPD, `bayesian`): each draw has one W for all data; what else is drawn is averaged;
+    - random weights (SSLAPD, `bayesian`): each draw has one W for all data; z is averaged, by ten Gibbs chains of which the
+      first half of the steps is left out: too few draws of z would look like draws of W that differ;
     - several objectives: their predictions, one draw each;
     - latents (z of SSLPE's Gibbs chains and of latent classifiers, a of ADGM): each datum has its own, and BALD is then the
       information that the label has of that latent, not of what training could still change.
@@ -234,7 +235,8 @@ def scores(
     if acquisition in OF_MEAN:
         p = torch.stack([predict_proba(m, x, seed=seed) for m in members])
         return OF_MEAN[acquisition](p.double())
-    parts = x.split(max(1, DRAWN // draws))
+    classes = int(label_of(members[0], x).event_shape[-1])
+    parts = x.split(max(1, DRAWN // (draws * len(members) * classes)))
     return torch.cat([bald(label_draws(members, part, draws, seed=seed).double()) for part in parts])
 
 
@@ -310,11 +312,18 @@ def _several(members: Objective | Sequence[Objective]) -> list[Objective]:
     return found
 
 
+CHAINS = 10
+"""Gibbs chains for each draw of W: what they leave of z's noise in BALD falls with their number."""
+
+
 def _drawn(objective: Objective) -> Literal["weights", "latents"] | None:
     """What differs between a method's draws of p(y|x)."""
-    guide = objective.guide
-    if hasattr(guide, "draw_weights") and (objective.gibbs_steps or guide.slots is not None):
-        return "weights"
+    guide, model = objective.guide, objective.model
+    if hasattr(guide, "draw_weights"):
+        predicts = model.program.p_y.modules() if objective.gibbs_steps else ()
+        random = {id(owner) for owner, _ in model.slots.places}
+        if any(id(part) in random for part in predicts) or (guide.slots is not None and not objective.gibbs_steps):
+            return "weights"
     inner = getattr(guide, "program", guide)
     return "latents" if objective.gibbs_steps or getattr(inner, "draws", 1) > 1 else None
 
@@ -329,9 +338,12 @@ def _draws_of(objective: Objective, x: Tensor, draws: int, seed: int) -> Tensor:
 
     def of_batch(x: Tensor) -> Tensor:
         x = objective.seen(x)
-        if steps:
-            skipped = 0 if kind == "weights" else steps - 1  # a mean over z would be no draw of it
-            p = walk(objective.model, guide, x, steps=steps, chains=draws, weights=w, skipped=skipped)[0]
+        if steps and w is not None:
+            each, skipped = w.repeat_interleave(CHAINS, 0), steps // 2
+            p = walk(objective.model, guide, x, steps=steps, chains=len(each), weights=each, skipped=skipped)[0]
+            p = p.unflatten(0, (draws, CHAINS)).mean(1)
+        elif steps:  # the last step's: a mean over z would be no draw of it
+            p = walk(objective.model, guide, x, steps=steps, chains=draws, skipped=steps - 1)[0]
         elif w is not None:
             p = torch.stack([_given(guide, one.squeeze(0), x) for one in w])
         else:
@@ -339,7 +351,8 @@ def _draws_of(objective: Objective, x: Tensor, draws: int, seed: int) -> Tensor:
                 p = torch.stack([guide.classify(x).mean for _ in range(draws)])
         return p.transpose(0, 1)
 
-    return chunked(objective, of_batch, max(1, AT_ONCE // draws), seed, x).transpose(0, 1)
+    at_once = AT_ONCE // (draws * (CHAINS if steps and w is not None else 1))
+    return chunked(objective, of_batch, max(1, min(at_once, 2**19 // x[0].numel())), seed, x).transpose(0, 1)
 
 
 def _given(guide: Any, w: Tensor, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +17,15 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import checkpoints
-from pyro_ssl.acquisition import Acquisition, acquire, best, check, diverse, label_of
+from pyro_ssl.acquisition import Acquisition, acquire, best, check, diverse
 from pyro_ssl.checks import as_data, check_positive
 from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import predict_proba
+from pyro_ssl.prediction import label_of, predict_proba
 from pyro_ssl.training import History, fit
 
 FORMAT = "pyro-ssl active learner"
+OURS = {"seed", "directory", "resume", "identity"}
+"""Arguments of `fit` that the learner gives."""
 
 
 class ActiveLearner:
@@ -36,8 +39,8 @@ class ActiveLearner:
             learner.teach(rows, oracle(rows))
 
     With a directory each label is on disk before anything is learned from it, and the model after each round: a loop that was
-    killed, at any moment, is run again as it stands and has the same picks. It may be run again with other settings: labels
-    stay, and the model is trained afresh.
+    killed, at any moment, is run again as it stands and has the same picks. It may be run again with another `identity`,
+    `training`, `warm`, `members` or `seed`: labels stay, and the model is trained afresh.
 
     Arguments:
         build: `build(seed)` gives an untrained objective.
@@ -52,6 +55,7 @@ class ActiveLearner:
         draws: As of `acquisition.acquire`.
         candidates: As of `acquisition.acquire`.
         directory: Where labels and models are kept; None for nowhere.
+        identity: Plain data that a model in the directory has to share, such as the method and its options.
         seed: Of weights, training and picks.
 
     Attributes:
@@ -63,7 +67,7 @@ class ActiveLearner:
 
     Raises:
         ValueError: An argument does not fit.
-        CheckpointError: What the directory holds is damaged, or something else.
+        CheckpointError: The labels in the directory are damaged, or something else's.
 
     References:
         Paper 002, sections 2.2 and 5.4.
@@ -82,14 +86,22 @@ class ActiveLearner:
         draws: int = 20,
         candidates: int = 1000,
         directory: str | Path | None = None,
+        identity: Any = None,
         seed: int = 0,
     ) -> None:
         check_positive(members=members, draws=draws, candidates=candidates)
         if start not in ("random", "diverse"):
             raise ValueError(f"start should be random or diverse, got {start!r}")
+        if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+            raise ValueError(f"seed should be a whole number, 0 or above, got {seed!r}")
+        for name, given in (("training", training), ("warm", warm)):
+            if unknown := sorted(set(given or {}) - set(fit.__kwdefaults__ or {}) | set(given or {}) & OURS):
+                raise ValueError(
+                    f"{name} has {', '.join(unknown)}, which are no arguments of fit, or the learner's to give"
+                )
         self.build, self.acquisition, self.start, self.code = build, acquisition, start, code
-        self.training, self.warm, self.size, self.seed = dict(training or {}), warm, members, seed
-        self.draws, self.candidates = draws, candidates
+        self.training, self.warm, self.size, self.seed = dict(training or {}), warm, members, int(seed)
+        self.draws, self.candidates, self.identity = draws, candidates, json.loads(json.dumps(identity))
         self.indices: list[int] = []
         self.labels: list[Any] = []
         self.skipped: list[int] = []
@@ -101,7 +113,8 @@ class ActiveLearner:
         self._written: str | None = None
         self.directory = None if directory is None else Path(directory)
         if self.directory is not None:
-            self._read()
+            self._read_labels(self.directory / "labels.json")
+            self._read_members(self.directory / "learner")
 
     @property
     def left(self) -> int:
@@ -120,35 +133,32 @@ class ActiveLearner:
         Raises:
             ValueError: The pool is empty, or another; n is more than is left; the method has not what the acquisition asks for.
         """
-        self._see(pool)
+        x = self._see(pool)
         check_positive(n=n)
         if n > self.left:
             raise ValueError(f"n should be at most {self.left}, the rows of the pool without a label; got {n}")
-        assert self._pool is not None
-        seed = _seed(self.seed, len(self.indices))
+        rows = torch.ones(len(x), dtype=torch.bool)
+        rows[self.indices + self.skipped] = False
+        free, seed = rows.nonzero().flatten(), _seed(self.seed, len(self.indices))
         if not self.indices:
-            check(self.acquisition, self._built(), self._pool, self.draws)
-        free = torch.ones(len(self._pool), dtype=torch.bool)
-        free[self.indices + self.skipped] = False
-        rows = free.nonzero().flatten()
-        if not self.indices:
-            return rows[self._first(self._pool[rows], n, seed)]
+            check(self.acquisition, self._built(), x, self.draws)
+            return free[self._first(x[free], n, seed)]
         self._train()
-        chosen = acquire(
-            self.members, self._pool[rows], n, self.acquisition,
-            draws=self.draws, candidates=self.candidates, seed=seed,
-        )  # fmt: skip
-        return rows[chosen]
+        settings = {"draws": self.draws, "candidates": self.candidates, "seed": seed}
+        return free[acquire(self.members, x[free], n, self.acquisition, **settings)]
 
     def _first(self, pool: Tensor, n: int, seed: int) -> Tensor:
         if self.start == "random":
             return best(torch.zeros(len(pool)), n, seed)
-        return diverse(pool if self.code is None else self.code(pool), n, seed)
+        codes = pool if self.code is None else torch.as_tensor(self.code(pool)).detach()
+        if len(codes) != len(pool):
+            raise ValueError(f"code should give {len(pool)} rows, one for each datum, got {tuple(codes.shape)}")
+        return diverse(codes, n, seed)
 
     def teach(self, indices: Any, labels: Any, *, pool: Any = None, skipped: Any = ()) -> None:
         """Take labels, and train on all there are.
 
-        If training fails, the labels stay; it is tried again by the next query, or when more are taught.
+        If training fails, the labels stay; it is tried again by the next query, `learn` or `teach`.
 
         Arguments:
             indices: Rows of the pool, `(n,)`; not only those of the last query.
@@ -158,19 +168,31 @@ class ActiveLearner:
 
         Raises:
             ValueError: A row is not in the pool, there twice, or has a label; a label is of no class; none of them is kept then.
-            TypeError: They are not whole numbers.
+            TypeError: They are not numbers of their kind.
+            CheckpointError: Another learner has written to the directory.
         """
-        if pool is not None or self._pool is None:
-            if pool is None:
-                raise ValueError("pool: not known yet; give it, as in teach(indices, labels, pool=x)")
+        if pool is not None:
             self._see(pool)
+        if self._pool is None:
+            raise ValueError("pool: not known yet; give it, as in teach(indices, labels, pool=x)")
         new, out = self._rows("indices", indices), self._rows("skipped", skipped)
         if both := sorted(set(new) & set(out)):
             raise ValueError(f"skipped: row {both[0]} is among the labeled ones too")
         values = self._values(labels, len(new))
-        skips = [row for row in self.skipped if row not in new] + out
+        known = set(self.skipped)
+        skips = [row for row in self.skipped if row not in set(new)] + [row for row in out if row not in known]
         self._write(self.indices + new, self.labels + values, skips)
         self.indices, self.labels, self.skipped = self.indices + new, self.labels + values, skips
+        if self.indices:
+            self._train()
+
+    def learn(self, pool: Any) -> None:
+        """Train for the labels there are, if a loop was killed before it had; `teach` and `query` do it by themselves.
+
+        Arguments:
+            pool: As of `query`.
+        """
+        self._see(pool)
         if self.indices:
             self._train()
 
@@ -178,23 +200,27 @@ class ActiveLearner:
         """p(y|x), `(N, K)`, the mean over the members.
 
         Raises:
-            ValueError: Nothing was taught yet.
+            ValueError: Nothing was taught yet, or not all of it has been learned.
         """
-        if not self.members:
-            raise ValueError("the learner has no model yet: teach some labels first")
+        if not self.members or self._learned < len(self.indices):
+            raise ValueError(
+                f"the learner has learned {self._learned} of its {len(self.indices)} labels: teach, query, or learn(pool)"
+            )
         return torch.stack([predict_proba(m, x, seed=self.seed) for m in self.members]).mean(0)
 
     # --- what is known ------------------------------------------------------------------------------------------------
 
-    def _see(self, pool: Any) -> None:
+    def _see(self, pool: Any) -> Tensor:
         x = as_data(pool, "pool")
         this = [list(x.shape), zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy().data)]
-        if self._pool_is is not None and self._pool_is != this:
+        if (self.indices or self.skipped) and self._pool_is != this:
+            was = tuple((self._pool_is or [()])[0])
             raise ValueError(
-                f"pool: it has changed since the first query, from shape {tuple(self._pool_is[0])} to {tuple(x.shape)} or in its "
-                "values; labels are of its rows, so give the same one"
+                f"pool: it is not the one that the labels are of, from shape {was} to {tuple(x.shape)} or in its values; "
+                "give the same one"
             )
         self._pool, self._pool_is = x, this
+        return x
 
     def _rows(self, name: str, rows: Any) -> list[int]:
         array = np.asarray(rows)
@@ -202,17 +228,17 @@ class ActiveLearner:
             return []
         if array.ndim != 1 or array.dtype.kind not in "iu":
             raise TypeError(f"{name} should be whole numbers, (n,), got {array.dtype} of shape {array.shape}")
-        found = array.tolist()
-        assert self._pool_is is not None
-        size = self._pool_is[0][0]
-        for i, row in enumerate(found):
+        found, size = array.tolist(), self.left + len(self.indices) + len(self.skipped)
+        taught, seen = dict(zip(self.indices, self.labels, strict=True)), set()
+        for row in found:
             if not 0 <= row < size:
                 raise ValueError(f"{name} should be in 0 .. {size - 1}, rows of the pool; got {row}")
-            if row in found[:i]:
+            if row in seen:
                 raise ValueError(f"{name}: row {row} is there twice")
-            if row in self.indices:
-                raise ValueError(f"{name}: row {row} has a label already, {self.labels[self.indices.index(row)]}")
-        return [row for row in found if name == "indices" or row not in self.skipped]
+            if row in taught:
+                raise ValueError(f"{name}: row {row} has a label already, {taught[row]}")
+            seen.add(row)
+        return found
 
     def _values(self, labels: Any, n: int) -> list[Any]:
         array = np.asarray(labels)
@@ -220,31 +246,27 @@ class ActiveLearner:
             raise ValueError(f"labels should have shape ({n},), one for each of the indices; got {array.shape}")
         if not n:
             return []
-        assert self._pool is not None
-        q = label_of(self.members[0] if self.members else self.build(self._weights_seed(0)), self._pool)
-        size = int(q.event_shape[-1])
-        if q.has_enumerate_support:
-            if array.ndim != 1 or array.dtype.kind not in "iu":
-                raise TypeError(f"labels should be codes, whole numbers (n,), got {array.dtype} of shape {array.shape}")
-            if bad := [v for v in array.tolist() if not 0 <= v < size]:
-                raise ValueError(f"labels should be in 0 .. {size - 1}, the classes of the method; got {bad[0]}")
-            return array.tolist()
-        values = array.astype(np.float64)
-        if values.reshape(n, -1).shape != (n, size) or not np.isfinite(values).all():
-            raise ValueError(f"labels should be finite, ({n}, {size}); got shape {array.shape}")
-        return values.reshape(n, size).tolist()
+        q = label_of(self.members[0] if self.members else self._built(1)[0], self._pool)
+        size, of_classes = int(q.event_shape[-1]), q.has_enumerate_support
+        if array.dtype.kind not in ("iu" if of_classes else "iuf") or (of_classes and array.ndim != 1):
+            wanted = "codes, whole numbers (n,)" if of_classes else "real numbers"
+            raise TypeError(f"labels should be {wanted}, got {array.dtype} of shape {array.shape}")
+        if not of_classes:
+            values = array.astype(np.float64)
+            if values.reshape(n, -1).shape != (n, size) or not np.isfinite(values).all():
+                raise ValueError(f"labels should be finite, ({n}, {size}); got shape {array.shape}")
+            return values.reshape(n, size).tolist()
+        if bad := [v for v in array.tolist() if not 0 <= v < size]:
+            raise ValueError(f"labels should be in 0 .. {size - 1}, the classes of the method; got {bad[0]}")
+        return array.tolist()
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def _weights_seed(self, member: int) -> int:
-        return _seed(self.seed, member, 1)
-
-    def _built(self) -> list[Objective]:
-        return [self.build(self._weights_seed(m)) for m in range(self.size)]
+    def _built(self, members: int | None = None) -> list[Objective]:
+        return [self.build(_seed(self.seed, m, 1)) for m in range(members or self.size)]
 
     def _train(self) -> None:
         """A round for the labels there are, unless it has been."""
-        assert self._pool is not None
         if self._learned == len(self.indices):
             return
         members, arguments = self._built(), {"progress": False} | self.training
@@ -252,31 +274,30 @@ class ActiveLearner:
             arguments |= self.warm
             for member, before in zip(members, self.members, strict=True):
                 member.load_state_dict(before.state_dict())
-        this = json.dumps([self._settings(members), self._learned, self.indices, self.labels])
-        files = None if self.directory is None else self.directory / "training"
-        if files is not None and _text(files / "round.json") != this:  # of another round, or of other settings
-            shutil.rmtree(files, ignore_errors=True)
-            files.mkdir(parents=True)
-            checkpoints.write_text(files / "round.json", this)
-        y = self._targets()
+        folders = self._folders(members)
+        seeds = [_seed(self.seed, len(self.indices), m + 1) for m in range(self.size)]
         histories = [
-            fit(
-                member, self._pool, y, seed=_seed(self.seed, len(self.indices), m + 1), resume=True,
-                directory=None if files is None else files / f"member_{m}", **arguments,
-            )
-            for m, member in enumerate(members)
-        ]  # fmt: skip
+            fit(member, self._pool, self._targets(), seed=seed, directory=folder, resume=True, **arguments)
+            for member, seed, folder in zip(members, seeds, folders, strict=True)
+        ]
         self.members, self.history, self._learned = members, [*self.history, histories], len(self.indices)
         if self.directory is not None:
             tensors = {f"{m}/{k}": v for m, member in enumerate(members) for k, v in member.state_dict().items()}
-            data = {
-                "kind": "active",
-                "settings": self._settings(members),
-                "learned": self._learned,
-                "history": self.history,
-            }
+            data = {"settings": self._settings(members), "learned": self._learned, "history": self.history}
             checkpoints.save(self.directory / "learner", tensors, data, keep_previous=False)
             shutil.rmtree(self.directory / "training")
+
+    def _folders(self, members: Sequence[Objective]) -> list[Path | None]:
+        """Of each member's run; what is there of another round, or of other settings, is deleted."""
+        if self.directory is None:
+            return [None] * len(members)
+        folder = self.directory / "training"
+        this = json.dumps([self._settings(members), self._learned, self.indices, self.labels])
+        if _text(folder / "round.json") != this:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            checkpoints.write_text(folder / "round.json", this)
+        return [folder / f"member_{m}" for m in range(len(members))]
 
     def _targets(self) -> Tensor:
         assert self._pool is not None
@@ -290,7 +311,7 @@ class ActiveLearner:
     def _settings(self, members: Sequence[Objective]) -> list[Any]:
         """What the weights follow from, beside the labels, as plain data."""
         shapes = [[k, list(v.shape)] for k, v in members[0].state_dict().items()]
-        return [self.seed, len(members), _said(self.training), _said(self.warm), shapes]
+        return [self.seed, len(members), _said(self.training), _said(self.warm), self.identity, shapes]
 
     # --- the directory ------------------------------------------------------------------------------------------------
 
@@ -300,40 +321,45 @@ class ActiveLearner:
         self.directory.mkdir(parents=True, exist_ok=True)
         path, of = self.directory / "labels.json", {"format": FORMAT, "pool": self._pool_is}
         if _text(path) != self._written:
-            raise RuntimeError(f"{path} was written by another learner meanwhile; make a new one, which reads it")
+            raise checkpoints.CheckpointError(
+                f"{path} was written by another learner meanwhile; make a new one, which reads it"
+            )
         text = json.dumps(of | {"indices": indices, "labels": labels, "skipped": skipped})
         checkpoints.write_text(path, text)
         self._written = text
 
-    def _read(self) -> None:
-        assert self.directory is not None
-        path = self.directory / "labels.json"
+    def _read_labels(self, path: Path) -> None:
         self._written = _text(path)
         if self._written is None:
             return
         try:
             found = json.loads(self._written)
-            if found["format"] != FORMAT:
-                raise ValueError("it is of something else")
-            self.indices, self.labels, self.skipped = (found[k] for k in ("indices", "labels", "skipped"))
-            self._pool_is = found["pool"]
-        except (ValueError, TypeError, KeyError) as error:
+            indices, labels, skipped = (list(found[k]) for k in ("indices", "labels", "skipped"))
+            rows = [*indices, *skipped]
+            whole = len(indices) == len(labels) and len(set(rows)) == len(rows) and found["format"] == FORMAT
+            if not whole or not all(0 <= row < found["pool"][0][0] for row in rows):
+                raise ValueError("its rows and labels do not belong together")
+        except (ValueError, TypeError, KeyError, IndexError) as error:
             raise checkpoints.CheckpointError(f"{path} is damaged, or no active learner's: {error}") from None
-        if not checkpoints.exists(self.directory / "learner"):
+        self.indices, self.labels, self.skipped, self._pool_is = indices, labels, skipped, found["pool"]
+
+    def _read_members(self, path: Path) -> None:
+        """The model of the last round, unless it is damaged or of other settings: labels are worth more, and stay."""
+        if not checkpoints.exists(path):
             return
-        tensors, data = checkpoints.load(self.directory / "learner")
         members = self._built()
-        if data.get("settings") != json.loads(json.dumps(self._settings(members))):
-            warnings.warn(
-                f"{self.directory} has a model of other settings; the {len(self.indices)} labels stay, and it is trained afresh",
-                checkpoints.CheckpointWarning,
-                stacklevel=3,
-            )
+        try:
+            tensors, data = checkpoints.load(path)
+            if data.get("settings") != json.loads(json.dumps(self._settings(members))):
+                raise checkpoints.CheckpointError(f"{path} has other settings")
+            for m, member in enumerate(members):
+                own = {k.removeprefix(f"{m}/"): v for k, v in tensors.items() if k.startswith(f"{m}/")}
+                member.load_state_dict(own)
+                member.eval().to(self.training.get("device") or "cpu")
+        except checkpoints.CheckpointError as error:
+            said = f"{error}; the {len(self.indices)} labels stay, and the model is trained afresh"
+            warnings.warn(said, checkpoints.CheckpointWarning, stacklevel=3)
             return
-        for m, member in enumerate(members):
-            own = {k.removeprefix(f"{m}/"): v for k, v in tensors.items() if k.startswith(f"{m}/")}
-            member.load_state_dict(own)
-            member.eval()
         self.members, self.history, self._learned = members, data["history"], data["learned"]
 
 

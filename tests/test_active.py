@@ -63,7 +63,7 @@ def test_the_same_is_asked_until_it_is_taught_and_another_seed_asks_another():
 def test_the_callers_random_state_is_not_touched():
     torch.manual_seed(3)
     before, of_numpy = torch.get_rng_state(), np.random.get_state()[1].copy()
-    rounds(learner(start="diverse", code=active.codes and (lambda x: x)), 2)
+    rounds(learner(start="diverse", code=lambda x: x), 2)
     assert torch.get_rng_state().equal(before) and (np.random.get_state()[1] == of_numpy).all()
 
 
@@ -115,6 +115,7 @@ def test_real_labels_by_their_variance():
 
 
 def test_diverse_starts_are_spread():
+    torch.manual_seed(0)
     clusters = torch.cat([torch.randn(50, 2) * 0.1 + torch.tensor(c) for c in ([0.0, 0], [9, 0], [0, 9], [9, 9])])
     rows = learner(start="diverse").query(clusters, 4)
     assert sorted(r // 50 for r in rows.tolist()) == [0, 1, 2, 3]
@@ -123,6 +124,7 @@ def test_diverse_starts_are_spread():
 
 
 def test_codes_keep_what_the_data_differ_in():
+    torch.manual_seed(0)
     images = torch.zeros(60, 1, 8, 8)
     images[:30, :, :4], images[30:, :, 4:] = 1.0, 1.0
     found = active.codes(images + 0.05 * torch.rand(60, 1, 8, 8), steps=60, z_dim=2)
@@ -139,54 +141,64 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(
-    "when", ["before labels", "after labels", "in training", "before the model", "after the model"]
-)
-@pytest.mark.parametrize("warm", [None, {"epochs": 1}])
-@pytest.mark.parametrize("members", [1, 2])
-def test_a_killed_loop_goes_on_to_the_same_picks(tmp_path, monkeypatch, when, warm, members):
-    arguments = {"warm": warm, "members": members, "acquisition": "entropy"}
-    whole = learner(**arguments, directory=tmp_path / "whole")
-    wanted = rounds(whole, 4)
-
-    made = learner(**arguments, directory=tmp_path / "killed")
-    asked = rounds(made, 2)
-    name = {"before labels": "write_text", "after labels": "fit", "before the model": "save"}.get(when)
+def kill(patch, when, members):
+    """The next round is killed at a moment."""
 
     def killed(*args, **kwargs):
         raise Killed
 
+    real = {"save": active.checkpoints.save, "fit": active.fit}
+    calls = []
+
+    def in_last_member(*args, **kwargs):
+        calls.append(1)
+        return real["fit"](*args, **kwargs, **({"callbacks": (killed,)} if len(calls) == members else {}))
+
+    def before_saving(path, *args, **kwargs):
+        return killed() if path.name == "learner" else real["save"](path, *args, **kwargs)
+
+    def after_saving(path, *args, **kwargs):
+        real["save"](path, *args, **kwargs)
+        return killed() if path.name == "learner" else None
+
+    if when == "before labels":
+        patch.setattr(active.checkpoints, "write_text", killed)
+    elif when in ("after labels", "in training"):
+        patch.setattr(active, "fit", killed if when == "after labels" else in_last_member)
+    else:
+        patch.setattr(active.checkpoints, "save", before_saving if when == "before the model" else after_saving)
+
+
+MOMENTS = ["before labels", "after labels", "in training", "before the model", "after the model"]
+
+
+@pytest.mark.parametrize("when", MOMENTS)
+@pytest.mark.parametrize("warm", [None, {"epochs": 1}])
+@pytest.mark.parametrize(("members", "first"), [(1, 2), (2, 2), (1, 0)])
+def test_a_killed_loop_goes_on_to_the_same_picks(tmp_path, monkeypatch, when, warm, members, first):
+    arguments = {"warm": warm, "members": members, "acquisition": "entropy"}
+    whole = learner(**arguments, directory=tmp_path / "whole")
+    wanted = rounds(whole, first + 1)
+    then = whole.predict_proba(POOL)
+    wanted += rounds(whole, 1)
+
+    made = learner(**arguments, directory=tmp_path / "killed")
+    assert rounds(made, first) == wanted[:first]
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        if name == "write_text":
-            patch.setattr(active.checkpoints, "write_text", killed)
-        elif name == "fit":
-            patch.setattr(active, "fit", killed)
-        elif name == "save":
-            save = active.checkpoints.save
-            patch.setattr(
-                active.checkpoints, "save", lambda p, *a, **k: killed() if p.name == "learner" else save(p, *a, **k)
-            )
-        elif when == "in training":
-            step, steps = active.fit, []
-
-            def some(*args, **kwargs):
-                steps.append(1)
-                if len(steps) == members:
-                    kwargs["callbacks"] = (lambda epoch: killed(),)
-                return step(*args, **kwargs)
-
-            patch.setattr(active, "fit", some)
-        else:
-            patch.setattr(active.shutil, "rmtree", killed)
+        kill(patch, when, members)
         rounds(made, 1)
 
     again = learner(**arguments, directory=tmp_path / "killed")
-    while len(again.indices) < 16:
-        asked_now = again.query(POOL, 4)
-        assert asked_now.tolist() == wanted[len(again.indices) // 4]
-        again.teach(asked_now, Y[asked_now])
-    assert asked == wanted[:2] and again.labels == whole.labels and again.indices == whole.indices
-    assert again.predict_proba(POOL).equal(whole.predict_proba(POOL))
+    assert len(again.indices) == 4 * (first + (when != "before labels"))
+    if when == "before labels":
+        assert rounds(again, 1) == wanted[first : first + 1]
+    elif when != "after the model":
+        with pytest.raises(ValueError, match="has learned"):  # the model of the round before is no answer
+            again.predict_proba(POOL)
+    again.learn(POOL)
+    assert again.predict_proba(POOL).equal(then) and len(again.history) == first + 1
+    assert rounds(again, 1) == wanted[first + 1 :] and again.indices == whole.indices and again.labels == whole.labels
+    assert again.predict_proba(POOL).equal(whole.predict_proba(POOL)) and not (tmp_path / "killed/training").exists()
 
 
 def test_another_process_goes_on(tmp_path):
@@ -204,33 +216,62 @@ print(rounds(learner(directory={str(tmp_path)!r}, warm={{"epochs": 1}}), 2))
     assert found[0] + found[1] == rounds(learner(warm={"epochs": 1}), 4)
 
 
-def test_labels_stay_where_training_fails_or_settings_are_others(tmp_path):
+def test_labels_stay_where_training_fails(tmp_path):
     made = learner(directory=tmp_path)
     rounds(made, 1)
     rows = made.query(POOL, 4)
     made.training["lr"] = -1.0
     with pytest.raises(ValueError, match="lr should be above 0"):
         made.teach(rows, Y[rows])
-    assert len(made.indices) == 8
-    with pytest.warns(CheckpointWarning, match="8 labels stay"):
-        wider = learner(
-            directory=tmp_path, build=lambda seed: zoo.build("m2", (2,), 2, seed=seed, hidden=(32,), z_dim=2)
-        )
-    assert len(wider.indices) == 8 and wider.left == 192
-    assert not set(wider.query(POOL, 4).tolist()) & set(wider.indices)
-    with pytest.raises(ValueError, match="no model yet"):
+    assert len(made.indices) == 8 and len(learner(directory=tmp_path).indices) == 8
+    made.training["lr"] = 1e-2
+    made.learn(POOL)
+    assert made.predict_proba(POOL).shape == (200, 2)
+    with pytest.raises(ValueError, match="learned 0 of its 0 labels"):
         learner().predict_proba(POOL)
+
+
+@pytest.mark.parametrize(
+    "other", [{"identity": {"sigma": 0.1}}, {"training": QUICK | {"lr": 3e-2}}, {"members": 2}, {"seed": 1}]
+)
+def test_a_model_of_other_settings_is_trained_afresh_and_labels_stay(tmp_path, other):
+    made = learner(directory=tmp_path)
+    rounds(made, 2)
+    with pytest.warns(CheckpointWarning, match="other settings; the 8 labels stay"):
+        again = learner(directory=tmp_path, **other)
+    assert again.indices == made.indices and not again.members
+    again.learn(POOL)
+    afresh = learner(**other)
+    afresh.teach(made.indices, made.labels, pool=POOL)
+    assert again.predict_proba(POOL).equal(afresh.predict_proba(POOL))
+
+
+def test_a_damaged_model_costs_no_labels(tmp_path):
+    made = learner(directory=tmp_path)
+    rounds(made, 1)
+    (tmp_path / "learner/state.safetensors").write_bytes(b"")
+    with pytest.warns(CheckpointWarning, match="is damaged.*; the 4 labels stay"):
+        again = learner(directory=tmp_path)
+    again.learn(POOL)
+    assert again.predict_proba(POOL).equal(made.predict_proba(POOL))
 
 
 def test_two_learners_in_one_folder_do_not_lose_labels(tmp_path):
     one, two = learner(directory=tmp_path), learner(directory=tmp_path)
     rounds(one, 1)
-    with pytest.raises(RuntimeError, match="another learner"):
+    with pytest.raises(CheckpointError, match="another learner"):
         two.teach([0], [0], pool=POOL)
     assert len(json.loads((tmp_path / "labels.json").read_text())["indices"]) == 4 and not two.indices
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}'])
+GOOD = {"format": active.FORMAT, "pool": [[200, 2], 0], "indices": [1, 2], "labels": [0, 1], "skipped": [3]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", json.dumps(GOOD | {"format": "other"}), json.dumps(GOOD | {"labels": [0]}), json.dumps(GOOD | {"skipped": [2]}),
+     json.dumps(GOOD | {"indices": [1, 200]}), json.dumps(GOOD | {"pool": None})],
+)  # fmt: skip
 def test_a_damaged_file_is_named(tmp_path, text):
     (tmp_path / "labels.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"labels\.json is damaged"):
@@ -246,8 +287,8 @@ def test_a_damaged_file_is_named(tmp_path, text):
         (lambda m: m.query(POOL[:0]), ValueError, "pool is empty"),
         (lambda m: m.query(POOL, 197), ValueError, "n should be at most 196"),
         (lambda m: m.query(POOL, 0), ValueError, "n should be a whole number above 0"),
-        (lambda m: m.query(POOL[:100], 1), ValueError, "pool: it has changed"),
-        (lambda m: m.query(POOL + 1, 1), ValueError, "pool: it has changed"),
+        (lambda m: m.query(POOL[:100], 1), ValueError, "pool: it is not the one"),
+        (lambda m: m.query(POOL + 1, 1), ValueError, "pool: it is not the one"),
         (lambda m: m.teach([m.free, m.free], [0, 1]), ValueError, "there twice"),
         (lambda m: m.teach([m.indices[0]], [0]), ValueError, "has a label already"),
         (lambda m: m.teach([200], [0]), ValueError, r"0 \.\. 199"),
@@ -279,11 +320,23 @@ def test_mistakes_are_named_and_nothing_is_lost(tmp_path, call, kind, said):
         ({"acquisition": "surprise"}, "acquisition should be one of"),
         ({"start": "best"}, "start should be random or diverse"),
         ({"members": 0}, "members"),
+        ({"seed": -1}, "seed should be"),
+        ({"training": {"epoch": 3}}, "training has epoch"),
+        ({"warm": {"seed": 1}}, "warm has seed"),
+        ({"start": "diverse", "code": lambda x: x[:5]}, "code should give 200 rows"),
     ],
 )
 def test_a_learner_that_cannot_ask_says_so_before_the_first_label(arguments, said):
     with pytest.raises(ValueError, match=said):
         learner(**arguments).query(POOL, 1)
+
+
+def test_a_refused_query_binds_to_nothing_and_any_whole_seed_will_do():
+    made = learner(seed=np.int64(3), start="diverse", code=lambda x: x.clone().requires_grad_())
+    with pytest.raises(ValueError, match="n should be at most 50"):
+        made.query(POOL[:50], 51)
+    rounds(made, 1)
+    assert made.left == 196
 
 
 def test_the_pool_has_to_be_known():
