@@ -6,12 +6,14 @@
 - moons: from four labels at random to thirty, one after the other; SSLPE and SSLAPD by entropy, BALD and at random, ten starts.
   The pool, 2000 points, is unlabeled data all along. The ceiling is the Bayes-optimal classifier on the same test points.
 - plane: what each acquisition function says of the plane, and what it picks, of SSLAPD trained with six labels.
-- images: from 20 labels to 100 by tens, five starts. `m2` learns from all 60,000 images: its first labels are the middles of
-  clusters of a variational autoencoder's code, where it asks by entropy, and random otherwise. `ensemble` is five supervised
-  networks, which ask by BatchBALD, by BALD, or at random. Beside them what others have published, without unlabeled data.
+- images: from 20 labels, `m2_from_ten` from 10, to 100 by tens, five starts. `m2` learns from all 60,000 images; its first labels
+  are the middles of clusters of a variational autoencoder's code, but of `m2_random_start`, and the others are asked for by
+  entropy, or at random. `ensemble` is five supervised networks, which start at random and ask by BatchBALD, by BALD, or at
+  random. Beside them what others have published, without unlabeled data: their curves' quartiles, or, where it is said, the
+  first crossing, as ours are.
 
-No validation labels; the test set is measured after each round, and chooses nothing. Settings were sought on draws 100 and
-above. Only what is missing is run, and a killed run goes on from its last round. Writes to
+No validation labels; the test set is measured after each round, and chooses nothing. Draws 100 and above are for development
+(give them an `--out` of their own): images kept aside stand for the test set, and of moons other points. Only what is missing is run, and a killed run goes on from its last round. Writes to
 `experiments/results/active_learning`.
 """
 
@@ -19,13 +21,29 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import Results, arguments, draws_of, images, mean_sd, parsed, resolved, sources, study, table, where, write
+from common import (
+    DEVELOPMENT,
+    Results,
+    arguments,
+    developing,
+    draws_of,
+    images,
+    mean_sd,
+    parsed,
+    resolved,
+    sources,
+    study,
+    table,
+    where,
+    write,
+)
 from moons import NETWORK, ONE_CHAIN, OPTIONS, PLACES, optimum
 
 from pyro_ssl import ActiveLearner, acquisition, data, metrics, plots, zoo
@@ -46,6 +64,8 @@ ROWS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # part, method, acqui
     "plane": ("plane", "sslapd", "entropy", NETWORK | OPTIONS["sslapd"] | ONE_CHAIN),
     "m2_entropy": ("images", "m2", "entropy", CONV),
     "m2_random": ("images", "m2", "random", CONV),
+    "m2_random_start": ("images", "m2", "random", CONV),
+    "m2_from_ten": ("images", "m2", "entropy", CONV),
     "ensemble_batch_bald": ("images", "classifier", "batch_bald", SUPERVISED),
     "ensemble_bald": ("images", "classifier", "bald", SUPERVISED),
     "ensemble_random": ("images", "classifier", "random", SUPERVISED),
@@ -54,10 +74,13 @@ PARTS = ("moons", "plane", "images")
 MEMBERS = 5
 PUBLISHED = {  # labels to 90 and 95 %, quartiles
     "BatchBALD, ten at once": ("70 / 90 / 110", "190 / 200 / 230"),
+    "BatchBALD, ten at once, first crossing": ("105", "225"),
+    "BatchBALD, five at once": ("85 / 85 / 100", "170 / 185 / 215"),
     "BALD, one at once": ("85 / 96 / 101", "197 / 206 / 226"),
     "BALD, ten at once": ("120 / 120 / 170", "250 / 250 / over 300"),
     "BALD, Gal et al. 2017": ("145", "335"),
     "variation ratios, Gal et al. 2017": ("120", "295"),
+    "entropy, Gal et al. 2017": ("165", "355"),
     "random, Gal et al. 2017": ("255", "835"),
 }
 GOALS = (0.9, 0.95, 0.98)
@@ -79,7 +102,7 @@ def main() -> None:
     configs = {}
     for draw in draws:
         for row, (part, *_) in ROWS.items():
-            if part == "images" and (draw < STARTS or draw >= 100):
+            if part == "images" and (draw < STARTS or draw >= DEVELOPMENT):
                 configs |= {
                     f"{row}_{name}_{draw}": configure(row, name, draw, given.scale)
                     for name in ("mnist", "fashion_mnist")
@@ -110,7 +133,8 @@ def configure(row: str, name: str, draw: int, scale: str) -> dict[str, Any]:
             first, later = s["epochs"]
             training = {"epochs": first, "batch_size": 200, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
             config |= {"training": training, "warm": {"epochs": later}}
-            config |= {"start": "diverse", "steps": s["steps"]} if wanted == "entropy" else {}
+            config |= {"start": "diverse", "steps": s["steps"]} if row != "m2_random_start" else {}
+            config |= {"first": 10} if row == "m2_from_ten" else {}
         else:
             training = {"epochs": s["supervised"], "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.99}
             config |= {"training": training, "members": MEMBERS}
@@ -131,7 +155,9 @@ def configure(row: str, name: str, draw: int, scale: str) -> dict[str, Any]:
 def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[str, Any]:
     """One loop from its first labels to its last; of `plane` the acquisition functions of one model."""
     if config["part"] == "images":
-        dataset = images(config)[0]
+        dataset, known = images(config)
+        if config["draw"] >= DEVELOPMENT:
+            dataset, _ = developing(dataset, known)
     else:
         dataset = data.two_moons(config["pool"], config["pool"], config["noise"], seed=config["draw"])
     if config["part"] == "plane":
@@ -140,21 +166,23 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     learner = ActiveLearner(
         build, acquisition=config["acquisition"], start=config["start"], members=config["members"],
         code=partial(codes, steps=config.get("steps", 0), seed=config["draw"]), training=config["training"],
-        warm=config["warm"], directory=directory / "learner", seed=config["draw"],
+        warm=config["warm"], directory=directory / "learner", identity=config, seed=config["draw"],
     )  # fmt: skip
-    curve: list[dict[str, Any]] = []
-    if (directory / "curve.json").exists():
-        curve = json.loads((directory / "curve.json").read_text())["curve"]
+    of_round, curve = directory / "curve.json", []
+    if of_round.exists():
+        curve = json.loads(of_round.read_text())["curve"]
     while True:
-        if learner.indices and len(curve) < rounds(config, len(learner.indices)):
-            found = metrics.evaluate(learner.predict_proba(dataset.x_test), dataset.y_test)
-            seconds = sum(h["seconds"][-1] for h in learner.history[-1])
-            curve.append({"labels": len(learner.indices), "training": seconds, **found})
-            write(directory / "curve.json", {"curve": curve})
-        if len(learner.indices) >= config["most"]:
+        started = time.perf_counter()
+        if len(curve) == rounds(config, len(learner.indices)) and len(learner.indices) < config["most"]:
+            rows = learner.query(dataset.x, config["each"] if learner.indices else config["first"])
+            learner.teach(rows, dataset.y[rows])
+        learner.learn(dataset.x)  # what a killed run was told
+        seconds = time.perf_counter() - started
+        if len(curve) == rounds(config, len(learner.indices)):
             break
-        rows = learner.query(dataset.x, config["each"] if learner.indices else config["first"])
-        learner.teach(rows, dataset.y[rows])
+        found = metrics.evaluate(learner.predict_proba(dataset.x_test), dataset.y_test)
+        curve.append({"labels": len(learner.indices), "round": seconds, **found})
+        write(of_round, {"curve": curve})
     result: dict[str, Any] = {"curve": curve, "indices": learner.indices, "classes": learner.labels}
     if config["part"] == "moons":
         best = optimum(dataset.x_test, config["noise"])
@@ -164,7 +192,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
 
 def rounds(config: dict[str, Any], labels: int) -> int:
     """How many rounds there were when there are as many labels."""
-    return 1 + (labels - config["first"]) // config["each"]
+    return 1 + (labels - config["first"]) // config["each"] if labels else 0
 
 
 def built(method: str, x_shape: tuple[int, ...], classes: int, options: dict[str, Any], seed: int) -> Any:
@@ -266,7 +294,7 @@ def images_table(title: str, runs: dict[str, list[dict[str, Any]]]) -> str:
     points = (20, 30, 40, 60, 100)
     header = (
         f"{title}, labels", *(f"to {100 * g:g} %, quartiles" for g in GOALS), "starts",
-        *(f"accuracy % with {n}" for n in points), "s of training a round",
+        *(f"accuracy % with {n}" for n in points), "s a round, after the first",
     )  # fmt: skip
     rows: list[tuple[Any, ...]] = []
     for row, mine in runs.items():
@@ -277,9 +305,7 @@ def images_table(title: str, runs: dict[str, list[dict[str, Any]]]) -> str:
             quartiles = np.quantile(needed, [0.25, 0.5, 0.75], method="inverted_cdf")
             cells.append(" / ".join(_labels(float(v), most) for v in quartiles))
         at = [[100 * p["accuracy"] for r in mine for p in r["curve"] if p["labels"] == n] for n in points]
-        seconds = (
-            statistics.fmean(p["training"] for r in mine for p in r["curve"][1:]) if len(mine[0]["curve"]) > 1 else 0
-        )
+        seconds = statistics.fmean(p["round"] for r in mine for p in r["curve"][1:]) if len(mine[0]["curve"]) > 1 else 0
         rows.append(
             (row.replace("_", ", ", 1), *cells, len(mine), *(mean_sd(v) if v else "" for v in at), f"{seconds:.0f}")
         )
@@ -294,22 +320,19 @@ def curves_figure(runs: dict[str, list[dict[str, Any]]], path: Path, title: str,
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for ax, low in zip(axes, (None, 0.9), strict=True):
-        curves = {
-            row.replace("_", ", ", 1): [[100 * p["accuracy"] for p in r["curve"]] for r in mine]
-            for row, mine in runs.items()
-        }
-        plots.bands(
-            curves,
-            [p["labels"] for p in next(iter(runs.values()))[0]["curve"]],
-            xlabel="labels",
-            ylabel="accuracy %",
-            ax=ax,
-        )
+        for i, (row, mine) in enumerate(runs.items()):
+            at = [p["labels"] for p in mine[0]["curve"]]
+            values = np.array([[100 * p["accuracy"] for p in r["curve"]] for r in mine])
+            ax.plot(
+                at, values.mean(0), marker="o", markersize=3, color=plots.COLOURS[i], label=row.replace("_", ", ", 1)
+            )
+            ax.fill_between(at, values.min(0), values.max(0), color=plots.COLOURS[i], alpha=0.15, linewidth=0)
+        ax.set(xlabel="labels", ylabel="accuracy %")
         if ceiling:
             ax.axhline(100 * next(iter(runs.values()))[0]["ceiling"], color="k", linewidth=0.8, linestyle="--")
         if low is not None:
             ax.set(ylim=(100 * low, 100.2))
-            ax.get_legend().remove()
+    axes[0].legend(frameon=False, fontsize=7)
     figure.suptitle(title)
     plots.save(figure, path)
 

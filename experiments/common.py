@@ -30,6 +30,8 @@ from pyro_ssl.reports import table as table  # for the scripts
 from pyro_ssl.training import DivergedError, History, fit
 
 RESULTS = Path(__file__).parent / "results"
+DEVELOPMENT = 100
+"""The first draw of those on which settings are sought: training images stand for the test set there, see `developing`."""
 
 
 def parallel(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int = 2) -> Iterator[Any]:
@@ -130,6 +132,15 @@ def images(config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
         return dataset, dataset.y
     draw = data.draw_labels(dataset.y, labels, per_class=per_class, seed=config["draw"])
     return dataset, draw.codes(dataset.y)
+
+
+def developing(dataset: data.Dataset, codes: Tensor) -> tuple[data.Dataset, Tensor]:
+    """The training images without some, which stand for the test set; of few labels, those of the images that remain."""
+    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(0))
+    kept = min(5000, len(order) // 10)
+    aside, rest = order[:kept], order[kept:].sort().values
+    parts = (dataset.x[rest], dataset.y[rest], dataset.x[aside], dataset.y[aside])
+    return data.Dataset(dataset.name, *parts, dataset.classes), codes[rest]
 
 
 def packed_cifar10(root: Path) -> data.Dataset | None:
@@ -328,10 +339,14 @@ def arguments(doc: str, **defaults: Any) -> argparse.ArgumentParser:
 
 
 def draws_of(given: argparse.Namespace, default: list[int]) -> tuple[list[int], list[int]]:
-    """The draws of a table, those of earlier runs among them; and the ones to run: the scale's, or those asked for."""
+    """The draws of a table, those of earlier runs among them; and the ones to run: the scale's, or those asked for.
+
+    A table is of draws for development, or of others, and never of both.
+    """
     asked = given.draws or default
     there = (_read(path).get("config", {}).get("draw") for path in given.out.glob("*.json"))
-    return sorted({*default, *asked, *(draw for draw in there if draw is not None)}), asked
+    draws = {*default, *asked, *(draw for draw in there if draw is not None)}
+    return sorted(draw for draw in draws if (draw >= DEVELOPMENT) == (max(asked) >= DEVELOPMENT)), asked
 
 
 def summary(values: Iterable[float]) -> str:

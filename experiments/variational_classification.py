@@ -40,8 +40,10 @@ from typing import Any
 import numpy as np
 import torch
 from common import (
+    DEVELOPMENT,
     Results,
     arguments,
+    developing,
     draws_of,
     foreign_sets,
     images,
@@ -73,7 +75,6 @@ FOREIGN = {
 }
 KEPT_ASIDE = 5000
 FIRST = 1000
-DEVELOPMENT = 100
 PAPER = {  # accuracy %, ECE %, of WideResNet-28-10 and ResNet-50 on CIFAR-10
     "wrn-28-10": {"ce": (96.11, 3.10), "gm": (95.02, 3.51), "vc": (96.27, 2.06)},
     "resnet50": {"ce": (93.76, 3.72), "gm": (92.97, 4.13), "vc": (93.28, 3.17)},
@@ -263,15 +264,6 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
         picture = out / "ambiguous.png" if config["method"] == "vc" else None
         result |= plane(objective, dataset, directory / "vae", config["training"]["epochs"], picture)
     return result
-
-
-def developing(dataset: data.Dataset, codes: Tensor) -> tuple[data.Dataset, Tensor]:
-    """The training images without some, which stand for the test set; of few labels, those of the images that remain."""
-    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(0))
-    kept = min(KEPT_ASIDE, len(order) // 10)
-    aside, rest = order[:kept], order[kept:].sort().values
-    parts = (dataset.x[rest], dataset.y[rest], dataset.x[aside], dataset.y[aside])
-    return data.Dataset(dataset.name, *parts, dataset.classes), codes[rest]
 
 
 def shifted(

@@ -24,8 +24,8 @@ from pyro_ssl.prediction import label_of, predict_proba
 from pyro_ssl.training import History, fit
 
 FORMAT = "pyro-ssl active learner"
-OURS = {"seed", "directory", "resume", "identity"}
-"""Arguments of `fit` that the learner gives."""
+THEIRS = set(fit.__kwdefaults__ or {}) - {"seed", "directory", "resume", "identity"}
+"""Arguments of `fit` that are not the learner's own to give."""
 
 
 class ActiveLearner:
@@ -95,7 +95,7 @@ class ActiveLearner:
         if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
             raise ValueError(f"seed should be a whole number, 0 or above, got {seed!r}")
         for name, given in (("training", training), ("warm", warm)):
-            if unknown := sorted(set(given or {}) - set(fit.__kwdefaults__ or {}) | set(given or {}) & OURS):
+            if unknown := sorted(set(given or {}) - THEIRS):
                 raise ValueError(
                     f"{name} has {', '.join(unknown)}, which are no arguments of fit, or the learner's to give"
                 )

@@ -25,7 +25,7 @@ from pyro_ssl.active import ActiveLearner, codes
 from pyro_ssl.attacks import ATTACKS
 from pyro_ssl.checks import as_data, check_positive
 from pyro_ssl.corruptions import corrupted
-from pyro_ssl.labelling import Answers, Page, in_terminal
+from pyro_ssl.labelling import Page, Question
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import SCHEDULES, DivergedError, fit
@@ -49,11 +49,14 @@ _OF_RUN = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; 0 when it succeeded, 2 for a user's mistake, which is said in one line."""
+    """Run a command; 0 when it succeeded, 2 for a user's mistake, which is said in one line, 130 when it was stopped."""
     arguments = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
     try:
         commands = {"list": _list, "train": _train, "evaluate": _evaluate, "predict": _predict, "label": _label}
         commands[arguments.command](arguments[arguments.command])
+    except (KeyboardInterrupt, EOFError):
+        print("\npyro-ssl: stopped; what was kept is kept, and the same command goes on", file=sys.stderr)
+        return 130
     except MISTAKES as error:
         if os.environ.get("PYRO_SSL_DEBUG"):
             raise
@@ -131,7 +134,6 @@ def _label_parser() -> ArgumentParser:
     )
     parser.add_argument("--acquisition", type=Acquisition, default="entropy", help="which labels are wanted")
     parser.add_argument("--start", type=Literal["random", "diverse"], default="diverse", help="the first round's")
-    parser.add_argument("--members", type=int, default=1, help="how many models, an ensemble")
     parser.add_argument("--seed", type=int, default=0, help="of weights, training and picks")
     return parser
 
@@ -367,52 +369,56 @@ def _label(arguments: Namespace) -> None:
     if not 0 <= arguments.port < 2**16:
         raise ValueError(f"--port should be in 0 .. {2**16 - 1}, got {arguments.port}")
     pool, classes = _images(arguments.data, arguments.classes)
-    row = zoo.method(arguments.method)
+    out, row = Path(arguments.directory), zoo.method(arguments.method)
     options = zoo.options_of(arguments.method) | arguments.options
     if "network" in options and "network" not in arguments.options and min(pool.shape[2:]) >= 8:
         options["network"] = "conv"
     learner = ActiveLearner(
         lambda seed: zoo.build(arguments.method, tuple(pool.shape[1:]), len(classes), seed=seed, **options),
-        acquisition=arguments.acquisition, start=arguments.start, code=codes, members=arguments.members,
+        acquisition=arguments.acquisition, start=arguments.start, code=codes,
         training={"progress": None} | row.training | arguments.training, warm=arguments.warm,
-        directory=arguments.directory, seed=arguments.seed,
+        directory=out, identity={"method": arguments.method, "options": options}, seed=arguments.seed,
     )  # fmt: skip
-    out = Path(arguments.directory)
-    with nullcontext() if arguments.source == "terminal" else Page(classes, arguments.port) as page:
-        for _ in range(arguments.rounds):
-            rows = learner.query(pool, min(arguments.n, learner.left) if learner.indices else arguments.n).tolist()
-            answers = _asked(page, classes, pool[rows], rows, out)
-            told = {rows[place]: label for place, label in answers.items() if label is not None}
-            learner.teach(list(told), list(told.values()), skipped=[row for row in rows if row not in told])
-            (out / "asked.json").unlink()
-            if not learner.members:
-                continue
-            saved = SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, learner.members[0])
-            saved.save(out / "model")
-            sure = (learner.predict_proba(pool).amax(-1) > 0.95).float().mean()
-            print(
-                f"{len(learner.indices)} labels; the method is sure of {100 * sure:.1f} % of {len(pool)} images",
-                flush=True,
-            )
+
+    def save(learner: ActiveLearner) -> None:
+        for objective in learner.members:  # one, or none yet
+            SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective).save(out / "model")
+
+    with _locked(out):
+        question = Question(out / "asked.json", pool, classes)
+        with nullcontext() if arguments.source == "terminal" else Page(classes, arguments.port) as page:
+            for _ in range(arguments.rounds):
+                learner.learn(pool)  # what an earlier call was told, should it have been killed
+                save(learner)
+                question.forget(learner.indices + learner.skipped)
+                if not question.rows:
+                    if learner.indices and not learner.left:
+                        break
+                    n = min(arguments.n, learner.left) if learner.indices else arguments.n
+                    question.ask(learner.query(pool, n).tolist())
+                learner.teach(*question.answered(page), pool=pool, skipped=question.left_out)
+                save(learner)
+                if learner.members:
+                    sure = (learner.predict_proba(pool).amax(-1) > 0.95).float().mean()
+                    print(
+                        f"{len(learner.indices)} labels; sure of {100 * sure:.1f} % of {len(pool)} images", flush=True
+                    )
 
 
-def _asked(page: Page | None, classes: list[str], images: torch.Tensor, rows: list[int], out: Path) -> Answers:
-    """The answers of a round, each on disk as soon as it is given: `asked.json`, beside the contact sheet `asked.png`."""
-    out.mkdir(parents=True, exist_ok=True)
-    sheet, kept = out / "asked.png", out / "asked.json"
-    plots.save(plots.contact_sheet(images), sheet)
-    before = json.loads(kept.read_text()) if kept.exists() else {}
-    answers: Answers = {i: before[str(row)] for i, row in enumerate(rows) if str(row) in before}
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One process at a time in a directory, where the system has such locks; they end with the process."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as file:
+        try:
+            import fcntl
 
-    def keep(answers: Answers) -> None:
-        checkpoints.write_text(kept, json.dumps({rows[place]: label for place, label in answers.items()}))
-
-    keep(answers)
-    if page is None:
-        print(f"{len(rows)} images: {sheet}", flush=True)
-        return in_terminal(classes, len(rows), answers, keep)
-    print(f"{len(rows)} images: {page.address} (and {sheet})", flush=True)
-    return page.ask(images, answers, keep)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            raise ValueError(f"{directory} is in use by another pyro-ssl label; end it first") from None
+        yield
 
 
 def _images(name: str, classes: list[str] | None) -> tuple[torch.Tensor, list[str]]:
@@ -420,14 +426,13 @@ def _images(name: str, classes: list[str] | None) -> tuple[torch.Tensor, list[st
     arrays = data.arrays_of(name)
     if "x" not in arrays:
         raise ValueError(f"--data: {name} should hold an array x; it has {', '.join(arrays) or 'none'}")
-    x = as_data(arrays["x"], "--data: x", torch.float32)
+    whole = arrays["x"].dtype == np.uint8
+    x = as_data(arrays["x"], "--data: x", torch.float32) / (255.0 if whole else 1.0)
     x = x[:, None] if x.dim() == 3 else x
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise ValueError(
             f"--data: x should be images (N, C, H, W), one channel or three, or (N, H, W); got {tuple(x.shape)}"
         )
-    if float(x.min()) >= 0 and float(x.max()) > 1:
-        x = x / 255.0
     found = classes or [str(c) for c in arrays.get("classes", np.array([])).tolist()]
     if len(found) < 2 or len(set(found)) < len(found):
         raise ValueError(f"--classes: two or more different names are needed, got {found}")

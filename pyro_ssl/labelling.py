@@ -7,13 +7,20 @@ import io
 import json
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from torch import Tensor
+
+from pyro_ssl import plots
+from pyro_ssl.checkpoints import write_text
 
 Answers = dict[int, int | None]
 """By place among the images asked for: the class, or None for one that cannot be told."""
@@ -53,8 +60,10 @@ class Page:
         self._failed: BaseException | None = None
         self._round = 0
         secret = secrets.token_urlsafe(16)
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self, f"/{secret}/"))
-        self._server.daemon_threads = True
+        try:
+            self._server = _Server(("127.0.0.1", port), _handler(self, f"/{secret}/"))
+        except OSError as error:
+            raise OSError(f"port {port} cannot be listened on: {error.strerror}") from None
         self.address = f"http://127.0.0.1:{self._server.server_port}/{secret}/"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -71,7 +80,7 @@ class Page:
         """Show images and wait until each has an answer.
 
         Arguments:
-            images: `(n, C, H, W)` of one or three channels, in 0 .. 1, or else stretched to it.
+            images: `(n, C, H, W)` of one or three channels, in 0 .. 1.
             answers: Those there are already.
             keep: Called with all answers whenever there are new ones, before the page says that they are kept.
 
@@ -89,6 +98,11 @@ class Page:
             if self._failed is not None:
                 raise self._failed
             return dict(self._answers)
+
+    @property
+    def round(self) -> int:
+        """Counts what is asked; the page looks for a new one."""
+        return self._round
 
     def state(self) -> dict[str, Any]:
         """What the page shows."""
@@ -124,10 +138,93 @@ class Page:
             self._changed.notify_all()
 
 
+class Question:
+    """Images of a pool that a person is asked about, in a file: each answer is there as soon as it is given.
+
+    Arguments:
+        path: The file, JSON; the contact sheet stands beside it, as PNG. What is in it is gone on with.
+        pool: Images `(N, C, H, W)`.
+        classes: Names of the classes.
+
+    Attributes:
+        rows: The pool's rows that are asked for; none, if nothing is.
+
+    Raises:
+        ValueError: The file is of another pool or of other classes, or damaged.
+    """
+
+    def __init__(self, path: Path, pool: Tensor, classes: Sequence[str]) -> None:
+        self.path, self.pool, self.classes = path, pool, list(classes)
+        self.rows: list[int] = []
+        self._answers: dict[int, int | None] = {}
+        self._of = {
+            "pool": [list(pool.shape), zlib.crc32(pool.contiguous().numpy().tobytes())],
+            "classes": self.classes,
+        }
+        if not path.exists():
+            return
+        try:
+            found = json.loads(path.read_text())
+            self.rows = [int(row) for row in found["rows"]]
+            self._answers = {int(row): label for row, label in found["answers"].items()}
+            of = {k: found[k] for k in self._of}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        for name, was in of.items():
+            if was != self._of[name]:
+                option = "--data: other images" if name == "pool" else f"--classes: others, {', '.join(self.classes)},"
+                raise ValueError(
+                    f"{option} than what {path.parent} has labels of"
+                    + (f", {', '.join(was)}" if name == "classes" else "")
+                )
+
+    @property
+    def left_out(self) -> list[int]:
+        """Rows that cannot be told."""
+        return [row for row in self.rows if self._answers.get(row, 0) is None]
+
+    def ask(self, rows: Sequence[int]) -> None:
+        """Ask about other rows."""
+        self.rows, self._answers = list(rows), {}
+        self._write({})
+
+    def forget(self, known: Iterable[int]) -> None:
+        """Ask no more about rows whose answers are elsewhere now."""
+        gone = set(known)
+        self.rows = [row for row in self.rows if row not in gone]
+
+    def answered(self, page: Page | None) -> tuple[list[int], list[int]]:
+        """Rows that have a class, and the classes, when all are answered: on the page, or in the terminal."""
+        images, sheet = self._shown(), self.path.with_suffix(".png")
+        plots.save(plots.contact_sheet(images), sheet)
+        before = {i: self._answers[row] for i, row in enumerate(self.rows) if row in self._answers}
+        where = f"{page.address} (and {sheet})" if page else str(sheet)
+        print(f"{len(self.rows)} images: {where}", flush=True)
+        if page is None:
+            answers = in_terminal(self.classes, len(self.rows), before, self._write)
+        else:
+            answers = page.ask(images, before, self._write)
+        self._answers = {self.rows[place]: label for place, label in answers.items()}
+        told = {row: label for row, label in self._answers.items() if label is not None}
+        return list(told), list(told.values())
+
+    def _shown(self) -> Tensor:
+        """The images in 0 .. 1, by one scale for the whole pool."""
+        low, high = float(self.pool.min()), float(self.pool.max())
+        images = self.pool[self.rows]
+        return images if 0 <= low and high <= 1 else (images - low) / max(high - low, 1e-12)
+
+    def _write(self, answers: Answers) -> None:
+        given = {str(self.rows[place]): label for place, label in answers.items()}
+        write_text(self.path, json.dumps(self._of | {"rows": self.rows, "answers": given}))
+
+
 def in_terminal(
     classes: Sequence[str], n: int, answers: Answers | None = None, keep: Callable[[Answers], None] | None = None
 ) -> Answers:
-    """Ask for the class of each of n images of a contact sheet, by its number or name; an empty line for none of them.
+    """Ask for the class of each of n images of a contact sheet; an empty line for none.
+
+    A class is given by its name, or by its number where no name is a number.
 
     Arguments:
         classes: Names of the classes.
@@ -139,8 +236,10 @@ def in_terminal(
         EOFError: The input ends before all are answered; those given were kept.
     """
     found = dict(answers or {})
-    names = {name: k for k, name in enumerate(classes)} | {str(k): k for k in range(len(classes))}
-    print("classes: " + ", ".join(f"{k} {name}" for k, name in enumerate(classes)))
+    names = {name: k for k, name in enumerate(classes)}
+    numbers = {} if any(name.isdigit() for name in classes) else {str(k): k for k in range(len(classes))}
+    print("classes: " + ", ".join(f"{k} {name}" if numbers else name for k, name in enumerate(classes)))
+    names = numbers | names
     for place in range(n):
         while place not in found:
             text = input(f"image {place}: ").strip()
@@ -154,7 +253,7 @@ def in_terminal(
 
 
 def png(image: Tensor) -> str:
-    """An image `(C, H, W)` as a PNG, base64.
+    """An image `(C, H, W)` in 0 .. 1 as a PNG, base64.
 
     Raises:
         ValueError: It has not one or three channels.
@@ -163,23 +262,32 @@ def png(image: Tensor) -> str:
 
     if image.dim() != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"images should be (C, H, W) with one channel or three, got {tuple(image.shape)}")
-    pixels = image.detach().cpu().double()
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < 0 or high > 1:
-        pixels = (pixels - low) / (high - low)
-    array = (pixels * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
+    array = (image.detach().cpu().double().clamp(0, 1) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(array if array.shape[-1] == 3 else array[..., 0]).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: a browser that goes away is no fault, and the terminal is the user's."""
+
+
 def _handler(page: Page, path: str) -> type[BaseHTTPRequestHandler]:
+    html = (files("pyro_ssl") / "label.html").read_text()
+
     class Handler(BaseHTTPRequestHandler):
+        timeout = 30  # seconds, for a request that does not end
+
         def do_GET(self) -> None:
             if not self.trusted():
                 return
             if self.path == path:
-                self.reply(HTTPStatus.OK, "text/html; charset=utf-8", HTML)
+                self.reply(HTTPStatus.OK, "text/html; charset=utf-8", html)
+            elif self.path == path + "round":
+                self.reply(HTTPStatus.OK, "application/json", json.dumps({"round": page.round}))
             elif self.path == path + "state":
                 self.reply(HTTPStatus.OK, "application/json", json.dumps(page.state()))
             else:
@@ -189,7 +297,7 @@ def _handler(page: Page, path: str) -> type[BaseHTTPRequestHandler]:
             if not self.trusted():
                 return
             size = self.headers.get("Content-Length", "")
-            if self.path != path + "answer" or not size.isdigit() or int(size) > LARGEST:
+            if self.path != path + "answer" or not (size.isascii() and size.isdigit() and int(size) <= LARGEST):
                 return self.refuse(HTTPStatus.BAD_REQUEST, "an answer is a small POST to answer")
             try:
                 page.answer(json.loads(self.rfile.read(int(size))))
@@ -201,13 +309,14 @@ def _handler(page: Page, path: str) -> type[BaseHTTPRequestHandler]:
 
         def trusted(self) -> bool:
             """Of this machine by name too: a page elsewhere, whose name was made to stand for it, has another."""
-            host = (self.headers.get("Host") or "").rpartition(":")[0]
-            if host in ("127.0.0.1", "localhost"):
+            origin = urlsplit(self.headers.get("Origin") or "//127.0.0.1").hostname
+            if {urlsplit("//" + (self.headers.get("Host") or "")).hostname, origin} <= {"127.0.0.1", "localhost"}:
                 return True
             self.refuse(HTTPStatus.FORBIDDEN, "this page is for this machine")
             return False
 
         def refuse(self, status: HTTPStatus, text: str) -> None:
+            self.close_connection = True  # what was sent may not have been read
             self.reply(status, "text/plain; charset=utf-8", text)
 
         def reply(self, status: HTTPStatus, kind: str, text: str) -> None:
@@ -231,95 +340,3 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
 }
-
-HTML = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>pyro-ssl label</title>
-<style>
-  body { font: 15px system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #222 }
-  #images { display: flex; flex-wrap: wrap; gap: .6rem }
-  figure { margin: 0; padding: .4rem; border: 2px solid #ddd; border-radius: 6px; text-align: center; cursor: pointer }
-  figure.now { border-color: #0072B2 }
-  figure img { width: 84px; height: 84px; image-rendering: pixelated; display: block }
-  figcaption { min-height: 1.3em; font-size: 13px }
-  #classes { display: flex; flex-wrap: wrap; gap: .4rem; margin: 1rem 0 }
-  button { font: inherit; padding: .35rem .7rem; border: 1px solid #999; border-radius: 5px; background: #f4f4f4; cursor: pointer }
-  button:focus-visible, figure:focus-visible { outline: 3px solid #56B4E9 }
-  #said { min-height: 1.4em } .bad { color: #b00020 }
-  small { color: #666 }
-</style>
-<h1>Which class?</h1>
-<p id="said" role="status"></p>
-<div id="classes"></div>
-<div id="images"></div>
-<p><small>Choose with the mouse, or by a digit or the first letter of a class; arrows move, space says that none can be told.</small></p>
-<script>
-  let state = { round: 0, classes: [], images: [], answers: {} }, now = 0;
-  const $ = id => document.getElementById(id);
-  const say = (text, bad) => { $("said").textContent = text; $("said").className = bad ? "bad" : ""; };
-  const name = label => label === null ? "cannot be told" : state.classes[label];
-
-  function draw() {
-    const left = state.images.filter((_, i) => !(i in state.answers)).length;
-    if (!$("said").classList.contains("bad"))
-      say(state.images.length ? left + " left" : "Nothing is asked now; the method may be learning. Leave the page open.");
-    $("classes").replaceChildren(...[...state.classes.keys(), null].map(label => {
-      const button = document.createElement("button");
-      button.textContent = (label === null ? "space  " : String(label) === name(label) ? "" : label + "  ") + name(label);
-      button.onclick = () => answer(label);
-      return button;
-    }));
-    $("images").replaceChildren(...state.images.map((image, i) => {
-      const figure = document.createElement("figure"), picture = document.createElement("img"), caption = document.createElement("figcaption");
-      picture.src = "data:image/png;base64," + image; picture.alt = "image " + i;
-      caption.textContent = i in state.answers ? name(state.answers[i]) : "?";
-      figure.className = i === now ? "now" : ""; figure.id = "image" + i; figure.tabIndex = 0;
-      figure.onclick = () => { now = i; draw(); };
-      figure.append(picture, caption);
-      return figure;
-    }));
-  }
-
-  async function answer(label) {
-    if (!state.images.length) return;
-    const place = now;
-    const reply = await fetch("answer", { method: "POST", body: JSON.stringify({ round: state.round, answers: { [place]: label } }) })
-      .catch(() => null);
-    if (!reply || !reply.ok) return say(reply ? await reply.text() : "The program has ended.", true);
-    say("", false);
-    state.answers[place] = label;
-    const next = state.images.findIndex((_, i) => !(i in state.answers));
-    if (next >= 0) now = next;
-    draw();
-  }
-
-  async function load() {
-    const reply = await fetch("state").catch(() => null);
-    if (reply && reply.ok) {
-      const fresh = await reply.json();
-      if (fresh.round !== state.round) {
-        state = fresh; say("", false);
-        now = Math.max(0, state.images.findIndex((_, i) => !(i in state.answers)));
-        draw();
-      }
-    } else if (state.round) say("The program has ended.", true);
-    setTimeout(load, 1000);
-  }
-
-  document.onkeydown = event => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const key = event.key.toLowerCase();
-    if (key === "arrowright" || key === "arrowleft") {
-      now = Math.min(state.images.length - 1, Math.max(0, now + (key === "arrowright" ? 1 : -1)));
-      return draw();
-    }
-    if (key === " ") { event.preventDefault(); return answer(null); }
-    const starts = state.classes.map((c, i) => c.toLowerCase().startsWith(key) ? i : -1).filter(i => i >= 0);
-    if (/^[0-9]$/.test(key) && Number(key) < state.classes.length) answer(Number(key));
-    else if (key.length === 1 && starts.length === 1) answer(starts[0]);
-  };
-  load();
-</script>
-</html>
-"""

@@ -110,16 +110,48 @@ def test_active_learning_goes_on_and_reports(tmp_path):
     assert {"table.md", "functions.png", "sequence.png", "moons.png", "mnist.png"} <= made(tmp_path / "out")
     result = json.loads((tmp_path / "out/m2_entropy_mnist_0.json").read_text())
     assert [p["labels"] for p in result["curve"]] == [20, 30, 40] and len(set(result["indices"])) == 40
+    dev = [*arguments, "--rows", "ensemble_batch_bald", "--draws", "100"]
+    assert "| 1      |" in script("active_learning.py", *dev, cwd=tmp_path)  # of that draw alone
+    assert "ensemble_batch_bald_mnist_100.json" in made(tmp_path / "out")
     (tmp_path / "out/sslapd_bald_0.json").unlink()
     again = script("active_learning.py", *arguments, cwd=tmp_path)
     assert "sslapd_bald_0: ceiling" in again and "m2_entropy_mnist_0:" not in again
+    table = (tmp_path / "out/table.md").read_text()
+    assert table.count("| 1      |") == 4 and "| sslapd, entropy" in table  # without that of the draw for development
+
+
+def test_an_active_loop_that_was_killed_measures_what_an_unbroken_one_does(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import active_learning
+
+    from pyro_ssl import active
+
+    config = active_learning.configure("sslpe_entropy", "moons", 0, "smoke")
+    whole = active_learning.run("a", config, tmp_path / "whole", tmp_path)
+    fit, calls = active.fit, []
+
+    def killed(*args, **kwargs):
+        calls.append(1)
+        if len(calls) in (1, 3):
+            raise KeyboardInterrupt
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(active, "fit", killed)
+    for _ in range(2):
+        with suppress(KeyboardInterrupt):
+            active_learning.run("a", config, tmp_path / "killed", tmp_path)
+    again = active_learning.run("a", config, tmp_path / "killed", tmp_path)
+    plain = [[{k: v for k, v in p.items() if k != "round"} for p in r["curve"]] for r in (whole, again)]
+    assert plain[0] == plain[1] and whole["indices"] == again["indices"] and len(calls) == 5
 
 
 def test_vae_downstream_checks_the_papers_claims(tmp_path):
     write_mnist(tmp_path / "data", 300, "FashionMNIST")
     arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
-    first = script("vae_downstream.py", *arguments, "--rows", "z2", "z4", "z9", "pixels", "cnn", cwd=tmp_path)
-    assert "| accuracy falls with z (logistic, 100 labels) | it does" in first and "| pixels, logistic" in first
+    first = script(
+        "vae_downstream.py", *arguments, "--rows", "z2", "z4", "z9", "z16", "z25", "pixels", "cnn", cwd=tmp_path
+    )
+    assert "accuracy falls with z (logistic, 100 labels)" in first and "| pixels, logistic" in first
     assert {"table.md", "labels.png", "plane.png", "reconstructions_z4.png"} <= made(tmp_path / "out")
     probes = json.loads((tmp_path / "out/z4_0.json").read_text())["probes"]
     of_samples = {(p["probe"], p["code"]) for p in probes if p["code"] != "mean"}

@@ -5,16 +5,18 @@ import io
 import json
 import shutil
 import socket
+import subprocess
 import threading
+import time
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
 
-from pyro_ssl import cli
+from pyro_ssl import active, cli
 from pyro_ssl.active import ActiveLearner
-from pyro_ssl.labelling import Page, in_terminal, png
+from pyro_ssl.labelling import Page, Question, in_terminal, png
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 CLASSES = ["cat", "dog", "eel"]
@@ -27,17 +29,27 @@ def asked():
     with Page(CLASSES) as page:
         thread = threading.Thread(target=lambda: given.append(page.ask(IMAGES, {1: 2}, kept.append)), daemon=True)
         thread.start()
-        while not page.state()["images"]:
-            pass
+        wait_for(lambda: page.state()["images"])
         yield page, kept, given, thread
 
 
-def request(page, method, path="", body=None, host=None):
+def request(page, method, what="", body=None, path=None, headers=None):
     address = urlsplit(page.address)
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=10)
-    connection.request(method, address.path + path, body, {"Host": host or address.netloc})
+    connection.putrequest(method, path or address.path + what, skip_host=True)
+    body = body.encode() if isinstance(body, str) else body or b""
+    for name, value in ({"Host": address.netloc, "Content-Length": str(len(body))} | (headers or {})).items():
+        connection.putheader(name, value.encode("latin-1"))
+    connection.endheaders(body)
     reply = connection.getresponse()
     return reply.status, reply.read().decode(), reply
+
+
+def wait_for(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_what_the_page_shows_and_takes(asked):
@@ -85,21 +97,52 @@ def test_bad_labels_are_refused_and_nothing_of_them_is_taken(asked, body, said):
 
 
 def test_nothing_is_served_beyond_this_machine(asked):
-    page, _, _, _ = asked
+    page, kept, _, _ = asked
     address = urlsplit(page.address)
     assert address.hostname == "127.0.0.1" and len(address.path) > 20
     assert page._server.server_address[0] == "127.0.0.1"
-    others = {i[4][0] for i in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
+    others = subprocess.run(["hostname", "-I"], capture_output=True, text=True).stdout.split()
     for other in others:
-        if not other.startswith("127."):
+        if ":" not in other and not other.startswith("127."):
             with pytest.raises(OSError):
                 socket.create_connection((other, address.port), timeout=2).close()
-    assert request(page, "GET", host="elsewhere.example:80")[0] == 403
-    assert request(page, "POST", "answer", "{}", host="elsewhere.example")[0] == 403
-    for path in ("../", "x", "../../etc/passwd"):
-        assert request(page, "GET", path)[0] == 404
-    assert request(page, "POST", "state", "{}")[0] == 400
+    body = json.dumps({"round": page.round, "answers": {"0": 0}})
+    for host, origin in (
+        ("elsewhere.example:80", None),
+        ("", None),
+        (address.netloc, "http://elsewhere.example"),
+        (address.netloc, "null"),
+    ):
+        headers = {"Host": host} | ({"Origin": origin} if origin else {})
+        assert request(page, "GET", headers=headers)[0] == 403
+        assert request(page, "POST", "answer", body, headers=headers)[0] == 403
+    for path in (
+        "/",
+        "/state",
+        "/answer",
+        "/wrong/answer",
+        "/etc/passwd",
+        address.path + "../",
+        address.path + "x",
+        address.path[:-2],
+    ):
+        assert request(page, "GET", path=path)[0] == 404
+        assert request(page, "POST", path=path, body=body)[0] == 400
+    assert page.state()["answers"] == {"1": 2} and not kept
+    assert request(page, "GET", headers={"Host": "localhost", "Origin": f"http://localhost:{address.port}"})[0] == 200
     assert request(page, "GET")[2].headers["Content-Security-Policy"].startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("length", ["1048577", "-1", "x", "\u00b2", ""])
+def test_answers_of_no_good_length_are_not_read(asked, length):
+    page, _, _, _ = asked
+    assert request(page, "POST", "answer", headers={"Content-Length": length})[0] == 400
+    assert request(page, "GET", "round")[0] == 200  # the next one is served
+
+
+def test_a_port_that_is_taken_is_named():
+    with Page(CLASSES) as page, pytest.raises(OSError, match=f"port {page._server.server_port} cannot"):
+        Page(CLASSES, page._server.server_port)
 
 
 def test_a_failure_to_keep_reaches_both_sides():
@@ -114,8 +157,7 @@ def test_a_failure_to_keep_reaches_both_sides():
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
-        while not page.state()["images"]:
-            pass
+        wait_for(lambda: page.state()["images"])
         status, text, _ = request(
             page, "POST", "answer", json.dumps({"round": page.state()["round"], "answers": {"0": 0}})
         )
@@ -150,6 +192,13 @@ def test_the_terminal_takes_numbers_and_names(monkeypatch, capsys):
     kept = []
     assert in_terminal(CLASSES, 4, {2: 1}, kept.append) == {0: 1, 1: 0, 2: 1, 3: None}
     assert "no class '7'" in capsys.readouterr().out and kept[-1] == {0: 1, 1: 0, 2: 1, 3: None} and len(kept) == 3
+
+
+def test_names_that_are_numbers_are_names(monkeypatch, capsys):
+    lines = iter(["0", "1", "3"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    assert in_terminal(["1", "2", "3"], 2) == {0: 0, 1: 2}
+    assert "no class '0'" in capsys.readouterr().out
 
 
 # --- a real browser ---------------------------------------------------------------------------------------------------
@@ -214,6 +263,13 @@ def test_a_browser_labels_three_images(browser):
         browser.find_element(By.TAG_NAME, "body").send_keys("0")
         thread.join(10)
         assert given[1] == {0: 0}
+        thread = threading.Thread(target=lambda: given.append(page.ask(IMAGES)), daemon=True)
+        thread.start()
+        until(browser, lambda: captions() == ["?", "?", "?"])
+        fast = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}))"
+        browser.execute_script(f"for (const key of 'cde') {fast}")
+        thread.join(10)
+        assert given[2] == {0: 0, 1: 1, 2: 2}
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert not [
         e
@@ -242,50 +298,129 @@ def command(tmp_path, *others):
     ])  # fmt: skip
 
 
-def person(monkeypatch, tmp_path, y, most=10**6, asked=None):
-    """Answers by looking at the rows that the contact sheet has; stops after as many."""
-    count = [0]
+@pytest.fixture
+def person(monkeypatch, tmp_path):
+    """Answers by looking at the rows that are asked for, as many as told; then is gone."""
 
-    def answer(prompt):
-        if count[0] == most:
-            raise KeyboardInterrupt
-        count[0] += 1
-        place = int(prompt.split()[1].rstrip(":"))
-        return ["up", "down"][y[asked()[place]]]
+    def answers(y, most=10**6):
+        count = iter(range(most))
 
-    monkeypatch.setattr("builtins.input", answer)
+        def answer(prompt):
+            if next(count, None) is None:
+                raise EOFError
+            rows = json.loads((tmp_path / "run/asked.json").read_text())["rows"]
+            return ["up", "down"][y[rows[int(prompt.split()[1].rstrip(":"))]]]
+
+        monkeypatch.setattr("builtins.input", answer)
+
+    return answers
 
 
-def test_the_command_asks_trains_and_goes_on(tmp_path, monkeypatch, capsys):
+def kept(tmp_path, name="labels"):
+    return json.loads((tmp_path / "run" / f"{name}.json").read_text())
+
+
+def test_the_command_asks_trains_and_goes_on(tmp_path, person, capsys):
     x, y = pool(tmp_path)
-    rows = []
-    query = ActiveLearner.query
-
-    def seen(self, *args):
-        found = query(self, *args)
-        rows[:] = found.tolist()
-        return found
-
-    monkeypatch.setattr(ActiveLearner, "query", seen)
-    person(monkeypatch, tmp_path, y, most=6, asked=lambda: rows)
-    with pytest.raises(KeyboardInterrupt):
-        command(tmp_path, "--rounds", "3")
-    assert len(json.loads((tmp_path / "run" / "asked.json").read_text())) == 2  # of the second round
-    before = list(rows)
-    person(monkeypatch, tmp_path, y, asked=lambda: rows)
-    assert command(tmp_path) == 0 and rows == before
+    person(y, 6)
+    assert command(tmp_path, "--rounds", "3") == 130 and "the same command goes on" in capsys.readouterr().err
+    asked = kept(tmp_path, "asked")
+    assert len(asked["answers"]) == 2 and len(asked["rows"]) == 4  # of the second round
+    person(y)
+    assert command(tmp_path, "--acquisition", "margin", "--n", "1") == 0  # whatever else is asked for, these rows first
     said = capsys.readouterr().out
-    assert "8 labels; the method is sure of" in said and "0 up, 1 down" in said
-    labels = json.loads((tmp_path / "run" / "labels.json").read_text())
-    assert labels["labels"] == y[labels["indices"]].tolist() and (tmp_path / "run" / "asked.png").exists()
+    assert "8 labels; sure of" in said and "0 up, 1 down" in said
+    labels = kept(tmp_path)
+    assert set(asked["rows"]) <= set(labels["indices"]) and labels["labels"] == y[labels["indices"]].tolist()
+    assert (tmp_path / "run/asked.png").exists()
     np.save(tmp_path / "x.npy", x[:, None] / 255.0)
-    assert (
-        cli.main(
-            ["predict", str(tmp_path / "run"), "--input", str(tmp_path / "x.npy"), "--output", str(tmp_path / "p.npy")]
-        )
-        == 0
+    predict = [
+        "predict",
+        str(tmp_path / "run"),
+        "--input",
+        str(tmp_path / "x.npy"),
+        "--output",
+        str(tmp_path / "p.npy"),
+    ]
+    assert cli.main(predict) == 0 and np.load(tmp_path / "p.npy").shape == (60, 2)
+
+
+@pytest.mark.parametrize("when", ["before teaching", "in training", "before the model"])
+def test_a_killed_command_loses_no_answer(tmp_path, person, monkeypatch, when):
+    _, y = pool(tmp_path)
+    person(y)
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if when == "before teaching":
+            patch.setattr(ActiveLearner, "teach", killed)
+        else:
+            patch.setattr(*((active, "fit") if when == "in training" else (cli.SavedModel, "save")), killed)
+        assert command(tmp_path) == 130
+    asked = kept(tmp_path, "asked")
+    assert len(asked["answers"]) == 4
+    assert command(tmp_path) == 0
+    labels = kept(tmp_path)
+    assert labels["indices"][:4] == asked["rows"] and labels["labels"] == y[labels["indices"]].tolist()
+    assert (tmp_path / "run/model/state.json").exists()
+
+
+def test_it_ends_when_all_are_labeled_and_leaves_out_what_cannot_be_told(tmp_path, person, monkeypatch, capsys):
+    _, y = pool(tmp_path, 8)
+    person(y)
+    assert command(tmp_path, "--n", "6", "--rounds", "5") == 0 and len(kept(tmp_path)["labels"]) == 8
+    assert command(tmp_path) == 0
+    shutil.rmtree(tmp_path / "run")
+    monkeypatch.setattr("builtins.input", lambda _: "")
+    assert command(tmp_path) == 0 and len(kept(tmp_path)["skipped"]) == 4 and not (tmp_path / "run/model").exists()
+
+
+def test_answers_belong_to_their_images_and_classes(tmp_path, person, capsys):
+    x, y = pool(tmp_path)
+    person(y, 3)
+    assert command(tmp_path) == 130
+    assert command(tmp_path, "--classes", "down", "up") == 2
+    assert "--classes: others, down, up, than what" in capsys.readouterr().err
+    np.savez(tmp_path / "images.npz", x=x[::-1], classes=np.array(["up", "down"]))
+    assert command(tmp_path) == 2 and "--data: other images" in capsys.readouterr().err
+    (tmp_path / "run/asked.json").write_text("{")
+    assert command(tmp_path) == 2 and "asked.json is damaged" in capsys.readouterr().err
+
+
+def test_one_command_at_a_time(tmp_path, capsys):
+    pytest.importorskip("fcntl")
+    pool(tmp_path)
+    with cli._locked(tmp_path / "run"):
+        assert command(tmp_path) == 2
+    assert "in use by another" in capsys.readouterr().err
+
+
+def test_a_page_is_asked_on(tmp_path, monkeypatch):
+    """The command's own page, answered by requests."""
+    _, y = pool(tmp_path)
+
+    def browse(page):
+        wait_for(lambda: page.state()["images"])
+        rows = kept(tmp_path, "asked")["rows"]
+        page.answer({"round": page.round, "answers": {str(i): int(y[row]) for i, row in enumerate(rows)}})
+
+    enter = Page.__enter__
+    monkeypatch.setattr(
+        Page, "__enter__", lambda page: threading.Thread(target=browse, args=[page], daemon=True).start() or enter(page)
     )
-    assert np.load(tmp_path / "p.npy").shape == (60, 2)
+    assert command(tmp_path, "--source", "browser") == 0
+    assert kept(tmp_path)["labels"] == y[kept(tmp_path)["indices"]].tolist()
+
+
+def test_pictures_outside_0_and_1_are_shown_by_one_scale(tmp_path):
+    x = torch.linspace(-1, 3, 2 * 64).reshape(2, 1, 8, 8)
+    question = Question(tmp_path / "asked.json", x, ["a", "b"])
+    question.ask([1])
+    shown = question._shown()
+    assert shown.min() > 0.49 and float(shown.max()) == 1
+    assert Question(tmp_path / "other.json", torch.full((1, 1, 2, 2), 7.0), ["a", "b"])._shown().isfinite().all()
 
 
 @pytest.mark.parametrize(
