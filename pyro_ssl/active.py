@@ -92,7 +92,8 @@ class ActiveLearner:
         check_positive(members=members, draws=draws, candidates=candidates)
         if start not in ("random", "diverse"):
             raise ValueError(f"start should be random or diverse, got {start!r}")
-        if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        whole: Any = seed  # numpy's whole numbers are no int
+        if isinstance(whole, bool) or not isinstance(whole, Integral) or whole < 0:
             raise ValueError(f"seed should be a whole number, 0 or above, got {seed!r}")
         for name, given in (("training", training), ("warm", warm)):
             if unknown := sorted(set(given or {}) - THEIRS):
