@@ -13,8 +13,8 @@
   first crossing, as ours are.
 
 No validation labels; the test set is measured after each round, and chooses nothing. Draws 100 and above are for development
-(give them an `--out` of their own): images kept aside stand for the test set, and of moons other points. Only what is missing is run, and a killed run goes on from its last round. Writes to
-`experiments/results/active_learning`.
+(give them an `--out` of their own): images kept aside stand for the test set, and of moons other points. Only what is missing is
+run, and a killed run goes on from its last round. Writes to `experiments/results/active_learning`.
 """
 
 from __future__ import annotations
@@ -44,16 +44,15 @@ from common import (
     where,
     write,
 )
-from moons import NETWORK, ONE_CHAIN, OPTIONS, PLACES, optimum
+from mnist_labels import CONV
+from moons import NETWORK, ONE_CHAIN, OPTIONS, optimum
+from moons import moons as with_six_labels
 
 from pyro_ssl import ActiveLearner, acquisition, data, metrics, plots, zoo
 from pyro_ssl.active import codes
 from pyro_ssl.training import fit
 
 ON_MOONS: dict[str, Any] = {"labeled": 1e-2, "balance": 5.0, **ONE_CHAIN}
-CONV: dict[str, Any] = {
-    "classifier_network": "conv", "channels": (16, 32, 64), "warp": 0.25, "consistency": 1.0, "labeled": None
-}  # fmt: skip
 SUPERVISED: dict[str, Any] = {"network": "conv", "channels": (16, 32, 64), "warp": 0.25}
 ROWS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # part, method, acquisition, options
     "sslpe_entropy": ("moons", "sslpe", "entropy", NETWORK | OPTIONS["sslpe"] | ON_MOONS),
@@ -205,10 +204,7 @@ WINDOW = (-1.5, 2.5, -1.1, 1.6)
 
 def plane(config: dict[str, Any], dataset: data.Dataset, directory: Path) -> dict[str, Any]:
     """Acquisition functions of a model that knows six labels, over the plane and on the pool; picks by several seeds."""
-    labels = torch.full((len(dataset.y),), -1)
-    for k in (0, 1):
-        own = (dataset.y == k).nonzero().squeeze(1)
-        labels[own[torch.cdist(PLACES[k], dataset.x[own]).argmin(1)]] = k
+    _, labels = with_six_labels(config | {"points": config["pool"], "labels": "placed"})
     objective = built(config["method"], (2,), 2, config["options"], config["draw"])
     settings = config["training"] | {"labeled_batch_size": 6}
     fit(objective, dataset.x, labels, seed=config["draw"], directory=directory / "model", resume=True, **settings)

@@ -308,8 +308,8 @@ def by_size_of_code(codes: dict[str, list[dict[str, Any]]]) -> str:
             continue
         z = mine[0]["config"]["options"]["z_dim"]
         cells = [mean_sd(values) if (values := probed(mine, 100, probe)) else "" for probe in PROBES]
-        paper = PAPER_Z.get(z, {}) if row != "ours" else {}
-        rows.append((f"{row}, z = {z}", len(mine), *cells, ", ".join(f"{k} {v}" for k, v in paper.items())))
+        paper = ", ".join(f"{k} {v}" for k, v in PAPER_Z.get(z, {}).items())
+        rows.append((f"{row}, z = {z}", len(mine), *cells, paper))
     return (
         table(("Fashion-MNIST, 100 labels, accuracy % on codes' means", "draws", *PROBES, "paper 001"), rows)
         if rows

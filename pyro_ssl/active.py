@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -213,7 +212,7 @@ class ActiveLearner:
 
     def _see(self, pool: Any) -> Tensor:
         x = as_data(pool, "pool")
-        this = [list(x.shape), zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy().data)]
+        this = [list(x.shape), checkpoints.checksum(x)]
         if (self.indices or self.skipped) and self._pool_is != this:
             was = tuple((self._pool_is or [()])[0])
             raise ValueError(
@@ -276,9 +275,9 @@ class ActiveLearner:
             for member, before in zip(members, self.members, strict=True):
                 member.load_state_dict(before.state_dict())
         folders = self._folders(members)
-        seeds = [_seed(self.seed, len(self.indices), m + 1) for m in range(self.size)]
+        y, seeds = self._targets(), [_seed(self.seed, len(self.indices), m + 1) for m in range(self.size)]
         histories = [
-            fit(member, self._pool, self._targets(), seed=seed, directory=folder, resume=True, **arguments)
+            fit(member, self._pool, y, seed=seed, directory=folder, resume=True, **arguments)
             for member, seed, folder in zip(members, seeds, folders, strict=True)
         ]
         self.members, self.history, self._learned = members, [*self.history, histories], len(self.indices)

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,11 @@ def write_file(path: str | Path, content: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """The same for text."""
     write_file(path, text.encode())
+
+
+def checksum(x: Tensor) -> int:
+    """Of a tensor's values, to tell other data from the same."""
+    return zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy().data)
 
 
 def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:

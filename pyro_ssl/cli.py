@@ -373,18 +373,18 @@ def _label(arguments: Namespace) -> None:
     options = zoo.options_of(arguments.method) | arguments.options
     if "network" in options and "network" not in arguments.options and min(pool.shape[2:]) >= 8:
         options["network"] = "conv"
-    learner = ActiveLearner(
-        lambda seed: zoo.build(arguments.method, tuple(pool.shape[1:]), len(classes), seed=seed, **options),
-        acquisition=arguments.acquisition, start=arguments.start, code=codes,
-        training={"progress": None} | row.training | arguments.training, warm=arguments.warm,
-        directory=out, identity={"method": arguments.method, "options": options}, seed=arguments.seed,
-    )  # fmt: skip
 
     def save(learner: ActiveLearner) -> None:
         for objective in learner.members:  # one, or none yet
             SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective).save(out / "model")
 
     with _locked(out):
+        learner = ActiveLearner(
+            lambda seed: zoo.build(arguments.method, tuple(pool.shape[1:]), len(classes), seed=seed, **options),
+            acquisition=arguments.acquisition, start=arguments.start, code=codes,
+            training={"progress": None} | row.training | arguments.training, warm=arguments.warm,
+            directory=out, identity={"method": arguments.method, "options": options}, seed=arguments.seed,
+        )  # fmt: skip
         question = Question(out / "asked.json", pool, classes)
         with nullcontext() if arguments.source == "terminal" else Page(classes, arguments.port) as page:
             for _ in range(arguments.rounds):

@@ -7,7 +7,6 @@ import io
 import json
 import secrets
 import threading
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_ssl import plots
-from pyro_ssl.checkpoints import write_text
+from pyro_ssl.checkpoints import checksum, write_text
 
 Answers = dict[int, int | None]
 """By place among the images asked for: the class, or None for one that cannot be told."""
@@ -157,10 +156,7 @@ class Question:
         self.path, self.pool, self.classes = path, pool, list(classes)
         self.rows: list[int] = []
         self._answers: dict[int, int | None] = {}
-        self._of = {
-            "pool": [list(pool.shape), zlib.crc32(pool.contiguous().numpy().tobytes())],
-            "classes": self.classes,
-        }
+        self._of = {"pool": [list(pool.shape), checksum(pool)], "classes": self.classes}
         if not path.exists():
             return
         try:

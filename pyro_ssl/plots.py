@@ -212,14 +212,7 @@ def image_grid(pictures: Tensor, titles: Sequence[str] = ()) -> Any:
     figure, axes = plt.subplots(rows, columns, figsize=(0.6 * columns, 0.6 * rows), squeeze=False)
     for r in range(rows):
         for c in range(columns):
-            image = pictures[r, c].detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-            axes[r, c].imshow(
-                image if image.shape[-1] == 3 else image[..., 0],
-                cmap=None if image.shape[-1] == 3 else "gray_r",
-                vmin=0,
-                vmax=1,
-            )
-            axes[r, c].set_axis_off()
+            _show(axes[r, c], pictures[r, c], "gray_r")
     for ax, title in zip(axes[0], titles, strict=False):
         ax.set_title(title, fontsize=9)
     figure.subplots_adjust(wspace=0.06, hspace=0.06)
@@ -236,10 +229,16 @@ def contact_sheet(images: Tensor, columns: int = 10) -> Any:
     for i, ax in enumerate(axes.flat):
         ax.set_axis_off()
         if i < len(images):
-            image = images[i].detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-            ax.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
+            _show(ax, images[i], "gray")
             ax.set_title(str(i), fontsize=9)
     return figure
+
+
+def _show(ax: Any, picture: Tensor, grey: str) -> None:
+    """An image `(C, H, W)`, of one channel by a map of greys."""
+    image = picture.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
+    ax.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap=grey, vmin=0, vmax=1)
+    ax.set_axis_off()
 
 
 def _figure(width: float, height: float) -> Any:

@@ -6,7 +6,6 @@ import json
 import math
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -232,8 +231,8 @@ class _Run:
             x, labels, known = x[known], labels[known], known[known]
         self.settings |= {"identity": json.loads(json.dumps(identity))}
         self.settings |= {
-            "x": zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy().data),
-            "y": zlib.crc32(labels.where(known[:, None], -1).cpu().numpy().data),
+            "x": checkpoints.checksum(x),
+            "y": checkpoints.checksum(labels.where(known[:, None], -1)),
         }
         self.objective, self.parameters, self.transform, self.device = objective, parameters, transform, home
         with reproducibly(seed), _tried(objective, home):
