@@ -52,14 +52,17 @@ from pyro_ssl import ActiveLearner, acquisition, data, metrics, plots, zoo
 from pyro_ssl.active import codes
 from pyro_ssl.training import fit
 
-ON_MOONS: dict[str, Any] = {"labeled": 1e-2, "balance": 5.0, **ONE_CHAIN}
+ON_MOONS: dict[str, dict[str, Any]] = {
+    "sslpe": NETWORK | OPTIONS["sslpe"] | ONE_CHAIN | {"labeled": 1e-2, "balance": 5.0},
+    "sslapd": NETWORK | OPTIONS["sslapd"] | ONE_CHAIN | {"labeled": 0.1, "balance": 5.0, "noise": 0.05},
+}
 SUPERVISED: dict[str, Any] = {"network": "conv", "channels": (16, 32, 64), "warp": 0.25}
 ROWS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # part, method, acquisition, options
-    "sslpe_entropy": ("moons", "sslpe", "entropy", NETWORK | OPTIONS["sslpe"] | ON_MOONS),
-    "sslpe_random": ("moons", "sslpe", "random", NETWORK | OPTIONS["sslpe"] | ON_MOONS),
-    "sslapd_entropy": ("moons", "sslapd", "entropy", NETWORK | OPTIONS["sslapd"] | ON_MOONS),
-    "sslapd_bald": ("moons", "sslapd", "bald", NETWORK | OPTIONS["sslapd"] | ON_MOONS),
-    "sslapd_random": ("moons", "sslapd", "random", NETWORK | OPTIONS["sslapd"] | ON_MOONS),
+    "sslpe_entropy": ("moons", "sslpe", "entropy", ON_MOONS["sslpe"]),
+    "sslpe_random": ("moons", "sslpe", "random", ON_MOONS["sslpe"]),
+    "sslapd_entropy": ("moons", "sslapd", "entropy", ON_MOONS["sslapd"]),
+    "sslapd_bald": ("moons", "sslapd", "bald", ON_MOONS["sslapd"]),
+    "sslapd_random": ("moons", "sslapd", "random", ON_MOONS["sslapd"]),
     "plane": ("plane", "sslapd", "entropy", NETWORK | OPTIONS["sslapd"] | ONE_CHAIN),
     "m2_entropy": ("images", "m2", "entropy", CONV),
     "m2_random": ("images", "m2", "random", CONV),
@@ -84,9 +87,9 @@ PUBLISHED = {  # labels to 90 and 95 %, quartiles
 }
 GOALS = (0.9, 0.95, 0.98)
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"pool": 60, "first": 1, "later": 1, "most": 6, "draws": [0], "epochs": (1, 1), "labels": (20, 40), "supervised": 2, "steps": 2, "rows": 120},
-    "cpu": {"pool": 2000, "first": 100, "later": 10, "most": 30, "draws": list(range(10)), "epochs": (6, 2), "labels": (20, 100), "supervised": 400, "steps": 2000},
-    "paper": {"pool": 10_000, "first": 100, "later": 20, "most": 30, "draws": list(range(10)), "epochs": (20, 5), "labels": (20, 200), "supervised": 1000, "steps": 10_000},
+    "smoke": {"pool": 60, "first": 1, "later": {"sslpe": 1, "sslapd": 1}, "most": 6, "draws": [0], "epochs": (1, 1), "labels": (20, 40), "supervised": 2, "steps": 2, "rows": 120},
+    "cpu": {"pool": 2000, "first": 100, "later": {"sslpe": 10, "sslapd": 20}, "most": 30, "draws": list(range(10)), "epochs": (6, 2), "labels": (20, 100), "supervised": 400, "steps": 2000},
+    "paper": {"pool": 10_000, "first": 100, "later": {"sslpe": 20, "sslapd": 40}, "most": 30, "draws": list(range(10)), "epochs": (20, 5), "labels": (20, 200), "supervised": 1000, "steps": 10_000},
 }  # fmt: skip
 STARTS = 5  # of images
 
@@ -147,7 +150,7 @@ def configure(row: str, name: str, draw: int, scale: str) -> dict[str, Any]:
     }
     return config | {
         "pool": s["pool"], "first": 4, "each": 1, "most": s["most"], "noise": 0.1,
-        "training": training, "warm": {"epochs": s["later"]},
+        "training": training, "warm": {"epochs": s["later"][method]},
     }  # fmt: skip
 
 

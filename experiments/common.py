@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -271,6 +272,21 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+SLICES = {
+    "--workers",
+    "--draws",
+    "--data",
+    "--data-root",
+    "--parts",
+    "--rows",
+    "--methods",
+    "--models",
+    "--noise",
+    "--per-class",
+}
+"""Options that say which runs there shall be, where and by how many processes; and not what a run does."""
+
+
 def sources(results: Results) -> str:
     """Where the numbers of a table come from: commands, with dates and commits, and versions; and the runs that gave none."""
     diverged = [name for name, r in results.items() if "diverged" in r]
@@ -278,12 +294,19 @@ def sources(results: Results) -> str:
     for r in results.values():
         of = ", ".join(f"{k} {v}" for k, v in r["versions"].items())
         day = r["date"] + (f" {r['commit']}" if r.get("commit") else "")
-        runs.setdefault(of, {}).setdefault(f"`{r['command']}`", set()).add(day)
+        runs.setdefault(of, {}).setdefault(_whole(r["command"]), set()).add(day)
     lines = [
-        "; ".join(f"{command} ({', '.join(sorted(days))})" for command, days in sorted(commands.items())) + f"; {of}"
+        "; ".join(f"`{command}` ({', '.join(sorted(days))})" for command, days in sorted(commands.items())) + f"; {of}"
         for of, commands in sorted(runs.items())
     ]
-    return "; ".join(lines) + (f"; diverged, and in no mean: {', '.join(diverged)}" if diverged else "")
+    said = "; ".join([*lines, f"diverged, and in no mean: {', '.join(diverged)}"] if diverged else lines)
+    return said + ". Beside each run's result: its own draw, settings, command and seconds."
+
+
+def _whole(command: str) -> str:
+    """A command without what made it a slice of the study."""
+    parts = re.split(r" (?=--)", command)
+    return " ".join(part for part in parts if part.split()[0] not in SLICES)
 
 
 def where(results: Results, **wanted: Any) -> list[dict[str, Any]]:
