@@ -80,9 +80,11 @@ PUBLISHED = {  # labels to 90 and 95 %, quartiles
     "BatchBALD, five at once": ("85 / 85 / 100", "170 / 185 / 215"),
     "BALD, one at once": ("85 / 96 / 101", "197 / 206 / 226"),
     "BALD, ten at once": ("120 / 120 / 170", "250 / 250 / over 300"),
+    "BALD, forty at once": ("140 / 180 / 180", "260 / 300 / 300"),
     "BALD, Gal et al. 2017": ("145", "335"),
     "variation ratios, Gal et al. 2017": ("120", "295"),
     "entropy, Gal et al. 2017": ("165", "355"),
+    "mean standard deviation, Gal et al. 2017": ("230", "695"),
     "random, Gal et al. 2017": ("255", "835"),
 }
 GOALS = (0.9, 0.95, 0.98)
