@@ -12,7 +12,10 @@
   random. Beside them what others have published, without unlabeled data: their curves' quartiles, or, where it is said, the
   first crossing, as ours are.
 
-No validation labels; the test set is measured after each round, and chooses nothing. Draws 100 and above are for development
+No validation labels; the test set is measured after each round, and chooses nothing but this: of MNIST's draws 0 to 4, whose
+rounds all went on from the weights of the round before, `m2` by entropy reached 96 to 97 % with 20 labels in four, and in one
+mixed fours and nines up to 100 labels, with 88 to 92 %. Since then a round is from scratch when labels have doubled, and the
+images' starts are five others, 5 to 9. Draws 100 and above are for development
 (give them an `--out` of their own): images kept aside stand for the test set, and of moons other points. Only what is missing is
 run, and a killed run goes on from its last round. Writes to `experiments/results/active_learning`.
 """
@@ -20,6 +23,7 @@ run, and a killed run goes on from its last round. Writes to `experiments/result
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from functools import partial
@@ -89,11 +93,11 @@ PUBLISHED = {  # labels to 90 and 95 %, quartiles
 }
 GOALS = (0.9, 0.95, 0.98)
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"pool": 60, "first": 1, "later": {"sslpe": 1, "sslapd": 1}, "most": 6, "draws": [0], "epochs": (1, 1), "labels": (20, 40), "supervised": 2, "steps": 2, "rows": 120},
+    "smoke": {"pool": 60, "first": 1, "later": {"sslpe": 1, "sslapd": 1}, "most": 6, "draws": [5], "epochs": (1, 1), "labels": (20, 40), "supervised": 2, "steps": 2, "rows": 120},
     "cpu": {"pool": 2000, "first": 100, "later": {"sslpe": 10, "sslapd": 20}, "most": 30, "draws": list(range(10)), "epochs": (6, 2), "labels": (20, 100), "supervised": 400, "steps": 2000},
     "paper": {"pool": 10_000, "first": 100, "later": {"sslpe": 20, "sslapd": 40}, "most": 30, "draws": list(range(10)), "epochs": (20, 5), "labels": (20, 200), "supervised": 1000, "steps": 10_000},
 }  # fmt: skip
-STARTS = 5  # of images
+STARTS = range(5, 10)  # of images
 
 
 def main() -> None:
@@ -106,7 +110,7 @@ def main() -> None:
     configs = {}
     for draw in draws:
         for row, (part, *_) in ROWS.items():
-            if part == "images" and (draw < STARTS or draw >= DEVELOPMENT):
+            if part == "images" and (draw in STARTS or draw >= DEVELOPMENT):
                 configs |= {
                     f"{row}_{name}_{draw}": configure(row, name, draw, given.scale)
                     for name in ("mnist", "fashion_mnist")
@@ -136,7 +140,7 @@ def configure(row: str, name: str, draw: int, scale: str) -> dict[str, Any]:
         if method == "m2":
             first, later = s["epochs"]
             training = {"epochs": first, "batch_size": 200, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
-            config |= {"training": training, "warm": {"epochs": later}}
+            config |= {"training": training, "warm": {"epochs": later}, "fresh": 2.0}
             config |= {"start": "diverse", "steps": s["steps"]} if row != "m2_random_start" else {}
             config |= {"first": 10} if row == "m2_from_ten" else {}
         else:
@@ -170,7 +174,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     learner = ActiveLearner(
         build, acquisition=config["acquisition"], start=config["start"], members=config["members"],
         code=partial(codes, steps=config.get("steps", 0), seed=config["draw"]), training=config["training"],
-        warm=config["warm"], directory=directory / "learner", identity=config, seed=config["draw"],
+        warm=config["warm"], fresh=config.get("fresh", math.inf), directory=directory / "learner", identity=config, seed=config["draw"],
     )  # fmt: skip
     of_round, curve = directory / "curve.json", []
     if of_round.exists():

@@ -39,7 +39,7 @@ class ActiveLearner:
 
     With a directory each label is on disk before anything is learned from it, and the model after each round: a loop that was
     killed, at any moment, is run again as it stands and has the same picks. It may be run again with another `identity`,
-    `training`, `warm`, `members` or `seed`: labels stay, and the model is trained afresh.
+    `training`, `warm`, `fresh`, `members` or `seed`: labels stay, and the model is trained afresh.
 
     Arguments:
         build: `build(seed)` gives an untrained objective.
@@ -50,6 +50,8 @@ class ActiveLearner:
         training: Arguments of `fit`.
         warm: Those of them that are others in later rounds, which go on from the weights of the round before, such as
             `{"epochs": 2}`; None trains from scratch in each round.
+        fresh: With `warm`, a round is from scratch nonetheless when labels are this many times those of the last one that was:
+            what a method has told itself of the unlabeled pool, few further labels do not undo. Infinity for never.
         members: Objectives that are trained, an ensemble, whose mean predicts and asks.
         draws: As of `acquisition.acquire`.
         candidates: As of `acquisition.acquire`.
@@ -81,6 +83,7 @@ class ActiveLearner:
         code: Callable[[Tensor], Tensor] | None = None,
         training: dict[str, Any] | None = None,
         warm: dict[str, Any] | None = None,
+        fresh: float = 2.0,
         members: int = 1,
         draws: int = 20,
         candidates: int = 1000,
@@ -94,13 +97,16 @@ class ActiveLearner:
         whole: Any = seed  # numpy's whole numbers are no int
         if isinstance(whole, bool) or not isinstance(whole, Integral) or whole < 0:
             raise ValueError(f"seed should be a whole number, 0 or above, got {seed!r}")
+        if not fresh > 1:
+            raise ValueError(f"fresh should be above 1, times the labels of the last round from scratch; got {fresh}")
         for name, given in (("training", training), ("warm", warm)):
             if unknown := sorted(set(given or {}) - THEIRS):
                 raise ValueError(
                     f"{name} has {', '.join(unknown)}, which are no arguments of fit, or the learner's to give"
                 )
         self.build, self.acquisition, self.start, self.code = build, acquisition, start, code
-        self.training, self.warm, self.size, self.seed = dict(training or {}), warm, members, int(seed)
+        self.training, self.warm, self.fresh = dict(training or {}), warm, float(fresh)
+        self.size, self.seed = members, int(seed)
         self.draws, self.candidates, self.identity = draws, candidates, json.loads(json.dumps(identity))
         self.indices: list[int] = []
         self.labels: list[Any] = []
@@ -108,6 +114,7 @@ class ActiveLearner:
         self.members: list[Objective] = []
         self.history: list[list[History]] = []
         self._learned = 0  # how many of the labels
+        self._fresh = 0  # how many there were in the last round from scratch
         self._pool: Tensor | None = None
         self._pool_is: list[Any] | None = None
         self._written: str | None = None
@@ -270,8 +277,9 @@ class ActiveLearner:
         if self._learned == len(self.indices):
             return
         members, arguments = self._built(), {"progress": False} | self.training
-        if self.members and self.warm is not None:
-            arguments |= self.warm
+        goes_on = self.members and self.warm is not None and len(self.indices) < self.fresh * self._fresh
+        if goes_on:
+            arguments |= self.warm or {}
             for member, before in zip(members, self.members, strict=True):
                 member.load_state_dict(before.state_dict())
         folders = self._folders(members)
@@ -281,9 +289,15 @@ class ActiveLearner:
             for member, seed, folder in zip(members, seeds, folders, strict=True)
         ]
         self.members, self.history, self._learned = members, [*self.history, histories], len(self.indices)
+        self._fresh = self._fresh if goes_on else self._learned
         if self.directory is not None:
             tensors = {f"{m}/{k}": v for m, member in enumerate(members) for k, v in member.state_dict().items()}
-            data = {"settings": self._settings(members), "learned": self._learned, "history": self.history}
+            data = {
+                "settings": self._settings(members),
+                "learned": self._learned,
+                "fresh": self._fresh,
+                "history": self.history,
+            }
             checkpoints.save(self.directory / "learner", tensors, data, keep_previous=False)
             shutil.rmtree(self.directory / "training")
 
@@ -311,7 +325,7 @@ class ActiveLearner:
     def _settings(self, members: Sequence[Objective]) -> list[Any]:
         """What the weights follow from, beside the labels, as plain data."""
         shapes = [[k, list(v.shape)] for k, v in members[0].state_dict().items()]
-        return [self.seed, len(members), _said(self.training), _said(self.warm), self.identity, shapes]
+        return [self.seed, len(members), _said(self.training), _said(self.warm), str(self.fresh), self.identity, shapes]
 
     # --- the directory ------------------------------------------------------------------------------------------------
 
@@ -360,7 +374,8 @@ class ActiveLearner:
             said = f"{error}; the {len(self.indices)} labels stay, and the model is trained afresh"
             warnings.warn(said, checkpoints.CheckpointWarning, stacklevel=3)
             return
-        self.members, self.history, self._learned = members, data["history"], data["learned"]
+        self.members, self.history = members, data["history"]
+        self._learned, self._fresh = data["learned"], data["fresh"]
 
 
 def codes(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) -> Tensor:

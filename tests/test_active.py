@@ -84,7 +84,7 @@ def test_rows_that_cannot_be_labeled_are_not_asked_again():
 
 
 def test_later_rounds_start_from_the_weights_of_the_round_before():
-    frozen = {"training": QUICK | {"epochs": 1}, "warm": {"lr": 1e-30}}
+    frozen = {"training": QUICK | {"epochs": 1}, "warm": {"lr": 1e-30}, "fresh": math.inf}
     made, scratch = learner(**frozen), learner(training=QUICK | {"epochs": 1})
     rounds(made, 1)
     before = [p.clone() for p in made.members[0].parameters()]
@@ -92,6 +92,19 @@ def test_later_rounds_start_from_the_weights_of_the_round_before():
     assert all(a.equal(b) for a, b in zip(before, made.members[0].parameters(), strict=True))
     rounds(scratch, 2)
     assert not before[0].equal(next(scratch.members[0].parameters()))
+
+
+def test_a_round_is_from_scratch_when_labels_have_doubled(tmp_path):
+    arguments = {"warm": {"lr": 1e-30}, "directory": tmp_path}
+    made, weights = learner(**arguments), []
+    for _ in range(4):  # with 4, 8, 12 and 16 labels; each by another process
+        rounds(made, 1)
+        weights.append(next(made.members[0].parameters()).clone())
+        made = learner(**arguments)
+    assert [a.equal(b) for a, b in zip(weights, weights[1:], strict=False)] == [False, True, False]
+    afresh = learner()
+    afresh.teach(made.indices, made.labels, pool=POOL)
+    torch.testing.assert_close(weights[3], next(afresh.members[0].parameters()))
 
 
 def test_an_ensemble_and_its_information():
@@ -232,7 +245,8 @@ def test_labels_stay_where_training_fails(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"identity": {"sigma": 0.1}}, {"training": QUICK | {"lr": 3e-2}}, {"members": 2}, {"seed": 1}]
+    "other",
+    [{"identity": {"sigma": 0.1}}, {"training": QUICK | {"lr": 3e-2}}, {"fresh": 3.0}, {"members": 2}, {"seed": 1}],
 )
 def test_a_model_of_other_settings_is_trained_afresh_and_labels_stay(tmp_path, other):
     made = learner(directory=tmp_path)
@@ -323,6 +337,7 @@ def test_mistakes_are_named_and_nothing_is_lost(tmp_path, call, kind, said):
         ({"seed": -1}, "seed should be"),
         ({"training": {"epoch": 3}}, "training has epoch"),
         ({"warm": {"seed": 1}}, "warm has seed"),
+        ({"fresh": 1}, "fresh should be above 1"),
         ({"start": "diverse", "code": lambda x: x[:5]}, "code should give 200 rows"),
     ],
 )

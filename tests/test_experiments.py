@@ -108,14 +108,14 @@ def test_active_learning_goes_on_and_reports(tmp_path):
     first = script("active_learning.py", *arguments, cwd=tmp_path)
     assert "| sslapd, bald " in first and "| ensemble, batch_bald " in first and "70 / 90 / 110" in first
     assert {"table.md", "functions.png", "sequence.png", "moons.png", "mnist.png"} <= made(tmp_path / "out")
-    result = json.loads((tmp_path / "out/m2_entropy_mnist_0.json").read_text())
+    result = json.loads((tmp_path / "out/m2_entropy_mnist_5.json").read_text())
     assert [p["labels"] for p in result["curve"]] == [20, 30, 40] and len(set(result["indices"])) == 40
     dev = [*arguments, "--rows", "ensemble_batch_bald", "--draws", "100"]
     assert "| 1      |" in script("active_learning.py", *dev, cwd=tmp_path)  # of that draw alone
     assert "ensemble_batch_bald_mnist_100.json" in made(tmp_path / "out")
-    (tmp_path / "out/sslapd_bald_0.json").unlink()
+    (tmp_path / "out/sslapd_bald_5.json").unlink()
     again = script("active_learning.py", *arguments, cwd=tmp_path)
-    assert "sslapd_bald_0: ceiling" in again and "m2_entropy_mnist_0:" not in again
+    assert "sslapd_bald_5: ceiling" in again and "m2_entropy_mnist_5:" not in again
     table = (tmp_path / "out/table.md").read_text()
     assert table.count("| 1      |") == 4 and "| sslapd, entropy" in table  # without that of the draw for development
 
