@@ -279,17 +279,21 @@ SLICES = set("--workers --draws --data --data-root --parts --rows --methods --mo
 def sources(results: Results) -> str:
     """Where the numbers of a table come from: commands, with dates and commits, and versions; and the runs that gave none."""
     diverged = [name for name, r in results.items() if "diverged" in r]
-    runs: dict[str, dict[str, set[str]]] = {}  # by versions and command, the dates with their commits
+    runs: dict[str, dict[str, dict[str, set[str]]]] = {}  # by versions, command and date, the commits
     for r in results.values():
         of = ", ".join(f"{k} {v}" for k, v in r["versions"].items())
-        day = r["date"] + (f" {r['commit']}" if r.get("commit") else "")
-        runs.setdefault(of, {}).setdefault(_whole(r["command"]), set()).add(day)
+        days = runs.setdefault(of, {}).setdefault(_whole(r["command"]), {})
+        days.setdefault(r["date"], set()).add(r.get("commit") or "")
     lines = [
-        "; ".join(f"`{command}` ({', '.join(sorted(days))})" for command, days in sorted(commands.items())) + f"; {of}"
+        "; ".join(f"`{command}` ({_days(days)})" for command, days in sorted(commands.items())) + f"; {of}"
         for of, commands in sorted(runs.items())
     ]
     said = "; ".join([*lines, f"diverged, and in no mean: {', '.join(diverged)}"] if diverged else lines)
     return said + ". Beside each run's result: its own draw, settings, command and seconds."
+
+
+def _days(days: dict[str, set[str]]) -> str:
+    return "; ".join(f"{day} {', '.join(sorted(commits))}".strip() for day, commits in sorted(days.items()))
 
 
 def _whole(command: str) -> str:
