@@ -299,7 +299,7 @@ def images_table(title: str, runs: dict[str, list[dict[str, Any]]]) -> str:
     points = (20, 30, 40, 60, 100)
     header = (
         f"{title}, labels", *(f"to {100 * g:g} %, quartiles" for g in GOALS), "starts",
-        *(f"accuracy % with {n}" for n in points), "s a round, after the first",
+        *(f"accuracy % with {n}" for n in points), "s: the first round, a later one",
     )  # fmt: skip
     rows: list[tuple[Any, ...]] = []
     for row, mine in runs.items():
@@ -310,10 +310,9 @@ def images_table(title: str, runs: dict[str, list[dict[str, Any]]]) -> str:
             quartiles = np.quantile(needed, [0.25, 0.5, 0.75], method="inverted_cdf")
             cells.append(" / ".join(_labels(float(v), most) for v in quartiles))
         at = [[100 * p["accuracy"] for r in mine for p in r["curve"] if p["labels"] == n] for n in points]
-        seconds = statistics.fmean(p["round"] for r in mine for p in r["curve"][1:]) if len(mine[0]["curve"]) > 1 else 0
-        rows.append(
-            (row.replace("_", ", ", 1), *cells, len(mine), *(mean_sd(v) if v else "" for v in at), f"{seconds:.0f}")
-        )
+        first, later = ([p["round"] for r in mine for p in r["curve"][part]] for part in (slice(1), slice(1, None)))
+        seconds = ", ".join(f"{statistics.fmean(s):.0f}" for s in (first, later) if s)
+        rows.append((row.replace("_", ", ", 1), *cells, len(mine), *(mean_sd(v) if v else "" for v in at), seconds))
     if title == "MNIST":
         rows += [(name, *counts, "", "", *[""] * len(points), "") for name, counts in PUBLISHED.items()]
     return table(header, rows)
