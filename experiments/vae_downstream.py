@@ -78,7 +78,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "ours": ("vae", CONV | {"z_dim": 100, "likelihood": "gaussian", "sigma": 0.1}),
     "ours_mlp": ("vae", {"hidden": (500,), "activation": "relu", "z_dim": 30, "likelihood": "gaussian", "sigma": 0.3}),
     "pixels": ("", {}),
-    "cnn": ("classifier", {"backbone": "cnn-16", "noise": 0.0, "dropout": 0.0}),
+    "cnn": ("classifier", {"backbone": "cnn-16", "noise": 0.0, "dropout": 0.3}),
     "m2": ("m2", SEMI),
     "mier": ("m2", SEMI | {"balance": 0.0, "entropy": 5.0, "mutual_information": 1.0}),
     "latent_classifier": ("latent_classifier", SEMI | {"alpha": 20.0, "balance": 5.0, "noise": 0.3, "dropout": 0.3}),
