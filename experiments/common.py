@@ -272,7 +272,9 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-SLICES = set("--workers --draws --data --data-root --parts --rows --methods --models --noise --per-class".split())
+SLICES = set(
+    "--workers --draws --data --data-root --parts --rows --methods --models --noise --per-class --sizes".split()
+)
 """Options that say which runs there shall be, where and by how many processes; and not what a run does."""
 
 

@@ -1,7 +1,7 @@
 """What a latent code is worth to a classifier: paper 001's Tables 1 and 2 and Figures 1 to 3 on Fashion-MNIST.
 
     python experiments/vae_downstream.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2 3 4]
-        [--rows z2 z4 z9 z16 z25 ours ours_mlp pixels cnn m2 mier latent_classifier] [--workers 2]
+        [--rows z2 z4 z9 z16 z25 ours ours_mlp pixels cnn m2 mier latent_classifier] [--sizes 100 1000] [--workers 2]
 
 - z2 to z25: the paper's VAE, three convolutions and two fully connected layers, its mirror, Bernoulli pixels, by the size of its
   code; it sees all training images and no label. `ours` has 100 dimensions and a Gaussian likelihood with sigma 0.1, `ours_mlp`
@@ -84,7 +84,6 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "latent_classifier": ("latent_classifier", SEMI | {"alpha": 20.0, "balance": 5.0, "noise": 0.3, "dropout": 0.3}),
 }
 OF_IMAGES = ("cnn", "m2", "mier", "latent_classifier")
-SEMI_SIZES = (100, 1000)
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"epochs": 1, "ours": 1, "steps": 2, "semi": 1, "rows": 300, "sizes": (100,)},
     "cpu": {"epochs": 20, "ours": 15, "steps": 3000, "semi": 8, "sizes": SIZES},
@@ -95,6 +94,7 @@ SCALES: dict[str, dict[str, Any]] = {
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="labels of what learns from the images")
     given = parsed(parser)
     draws, asked = draws_of(given, [0] if given.scale == "smoke" else [0, 1, 2, 3, 4])
     configs = {}
@@ -103,11 +103,15 @@ def main() -> None:
             if row == "z2" and draw != draws[0]:  # it is there for its pictures
                 continue
             if row in OF_IMAGES:
-                sizes = [n for n in SCALES[given.scale]["sizes"] if row == "cnn" or n in SEMI_SIZES]
+                sizes = SCALES[given.scale]["sizes"]
                 configs |= {f"{row}_{n}_{draw}": configure(row, draw, given.scale, n) for n in sizes}
             else:
                 configs[f"{row}_{draw}"] = configure(row, draw, given.scale)
-    chosen = lambda config: config["row"] in given.rows and config["draw"] in asked  # noqa: E731
+
+    def chosen(config: dict[str, Any]) -> bool:
+        of = config["row"] in given.rows and config["draw"] in asked
+        return of and (config["row"] not in OF_IMAGES or config["labels"] in given.sizes)
+
     report(study(configs, run, given, chosen), given.out)
 
 
@@ -135,7 +139,9 @@ def configure(row: str, draw: int, scale: str, labels: int = 0) -> dict[str, Any
             "ema": 0.99,
         }
     elif row in OF_IMAGES:
-        training = {"epochs": s["semi"], "batch_size": 200, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
+        pool = s.get("rows", 60_000)  # as many steps with fewer unlabeled ones
+        epochs = round(s["semi"] * pool / (pool - labels))
+        training = {"epochs": epochs, "batch_size": 200, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
     else:
         ours = row.startswith("ours")
         training = {"epochs": s["ours" if ours else "epochs"], "batch_size": 200, "lr": 1e-3 if ours else 3e-3}
