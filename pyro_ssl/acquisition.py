@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,6 +18,7 @@ DRAWN = 2**24
 """Numbers p(y|x) that are held at once, data times draws times classes: 130 MB in double precision."""
 
 Acquisition = Literal["entropy", "variation_ratios", "margin", "bald", "batch_bald", "variance", "random"]
+Score = Callable[[Tensor], Tensor]
 
 
 # --- of draws ---------------------------------------------------------------------------------------------------------
@@ -58,7 +58,8 @@ def bald(p: Tensor) -> Tensor:
     References:
         Paper 002, eq. 2.4 and 3.13; Houlsby et al. 2011.
     """
-    return (entropy(p) - torch.special.entr(p).sum(-1).mean(0)).clamp_min(0)
+    found = entropy(p) - torch.special.entr(p).sum(-1).mean(0)
+    return found.where(found > 1e-12, 0)  # less is rounding
 
 
 OF_MEAN: dict[str, Callable[[Tensor], Tensor]] = {
@@ -68,7 +69,7 @@ OF_MEAN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def best(scores: Tensor, n: int, seed: int = 0) -> Tensor:
-    """The n highest scores' places, highest first, `(n,)`; among equals the seed decides.
+    """The n highest scores' places, highest first, `(n,)`; among equals, to nine digits of the highest, the seed decides.
 
     Raises:
         ValueError: n is not in 1 .. N; a score is NaN.
@@ -78,8 +79,11 @@ def best(scores: Tensor, n: int, seed: int = 0) -> Tensor:
         raise ValueError(f"n should be at most {len(scores)}, the data there are to choose from; got {n}")
     if scores.isnan().any():
         raise ValueError("scores hold NaN")
+    values = scores.cpu().double()
+    largest = float(values[values.isfinite()].abs().amax(0)) if values.isfinite().any() else 0.0
+    values = (values / max(largest, 1e-300)).round(decimals=9)  # rounding is no reason to ask
     order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(seed))
-    return order[scores.cpu()[order].sort(descending=True, stable=True).indices[:n]]
+    return order[values[order].sort(descending=True, stable=True).indices[:n]]
 
 
 def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -90,7 +94,8 @@ def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0
 
     c runs over the labels that those chosen before may have, with probability :math:`\pi_c`, and :math:`w_{c,s} = p(s \mid c)`. All of
     them are summed while there are not too many; then labels of further data are drawn, for each c one. The sum of the gains is
-    BatchBALD, I(y_{i_1}, .., y_{i_n}; s).
+    BatchBALD, I(y_{i_1}, .., y_{i_n}; s). Among equal gains, as when a few draws are told apart and no label can tell more, the
+    datum with the greater BALD of its own goes before, then the seed decides.
 
     Arguments:
         p: Draws of p(y|x), `(S, N, K)`; a draw is the same weights, or the same member, for all data.
@@ -115,7 +120,7 @@ def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0
             f"got {n} and {configurations}"
         )
     generator = torch.Generator(p.device).manual_seed(seed)
-    known = torch.special.entr(p).sum(-1)
+    known, alone = torch.special.entr(p).sum(-1), bald(p)
     weight, posterior = p.new_ones(1), p.new_full((1, draws), 1 / draws)
     chosen: list[int] = []
     gains: list[Tensor] = []
@@ -127,7 +132,7 @@ def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0
         ]
         gain = torch.cat(mixed) - (weight @ posterior) @ known
         gain[chosen] = -torch.inf
-        chosen.append(int(best(gain, 1, seed)))
+        chosen.append(int(best(alone.where(gain > gain.max() - 1e-9, -torch.inf), 1, seed)))
         gains.append(gain[chosen[-1]])
         weight, posterior = _told(weight, posterior, p[:, chosen[-1]], configurations // classes, generator)
     return torch.tensor(chosen), torch.stack(gains).clamp_min(0)
@@ -162,7 +167,7 @@ def diverse(codes: Tensor, n: int, seed: int = 0) -> Tensor:
     """
     from sklearn.cluster import MiniBatchKMeans
 
-    codes = as_data(codes, "codes").flatten(1)
+    codes = as_data(codes, "codes").flatten(1).cpu()
     check_positive(n=n)
     if n > len(codes):
         raise ValueError(f"n should be at most {len(codes)}, the data there are to choose from; got {n}")
@@ -200,7 +205,7 @@ def label_draws(members: Objective | Sequence[Objective], x: Any, draws: int = 2
     check("bald", members, x, draws)
     one = len(members) == 1
     return torch.cat([
-        _draws_of(m, x, draws, seed + i) if one or _drawn(m) == "weights" else predict_proba(m, x, seed=seed)[None]
+        _draws_of(m, x, draws, seed + i) if one or _drawn(m, x) == "weights" else predict_proba(m, x, seed=seed)[None]
         for i, m in enumerate(members)
     ])  # fmt: skip
 
@@ -208,7 +213,7 @@ def label_draws(members: Objective | Sequence[Objective], x: Any, draws: int = 2
 def scores(
     members: Objective | Sequence[Objective],
     x: Any,
-    acquisition: Acquisition = "entropy",
+    acquisition: Acquisition | Score = "entropy",
     *,
     draws: int = 20,
     seed: int = 0,
@@ -219,8 +224,9 @@ def scores(
         members: A trained objective, or several, an ensemble, whose mean predicts.
         x: The pool, `(N, *event)`.
         acquisition: `entropy`, `variation_ratios`, `margin` of classes; `bald`, also of `batch_bald`'s first choice, where draws
-            differ, see `label_draws`; `variance` of a real y, summed over its dimensions; `random`.
-        draws: S, of BALD.
+            differ, see `label_draws`; `variance` of a real y, summed over its dimensions; `random`; or a function of draws of
+            p(y|x), `(S, N, K)`, as `bald` is, of which a deterministic method has one, its prediction.
+        draws: S, of BALD and of a function.
         seed: Of whatever is drawn.
 
     Raises:
@@ -232,25 +238,28 @@ def scores(
         return torch.rand(len(x), generator=torch.Generator().manual_seed(seed))
     if acquisition == "variance":
         return _variance(members, x, seed)
-    if acquisition in OF_MEAN:
-        p = torch.stack([predict_proba(m, x, seed=seed) for m in members])
-        return OF_MEAN[acquisition](p.double())
+    if acquisition in OF_MEAN or (callable(acquisition) and not _differ(members, x)):
+        p = torch.stack([predict_proba(m, x, seed=seed) for m in members]).double()
+        return acquisition(p) if callable(acquisition) else OF_MEAN[acquisition](p)
+    score = acquisition if callable(acquisition) else bald
     classes = int(label_of(members[0], x).event_shape[-1])
     parts = x.split(max(1, DRAWN // (draws * len(members) * classes)))
-    return torch.cat([bald(label_draws(members, part, draws, seed=seed).double()) for part in parts])
+    return torch.cat([score(label_draws(members, part, draws, seed=seed).double()) for part in parts])
 
 
 def acquire(
     members: Objective | Sequence[Objective],
     x: Any,
     n: int,
-    acquisition: Acquisition = "entropy",
+    acquisition: Acquisition | Score = "entropy",
     *,
     draws: int = 20,
     candidates: int = 1000,
     seed: int = 0,
 ) -> Tensor:
     """The n data of a pool whose labels are wanted most, `(n,)`, most wanted first.
+
+    The pool's order does not matter, but to methods that draw latents: a datum's draws are by its place.
 
     Arguments:
         members: As of `scores`.
@@ -275,14 +284,17 @@ def acquire(
     return first[batch_bald(label_draws(members, x[first], draws, seed=seed), n, seed=seed)[0]]
 
 
-def check(acquisition: str, members: Objective | Sequence[Objective], x: Any, draws: int = 20) -> None:
+def check(acquisition: Acquisition | Score, members: Objective | Sequence[Objective], x: Any, draws: int = 20) -> None:
     """Raise ValueError unless the objectives have what an acquisition asks for, of data like x `(N, *event)`."""
-    if acquisition not in get_args(Acquisition):
-        raise ValueError(f"acquisition should be one of {', '.join(get_args(Acquisition))}; got {acquisition!r}")
+    if acquisition not in get_args(Acquisition) and not callable(acquisition):
+        raise ValueError(
+            f"acquisition should be one of {', '.join(get_args(Acquisition))}, or a function; got {acquisition!r}"
+        )
     members = _several(members)
     real = not label_of(members[0], x).has_enumerate_support
     if real and acquisition not in ("variance", "random"):
-        raise ValueError(f"acquisition: {acquisition} is of classes, but y is real; take variance or random")
+        name = getattr(acquisition, "__name__", acquisition)
+        raise ValueError(f"acquisition: {name} is of classes, but y is real; take variance or random")
     if not real and acquisition == "variance":
         raise ValueError("acquisition: variance is of a real y; of classes take entropy, variation_ratios or margin")
     if acquisition not in ("bald", "batch_bald"):
@@ -290,7 +302,7 @@ def check(acquisition: str, members: Objective | Sequence[Objective], x: Any, dr
     check_positive(draws=draws)
     if draws < 2:
         raise ValueError(f"draws should be above 1, for BALD is what differs between them; got {draws}")
-    kinds = {_drawn(m) for m in members}
+    kinds = {_drawn(m, x) for m in members}
     if len(members) > 1 or kinds == {"weights"}:
         return
     if kinds == {None}:
@@ -316,21 +328,38 @@ CHAINS = 10
 """Gibbs chains for each draw of W: what they leave of z's noise in BALD falls with their number."""
 
 
-def _drawn(objective: Objective) -> Literal["weights", "latents"] | None:
-    """What differs between a method's draws of p(y|x)."""
+def _differ(members: Sequence[Objective], x: Tensor) -> bool:
+    return len(members) > 1 or _drawn(members[0], x) is not None
+
+
+def _drawn(objective: Objective, x: Tensor) -> Literal["weights", "latents"] | None:
+    """What differs between a method's draws of p(y|x), for data like x."""
+    if _weights_predict(objective):
+        return "weights"
+    if objective.gibbs_steps:
+        return "latents"
+    with evaluating(objective), reproducibly(0), torch.no_grad():
+        few = objective.seen(x[:8].to(next(objective.parameters()).device))
+        once, again = (_classified(objective.guide, few) for _ in range(2))
+    return None if once.equal(again) else "latents"
+
+
+def _weights_predict(objective: Objective) -> bool:
+    """Whether random weights are of what predicts."""
     guide, model = objective.guide, objective.model
-    if hasattr(guide, "draw_weights"):
-        predicts = model.program.p_y.modules() if objective.gibbs_steps else ()
-        random = {id(owner) for owner, _ in model.slots.places}
-        if any(id(part) in random for part in predicts) or (guide.slots is not None and not objective.gibbs_steps):
-            return "weights"
-    inner = getattr(guide, "program", guide)
-    return "latents" if objective.gibbs_steps or getattr(inner, "draws", 1) > 1 else None
+    if not hasattr(guide, "draw_weights"):
+        return False
+    if not hasattr(model, "slots"):  # a pair of another's, whose `given` fills what Gibbs sampling predicts with
+        return bool(objective.gibbs_steps)
+    if not objective.gibbs_steps:
+        return guide.slots is not None
+    random = {id(owner) for owner, _ in model.slots.places}
+    return any(id(part) in random for part in model.program.p_y.modules())
 
 
 def _draws_of(objective: Objective, x: Tensor, draws: int, seed: int) -> Tensor:
     """Draws of one objective's p(y|x), `(S, N, K)`."""
-    kind, guide, steps = _drawn(objective), objective.guide, objective.gibbs_steps
+    kind, guide, steps = _drawn(objective, x), objective.guide, objective.gibbs_steps
     w = None
     if kind == "weights":
         with evaluating(objective), reproducibly(seed):
@@ -339,16 +368,13 @@ def _draws_of(objective: Objective, x: Tensor, draws: int, seed: int) -> Tensor:
     def of_batch(x: Tensor) -> Tensor:
         x = objective.seen(x)
         if steps and w is not None:
-            each, skipped = w.repeat_interleave(CHAINS, 0), steps // 2
-            p = walk(objective.model, guide, x, steps=steps, chains=len(each), weights=each, skipped=skipped)[0]
-            p = p.unflatten(0, (draws, CHAINS)).mean(1)
+            p = walk(objective.model, guide, x, steps=steps, chains=CHAINS, weights=w, skipped=steps // 2)[0].mean(1)
         elif steps:  # the last step's: a mean over z would be no draw of it
             p = walk(objective.model, guide, x, steps=steps, chains=draws, skipped=steps - 1)[0]
         elif w is not None:
             p = torch.stack([_given(guide, one.squeeze(0), x) for one in w])
         else:
-            with _one_draw(getattr(guide, "program", guide)):
-                p = torch.stack([guide.classify(x).mean for _ in range(draws)])
+            p = torch.stack([_classified(guide, x) for _ in range(draws)])
         return p.transpose(0, 1)
 
     at_once = AT_ONCE // (draws * (CHAINS if steps and w is not None else 1))
@@ -360,15 +386,17 @@ def _given(guide: Any, w: Tensor, x: Tensor) -> Tensor:
         return guide.program.classify(x).mean
 
 
-@contextmanager
-def _one_draw(guide: Any) -> Iterator[None]:
-    """Inside the block `classify` is by one draw of the latent, and no mean over several."""
-    before = guide.draws
-    guide.draws = 1
+def _classified(guide: Any, x: Tensor) -> Tensor:
+    """p(y|x) by one draw of the latent, where `classify` averages several."""
+    inner = getattr(guide, "program", guide)
+    before = getattr(inner, "draws", None)
     try:
-        yield
+        if before is not None:
+            inner.draws = 1
+        return guide.classify(x).mean
     finally:
-        guide.draws = before
+        if before is not None:
+            inner.draws = before
 
 
 def _variance(members: list[Objective], x: Tensor, seed: int) -> Tensor:

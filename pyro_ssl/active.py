@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import checkpoints
-from pyro_ssl.acquisition import Acquisition, acquire, best, check, diverse
+from pyro_ssl.acquisition import Acquisition, Score, acquire, best, check, diverse
 from pyro_ssl.checks import as_data, check_positive
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import label_of, predict_proba
 from pyro_ssl.training import History, fit
 
 FORMAT = "pyro-ssl active learner"
+IN_TRAINING = "learner.training"
+"""Folder of the round that is being trained; it is deleted after it."""
 THEIRS = set(fit.__kwdefaults__ or {}) - {"seed", "directory", "resume", "identity"}
 """Arguments of `fit` that are not the learner's own to give."""
 
@@ -78,7 +80,7 @@ class ActiveLearner:
         self,
         build: Callable[[int], Objective],
         *,
-        acquisition: Acquisition = "entropy",
+        acquisition: Acquisition | Score = "entropy",
         start: Literal["random", "diverse"] = "random",
         code: Callable[[Tensor], Tensor] | None = None,
         training: dict[str, Any] | None = None,
@@ -294,18 +296,18 @@ class ActiveLearner:
             tensors = {f"{m}/{k}": v for m, member in enumerate(members) for k, v in member.state_dict().items()}
             data = {
                 "settings": self._settings(members),
-                "learned": self._learned,
+                "of": self._known(self._learned),
                 "fresh": self._fresh,
                 "history": self.history,
             }
             checkpoints.save(self.directory / "learner", tensors, data, keep_previous=False)
-            shutil.rmtree(self.directory / "training")
+            shutil.rmtree(self.directory / IN_TRAINING)
 
     def _folders(self, members: Sequence[Objective]) -> list[Path | None]:
         """Of each member's run; what is there of another round, or of other settings, is deleted."""
         if self.directory is None:
             return [None] * len(members)
-        folder = self.directory / "training"
+        folder = self.directory / IN_TRAINING
         this = json.dumps([self._settings(members), self._learned, self.indices, self.labels])
         if _text(folder / "round.json") != this:
             shutil.rmtree(folder, ignore_errors=True)
@@ -321,6 +323,10 @@ class ActiveLearner:
             y = torch.full((len(self._pool), len(self.labels[0])), torch.nan, dtype=torch.float64)
         y[self.indices] = torch.tensor(self.labels, dtype=y.dtype)
         return y
+
+    def _known(self, n: int) -> list[Any]:
+        """The pool and the first n labels."""
+        return [self._pool_is, self.indices[:n], self.labels[:n]]
 
     def _settings(self, members: Sequence[Objective]) -> list[Any]:
         """What the weights follow from, beside the labels, as plain data."""
@@ -366,6 +372,9 @@ class ActiveLearner:
             tensors, data = checkpoints.load(path)
             if data.get("settings") != json.loads(json.dumps(self._settings(members))):
                 raise checkpoints.CheckpointError(f"{path} has other settings")
+            learned = len(data["of"][1])
+            if data["of"] != json.loads(json.dumps(self._known(learned))):
+                raise checkpoints.CheckpointError(f"{path} has learned other labels than those of labels.json")
             for m, member in enumerate(members):
                 own = {k.removeprefix(f"{m}/"): v for k, v in tensors.items() if k.startswith(f"{m}/")}
                 member.load_state_dict(own)
@@ -375,7 +384,7 @@ class ActiveLearner:
             warnings.warn(said, checkpoints.CheckpointWarning, stacklevel=3)
             return
         self.members, self.history = members, data["history"]
-        self._learned, self._fresh = data["learned"], data["fresh"]
+        self._learned, self._fresh = learned, data["fresh"]
 
 
 def codes(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) -> Tensor:

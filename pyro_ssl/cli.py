@@ -383,7 +383,7 @@ def _label(arguments: Namespace) -> None:
             lambda seed: zoo.build(arguments.method, tuple(pool.shape[1:]), len(classes), seed=seed, **options),
             acquisition=arguments.acquisition, start=arguments.start, code=codes,
             training={"progress": None} | row.training | arguments.training, warm=arguments.warm,
-            directory=out, identity={"method": arguments.method, "options": options}, seed=arguments.seed,
+            directory=out, identity={"method": arguments.method, "options": options, "classes": classes}, seed=arguments.seed,
         )  # fmt: skip
         question = Question(out / "asked.json", pool, classes)
         with nullcontext() if arguments.source == "terminal" else Page(classes, arguments.port) as page:
@@ -392,9 +392,10 @@ def _label(arguments: Namespace) -> None:
                 save(learner)
                 question.forget(learner.indices + learner.skipped)
                 if not question.rows:
-                    if learner.indices and not learner.left:
+                    begun = learner.indices or learner.skipped
+                    if begun and not learner.left:
                         break
-                    n = min(arguments.n, learner.left) if learner.indices else arguments.n
+                    n = min(arguments.n, learner.left) if begun else arguments.n
                     question.ask(learner.query(pool, n).tolist())
                 learner.teach(*question.answered(page), pool=pool, skipped=question.left_out)
                 save(learner)

@@ -173,6 +173,8 @@ class Question:
                     f"{option} than what {path.parent} has labels of"
                     + (f", {', '.join(was)}" if name == "classes" else "")
                 )
+        if outside := [row for row in self.rows if not 0 <= row < len(pool)]:
+            raise ValueError(f"{path} is damaged: row {outside[0]} is not in 0 .. {len(pool) - 1}")
 
     @property
     def left_out(self) -> list[int]:
@@ -293,7 +295,9 @@ def _handler(page: Page, path: str) -> type[BaseHTTPRequestHandler]:
             if not self.trusted():
                 return
             size = self.headers.get("Content-Length", "")
-            if self.path != path + "answer" or not (size.isascii() and size.isdigit() and int(size) <= LARGEST):
+            if self.path != path + "answer" or not (
+                size.isascii() and size.isdigit() and len(size) < 8 and int(size) <= LARGEST
+            ):
                 return self.refuse(HTTPStatus.BAD_REQUEST, "an answer is a small POST to answer")
             try:
                 page.answer(json.loads(self.rfile.read(int(size))))
@@ -305,9 +309,12 @@ def _handler(page: Page, path: str) -> type[BaseHTTPRequestHandler]:
 
         def trusted(self) -> bool:
             """Of this machine by name too: a page elsewhere, whose name was made to stand for it, has another."""
-            origin = urlsplit(self.headers.get("Origin") or "//127.0.0.1").hostname
-            if {urlsplit("//" + (self.headers.get("Host") or "")).hostname, origin} <= {"127.0.0.1", "localhost"}:
-                return True
+            said = "//" + (self.headers.get("Host") or ""), self.headers.get("Origin") or "//127.0.0.1"
+            try:
+                if {urlsplit(name).hostname for name in said} <= {"127.0.0.1", "localhost"}:
+                    return True
+            except ValueError:  # no name of a machine
+                pass
             self.refuse(HTTPStatus.FORBIDDEN, "this page is for this machine")
             return False
 

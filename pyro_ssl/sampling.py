@@ -59,6 +59,8 @@ def walk(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The chains of `gibbs` one by one: means over the steps of y, of its square and of z, each `(chains, B, *)`.
 
+    With `weights` each of S draws of W has as many chains, `(S, chains, B, *)`, and what it makes of x is computed once for them.
+
     Arguments:
         model: As of `gibbs`, as are all others.
         guide: Its guide.
@@ -66,7 +68,7 @@ def walk(
         steps: T.
         chains: Independent chains for each datum.
         hard: Average the labels drawn.
-        weights: Of each chain the W that it has in all steps, `(chains, 1, P)`; by default each step draws its own.
+        weights: Draws of W that stay in all steps, `(S, 1, P)`; by default each step and chain draws its own.
         skipped: The first of the T steps that are in no mean.
 
     Raises:
@@ -83,11 +85,12 @@ def walk(
     if not 0 <= skipped < steps:
         raise ValueError(f"skipped should be in 0 .. {steps - 1}, steps less one; got {skipped}")
     random = hasattr(guide, "draw_weights")
-    y = guide.classify(x).sample(torch.Size([chains]))
+    fixed = None if weights is None else weights.unsqueeze(1)  # of all chains
+    y = guide.classify(x).sample(torch.Size([chains] if fixed is None else [len(fixed), chains]))
     sums: list[Tensor] = []
     for step in range(steps):
         z = guide.encode(x, y).sample()
-        w = guide.draw_weights(chains) if random and weights is None else weights
+        w = guide.draw_weights(chains) if random and fixed is None else fixed
         with nullcontext() if w is None else model.given(w):
             p = model.predict(x, z)
         y = p.sample()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pyro_ssl import Objective, acquisition, fit, gibbs, guides, predict_proba, zoo
 from pyro_ssl.acquisition import bald, batch_bald, best, entropy, label_draws, margin, scores, variation_ratios
+from pyro_ssl.sampling import Gibbs
 
 S, N, K = 5, 7, 3
 FUNCTIONS = {"entropy": entropy, "variation_ratios": variation_ratios, "margin": margin, "bald": bald}
@@ -113,6 +114,17 @@ def test_batch_bald_does_not_ask_the_same_twice():
         )
 
 
+def test_draws_that_are_told_apart_are_asked_by_what_each_datum_tells():
+    """Of two draws that are sure, one label says all: what is left of the others' gains is rounding."""
+    p = (20 * draws(5, (2, 60, K)).log()).softmax(-1)
+    alone, (chosen, gains) = bald(p), batch_bald(p, 10)
+    assert gains[1:].max() < 1e-3
+    assert int((gains > 1e-9).sum()) < 10 and len(set(chosen.tolist())) == 10
+    assert alone[chosen].min() > alone.sort().values[-10] - 1e-8 > 0.6
+    agree = p[:1].expand(3, -1, -1)
+    assert not batch_bald(agree, 5, seed=0)[0].equal(batch_bald(agree, 5, seed=1)[0])
+
+
 def test_batches_tell_no_more_than_the_draws_differ():
     assert batch_bald(draws(3, (4, 50, K)), 20)[1].sum() <= 1.02 * math.log(4)
 
@@ -125,6 +137,9 @@ def test_the_best_are_the_highest_and_ties_go_by_the_seed():
     assert best(values, 4).tolist()[3] == 2 and set(best(values, 3).tolist()) == {1, 3, 4}
     firsts = {tuple(best(values, 1, seed).tolist()) for seed in range(30)}
     assert firsts == {(1,), (3,), (4,)} and best(values, 5, 7).equal(best(values, 5, 7))
+    agree = bald(draws(1, (1, 200, K)).expand(5, -1, -1))
+    assert len({int(best(agree, 1, seed)) for seed in range(5)}) == 5
+    assert best(torch.tensor([-torch.inf, 1e-30, -torch.inf]), 1).tolist() == [1]
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, "batch_bald"])
@@ -195,7 +210,7 @@ def test_a_draw_of_weights_is_the_same_for_all_data(methods, name):
     p = label_draws(methods[name], twice, 200)
     same = torch.corrcoef(torch.stack([p[:, 0, 1], p[:, 30, 1]]))[0, 1]
     assert same > 0.8  # z is another in each copy, W is not
-    assert acquisition._drawn(methods[name]) == "weights"
+    assert acquisition._drawn(methods[name], X) == "weights"
 
 
 def test_the_chains_of_one_draw_of_weights_do_not_look_like_several(methods):
@@ -213,7 +228,7 @@ def test_the_chains_of_one_draw_of_weights_do_not_look_like_several(methods):
 
 def test_weights_that_do_not_predict_are_no_draws():
     objective = trained("sslpe", bayesian=("p_x",))
-    assert acquisition._drawn(objective) == "latents"
+    assert acquisition._drawn(objective, X) == "latents"
     with pytest.raises(ValueError, match="latent for each datum"):
         scores(objective, X, "batch_bald")
 
@@ -222,7 +237,7 @@ def test_weights_that_do_not_predict_are_no_draws():
 def test_a_latent_is_another_for_each_datum(methods, name):
     p = label_draws(methods[name], torch.cat([X, X]), 200)
     apart = torch.corrcoef(torch.stack([p[:, 0, 1], p[:, 30, 1]]))[0, 1]
-    assert apart.abs() < 0.3 and acquisition._drawn(methods[name]) == "latents"
+    assert apart.abs() < 0.3 and acquisition._drawn(methods[name], X) == "latents"
 
 
 @pytest.mark.parametrize("name", STOCHASTIC)
@@ -246,7 +261,7 @@ def test_an_ensemble_is_draws_of_its_members(methods):
     assert label_draws([methods["sslapd"], methods["sslapd"]], X, 4).shape == (8, 30, 2)
 
 
-def test_variance_of_a_real_label():
+def test_variance_of_a_real_label(monkeypatch):
     target = torch.sin(X[:, :1]).where(Y[:, None] >= 0, torch.nan)
     members = []
     for seed in range(2):
@@ -259,6 +274,20 @@ def test_variance_of_a_real_label():
     torch.testing.assert_close(scores(members, X, "variance"), ((one.variance + two.variance) / 2 + spread).sum(-1))
     with pytest.raises(ValueError, match="y is real; take variance"):
         scores(members, X, "entropy")
+
+    generator = torch.Generator().manual_seed(0)
+    found = [Gibbs(*torch.rand(3, N, 2, generator=generator, dtype=torch.float64)) for _ in range(2)]
+    answers = iter(found)
+    monkeypatch.setattr(acquisition, "gibbs", lambda *_, **__: next(answers))
+    by_loop = []
+    for i in range(N):  # of each dimension the mixture's second moment less its mean squared
+        total = 0.0
+        for d in range(2):
+            m, v = ([float(getattr(f, what)[i, d]) for f in found] for what in ("mean", "variance"))
+            total += sum(v[k] + m[k] ** 2 for k in range(2)) / 2 - (sum(m) / 2) ** 2
+        by_loop.append(total)
+    wanted = torch.tensor(by_loop, dtype=torch.float64)
+    torch.testing.assert_close(scores(members, X[:N], "variance"), wanted, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +328,16 @@ def test_random_is_by_the_seed_and_moves_nothing(methods):
     assert not found[0].equal(acquisition.acquire(methods["sslapd"], X, 5, "random", seed=4))
 
 
+def test_chains_of_one_draw_of_weights_are_those_of_as_many_draws(methods):
+    model, guide = methods["sslapd"].model, methods["sslapd"].guide
+    w = guide.draw_weights(3)
+    torch.manual_seed(0)
+    found = acquisition.walk(model, guide, X, steps=4, chains=5, weights=w)[0]
+    torch.manual_seed(0)
+    apart = acquisition.walk(model, guide, X, steps=4, chains=1, weights=w.repeat_interleave(5, 0))[0]
+    torch.testing.assert_close(found, apart.unflatten(0, (3, 5)).squeeze(2))
+
+
 def test_a_pool_of_a_hundred_thousand_rows():
     objective: Objective = trained("sslapd")
     x = torch.randn(100_000, 4, generator=torch.Generator().manual_seed(2))
@@ -316,9 +355,63 @@ def test_a_program_of_ones_own_predicts_here_too():
     class Mine(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.weight = torch.nn.Parameter(torch.ones(4, 2))
+            self.weight = torch.nn.Parameter(torch.eye(4)[:, :2])
 
         def classify(self, x):
             return guides.Classifier(lambda x: zoo.OneHotCategorical(lambda x: x @ self.weight)(x)).classify(x)
 
     assert scores(Objective(None, Mine()), X, "margin").shape == (30,)
+
+    class Noisy(Mine):
+        def classify(self, x):
+            return super().classify(x * torch.empty_like(x).bernoulli_(0.5))
+
+    assert acquisition._drawn(Objective(None, Noisy()), X) == "latents"
+    assert (scores(Objective(None, Noisy()), X, "bald") > 0).any()
+
+
+def test_random_weights_of_ones_own(methods):
+    """A pair that offers what the README's table asks of random weights, and no `slots`."""
+    theirs = methods["sslapd"]
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = theirs.model
+
+        def given(self, w):
+            return self.inner.given(w)
+
+        def predict(self, x, z):
+            return self.inner.predict(x, z)
+
+    class Guide(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = theirs.guide
+
+        def classify(self, x):
+            return self.inner.classify(x)
+
+        def encode(self, x, y):
+            return self.inner.encode(x, y)
+
+        def draw_weights(self, draws):
+            return self.inner.draw_weights(draws)
+
+    own = Objective(Model(), Guide(), gibbs_steps=theirs.gibbs_steps)
+    assert label_draws(own, X, 6).equal(label_draws(theirs, X, 6))
+
+
+def test_a_function_of_ones_own_is_asked_by(methods):
+    least_likely = lambda p: 1 - p.mean(0).amin(-1)  # noqa: E731
+    assert scores(methods["m2"], X, variation_ratios).equal(scores(methods["m2"], X, "variation_ratios"))
+    assert scores(methods["sslapd"], X, bald).equal(scores(methods["sslapd"], X, "bald"))
+    assert acquisition.acquire(methods["m2"], X, 3, least_likely).shape == (3,)
+
+
+def test_the_order_of_the_pool_does_not_matter_to_a_method_without_noise(methods):
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    for name in ("m2", "ce"):
+        picks = [acquisition.acquire(methods[name], x, 5, "entropy") for x in (X, X[order])]
+        assert order[picks[1]].equal(picks[0])

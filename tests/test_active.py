@@ -211,7 +211,10 @@ def test_a_killed_loop_goes_on_to_the_same_picks(tmp_path, monkeypatch, when, wa
     again.learn(POOL)
     assert again.predict_proba(POOL).equal(then) and len(again.history) == first + 1
     assert rounds(again, 1) == wanted[first + 1 :] and again.indices == whole.indices and again.labels == whole.labels
-    assert again.predict_proba(POOL).equal(whole.predict_proba(POOL)) and not (tmp_path / "killed/training").exists()
+    assert (
+        again.predict_proba(POOL).equal(whole.predict_proba(POOL))
+        and not (tmp_path / "killed" / active.IN_TRAINING).exists()
+    )
 
 
 def test_another_process_goes_on(tmp_path):
@@ -258,6 +261,30 @@ def test_a_model_of_other_settings_is_trained_afresh_and_labels_stay(tmp_path, o
     afresh = learner(**other)
     afresh.teach(made.indices, made.labels, pool=POOL)
     assert again.predict_proba(POOL).equal(afresh.predict_proba(POOL))
+
+
+def test_labels_that_were_mended_are_learned(tmp_path):
+    rounds(learner(directory=tmp_path), 2)
+    path = tmp_path / "labels.json"
+    found = json.loads(path.read_text())
+    found["labels"] = [1 - label for label in found["labels"]]
+    path.write_text(json.dumps(found))
+    with pytest.warns(CheckpointWarning, match="other labels.*; the 8 labels stay"):
+        again = learner(directory=tmp_path)
+    again.learn(POOL)
+    afresh = learner()
+    afresh.teach(found["indices"], found["labels"], pool=POOL)
+    assert again.predict_proba(POOL).equal(afresh.predict_proba(POOL))
+    path.unlink()  # and of another pool nothing is left
+    with pytest.warns(CheckpointWarning, match="other labels"):
+        assert not learner(directory=tmp_path).members
+
+
+def test_a_folder_of_the_users_stays(tmp_path):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training/mine.txt").write_text("mine")
+    rounds(learner(directory=tmp_path), 1)
+    assert (tmp_path / "training/mine.txt").read_text() == "mine"
 
 
 def test_a_damaged_model_costs_no_labels(tmp_path):

@@ -104,15 +104,15 @@ def test_the_ceiling_on_two_moons_is_the_bayes_optimal_classifiers(monkeypatch):
 def test_active_learning_goes_on_and_reports(tmp_path):
     write_mnist(tmp_path / "data", 130)
     arguments = ["--data-root", "data", "--scale", "smoke", "--data", "mnist", "--workers", "1", "--out", "out"]
-    arguments += ["--rows", "plane", "sslapd_entropy", "sslapd_bald", "m2_entropy", "ensemble_batch_bald"]
+    arguments += ["--rows", "plane", "sslapd_entropy", "sslapd_bald", "m2_entropy", "ensemble_bald"]
     first = script("active_learning.py", *arguments, cwd=tmp_path)
-    assert "| sslapd, bald " in first and "| ensemble, batch_bald " in first and "70 / 90 / 110" in first
+    assert "| sslapd, bald " in first and "| ensemble, bald " in first and "70 / 90 / 110" in first
     assert {"table.md", "functions.png", "sequence.png", "moons.png", "mnist.png"} <= made(tmp_path / "out")
     result = json.loads((tmp_path / "out/m2_entropy_mnist_5.json").read_text())
     assert [p["labels"] for p in result["curve"]] == [20, 30, 40] and len(set(result["indices"])) == 40
-    dev = [*arguments, "--rows", "ensemble_batch_bald", "--draws", "100"]
+    dev = [*arguments, "--rows", "ensemble_bald", "--draws", "100"]
     assert "| 1      |" in script("active_learning.py", *dev, cwd=tmp_path)  # of that draw alone
-    assert "ensemble_batch_bald_mnist_100.json" in made(tmp_path / "out")
+    assert "ensemble_bald_mnist_100.json" in made(tmp_path / "out")
     (tmp_path / "out/sslapd_bald_5.json").unlink()
     again = script("active_learning.py", *arguments, cwd=tmp_path)
     assert "sslapd_bald_5: ceiling" in again and "m2_entropy_mnist_5:" not in again

@@ -110,6 +110,8 @@ def test_nothing_is_served_beyond_this_machine(asked):
     for host, origin in (
         ("elsewhere.example:80", None),
         ("", None),
+        ("[", None),
+        (address.netloc, "http://["),
         (address.netloc, "http://elsewhere.example"),
         (address.netloc, "null"),
     ):
@@ -133,7 +135,7 @@ def test_nothing_is_served_beyond_this_machine(asked):
     assert request(page, "GET")[2].headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
-@pytest.mark.parametrize("length", ["1048577", "-1", "x", "\u00b2", ""])
+@pytest.mark.parametrize("length", ["1048577", "9" * 5000, "-1", "x", "\u00b2", ""])
 def test_answers_of_no_good_length_are_not_read(asked, length):
     page, _, _, _ = asked
     assert request(page, "POST", "answer", headers={"Content-Length": length})[0] == 400
@@ -372,6 +374,7 @@ def test_it_ends_when_all_are_labeled_and_leaves_out_what_cannot_be_told(tmp_pat
     shutil.rmtree(tmp_path / "run")
     monkeypatch.setattr("builtins.input", lambda _: "")
     assert command(tmp_path) == 0 and len(kept(tmp_path)["skipped"]) == 4 and not (tmp_path / "run/model").exists()
+    assert command(tmp_path, "--n", "6", "--rounds", "2") == 0 and len(kept(tmp_path)["skipped"]) == 8
 
 
 def test_answers_belong_to_their_images_and_classes(tmp_path, person, capsys):
@@ -382,6 +385,10 @@ def test_answers_belong_to_their_images_and_classes(tmp_path, person, capsys):
     assert "--classes: others, down, up, than what" in capsys.readouterr().err
     np.savez(tmp_path / "images.npz", x=x[::-1], classes=np.array(["up", "down"]))
     assert command(tmp_path) == 2 and "--data: other images" in capsys.readouterr().err
+    np.savez(tmp_path / "images.npz", x=x, classes=np.array(["up", "down"]))
+    asked = kept(tmp_path, "asked")
+    (tmp_path / "run/asked.json").write_text(json.dumps(asked | {"rows": [60]}))
+    assert command(tmp_path) == 2 and "asked.json is damaged: row 60 is not in 0 .. 59" in capsys.readouterr().err
     (tmp_path / "run/asked.json").write_text("{")
     assert command(tmp_path) == 2 and "asked.json is damaged" in capsys.readouterr().err
 
