@@ -390,20 +390,26 @@ def _label(arguments: Namespace) -> None:
             for _ in range(arguments.rounds):
                 learner.learn(pool)  # what an earlier call was told, should it have been killed
                 save(learner)
-                question.forget(learner.indices + learner.skipped)
-                if not question.rows:
-                    begun = learner.indices or learner.skipped
-                    if begun and not learner.left:
-                        break
-                    n = min(arguments.n, learner.left) if begun else arguments.n
-                    question.ask(learner.query(pool, n).tolist())
-                learner.teach(*question.answered(page), pool=pool, skipped=question.left_out)
+                if not _ask(learner, question, page, arguments.n):
+                    break
                 save(learner)
                 if learner.members:
                     sure = (learner.predict_proba(pool).amax(-1) > 0.95).float().mean()
                     print(
                         f"{len(learner.indices)} labels; sure of {100 * sure:.1f} % of {len(pool)} images", flush=True
                     )
+
+
+def _ask(learner: ActiveLearner, question: Question, page: Page | None, n: int) -> bool:
+    """Ask for n labels, or for those that were asked for already, and teach them; False if there is nothing left to ask."""
+    question.forget(learner.indices + learner.skipped)
+    if not question.rows:
+        begun = learner.indices or learner.skipped
+        if begun and not learner.left:
+            return False
+        question.ask(learner.query(question.pool, min(n, learner.left) if begun else n).tolist())
+    learner.teach(*question.answered(page), pool=question.pool, skipped=question.left_out)
+    return True
 
 
 @contextmanager
