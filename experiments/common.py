@@ -35,14 +35,16 @@ DEVELOPMENT = 100
 """The first draw of those on which settings are sought: training images stand for the test set there, see `developing`."""
 
 
-def parallel(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int = 2) -> Iterator[Any]:
-    """Results as they come, each from a process of its own with one thread: Pyro's handlers are not for threads."""
+def parallel(
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int = 2, threads: int = 1
+) -> Iterator[Any]:
+    """Results as they come, each from a process of its own with as many threads: Pyro's handlers are not for threads."""
     if workers <= 1:
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         yield from (function(*call) for call in calls)
         return
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
     ) as pool:
         futures = [pool.submit(function, *call) for call in calls]
         for future in as_completed(futures):
@@ -68,14 +70,14 @@ def study(
     Arguments:
         configs: By name of the run, plain data from which it follows, with all `options` of its method, see `resolved`.
         function: `function(name, config, directory, out)`, of a module, gives plain data; pictures it writes to `out`.
-        given: Of the command line: out, workers, report (run nothing).
+        given: Of the command line: out, workers, threads, report (run nothing).
         chosen: Which of the configs shall be run; the results of others are given too.
     """
     command = provenance()["command"]
     there = {name for name, config in configs.items() if _same(_read(given.out / f"{name}.json").get("config"), config)}
     missing = [n for n, config in configs.items() if n not in there and chosen(config) and not given.report]
     calls = [(function, name, configs[name], given.out / "runs" / name, given.out, command) for name in missing]
-    for name, result in parallel(_one, calls, given.workers):
+    for name, result in parallel(_one, calls, given.workers, given.threads):
         shown = {k: v for k, v in result.items() if isinstance(v, (int, float))}
         print(f"{name}: " + (", ".join(f"{k} {v:.4g}" for k, v in shown.items()) or "diverged"), flush=True)
     return {name: _read(given.out / f"{name}.json") for name in configs if name in there or name in missing}
@@ -273,7 +275,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 SLICES = set(
-    "--workers --draws --data --data-root --parts --rows --methods --models --noise --per-class --sizes".split()
+    "--workers --threads --draws --data --data-root --parts --rows --methods --models --noise --per-class --sizes".split()
 )
 """Options that say which runs there shall be, where and by how many processes; and not what a run does."""
 
@@ -290,6 +292,8 @@ def sources(results: Results) -> str:
         "; ".join(f"`{command}` ({_days(days)})" for command, days in sorted(commands.items())) + f"; {of}"
         for of, commands in sorted(runs.items())
     ]
+    for count in sorted({r.get("threads", 1) for r in results.values()} - {1}):
+        lines.append(f"{count} threads had {', '.join(n for n, r in results.items() if r.get('threads') == count)}")
     said = "; ".join([*lines, f"diverged, and in no mean: {', '.join(diverged)}"] if diverged else lines)
     return said + ". Beside each run's result: its own draw, settings, command and seconds."
 
@@ -344,12 +348,13 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def arguments(doc: str, **defaults: Any) -> argparse.ArgumentParser:
-    """The options that every study has: scale, draws, data, workers, out."""
+    """The options that every study has: scale, draws, data, workers, threads, out."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--scale", choices=("smoke", "cpu", "paper"), default="cpu")
     parser.add_argument("--draws", type=int, nargs="+", default=None, help="seeds of data, labels, weights and noise")
     parser.add_argument("--data-root", default=None)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of a worker")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--report", action="store_true", help="write table and figures of what is there; run nothing")
     parser.set_defaults(**defaults)
