@@ -19,6 +19,8 @@ EXPERIMENTS = [
     "latent_classifier",
     "mier",
     "variational_classification",
+    "active_learning",
+    "vae_downstream",
     "gradient_variance",
 ]
 
