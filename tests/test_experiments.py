@@ -359,11 +359,24 @@ def test_a_table_keeps_its_draws_and_a_changed_run_starts_anew(scripts, tmp_path
             raise KeyboardInterrupt
         return {"accuracy": 1.0}
 
-    given = argparse.Namespace(out=tmp_path, report=False, workers=1)
+    given = argparse.Namespace(out=tmp_path, report=False, workers=1, threads=1)
     for config in ({"draw": 0}, {"draw": 0}, {"draw": 1}, {"draw": 1}):
         with suppress(KeyboardInterrupt):
             common.study({"run": config}, function, given)
     assert found == [False, True, False] and not (tmp_path / "runs/run").exists()
+
+
+def test_a_tables_source_is_its_whole_command_and_names_what_differs(scripts):
+    common = scripts("common")
+    run = {"versions": {"torch": "2"}, "date": "2026-01-01", "commit": "abc", "threads": 1}
+    results = {
+        "one": run | {"command": "python a.py --draws 0 1 --scale cpu --workers 1"},
+        "two": run | {"command": "python a.py --scale cpu --threads 2", "threads": 2},
+        "three": run | {"command": "python a.py --scale cpu", "date": "2026-01-02", "diverged": "loss"},
+    }
+    said = common.sources(results)
+    assert said.startswith("`python a.py --scale cpu` (2026-01-01 abc; 2026-01-02 abc); torch 2; 2 threads had two;")
+    assert "diverged, and in no mean: three." in said
 
 
 def test_gradient_variance(tmp_path):
