@@ -59,7 +59,7 @@ def bald(p: Tensor) -> Tensor:
         Paper 002, eq. 2.4 and 3.13; Houlsby et al. 2011.
     """
     found = entropy(p) - torch.special.entr(p).sum(-1).mean(0)
-    return found.where(found > 1e-12, 0)  # less is rounding
+    return found.masked_fill(found <= 1e-12, 0)  # rounding
 
 
 OF_MEAN: dict[str, Callable[[Tensor], Tensor]] = {
@@ -107,7 +107,7 @@ def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0
         Their places `(n,)` in the order of the choice, and the gain of each, `(n,)` nats.
 
     Raises:
-        ValueError: n is not in 1 .. N; configurations is below K.
+        ValueError: n is not in 1 .. N; configurations is below K; p holds NaN.
 
     References:
         Kirsch et al. 2019.
@@ -119,6 +119,8 @@ def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0
             f"n should be at most {size}, the data, and configurations at least {classes}, the classes; "
             f"got {n} and {configurations}"
         )
+    if p.isnan().any():
+        raise ValueError("p holds NaN")
     generator = torch.Generator(p.device).manual_seed(seed)
     known, alone = torch.special.entr(p).sum(-1), bald(p)
     weight, posterior = p.new_ones(1), p.new_full((1, draws), 1 / draws)
@@ -236,6 +238,15 @@ def scores(
     check(acquisition, members, x, draws)
     if acquisition == "random":
         return torch.rand(len(x), generator=torch.Generator().manual_seed(seed))
+    found = _scores(members, x, acquisition, draws, seed)
+    if found.shape != (len(x),):
+        raise ValueError(
+            f"acquisition: the function should give ({len(x)},), one of each datum; got {tuple(found.shape)}"
+        )
+    return found
+
+
+def _scores(members: list[Objective], x: Tensor, acquisition: Acquisition | Score, draws: int, seed: int) -> Tensor:
     if acquisition == "variance":
         return _variance(members, x, seed)
     if acquisition in OF_MEAN or (callable(acquisition) and not _differ(members, x)):
@@ -339,7 +350,7 @@ def _drawn(objective: Objective, x: Tensor) -> Literal["weights", "latents"] | N
     if objective.gibbs_steps:
         return "latents"
     with evaluating(objective), reproducibly(0), torch.no_grad():
-        few = objective.seen(x[:8].to(next(objective.parameters()).device))
+        few = objective.seen(x[:8].to(next(objective.parameters(), x).device))
         once, again = (_classified(objective.guide, few) for _ in range(2))
     return None if once.equal(again) else "latents"
 

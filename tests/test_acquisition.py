@@ -155,6 +155,8 @@ def test_the_order_of_the_pool_does_not_matter(name):
         (lambda: best(torch.zeros(3), 4), "n should be at most 3"),
         (lambda: best(torch.zeros(3), 0), "n should be a whole number above 0"),
         (lambda: best(torch.tensor([0.0, math.nan]), 1), "NaN"),
+        (lambda: best(bald(math.nan * draws()), 1), "NaN"),
+        (lambda: batch_bald(math.nan * draws(), 1), "NaN"),
         (lambda: batch_bald(draws(), N + 1), f"n should be at most {N}"),
         (lambda: batch_bald(draws(), 1, configurations=K - 1), "configurations"),
     ],
@@ -408,6 +410,8 @@ def test_a_function_of_ones_own_is_asked_by(methods):
     assert scores(methods["m2"], X, variation_ratios).equal(scores(methods["m2"], X, "variation_ratios"))
     assert scores(methods["sslapd"], X, bald).equal(scores(methods["sslapd"], X, "bald"))
     assert acquisition.acquire(methods["m2"], X, 3, least_likely).shape == (3,)
+    with pytest.raises(ValueError, match=r"the function should give \(30,\), one of each datum; got \(30, 2\)"):
+        scores(methods["m2"], X, lambda p: p.mean(0))
 
 
 def test_the_order_of_the_pool_does_not_matter_to_a_method_without_noise(methods):
