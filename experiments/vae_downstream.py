@@ -53,6 +53,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from pyro_ssl import data, metrics, plots
+from pyro_ssl.batches import steps_per_epoch
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import chunked, predict_proba
 
@@ -142,7 +143,8 @@ def configure(row: str, draw: int, scale: str, labels: int = 0) -> dict[str, Any
         }
     elif row in OF_IMAGES:
         pool = s.get("rows", 60_000)  # as many steps with fewer unlabeled ones
-        epochs = round(s["semi"] * pool / (pool - labels))
+        steps = steps_per_epoch(labels, pool - labels, 200, 100)
+        epochs = round(s["semi"] * (pool // 200) / steps)
         training = {"epochs": epochs, "batch_size": 200, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
     else:
         ours = row.startswith("ours")

@@ -350,7 +350,7 @@ def _drawn(objective: Objective, x: Tensor) -> Literal["weights", "latents"] | N
     if objective.gibbs_steps:
         return "latents"
     with evaluating(objective), reproducibly(0), torch.no_grad():
-        few = objective.seen(x[:8].to(next(objective.parameters(), x).device))
+        few = objective.seen(x[:8].to(next(objective.parameters(), x)))
         once, again = (_classified(objective.guide, few) for _ in range(2))
     return None if once.equal(again) else "latents"
 

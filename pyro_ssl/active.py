@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -421,5 +420,4 @@ def _text(path: Path) -> str | None:
 
 
 def _said(arguments: dict[str, Any] | None) -> str:
-    """Arguments as text that is the same in another process: functions by their names."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(arguments and sorted(arguments.items())))
+    return checkpoints.said(arguments and sorted(arguments.items()))

@@ -56,11 +56,6 @@ class Noise(nn.Module):
         super().__init__()
         self.std, self.warp, self.crop, self.flip = std, warp, crop, flip
 
-    @property
-    def of_images(self) -> bool:
-        """Whether only images can go through it."""
-        return bool(self.warp or self.crop or self.flip)
-
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x

@@ -11,6 +11,13 @@ from torch import Tensor
 from pyro_ssl.terms import Batch
 
 
+def steps_per_epoch(labeled: int, unlabeled: int, batch_size: int, labeled_batch_size: int) -> int:
+    """Steps of a pass over so many unlabeled data, or over the labeled ones beside them, if that takes more."""
+    if not unlabeled:
+        return max(1, labeled // batch_size)
+    return max(1, unlabeled // batch_size, labeled // labeled_batch_size)
+
+
 class Batches:
     """Labeled and unlabeled data on one device, and the batch of every step as a function of the step alone.
 
@@ -35,13 +42,22 @@ class Batches:
         self.seed = seed
         self.unlabeled_size = min(batch_size, len(self.x_unlabeled))
         self.labeled_size = min(labeled_batch_size if self.unlabeled_size else batch_size, len(self.x))
-        main, size = (self.x_unlabeled, self.unlabeled_size) if self.unlabeled_size else (self.x, self.labeled_size)
-        self.steps_per_epoch = max(1, len(main) // size)
+        sizes = len(self.x), len(self.x_unlabeled)
+        self.steps_per_epoch = steps_per_epoch(*sizes, batch_size, labeled_batch_size)
         self._orders: dict[int, tuple[int, Tensor]] = {}
 
     def __call__(self, step: int) -> Batch:
         labeled = self._rows(0, len(self.x), self.labeled_size, step)
         unlabeled = self._rows(1, len(self.x_unlabeled), self.unlabeled_size, step)
+        return Batch(
+            x=None if labeled is None else self.x[labeled],
+            y=None if labeled is None else self.y[labeled],
+            x_unlabeled=None if unlabeled is None else self.x_unlabeled[unlabeled],
+        )
+
+    def extremes(self) -> Batch:
+        """Of either part the data that hold its smallest and its largest number."""
+        labeled, unlabeled = (extreme_rows(x) if len(x) else None for x in (self.x, self.x_unlabeled))
         return Batch(
             x=None if labeled is None else self.x[labeled],
             y=None if labeled is None else self.y[labeled],
@@ -61,6 +77,12 @@ class Batches:
             order = torch.randperm(n, generator=torch.Generator().manual_seed(int(seed)))
             self._orders[part] = (index, order.to(self.x.device))
         return self._orders[part][1]
+
+
+def extreme_rows(x: Tensor) -> Tensor:
+    """Places of the two data that hold the smallest and the largest number, `(2,)`."""
+    flat = x.flatten(1)
+    return torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax()])
 
 
 def transformed(batch: Batch, transform: Callable[[Tensor], Tensor] | None) -> Batch:

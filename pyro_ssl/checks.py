@@ -163,6 +163,7 @@ def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) 
                 raise
             shapes = str(error).partition("Trace Shapes")[0].strip()
             raise ValueError(f"{shapes}; put the site's event dimensions into .to_event()") from None
+        _check_parameters(model, guide)
         _check_latents(guide_trace, model_trace, "without y" if y is None else "with y given")
         check_plates(guide_trace, model_trace)
         for trace, who in ((guide_trace, "guide"), (model_trace, "model")):
@@ -201,6 +202,17 @@ def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
     pairs = [(dict(sample_sites(a)), dict(sample_sites(b))) for a, b in ((given, joint), (apart, together))]
     pairs[0][1].pop("y")
     return all(a.keys() == b.keys() and all(_same_log_prob(a[name], b[name], n) for name in a) for a, b in pairs)
+
+
+def _check_parameters(*programs: nn.Module) -> None:
+    """What the programs put into the parameter store has to be theirs: nothing else is trained."""
+    own = {key for program in programs for name, p in program.named_parameters() for key in (id(p), name)}
+    for name, p in pyro.get_param_store().named_parameters():
+        if id(p) not in own and name.replace("$$$", ".") not in own:  # of channels_last weights the store holds a copy
+            raise ValueError(
+                f"pyro.param({name!r}) is no parameter of model or guide, so it would not be trained; "
+                "make it an attribute, nn.Parameter or pyro.nn.PyroParam"
+            )
 
 
 def _first(site: dict[str, Any], n: int) -> Tensor:

@@ -44,6 +44,8 @@ _OF_FIT = (
     "checkpoint_every",
     "progress",
 )
+PIXEL = 255.0
+"""What `label` divides whole numbers of images by, and `predict` those of such a model."""
 EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
 _OF_RUN = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise")
 
@@ -55,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         commands = {"list": _list, "train": _train, "evaluate": _evaluate, "predict": _predict, "label": _label}
         commands[arguments.command](arguments[arguments.command])
     except (KeyboardInterrupt, EOFError):
-        print("\npyro-ssl: stopped; what was kept is kept, and the same command goes on", file=sys.stderr)
+        print(f"\npyro-ssl: stopped{_goes_on(arguments)}", file=sys.stderr)
         return 130
     except MISTAKES as error:
         if os.environ.get("PYRO_SSL_DEBUG"):
@@ -63,6 +65,17 @@ def main(argv: list[str] | None = None) -> int:
         print(f"pyro-ssl: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _goes_on(arguments: Namespace) -> str:
+    """How a command that was stopped is gone on with, if it can be."""
+    given = arguments[arguments.command]
+    if arguments.command == "label":
+        return "; what was kept is kept, and the same command goes on"
+    if arguments.command == "train":
+        out = given.resume or given[given.method].resume or given[given.method].out
+        return f"; pyro-ssl train --resume {out} goes on" if (Path(out) / "config.json").exists() else ""
+    return ""
 
 
 class _Config(ActionConfigFile):
@@ -162,7 +175,7 @@ def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
     of_fit = set(fit.__kwdefaults__ or {}) | {"objective", "x", "y"}
     skip: set[str | int] = {*(of_fit - set(_OF_FIT))}
     parser.add_function_arguments(fit, skip=skip)
-    parser.add_function_arguments(row.build, skip={"x_shape", "classes"})
+    parser.add_function_arguments(row.build, skip={"x_shape", "classes", "regression"})
     parser.set_defaults(row.training)
     return parser
 
@@ -192,7 +205,7 @@ def _train(arguments: Namespace) -> None:
         raise ValueError("--out DIR is needed: where the run is written")
     if given.schedule not in SCHEDULES:
         raise ValueError(f"--schedule should be one of {', '.join(SCHEDULES)}, got {given.schedule!r}")
-    options = {k: given[k] for k in zoo.options_of(name)}
+    options = {k: given.get(k, default) for k, default in zoo.options_of(name).items()}
     config = {"method": name, "options": options, "training": {k: given[k] for k in (*_OF_FIT, "schedule")}}
     run = {k: given[k] for k in _OF_RUN}
     for k in ("data", "data_root", "label_file"):  # paths, so that a run can be resumed from another folder
@@ -265,7 +278,7 @@ def _begun(out: Path, config: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not begun and not (out / "metrics.jsonl").exists():
+        if not begun and [path.name for path in out.iterdir()] == ["config.json"]:
             (out / "config.json").unlink()
             if made:
                 out.rmdir()
@@ -293,7 +306,11 @@ def _evaluate(arguments: Namespace) -> None:
         checkpoints.write_text(out / f"{name}.md", text + "\n")
 
     if foreign:
-        codes = _draw(dataset, config).codes(dataset.y) if arguments.data in (None, config["data"]) else None
+        codes = None
+        if arguments.data in (None, config["data"]):
+            kept = directory / "labels.json"
+            draw = data.LabelDraw.load(kept) if kept.exists() else _draw(dataset, config)
+            codes = draw.codes(dataset.y)
         labeled = None if codes is None else (dataset.x[codes >= 0], codes[codes >= 0])
         if labeled is not None and int(labeled[1].bincount(minlength=len(saved.classes)).min()) < 2:
             print("\nlog p(z), refitted, is left out: a class has fewer than two labels")
@@ -357,6 +374,8 @@ def _predict(arguments: Namespace) -> None:
         if x.ndim < 2 or int(np.prod(x.shape[1:])) != int(np.prod(saved.x_shape)):
             raise ValueError(f"--input: rows should have shape {saved.x_shape}, got {x.shape[1:]}")
         x = x.reshape(len(x), *saved.x_shape)
+    if x.dtype == np.uint8:
+        x = x / saved.extra.get("whole", 1.0)
     buffer = io.BytesIO()
     np.save(buffer, predict_proba(saved.objective, x).numpy())
     if not Path(arguments.output).resolve().parent.is_dir():
@@ -376,7 +395,8 @@ def _label(arguments: Namespace) -> None:
 
     def save(learner: ActiveLearner) -> None:
         for objective in learner.members:  # one, or none yet
-            SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective).save(out / "model")
+            saved = SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective, {"whole": PIXEL})
+            saved.save(out / "model")
 
     with _locked(out):
         learner = ActiveLearner(
@@ -434,7 +454,7 @@ def _images(name: str, classes: list[str] | None) -> tuple[torch.Tensor, list[st
     if "x" not in arrays:
         raise ValueError(f"--data: {name} should hold an array x; it has {', '.join(arrays) or 'none'}")
     whole = arrays["x"].dtype == np.uint8
-    x = as_data(arrays["x"], "--data: x", torch.float32) / (255.0 if whole else 1.0)
+    x = as_data(arrays["x"], "--data: x", torch.float32) / (PIXEL if whole else 1.0)
     x = x[:, None] if x.dim() == 3 else x
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise ValueError(

@@ -167,11 +167,52 @@ def _share(labels: int, sizes: np.ndarray, how: str, rng: np.random.Generator) -
 # --- users' own arrays ----------------------------------------------------------------------------------------------
 
 
+def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The labels' values, sorted, and codes `(n,)` into them, -1 where there is no label.
+
+    Raises:
+        ValueError: y has another length, no label, one class only, or labels that cannot be told apart as classes.
+    """
+    from sklearn.utils.validation import column_or_1d
+
+    if y is None:
+        raise ValueError(
+            "y should hold labels, with -1 for unlabeled rows; requires y to be passed, but the target y is None"
+        )
+    y = column_or_1d(y, warn=True)
+    if len(y) != n:
+        raise ValueError(f"y should have one label per row of X, {n}; got {len(y)}, inconsistent numbers of samples")
+    missing = np.array([is_missing(v) for v in y.tolist()], dtype=bool)
+    known = y[~missing]
+    if known.dtype == object and not any(isinstance(v, str) for v in known):
+        known = np.array(known.tolist())
+    if known.dtype.kind == "f":
+        if not np.isfinite(known).all():
+            raise ValueError("y holds infinity")
+        if (known != np.round(known)).any():
+            raise ValueError("y: Unknown label type: continuous values; classes should be whole numbers or strings")
+    if not len(known):
+        raise ValueError("y has no label: every row is -1, NaN or None; at least two classes need one")
+    if known.dtype == object and not all(isinstance(v, str) for v in known):
+        raise ValueError("y should be of one type, strings or numbers; got both")
+    if known.dtype == object:
+        known = known.astype(str)
+    if known.dtype.kind not in "biufU":
+        raise ValueError(f"y: Unknown label type: {known.dtype}; classes should be whole numbers or strings")
+    classes = np.unique(known)
+    if len(classes) < 2:
+        raise ValueError(f"y has labels of one class only, {classes[0]!r}; at least two classes need one")
+    codes = np.full(n, -1)
+    codes[~missing] = np.searchsorted(classes, known)
+    return classes, codes
+
+
 def from_arrays(x: Any, y: Any, x_test: Any, y_test: Any, name: str = "arrays") -> Dataset:
     """A data set of arrays; classes may be any values, -1 or NaN where y has none; x is kept as it is.
 
     Raises:
-        ValueError: Shapes do not match, or the test part has a class that the training part has not.
+        ValueError: Shapes do not match, y has fewer than two classes or continuous values, or the test part has a class that
+            the training part has not.
     """
     x, x_test = as_data(x, "x", torch.float32), as_data(x_test, "x_test", torch.float32)
     if x.shape[1:] != x_test.shape[1:]:
@@ -180,12 +221,7 @@ def from_arrays(x: Any, y: Any, x_test: Any, y_test: Any, name: str = "arrays") 
     for part, labels, rows in (("y", y, x), ("y_test", y_test, x_test)):
         if labels.shape != (len(rows),):
             raise ValueError(f"{part} should have shape ({len(rows)},), got {labels.shape}")
-    missing = np.array([is_missing(v) for v in y.tolist()], dtype=bool)
-    if y.dtype == object:
-        y = np.where(missing, y[~missing][:1].repeat(len(y)), y) if not missing.all() else y
-        y = np.array(y.tolist())
-    classes = np.unique(y[~missing])
-    codes = np.where(missing, -1, np.searchsorted(classes, y))
+    classes, codes = encode(y, len(x))
     if unknown := sorted(set(y_test.tolist()) - set(classes.tolist())):
         raise ValueError(f"y_test has classes that y has not: {unknown}")
     codes_test = np.searchsorted(classes, y_test)

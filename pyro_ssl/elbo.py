@@ -18,7 +18,15 @@ from pyro.poutine.scale_messenger import ScaleMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, Top, is_enumerated, is_shared, log_mean_exp
+from pyro_ssl.enumeration import (
+    EnumerateMessenger,
+    ReplayMessenger,
+    Top,
+    is_enumerated,
+    is_of_all,
+    is_shared,
+    log_mean_exp,
+)
 from pyro_ssl.layers import weighed
 from pyro_ssl.traces import (
     check_plates,
@@ -74,8 +82,9 @@ class scale_data(ScaleMessenger):
 class Bound(NamedTuple):
     """A bound per datum, `(B,)`, in nats, the traces that it was read from, and what belongs to no datum.
 
-    `shared` is KL(q(W) || p(W)) of latents outside the plate, which all data share, such as random weights: a scalar, to be
-    taken off the data set's bound once. It is None where there are none.
+    `shared` is of what stands outside the plate and all data share: KL(q(W) || p(W)) of latents, such as random weights, and
+    minus the logarithm of observations and factors. A scalar, to be taken off the data set's bound once; None where there is
+    nothing.
     """
 
     value: Tensor
@@ -304,30 +313,27 @@ def _summed_out(f: Tensor, site: dict[str, Any] | None) -> Tensor:
 def _f(guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -> Tensor:
     """log p(x, y, z) - log q(z|x, y), `([S,] V, B)`, with minus the KL for sites in closed form; the label's is left out.
 
-    So are latents that all data share.
+    So are sites of all data.
     """
     f = torch.zeros(())
     for name, site in sample_sites(model_trace):
-        if is_shared(site):
+        if is_of_all(site):
             continue
         if name not in closed:
             f = f + log_prob(site)
         elif not is_enumerated(site):
             f = f - closed[name]
     for name, site in sample_sites(guide_trace):
-        if not is_enumerated(site) and name not in closed and not is_shared(site):
+        if not is_enumerated(site) and name not in closed and not is_of_all(site):
             f = f - log_prob(site)
     return f
 
 
 def _shared(guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -> Tensor | None:
-    """log q(W) - log p(W), or its mean in closed form, of latents that all data share."""
-    total = None
-    for name, site in sample_sites(guide_trace):
-        if is_shared(site) and name in model_trace:
-            term = closed[name] if name in closed else log_prob(site) - log_prob(model_trace.nodes[name])
-            total = term if total is None else total + term
-    return total
+    """log q(W) - log p(W), or its mean in closed form, of what all data share; observed sites and factors among it."""
+    terms = [closed[n] if n in closed else log_prob(s) for n, s in sample_sites(guide_trace) if is_of_all(s)]
+    terms += [-log_prob(s) for n, s in sample_sites(model_trace) if is_of_all(s) and n not in closed]
+    return torch.stack(terms).sum() if terms else None
 
 
 def _expectation(f: Tensor, weights: Tensor) -> Tensor:

@@ -23,7 +23,12 @@ MASS, MOST = 0.95, 16
 
 def is_shared(site: Any) -> bool:
     """Whether it is a latent of no datum, but of all: outside every plate, without a batch shape."""
-    return not (site["is_observed"] or site["cond_indep_stack"] or site_is_subsample(site) or site["fn"].batch_shape)
+    return is_of_all(site) and not site["is_observed"]
+
+
+def is_of_all(site: Any) -> bool:
+    """Whether it is of no datum, but of all, a latent, an observation or a factor."""
+    return not (site["cond_indep_stack"] or site_is_subsample(site) or site["fn"].batch_shape)
 
 
 def is_enumerated(site: Any) -> bool:

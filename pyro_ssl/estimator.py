@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import zoo
+from pyro_ssl.batches import steps_per_epoch
 from pyro_ssl.checkpoints import CheckpointError
-from pyro_ssl.checks import check_positive, is_missing
+from pyro_ssl.checks import check_positive
+from pyro_ssl.data import encode
 from pyro_ssl.prediction import gibbs, predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import fit
@@ -77,7 +79,7 @@ class _SemiSupervised(BaseEstimator, ABC):
             raise
 
     def _fit(self, X: Any, y: Any) -> Any:
-        check_positive(epochs=self.epochs, batch_size=self.batch_size)
+        check_positive(epochs=self.epochs)
         X = validate_data(self, X, ensure_min_samples=2, dtype=np.float64, allow_nd=True)
         kept, size, asked, labels, known_rows = self._labels(y, len(X))
         known = zoo.options_of(self.method)
@@ -87,14 +89,14 @@ class _SemiSupervised(BaseEstimator, ABC):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         objective = zoo.build(self.method, X.shape[1:], size, seed=seed, **options)
         self.mean_, self.std_ = _moments(X, self.scale)
-        rows = np.count_nonzero(~known_rows) or len(X)
-        steps = max(1, rows // min(self.batch_size, rows))
-        arguments = {
-            "epochs": max(self.epochs, -(-self.min_steps // steps)),
-            "batch_size": self.batch_size,
-            "lr": self.lr,
-            "progress": self.verbose,
-        } | (self.training or {})
+        ours = {"batch_size": self.batch_size, "labeled_batch_size": 100, "lr": self.lr, "progress": self.verbose}
+        given = ours | (self.training or {})
+        sizes = {name: given[name] for name in ("batch_size", "labeled_batch_size")}
+        check_positive(**sizes)
+        labeled = int(np.count_nonzero(known_rows))
+        unlabeled = len(X) - labeled if objective.learns_unlabeled else 0
+        steps = steps_per_epoch(labeled, unlabeled, **sizes)
+        arguments = {"epochs": max(self.epochs, -(-self.min_steps // steps))} | given
         self.history_ = fit(objective, self._scaled(X), labels, seed=seed, **arguments)
         self.objective_, self.options_ = objective, options
         self.n_iter_ = len(self.history_["loss"])
@@ -163,7 +165,7 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
 
     Arguments:
         method: Name in the zoo; `pyro-ssl list` gives them.
-        epochs: Passes over the unlabeled rows (over all, if all are labeled).
+        epochs: Passes over the unlabeled rows, or over the labeled, as of `pyro_ssl.fit`.
         min_steps: Steps at least, with more epochs if need be: small tables have few steps per epoch.
         batch_size: Unlabeled rows per step; labeled ones come beside them.
         lr: Largest learning rate.
@@ -305,41 +307,3 @@ def _moments(X: np.ndarray, scale: bool, name: str = "X") -> tuple[np.ndarray, n
             f"{name} is too large to standardise, up to {np.abs(X).max():.3g}; divide it by a constant first"
         )
     return mean, np.where(std > 1e-12, std, 1.0)
-
-
-def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The labels' values, sorted, and codes `(n,)` into them, -1 where there is no label.
-
-    Raises:
-        ValueError: y has another length, no label, one class only, or labels that cannot be told apart as classes.
-    """
-    if y is None:
-        raise ValueError(
-            "y should hold labels, with -1 for unlabeled rows; requires y to be passed, but the target y is None"
-        )
-    y = column_or_1d(y, warn=True)
-    if len(y) != n:
-        raise ValueError(f"y should have one label per row of X, {n}; got {len(y)}, inconsistent numbers of samples")
-    missing = np.array([is_missing(v) for v in y.tolist()], dtype=bool)
-    known = y[~missing]
-    if known.dtype == object and not any(isinstance(v, str) for v in known):
-        known = np.array(known.tolist())
-    if known.dtype.kind == "f":
-        if not np.isfinite(known).all():
-            raise ValueError("y holds infinity")
-        if (known != np.round(known)).any():
-            raise ValueError("y: Unknown label type: continuous values; classes should be whole numbers or strings")
-    if not len(known):
-        raise ValueError("y has no label: every row is -1, NaN or None; at least two classes need one")
-    if known.dtype == object and not all(isinstance(v, str) for v in known):
-        raise ValueError("y should be of one type, strings or numbers; got both")
-    if known.dtype == object:
-        known = known.astype(str)
-    if known.dtype.kind not in "biufU":
-        raise ValueError(f"y: Unknown label type: {known.dtype}; classes should be whole numbers or strings")
-    classes = np.unique(known)
-    if len(classes) < 2:
-        raise ValueError(f"y has labels of one class only, {classes[0]!r}; at least two classes need one")
-    codes = np.full(n, -1)
-    codes[~missing] = np.searchsorted(classes, known)
-    return classes, codes

@@ -63,8 +63,7 @@ class MLP(nn.Module):
         for layer in hidden:
             inputs = (layer(*inputs),)
         with torch.autocast(inputs[0].device.type, enabled=False):
-            like = next(self.parameters())
-            return last(*(h.to(like) for h in inputs)).unflatten(-1, self.out_shape)
+            return last(*(h.to(self.first.bias) for h in inputs)).unflatten(-1, self.out_shape)
 
 
 class ConvEncoder(nn.Module):

@@ -199,14 +199,20 @@ class Objective(nn.Module):
         """The loss, a scalar."""
         return total(self.parts(batch, kl_weight=kl_weight))
 
-    def check(self, batch: Batch) -> None:
-        """Run both programs once and raise ValueError, with the fix, if their sites, plates or shapes do not match."""
+    def check(self, batch: Batch, *others: Batch) -> None:
+        """Run both programs once and raise ValueError, with the fix, if their sites, plates or shapes do not match.
+
+        Arguments:
+            batch: As in training.
+            others: Further data to run them on.
+        """
         if self.model is None:
             return
+        for data in map(self._seen, (batch, *others)):
+            for x, y in ((data.x, data.y), (data.x_unlabeled, None)):
+                if x is not None:
+                    check_pair(self.model, self.guide, x, y)
         batch = self._seen(batch)
-        for x, y in ((batch.x, batch.y), (batch.x_unlabeled, None)):
-            if x is not None:
-                check_pair(self.model, self.guide, x, y)
         if self.together is None:
             both = None not in (batch.x, batch.y, batch.x_unlabeled)
             pays = both and (any(isinstance(part, _BatchNorm) for part in self.modules()) or self._saves_time(batch))

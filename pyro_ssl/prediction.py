@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_ssl.batches import extreme_rows
 from pyro_ssl.checks import as_data, as_values, check_pair, check_positive
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.modes import evaluating, reproducibly
@@ -46,7 +47,7 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
         return p.mean
 
     x = as_data(x)
-    most = max(1, min(4096, AT_ONCE // chains, 2**19 // x[0].numel()))
+    most = max(1, min(4096, AT_ONCE // chains, 2**19 // x[0].numel()))  # a classifier may widen each number by hundreds
     return chunked(objective, function, chunk or most, seed, x)
 
 
@@ -153,7 +154,8 @@ def log_evidence(
         Burda et al. 2016.
     """
     check_positive(num_particles=num_particles)
-    block = min(num_particles, max(1, AT_ONCE // _classes(objective, x, y)))
+    x = as_data(x)
+    block = min(num_particles, _at_once(x, _classes(objective, x, y)))
     blocks, rest = divmod(num_particles, block)
     elbos = [TraceTopEnum_ELBO(None, num_particles=block)] * blocks
     elbos += [TraceTopEnum_ELBO(None, num_particles=rest)] if rest else []
@@ -200,22 +202,30 @@ def gibbs(
         return torch.cat(found, -1)
 
     sizes: list[int] = []
-    return Gibbs(*chunked(objective, function, chunk or max(1, AT_ONCE // chains), seed, x).split(sizes, -1))
+    x = as_data(x)
+    return Gibbs(*chunked(objective, function, chunk or _at_once(x, chains), seed, x).split(sizes, -1))
+
+
+def _at_once(x: Tensor, times: int) -> int:
+    """How many data are evaluated at once, each so many times: fewer, where they are larger than the images of `AT_ONCE`."""
+    return max(1, min(AT_ONCE, AT_ONCE * 784 // x[0].numel()) // times)
 
 
 def _by_model(
     objective: Objective, function: Callable[..., Tensor], x: Any, y: Any, samples: int, chunk: int | None, seed: int
 ) -> Tensor:
-    """The function of all data, in chunks; the first data are checked against the model."""
+    """The function of all data, in chunks; the first data, and those furthest out, are checked against the model."""
     check_positive(num_particles=samples, chunk=1 if chunk is None else chunk)
+    like = next(objective.parameters())
+    x = as_data(x, dtype=like.dtype)
     classes = _classes(objective, x, y)
     others = [] if y is None else [_one_hot_rows(objective, x, y)]
-    like = next(objective.parameters())
-    first = [d[:100].to(like) for d in (as_data(x, dtype=like.dtype), *others)]
+    rows = torch.cat([torch.arange(min(len(x), 98), device=x.device), extreme_rows(x)])
+    first = [d[rows.to(d.device)].to(like) for d in (x, *others)]
     with evaluating(objective):
         check_pair(objective.model, objective.guide, objective.seen(first[0]), first[1] if others else None)
     of_seen = lambda x, *others: function(objective.seen(x), *others)  # noqa: E731
-    return chunked(objective, of_seen, chunk or max(1, AT_ONCE // (classes * samples)), seed, x, *others)
+    return chunked(objective, of_seen, chunk or _at_once(x, classes * samples), seed, x, *others)
 
 
 def _one_hot_rows(objective: Objective, x: Any, y: Any) -> Tensor:

@@ -114,7 +114,8 @@ def fit(
         x: Data `(N, *event)`; any array of finite numbers.
         y: Codes `(N,)` in 0 .. K - 1, -1 for unlabeled; for a method of real labels these, `(N,)` or `(N, D)`, with NaN for
             unlabeled; None if nothing is labeled.
-        epochs: Passes over the unlabeled data (over the labeled, if all are, or if the objective learns from no others).
+        epochs: Passes over the unlabeled data, or over the labeled, where that takes more steps or the objective learns from
+            no others.
         batch_size: Unlabeled data per step.
         labeled_batch_size: Labeled data per step beside them.
         lr: Learning rate, the largest one of the schedule.
@@ -132,7 +133,8 @@ def fit(
         early_stopping: On a score of the caller's.
         callbacks: Called after each epoch.
         directory: Where to write `metrics.jsonl` and checkpoints; None for neither.
-        identity: Plain data that a resumed run must share beside `fit`'s own arguments: the method, its options.
+        identity: Plain data that a resumed run must share beside `fit`'s own arguments, of which functions are compared by
+            their names: the method, its options.
         checkpoint_every: Steps between checkpoints; by default one per epoch.
         resume: Go on from the directory's checkpoint, if there is one.
         progress: Show a bar; by default on a terminal only.
@@ -229,7 +231,8 @@ class _Run:
         labels, known = _labels(objective, x, y)
         if not objective.learns_unlabeled and known.any():
             x, labels, known = x[known], labels[known], known[known]
-        self.settings |= {"identity": json.loads(json.dumps(identity))}
+        self.settings |= {"identity": json.loads(json.dumps(identity)), "schedule": checkpoints.said(schedule)}
+        self.settings |= {"optimizer": checkpoints.said(optimizer), "transform": checkpoints.said(transform)}
         self.settings |= {
             "x": checkpoints.checksum(x),
             "y": checkpoints.checksum(labels.where(known[:, None], -1)),
@@ -241,7 +244,7 @@ class _Run:
                 x, self.transform, self.encoded = features.read(x), features.drawn, True
             self.batches = Batches(x.to(home), labels, known, int(batch_size), int(labeled_batch_size), seed)
             objective.sizes = len(self.batches.x), len(self.batches.x_unlabeled)
-            objective.check(self.batch(0))
+            objective.check(self.batch(0), self._as_seen(self.batches.extremes()))
             total(objective.parts(self.batch(0)))
         self.players = players(objective)
         groups = [{"params": p, "lr": lr * scale} for scale, p in self.players]
@@ -262,7 +265,10 @@ class _Run:
 
     def batch(self, step: int) -> Batch:
         """The data of a step, transformed; of an objective whose features are trained, these."""
-        return replace(transformed(self.batches(step), self.transform), seen=self.encoded)
+        return self._as_seen(self.batches(step))
+
+    def _as_seen(self, batch: Batch) -> Batch:
+        return replace(transformed(batch, self.transform), seen=self.encoded)
 
     @property
     def averaged(self) -> Objective:
@@ -492,7 +498,7 @@ def _fused(optimizer: Callable[..., Optimizer], parameters: list[dict[str, Any]]
 def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
     """Labels as the objective's q(y|x) has them, `(N, K)`, one-hot or real, and which rows have one, `(N,)`."""
     if y is None:
-        return x.new_zeros(len(x), 1), torch.zeros(len(x), dtype=torch.bool)
+        return torch.zeros(len(x), 1, dtype=x.dtype), torch.zeros(len(x), dtype=torch.bool)
     with evaluating(objective), reproducibly(0):
         q = objective.guide.classify(objective.seen(x[:2].to(next(objective.parameters()))))
     size = q.event_shape[-1]

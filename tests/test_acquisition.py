@@ -320,6 +320,13 @@ def test_no_members_and_too_many_data(methods):
         acquisition.acquire(methods["m2"], X[:0], 1)
 
 
+@pytest.mark.parametrize("name", ["m2", "adgm", "sslapd", "latent_classifier"])
+def test_the_pool_may_be_numpys(methods, name):
+    for asked in ("entropy", "bald" if name != "m2" else "margin", acquisition.variation_ratios):
+        of_double = acquisition.acquire(methods[name], X.double().numpy(), 5, asked)
+        assert of_double.equal(acquisition.acquire(methods[name], X, 5, asked))
+
+
 def test_random_is_by_the_seed_and_moves_nothing(methods):
     torch.manual_seed(1)
     before = torch.get_rng_state()

@@ -61,7 +61,9 @@ def test_a_backbone_wants_an_image():
         zoo.build("classifier", (8,), 3, backbone="cnn-2")
 
 
-@pytest.mark.parametrize("method", ["classifier", "m2", "adgm", "sslpe", "latent_classifier", "ce", "gm", "vc"])
+@pytest.mark.parametrize(
+    "method", ["classifier", "m2", "adgm", "sslpe", "sslapd", "latent_classifier", "ce", "gm", "vc"]
+)
 def test_any_method_may_classify_by_a_backbone(method):
     o = zoo.build(method, (1, 8, 8), 3, backbone="cnn-2", warp=0.1, crop=1, flip=True)
     x = torch.rand(5, 1, 8, 8)

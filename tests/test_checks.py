@@ -109,6 +109,7 @@ REFUSED = {
         {"likelihood": "gaussian"},
         "more than 300 times its standard deviation .* larger sigma",
     ),
+    "one pixel beyond": (spoiled(1.5), Y, {"labeled_batch_size": 2}, "site 'x' is observed outside"),
     "pixels 0..255, no labels": (255 * X, None, {}, "site 'x' is observed outside"),
     "NaN": (spoiled(np.nan), Y, {}, "x holds NaN"),
     "too large": (X * 1e300, Y, {}, "x holds NaN or infinity"),

@@ -236,6 +236,24 @@ def test_interrupted_and_resumed_is_the_same(finished, monkeypatch, epoch):
     assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 3
 
 
+def test_stopped_in_the_training_of_features_it_goes_on(monkeypatch, capsys):
+    from pyro_ssl import features
+
+    def stopped(*arguments, **more):
+        features_fit(*arguments, **more)
+        raise KeyboardInterrupt
+
+    features_fit = features.Features.fit
+    command = ["train", "m1_m2", "--data", "digits", "--labels", 20, "--epochs", 1, "--m1_epochs", 1, "--hidden", "[4]"]
+    assert run(*command, "--out", "whole") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(features.Features, "fit", stopped)
+        assert run(*command, "--out", "run") == 130
+    assert "stopped; pyro-ssl train --resume run goes on" in capsys.readouterr().err
+    assert run("train", "--resume", "run") == 0
+    assert measures("run") == measures("whole")
+
+
 def test_resumed_without_its_checkpoint_starts_anew(copied, finished):
     shutil.rmtree(copied / "checkpoint")
     shutil.rmtree(copied / "checkpoint.previous", ignore_errors=True)
@@ -249,6 +267,17 @@ def test_finished_and_resumed_is_the_same(copied, finished, lost):
     assert run("train", "m2", "--resume", copied) == 0
     assert measures(copied) == measures(finished)
     assert run("evaluate", copied) == 0
+
+
+def test_a_run_is_evaluated_by_the_labels_it_keeps(copied):
+    dataset = data.load("digits")
+    np.save("foreign.npy", dataset.x_test.numpy()[:, :, ::-1])
+    draw = data.draw_labels(dataset.y, 30, seed=5)
+    draw.save("draw.json")
+    command = ("--data", "digits", "--label-file", "draw.json", "--epochs", 1, "--hidden", "[4]", "--out", "run")
+    assert run("train", "latent_classifier", *command) == 0
+    Path("draw.json").unlink()
+    assert run("evaluate", "run", "--ood", "foreign.npy") == 0
 
 
 def test_mended_mistake_can_be_given_again():

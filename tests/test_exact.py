@@ -145,6 +145,30 @@ def test_bound_is_pyros_trace_enum_elbo(classes, given):
     assert_same(o, ours, stock.differentiable_loss(o.model, o.guide, x, y))
 
 
+def test_what_stands_outside_the_plate_counts_once():
+    o, (x, _) = m2(3), data(3)
+
+    def model(x):
+        pyro.factor("of all", torch.tensor(-1.0))
+        pyro.sample("seen", dist.Normal(torch.zeros(()), 1.0), obs=torch.tensor(2.0))
+        o.model(x)
+
+    def guide(x):
+        pyro.factor("of the guide", torch.tensor(0.3), has_rsample=True)
+        o.guide(x)
+
+    stock = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
+    torch.manual_seed(1)
+    ours = o.elbo.differentiable_loss(model, guide, x)
+    torch.manual_seed(1)
+    assert_same(o, ours, stock.differentiable_loss(model, guide, x))
+    torch.manual_seed(1)
+    bound = o.elbo.bound(model, guide, x)
+    torch.manual_seed(1)
+    assert_same(o, bound.value.sum(), o.bound(x).sum())
+    assert bound.shared is not None and bound.shared.item() == pytest.approx(1.3 + 2.0 + 0.5 * math.log(2 * math.pi))
+
+
 def test_scaled_bound_is_pyros_too():
     o, (x, _) = m2(3), data(3)
     scaled = pyro.poutine.scale(scale=0.37)

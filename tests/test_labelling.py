@@ -342,6 +342,10 @@ def test_the_command_asks_trains_and_goes_on(tmp_path, person, capsys):
         str(tmp_path / "p.npy"),
     ]
     assert cli.main(predict) == 0 and np.load(tmp_path / "p.npy").shape == (60, 2)
+    of_fractions = np.load(tmp_path / "p.npy")
+    np.save(tmp_path / "x.npy", x[:, None])  # whole numbers, as they were labeled
+    assert x.dtype == np.uint8 and cli.main(predict) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), of_fractions, atol=1e-5)
 
 
 @pytest.mark.parametrize("when", ["before teaching", "in training", "before the model"])

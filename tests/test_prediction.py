@@ -62,6 +62,25 @@ def test_bounds_per_class(m2, x):
         class_bounds(zoo.build("vae", D, K, likelihood="gaussian"), x)
 
 
+@pytest.mark.parametrize("shape", [(2,), (1, 28, 28), (3, 64, 64), (3, 512, 512)])
+@pytest.mark.parametrize("times", [1, 10, 10**6])
+def test_large_data_are_fewer_at_once(shape, times):
+    x = torch.zeros(1).expand(2, *shape)
+    rows = prediction._at_once(x, times)
+    assert rows == 1 or rows * times * max(784, x[0].numel()) <= 2**15 * 784
+    assert rows >= min(2**15, 2**15 * 784 // x[0].numel()) // times
+
+
+def test_one_datum_outside_the_support_is_found(x):
+    m2 = zoo.build("m2", D, K, likelihood="bernoulli", z_dim=1, hidden=(6,))
+    within = x.repeat(10, 1).sigmoid()
+    assert bounds(m2, within).isfinite().all()
+    within[321, 1] = 3.0
+    for function in (bounds, class_bounds, log_evidence):
+        with pytest.raises(ValueError, match="'x' is observed outside"):
+            function(m2, within)
+
+
 @pytest.mark.parametrize("function", [bounds, log_evidence])
 def test_bad_arguments_are_named(function, m2, x):
     one_each = torch.eye(K)[torch.arange(N) % K]

@@ -82,6 +82,17 @@ def test_every_step_sees_labeled_and_unlabeled_and_a_pass_sees_each_datum_once()
     assert torch.equal(steps[3].y.argmax(-1), Y[rows])
 
 
+@pytest.mark.parametrize(
+    ("labeled", "unlabeled", "steps"), [(0, 90, 9), (20, 70, 7), (60, 30, 7), (89, 1, 11), (90, 0, 9), (3, 2, 1)]
+)
+def test_an_epoch_is_a_pass_over_what_takes_more_steps(labeled, unlabeled, steps):
+    known = torch.arange(labeled + unlabeled) < labeled
+    batches = Batches(X[: len(known)], torch.eye(3)[torch.zeros(len(known)).long()], known, 10, 8, seed=0)
+    assert batches.steps_per_epoch == steps
+    seen = torch.cat([b.x if labeled > unlabeled else b.x_unlabeled for b in map(batches, range(steps))])
+    assert len(seen.unique(dim=0)) >= 0.9 * max(labeled, unlabeled)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_are_those_of_their_names(name):
     parameter = nn.Parameter(torch.zeros(()))
@@ -131,7 +142,16 @@ def test_warmup_counts_steps_of_training_alone():
 def test_gradient_is_clipped_by_its_global_norm():
     o = small()
     before = weights(o)
-    run(o, optimizer=torch.optim.SGD, lr=1.0, schedule="constant", clip_norm=0.01, epochs=1, batch_size=70)
+    run(
+        o,
+        optimizer=torch.optim.SGD,
+        lr=1.0,
+        schedule="constant",
+        clip_norm=0.01,
+        epochs=1,
+        batch_size=70,
+        labeled_batch_size=20,
+    )
     moved = math.sqrt(sum((v - before[k]).square().sum().item() for k, v in weights(o).items()))
     assert moved == pytest.approx(0.01, rel=1e-3)
 
@@ -140,7 +160,7 @@ def test_average_is_the_exponential_one_and_is_what_remains():
     path: list[dict] = []
     o = small()
     watch = lambda e: path.append(weights(o))  # noqa: E731
-    run(o, ema=0.8, epochs=5, batch_size=70, callbacks=(watch,))
+    run(o, ema=0.8, epochs=5, batch_size=70, labeled_batch_size=20, callbacks=(watch,))
     expected, decays = path[0], [min(0.8, (1 + n) / (10 + n)) for n in range(1, 5)]
     for decay, current in zip(decays, path[1:], strict=True):
         expected = {k: decay * v + (1 - decay) * current[k] for k, v in expected.items()}
@@ -283,9 +303,16 @@ def _undeclared_event(self, x, y):
     pyro.sample("x", _normal(len(x), 4), obs=x)
 
 
+def _with_a_parameter(self, x, y):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", _normal(2).to_event(1))
+        pyro.sample("x", _normal(4).to_event(1), obs=x * self.weight * pyro.param("size", torch.tensor(1.0)))
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (_with_a_parameter, r"pyro.param\('size'\) is no parameter of model or guide.*PyroParam"),
         (_unguided, r"does not sample \['a'\].*sample them in the guide"),
         (_missing, r"samples \['z'\], which the model does not"),
         (_other_plate, r"'z' stands in plates \['rows'\].*same plates"),
@@ -427,6 +454,10 @@ def test_a_directory_with_another_run_is_refused(tmp_path):
     for other in ({"epochs": 9}, {"lr": 1e-4}, {"seed": 3}, {"batch_size": 20}, {"ema": 0.5}, {"warmup": 1}):
         with pytest.raises(ValueError, match=f"{next(iter(other))}: the run to resume had"):
             run(directory=tmp_path, resume=True, **other)
+    others = {"optimizer": torch.optim.SGD, "transform": torch.sign, "schedule": SCHEDULES["cosine"]}
+    for name, other in others.items():
+        with pytest.raises(ValueError, match=f"{name}: the run to resume had"):
+            run(directory=tmp_path, resume=True, **{name: other})
     with pytest.raises(ValueError, match="x: the run to resume had"):
         fit(small(), X + 1, Y, directory=tmp_path, resume=True, epochs=3, batch_size=10, labeled_batch_size=8)
     with pytest.raises(ValueError, match="objective: its weights"):
