@@ -47,7 +47,7 @@ from common import (
     where,
 )
 
-from pyro_ssl import class_bounds, data, metrics, plots, predict_proba, zoo
+from pyro_ssl import class_bounds, data, metrics, plots, predict_proba, reconstruct, zoo
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.training import Epoch, fit
 
@@ -181,10 +181,8 @@ def pretrained(config: dict[str, Any], dataset: data.Dataset, directory: Path, o
     training = {"epochs": config["training"]["epochs"], "batch_size": 200, "lr": 1e-3}
     fit(first, dataset.x, seed=seed, directory=directory, resume=True, identity=alike, **training)
     if seed == 0:  # Figure 5a
-        with evaluating(first):
-            x = dataset.x_test[:10]
-            again = first.model.p_x(first.guide.q_z(x).mean).mean
-        plots.save(plots.image_grid(torch.stack([x, again])), out / "reconstructions_vae.png")
+        x = dataset.x_test[:10]
+        plots.save(plots.image_grid(torch.stack([x, reconstruct(first, x)])), out / "reconstructions_vae.png")
     objective = zoo.build(config["method"], dataset.x_shape, 10, seed=seed, **options)
     with torch.no_grad():
         for ours, theirs, place in (

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from common import Results, arguments, draws_of, parsed, resolved, sources, study, table, where
 
-from pyro_ssl import class_bounds, data, metrics, plots, predict_proba, zoo
-from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl import class_bounds, data, metrics, plots, predict_proba, reconstruct, zoo
 from pyro_ssl.training import fit
 
 PLANE: dict[str, Any] = {
@@ -101,18 +100,13 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
 
 def moved(objective: Any, dataset: data.Dataset, name: str) -> dict[str, Any]:
     """Test points as they are reconstructed under their likeliest class, and where a grid is moved under each class."""
-
-    def again(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return objective.model.p_x(y, objective.guide.encode(x, y).mean).mean
-
-    with evaluating(objective), reproducibly(0):
-        x, coarse = dataset.x_test[:1000], plane(name, 16)
-        y = torch.eye(2)[objective.classify(x).mean.argmax(-1)]
-        error = float((again(x, y) - x).square().sum(-1).mean())
-        fields = [again(coarse, e.expand(len(coarse), 2)) - coarse for e in torch.eye(2)]
-        shown = torch.cat([again(x, y), y[:, 1:]], 1)
+    x, coarse = dataset.x_test[:1000], plane(name, 16)
+    y = torch.eye(2)[predict_proba(objective, x).argmax(-1)]
+    again = reconstruct(objective, x, y)
+    fields = [reconstruct(objective, coarse, e) - coarse for e in torch.eye(2)]
+    shown = torch.cat([again, y[:, 1:]], 1)
     return {
-        "squared_error": error,
+        "squared_error": float((again - x).square().sum(-1).mean()),
         "reconstructions": shown.round(decimals=3).tolist(),
         "fields": [f.round(decimals=3).tolist() for f in fields],
     }

@@ -41,7 +41,7 @@ from common import (
 )
 from scipy import stats
 
-from pyro_ssl import plots
+from pyro_ssl import plots, reconstruct
 from pyro_ssl.modes import evaluating, reproducibly
 
 DATA = ("fashion_mnist", "cifar10", "kmnist", "svhn")
@@ -134,17 +134,11 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
         plots.save(embedding(objective, x, y), out / f"tsne_{name}.png")  # Figure 4
         if config["method"] == "m2":
             plots.save(plots.class_samples(objective, len(dataset.classes), 3), out / f"samples_{name}.png")  # Figure 3
-            plots.save(reconstructions(objective, dataset.x_test[:10]), out / f"reconstructions_{name}.png")  # Figure 2
+            x = dataset.x_test[:10]
+            plots.save(
+                plots.image_grid(torch.stack([x, reconstruct(objective, x)])), out / f"reconstructions_{name}.png"
+            )  # Figure 2
     return result
-
-
-def reconstructions(objective: Any, x: torch.Tensor) -> Any:
-    """Images above, the mean of p(x|y,z) at the likeliest y and the mean z below."""
-    with evaluating(objective), reproducibly(0):
-        q = objective.classify(x).mean
-        y = torch.eye(q.shape[-1])[q.argmax(-1)]
-        again = objective.model.p_x(y, objective.guide.q_z(x, y).mean).mean
-    return plots.image_grid(torch.stack([x, again]))
 
 
 def embedding(objective: Any, x: torch.Tensor, y: torch.Tensor) -> Any:

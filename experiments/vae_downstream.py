@@ -52,7 +52,7 @@ from common import (
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from pyro_ssl import data, metrics, plots
+from pyro_ssl import data, metrics, plots, reconstruct
 from pyro_ssl.batches import steps_per_epoch
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import chunked, predict_proba
@@ -287,8 +287,8 @@ def pictures(objective: Objective, dataset: data.Dataset, codes: Tensor, config:
 
     out.mkdir(parents=True, exist_ok=True)
     x = dataset.x[:10]
-    made = chunked(objective, lambda x: objective.model.p_x(objective.guide.q_z(x).mean).mean, 10, 0, x)
-    plots.save(plots.image_grid(torch.stack([x, made]).transpose(0, 1)), out / f"reconstructions_{config['row']}.png")
+    again = reconstruct(objective, x)
+    plots.save(plots.image_grid(torch.stack([x, again]).transpose(0, 1)), out / f"reconstructions_{config['row']}.png")
     if codes.shape[1] == 2:
         figure, ax = plt.subplots(figsize=(6, 5), layout="constrained")
         for k, name in enumerate(dataset.classes):

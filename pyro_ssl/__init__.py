@@ -38,6 +38,10 @@ _HOME = {
     "class_bounds": "prediction",
     "log_evidence": "prediction",
     "gibbs": "prediction",
+    "weight_kl": "prediction",
+    "generate": "generation",
+    "reconstruct": "generation",
+    "SavedModel": "saving",
     "one_hot": "checks",
     "draw_labels": "data",
     "LabelDraw": "data",
@@ -45,8 +49,8 @@ _HOME = {
     "MLP": "networks",
     "ConvEncoder": "networks",
     "ConvDecoder": "networks",
-    "SplitLinear": "networks",
-    "Flat": "networks",
+    "SplitLinear": "layers",
+    "Flat": "layers",
     "Normal": "conditionals",
     "Bernoulli": "conditionals",
     "Gaussian": "conditionals",
@@ -73,6 +77,7 @@ _MODULES = (
     "data",
     "elbo",
     "enumeration",
+    "generation",
     "guides",
     "metrics",
     "models",
@@ -80,7 +85,9 @@ _MODULES = (
     "ood",
     "options",
     "plots",
+    "prediction",
     "reports",
+    "saving",
     "terms",
     "training",
     "zoo",
@@ -109,12 +116,14 @@ if TYPE_CHECKING:
     from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
     from pyro_ssl.features import Features
     from pyro_ssl.flows import Flow, VampPrior
+    from pyro_ssl.generation import generate, reconstruct
     from pyro_ssl.layers import Flat, SplitLinear
     from pyro_ssl.mixtures import MixtureOfNormals
     from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder
     from pyro_ssl.objective import Objective
-    from pyro_ssl.prediction import bounds, class_bounds, gibbs, log_evidence, predict_proba
+    from pyro_ssl.prediction import bounds, class_bounds, gibbs, log_evidence, predict_proba, weight_kl
     from pyro_ssl.ratios import Discrimination, Discriminators, LogRatio
+    from pyro_ssl.saving import SavedModel
     from pyro_ssl.terms import (
         L2,
         Adversary,

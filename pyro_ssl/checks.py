@@ -106,6 +106,16 @@ def check_positive(**sizes: int) -> None:
             raise ValueError(f"{name} should be a whole number above 0, got {size!r}")
 
 
+def check_probs(probs: Any, classes: int | None = None) -> list[float]:
+    """Probabilities of classes as numbers, or a ValueError unless there are as many, above 0, that sum to 1."""
+    array = np.asarray(probs)
+    fits = array.dtype.kind in "iuf" and array.shape == ((classes,) if classes else (array.size,))
+    if not fits or not (array > 0).all() or abs(float(array.sum()) - 1) > 1e-5:
+        many = "probabilities" if classes is None else f"{classes} probabilities"
+        raise ValueError(f"class_probs should be {many} above 0 that sum to 1, got {probs!r}")
+    return array.astype(float).tolist()
+
+
 def check_kind(name: str, value: Any, kind: Any) -> None:
     """Raise ValueError, naming the argument, unless a value is of an annotated kind, or of one of several.
 

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from pyro_ssl import zoo
+from pyro_ssl import checkpoints, zoo
 from pyro_ssl.batches import steps_per_epoch
 from pyro_ssl.checkpoints import CheckpointError
 from pyro_ssl.checks import check_positive
@@ -104,9 +104,17 @@ class _SemiSupervised(BaseEstimator, ABC):
         return self
 
     def save(self, directory: str | Path) -> None:
-        """Write the trained estimator; `load` reads it without running code from it."""
+        """Write the trained estimator; `load` reads it without running code from it.
+
+        What is no plain data among `training`, such as an optimiser, is left out: predictions do not need it.
+
+        Raises:
+            NotFittedError: It has not been fitted.
+            OSError: It cannot be written, or the directory holds other things.
+        """
         check_is_fitted(self)
-        parameters = self.get_params()
+        training = self.training and {k: v for k, v in self.training.items() if _is_plain(v)}
+        parameters = self.get_params() | {"training": training}
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else None
         extra = {
             "parameters": parameters | {"random_state": seed},
@@ -163,6 +171,9 @@ class _SemiSupervised(BaseEstimator, ABC):
 class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
     """A method of the zoo as a scikit-learn classifier that also learns from rows without a label.
 
+    Classes are taken to be as frequent as their labels, with three more of each, which is what p(y) and `balance` say;
+    `options={"class_probs": None}` takes them to be equally frequent, or give their frequencies.
+
     Arguments:
         method: Name in the zoo; `pyro-ssl list` gives them.
         epochs: Passes over the unlabeled rows, or over the labeled, as of `pyro_ssl.fit`.
@@ -193,7 +204,9 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
 
     def _labels(self, y: Any, n: int) -> tuple[dict[str, Any], int, dict[str, Any], np.ndarray, np.ndarray]:
         classes, codes = encode(y, n)
-        return {"classes_": classes}, len(classes), {}, codes, codes >= 0
+        counts = np.bincount(codes[codes >= 0], minlength=len(classes)) + 3  # few labels tell little of p(y)
+        asked = {"class_probs": (counts / counts.sum()).tolist()} if "class_probs" in zoo.options_of(self.method) else {}
+        return {"classes_": classes}, len(classes), asked, codes, codes >= 0
 
     def _saved_labels(self) -> tuple[list[Any], dict[str, Any]]:
         return self.classes_.tolist(), {"dtype": self.classes_.dtype.str}
@@ -294,6 +307,14 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         tags.non_deterministic = True  # each row has its own place in the chains' noise
         tags.regressor_tags.poor_score = True  # on checks' tiny tables it has few steps
         return tags
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        checkpoints.pack("", value.item() if isinstance(value, np.generic) else value, {})
+    except TypeError:
+        return False
+    return True
 
 
 def _moments(X: np.ndarray, scale: bool, name: str = "X") -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from pyro_ssl.augment import Noise
 from pyro_ssl.backbones import Backbone
-from pyro_ssl.checks import check_kind, check_positive
+from pyro_ssl.checks import check_kind, check_positive, check_probs
 from pyro_ssl.conditionals import (
     Bernoulli,
     ClassPrior,
@@ -58,6 +58,7 @@ class Networks:
         dropout: Probability of dropping a hidden unit of the classifier in training.
         batch_norm: Batch norm in all networks, but for convolutional decoders and what follows convolutions; where y is
             enumerated its statistics are weighed by q(y|x).
+        class_probs: How frequent the classes are, for p(y), where the model has one, and for `balance`; None is equally.
     """
 
     x_shape: tuple[int, ...]
@@ -77,8 +78,11 @@ class Networks:
     flip: bool = False
     dropout: float = 0.3
     batch_norm: bool = False
+    class_probs: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
+        if self.class_probs is not None:
+            check_probs(self.class_probs, self.classes)
         check_sizes("hidden", self.hidden)
         check_sizes("classifier_hidden", self.classifier_hidden or ())
         check_sizes("channels", self.channels)
@@ -124,9 +128,9 @@ class Networks:
     def _activation(self) -> type[nn.Module]:
         return ACTIVATIONS[self.activation]
 
-    def p_y(self) -> ClassPrior:
-        """The uniform prior over classes."""
-        return ClassPrior(self.classes)
+    def p_y(self, *, learn: bool = False) -> ClassPrior:
+        """The prior over classes."""
+        return ClassPrior(self.classes if self.class_probs is None else self.class_probs, learn=learn)
 
     def p_x(self, *inputs: Shape) -> Conditional:
         """x given inputs."""
@@ -174,11 +178,12 @@ class Loss:
         alpha: Weight of -log q(y|x), on the mean over labeled data.
         labeled: Weight of the labeled bound; None is N_l / N_u, of the papers' sums over the data (1 if nothing is unlabeled).
         unlabeled: Weight of the unlabeled bound.
-        balance: Weight of minus the entropy of q(y|x)'s mean on unlabeled data: classes are equally frequent.
+        balance: Weight of the KL of q(y|x)'s mean on unlabeled data to `class_probs`, up to a constant.
         entropy: Weight of H(q(y|x)) on unlabeled data, MIER's beta.
         mutual_information: Weight of -I(y;x) on unlabeled data, MIER's gamma.
         consistency: Weight of -log q(y|x) of noisy unlabeled data for the y that is certain without noise.
         l2: Weight of half the squared norm of all networks' weights, but for random ones.
+        class_probs: How frequent the classes are, for p(y), where the model has one, and for `balance`; None is equally.
     """
 
     alpha: float = 1.0
@@ -189,6 +194,7 @@ class Loss:
     mutual_information: float = 0.0
     consistency: float = 0.0
     l2: float = 0.0
+    class_probs: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("alpha", "consistency", "l2"):
@@ -206,7 +212,7 @@ class Loss:
         """The pair's objective with the terms of this loss, and others."""
         terms = [
             LabelLogProb(self.alpha),
-            Balance(self.balance),
+            Balance(self.balance, self.class_probs),
             Entropy(self.entropy),
             MutualInformation(self.mutual_information),
             Consistency(self.consistency),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import calibration
-from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.generation import generate, reconstruct
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.training import History
@@ -64,31 +64,25 @@ def decision_regions(
 
 
 def analogies(objective: Objective, x: Tensor, classes: int, *, seed: int = 0) -> Any:
-    """Each image (left), then its style z under every class y: the mean of p(x|y, z), z = E q(z|x, y), y = q(y|x)'s likeliest.
+    """Each image (left), then its code under every class y, see `generation.reconstruct`.
 
     Arguments:
-        objective: With a model that has `p_x(y, z)` and a guide with `q_z(x, y)`.
+        objective: With a model of x.
         x: Images `(n, C, H, W)`.
         classes: K.
-        seed: Of q, should it be random.
+        seed: Of what is drawn.
 
     Returns:
         The figure.
     """
-    eye = torch.eye(classes).to(x)
-    with evaluating(objective), reproducibly(seed), objective.programs() as (model, guide):
-        y = eye[objective.classify(x).mean.argmax(-1)]
-        z = guide.q_z(x, y).mean
-        pictures = model.p_x(eye[:, None], z).mean  # (K, n, *event)
-    return image_grid(torch.cat([x[None], pictures]).transpose(0, 1), ["x", *map(str, range(classes))])
+    pictures = [reconstruct(objective, x, into=y, seed=seed) for y in torch.eye(classes)]
+    return image_grid(torch.stack([x.cpu(), *pictures], 1), ["x", *map(str, range(classes))])
 
 
 def class_samples(objective: Objective, classes: int, n: int = 10, *, seed: int = 0) -> Any:
-    """n samples of each class: the mean of p(x|y, z), z ~ p(z); a row shares its z, a column its class."""
-    with evaluating(objective), reproducibly(seed), objective.programs() as (model, _):
-        z = model.p_z().sample((n,))
-        pictures = model.p_x(torch.eye(classes).to(z)[:, None], z).mean
-    return image_grid(pictures.transpose(0, 1), list(map(str, range(classes))))
+    """n samples of each class, see `generation.generate`: a column has its class, a row its z where y is drawn first."""
+    pictures = [generate(objective, n, y, seed=seed) for y in torch.eye(classes)]
+    return image_grid(torch.stack(pictures, 1), list(map(str, range(classes))))
 
 
 def learning_curves(histories: dict[str, History], names: Sequence[str] | None = None) -> Any:

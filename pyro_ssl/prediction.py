@@ -155,7 +155,7 @@ def log_evidence(
     """
     check_positive(num_particles=num_particles)
     x = as_data(x)
-    block = min(num_particles, _at_once(x, _classes(objective, x, y)))
+    block = min(num_particles, rows_at_once(x, _classes(objective, x, y)))
     blocks, rest = divmod(num_particles, block)
     elbos = [TraceTopEnum_ELBO(None, num_particles=block)] * blocks
     elbos += [TraceTopEnum_ELBO(None, num_particles=rest)] if rest else []
@@ -203,10 +203,10 @@ def gibbs(
 
     sizes: list[int] = []
     x = as_data(x)
-    return Gibbs(*chunked(objective, function, chunk or _at_once(x, chains), seed, x).split(sizes, -1))
+    return Gibbs(*chunked(objective, function, chunk or rows_at_once(x, chains), seed, x).split(sizes, -1))
 
 
-def _at_once(x: Tensor, times: int) -> int:
+def rows_at_once(x: Tensor, times: int) -> int:
     """How many data are evaluated at once, each so many times: fewer, where they are larger than the images of `AT_ONCE`."""
     return max(1, min(AT_ONCE, AT_ONCE * 784 // x[0].numel()) // times)
 
@@ -225,7 +225,7 @@ def _by_model(
     with evaluating(objective):
         check_pair(objective.model, objective.guide, objective.seen(first[0]), first[1] if others else None)
     of_seen = lambda x, *others: function(objective.seen(x), *others)  # noqa: E731
-    return chunked(objective, of_seen, chunk or _at_once(x, classes * samples), seed, x, *others)
+    return chunked(objective, of_seen, chunk or rows_at_once(x, classes * samples), seed, x, *others)
 
 
 def _one_hot_rows(objective: Objective, x: Any, y: Any) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
+from pyro_ssl.checks import check_probs
 from pyro_ssl.conditionals import Prior
 from pyro_ssl.enumeration import is_shared
 from pyro_ssl.modes import in_evaluation
@@ -245,22 +246,35 @@ class Consistency(Term):
 
 
 class Balance(Term):
-    r"""Minus the entropy of the classifier's marginal: classes are equally frequent, as the uniform p(y) says.
+    r"""The classifier's marginal against p(y): classes are as frequent as it says, equally where it is uniform.
 
-    .. math:: -\mathrm H\Big(\frac{1}{B_u} \sum_i q(y \mid x_i)\Big)
-              = \mathrm{KL}\Big(\frac{1}{B_u} \sum_i q(y \mid x_i) \,\Big\|\, \mathrm{uniform}\Big) - \log K
+    .. math:: \mathrm{KL}\Big(\frac{1}{B_u} \sum_i q(y \mid x_i) \,\Big\|\, p(y)\Big) - \log K,
+              \quad \text{with a uniform } p(y): \; -\mathrm H\Big(\frac{1}{B_u} \sum_i q(y \mid x_i)\Big)
 
     It is the part of the bound's KL(q(y|x) || p(y)) that is not mutual information, with a weight of its own; and what is
     left of `MutualInformation` without its pull on the single q(y|x).
+
+    Arguments:
+        weight: Of the term.
+        class_probs: p(y), K numbers above 0 that sum to 1; None is uniform.
 
     References:
         Paper 004, eq. 6 to 8, for the decomposition.
     """
 
     needs = "unlabeled"
+    log_ratio: Tensor | None
+
+    def __init__(self, weight: float = 1.0, class_probs: Sequence[float] | None = None) -> None:
+        super().__init__(weight)
+        p = None if class_probs is None else torch.as_tensor(check_probs(class_probs))
+        self.register_buffer("log_ratio", None if p is None else p.log() + math.log(len(p)))
 
     def formula(self, step: Step) -> Tensor:
-        return -entropy(step.q_unlabeled.mean.mean(0))
+        marginal = step.q_unlabeled.mean.mean(0)
+        if self.log_ratio is None:
+            return -entropy(marginal)
+        return -entropy(marginal) - (marginal * self.log_ratio).sum()
 
 
 class L2(Term):

@@ -134,7 +134,7 @@ OF_CLASSIFIERS = ("classifier_network", "backbone", "warp", "crop", "flip")
 """Options of a classifier of images."""
 
 
-@grouped(without=("likelihood", "sigma", "classifier_hidden", "classifier_network"))
+@grouped(without=("likelihood", "sigma", "classifier_hidden", "classifier_network", "class_probs"))
 def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
     r"""The supervised baseline, q(y|x) by cross-entropy on the labeled data; its defaults are those of M2's q(y|x).
 
@@ -146,7 +146,7 @@ def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
 
 
 @grouped(
-    without=(*OF_CLASSIFIERS, "noise", "dropout", "batch_norm", "class_prior", "classifier_hidden"),
+    without=(*OF_CLASSIFIERS, "noise", "dropout", "batch_norm", "class_prior", "classifier_hidden", "class_probs"),
     activation="softplus",
     likelihood="bernoulli",
     sigma=None,
@@ -516,7 +516,7 @@ def vc(
 def _variational(
     nets: Networks, z_dim: int, stochastic: bool, shared_variance: bool, draws: int
 ) -> tuple[ClassPrior, ClassNormal, guides.VC]:
-    p_y, p_z = ClassPrior(nets.classes, learn=True), ClassNormal(nets.classes, z_dim, shared=shared_variance)
+    p_y, p_z = nets.p_y(learn=True), ClassNormal(nets.classes, z_dim, shared=shared_variance)
     code = nets.classified(2 * z_dim if stochastic else z_dim, nets.dropout)
     q_z = Normal(code) if stochastic else Delta(code)
     return p_y, p_z, guides.VC(q_z, Bayes(p_y, p_z), draws if stochastic else 1)

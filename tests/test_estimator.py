@@ -156,11 +156,29 @@ def test_damaged_or_missing_save_is_said(blobs, tmp_path):
     assert json.loads((tmp_path / "m" / "state.json").read_text())["format"] == "pyro-ssl"
 
 
-def test_not_saved_with_what_needs_pickling(blobs, tmp_path):
-    model = tiny(lr=1e-5, training={"optimizer": torch.optim.SGD}).fit(*blobs)
-    with pytest.raises(TypeError, match="cannot be saved without pickling"):
-        model.save(tmp_path / "m")
-    assert not list(tmp_path.iterdir())
+def test_classes_are_as_frequent_as_their_labels(tmp_path):
+    rng = np.random.default_rng(0)
+    y = (rng.random(1500) < 0.1).astype(int)
+    x = rng.normal(size=(1500, 3)) + 1.2 * y[:, None]
+    labels = np.where(np.arange(1500) < 200, y, -1)
+    few, even = (tiny(min_steps=300, options=o).fit(x, labels) for o in ({}, {"class_probs": None}))
+    counts = np.bincount(y[:200]) + 3
+    np.testing.assert_allclose(few.objective_.model.p_y().probs.numpy(), counts / counts.sum(), rtol=1e-6)
+    assert even.predict(x).mean() > few.predict(x).mean()
+    assert few.score(x, y) > max(even.score(x, y), 0.9)
+    few.save(tmp_path / "m")
+    np.testing.assert_array_equal(
+        SemiSupervisedClassifier.load(tmp_path / "m").predict_proba(x), few.predict_proba(x)
+    )
+
+
+def test_what_needs_pickling_is_left_out(blobs, tmp_path):
+    training = {"optimizer": torch.optim.SGD, "ema": np.float32(0.5), "transform": torch.sign, "callbacks": (print,)}
+    model = tiny(lr=1e-5, training=training).fit(*blobs)
+    model.save(tmp_path / "m")
+    again = SemiSupervisedClassifier.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.predict_proba(blobs[0]), model.predict_proba(blobs[0]))
+    assert again.training == {"ema": 0.5} and model.training is training
 
 
 def test_leaves_random_states_and_parameter_store(blobs):

@@ -145,6 +145,15 @@ def test_bound_is_pyros_trace_enum_elbo(classes, given):
     assert_same(o, ours, stock.differentiable_loss(o.model, o.guide, x, y))
 
 
+def test_balance_is_the_divergence_to_the_classes_frequencies():
+    p = torch.tensor([0.2, 0.5, 0.3])
+    o, (x, _) = m2(3, balance=0.8, class_probs=p.tolist()), data(3)
+    marginal = o.classify(x).probs.mean(0)
+    kl = kl_divergence(torch.distributions.Categorical(marginal), torch.distributions.Categorical(p))
+    assert_same(o, o.parts(Batch(x_unlabeled=x))["Balance"], 0.8 * (kl - math.log(3)))
+    assert torch.allclose(o.model.p_y().probs, p)
+
+
 def test_what_stands_outside_the_plate_counts_once():
     o, (x, _) = m2(3), data(3)
 
