@@ -31,6 +31,8 @@ from pyro_ssl.reports import table as table  # for the scripts
 from pyro_ssl.training import DivergedError, History, fit
 
 RESULTS = Path(__file__).parent / "results"
+OF_CIFAR10 = 30_000
+"""Training images of CIFAR-10 that a run is of, the first ones; at the `paper` scale all."""
 DEVELOPMENT = 100
 """The first draw of those on which settings are sought: training images stand for the test set there, see `developing`."""
 
@@ -116,15 +118,14 @@ def _one(
 def images(config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
     """The image set of a run and codes, of which `per_class` of each class are known, or `labels` in total, as many of each, or all.
 
-    `rows`, where it is there, cuts both parts for a smoke test; `grey` makes colour images grey. Where the data's folder
-    comes from, `PYRO_SSL_DATA`, is no part of a config.
+    `rows`, where it is there, cuts both parts; without it the first 30,000 training images of CIFAR-10 are taken. `grey` makes
+    colour images grey. Where the data's folder comes from, `PYRO_SSL_DATA`, is no part of a config.
     """
-    whole = (
-        packed_cifar10(data.data_root()) or data.load("cifar10")
-        if config["data"] == "cifar10"
-        else data.load(config["data"])
-    )
-    rows = config.get("rows")
+    colour = config["data"] == "cifar10"
+    whole = (packed_cifar10(data.data_root()) if colour else None) or data.load(config["data"])
+    rows = config.get("rows", OF_CIFAR10 if colour else None)
+    if colour and rows > len(whole.x):
+        raise ValueError(f"cifar10: the run is of {rows} training images, and there are {len(whole.x)}")
     parts = [t[:rows] for t in (whole.x, whole.y, whole.x_test, whole.y_test)]
     if config.get("grey") and whole.x.shape[1] == 3:
         grey = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
@@ -233,7 +234,8 @@ def tsne(codes: Tensor, y: Tensor) -> Any:
     import matplotlib.pyplot as plt
     from sklearn.manifold import TSNE
 
-    flat = TSNE(random_state=0, init="pca", perplexity=min(30, len(codes) // 4)).fit_transform(codes.numpy())
+    start = "pca" if codes.std(0).any() else "random"  # of codes that are all the same, as after a smoke test
+    flat = TSNE(random_state=0, init=start, perplexity=min(30, len(codes) // 4)).fit_transform(codes.numpy())
     figure, ax = plt.subplots(figsize=(4, 4), layout="constrained")
     for k in y.unique().tolist():
         ax.scatter(*flat[(y == k).numpy()].T, s=4, color=plots.COLOURS[k % len(plots.COLOURS)], label=str(k))

@@ -119,9 +119,10 @@ def configure(row: str, data: str, per_class: int, draw: int, scale: str) -> dic
     if scale == "smoke":
         options |= {k: (8,) for k in ("hidden", "classifier_hidden")}
         training["epochs"] = 1
+    rows = {"rows": 300} if scale == "smoke" else {"rows": 50_000} if (scale, data) == ("paper", "cifar10") else {}
     return {
         "row": row, "data": data, "grey": True, "method": method, "per_class": per_class, "draw": draw,
-        "options": resolved(method, options), "training": training, **({"rows": 300} if scale == "smoke" else {}),
+        "options": resolved(method, options), "training": training, **rows,
     }  # fmt: skip
 
 

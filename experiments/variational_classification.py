@@ -18,8 +18,8 @@ code`; both with 500 labels, and with T of squares, where the paper's is linear.
 - semi: 500 and 100 labels with the other images unlabeled, by a smaller network of three convolutions; CE with the same terms
   beside it.
 - plane: a code of two dimensions on MNIST (Figure 1), and ambiguous digits, interpolated between codes of a VAE of ours (Figure 8).
-- cifar: CIFAR-10 with a small wide ResNet at `cpu`, with WRN-28-10 and ResNet-50 at `paper`, on a GPU where there is one; of
-  the training images as many as are at hand, 30,000 for the results here, and of CIFAR-100 a subset of 4750.
+- cifar: CIFAR-10, its first 30,000 training images, with a small wide ResNet at `cpu`; all of them with WRN-28-10 and ResNet-50
+  at `paper`, on a GPU where there is one; of CIFAR-100 a subset of 4750 for the results here, else its test part.
 
 Images are augmented in training, alike for all methods. No validation labels: the last epoch's averaged weights, the test set
 once a run. Draws 100 and above are for development (give them an `--out` of their own): 5000 training images, or a tenth of
@@ -232,7 +232,7 @@ def configure(
         )
     if part == "cifar" and scale == "paper":
         training |= {"batch_size": 128, "labeled_batch_size": 128, "lr": 0.1, "ema": 0.0}
-        others["sgd"] = True
+        others |= {"sgd": True, "rows": 50_000}
     labels = {} if "per_class" in others else {"labels": "all"}
     return {
         "part": part, "data": name, "method": method, "draw": draw, **labels, **others,

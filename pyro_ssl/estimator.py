@@ -205,7 +205,9 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
     def _labels(self, y: Any, n: int) -> tuple[dict[str, Any], int, dict[str, Any], np.ndarray, np.ndarray]:
         classes, codes = encode(y, n)
         counts = np.bincount(codes[codes >= 0], minlength=len(classes)) + 3  # few labels tell little of p(y)
-        asked = {"class_probs": (counts / counts.sum()).tolist()} if "class_probs" in zoo.options_of(self.method) else {}
+        asked = (
+            {"class_probs": (counts / counts.sum()).tolist()} if "class_probs" in zoo.options_of(self.method) else {}
+        )
         return {"classes_": classes}, len(classes), asked, codes, codes >= 0
 
     def _saved_labels(self) -> tuple[list[Any], dict[str, Any]]:

@@ -167,9 +167,7 @@ def test_classes_are_as_frequent_as_their_labels(tmp_path):
     assert even.predict(x).mean() > few.predict(x).mean()
     assert few.score(x, y) > max(even.score(x, y), 0.9)
     few.save(tmp_path / "m")
-    np.testing.assert_array_equal(
-        SemiSupervisedClassifier.load(tmp_path / "m").predict_proba(x), few.predict_proba(x)
-    )
+    np.testing.assert_array_equal(SemiSupervisedClassifier.load(tmp_path / "m").predict_proba(x), few.predict_proba(x))
 
 
 def test_what_needs_pickling_is_left_out(blobs, tmp_path):

@@ -324,7 +324,7 @@ def test_a_pretrained_pair_starts_as_the_vae(method, scripts, tmp_path, monkeypa
         )
 
 
-def test_packed_images_are_unpacked(scripts, tmp_path):
+def test_packed_images_are_unpacked(scripts, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 4), dtype=np.uint8)
     planes = images.copy()
     planes[:, 0] -= planes[:, 1]
@@ -340,6 +340,11 @@ def test_packed_images_are_unpacked(scripts, tmp_path):
     assert np.array_equal((255 * found.x.numpy()).round(), images[:4]) and found.y.tolist() == [0, 1, 0, 1]
     assert np.array_equal((255 * found.x_test.numpy()).round(), images[4:])
     assert scripts("common").packed_cifar10(tmp_path / "none") is None
+    monkeypatch.setenv("PYRO_SSL_DATA", str(tmp_path))
+    config = {"data": "cifar10", "labels": "all", "draw": 0}
+    assert len(scripts("common").images(config | {"rows": 3})[0].x) == 3
+    with pytest.raises(ValueError, match="of 30000 training images, and there are 4"):
+        scripts("common").images(config)
 
 
 def test_a_table_keeps_its_draws_and_a_changed_run_starts_anew(scripts, tmp_path):
