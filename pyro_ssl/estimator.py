@@ -90,13 +90,13 @@ class _SemiSupervised(BaseEstimator, ABC):
         objective = zoo.build(self.method, X.shape[1:], size, seed=seed, **options)
         self.mean_, self.std_ = _moments(X, self.scale)
         ours = {"batch_size": self.batch_size, "labeled_batch_size": 100, "lr": self.lr, "progress": self.verbose}
-        given = ours | (self.training or {})
+        given: dict[str, Any] = ours | (self.training or {})
         sizes = {name: given[name] for name in ("batch_size", "labeled_batch_size")}
         check_positive(**sizes)
         labeled = int(np.count_nonzero(known_rows))
         unlabeled = len(X) - labeled if objective.learns_unlabeled else 0
         steps = steps_per_epoch(labeled, unlabeled, **sizes)
-        arguments = {"epochs": max(self.epochs, -(-self.min_steps // steps))} | given
+        arguments: dict[str, Any] = {"epochs": max(self.epochs, -(-self.min_steps // steps))} | given
         self.history_ = fit(objective, self._scaled(X), labels, seed=seed, **arguments)
         self.objective_, self.options_ = objective, options
         self.n_iter_ = len(self.history_["loss"])
