@@ -68,6 +68,7 @@ ROWS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # part, method, acqui
     "sslapd_random": ("moons", "sslapd", "random", ON_MOONS["sslapd"]),
     "plane": ("plane", "sslapd", "entropy", NETWORK | OPTIONS["sslapd"] | ONE_CHAIN),
     "m2_entropy": ("images", "m2", "entropy", CONV),
+    "m2_entropy_drawn": ("images", "m2", "entropy", CONV),
     "m2_random": ("images", "m2", "random", CONV),
     "m2_random_start": ("images", "m2", "random", CONV),
     "m2_from_ten": ("images", "m2", "entropy", CONV),
@@ -142,7 +143,7 @@ def configure(row: str, name: str, draw: int, scale: str) -> dict[str, Any]:
             training = {"epochs": first, "batch_size": 200, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
             config |= {"training": training, "warm": {"epochs": later}, "fresh": 2.0}
             config |= {"start": "diverse", "steps": s["steps"]} if row != "m2_random_start" else {}
-            config |= {"first": 10} if row == "m2_from_ten" else {}
+            config |= {"first": 10} if row == "m2_from_ten" else {"power": 1.0} if row == "m2_entropy_drawn" else {}
         else:
             training = {"epochs": s["supervised"], "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.99}
             config |= {"training": training, "members": MEMBERS}
@@ -174,7 +175,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     learner = ActiveLearner(
         build, acquisition=config["acquisition"], start=config["start"], members=config["members"],
         code=partial(codes, steps=config.get("steps", 0), seed=config["draw"]), training=config["training"],
-        warm=config["warm"], fresh=config.get("fresh", math.inf), directory=directory / "learner", identity=config, seed=config["draw"],
+        warm=config["warm"], fresh=config.get("fresh", math.inf), power=config.get("power"), directory=directory / "learner", identity=config, seed=config["draw"],
     )  # fmt: skip
     of_round, curve = directory / "curve.json", []
     if of_round.exists():

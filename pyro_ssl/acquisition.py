@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -42,9 +43,9 @@ def variation_ratios(p: Tensor) -> Tensor:
 
 
 def margin(p: Tensor) -> Tensor:
-    r"""Minus the distance of the two likeliest classes in :math:`\bar p`, `(N,)`; of draws `(S, N, K)`."""
+    r"""1 less the distance of the two likeliest classes in :math:`\bar p`, `(N,)`; of draws `(S, N, K)`."""
     best = p.mean(0).topk(2, -1).values
-    return best[..., 1] - best[..., 0]
+    return 1 - best[..., 0] + best[..., 1]
 
 
 def bald(p: Tensor) -> Tensor:
@@ -84,6 +85,29 @@ def best(scores: Tensor, n: int, seed: int = 0) -> Tensor:
     values = (values / max(largest, 1e-300)).round(decimals=9)  # rounding is no reason to ask
     order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(seed))
     return order[values[order].sort(descending=True, stable=True).indices[:n]]
+
+
+def powered(scores: Tensor, power: float, seed: int = 0) -> Tensor:
+    r"""Scores whose highest are a draw, without replacement, in proportion to :math:`s^\beta`: `power * log(s)` + Gumbel noise.
+
+    The n highest of all are much alike, for each is asked as if it were alone; a draw is not.
+
+    Arguments:
+        scores: s, `(N,)`, 0 or above.
+        power: beta; the larger, the closer to the n highest.
+        seed: Of the draw.
+
+    Raises:
+        ValueError: power is not above 0; a score is below 0, or NaN.
+
+    References:
+        Kirsch et al. 2023, Stochastic batch acquisition.
+    """
+    check_power(power)
+    if not (scores >= 0).all():
+        raise ValueError(f"power wants scores of 0 or above, got {scores.min().item()}")
+    uniform = torch.rand(len(scores), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return power * scores.cpu().double().log() - (-uniform.log()).log()
 
 
 def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -264,35 +288,48 @@ def acquire(
     n: int,
     acquisition: Acquisition | Score = "entropy",
     *,
+    power: float | None = None,
     draws: int = 20,
     candidates: int = 1000,
     seed: int = 0,
 ) -> Tensor:
     """The n data of a pool whose labels are wanted most, `(n,)`, most wanted first.
 
-    The pool's order does not matter, but to methods that draw latents: a datum's draws are by its place.
+    The pool's order does not matter, but to `power` and to methods that draw latents: a datum's draws are by its place.
 
     Arguments:
         members: As of `scores`.
         x: The pool, `(N, *event)`.
         n: How many.
         acquisition: As of `scores`; `batch_bald` counts what they tell together, the others what each tells alone.
+        power: Draw them in proportion to the scores to this power, see `powered`; None takes the highest.
         draws: S, of BALD: no more than log S nats can be told by all labels together.
         candidates: Data with the highest BALD, from which `batch_bald` chooses.
         seed: Of whatever is drawn, and of ties.
 
     Raises:
-        ValueError: As of `scores`; n is not in 1 .. N.
+        ValueError: As of `scores` and `powered`; n is not in 1 .. N; there is a power of `batch_bald`.
     """
     members, x = _several(members), as_data(x)
     check_positive(n=n, candidates=candidates)
+    check_power(power, acquisition)
     if n > len(x):
         raise ValueError(f"n should be at most {len(x)}, the size of the pool; got {n}")
     found = scores(members, x, acquisition, draws=draws, seed=seed)
     if acquisition != "batch_bald":
-        return best(found, n, seed)
+        return best(found if power is None else powered(found, power, seed), n, seed)
     first = best(found, min(max(n, candidates), len(x)), seed)
     return first[batch_bald(label_draws(members, x[first], draws, seed=seed), n, seed=seed)[0]]
+
+
+def check_power(power: float | None, acquisition: Acquisition | Score | None = None) -> None:
+    """Raise ValueError unless it is None, or a number above 0 of an acquisition that has a use for it."""
+    if power is None:
+        return
+    if not 0 < power < math.inf:
+        raise ValueError(f"power should be above 0 and finite, got {power}")
+    if acquisition == "batch_bald":
+        raise ValueError("power: batch_bald has no use for it, for it counts what data tell together; take bald")
 
 
 def check(acquisition: Acquisition | Score, members: Objective | Sequence[Objective], x: Any, draws: int = 20) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import checkpoints
-from pyro_ssl.acquisition import Acquisition, Score, acquire, best, check, diverse
+from pyro_ssl.acquisition import Acquisition, Score, acquire, best, check, check_power, diverse
 from pyro_ssl.checks import as_data, check_positive
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import label_of, predict_proba
@@ -54,6 +54,7 @@ class ActiveLearner:
         fresh: With `warm`, a round is from scratch nonetheless when labels are this many times those of the last one that was:
             what a method has told itself of the unlabeled pool, few further labels do not undo. Infinity for never.
         members: Objectives that are trained, an ensemble, whose mean predicts and asks.
+        power: As of `acquisition.acquire`, of what is asked at once.
         draws: As of `acquisition.acquire`.
         candidates: As of `acquisition.acquire`.
         directory: Where labels and models are kept; None for nowhere.
@@ -86,6 +87,7 @@ class ActiveLearner:
         warm: dict[str, Any] | None = None,
         fresh: float = 2.0,
         members: int = 1,
+        power: float | None = None,
         draws: int = 20,
         candidates: int = 1000,
         directory: str | Path | None = None,
@@ -93,6 +95,7 @@ class ActiveLearner:
         seed: int = 0,
     ) -> None:
         check_positive(members=members, draws=draws, candidates=candidates)
+        check_power(power, acquisition)
         if start not in ("random", "diverse"):
             raise ValueError(f"start should be random or diverse, got {start!r}")
         whole: Any = seed  # numpy's whole numbers are no int
@@ -108,7 +111,8 @@ class ActiveLearner:
         self.build, self.acquisition, self.start, self.code = build, acquisition, start, code
         self.training, self.warm, self.fresh = dict(training or {}), warm, float(fresh)
         self.size, self.seed = members, int(seed)
-        self.draws, self.candidates, self.identity = draws, candidates, json.loads(json.dumps(identity))
+        self.power, self.draws, self.candidates = power, draws, candidates
+        self.identity = json.loads(json.dumps(identity))
         self.indices: list[int] = []
         self.labels: list[Any] = []
         self.skipped: list[int] = []
@@ -152,8 +156,8 @@ class ActiveLearner:
             check(self.acquisition, self._built(), x, self.draws)
             return free[self._first(x[free], n, seed)]
         self._train()
-        settings = {"draws": self.draws, "candidates": self.candidates, "seed": seed}
-        return free[acquire(self.members, x[free], n, self.acquisition, **settings)]
+        settings: dict[str, Any] = {"power": self.power, "draws": self.draws, "candidates": self.candidates}
+        return free[acquire(self.members, x[free], n, self.acquisition, **settings, seed=seed)]
 
     def _first(self, pool: Tensor, n: int, seed: int) -> Tensor:
         if self.start == "random":

@@ -146,6 +146,7 @@ def _label_parser() -> ArgumentParser:
         "--warm", type=dict[str, Any] | None, default={"epochs": 2}, help="those that are others in later rounds"
     )
     parser.add_argument("--acquisition", type=Acquisition, default="entropy", help="which labels are wanted")
+    parser.add_argument("--power", type=float | None, default=None, help="draw them by it, see acquisition.powered")
     parser.add_argument("--start", type=Literal["random", "diverse"], default="diverse", help="the first round's")
     parser.add_argument("--seed", type=int, default=0, help="of weights, training and picks")
     return parser
@@ -401,7 +402,7 @@ def _label(arguments: Namespace) -> None:
     with _locked(out):
         learner = ActiveLearner(
             lambda seed: zoo.build(arguments.method, tuple(pool.shape[1:]), len(classes), seed=seed, **options),
-            acquisition=arguments.acquisition, start=arguments.start, code=codes,
+            acquisition=arguments.acquisition, power=arguments.power, start=arguments.start, code=codes,
             training={"progress": None} | row.training | arguments.training, warm=arguments.warm,
             directory=out, identity={"method": arguments.method, "options": options, "classes": classes}, seed=arguments.seed,
         )  # fmt: skip

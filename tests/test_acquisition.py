@@ -30,7 +30,7 @@ def by_loops(name, p):
         h = lambda q: -sum(v * math.log(v) for v in q if v)  # noqa: E731
         top = sorted(mean, reverse=True)
         found.append({
-            "entropy": h(mean), "variation_ratios": 1 - top[0], "margin": top[1] - top[0],
+            "entropy": h(mean), "variation_ratios": 1 - top[0], "margin": 1 - top[0] + top[1],
             "bald": h(mean) - sum(map(h, rows)) / len(rows),
         }[name])  # fmt: skip
     return torch.tensor(found, dtype=torch.float64)
@@ -318,6 +318,35 @@ def test_no_members_and_too_many_data(methods):
         acquisition.acquire(methods["m2"], X, 31)
     with pytest.raises(ValueError, match="is empty"):
         acquisition.acquire(methods["m2"], X[:0], 1)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_by_power_data_are_drawn_in_proportion(power):
+    """The first pick as often as its share, the second as often as its share of the rest."""
+    scores = torch.tensor([1.0, 2.0, 0.5, 0.0])
+    share = scores.double() ** power / (scores.double() ** power).sum()
+    seeds = 4000
+    picks = torch.stack([best(acquisition.powered(scores, power, s), 2, s) for s in range(seeds)])
+    first, pairs = picks[:, 0].bincount(minlength=4) / seeds, (picks == torch.tensor([1, 0])).all(1).double().mean()
+    assert (first - share).abs().max() < 4 * 0.5 / math.sqrt(seeds)
+    assert abs(pairs - share[1] * share[0] / (1 - share[1])) < 4 * 0.5 / math.sqrt(seeds)
+    assert not (picks == 3).any()  # what tells nothing comes last
+    assert best(acquisition.powered(scores, 1e6), 4).tolist() == [1, 0, 2, 3]
+
+
+def test_power_of_a_method_and_what_has_none(methods):
+    top, drawn, again = (acquisition.acquire(methods["m2"], X, 6, power=p, seed=1) for p in (None, 1.0, 1.0))
+    assert drawn.equal(again) and not drawn.equal(top) and len(set(drawn.tolist())) == 6
+    with pytest.raises(ValueError, match="power: batch_bald has no use for it"):
+        acquisition.acquire(methods["sslapd"], X, 2, "batch_bald", power=1.0)
+    for power, of, message in (
+        (0.0, torch.ones(2), "power should be above 0 and finite, got 0.0"),
+        (float("inf"), torch.ones(2), "power should be above 0"),
+        (1.0, torch.tensor([1.0, -1.0]), "scores of 0 or above, got -1.0"),
+        (1.0, torch.tensor([1.0, torch.nan]), "scores of 0 or above"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            acquisition.powered(of, power)
 
 
 @pytest.mark.parametrize("name", ["m2", "adgm", "sslapd", "latent_classifier"])

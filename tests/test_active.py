@@ -116,6 +116,14 @@ def test_an_ensemble_and_its_information():
     torch.testing.assert_close(made.predict_proba(POOL), torch.stack(p).mean(0))
 
 
+def test_what_is_asked_at_once_may_be_drawn_by_its_power():
+    top, drawn, again = (learner(power=p) for p in (None, 1.0, 1.0))
+    for made in (top, drawn, again):
+        rounds(made, 2)
+    assert drawn.indices == again.indices and drawn.indices[:4] == top.indices[:4]
+    assert set(drawn.indices) != set(top.indices)
+
+
 def test_real_labels_by_their_variance():
     build = lambda seed: zoo.build("sslpe", (2,), 1, seed=seed, regression=True, hidden=(8,), z_dim=2)  # noqa: E731
     made, target = learner(build=build, acquisition="variance"), torch.sin(POOL[:, 0])
@@ -361,6 +369,8 @@ def test_mistakes_are_named_and_nothing_is_lost(tmp_path, call, kind, said):
         ({"acquisition": "surprise"}, "acquisition should be one of"),
         ({"start": "best"}, "start should be random or diverse"),
         ({"members": 0}, "members"),
+        ({"power": 0}, "power should be above 0"),
+        ({"power": 1.0, "acquisition": "batch_bald"}, "power: batch_bald has no use"),
         ({"seed": -1}, "seed should be"),
         ({"training": {"epoch": 3}}, "training has epoch"),
         ({"warm": {"seed": 1}}, "warm has seed"),
