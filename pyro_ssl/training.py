@@ -382,7 +382,7 @@ class _Run:
         if not {"settings", "run", "position", "history"} <= data.keys():
             raise checkpoints.CheckpointError("the checkpoint is not one of a training run of this version")
         for name, value in self.settings.items():
-            if (was := data["settings"].get(name)) != value:
+            if (was := data["settings"].get(name, value)) != value:  # one that came later says nothing
                 raise ValueError(
                     f"{name}: the run to resume had {was}, got {value}; give what it was started with "
                     "(x and y are compared by their checksums)"
