@@ -38,7 +38,7 @@ from common import (
     where,
 )
 
-from pyro_ssl import gibbs, plots
+from pyro_ssl import generate, gibbs, plots, predict_proba
 from pyro_ssl.modes import evaluating, reproducibly
 
 PER_CLASS = [10, 20, 60, 100, 300]
@@ -152,9 +152,8 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
 
 def samples(objective: Any, n: int = 100) -> Any:
     """x from the model, the mean of p(x|z) at z ~ p(z), sorted by the class that the model gives it (Figure 5.13)."""
-    with evaluating(objective), reproducibly(0), objective.programs() as (model, _):
-        x = model.p_x(model.p_z().sample(torch.Size([n]))).mean
-        order = objective.classify(x).mean.argmax(-1).argsort(stable=True)
+    x = generate(objective, n)
+    order = predict_proba(objective, x).argmax(-1).argsort(stable=True)
     return plots.image_grid(x[order].unflatten(0, (10, n // 10)))
 
 

@@ -48,16 +48,13 @@ class Batches:
 
     def __call__(self, step: int) -> Batch:
         labeled = self._rows(0, len(self.x), self.labeled_size, step)
-        unlabeled = self._rows(1, len(self.x_unlabeled), self.unlabeled_size, step)
-        return Batch(
-            x=None if labeled is None else self.x[labeled],
-            y=None if labeled is None else self.y[labeled],
-            x_unlabeled=None if unlabeled is None else self.x_unlabeled[unlabeled],
-        )
+        return self._of(labeled, self._rows(1, len(self.x_unlabeled), self.unlabeled_size, step))
 
     def extremes(self) -> Batch:
         """Of either part the data that hold its smallest and its largest number."""
-        labeled, unlabeled = (extreme_rows(x) if len(x) else None for x in (self.x, self.x_unlabeled))
+        return self._of(*(extreme_rows(x) if len(x) else None for x in (self.x, self.x_unlabeled)))
+
+    def _of(self, labeled: Tensor | None, unlabeled: Tensor | None) -> Batch:
         return Batch(
             x=None if labeled is None else self.x[labeled],
             y=None if labeled is None else self.y[labeled],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -14,7 +16,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, is_enumerated, is_shared
+from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, is_enumerated, is_of_all, is_shared
 from pyro_ssl.layers import weighed
 from pyro_ssl.modes import in_evaluation
 from pyro_ssl.traces import check_plates, log_prob, sample_sites
@@ -163,22 +165,39 @@ def one_hot(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tens
 
 def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
     """Raise ValueError, with the fix, unless the guide's sites, plates and shapes fit the model's; the random state is kept."""
-    forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
-    with torch.no_grad(), forked, weighed(), pyro.get_param_store().scope():
-        try:
-            guide_trace = poutine.trace(EnumerateMessenger(1)(guide)).get_trace(x, y)
-            model_trace = poutine.trace(ReplayMessenger(guide_trace)(model)).get_trace(x, y)
-        except ValueError as error:
-            if "Shape mismatch" not in str(error):
-                raise
-            shapes = str(error).partition("Trace Shapes")[0].strip()
-            raise ValueError(f"{shapes}; put the site's event dimensions into .to_event()") from None
+    with _trial(x):
+        guide_trace, model_trace = _traces(model, guide, x, y)
         _check_parameters(model, guide)
         _check_latents(guide_trace, model_trace, "without y" if y is None else "with y given")
         check_plates(guide_trace, model_trace)
         for trace, who in ((guide_trace, "guide"), (model_trace, "model")):
             for name, site in sample_sites(trace):
                 _check_site(who, name, site, len(x))
+
+
+def check_support(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
+    """Raise ValueError unless data are of the model's support; the random state is kept."""
+    with _trial(x):
+        for name, site in sample_sites(_traces(model, guide, x, y)[1]):
+            _check_support(name, site)
+
+
+@contextmanager
+def _trial(x: Tensor) -> Iterator[None]:
+    forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
+    with torch.no_grad(), forked, weighed(), pyro.get_param_store().scope():
+        yield
+
+
+def _traces(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> tuple[Trace, Trace]:
+    try:
+        guide_trace = poutine.trace(EnumerateMessenger(1)(guide)).get_trace(x, y)
+        return guide_trace, poutine.trace(ReplayMessenger(guide_trace)(model)).get_trace(x, y)
+    except ValueError as error:
+        if "Shape mismatch" not in str(error):
+            raise
+        shapes = str(error).partition("Trace Shapes")[0].strip()
+        raise ValueError(f"{shapes}; put the site's event dimensions into .to_event()") from None
 
 
 def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
@@ -216,9 +235,10 @@ def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
 
 def _check_parameters(*programs: nn.Module) -> None:
     """What the programs put into the parameter store has to be theirs: nothing else is trained."""
-    own = {key for program in programs for name, p in program.named_parameters() for key in (id(p), name)}
+    own = {id(p): p for program in programs for p in program.parameters()}
+    strided = [p for p in own.values() if not p.is_contiguous()]  # of which the store holds copies
     for name, p in pyro.get_param_store().named_parameters():
-        if id(p) not in own and name.replace("$$$", ".") not in own:  # of channels_last weights the store holds a copy
+        if id(p) not in own and not any(p.shape == q.shape and p.equal(q) for q in strided):
             raise ValueError(
                 f"pyro.param({name!r}) is no parameter of model or guide, so it would not be trained; "
                 "make it an attribute, nn.Parameter or pyro.nn.PyroParam"
@@ -272,21 +292,25 @@ def _check_latents(guide_trace: Trace, model_trace: Trace, how: str) -> None:
 
 
 def _check_site(who: str, name: str, site: dict[str, Any], n: int) -> None:
-    if site["is_observed"] and isinstance(site["value"], Tensor) and not site["fn"].support.check(site["value"]).all():
-        low, high = site["value"].min().item(), site["value"].max().item()
-        raise ValueError(
-            f"site {name!r} is observed outside the support of its {_family(site)}: got values in [{low:.4g}, {high:.4g}]; "
-            "for pixels 0 .. 255 divide by 255 (and do not standardise), for other data choose a Gaussian likelihood"
-        )
+    _check_support(name, site)
     if _family(site) == "Normal" and site["is_observed"] and name != "y":  # y's scale is what is to be learned
         _check_units(name, site)
-    if is_shared(site) and n not in site["fn"].event_shape[:-1]:
+    if is_of_all(site) and n not in site["fn"].event_shape[:-1]:
         return
     shape = tuple(site["value"].shape if is_enumerated(site) else log_prob(site).shape)
     if not is_enumerated(site) and (not shape or shape[-1] not in (1, n) or len(shape) > 2):
         raise ValueError(
             f"{who} site {name!r}: log_prob has shape {shape}, want (*, {n}), one value per datum; "
             "put the site into pyro.plate('data', len(x)) and its event dimensions into .to_event()"
+        )
+
+
+def _check_support(name: str, site: dict[str, Any]) -> None:
+    if site["is_observed"] and isinstance(site["value"], Tensor) and not site["fn"].support.check(site["value"]).all():
+        low, high = site["value"].min().item(), site["value"].max().item()
+        raise ValueError(
+            f"site {name!r} is observed outside the support of its {_family(site)}: got values in [{low:.4g}, {high:.4g}]; "
+            "for pixels 0 .. 255 divide by 255 (and do not standardise), for other data choose a Gaussian likelihood"
         )
 
 

@@ -44,8 +44,6 @@ _OF_FIT = (
     "checkpoint_every",
     "progress",
 )
-PIXEL = 255.0
-"""What `label` divides whole numbers of images by, and `predict` those of such a model."""
 EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
 _OF_RUN = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise")
 
@@ -376,7 +374,7 @@ def _predict(arguments: Namespace) -> None:
             raise ValueError(f"--input: rows should have shape {saved.x_shape}, got {x.shape[1:]}")
         x = x.reshape(len(x), *saved.x_shape)
     if x.dtype == np.uint8:
-        x = x / saved.extra.get("whole", 1.0)
+        x = x / saved.extra.get("unit", 1.0)
     buffer = io.BytesIO()
     np.save(buffer, predict_proba(saved.objective, x).numpy())
     if not Path(arguments.output).resolve().parent.is_dir():
@@ -388,7 +386,7 @@ def _label(arguments: Namespace) -> None:
     check_positive(n=arguments.n, rounds=arguments.rounds)
     if not 0 <= arguments.port < 2**16:
         raise ValueError(f"--port should be in 0 .. {2**16 - 1}, got {arguments.port}")
-    pool, classes = _images(arguments.data, arguments.classes)
+    pool, classes, unit = _images(arguments.data, arguments.classes)
     out, row = Path(arguments.directory), zoo.method(arguments.method)
     options = zoo.options_of(arguments.method) | arguments.options
     if "network" in options and "network" not in arguments.options and min(pool.shape[2:]) >= 8:
@@ -396,7 +394,7 @@ def _label(arguments: Namespace) -> None:
 
     def save(learner: ActiveLearner) -> None:
         for objective in learner.members:  # one, or none yet
-            saved = SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective, {"whole": PIXEL})
+            saved = SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective, {"unit": unit})
             saved.save(out / "model")
 
     with _locked(out):
@@ -449,13 +447,13 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def _images(name: str, classes: list[str] | None) -> tuple[torch.Tensor, list[str]]:
-    """The images of an .npz file, `(N, C, H, W)`, and the names of the classes."""
+def _images(name: str, classes: list[str] | None) -> tuple[torch.Tensor, list[str], float]:
+    """The images of an .npz file, `(N, C, H, W)`, the names of the classes, and what the file's numbers were divided by."""
     arrays = data.arrays_of(name)
     if "x" not in arrays:
         raise ValueError(f"--data: {name} should hold an array x; it has {', '.join(arrays) or 'none'}")
-    whole = arrays["x"].dtype == np.uint8
-    x = as_data(arrays["x"], "--data: x", torch.float32) / (PIXEL if whole else 1.0)
+    unit = 255.0 if arrays["x"].dtype == np.uint8 else 1.0
+    x = as_data(arrays["x"], "--data: x", torch.float32) / unit
     x = x[:, None] if x.dim() == 3 else x
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise ValueError(
@@ -464,7 +462,7 @@ def _images(name: str, classes: list[str] | None) -> tuple[torch.Tensor, list[st
     found = classes or [str(c) for c in arrays.get("classes", np.array([])).tolist()]
     if len(found) < 2 or len(set(found)) < len(found):
         raise ValueError(f"--classes: two or more different names are needed, got {found}")
-    return x, found
+    return x, found, unit
 
 
 def _row(result: dict[str, Any]) -> str:

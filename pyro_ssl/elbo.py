@@ -72,10 +72,10 @@ class scale_latents(ScaleMessenger):
 
 
 class scale_data(ScaleMessenger):
-    """`poutine.scale` for all sites but the latents that all data share: the weight of a part of the data."""
+    """`poutine.scale` for all sites but those that all data share: the weight of a part of the data."""
 
     def _process_message(self, msg: Any) -> None:
-        if msg["type"] != "sample" or site_is_subsample(msg) or not is_shared(msg):
+        if msg["type"] != "sample" or site_is_subsample(msg) or not is_of_all(msg):
             super()._process_message(msg)
 
 

@@ -18,7 +18,7 @@ from pyro_ssl.checkpoints import CheckpointError
 from pyro_ssl.checks import check_positive
 from pyro_ssl.data import encode
 from pyro_ssl.prediction import gibbs, predict_proba
-from pyro_ssl.saving import SavedModel
+from pyro_ssl.saving import SavedModel, listed
 from pyro_ssl.training import fit
 
 TABULAR: dict[str, Any] = {
@@ -114,7 +114,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         """
         check_is_fitted(self)
         training = self.training and {k: v for k, v in self.training.items() if _is_plain(v)}
-        parameters = self.get_params() | {"training": training}
+        parameters = self.get_params() | {"training": training, "options": self.options and listed(self.options)}
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else None
         extra = {
             "parameters": parameters | {"random_state": seed},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyro
@@ -17,8 +18,8 @@ from pyro_ssl.checks import as_data, check_positive
 from pyro_ssl.elbo import local
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import chunked, rows_at_once
-from pyro_ssl.traces import log_prob, sample_sites
+from pyro_ssl.prediction import chunked, classified_at_once, label_of, rows_at_once
+from pyro_ssl.traces import sample_sites
 
 CANDIDATES = 100
 """Draws of what stands before y, or beside it, of which one is chosen by the likelihood of y."""
@@ -27,7 +28,7 @@ CANDIDATES = 100
 def generate(objective: Objective, n: int, y: Any = None, *, seed: int = 0) -> Tensor:
     """Data from the model: the mean of p(x|.) at draws of all that x depends on, `(n, *event)` on the CPU.
 
-    Where y is given and the model does not draw it first, as in latent classifiers and SSLPE, a hundred draws are made of each
+    Where y is given and the model does not draw it first, as in latent classifiers and SSLPE, a hundred draws are made for each
     datum and one is chosen in proportion to the likelihood of y. Random weights are at their posterior's mean. What a method
     with features (M1+M2) makes is these.
 
@@ -38,29 +39,20 @@ def generate(objective: Objective, n: int, y: Any = None, *, seed: int = 0) -> T
         seed: Of the draws; with the same one the latents of models that draw y first are the same for every y.
 
     Raises:
-        ValueError: The method has no model, or its model no x, or no y to give; y is of another shape; n is not above 0.
+        ValueError: The method has no model, or its model no x, or no y to give; y is not of its kind; n is not above 0.
     """
     check_positive(n=n)
     like = next(objective.parameters())
-    with evaluating(objective), reproducibly(seed), objective.programs() as (model, _):
+    with evaluating(objective), reproducibly(seed), objective.programs() as (model, guide):
+        _, p_x = _before_x(model, like.new_zeros(1, 1))
+        event = like.new_zeros(1, *p_x.event_shape)
         if y is None:
-            return _before_x(model, like.new_zeros(n, 1))[1].cpu()
-        label = torch.as_tensor(y).to(like)
-        if label.dim() not in (1, 2) or label.shape[:-1] not in ((), (1,), (n,)):
-            raise ValueError(f"y should be (K,) or ({n}, K), got {tuple(label.shape)}")
-        label = label.expand(n, -1)
-        values, x = _before_x(model, like.new_zeros(n, 1), label)
-        if next(iter(values)) == "y":
-            return x.cpu()
-        many = label.repeat_interleave(CANDIDATES, 0)
-        values, x = _before_x(model, like.new_zeros(len(many), 1), many)
-        with _alone(), poutine.trace() as traced, poutine.condition(data=values):
-            local(model)(x, many)
-        sites = dict(sample_sites(traced.trace))
-        if "y" not in sites:
-            raise ValueError("y: the model has none to give; leave it out")
-        weights = log_prob(sites["y"]).view(n, CANDIDATES).softmax(-1)
-        return x.unflatten(0, (n, CANDIDATES))[torch.arange(n), weights.multinomial(1).squeeze(-1)].cpu()
+            sizes = [len(rows) for rows in torch.arange(n).split(rows_at_once(event, 1))]
+            return torch.cat([_mean(_before_x(model, like.new_zeros(size, 1))[1], size) for size in sizes]).cpu()
+        label = _label("y", y, n, guide.classify(event)).to(like)
+        first = next(iter(_before_x(model, like.new_zeros(1, 1), label[:1])[0])) == "y"
+        made = partial(_mean_of if first else _chosen, model)
+        return torch.cat([made(part) for part in label.split(rows_at_once(event, 1 if first else CANDIDATES))]).cpu()
 
 
 def reconstruct(objective: Objective, x: Any, y: Any = None, *, into: Any = None, seed: int = 0) -> Tensor:
@@ -71,21 +63,16 @@ def reconstruct(objective: Objective, x: Any, y: Any = None, *, into: Any = None
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
-        y: Their labels, one-hot or real, `(N, K)`; by default the likeliest, or the mean of a real one.
-        into: The label under which x is made, `(K,)` or `(N, K)`, where it is another than that of the code: an analogy.
+        y: Their labels, one-hot or real, `(K,)` or `(N, K)`; by default the likeliest, or the mean of a real one.
+        into: The label under which x is made, where it is another than that of the code: an analogy. Of a model whose x does
+            not depend on y, given the code, it changes nothing.
         seed: Of what is drawn, where a latent has no mean.
 
     Raises:
-        ValueError: The method has no model, or its model no x; there is not one label per datum.
+        ValueError: The method has no model, or its model no x; a label is not of its kind.
     """
-    x = as_data(x)
-
-    def labels(name: str, given: Any) -> list[Tensor]:
-        value = torch.as_tensor(given)
-        value = value.expand(len(x), -1) if value.dim() == 1 else value
-        if value.dim() != 2 or len(value) != len(x):
-            raise ValueError(f"{name} should have shape ({len(x)}, K), got {tuple(torch.as_tensor(given).shape)}")
-        return [value]
+    x, q = as_data(x), label_of(objective, x)
+    others = [_label(name, given, len(x), q) for name, given in (("y", y), ("into", into)) if given is not None]
 
     def function(x: Tensor, *given: Tensor) -> Tensor:
         label = given[0] if y is not None else _likeliest(objective, x)
@@ -94,10 +81,22 @@ def reconstruct(objective: Objective, x: Any, y: Any = None, *, into: Any = None
             with _alone(), poutine.trace() as traced, _Means():
                 local(guide)(seen, label)
             codes = {n: s["value"] for n, s in sample_sites(traced.trace) if not s["is_observed"]}
-            return _before_x(model, seen, label if into is None else given[-1], codes)[1]
+            return _mean(_before_x(model, seen, label if into is None else given[-1], codes)[1], len(x))
 
-    others = (labels("y", y) if y is not None else []) + (labels("into", into) if into is not None else [])
-    return chunked(objective, function, rows_at_once(x, 1), seed, x, *others)
+    most = min(rows_at_once(x, 1), classified_at_once(objective, x))
+    return chunked(objective, function, most, seed, x, *others)
+
+
+def _label(name: str, given: Any, n: int, q: Any) -> Tensor:
+    """A label for each of n data, `(n, K)`, of the kind that q(y|x) has."""
+    label, size, one_hot = torch.as_tensor(given), int(q.event_shape[-1]), q.has_enumerate_support
+    fits = tuple(label.shape) in ((size,), (n, size))
+    if not fits or (one_hot and not (((label == 0) | (label == 1)).all() and (label.sum(-1) == 1).all())):
+        kind = "one-hot" if one_hot else "real"
+        raise ValueError(
+            f"{name} should be {kind}, ({size},) or ({n}, {size}), got shape {tuple(label.shape)}; see one_hot"
+        )
+    return label.expand(n, size)
 
 
 def _likeliest(objective: Objective, x: Tensor) -> Tensor:
@@ -105,10 +104,28 @@ def _likeliest(objective: Objective, x: Tensor) -> Tensor:
     return torch.eye(q.event_shape[-1]).to(x)[q.mean.argmax(-1)] if q.has_enumerate_support else q.mean
 
 
+def _mean_of(model: Any, y: Tensor) -> Tensor:
+    return _mean(_before_x(model, y.new_zeros(len(y), 1), y)[1], len(y))
+
+
+def _chosen(model: Any, y: Tensor) -> Tensor:
+    """Of many draws for each y one, in proportion to the likelihood of y: what comes after x sees a draw of it."""
+    many = y.repeat_interleave(CANDIDATES, 0)
+    values, p_x = _before_x(model, many.new_zeros(len(many), 1), many)
+    with _alone(), poutine.trace() as traced, poutine.condition(data=values):
+        local(model)(_rows(p_x.sample(), p_x, len(many)), many)
+    sites = dict(sample_sites(traced.trace))
+    if "y" not in sites:
+        raise ValueError("y: the model has none to give; leave it out")
+    likelihood = sites["y"]["fn"].log_prob(sites["y"]["value"]).view(len(y), CANDIDATES).softmax(-1)
+    place = likelihood.multinomial(1).squeeze(-1) + CANDIDATES * torch.arange(len(y), device=y.device)
+    return _mean(p_x, len(many))[place]
+
+
 def _before_x(
     model: Any, x: Tensor, y: Tensor | None = None, values: dict[str, Tensor] | None = None
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The values that the model has before x, by site, drawn where none is given; and the mean of p(x|.), `(N, *event)`."""
+) -> tuple[dict[str, Tensor], Any]:
+    """The values that the model has before x, by site, drawn where none is given; and p(x|.)."""
     if model is None:
         raise ValueError("objective: a method without a model makes no data")
     given = (values or {}) | ({} if y is None else {"y": y})
@@ -120,9 +137,15 @@ def _before_x(
             pass
     if stop.p_x is None:
         raise ValueError("objective: its model has no site x, so it makes no data; ce, gm and vc model codes alone")
-    mean = stop.p_x.mean
-    found = {name: site["value"] for name, site in sample_sites(traced.trace)}
-    return found, mean.expand(len(x), *stop.p_x.event_shape)
+    return {name: site["value"] for name, site in sample_sites(traced.trace)}, stop.p_x
+
+
+def _mean(p_x: Any, n: int) -> Tensor:
+    return _rows(p_x.mean, p_x, n)
+
+
+def _rows(x: Tensor, p_x: Any, n: int) -> Tensor:
+    return x.expand(n, *p_x.event_shape)
 
 
 @contextmanager

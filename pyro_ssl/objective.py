@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyro_ssl.batches import transformed
-from pyro_ssl.checks import check_pair, check_positive, first_nonfinite, treats_labels_alike
+from pyro_ssl.checks import check_pair, check_positive, check_support, first_nonfinite, treats_labels_alike
 from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_data, scale_latents
 from pyro_ssl.enumeration import MOST
 from pyro_ssl.sampling import gibbs
@@ -199,20 +199,20 @@ class Objective(nn.Module):
         """The loss, a scalar."""
         return total(self.parts(batch, kl_weight=kl_weight))
 
-    def check(self, batch: Batch, *others: Batch) -> None:
+    def check(self, batch: Batch, extremes: Batch | None = None) -> None:
         """Run both programs once and raise ValueError, with the fix, if their sites, plates or shapes do not match.
 
         Arguments:
             batch: As in training.
-            others: Further data to run them on.
+            extremes: Further data that shall be of the model's support.
         """
         if self.model is None:
             return
-        for data in map(self._seen, (batch, *others)):
-            for x, y in ((data.x, data.y), (data.x_unlabeled, None)):
-                if x is not None:
-                    check_pair(self.model, self.guide, x, y)
         batch = self._seen(batch)
+        for of, checked in ((batch, check_pair), (extremes and self._seen(extremes), check_support)):
+            for x, y in ((of.x, of.y), (of.x_unlabeled, None)) if of else ():
+                if x is not None:
+                    checked(self.model, self.guide, x, y)
         if self.together is None:
             both = None not in (batch.x, batch.y, batch.x_unlabeled)
             pays = both and (any(isinstance(part, _BatchNorm) for part in self.modules()) or self._saves_time(batch))

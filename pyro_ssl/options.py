@@ -82,7 +82,7 @@ class Networks:
 
     def __post_init__(self) -> None:
         if self.class_probs is not None:
-            check_probs(self.class_probs, self.classes)
+            object.__setattr__(self, "class_probs", check_probs(self.class_probs, self.classes))
         check_sizes("hidden", self.hidden)
         check_sizes("classifier_hidden", self.classifier_hidden or ())
         check_sizes("channels", self.channels)

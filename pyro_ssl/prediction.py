@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_ssl.batches import extreme_rows
-from pyro_ssl.checks import as_data, as_values, check_pair, check_positive
+from pyro_ssl.checks import as_data, as_values, check_pair, check_positive, check_support
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
@@ -36,7 +36,6 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
         ValueError: chunk is not above 0; y is real.
     """
     check_positive(chunk=1 if chunk is None else chunk)
-    chains = objective.gibbs_chains if objective.gibbs_steps else 1
 
     def function(x: Tensor) -> Tensor:
         p = objective.classify(x)
@@ -47,8 +46,13 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
         return p.mean
 
     x = as_data(x)
-    most = max(1, min(4096, AT_ONCE // chains, 2**19 // x[0].numel()))  # a classifier may widen each number by hundreds
-    return chunked(objective, function, chunk or most, seed, x)
+    return chunked(objective, function, chunk or classified_at_once(objective, x), seed, x)
+
+
+def classified_at_once(objective: Objective, x: Tensor) -> int:
+    """How many data are classified at once: a classifier may widen each number by hundreds."""
+    chains = objective.gibbs_chains if objective.gibbs_steps else 1
+    return max(1, min(4096, AT_ONCE // chains, 2**19 // x[0].numel()))
 
 
 def weight_kl(objective: Objective) -> float:
@@ -220,10 +224,10 @@ def _by_model(
     x = as_data(x, dtype=like.dtype)
     classes = _classes(objective, x, y)
     others = [] if y is None else [_one_hot_rows(objective, x, y)]
-    rows = torch.cat([torch.arange(min(len(x), 98), device=x.device), extreme_rows(x)])
-    first = [d[rows.to(d.device)].to(like) for d in (x, *others)]
-    with evaluating(objective):
-        check_pair(objective.model, objective.guide, objective.seen(first[0]), first[1] if others else None)
+    for rows, checked in ((slice(100), check_pair), (extreme_rows(x).cpu(), check_support)):
+        first = [d[rows].to(like) for d in (x, *others)]
+        with evaluating(objective):
+            checked(objective.model, objective.guide, objective.seen(first[0]), first[1] if others else None)
     of_seen = lambda x, *others: function(objective.seen(x), *others)  # noqa: E731
     return chunked(objective, of_seen, chunk or rows_at_once(x, classes * samples), seed, x, *others)
 

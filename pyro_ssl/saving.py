@@ -38,7 +38,8 @@ class SavedModel:
         Raises:
             OSError: It cannot be written, or the directory holds other things; what stood there is unharmed.
         """
-        data = {k: getattr(self, k) for k in ("method", "x_shape", "classes", "options", "extra")}
+        data = {k: getattr(self, k) for k in ("method", "x_shape", "classes", "extra")}
+        data["options"] = listed(self.options)
         dtype = str(next(self.objective.parameters()).dtype).removeprefix("torch.")
         tensors = dict(self.objective.state_dict())
         checkpoints.save(directory, tensors, data | {"kind": "model", "dtype": dtype}, keep_previous=False)
@@ -60,3 +61,8 @@ class SavedModel:
         except (ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
             raise checkpoints.CheckpointError(f"{directory} does not fit this version of the zoo: {error}") from None
         return cls(data["method"], x_shape, classes, data["options"], objective.eval(), data["extra"])
+
+
+def listed(options: dict[str, Any]) -> dict[str, Any]:
+    """Options whose arrays are lists."""
+    return {k: v.tolist() if hasattr(v, "tolist") else v for k, v in options.items()}

@@ -231,7 +231,8 @@ class _Run:
         labels, known = _labels(objective, x, y)
         if not objective.learns_unlabeled and known.any():
             x, labels, known = x[known], labels[known], known[known]
-        self.settings |= {"identity": json.loads(json.dumps(identity)), "schedule": checkpoints.said(schedule)}
+        named = schedule if isinstance(schedule, str) else checkpoints.said(schedule)
+        self.settings |= {"identity": json.loads(json.dumps(identity)), "schedule": named}
         self.settings |= {"optimizer": checkpoints.said(optimizer), "transform": checkpoints.said(transform)}
         self.settings |= {
             "x": checkpoints.checksum(x),
@@ -382,7 +383,8 @@ class _Run:
         if not {"settings", "run", "position", "history"} <= data.keys():
             raise checkpoints.CheckpointError("the checkpoint is not one of a training run of this version")
         for name, value in self.settings.items():
-            if (was := data["settings"].get(name, value)) != value:  # one that came later says nothing
+            was = data["settings"].get(name, value)  # what an earlier version did not keep is not compared
+            if was != value and not (name == "schedule" and was is None):
                 raise ValueError(
                     f"{name}: the run to resume had {was}, got {value}; give what it was started with "
                     "(x and y are compared by their checksums)"

@@ -406,8 +406,9 @@ def _sslpe(
         loss = shared.loss
         if not gibbs_steps:
             raise ValueError("gibbs_steps should be above 0 for a real y, which the model predicts; got 0")
-        if loss.entropy or loss.mutual_information or loss.consistency:
-            raise ValueError("entropy, mutual_information and consistency are of classes: they go with no regression")
+        if loss.entropy or loss.mutual_information or loss.consistency or loss.class_probs is not None:
+            said = "entropy, mutual_information, consistency and class_probs"
+            raise ValueError(f"{said} are of classes: they go with no regression")
         shared = replace(shared, loss=replace(loss, balance=0.0))
     if mixture and (codes.flow or regression or shared.sums.free_bits):
         raise ValueError("mixture is of Gaussians over classes: it goes with no flow, no regression and no free_bits")

@@ -166,6 +166,9 @@ def test_classes_are_as_frequent_as_their_labels(tmp_path):
     np.testing.assert_allclose(few.objective_.model.p_y().probs.numpy(), counts / counts.sum(), rtol=1e-6)
     assert even.predict(x).mean() > few.predict(x).mean()
     assert few.score(x, y) > max(even.score(x, y), 0.9)
+    of_array = tiny(min_steps=300, options={"class_probs": counts / counts.sum()}).fit(x, labels)
+    np.testing.assert_allclose(of_array.predict_proba(x), few.predict_proba(x), rtol=1e-5)
+    of_array.save(tmp_path / "array")
     few.save(tmp_path / "m")
     np.testing.assert_array_equal(SemiSupervisedClassifier.load(tmp_path / "m").predict_proba(x), few.predict_proba(x))
 

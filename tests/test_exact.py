@@ -178,6 +178,54 @@ def test_what_stands_outside_the_plate_counts_once():
     assert bound.shared is not None and bound.shared.item() == pytest.approx(1.3 + 2.0 + 0.5 * math.log(2 * math.pi))
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_what_stands_outside_the_plate_counts_once_in_a_data_set(together):
+    """Of 8 labeled and 32 unlabeled data, whatever the weights of the two parts."""
+    o, (x, y) = m2(3), data(3)
+
+    class Whole(PyroModule):
+        def forward(self, x, y=None):
+            pyro.factor("of all", torch.tensor(-3.0))
+            with pyro.plate("data", len(x)):
+                pyro.sample("y", o.model.p_y(), obs=y)
+
+    class Guide(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.q_y = o.guide.q_y
+
+        def classify(self, x):
+            return self.q_y(x)
+
+        def forward(self, x, y=None):
+            with pyro.plate("data", len(x)):
+                if y is None:
+                    pyro.sample("y", self.q_y(x), infer={"enumerate": "parallel"})
+
+    for labeled, unlabeled in ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5)):
+        whole = Objective(Whole(), Guide(), labeled=labeled, unlabeled=unlabeled, together=together)
+        whole.sizes = 8, 32
+        whole.check(Batch(x, y, x))
+        assert whole.parts(Batch(x, y, x))["weights"].item() == pytest.approx(3.0 * unlabeled / 32)
+
+
+def test_an_observation_without_a_plate_is_of_its_datum():
+    o, (x, y) = m2(3), data(3)
+
+    class Bare(PyroModule):
+        def forward(self, x, y=None):
+            pyro.sample("y", o.model.p_y(), obs=y)
+            z = pyro.sample("z", o.model.p_z(y).expand([len(x)]))
+            pyro.sample("x", o.model.p_x(y, z), obs=x)
+
+    bare = Objective(Bare(), o.guide, elbo=o.elbo)
+    torch.manual_seed(1)
+    found = o.elbo.bound(bare.model, lambda x, y: pyro.sample("z", o.guide.q_z(x, y)), x, y)
+    torch.manual_seed(1)
+    assert_same(o, found.value.sum(), o.bound(x, y).sum())
+    assert found.shared is None
+
+
 def test_scaled_bound_is_pyros_too():
     o, (x, _) = m2(3), data(3)
     scaled = pyro.poutine.scale(scale=0.37)

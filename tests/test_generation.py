@@ -74,6 +74,35 @@ def test_codes_are_drawn_given_the_class(name):
     assert first.mean() > 0.5 and second.mean() < -0.5 and abs(any_of_them.mean()) < 0.3
 
 
+def test_what_comes_after_x_sees_a_draw_of_it():
+    """z ~ N(0, 1), x ~ N(z, 1), the class is the sign of x: E[z | class] is 0.564, and would be 0.79 were x = z."""
+    o = zoo.build("sslpe", (1,), 2, z_dim=1, hidden=(), classifier_hidden=(), sigma=1.0, noise=0.0, dropout=0.0).eval()
+    p_y, p_x = o.model.p_y.network, o.model.p_x.network
+    with torch.no_grad():
+        for p in (*p_y.parameters(), *p_x.parameters()):
+            p.zero_()
+        p_x.first.weights[0].fill_(1.0)
+        p_y.first.weights[0].copy_(torch.tensor([[40.0, -40.0]]))
+    assert abs(generate(o, 4000, torch.tensor([1.0, 0.0])).mean() - 0.564) < 0.06
+
+
+@pytest.mark.parametrize("factor", [0.1, 20.0])
+def test_a_scale_is_no_likelihood(factor):
+    from pyro import poutine
+
+    from pyro_ssl import Objective
+
+    o = build("latent_classifier", likelihood="gaussian", sigma=1.0).eval()
+
+    class Scaled(type(o.model)):
+        def forward(self, x, y=None):
+            with poutine.scale(scale=factor):
+                super().forward(x, y)
+
+    scaled = Objective(Scaled(o.model.p_z, o.model.p_y, o.model.p_x), o.guide).eval()
+    torch.testing.assert_close(generate(scaled, 6, EYE[0]), generate(o, 6, EYE[0]))
+
+
 def test_a_program_of_ones_own_and_a_real_label():
     wave = zoo.build("sslpe", (2,), 1, z_dim=2, hidden=(5,), regression=True)
     x = torch.randn(7, 2)
@@ -89,9 +118,11 @@ def test_a_program_of_ones_own_and_a_real_label():
         (lambda: reconstruct(build("ce"), X), "no site x"),
         (lambda: generate(build("vae"), 2, EYE[0]), "y: the model has none to give"),
         (lambda: generate(build("m2"), 0), "n should be a whole number above 0"),
-        (lambda: generate(build("m2"), 4, EYE), r"y should be \(K,\) or \(4, K\), got \(3, 3\)"),
-        (lambda: reconstruct(build("m2"), X, EYE), r"y should have shape \(5, K\), got \(3, 3\)"),
-        (lambda: reconstruct(build("m2"), X, into=EYE), r"into should have shape \(5, K\), got \(3, 3\)"),
+        (lambda: generate(build("m2"), 4, EYE), r"y should be one-hot, \(3,\) or \(4, 3\), got shape \(3, 3\)"),
+        (lambda: generate(build("m2"), 3, torch.tensor([0, 1, 2])), "y should be one-hot"),
+        (lambda: generate(build("m2"), 3, torch.eye(5)[0]), "y should be one-hot"),
+        (lambda: reconstruct(build("m2"), X, EYE), r"y should be one-hot, \(3,\) or \(5, 3\), got shape \(3, 3\)"),
+        (lambda: reconstruct(build("m2"), X, into=0.5 * Y), "into should be one-hot"),
     ],
 )
 def test_what_cannot_be_made_is_said(call, message):

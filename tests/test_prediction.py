@@ -64,11 +64,10 @@ def test_bounds_per_class(m2, x):
 
 @pytest.mark.parametrize("shape", [(2,), (1, 28, 28), (3, 64, 64), (3, 512, 512)])
 @pytest.mark.parametrize("times", [1, 10, 10**6])
-def test_large_data_are_fewerrows_at_once(shape, times):
+def test_large_data_are_fewer_at_once(shape, times):
     x = torch.zeros(1).expand(2, *shape)
     rows = prediction.rows_at_once(x, times)
     assert rows == 1 or rows * times * max(784, x[0].numel()) <= 2**15 * 784
-    assert rows >= min(2**15, 2**15 * 784 // x[0].numel()) // times
 
 
 def test_one_datum_outside_the_support_is_found(x):

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_ssl import Batch, EarlyStopping, Objective, fit, predict_proba, zoo
+from pyro_ssl import Batch, EarlyStopping, Objective, checkpoints, fit, predict_proba, zoo
 from pyro_ssl.batches import Batches
 from pyro_ssl.checks import one_hot
 from pyro_ssl.modes import evaluating
@@ -324,6 +324,45 @@ def test_a_pair_that_does_not_match_fails_at_once_with_the_fix(model, message):
     o = Objective(Program(model), Program(_guide))
     with pytest.raises(ValueError, match=message):
         fit(o, X, None, epochs=1, batch_size=30)
+
+
+def _global(self, x, y):
+    mu = pyro.sample("mu", _normal(2, 4).to_event(2))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", pyro.distributions.Normal(self.weight * mu[0], 1.0).to_event(1), obs=x)
+
+
+def _of_global(self, x, y):
+    pyro.sample("mu", pyro.distributions.Normal(torch.zeros(2, 4) + self.weight, 1.0).to_event(2))
+
+
+def _strided(self, x, y):
+    pyro.module("net", self.net)
+    _global(self, x, y)
+
+
+def test_latents_that_all_data_share_and_strided_weights_are_ones_own():
+    o = Objective(Program(_global), Program(_of_global))
+    assert len(fit(o, X, None, epochs=1, batch_size=30)["loss"]) == 1
+    model = Program(_strided)
+    model.net = nn.Conv2d(2, 3, 2).to(memory_format=torch.channels_last)
+    assert len(fit(Objective(model, Program(_of_global)), X, None, epochs=1, batch_size=30)["loss"]) == 1
+
+
+def test_a_datum_far_out_is_a_datum():
+    x = X.clone()
+    x[57] = 250.0
+    fit(small(sigma=0.7), x, Y, epochs=1, batch_size=10)
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    run(directory=tmp_path, epochs=2)
+    tensors, kept = checkpoints.load(tmp_path / "checkpoint")
+    assert kept["settings"]["schedule"] == "one_cycle"
+    for later in ("optimizer", "transform"):
+        del kept["settings"][later]
+    checkpoints.save(tmp_path / "checkpoint", tensors, kept)
+    run(directory=tmp_path, epochs=2, resume=True)
 
 
 def test_a_guide_site_that_cannot_be_differentiated_is_refused():
