@@ -30,7 +30,7 @@ def is_of_all(site: Any) -> bool:
     """Whether it is of no datum, but of all, a latent, an observation or a factor."""
     if site["cond_indep_stack"] or site_is_subsample(site) or site["fn"].batch_shape:
         return False
-    return not site["is_observed"] or torch.as_tensor(site["value"]).dim() <= site["fn"].event_dim
+    return site["value"] is None or torch.as_tensor(site["value"]).dim() <= site["fn"].event_dim
 
 
 def is_enumerated(site: Any) -> bool:

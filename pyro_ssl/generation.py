@@ -44,13 +44,14 @@ def generate(objective: Objective, n: int, y: Any = None, *, seed: int = 0) -> T
     check_positive(n=n)
     like = next(objective.parameters())
     with evaluating(objective), reproducibly(seed), objective.programs() as (model, guide):
-        _, p_x = _before_x(model, like.new_zeros(1, 1))
+        before, p_x = _before_x(model, like.new_zeros(1, 1))
         event = like.new_zeros(1, *p_x.event_shape)
         if y is None:
             sizes = [len(rows) for rows in torch.arange(n).split(rows_at_once(event, 1))]
             return torch.cat([_mean(_before_x(model, like.new_zeros(size, 1))[1], size) for size in sizes]).cpu()
-        label = _label("y", y, n, guide.classify(event)).to(like)
-        first = next(iter(_before_x(model, like.new_zeros(1, 1), label[:1])[0])) == "y"
+        kind = before["y"]["fn"] if "y" in before else guide.classify(event)
+        label = _label("y", y, n, kind).to(like)
+        first = next(iter(before)) == "y"
         made = partial(_mean_of if first else _chosen, model)
         return torch.cat([made(part) for part in label.split(rows_at_once(event, 1 if first else CANDIDATES))]).cpu()
 
@@ -90,7 +91,7 @@ def reconstruct(objective: Objective, x: Any, y: Any = None, *, into: Any = None
 def _label(name: str, given: Any, n: int, q: Any) -> Tensor:
     """A label for each of n data, `(n, K)`, of the kind that q(y|x) has."""
     label, size, one_hot = torch.as_tensor(given), int(q.event_shape[-1]), q.has_enumerate_support
-    fits = tuple(label.shape) in ((size,), (n, size))
+    fits = tuple(label.shape) in ((size,), (1, size), (n, size))
     if not fits or (one_hot and not (((label == 0) | (label == 1)).all() and (label.sum(-1) == 1).all())):
         kind = "one-hot" if one_hot else "real"
         raise ValueError(
@@ -111,7 +112,8 @@ def _mean_of(model: Any, y: Tensor) -> Tensor:
 def _chosen(model: Any, y: Tensor) -> Tensor:
     """Of many draws for each y one, in proportion to the likelihood of y: what comes after x sees a draw of it."""
     many = y.repeat_interleave(CANDIDATES, 0)
-    values, p_x = _before_x(model, many.new_zeros(len(many), 1), many)
+    before, p_x = _before_x(model, many.new_zeros(len(many), 1), many)
+    values = {name: site["value"] for name, site in before.items()}
     with _alone(), poutine.trace() as traced, poutine.condition(data=values):
         local(model)(_rows(p_x.sample(), p_x, len(many)), many)
     sites = dict(sample_sites(traced.trace))
@@ -124,8 +126,8 @@ def _chosen(model: Any, y: Tensor) -> Tensor:
 
 def _before_x(
     model: Any, x: Tensor, y: Tensor | None = None, values: dict[str, Tensor] | None = None
-) -> tuple[dict[str, Tensor], Any]:
-    """The values that the model has before x, by site, drawn where none is given; and p(x|.)."""
+) -> tuple[dict[str, Any], Any]:
+    """The sites that the model has before x, with values drawn where none is given; and p(x|.)."""
     if model is None:
         raise ValueError("objective: a method without a model makes no data")
     given = (values or {}) | ({} if y is None else {"y": y})
@@ -137,7 +139,7 @@ def _before_x(
             pass
     if stop.p_x is None:
         raise ValueError("objective: its model has no site x, so it makes no data; ce, gm and vc model codes alone")
-    return {name: site["value"] for name, site in sample_sites(traced.trace)}, stop.p_x
+    return dict(sample_sites(traced.trace)), stop.p_x
 
 
 def _mean(p_x: Any, n: int) -> Tensor:

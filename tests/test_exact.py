@@ -209,18 +209,16 @@ def test_what_stands_outside_the_plate_counts_once_in_a_data_set(together):
         assert whole.parts(Batch(x, y, x))["weights"].item() == pytest.approx(3.0 * unlabeled / 32)
 
 
-def test_an_observation_without_a_plate_is_of_its_datum():
+def test_what_has_no_plate_is_of_its_datum_where_its_value_is():
     o, (x, y) = m2(3), data(3)
 
-    class Bare(PyroModule):
-        def forward(self, x, y=None):
-            pyro.sample("y", o.model.p_y(), obs=y)
-            z = pyro.sample("z", o.model.p_z(y).expand([len(x)]))
-            pyro.sample("x", o.model.p_x(y, z), obs=x)
+    def bare(x, y):
+        pyro.sample("y", o.model.p_y(), obs=y)
+        z = pyro.sample("z", o.model.p_z(y))
+        pyro.sample("x", o.model.p_x(y, z), obs=x)
 
-    bare = Objective(Bare(), o.guide, elbo=o.elbo)
     torch.manual_seed(1)
-    found = o.elbo.bound(bare.model, lambda x, y: pyro.sample("z", o.guide.q_z(x, y)), x, y)
+    found = o.elbo.bound(bare, lambda x, y: pyro.sample("z", o.guide.q_z(x, y)), x, y)
     torch.manual_seed(1)
     assert_same(o, found.value.sum(), o.bound(x, y).sum())
     assert found.shared is None

@@ -3,8 +3,9 @@
 import pyro
 import pytest
 import torch
+from pyro import poutine
 
-from pyro_ssl import generate, predict_proba, reconstruct, zoo
+from pyro_ssl import Objective, generate, predict_proba, reconstruct, zoo
 
 K, IMAGE = 3, (1, 4, 4)
 EYE = torch.eye(K)
@@ -74,6 +75,18 @@ def test_codes_are_drawn_given_the_class(name):
     assert first.mean() > 0.5 and second.mean() < -0.5 and abs(any_of_them.mean()) < 0.3
 
 
+def test_a_model_may_flatten_what_its_guide_does_not():
+    o = build("m2", likelihood="gaussian").eval()
+    flat = zoo.build("m2", 16, K, hidden=(6,), z_dim=2).eval()
+
+    class Flat(type(o.model)):
+        def forward(self, x, y=None):
+            super().forward(x.flatten(1), y)
+
+    own = Objective(Flat(flat.model.p_y, flat.model.p_z, flat.model.p_x), o.guide).eval()
+    assert generate(own, 3, EYE[:1]).shape == (3, 16) and reconstruct(own, X, Y).shape == (5, 16)
+
+
 def test_what_comes_after_x_sees_a_draw_of_it():
     """z ~ N(0, 1), x ~ N(z, 1), the class is the sign of x: E[z | class] is 0.564, and would be 0.79 were x = z."""
     o = zoo.build("sslpe", (1,), 2, z_dim=1, hidden=(), classifier_hidden=(), sigma=1.0, noise=0.0, dropout=0.0).eval()
@@ -88,10 +101,6 @@ def test_what_comes_after_x_sees_a_draw_of_it():
 
 @pytest.mark.parametrize("factor", [0.1, 20.0])
 def test_a_scale_is_no_likelihood(factor):
-    from pyro import poutine
-
-    from pyro_ssl import Objective
-
     o = build("latent_classifier", likelihood="gaussian", sigma=1.0).eval()
 
     class Scaled(type(o.model)):
