@@ -47,8 +47,8 @@ def generate(objective: Objective, n: int, y: Any = None, *, seed: int = 0) -> T
         before, p_x = _before_x(model, like.new_zeros(1, 1))
         event = like.new_zeros(1, *p_x.event_shape)
         if y is None:
-            sizes = [len(rows) for rows in torch.arange(n).split(rows_at_once(event, 1))]
-            return torch.cat([_mean(_before_x(model, like.new_zeros(size, 1))[1], size) for size in sizes]).cpu()
+            blocks = like.new_zeros(n, 1).split(rows_at_once(event, 1))
+            return torch.cat([_mean(_before_x(model, x)[1], len(x)) for x in blocks]).cpu()
         kind = before["y"]["fn"] if "y" in before else guide.classify(event)
         label = _label("y", y, n, kind).to(like)
         first = next(iter(before)) == "y"
