@@ -8,7 +8,8 @@ import torch
 
 from pyro_ssl import data, fit, options, zoo
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README, RESULTS = ((ROOT / name).read_text() for name in ("README.md", "experiments/README.md"))
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 EXPERIMENTS = [
@@ -97,5 +98,15 @@ def test_the_table_of_methods_is_the_zoos():
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_its_figures_are_the_ones_that_were_measured(experiment):
-    table = Path(__file__).parent.parent / "experiments" / "results" / experiment / "table.md"
-    assert table.read_text().strip() in README
+    table = ROOT / "experiments" / "results" / experiment / "table.md"
+    assert table.read_text().strip() in (README if experiment == "benchmark" else RESULTS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "experiments/README.md"])
+def test_its_links_lead_somewhere(page):
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / page).read_text()):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles], link
