@@ -93,7 +93,7 @@ PUBLISHED = {  # labels to 90 and 95 %, quartiles
 }
 GOALS = {"MNIST": (0.9, 0.95, 0.98), "Fashion-MNIST": (0.7, 0.75, 0.8)}
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"pool": 60, "first": 1, "later": {"sslpe": 1, "sslapd": 1}, "most": 6, "draws": [5], "epochs": (1, 1), "labels": (20, 40), "supervised": 2, "steps": 2, "rows": 120},
+    "smoke": {"pool": 60, "first": 1, "later": {"sslpe": 1, "sslapd": 1}, "most": 6, "draws": [5], "epochs": (1, 1), "labels": (20, 40), "supervised": 2, "steps": 2, "rows": 120, "grid": 12},
     "cpu": {"pool": 2000, "first": 100, "later": {"sslpe": 10, "sslapd": 20}, "most": 30, "draws": list(range(10)), "epochs": (6, 2), "labels": (20, 100), "supervised": 400, "steps": 2000},
     "paper": {"pool": 10_000, "first": 100, "later": {"sslpe": 20, "sslapd": 40}, "most": 30, "draws": list(range(10)), "epochs": (20, 5), "labels": (20, 200), "supervised": 1000, "steps": 10_000},
 }  # fmt: skip
@@ -155,6 +155,8 @@ def configure(row: str, name: str, draw: int, scale: str) -> dict[str, Any]:
         "lr": 1e-2,
         "ema": 0.99,
     }
+    if part == "plane" and "grid" in s:
+        config["grid"] = s["grid"]
     return config | {
         "pool": s["pool"], "first": 4, "each": 1, "most": s["most"], "noise": 0.1,
         "training": training, "warm": {"epochs": s["later"][method]},
@@ -219,7 +221,8 @@ def plane(config: dict[str, Any], dataset: data.Dataset, directory: Path) -> dic
     objective = built(config["method"], (2,), 2, config["options"], config["draw"])
     settings = config["training"] | {"labeled_batch_size": 6}
     fit(objective, dataset.x, labels, seed=config["draw"], directory=directory / "model", resume=True, **settings)
-    grid = torch.cartesian_prod(torch.linspace(*WINDOW[:2], 60), torch.linspace(*WINDOW[2:], 60))
+    side = config.get("grid", 60)
+    grid = torch.cartesian_prod(torch.linspace(*WINDOW[:2], side), torch.linspace(*WINDOW[2:], side))
     free = dataset.x[labels < 0]
     found = {name: acquisition.scores(objective, grid, name, draws=100) for name in FUNCTIONS}
     picks = {
@@ -381,7 +384,8 @@ def functions(result: dict[str, Any], out: Path) -> None:
     figure, axes = plt.subplots(4, len(FUNCTIONS), figsize=(4 * len(FUNCTIONS), 11), layout="constrained")
     colours = np.array(plots.COLOURS)[result["classes"]]
     for column, name in enumerate(FUNCTIONS):
-        values = np.array(result["grid"][name]).reshape(60, 60).T
+        values = np.array(result["grid"][name])
+        values = values.reshape(2 * [math.isqrt(len(values))]).T
         picture = axes[0, column].imshow(values, origin="lower", extent=WINDOW, aspect="auto", cmap="viridis")
         figure.colorbar(picture, ax=axes[0, column])
         axes[0, column].scatter(*np.array(result["labeled"]).T, s=40, c=colours, edgecolors="w")
