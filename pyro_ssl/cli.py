@@ -158,7 +158,10 @@ def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
     )
     parser.add_argument("--data", type=str, default="digits", help="data set, or path of an .npz file")
     parser.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
-    parser.add_argument("--labels", type=int | Literal["all"], default=100, help="labeled rows in total, or all")
+    parser.add_argument(
+        "--labels", type=int | Literal["all"] | None, default=None,
+        help="labeled rows in total, or all; if not given 100, or all of data that leave some out",
+    )  # fmt: skip
     parser.add_argument(
         "--how", type=str, default="balanced", help="how the labels are drawn: balanced, stratified, random"
     )
@@ -245,9 +248,10 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
 def _draw(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw:
     if config["label_file"]:
         return data.LabelDraw.load(config["label_file"])
-    if config["labels"] == "all":
-        return data.LabelDraw(tuple((dataset.y >= 0).nonzero().flatten().tolist()), len(dataset.y), "all")
-    return data.draw_labels(dataset.y, config["labels"], how=config["how"], seed=config["seed"])
+    known, labels = dataset.y >= 0, config["labels"]
+    if labels == "all" or (labels is None and not known.all()):
+        return data.LabelDraw(tuple(known.nonzero().flatten().tolist()), len(known), "all")
+    return data.draw_labels(dataset.y, 100 if labels is None else labels, how=config["how"], seed=config["seed"])
 
 
 def _result(config: dict[str, Any], draw: data.LabelDraw, seconds: float, measured: dict[str, float]) -> dict[str, Any]:

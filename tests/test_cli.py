@@ -289,6 +289,16 @@ def test_mended_mistake_can_be_given_again():
     assert run(*command, "--sigma", "50") == 0
 
 
+def test_labels_of_ones_own_data_are_all_used_where_some_are_missing():
+    x, y = np.random.default_rng(0).normal(size=(150, 3)), np.arange(150) % 2
+    command = ("train", "classifier", "--data", "mine.npz", "--epochs", 1, "--hidden", "[4]", "--out")
+    np.savez("mine.npz", x=x, y=np.where(np.arange(150) < 130, y, -1), x_test=x, y_test=y)
+    assert run(*command, "some") == run(*command, "few", "--labels", 20) == 0
+    np.savez("mine.npz", x=x, y=y, x_test=x, y_test=y)
+    assert run(*command, "whole") == 0
+    assert [result(name)["labels"] for name in ("some", "few", "whole")] == [130, 20, 100]
+
+
 # --- prediction -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The silent traps of Pyro and its neighbours: that we do not have them and, where it is cheap, that stock Pyro does."""
 
 import errno
+import math
 import re
 from pathlib import Path
 
@@ -244,6 +245,18 @@ def test_every_pair_trains_under_stock_svi(method, given, elbo):
     assert sum(losses[-8:]) < sum(losses[:8]) - 8 * 20
     fixed = {n for n in before if "q_y" in n} if method == "vae" or given else set()
     assert moved(o, before) == set(before) - fixed
+
+
+@pytest.mark.parametrize("method", [name for name, row in zoo.METHODS.items() if row.model])
+def test_every_method_takes_a_step_under_stock_svi(method):
+    """Of labeled and of unlabeled data, with Pyro's validation where the README does not say that it has to be off."""
+    torch.manual_seed(0)
+    own = {k: v for k, v in SMALL.items() if k in zoo.options_of(method)}
+    own |= {"z_dims": (2, 2)} if method == "lvae" else {"z1_dim": 2, "m1_hidden": (4,)} if method == "m1_m2" else {}
+    o = zoo.build(method, D, K, seed=0, **own)
+    x, stepper = o.seen(X), svi(o, enum_elbo())
+    with pyro.validation_enabled(method not in ("sslpe", "sslapd")):
+        assert math.isfinite(stepper.step(x, Y)) and math.isfinite(stepper.step(x))
 
 
 def test_labeled_batches_have_nothing_to_enumerate_and_do_not_warn():
