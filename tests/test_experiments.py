@@ -145,6 +145,13 @@ def test_an_active_loop_that_was_killed_measures_what_an_unbroken_one_does(tmp_p
     assert plain[0] == plain[1] and whole["indices"] == again["indices"] and len(calls) == 5
 
 
+def test_tables(tmp_path):
+    out = script("tables.py", "--scale", "smoke", "--workers", "1", "--out", "out", cwd=tmp_path)
+    assert "| m2 " in out and "| sslpe " in out and "iris, 10 a class" in out and "diabetes, 100" in out
+    result = json.loads((tmp_path / "out/iris_3_0.json").read_text())
+    assert result["rows"] == 105 and result["score"].keys() == result["seconds_of"].keys()
+
+
 def test_vae_downstream_checks_the_papers_claims(tmp_path):
     write_mnist(tmp_path / "data", 300, "FashionMNIST")
     arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
