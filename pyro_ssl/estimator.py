@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from numbers import Integral
 from pathlib import Path
@@ -32,6 +33,8 @@ TABULAR: dict[str, Any] = {
     "balance": 1.0,
 }
 """Options where the caller gives none: for standardised columns, not for images. See `experiments/tables.py`."""
+OF_FEW_COLUMNS: dict[str, Any] = {"sigma": 0.3, "noise": 0.0, "dropout": 0.0}
+"""Those of three columns or fewer, where noise would cover what is there: a curve in a plane, a wave over a line."""
 
 
 class _SemiSupervised(BaseEstimator, ABC):
@@ -85,12 +88,13 @@ class _SemiSupervised(BaseEstimator, ABC):
         known = zoo.options_of(self.method)
         if asked.keys() - known.keys():
             raise ValueError(f"method {self.method} has no {', '.join(asked)}; of those that do, take sslpe or sslapd")
-        options = {k: v for k, v in TABULAR.items() if k in known} | asked | (self.options or {})
+        ours = TABULAR | (OF_FEW_COLUMNS if math.prod(X.shape[1:]) <= 3 else {})
+        options = {k: v for k, v in ours.items() if k in known} | asked | (self.options or {})
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         objective = zoo.build(self.method, X.shape[1:], size, seed=seed, **options)
         self.mean_, self.std_ = _moments(X, self.scale)
-        ours = {"batch_size": self.batch_size, "labeled_batch_size": 100, "lr": self.lr, "progress": self.verbose}
-        given: dict[str, Any] = ours | (self.training or {})
+        usual = {"batch_size": self.batch_size, "labeled_batch_size": 100, "lr": self.lr, "progress": self.verbose}
+        given: dict[str, Any] = usual | (self.training or {})
         sizes = {name: given[name] for name in ("batch_size", "labeled_batch_size")}
         check_positive(**sizes)
         labeled = int(np.count_nonzero(known_rows))

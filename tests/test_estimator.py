@@ -259,6 +259,15 @@ def test_refused_and_nothing_changed(blobs, fitted, make, arguments, message):
     np.testing.assert_array_equal(model.predict_proba(x), kept)
 
 
+def test_few_columns_are_not_noisy():
+    x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 2
+    for columns, noise, sigma in ((3, 0.0, 0.3), (4, 0.3, 1.0)):
+        model = SemiSupervisedClassifier(options={"hidden": (4,)}, epochs=1, min_steps=1).fit(x[:, :columns], y)
+        assert (model.options_["noise"], model.options_["dropout"], model.options_["sigma"]) == (noise, noise, sigma)
+    given = SemiSupervisedClassifier(options={"hidden": (4,), "noise": 0.1}, epochs=1, min_steps=1).fit(x, y)
+    assert given.options_["noise"] == 0.1
+
+
 # --- regression -------------------------------------------------------------------------------------------------------
 
 
