@@ -23,6 +23,7 @@ EXPERIMENTS = [
     "active_learning",
     "vae_downstream",
     "gradient_variance",
+    "tables",
 ]
 
 
