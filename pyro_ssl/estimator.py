@@ -185,7 +185,8 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
         batch_size: Unlabeled rows per step; labeled ones come beside them.
         lr: Largest learning rate.
         scale: Standardise each column (each pixel of an image) by its mean and standard deviation.
-        options: The method's other options, such as `{"z_dim": 2, "alpha": 10.0}`; see `pyro_ssl.zoo`.
+        options: The method's other options, such as `{"z_dim": 2, "alpha": 10.0}`; see `pyro_ssl.zoo`. What is not given is as
+            `TABULAR` says, and `OF_FEW_COLUMNS` of up to three columns.
         training: Other arguments of `pyro_ssl.fit`, such as `{"schedule": "cosine", "ema": 0.999}`.
         random_state: Of weights, order and noise.
         verbose: Show a progress bar.
