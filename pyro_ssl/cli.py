@@ -163,7 +163,7 @@ def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
         help="labeled rows in total, or all; if not given 100, or all of data that leave some out",
     )  # fmt: skip
     parser.add_argument(
-        "--how", type=str, default="balanced", help="how the labels are drawn: balanced, stratified, random"
+        "--how", type=str, default="balanced", help="how a number of labels is drawn: balanced, stratified, random"
     )
     parser.add_argument(
         "--label-file", type=str | None, default=None, help="rows to label, as LabelDraw.save wrote them"
