@@ -3,9 +3,8 @@
     python experiments/tables.py [--scale smoke|cpu] [--draws 0 1 2 3 4] [--workers 2]
 
 Three and ten labels of each class, or 30 and 100 real ones; the other rows of the training part, seven of ten, have none, and the
-rest is the test set. Columns are standardised; no validation labels. Ours have their defaults, and
-scikit-learn's but for label spreading by neighbours, the Gaussian process's kernel, and more iterations. The defaults of ours were
-chosen on draws 100 to 105, other splits of the same tables, and on sets of `make_moons` and `make_classification`. Before that
+rest is the test set. Columns are standardised; no validation labels. Ours have their defaults, and scikit-learn's but for label
+spreading by neighbours, the Gaussian process's kernel, and more iterations. The defaults of ours were chosen on draws 100 to 105, other splits of the same tables, and on sets of `make_moons` and `make_classification`. Before that
 sigma was 0.3, without noise and dropout, and on draws 100 to 104 M2 had 62.9 % on the digits with three labels of each class, and
 79.1 % on breast cancer (not kept). Writes to `experiments/results/tables`.
 """
@@ -85,8 +84,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     """All methods on one table, with the labels of one draw."""
     x, y = TABLES[config["data"]](return_X_y=True)
     real, seed, n = config["data"] == REAL, config["draw"], config["labels"]
-    parts = train_test_split(x, y, test_size=0.3, random_state=seed, stratify=None if real else y)
-    x, x_test, y, y_test = parts
+    x, x_test, y, y_test = train_test_split(x, y, test_size=0.3, random_state=seed, stratify=None if real else y)
     scaler = StandardScaler().fit(x)
     x, x_test = scaler.transform(x), scaler.transform(x_test)
     if real:
