@@ -32,7 +32,7 @@ TABULAR: dict[str, Any] = {
     "dropout": 0.3,
     "balance": 1.0,
 }
-"""Options where the caller gives none: for standardised columns, not for images. See `experiments/tables.py`."""
+"""Options of columns where the caller gives none; of images they are the method's own. See `experiments/tables.py`."""
 OF_FEW_COLUMNS: dict[str, Any] = {"sigma": 0.3, "noise": 0.0, "dropout": 0.0}
 """Those of three columns or fewer, where noise would cover what is there: a curve in a plane, a wave over a line."""
 
@@ -48,7 +48,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         min_steps: int = 1000,
         batch_size: int = 200,
         lr: float = 3e-3,
-        scale: bool = True,
+        scale: bool | None = None,
         options: dict[str, Any] | None = None,
         training: dict[str, Any] | None = None,
         random_state: Any = None,
@@ -66,7 +66,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         """Train on labeled and unlabeled rows together.
 
         Arguments:
-            X: Data `(N, features)`, or `(N, C, H, W)`.
+            X: Data `(N, features)`, or images `(N, C, H, W)`.
             y: Labels `(N,)`. Of classes any values, where -1, NaN or None marks a row without one (in arrays of strings also
                 "-1", "nan"); for regression real numbers, also `(N, D)`, where NaN does.
 
@@ -88,11 +88,16 @@ class _SemiSupervised(BaseEstimator, ABC):
         known = zoo.options_of(self.method)
         if asked.keys() - known.keys():
             raise ValueError(f"method {self.method} has no {', '.join(asked)}; of those that do, take sslpe or sslapd")
-        ours = TABULAR | (OF_FEW_COLUMNS if math.prod(X.shape[1:]) <= 3 else {})
+        images, width = X.ndim > 2, math.prod(X.shape[1:])
+        if images and self.scale is None and not (X.min() >= 0 and X.max() <= 1):
+            raise ValueError(
+                f"X, as images, should be in [0, 1], got {X.min():.3g} to {X.max():.3g}; or say scale=True or False"
+            )
+        ours = {} if images else TABULAR | (OF_FEW_COLUMNS if width <= 3 else {})
         options = {k: v for k, v in ours.items() if k in known} | asked | (self.options or {})
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         objective = zoo.build(self.method, X.shape[1:], size, seed=seed, **options)
-        self.mean_, self.std_ = _moments(X, self.scale)
+        self.mean_, self.std_ = _moments(X, not images if self.scale is None else self.scale)
         usual = {"batch_size": self.batch_size, "labeled_batch_size": 100, "lr": self.lr, "progress": self.verbose}
         given: dict[str, Any] = usual | (self.training or {})
         sizes = {name: given[name] for name in ("batch_size", "labeled_batch_size")}
@@ -184,9 +189,10 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
         min_steps: Steps at least, with more epochs if need be: small tables have few steps per epoch.
         batch_size: Unlabeled rows per step; labeled ones come beside them.
         lr: Largest learning rate.
-        scale: Standardise each column (each pixel of an image) by its mean and standard deviation.
+        scale: Standardise each column (each pixel of an image) by its mean and standard deviation. None does so with columns,
+            and takes images, which have to be in [0, 1], as they are.
         options: The method's other options, such as `{"z_dim": 2, "alpha": 10.0}`; see `pyro_ssl.zoo`. What is not given is as
-            `TABULAR` says, and `OF_FEW_COLUMNS` of up to three columns.
+            `TABULAR` says, and `OF_FEW_COLUMNS` of up to three columns; of images it is the zoo's.
         training: Other arguments of `pyro_ssl.fit`, such as `{"schedule": "cosine", "ema": 0.999}`.
         random_state: Of weights, order and noise.
         verbose: Show a progress bar.
@@ -239,7 +245,7 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         min_steps: Steps at least.
         batch_size: Unlabeled rows per step.
         lr: Largest learning rate.
-        scale: Standardise each column.
+        scale: Standardise each column; None as of `SemiSupervisedClassifier`.
         options: The method's other options.
         training: Other arguments of `pyro_ssl.fit`.
         random_state: Of weights, order and noise.
@@ -261,7 +267,7 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         min_steps: int = 1000,
         batch_size: int = 200,
         lr: float = 3e-3,
-        scale: bool = True,
+        scale: bool | None = None,
         options: dict[str, Any] | None = None,
         training: dict[str, Any] | None = None,
         random_state: Any = None,

@@ -105,10 +105,23 @@ def test_any_settings(blobs, arguments):
 @pytest.mark.parametrize("shape", [(40, 1), (40, 1, 2, 2)])
 def test_one_feature_and_images(blobs, shape):
     _, blob = blobs
-    x = np.broadcast_to(blob.reshape(-1, *[1] * (len(shape) - 1)), shape) + 0.01 * np.arange(40).reshape(
-        -1, *[1] * (len(shape) - 1)
-    )
+    rows = (blob + 0.01 * np.arange(40)).reshape(-1, *[1] * (len(shape) - 1)) / 2
+    x = np.broadcast_to(rows, shape)
     assert tiny().fit(x, blob).predict_proba(x).shape == (40, 2)
+
+
+def test_images_are_taken_as_they_are(blobs):
+    x, y = np.random.default_rng(0).uniform(size=(40, 1, 4, 4)), blobs[1]
+    fitted = lambda x, **arguments: SemiSupervisedClassifier(  # noqa: E731
+        options={"hidden": (4,)}, epochs=1, min_steps=1, **arguments
+    ).fit(x, y)
+    model = fitted(x)
+    assert model.mean_.max() == 0 and model.std_.min() == model.std_.max() == 1
+    assert "sigma" not in model.options_ and "noise" not in model.options_
+    np.testing.assert_allclose(fitted(x, scale=True).mean_, x.mean(0))
+    with pytest.raises(ValueError, match=r"X, as images, should be in \[0, 1\], got 0.\d+ to 25\d; or say scale"):
+        fitted(255 * x)
+    assert fitted(255 * x, scale=True).predict_proba(255 * x).shape == (40, 2)
 
 
 def test_learns_two_moons_from_six_labels():
