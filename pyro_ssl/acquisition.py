@@ -59,6 +59,7 @@ def bald(p: Tensor) -> Tensor:
     References:
         Paper 002, eq. 2.4 and 3.13; Houlsby et al. 2011.
     """
+    p = p.double()
     found = entropy(p) - torch.special.entr(p).sum(-1).mean(0)
     return found.masked_fill(found <= 1e-12, 0)  # rounding
 
@@ -194,6 +195,8 @@ def diverse(codes: Tensor, n: int, seed: int = 0) -> Tensor:
     from sklearn.cluster import MiniBatchKMeans
 
     codes = as_data(codes, "codes").flatten(1).cpu()
+    order = _by_value(codes)
+    codes = codes[order]
     check_positive(n=n)
     if n > len(codes):
         raise ValueError(f"n should be at most {len(codes)}, the data there are to choose from; got {n}")
@@ -203,7 +206,15 @@ def diverse(codes: Tensor, n: int, seed: int = 0) -> Tensor:
     for row in apart:  # a datum stands for one centre
         row[chosen] = torch.inf
         chosen.append(int(row.argmin()))
-    return torch.tensor(chosen)
+    return order[chosen]
+
+
+def _by_value(x: Tensor) -> Tensor:
+    """The places of the rows sorted by what they hold, `(N,)`: what is drawn for a datum is then drawn wherever it stands."""
+    rows = x.flatten(1)
+    direction = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(x.device)
+    parts = rows.split(max(1, 2**20 // rows.shape[1]))
+    return torch.cat([(part * direction).sum(-1) for part in parts]).argsort(stable=True).cpu()
 
 
 # --- of methods -------------------------------------------------------------------------------------------------------
@@ -229,6 +240,11 @@ def label_draws(members: Objective | Sequence[Objective], x: Any, draws: int = 2
     """
     members, x = _several(members), as_data(x)
     check("bald", members, x, draws)
+    order = _by_value(x)
+    return _label_draws(members, x[order], draws, seed)[:, order.argsort()]
+
+
+def _label_draws(members: list[Objective], x: Tensor, draws: int, seed: int) -> Tensor:
     one = len(members) == 1
     return torch.cat([
         _draws_of(m, x, draws, seed + i) if one or _drawn(m, x) == "weights" else predict_proba(m, x, seed=seed)[None]
@@ -260,9 +276,14 @@ def scores(
     """
     members, x = _several(members), as_data(x)
     check(acquisition, members, x, draws)
+    order = _by_value(x)
+    return _scores(members, x[order], acquisition, draws, seed)[order.argsort()]
+
+
+def _scores(members: list[Objective], x: Tensor, acquisition: Acquisition | Score, draws: int, seed: int) -> Tensor:
     if acquisition == "random":
         return torch.rand(len(x), generator=torch.Generator().manual_seed(seed))
-    found = _scores(members, x, acquisition, draws, seed)
+    found = _scored(members, x, acquisition, draws, seed)
     if found.shape != (len(x),):
         raise ValueError(
             f"acquisition: the function should give ({len(x)},), one of each datum; got {tuple(found.shape)}"
@@ -270,7 +291,7 @@ def scores(
     return found
 
 
-def _scores(members: list[Objective], x: Tensor, acquisition: Acquisition | Score, draws: int, seed: int) -> Tensor:
+def _scored(members: list[Objective], x: Tensor, acquisition: Acquisition | Score, draws: int, seed: int) -> Tensor:
     if acquisition == "variance":
         return _variance(members, x, seed)
     if acquisition in OF_MEAN or (callable(acquisition) and not _differ(members, x)):
@@ -279,7 +300,7 @@ def _scores(members: list[Objective], x: Tensor, acquisition: Acquisition | Scor
     score = acquisition if callable(acquisition) else bald
     classes = int(label_of(members[0], x).event_shape[-1])
     parts = x.split(max(1, DRAWN // (draws * len(members) * classes)))
-    return torch.cat([score(label_draws(members, part, draws, seed=seed).double()) for part in parts])
+    return torch.cat([score(_label_draws(members, part, draws, seed).double()) for part in parts])
 
 
 def acquire(
@@ -295,7 +316,7 @@ def acquire(
 ) -> Tensor:
     """The n data of a pool whose labels are wanted most, `(n,)`, most wanted first.
 
-    The pool's order does not matter, but to `power` and to methods that draw latents: a datum's draws are by its place.
+    The pool's order does not matter: a datum's draws, and who goes first among equals, go by what it holds.
 
     Arguments:
         members: As of `scores`.
@@ -315,11 +336,14 @@ def acquire(
     check_power(power, acquisition)
     if n > len(x):
         raise ValueError(f"n should be at most {len(x)}, the size of the pool; got {n}")
-    found = scores(members, x, acquisition, draws=draws, seed=seed)
+    check(acquisition, members, x, draws)
+    order = _by_value(x)
+    x = x[order]
+    found = _scores(members, x, acquisition, draws, seed)
     if acquisition != "batch_bald":
-        return best(found if power is None else powered(found, power, seed), n, seed)
+        return order[best(found if power is None else powered(found, power, seed), n, seed)]
     first = best(found, min(max(n, candidates), len(x)), seed)
-    return first[batch_bald(label_draws(members, x[first], draws, seed=seed), n, seed=seed)[0]]
+    return order[first[batch_bald(_label_draws(members, x[first], draws, seed), n, seed=seed)[0]]]
 
 
 def check_power(power: float | None, acquisition: Acquisition | Score | None = None) -> None:

@@ -14,11 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl import checkpoints
+from pyro_ssl import checkpoints, zoo
 from pyro_ssl.acquisition import Acquisition, Score, acquire, best, check, check_power, diverse
+from pyro_ssl.batches import extreme_rows
 from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.modes import reproducibly
 from pyro_ssl.objective import Objective
+from pyro_ssl.ood import features
 from pyro_ssl.prediction import label_of, predict_proba
+from pyro_ssl.terms import Batch
 from pyro_ssl.training import History, fit
 
 FORMAT = "pyro-ssl active learner"
@@ -143,7 +147,8 @@ class ActiveLearner:
             n: How many.
 
         Raises:
-            ValueError: The pool is empty, or another; n is more than is left; the method has not what the acquisition asks for.
+            ValueError: The pool is empty, another, or none that the method can learn; n is more than is left; the method has not
+                what the acquisition asks for.
         """
         x = self._see(pool)
         check_positive(n=n)
@@ -153,11 +158,19 @@ class ActiveLearner:
         rows[self.indices + self.skipped] = False
         free, seed = rows.nonzero().flatten(), _seed(self.seed, len(self.indices))
         if not self.indices:
-            check(self.acquisition, self._built(), x, self.draws)
+            self._try(x)
             return free[self._first(x[free], n, seed)]
         self._train()
         settings: dict[str, Any] = {"power": self.power, "draws": self.draws, "candidates": self.candidates}
         return free[acquire(self.members, x[free], n, self.acquisition, **settings, seed=seed)]
+
+    def _try(self, x: Tensor) -> None:
+        """Raise ValueError, before anyone is asked, if the method cannot answer the acquisition, or cannot learn such data."""
+        members = self._built()
+        check(self.acquisition, members, x, self.draws)
+        if members[0].learns_unlabeled and self.training.get("transform") is None:
+            with reproducibly(self.seed):
+                members[0].check(Batch(x_unlabeled=x[extreme_rows(x)].to(next(members[0].parameters(), x))))
 
     def _first(self, pool: Tensor, n: int, seed: int) -> Tensor:
         if self.start == "random":
@@ -281,6 +294,9 @@ class ActiveLearner:
         """A round for the labels there are, unless it has been."""
         if self._learned == len(self.indices):
             return
+        assert self._pool is not None and self._pool_is is not None
+        if checkpoints.checksum(self._pool) != self._pool_is[1]:
+            raise ValueError("pool: its values were changed after the query; give it as it was")
         members, arguments = self._built(), {"progress": False} | self.training
         goes_on = self.members and self.warm is not None and len(self.indices) < self.fresh * self._fresh
         if goes_on:
@@ -362,6 +378,9 @@ class ActiveLearner:
             whole = len(indices) == len(labels) and len(set(rows)) == len(rows) and found["format"] == FORMAT
             if not whole or not all(0 <= row < found["pool"][0][0] for row in rows):
                 raise ValueError("its rows and labels do not belong together")
+            codes = all(type(label) is int and label >= 0 for label in labels)
+            if not codes and (np.asarray(labels, np.float64).ndim != 2 or not np.isfinite(labels).all()):
+                raise ValueError("its labels are neither codes nor finite numbers")
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise checkpoints.CheckpointError(f"{path} is damaged, or no active learner's: {error}") from None
         self.indices, self.labels, self.skipped, self._pool_is = indices, labels, skipped, found["pool"]
@@ -399,9 +418,6 @@ def codes(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) -> Tenso
         steps: Of training.
         seed: Of the training.
     """
-    from pyro_ssl import zoo
-    from pyro_ssl.ood import features
-
     x = as_data(x)
     image = x.dim() == 4
     vae = zoo.build(

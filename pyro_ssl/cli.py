@@ -377,7 +377,7 @@ def _predict(arguments: Namespace) -> None:
         if x.ndim < 2 or int(np.prod(x.shape[1:])) != int(np.prod(saved.x_shape)):
             raise ValueError(f"--input: rows should have shape {saved.x_shape}, got {x.shape[1:]}")
         x = x.reshape(len(x), *saved.x_shape)
-    if x.dtype == np.uint8:
+    if x.dtype.kind in "iu":
         x = x / saved.extra.get("unit", 1.0)
     buffer = io.BytesIO()
     np.save(buffer, predict_proba(saved.objective, x).numpy())
@@ -456,8 +456,12 @@ def _images(name: str, classes: list[str] | None) -> tuple[torch.Tensor, list[st
     arrays = data.arrays_of(name)
     if "x" not in arrays:
         raise ValueError(f"--data: {name} should hold an array x; it has {', '.join(arrays) or 'none'}")
-    unit = 255.0 if arrays["x"].dtype == np.uint8 else 1.0
-    x = as_data(arrays["x"], "--data: x", torch.float32) / unit
+    x, whole = as_data(arrays["x"], "--data: x", torch.float32), arrays["x"].dtype.kind in "iu"
+    low, high = float(x.min()), float(x.max())
+    if whole and not 0 <= low <= high <= 255:
+        raise ValueError(f"--data: x, of whole numbers, should be in 0 .. 255, got {low:g} .. {high:g}")
+    unit = 255.0 if whole and high > 1 else 1.0
+    x = x / unit
     x = x[:, None] if x.dim() == 3 else x
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise ValueError(

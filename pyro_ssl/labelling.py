@@ -166,6 +166,9 @@ class Question:
             of = {k: found[k] for k in self._of}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is damaged: {error}") from None
+        known = range(len(self.classes))
+        if wrong := [label for label in self._answers.values() if label is not None and label not in known]:
+            raise ValueError(f"{path} is damaged: there is no class {wrong[0]!r}, only 0 .. {len(self.classes) - 1}")
         for name, was in of.items():
             if was != self._of[name]:
                 option = "--data: other images" if name == "pool" else f"--classes: others, {', '.join(self.classes)},"

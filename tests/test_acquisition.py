@@ -270,12 +270,13 @@ def test_variance_of_a_real_label(monkeypatch):
         objective = zoo.build("sslpe", (4,), 1, seed=seed, regression=True, **SMALL)
         fit(objective, X, target, epochs=5, batch_size=10, progress=False)
         members.append(objective)
-    one, two = (gibbs(m, X, steps=10, chains=4) for m in members)
-    torch.testing.assert_close(scores(members[0], X, "variance"), one.variance.sum(-1))
+    x = X[acquisition._by_value(X)]  # as they are drawn for
+    one, two = (gibbs(m, x, steps=10, chains=4) for m in members)
+    torch.testing.assert_close(scores(members[0], x, "variance"), one.variance.sum(-1))
     spread = (one.mean - two.mean).square() / 4
-    torch.testing.assert_close(scores(members, X, "variance"), ((one.variance + two.variance) / 2 + spread).sum(-1))
+    torch.testing.assert_close(scores(members, x, "variance"), ((one.variance + two.variance) / 2 + spread).sum(-1))
     with pytest.raises(ValueError, match="y is real; take variance"):
-        scores(members, X, "entropy")
+        scores(members, x, "entropy")
 
     generator = torch.Generator().manual_seed(0)
     found = [Gibbs(*torch.rand(3, N, 2, generator=generator, dtype=torch.float64)) for _ in range(2)]
@@ -289,7 +290,7 @@ def test_variance_of_a_real_label(monkeypatch):
             total += sum(v[k] + m[k] ** 2 for k in range(2)) / 2 - (sum(m) / 2) ** 2
         by_loop.append(total)
     wanted = torch.tensor(by_loop, dtype=torch.float64)
-    torch.testing.assert_close(scores(members, X[:N], "variance"), wanted, atol=1e-10, rtol=0)
+    torch.testing.assert_close(scores(members, x[:N], "variance"), wanted, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -376,6 +377,33 @@ def test_chains_of_one_draw_of_weights_are_those_of_as_many_draws(methods):
     torch.testing.assert_close(found, apart.unflatten(0, (3, 5)).squeeze(2))
 
 
+def test_each_member_of_an_ensemble_draws_weights_of_its_own(methods):
+    one, two = label_draws([methods["sslapd"]] * 2, X, 4).split(4)
+    assert not one.isclose(two).all(2).all(1).any()
+
+
+def test_chains_average_what_z_leaves_in_bald(monkeypatch):
+    objective = trained("sslapd")  # weights that hardly differ: all of BALD is z's noise
+    found = scores(objective, X, "bald", draws=10).mean()
+    monkeypatch.setattr(acquisition, "CHAINS", 1)
+    assert found < 0.4 * scores(objective, X, "bald", draws=10).mean()
+
+
+def test_draws_are_held_of_parts_of_the_pool(methods, monkeypatch):
+    members, sizes, own = [methods["m2"], methods["ce"]], [], acquisition._label_draws
+    monkeypatch.setattr(acquisition, "_label_draws", lambda m, x, *args: sizes.append(len(x)) or own(m, x, *args))
+    whole = scores(members, X, "bald", draws=2)
+    monkeypatch.setattr(acquisition, "DRAWN", 2 * 2 * 2 * 7)  # draws, members, classes, rows
+    torch.testing.assert_close(scores(members, X, "bald", draws=2), whole)
+    assert sizes == [30, 7, 7, 7, 7, 2]
+
+
+def test_a_batch_is_chosen_from_the_candidates(methods):
+    own = best(scores(methods["sslapd"], X, "bald", draws=6), 8)
+    chosen = [acquisition.acquire(methods["sslapd"], X, 5, "batch_bald", draws=6, candidates=c) for c in (5, 8, 30)]
+    assert set(chosen[0].tolist()) == set(own[:5].tolist()) and set(chosen[1].tolist()) <= set(own.tolist())
+
+
 def test_a_pool_of_a_hundred_thousand_rows():
     objective: Objective = trained("sslapd")
     x = torch.randn(100_000, 4, generator=torch.Generator().manual_seed(2))
@@ -450,8 +478,23 @@ def test_a_function_of_ones_own_is_asked_by(methods):
         scores(methods["m2"], X, lambda p: p.mean(0))
 
 
-def test_the_order_of_the_pool_does_not_matter_to_a_method_without_noise(methods):
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        *product(("m2", "ce", "adgm", "sslpe", "sslapd"), ("entropy", "random")),
+        ("adgm", "bald"), ("sslpe", "bald"), ("sslapd", "bald"), ("sslapd", "batch_bald"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("power", [None, 1.0])
+def test_the_order_of_the_pool_does_not_matter_to_a_method(methods, name, wanted, power):
     order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
-    for name in ("m2", "ce"):
-        picks = [acquisition.acquire(methods[name], x, 5, "entropy") for x in (X, X[order])]
-        assert order[picks[1]].equal(picks[0])
+    power = None if wanted == "batch_bald" else power
+    picks = [acquisition.acquire(methods[name], x, 5, wanted, draws=6, power=power) for x in (X, X[order])]
+    assert order[picks[1]].equal(picks[0])
+    values = [scores(methods[name], x, wanted, draws=6) for x in (X, X[order])]
+    torch.testing.assert_close(values[1], values[0][order])
+
+
+def test_the_order_does_not_matter_to_clusters():
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    assert order[acquisition.diverse(X[order], 5)].equal(acquisition.diverse(X, 5))

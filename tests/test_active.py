@@ -53,6 +53,14 @@ def test_what_is_asked_is_what_the_acquisition_wants():
     assert set(made.query(POOL, 5).tolist()) == set(wanted.topk(5).indices.tolist())
 
 
+def test_settings_reach_the_acquisition_and_each_round_has_a_seed_of_its_own(monkeypatch):
+    given, own = [], active.acquire
+    monkeypatch.setattr(active, "acquire", lambda *args, **kwargs: given.append(kwargs) or own(*args, **kwargs))
+    rounds(learner(acquisition="margin", power=2.0, draws=7, candidates=9), 3)
+    assert [(g["power"], g["draws"], g["candidates"]) for g in given] == 2 * [(2.0, 7, 9)]
+    assert given[0]["seed"] != given[1]["seed"]
+
+
 def test_the_same_is_asked_until_it_is_taught_and_another_seed_asks_another():
     one, two = learner(), learner()
     assert rounds(one, 2) == rounds(two, 2)
@@ -313,13 +321,22 @@ def test_two_learners_in_one_folder_do_not_lose_labels(tmp_path):
     assert len(json.loads((tmp_path / "labels.json").read_text())["indices"]) == 4 and not two.indices
 
 
+def test_what_was_left_out_stays_so_after_a_restart(tmp_path):
+    made = learner(directory=tmp_path)
+    first = made.query(POOL, 4)
+    made.teach(first[:2], Y[first[:2]], skipped=first[2:])
+    again = learner(directory=tmp_path)
+    assert again.skipped == first[2:].tolist() and not set(first.tolist()) & set(again.query(POOL, 196).tolist())
+
+
 GOOD = {"format": active.FORMAT, "pool": [[200, 2], 0], "indices": [1, 2], "labels": [0, 1], "skipped": [3]}
 
 
 @pytest.mark.parametrize(
     "text",
     ["{", "[]", json.dumps(GOOD | {"format": "other"}), json.dumps(GOOD | {"labels": [0]}), json.dumps(GOOD | {"skipped": [2]}),
-     json.dumps(GOOD | {"indices": [1, 200]}), json.dumps(GOOD | {"pool": None})],
+     json.dumps(GOOD | {"indices": [1, 200]}), json.dumps(GOOD | {"pool": None}), json.dumps(GOOD | {"labels": [0, "1"]}),
+     json.dumps(GOOD | {"labels": [0, -1]}), json.dumps(GOOD | {"labels": [0, None]}), json.dumps(GOOD | {"labels": [[0.5], [math.nan]]})],
 )  # fmt: skip
 def test_a_damaged_file_is_named(tmp_path, text):
     (tmp_path / "labels.json").write_text(text)
@@ -328,6 +345,26 @@ def test_a_damaged_file_is_named(tmp_path, text):
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_cannot_be_learned_is_said_before_anyone_is_asked():
+    grey = lambda seed: zoo.build("m2", (2,), 2, seed=seed, hidden=(8,), z_dim=2, likelihood="bernoulli")  # noqa: E731
+    with pytest.raises(ValueError, match="outside the support"):
+        learner(build=grey).query(255 * POOL.abs(), 4)
+    with pytest.raises(ValueError, match="for pixels 0 .. 255 divide"):
+        learner().query(1000 * POOL, 4)
+
+
+def test_a_pool_that_was_changed_is_not_learned_from():
+    pool = POOL.clone()
+    made = learner()
+    rows = made.query(pool, 4)
+    pool += 1
+    with pytest.raises(ValueError, match="its values were changed"):
+        made.teach(rows, Y[rows])
+    pool.copy_(POOL)
+    made.learn(pool)
+    assert made.indices == rows.tolist() and len(made.history) == 1
 
 
 @pytest.mark.parametrize(

@@ -277,6 +277,37 @@ def test_a_browser_labels_three_images(browser):
     assert not [m for m in severe if not any(part in m for part in expected)]
 
 
+def test_keys_of_the_page_and_what_it_takes_back(browser):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    read = "return [[...document.querySelectorAll('figcaption')].map(c => c.textContent), now]"
+    press = lambda *keys: browser.find_element(By.TAG_NAME, "body").send_keys(*keys)  # noqa: E731
+    shows = lambda *wanted: until(browser, lambda: browser.execute_script(read) == list(wanted))  # noqa: E731
+    said = lambda: browser.find_element(By.ID, "said").text  # noqa: E731
+    asked = {"daemon": True, "args": [IMAGES]}
+
+    with Page(["A", "a", "Bee", "3"]) as page:
+        threading.Thread(target=page.ask, **asked).start()
+        browser.get(page.address)
+        shows(["?", "?", "?"], 0)
+        press("a", "A")
+        shows(["a", "A", "?"], 2)
+        press("0", "7")  # no numbers where a name is one
+        press(Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_RIGHT)
+        shows(["a", "A", "?"], 1)
+        press("b")
+        shows(["a", "Bee", "?"], 2)
+        browser.execute_script("answer(9)")
+        until(browser, lambda: "no class 9" in said())
+        shows(["a", "Bee", "?"], 2)
+        browser.execute_script("now = 0; answer(8)")
+        until(browser, lambda: "no class 8" in said())
+        shows(["a", "Bee", "?"], 0)
+        assert page.state()["answers"] == {"0": 1, "1": 2}
+    until(browser, lambda: said() == "The program has ended.")
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -393,6 +424,8 @@ def test_answers_belong_to_their_images_and_classes(tmp_path, person, capsys):
     asked = kept(tmp_path, "asked")
     (tmp_path / "run/asked.json").write_text(json.dumps(asked | {"rows": [60]}))
     assert command(tmp_path) == 2 and "asked.json is damaged: row 60 is not in 0 .. 59" in capsys.readouterr().err
+    (tmp_path / "run/asked.json").write_text(json.dumps(asked | {"answers": {str(asked["rows"][0]): 9}}))
+    assert command(tmp_path) == 2 and "asked.json is damaged: there is no class 9" in capsys.readouterr().err
     (tmp_path / "run/asked.json").write_text("{")
     assert command(tmp_path) == 2 and "asked.json is damaged" in capsys.readouterr().err
 
@@ -420,6 +453,17 @@ def test_a_page_is_asked_on(tmp_path, monkeypatch):
     )
     assert command(tmp_path, "--source", "browser") == 0
     assert kept(tmp_path)["labels"] == y[kept(tmp_path)["indices"]].tolist()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "unit"), [("uint8", 255, 255), ("int64", 255, 255), ("uint8", 1, 1), ("float32", 1, 1)]
+)
+def test_whole_numbers_are_divided_where_they_are_grey(tmp_path, dtype, largest, unit):
+    x = np.linspace(0, largest, 2 * 64).round().reshape(2, 8, 8)
+    np.savez(tmp_path / "images.npz", x=x.astype(dtype))
+    images, _, found = cli._images(str(tmp_path / "images.npz"), ["a", "b"])
+    assert found == unit and float(images.max()) == 1
+    np.testing.assert_allclose(images[:, 0] * unit, x, atol=1e-5)
 
 
 def test_pictures_outside_0_and_1_are_shown_by_one_scale(tmp_path):
@@ -457,6 +501,7 @@ def test_mistakes_are_said_in_a_line(tmp_path, capsys, others, said):
         ({"x": np.zeros((3, 2, 4, 4))}, "one channel or three"),
         ({"x": np.full((3, 4, 4), np.nan)}, "NaN"),
         ({"x": np.zeros((3, 4, 4))}, "two or more different names"),
+        ({"x": np.full((3, 4, 4), 256)}, "whole numbers, should be in 0 .. 255"),
     ],
 )
 def test_files_that_do_not_fit_are_named(tmp_path, capsys, arrays, said):

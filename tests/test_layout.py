@@ -62,6 +62,7 @@ def test_only_the_zoo_knows_programs(path):
         "ood",
         "corruptions",
         "attacks",
+        "acquisition",
     ],
 )
 def test_the_core_does_not_know_the_zoo(name):
