@@ -293,7 +293,7 @@ def moons_table(runs: dict[str, list[dict[str, Any]]]) -> str:
             for n in (10, 15, 30)
         ]  # fmt: skip
         rows.append((
-            row.replace("_", ", "), say(needed[:3]), say(needed) + (f" ({never} not by {most})" if never else ""),
+            shown(row), say(needed[:3]), say(needed) + (f" ({never} not by {most})" if never else ""),
             _labels(max(needed) if not never else float("inf"), most), len(mine), *at,
             f"{statistics.fmean(100 * r['ceiling'] for r in mine):.2f}", f"{statistics.fmean(r['seconds'] for r in mine):.0f}",
             paper.get(row, "often over 30"),
@@ -367,9 +367,9 @@ def sequence(runs: dict[str, list[dict[str, Any]]], out: Path) -> None:
         result["config"]["pool"], 1, result["config"]["noise"], seed=result["config"]["draw"]
     ).x.numpy()
     points, classes = np.array(result["points"]), np.array(result["classes"])
-    shown = [4, 5, 6, 7, 8, 9, 10, 12]
+    at_labels = [4, 5, 6, 7, 8, 9, 10, 12]
     figure, axes = plt.subplots(2, 4, figsize=(12, 5.4), layout="constrained")
-    for ax, n in zip(axes.flat, shown, strict=True):
+    for ax, n in zip(axes.flat, at_labels, strict=True):
         at = next((100 * p["accuracy"] for p in result["curve"] if p["labels"] == n), float("nan"))
         _moon(ax, pool, f"{n} labels: {at:.1f} %")
         ax.scatter(*points[:n].T, s=40, c=np.array(plots.COLOURS)[classes[:n]], edgecolors="k", linewidths=0.8)

@@ -291,11 +291,9 @@ def pictures(objective: Objective, dataset: data.Dataset, codes: Tensor, config:
     plots.save(plots.image_grid(torch.stack([x, again]).transpose(0, 1)), out / f"reconstructions_{config['row']}.png")
     if codes.shape[1] == 2:
         figure, ax = plt.subplots(figsize=(6, 5), layout="constrained")
-        for k, name in enumerate(dataset.classes):
+        for k, name in enumerate(NAMES):
             own = codes[:5000][dataset.y[:5000] == k]
-            ax.scatter(
-                *own.T.numpy(), s=4, color=plots.COLOURS[k], label=NAMES[k] if len(NAMES) > k else name, linewidths=0
-            )
+            ax.scatter(*own.T.numpy(), s=4, color=plots.COLOURS[k], label=name, linewidths=0)
         ax.set(xlabel="$z_1$", ylabel="$z_2$")
         ax.legend(frameon=False, fontsize=8, markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
         plots.save(figure, out / "plane.png")

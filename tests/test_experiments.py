@@ -145,6 +145,156 @@ def test_an_active_loop_that_was_killed_measures_what_an_unbroken_one_does(tmp_p
     assert plain[0] == plain[1] and whole["indices"] == again["indices"] and len(calls) == 5
 
 
+def test_a_loop_is_told_the_labels_of_what_it_asks(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import active_learning
+    from moons import optimum
+
+    from pyro_ssl import ActiveLearner
+
+    config = active_learning.configure("sslpe_random", "moons", 3, "smoke")
+    points, seen, own = data.two_moons(60, 60, 0.1, seed=3), [], ActiveLearner.predict_proba
+    monkeypatch.setattr(ActiveLearner, "predict_proba", lambda *args: seen.append(own(*args)) or seen[-1])
+    result = active_learning.run("a", config, tmp_path, tmp_path)
+    assert result["classes"] == points.y[result["indices"]].tolist()
+    assert result["ceiling"] == metrics.accuracy(optimum(points.x_test, 0.1), points.y_test)
+    assert [p["accuracy"] for p in result["curve"]] == [metrics.accuracy(p, points.y_test) for p in seen]
+
+
+def cells(text: str, name: str) -> list[str]:
+    """A table's row, by its first cell."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| {name} "))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def test_labels_to_a_goal_are_counted_by_hand(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import active_learning
+
+    def loop(labels, accuracies, most=100, **others):
+        curve = [{"labels": n, "accuracy": a, "round": 10.0} for n, a in zip(labels, accuracies, strict=True)]
+        return {"curve": curve, "seconds": 5.0, "config": {"most": most}} | others
+
+    one = loop((4, 5, 6), (0.5, 0.9, 0.95))
+    assert [active_learning.first_at(one, goal) for goal in (0.5, 0.9, 0.91, 0.96)] == [4, 5, 6, float("inf")]
+
+    moons = [
+        loop((4, 5, 6), a, 6, ceiling=0.99) for a in ((0.985, 1, 1), (0.98, 0.985, 0), (0, 0.98, 0.99), (0, 0, 0.9))
+    ]
+    text = active_learning.moons_table({"sslpe_entropy": moons, "sslapd_bald": moons[:3]})
+    mean_of_3, of_all, worst, starts = cells(text, "sslpe, entropy")[:4]
+    assert (mean_of_3, of_all, worst, starts) == ("5.0", "over 5.5 (1 not by 6)", "over 6", "4")
+    assert cells(text, "sslapd, bald")[:4] == ["5.0", "5.0", "6", "3"]
+
+    accuracies = [[0.95] + 3 * [1], [0, 0.95, 1, 1], [0, 0, 0.95, 1], [0, 0, 0, 0.95], 4 * [0.9]]
+    text = active_learning.images_table("MNIST", {"m2_entropy": [loop((20, 30, 40, 100), a) for a in accuracies]})
+    found = cells(text, "m2, entropy")
+    assert found[:4] == ["20 / 30 / 40", "30 / 40 / 100", "40 / 100 / over 100", "5"]
+    assert found[5] == "37.00 (50.70)" and found[-1] == "10, 10"
+    assert cells(text, "BatchBALD, ten at once")[:2] == ["70 / 90 / 110", "190 / 200 / 230"]
+
+
+def test_codes_and_their_samples_belong_to_their_images(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import vae_downstream
+
+    objective = zoo.build("vae", (4,), 2, z_dim=3, hidden=(8,), likelihood="gaussian", seed=0).eval()
+    x, x_test = torch.randn(40, 4), torch.randn(20, 4)
+    points = data.Dataset(
+        "points", x, torch.zeros(40, dtype=torch.long), x_test, torch.zeros(20, dtype=torch.long), ("a", "b")
+    )
+    found = vae_downstream.encoded(objective, points, seed=0)
+    for part, given in enumerate((x, x_test)):
+        q = objective.guide.q_z(given)
+        torch.testing.assert_close(found["mean"][part], q.mean)
+        several = (found["samples"][part] - q.mean[:, None]) / q.stddev[:, None]
+        assert several.shape == (len(given), vae_downstream.SAMPLES, 3)
+        assert abs(several.mean()) < 0.2 and abs(several.std() - 1) < 0.15
+        assert found["sample"][part].equal(found["samples"][part][:, 0])
+
+
+def blurred(n: int = 400, seed: int = 0) -> tuple[data.Dataset, tuple[torch.Tensor, torch.Tensor]]:
+    """Codes of three classes that overlap, as they are of test data."""
+    generator = torch.Generator().manual_seed(seed)
+    y = [torch.arange(n) % 3, torch.arange(n // 2) % 3]
+    codes = tuple(3.0 * torch.eye(3)[of] + 2.0 * torch.randn(len(of), 3, generator=generator) for of in y)
+    return data.Dataset("blurred", codes[0], y[0], codes[1], y[1], ("a", "b", "c")), codes
+
+
+@pytest.mark.parametrize("probe", ["logistic", "neighbours", "svm"])
+def test_a_probe_is_measured_as_scikit_learn_does(monkeypatch, probe):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.svm import SVC
+
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import vae_downstream
+
+    points, codes = blurred()
+    rows = list(range(0, 400, 7))
+    model = {"logistic": LogisticRegression(), "neighbours": KNeighborsClassifier(3), "svm": SVC(C=3.0)}[probe]
+    own, test = ((z / codes[0].std()).numpy() for z in codes)
+    model.fit(own[rows], points.y[rows])
+    found = vae_downstream.measured(probe, points, codes, rows, seed=0)
+    assert found["accuracy"] == pytest.approx(model.score(test, points.y_test), abs=1e-9)
+    assert found["training_accuracy"] == pytest.approx(model.score(own[rows], points.y[rows]), abs=1e-9)
+    assert found["accuracy"] != found["training_accuracy"]
+
+
+def test_several_samples_of_a_code_vote_and_weigh_as_one(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import vae_downstream
+
+    points, codes = blurred()
+    rows = list(range(0, 400, 7))
+    alike = tuple(z[:, None].expand(-1, 4, -1) for z in codes)
+    for probe in ("logistic", "svm"):
+        one, four = (vae_downstream.measured(probe, points, z, rows, seed=0) for z in (codes, alike))
+        assert four == pytest.approx(one, abs=0.01)
+
+
+def test_labels_spread_over_the_graph_of_codes(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import vae_downstream
+
+    points, _ = blurred()
+    apart = tuple(torch.eye(3)[y] + 0.05 * torch.randn(len(y), 3) for y in (points.y, points.y_test))
+    graph = vae_downstream.neighbours(apart)
+    known = torch.full((400,), -1)
+    known[:3] = points.y[:3]
+    assert vae_downstream.spread(points, graph, known) == {"accuracy": 1, "training_accuracy": 1}
+    known[:3] = (points.y[:3] + 1) % 3  # a label of another class is spread as it is
+    assert vae_downstream.spread(points, graph, known) == {"accuracy": 0, "training_accuracy": 1}
+
+
+def test_the_papers_claims_are_held_against_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import vae_downstream
+
+    def results(of_z, of_cnn):
+        sizes = list(vae_downstream.SIZES)
+        probed = lambda v: [  # noqa: E731
+            {"labels": n, "probe": p, "code": "mean", "accuracy": v, "training_accuracy": v + 0.1}
+            for n in sizes for p in ("logistic", "network")
+        ]  # fmt: skip
+        found = {f"z{z}_0": {"config": {"row": f"z{z}", "probes": sizes}, "probes": probed(v)} for z, v in of_z.items()}
+        cnn = {f"cnn_{n}": {"config": {"row": "cnn", "labels": n, "probes": []}, "accuracy": of_cnn} for n in sizes}
+        return found | cnn
+
+    def said(of_z, of_cnn):
+        found = results(of_z, of_cnn)
+        text = vae_downstream.claims(found, {f"z{z}": [found[f"z{z}_0"]] for z in of_z})
+        falls, wins = (
+            cells(text, claim) for claim in ("accuracy falls with z (logistic, 100 labels)", "the CNN is always better than probes (z4)")
+        )  # fmt: skip
+        gaps = cells(text, "VAE + logistic: training less test accuracy, z = 4")
+        assert gaps[1].startswith("10.0, 10.0")
+        return falls[0], wins[0]
+
+    assert said({4: 0.6, 9: 0.5, 16: 0.4, 25: 0.3}, 0.61) == ("yes", "yes")
+    assert said({4: 0.6, 9: 0.5, 16: 0.5, 25: 0.3}, 0.59) == ("no", "no")
+
+
 def test_tables(tmp_path):
     out = script("tables.py", "--scale", "smoke", "--workers", "1", "--out", "out", cwd=tmp_path)
     assert "| m2 " in out and "| sslpe " in out and "iris, 10 a class" in out and "diabetes, 100" in out
