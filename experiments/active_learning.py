@@ -369,9 +369,12 @@ def sequence(runs: dict[str, list[dict[str, Any]]], out: Path) -> None:
     points, classes = np.array(result["points"]), np.array(result["classes"])
     at_labels = [4, 5, 6, 7, 8, 9, 10, 12]
     figure, axes = plt.subplots(2, 4, figsize=(12, 5.4), layout="constrained")
+    accuracy = {p["labels"]: 100 * p["accuracy"] for p in result["curve"]}
     for ax, n in zip(axes.flat, at_labels, strict=True):
-        at = next((100 * p["accuracy"] for p in result["curve"] if p["labels"] == n), float("nan"))
-        _moon(ax, pool, f"{n} labels: {at:.1f} %")
+        if n not in accuracy:
+            ax.axis("off")
+            continue
+        _moon(ax, pool, f"{n} labels: {accuracy[n]:.1f} %")
         ax.scatter(*points[:n].T, s=40, c=np.array(plots.COLOURS)[classes[:n]], edgecolors="k", linewidths=0.8)
         if n < len(points):
             ax.scatter(*points[n], s=110, facecolors="none", edgecolors="r", linewidths=1.6)

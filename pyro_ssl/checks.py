@@ -148,7 +148,9 @@ def _said(kind: Any) -> str:
 
 def is_missing(value: Any) -> bool:
     if value is None or isinstance(value, str):
-        return value is None or value in ("-1", "nan")
+        return value is None or value in ("-1", "nan", "")
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas', which compare with nothing
+        return True
     return bool(value != value or value == -1)
 
 

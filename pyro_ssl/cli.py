@@ -236,7 +236,8 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
             identity={"method": name, "options": options, "binarise": config["binarise"]},
             transform=torch.bernoulli if config["binarise"] else None, **config["training"],
         )  # fmt: skip
-    SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective).save(out / "model")
+    extra = {"extent": _extent(dataset.x)}
+    SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective, extra).save(out / "model")
     draw.save(out / "labels.json")
     plots.save(plots.learning_curves({name: history}), out / "curves.png")
     measured = metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
@@ -379,11 +380,22 @@ def _predict(arguments: Namespace) -> None:
         x = x.reshape(len(x), *saved.x_shape)
     if x.dtype.kind in "iu":
         x = x / saved.extra.get("unit", 1.0)
+    rows = as_data(x)
+    if len(saved.x_shape) == 3 and "extent" in saved.extra:
+        (low, high), (least, most) = saved.extra["extent"], _extent(rows)
+        if least < low - (high - low) or most > high + (high - low):
+            raise ValueError(
+                f"--input: images from {least:g} to {most:g}, but the model has learned from {low:g} .. {high:g}; give the same units"
+            )
     buffer = io.BytesIO()
-    np.save(buffer, predict_proba(saved.objective, x).numpy())
+    np.save(buffer, predict_proba(saved.objective, rows).numpy())
     if not Path(arguments.output).resolve().parent.is_dir():
         raise FileNotFoundError(f"--output: {Path(arguments.output).parent} is not a directory")
     checkpoints.write_file(arguments.output, buffer.getvalue())
+
+
+def _extent(x: torch.Tensor) -> list[float]:
+    return [float(x.min()), float(x.max())]
 
 
 def _label(arguments: Namespace) -> None:
@@ -398,7 +410,8 @@ def _label(arguments: Namespace) -> None:
 
     def save(learner: ActiveLearner) -> None:
         for objective in learner.members:  # one, or none yet
-            saved = SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective, {"unit": unit})
+            extra = {"unit": unit, "extent": _extent(pool)}
+            saved = SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective, extra)
             saved.save(out / "model")
 
     with _locked(out):
@@ -411,6 +424,10 @@ def _label(arguments: Namespace) -> None:
         question = Question(out / "asked.json", pool, classes)
         with nullcontext() if arguments.source == "terminal" else Page(classes, arguments.port) as page:
             for _ in range(arguments.rounds):
+                if not learner.indices and arguments.start == "diverse" and not question.rows:
+                    print(
+                        "finding images that stand for the others, by a code that is learned: some minutes", flush=True
+                    )
                 learner.learn(pool)  # what an earlier call was told, should it have been killed
                 save(learner)
                 if not _ask(learner, question, page, arguments.n):

@@ -88,11 +88,8 @@ class _SemiSupervised(BaseEstimator, ABC):
         known = zoo.options_of(self.method)
         if asked.keys() - known.keys():
             raise ValueError(f"method {self.method} has no {', '.join(asked)}; of those that do, take sslpe or sslapd")
+        self._check_pixels(X)
         images, width = X.ndim > 2, math.prod(X.shape[1:])
-        if images and self.scale is None and not (X.min() >= 0 and X.max() <= 1):
-            raise ValueError(
-                f"X, as images, should be in [0, 1], got {X.min():.3g} to {X.max():.3g}; or say scale=True or False"
-            )
         ours = {} if images else TABULAR | (OF_FEW_COLUMNS if width <= 3 else {})
         options = {k: v for k, v in ours.items() if k in known} | asked | (self.options or {})
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -169,7 +166,16 @@ class _SemiSupervised(BaseEstimator, ABC):
     def _rows(self, X: Any) -> np.ndarray:
         """X, checked and scaled as it was in `fit`."""
         check_is_fitted(self)
-        return self._scaled(validate_data(self, X, reset=False, dtype=np.float64, allow_nd=True))
+        X = validate_data(self, X, reset=False, dtype=np.float64, allow_nd=True)
+        self._check_pixels(X)
+        return self._scaled(X)
+
+    def _check_pixels(self, X: np.ndarray) -> None:
+        if X.ndim > 2 and self.scale is None and not (X.min() >= 0 and X.max() <= 1):
+            raise ValueError(
+                f"X, as images, should be in [0, 1], got {X.min():.3g} to {X.max():.3g}; divide 0 .. 255 by 255, "
+                "or give scale=True (each pixel standardised) or False (taken as they are)"
+            )
 
     def _scaled(self, X: np.ndarray) -> np.ndarray:
         if X.shape[1:] != self.mean_.shape:

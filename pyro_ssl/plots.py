@@ -102,8 +102,10 @@ def learning_curves(histories: dict[str, History], names: Sequence[str] | None =
     for ax, name in zip(axes[0], names, strict=True):
         for i, (run, history) in enumerate(histories.items()):
             if name in history:
-                ax.plot(np.arange(1, len(history[name]) + 1), history[name], label=run, color=COLOURS[i % len(COLOURS)])
+                epochs, marker = np.arange(1, len(history[name]) + 1), "o" if len(history[name]) == 1 else None
+                ax.plot(epochs, history[name], label=run, color=COLOURS[i % len(COLOURS)], marker=marker)
         ax.set(title=name, xlabel="epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0][0].legend(frameon=False, fontsize=8)
     return figure
 
@@ -184,7 +186,7 @@ def histograms(scores: dict[str, dict[str, Tensor]], own: str) -> Any:
                 histtype="stepfilled" if which == own else "step", alpha=0.4 if which == own else 1.0, label=which,
                 color=COLOURS[i % len(COLOURS)],
             )  # fmt: skip
-        ax.set(title=name, yticks=[])
+        ax.set(title="log max p" if name == "max p" else name, yticks=[])
     axes[0][0].legend(frameon=False, fontsize=8)
     return figure
 

@@ -61,9 +61,9 @@ def of_corruptions(objective: Objective, dataset: Dataset, out: Path) -> str:
 
     found = under_corruption(objective, dataset.x_test, dataset.y_test)
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.2), layout="constrained")
-    for ax, measure in zip(axes, ("accuracy", "ece_20"), strict=True):
+    for ax, (measure, said) in zip(axes, (("accuracy", "accuracy"), ("ece_20", "ECE")), strict=True):
         curves = {name: [[100 * row[measure] for row in rows]] for name, rows in found.items()}
-        plots.bands(curves, SEVERITIES, xlabel="severity", ylabel=f"{measure} %", ax=ax)
+        plots.bands(curves, SEVERITIES, xlabel="severity", ylabel=f"{said} %", ax=ax)
     plots.save(figure, out / "corruptions.png")
     return table(
         ("accuracy % (ECE %)", *map(str, SEVERITIES)),

@@ -59,7 +59,9 @@ class SavedModel:
             objective = zoo.build(data["method"], x_shape, len(classes), **data["options"])
             objective.to(getattr(torch, data["dtype"])).load_state_dict(tensors)
         except (ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
-            raise checkpoints.CheckpointError(f"{directory} does not fit this version of the zoo: {error}") from None
+            raise checkpoints.CheckpointError(
+                f"{directory} does not fit this version of the zoo (a method of your own is added to zoo.METHODS first): {error}"
+            ) from None
         return cls(data["method"], x_shape, classes, data["options"], objective.eval(), data["extra"])
 
 

@@ -53,6 +53,19 @@ def masked(values: np.ndarray, missing) -> np.ndarray:
     return y
 
 
+class NAType:
+    """As pandas' NA: it compares with nothing."""
+
+    def __eq__(self, other):
+        return self
+
+    __ne__ = __eq__
+    __hash__ = object.__hash__
+
+    def __bool__(self):
+        raise TypeError("boolean value of NA is ambiguous")
+
+
 LABELS = {
     "5 and 9": lambda blob: np.where(UNLABELED, -1, np.array([5, 9])[blob]),
     "floats, nan": lambda blob: np.where(UNLABELED, np.nan, np.array([5.0, 9.0])[blob]),
@@ -63,6 +76,8 @@ LABELS = {
     "objects, None": lambda blob: masked(np.array(["dog", "cat"])[blob], None),
     "objects, nan": lambda blob: masked(np.array(["dog", "cat"])[blob], np.nan),
     "objects, -1": lambda blob: masked(np.array(["dog", "cat"])[blob], -1),
+    "strings, ''": lambda blob: np.where(UNLABELED, "", np.array(["dog", "cat"])[blob]),
+    "pandas' NA": lambda blob: masked(np.array(["dog", "cat"])[blob], NAType()),
     "whole numbers, None": lambda blob: masked(np.array([5, 9])[blob], None),
     "list": lambda blob: masked(np.array([True, False])[blob], None).tolist(),
     "all labeled": lambda blob: np.array(["b", "a"])[blob],
@@ -119,9 +134,13 @@ def test_images_are_taken_as_they_are(blobs):
     assert model.mean_.max() == 0 and model.std_.min() == model.std_.max() == 1
     assert "sigma" not in model.options_ and "noise" not in model.options_
     np.testing.assert_allclose(fitted(x, scale=True).mean_, x.mean(0))
-    with pytest.raises(ValueError, match=r"X, as images, should be in \[0, 1\], got 0.\d+ to 25\d; or say scale"):
+    with pytest.raises(
+        ValueError, match=r"X, as images, should be in \[0, 1\], got 0.\d+ to 25\d; divide 0 .. 255 by 255"
+    ):
         fitted(255 * x)
     assert fitted(255 * x, scale=True).predict_proba(255 * x).shape == (40, 2)
+    with pytest.raises(ValueError, match="divide 0 .. 255 by 255"):
+        model.predict_proba(255 * x)
 
 
 def test_learns_two_moons_from_six_labels():
