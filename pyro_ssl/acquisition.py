@@ -260,7 +260,7 @@ def scores(
     draws: int = 20,
     seed: int = 0,
 ) -> Tensor:
-    """How much the label of each datum is wanted, `(N,)` on the CPU; memory does not grow with the pool beyond `(N, K)`.
+    """How much the label of each datum is wanted, `(N,)` on the CPU; memory does not grow with the pool beyond a copy of it and `(N, K)`.
 
     Arguments:
         members: A trained objective, or several, an ensemble, whose mean predicts.

@@ -170,7 +170,8 @@ class ActiveLearner:
         check(self.acquisition, members, x, self.draws)
         if members[0].learns_unlabeled and self.training.get("transform") is None:
             with reproducibly(self.seed):
-                members[0].check(Batch(x_unlabeled=x[extreme_rows(x)].to(next(members[0].parameters(), x))))
+                few, extremes = (x[rows].to(next(members[0].parameters(), x)) for rows in (slice(100), extreme_rows(x)))
+                members[0].check(Batch(x_unlabeled=few), Batch(x_unlabeled=extremes))
 
     def _first(self, pool: Tensor, n: int, seed: int) -> Tensor:
         if self.start == "random":
@@ -192,7 +193,8 @@ class ActiveLearner:
             skipped: Rows that cannot be labeled, and shall not be asked for again.
 
         Raises:
-            ValueError: A row is not in the pool, there twice, or has a label; a label is of no class; none of them is kept then.
+            ValueError: A row is not in the pool, there twice, or has a label; a label is of no class; the pool was changed; none
+                of them is kept then.
             TypeError: They are not numbers of their kind.
             CheckpointError: Another learner has written to the directory.
         """
@@ -200,6 +202,8 @@ class ActiveLearner:
             self._see(pool)
         if self._pool is None:
             raise ValueError("pool: not known yet; give it, as in teach(indices, labels, pool=x)")
+        if pool is None and self._pool_is != [list(self._pool.shape), checkpoints.checksum(self._pool)]:
+            raise ValueError("pool: its values were changed after the query; give it as it was")
         new, out = self._rows("indices", indices), self._rows("skipped", skipped)
         if both := sorted(set(new) & set(out)):
             raise ValueError(f"skipped: row {both[0]} is among the labeled ones too")
@@ -294,9 +298,6 @@ class ActiveLearner:
         """A round for the labels there are, unless it has been."""
         if self._learned == len(self.indices):
             return
-        assert self._pool is not None and self._pool_is is not None
-        if checkpoints.checksum(self._pool) != self._pool_is[1]:
-            raise ValueError("pool: its values were changed after the query; give it as it was")
         members, arguments = self._built(), {"progress": False} | self.training
         goes_on = self.members and self.warm is not None and len(self.indices) < self.fresh * self._fresh
         if goes_on:

@@ -149,7 +149,7 @@ def _said(kind: Any) -> str:
 def is_missing(value: Any) -> bool:
     if value is None or isinstance(value, str):
         return value is None or value in ("-1", "nan", "")
-    if type(value).__name__ in ("NAType", "NaTType"):  # pandas', which compare with nothing
+    if type(value).__name__ == "NAType":  # pandas', which compares with nothing
         return True
     return bool(value != value or value == -1)
 

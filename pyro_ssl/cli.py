@@ -383,7 +383,7 @@ def _predict(arguments: Namespace) -> None:
     rows = as_data(x)
     if len(saved.x_shape) == 3 and "extent" in saved.extra:
         (low, high), (least, most) = saved.extra["extent"], _extent(rows)
-        if least < low - (high - low) or most > high + (high - low):
+        if least < low - (high - low) / 2 or most > high + (high - low) / 2:
             raise ValueError(
                 f"--input: images from {least:g} to {most:g}, but the model has learned from {low:g} .. {high:g}; give the same units"
             )

@@ -67,8 +67,8 @@ class _SemiSupervised(BaseEstimator, ABC):
 
         Arguments:
             X: Data `(N, features)`, or images `(N, C, H, W)`.
-            y: Labels `(N,)`. Of classes any values, where -1, NaN or None marks a row without one (in arrays of strings also
-                "-1", "nan"); for regression real numbers, also `(N, D)`, where NaN does.
+            y: Labels `(N,)`. Of classes any values, where -1, NaN, NA or None marks a row without one (in arrays of strings
+                also "-1", "nan", ""); for regression real numbers, also `(N, D)`, where NaN does.
 
         Raises:
             ValueError: X or y does not fit, no row has a label, or there is one class only; an earlier fit is kept then.
@@ -89,7 +89,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         if asked.keys() - known.keys():
             raise ValueError(f"method {self.method} has no {', '.join(asked)}; of those that do, take sslpe or sslapd")
         self._check_pixels(X)
-        images, width = X.ndim > 2, math.prod(X.shape[1:])
+        images, width = X.ndim == 4, math.prod(X.shape[1:])
         ours = {} if images else TABULAR | (OF_FEW_COLUMNS if width <= 3 else {})
         options = {k: v for k, v in ours.items() if k in known} | asked | (self.options or {})
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -171,7 +171,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         return self._scaled(X)
 
     def _check_pixels(self, X: np.ndarray) -> None:
-        if X.ndim > 2 and self.scale is None and not (X.min() >= 0 and X.max() <= 1):
+        if X.ndim == 4 and self.scale is None and not (X.min() > -1e-3 and X.max() < 1.001):
             raise ValueError(
                 f"X, as images, should be in [0, 1], got {X.min():.3g} to {X.max():.3g}; divide 0 .. 255 by 255, "
                 "or give scale=True (each pixel standardised) or False (taken as they are)"

@@ -166,9 +166,6 @@ class Question:
             of = {k: found[k] for k in self._of}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is damaged: {error}") from None
-        known = range(len(self.classes))
-        if wrong := [label for label in self._answers.values() if label is not None and label not in known]:
-            raise ValueError(f"{path} is damaged: there is no class {wrong[0]!r}, only 0 .. {len(self.classes) - 1}")
         for name, was in of.items():
             if was != self._of[name]:
                 option = "--data: other images" if name == "pool" else f"--classes: others, {', '.join(self.classes)},"
@@ -176,6 +173,9 @@ class Question:
                     f"{option} than what {path.parent} has labels of"
                     + (f", {', '.join(was)}" if name == "classes" else "")
                 )
+        told = [label for label in self._answers.values() if label is not None]
+        if wrong := [label for label in told if type(label) is not int or not 0 <= label < len(self.classes)]:
+            raise ValueError(f"{path} is damaged: there is no class {wrong[0]!r}, only 0 .. {len(self.classes) - 1}")
         if outside := [row for row in self.rows if not 0 <= row < len(pool)]:
             raise ValueError(f"{path} is damaged: row {outside[0]} is not in 0 .. {len(pool) - 1}")
 

@@ -353,6 +353,9 @@ def test_a_pool_that_cannot_be_learned_is_said_before_anyone_is_asked():
         learner(build=grey).query(255 * POOL.abs(), 4)
     with pytest.raises(ValueError, match="for pixels 0 .. 255 divide"):
         learner().query(1000 * POOL, 4)
+    outlier = POOL.clone()
+    outlier[150] = 400.0  # of a sum that `fit` takes too
+    assert len(learner().query(outlier, 4)) == 4
 
 
 def test_a_pool_that_was_changed_is_not_learned_from():
@@ -362,8 +365,9 @@ def test_a_pool_that_was_changed_is_not_learned_from():
     pool += 1
     with pytest.raises(ValueError, match="its values were changed"):
         made.teach(rows, Y[rows])
+    assert not made.indices
     pool.copy_(POOL)
-    made.learn(pool)
+    made.teach(rows, Y[rows])
     assert made.indices == rows.tolist() and len(made.history) == 1
 
 

@@ -314,6 +314,13 @@ def test_predict(finished, shape):
     np.testing.assert_allclose(probs, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("change", [lambda x: 255 * x, lambda x: 2 * x - 1])
+def test_images_in_other_units_are_refused(finished, capsys, change):
+    np.save("x.npy", change(data.load("digits").x_test[:50]).numpy())
+    assert run("predict", finished, "--input", "x.npy", "--output", "p.npy") == 2
+    assert "but the model has learned from 0 .. 1" in capsys.readouterr().err and not Path("p.npy").exists()
+
+
 def save_truncated():
     np.save("x.npy", np.zeros((5, 64)))
     Path("x.npy").write_bytes(Path("x.npy").read_bytes()[:-100])
