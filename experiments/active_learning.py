@@ -341,6 +341,8 @@ def curves_figure(runs: dict[str, list[dict[str, Any]]], path: Path, title: str,
             values = np.array([[100 * p["accuracy"] for p in r["curve"]] for r in mine])
             ax.plot(at, values.mean(0), marker="o", markersize=3, color=plots.COLOURS[i], label=shown(row))
             ax.fill_between(at, values.min(0), values.max(0), color=plots.COLOURS[i], alpha=0.15, linewidth=0)
+            if len(at) == 1:
+                ax.vlines(at, values.min(0), values.max(0), color=plots.COLOURS[i], linewidth=0.8)
         ax.set(xlabel="labels", ylabel="accuracy %")
         if ceiling:
             ax.axhline(100 * next(iter(runs.values()))[0]["ceiling"], color="k", linewidth=0.8, linestyle="--")
