@@ -260,7 +260,7 @@ def scores(
     draws: int = 20,
     seed: int = 0,
 ) -> Tensor:
-    """How much the label of each datum is wanted, `(N,)` on the CPU; memory does not grow with the pool beyond a copy of it and `(N, K)`.
+    """How much the label of each datum is wanted, `(N,)` on the CPU; of the pool one copy is made, and p(y|x), `(N, K)`, kept.
 
     Arguments:
         members: A trained objective, or several, an ensemble, whose mean predicts.

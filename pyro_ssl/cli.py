@@ -385,7 +385,8 @@ def _predict(arguments: Namespace) -> None:
         (low, high), (least, most) = saved.extra["extent"], _extent(rows)
         if least < low - (high - low) / 2 or most > high + (high - low) / 2:
             raise ValueError(
-                f"--input: images from {least:g} to {most:g}, but the model has learned from {low:g} .. {high:g}; give the same units"
+                f"--input: images from {least:g} to {most:g}, but the model has learned from {low:g} .. {high:g}; "
+                "give the same units"
             )
     buffer = io.BytesIO()
     np.save(buffer, predict_proba(saved.objective, rows).numpy())

@@ -60,7 +60,8 @@ class SavedModel:
             objective.to(getattr(torch, data["dtype"])).load_state_dict(tensors)
         except (ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
             raise checkpoints.CheckpointError(
-                f"{directory} does not fit this version of the zoo (a method of your own is added to zoo.METHODS first): {error}"
+                f"{directory} does not fit this version of the zoo: {error} "
+                "(a method of your own has to be in zoo.METHODS before)"
             ) from None
         return cls(data["method"], x_shape, classes, data["options"], objective.eval(), data["extra"])
 
