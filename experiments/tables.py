@@ -4,7 +4,8 @@
 
 Three and ten labels of each class, or 30 and 100 real ones; the other rows of the training part, seven of ten, have none, and the
 rest is the test set. Columns are standardised; no validation labels. Ours have their defaults, and scikit-learn's but for label
-spreading by neighbours, the Gaussian process's kernel, and more iterations. The defaults of ours were chosen on draws 100 to 105, other splits of the same tables, and on sets of `make_moons` and `make_classification`. Before that
+spreading by neighbours, the Gaussian process's kernel, and more iterations. The defaults of ours were chosen on draws 100 to
+105, other splits of the same tables, and on sets of `make_moons` and `make_classification`. Before that
 sigma was 0.3, without noise and dropout, and on draws 100 to 104 M2 had 62.9 % on the digits with three labels of each class, and
 79.1 % on breast cancer (not kept). Writes to `experiments/results/tables`.
 """
