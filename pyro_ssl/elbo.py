@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Collection
 from functools import partial
 from numbers import Integral
@@ -14,30 +16,24 @@ from pyro.infer import ELBO
 from pyro.infer.util import is_validation_enabled
 from pyro.nn import PyroModule
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.scale_messenger import ScaleMessenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from pyro_ssl.enumeration import (
     EnumerateMessenger,
     ReplayMessenger,
+    ScopeError,
+    SharedLatent,
     Top,
+    data_plates,
     is_enumerated,
-    is_of_all,
-    is_shared,
+    is_per_datum,
     log_mean_exp,
 )
 from pyro_ssl.layers import weighed
-from pyro_ssl.traces import (
-    check_plates,
-    closed_form_kl,
-    entropy_of,
-    enumerated_site,
-    log_prob,
-    sample_sites,
-    scaled,
-    summed_out,
-)
+from pyro_ssl.traces import TracePair, closed_form_kl, entropy_of, log_prob, sample_sites, scaled
+from pyro_ssl.validation import check_scope, check_shapes
 
 Program = Callable[..., Any]
 
@@ -63,20 +59,72 @@ class scale_latents(ScaleMessenger):
     r"""`poutine.scale` for the continuous latent sites alone: the weight beta_t of their KL during a warm-up.
 
     The label keeps its full weight: its entropy is what keeps q(y|x) soft while the decoder learns.
+
+    Arguments:
+        scale: beta_t.
+        rows: Number of data: a latent that all data share keeps its full weight.
     """
+
+    def __init__(self, scale: float, rows: int | None = None) -> None:
+        super().__init__(scale)
+        self.rows = rows
 
     def _process_message(self, msg: Any) -> None:
         latent = msg["type"] == "sample" and not msg["is_observed"] and not msg["fn"].has_enumerate_support
-        if latent and msg["name"] != "y" and not is_shared(msg):
+        if latent and msg["name"] != "y" and is_per_datum(msg, self.rows):
             super()._process_message(msg)
 
 
 class scale_data(ScaleMessenger):
-    """`poutine.scale` for all sites but those that all data share: the weight of a part of the data."""
+    """`poutine.scale` for all sites but those that all data share: the weight of a part of the data.
+
+    Arguments:
+        scale: The weight, or one of each datum, `(B,)`.
+        rows: Number of data.
+    """
+
+    def __init__(self, scale: float | Tensor, rows: int | None = None) -> None:
+        super().__init__(scale)
+        self.rows = rows
 
     def _process_message(self, msg: Any) -> None:
-        if msg["type"] != "sample" or site_is_subsample(msg) or not is_of_all(msg):
+        if msg["type"] != "sample" or is_per_datum(msg, self.rows):
             super()._process_message(msg)
+
+
+class scale_shared(ScaleMessenger):
+    """`poutine.scale` for the sites that all data share, and only those.
+
+    Arguments:
+        scale: The weight.
+        rows: Number of data.
+    """
+
+    def __init__(self, scale: float, rows: int | None = None) -> None:
+        super().__init__(scale)
+        self.rows = rows
+
+    def _process_message(self, msg: Any) -> None:
+        if msg["type"] == "sample" and not is_per_datum(msg, self.rows):
+            super()._process_message(msg)
+
+
+class undo_subsampling(Messenger):
+    """Take the factor N / B of `pyro.plate(name, N, subsample=x)` off its sites, for a bound per datum.
+
+    Arguments:
+        rows: Number B of data at hand.
+    """
+
+    def __init__(self, rows: int | None = None) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def _pyro_sample(self, msg: Any) -> None:
+        for plate in data_plates(msg):
+            of_data = self.rows is None or plate.size == self.rows
+            if of_data and plate.full_size not in (None, plate.size):
+                msg["scale"] = msg["scale"] * (plate.size / plate.full_size)
 
 
 class Bound(NamedTuple):
@@ -94,17 +142,20 @@ class Bound(NamedTuple):
 
 
 class TraceTopEnum_ELBO(ELBO):
-    r"""The ELBO with at most one enumerated site, y, in the guide or in the model; per datum.
+    r"""The ELBO with at most one enumerated site, y, in guide and model together; per datum.
 
     .. math:: U(x) = \sum_y q(y|x)\, f(y) + \mathrm H(q(y|x)), \qquad
               f(y) = \log p(x, y, z_y) - \log q(z_y | x, y), \quad z_y \sim q(z | x, y)
 
     A site that the model marks for enumeration and the guide leaves out is summed out of the model, inside the logarithm:
     :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With `top=k`, the guide's sum runs over the k likeliest
-    classes and one drawn from the rest, weighted by one over its probability; value and gradient stay unbiased. Any pair over
-    one plate, at dimension -1, will do, what the guide draws before y included. For `top=None` and `closed_form=()` it equals
-    `TraceEnum_ELBO` in value and gradient (where that is run with Pyro's validation off: it mistakes a z that differs by
-    class, before y in the model, for an error).
+    classes and one drawn from the rest, weighted by one over its probability; value and gradient stay unbiased. For `top=None`
+    and `closed_form=()` it equals `TraceEnum_ELBO` in value and gradient (where that is run with Pyro's validation off: it
+    mistakes a z that differs by class, before y in the model, for an error).
+
+    Its scope is a pair over one plate of data, at dimension -1; latents outside it, in plates of another size and in sequential
+    plates are shared by all data and count once. What the guide does not enumerate is reparameterised. Any other pair is
+    refused, and for it there is `pyro.infer.TraceEnum_ELBO`.
 
     Arguments:
         top: Number k of likeliest classes; None, or K - 1 and above, sums over all K. "auto" takes 1, 2, 4, 8 or 16, the
@@ -112,19 +163,25 @@ class TraceTopEnum_ELBO(ELBO):
             q(y|x) is spread, and two once it has concentrated. It looks at q(y|x) and not at the draw, so it costs no bias.
         shared_noise: Give a datum's Gaussian sites one noise for all its classes: each class's expectation is as it was,
             and the differences between classes, which teach q(y|x), vary less.
-        num_particles: Samples S of the guide's other sites, for each class.
+        num_particles: Samples S of the guide's other sites, for each class. Where a latent is shared by all data, S runs of
+            the programs, each with its own draw of it.
         importance_weighted: f(y) is the logarithm of the mean of S weights p(x, y, z) / q(z|x, y), a tighter bound; not the
             mean of S logarithms. Where the guide draws before y, q(y|x) is its mean over these samples. A `poutine.scale`
-            acts on the densities, inside the logarithm.
+            acts on the densities, inside the logarithm. A latent that all data share is drawn once, and its KL stands
+            outside the logarithm.
         closed_form: Sites whose log p - log q is replaced by minus their KL, in closed form. "auto" takes every site for
             which that is exact and known: all latents before it in the model stand before it in the guide too, so
             SSLPE's p(y|x,z) is sampled. Names take just those sites, at the caller's risk; `()` takes none.
         free_bits: The KL of a continuous latent, where in closed form, counts at least so many nats per datum: below that it
             is not made smaller. A lower value than the bound's, and so a bound too.
+        max_plate_nesting: As in `TraceEnum_ELBO`: 1, or infinity to leave it open; more plates are outside the scope.
+        vectorize_particles: Draw the samples together; False runs the programs `num_particles` times.
+        strict_enumeration_warning: As in `TraceEnum_ELBO`: warn where no site is enumerated.
 
     Raises:
-        ValueError: An argument is out of range; a guide site is neither reparameterised nor enumerated; several are
-            enumerated; a site named in `closed_form` is not the model's, or has no KL in closed form.
+        ValueError: An argument is out of range; a site named in `closed_form` is not the model's, or has no KL in closed form;
+            a shape of a site fits neither its plates nor the label (where Pyro's validation is on).
+        ScopeError: A ValueError: the pair is outside the scope.
 
     References:
         Burda et al. 2016 for the importance-weighted bound; Kingma et al. 2016 for free bits.
@@ -139,6 +196,9 @@ class TraceTopEnum_ELBO(ELBO):
         importance_weighted: bool = False,
         closed_form: Literal["auto"] | Collection[str] = "auto",
         free_bits: float = 0.0,
+        max_plate_nesting: float = 1,
+        vectorize_particles: bool = True,
+        strict_enumeration_warning: bool = False,
     ) -> None:
         if not free_bits >= 0 or (free_bits and (importance_weighted or (closed_form != "auto" and not closed_form))):
             raise ValueError(f"free_bits should be 0 or above, and wants KLs in closed form; got {free_bits}")
@@ -150,7 +210,16 @@ class TraceTopEnum_ELBO(ELBO):
             raise ValueError(f'closed_form should be "auto" or a tuple of site names, got {closed_form!r}')
         if importance_weighted and closed_form != "auto" and len(closed_form):
             raise ValueError("closed_form: an importance-weighted bound has no KL; leave it out or give ()")
-        super().__init__(num_particles=num_particles, max_plate_nesting=1)
+        if max_plate_nesting not in (1, math.inf):
+            raise ScopeError(
+                f"max_plate_nesting should be 1, got {max_plate_nesting!r}: the bound is of one plate of data"
+            )
+        super().__init__(
+            num_particles=num_particles,
+            max_plate_nesting=1,
+            vectorize_particles=vectorize_particles,
+            strict_enumeration_warning=strict_enumeration_warning,
+        )
         self.top, self.shared_noise, self.importance_weighted = top, shared_noise, importance_weighted
         self.closed_form, self.free_bits = () if importance_weighted else closed_form, free_bits
 
@@ -165,9 +234,9 @@ class TraceTopEnum_ELBO(ELBO):
                 the bound of these rows is then L(x, y), as of programs that are given y.
             kwargs: Further arguments of both.
         """
-        with pyro.get_param_store().scope():
-            model_trace, guide_trace = self._get_trace(local(model), local(guide), args, kwargs, labels=labels)
-        return Bound(*self._value(guide_trace, model_trace))
+        with pyro.get_param_store().scope(), undo_subsampling(_rows(args)):
+            pairs = self._pairs(local(model), local(guide), args, kwargs, labels=labels)
+        return self._mean([self._value(pair) for pair in pairs])
 
     def class_bounds(
         self, model: Program, guide: Program, *args: Any, only: Collection[str] | None = None, **kwargs: Any
@@ -184,20 +253,23 @@ class TraceTopEnum_ELBO(ELBO):
         Raises:
             ValueError: Nothing is enumerated; a name in `only` is not the model's.
         """
-        with pyro.get_param_store().scope():
-            model_trace, guide_trace = self._get_trace(local(model), local(guide), args, kwargs, all_classes=True)
-        label = enumerated_site(guide_trace) or summed_out(guide_trace, model_trace)
-        if label is None:
-            raise ValueError("guide: no site is enumerated, so there is no bound per class")
         if only is not None and (isinstance(only, str) or self.importance_weighted):
             raise ValueError("only should be a tuple of site names, of a bound that is not importance-weighted")
+        with pyro.get_param_store().scope(), undo_subsampling(_rows(args)):
+            pairs = self._pairs(local(model), local(guide), args, kwargs, all_classes=True)
+        return torch.stack([self._class_bounds(pair, only) for pair in pairs]).mean(0)
+
+    def _class_bounds(self, pair: TracePair, only: Collection[str] | None) -> Tensor:
+        label = pair.label or pair.summed_out
+        if label is None:
+            raise ValueError("guide: no site is enumerated, so there is no bound per class")
         if only is None:
-            f = _f(guide_trace, model_trace, self._closed(guide_trace, model_trace, without=label["name"]))
+            f = _f(pair, self._closed(pair, without=label["name"]))
         else:
-            if unknown := sorted(set(only) - {name for name, _ in sample_sites(model_trace)}):
+            if unknown := sorted(set(only) - {name for name, _ in sample_sites(pair.model)}):
                 raise ValueError(f"only: the model has no site {', '.join(unknown)}")
             f = torch.zeros(())
-            for name, site in sample_sites(model_trace):
+            for name, site in sample_sites(pair.model):
                 f = f + log_prob(site) if name in only else f
         f = f.expand(torch.broadcast_shapes(f.shape, label["infer"]["log_weights"].shape[-2:]))
         return self._over_particles(f, dim=2).movedim(-1, -2)
@@ -207,16 +279,15 @@ class TraceTopEnum_ELBO(ELBO):
 
         The mean of S weights, summed over all classes; its logarithm is a lower bound in the mean.
         """
-        with pyro.get_param_store().scope():
-            model_trace, guide_trace = self._get_trace(local(model), local(guide), args, kwargs, all_classes=True)
-        f = _f(guide_trace, model_trace, {})
+        with pyro.get_param_store().scope(), undo_subsampling(_rows(args)):
+            (pair,) = self._pairs(local(model), local(guide), args, kwargs, all_classes=True, shared_once=True)
+        f = _f(pair, {})
         f = log_mean_exp(f) if f.dim() > 2 else f
         return f.logsumexp(-2) if f.dim() > 1 else f
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Minus the bound, summed over data; parameters may live in the parameter store, as `pyro.infer.SVI` wants."""
-        model_trace, guide_trace = self._get_trace(model, guide, args, kwargs)
-        bound = self._value(guide_trace, model_trace)
+        bound = self._mean([self._value(pair) for pair in self._pairs(model, guide, args, kwargs)])
         return -bound.value.sum() if bound.shared is None else bound.shared - bound.value.sum()
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
@@ -228,7 +299,13 @@ class TraceTopEnum_ELBO(ELBO):
         loss.backward()
         return loss.item()
 
-    def _get_trace(
+    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+        """Traces of model and guide for one run, as Pyro's own ELBOs give them."""
+        how: dict[str, Any] = {"labels": None, "all_classes": False, "shared_once": True}
+        pair = self._pair(model, guide, args, kwargs, self.num_particles, **how)
+        return pair.model, pair.guide
+
+    def _pairs(
         self,
         model: Program,
         guide: Program,
@@ -237,50 +314,92 @@ class TraceTopEnum_ELBO(ELBO):
         *,
         labels: Tensor | None = None,
         all_classes: bool = False,
-    ) -> tuple[Trace, Trace]:
+        shared_once: bool = False,
+    ) -> list[TracePair]:
+        """The traces of all samples in one run or, where a latent is shared by all data, of one sample in each of S runs."""
+        how = {"labels": labels, "all_classes": all_classes, "shared_once": shared_once or self.importance_weighted}
+        if self.vectorize_particles or self.importance_weighted:
+            try:
+                return [self._pair(model, guide, args, kwargs, self.num_particles, **how)]
+            except SharedLatent:
+                pass
+        return [self._pair(model, guide, args, kwargs, 1, **how) for _ in range(self.num_particles)]
+
+    def _pair(
+        self,
+        model: Program,
+        guide: Program,
+        args: Any,
+        kwargs: Any,
+        samples: int,
+        *,
+        labels: Tensor | None,
+        all_classes: bool,
+        shared_once: bool,
+    ) -> TracePair:
+        if isinstance(poutine.unwrap(guide), Messenger):
+            raise ScopeError("guide: a GuideMessenger draws while the model runs, and has no trace of its own")
         enumerate_ = EnumerateMessenger(
             None if all_classes else self.top,
             self.shared_noise,
-            self.num_particles,
+            samples,
             marginal=self.importance_weighted,
             labels=labels,
+            rows=_rows(args),
+            shared_once=shared_once,
         )
         with weighed():
             guide_trace = poutine.trace(enumerate_(guide)).get_trace(*args, **kwargs)
-            if labels is not None and enumerated_site(guide_trace) is None:
+            if labels is not None and enumerate_.label is None:
                 raise ValueError("labels: the guide enumerates nothing that they could be values of")
             model_trace = poutine.trace(ReplayMessenger(guide_trace)(model)).get_trace(*args, **kwargs)
+        pair = TracePair.of(guide_trace, model_trace, _rows(args))
+        check_scope(pair)
         if is_validation_enabled():
-            check_plates(guide_trace, model_trace)
-        return model_trace, guide_trace
+            check_shapes(pair, samples)
+            self._warn_if_nothing_is_enumerated(pair)
+        return pair
 
-    def _closed(self, guide_trace: Trace, model_trace: Trace, without: str | None = None) -> dict[str, Tensor]:
-        closed = closed_form_kl(guide_trace, model_trace, self.closed_form)
+    def _warn_if_nothing_is_enumerated(self, pair: TracePair) -> None:
+        if self.strict_enumeration_warning and pair.label is None and pair.summed_out is None:
+            warnings.warn('no site is marked infer={"enumerate": "parallel"}, so nothing is summed over', stacklevel=5)
+
+    def _closed(self, pair: TracePair, without: str | None = None) -> dict[str, Tensor]:
+        closed = closed_form_kl(pair.guide, pair.model, self.closed_form)
         closed = {name: kl for name, kl in closed.items() if name != without}
         if self.free_bits:
             for name, kl in closed.items():
-                site = guide_trace.nodes[name]
-                if not is_enumerated(site) and not is_shared(site):
+                site = pair.guide.nodes[name]
+                if not is_enumerated(site) and not pair.is_shared(site):
                     closed[name] = torch.maximum(kl, torch.as_tensor(self.free_bits * site["scale"]).to(kl))
         return closed
 
-    def _value(self, guide_trace: Trace, model_trace: Trace) -> Bound:
+    def _value(self, pair: TracePair) -> Bound:
         """The bound per datum from a guide's trace and the model's trace replayed on it."""
-        closed = self._closed(guide_trace, model_trace)
-        shared = _shared(guide_trace, model_trace, closed)
-        return Bound(self._per_datum(guide_trace, model_trace, closed), guide_trace, model_trace, shared)
+        closed = self._closed(pair)
+        return Bound(self._per_datum(pair, closed), pair.guide, pair.model, _shared(pair, closed))
 
-    def _per_datum(self, guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -> Tensor:
-        label = enumerated_site(guide_trace)
-        kl = None if label is None else closed.get(label["name"])
-        f = _f(guide_trace, model_trace, closed)
+    @staticmethod
+    def _mean(bounds: list[Bound]) -> Bound:
+        """The mean over runs, with the traces of the last."""
+        last = bounds[-1]
+        if len(bounds) == 1:
+            return last
+        value = torch.stack([bound.value for bound in bounds]).mean(0)
+        shared = [bound.shared for bound in bounds if bound.shared is not None]
+        return last._replace(value=value, shared=torch.stack(shared).mean(0) if shared else None)
+
+    def _per_datum(self, pair: TracePair, closed: dict[str, Tensor]) -> Tensor:
+        label = pair.label
+        f = _f(pair, closed)
         if label is None:
-            return self._over_particles(_summed_out(f, summed_out(guide_trace, model_trace)), dim=1)
+            return self._over_particles(_summed_out(f, pair.summed_out), dim=1)
+        kl = closed.get(label["name"])
         known, weights = label["infer"]["known"], label["infer"]["log_weights"].exp()
         if kl is not None:
             rest = -kl
             if known:  # given labels have their log p(y), and no entropy
-                log_p = log_prob(dict(sample_sites(model_trace))[label["name"]])
+                log_p = log_prob(dict(sample_sites(pair.model))[label["name"]])
                 f = f + torch.cat([log_p[..., :known], torch.zeros_like(log_p[..., known:])], -1)
         else:
             rest = scaled(label, entropy_of(label["infer"]["log_q"]))
@@ -298,6 +417,39 @@ class TraceTopEnum_ELBO(ELBO):
         return log_mean_exp(f) if self.importance_weighted else f.mean(0)
 
 
+def differentiable_loss(elbo: ELBO, model: nn.Module, guide: nn.Module, *args: Any) -> Tensor:
+    """The loss of any ELBO of Pyro's, summed over data, with its gradient; the caller's parameter store is left alone.
+
+    An ELBO that gives its gradients only by `loss_and_grads` has them put into a scalar that is linear in the parameters.
+    """
+    with pyro.get_param_store().scope():
+        if hasattr(elbo, "differentiable_loss"):
+            return torch.as_tensor(elbo.differentiable_loss(model, guide, *args))
+        every = dict.fromkeys([*model.parameters(), *guide.parameters()])  # each once, in order
+        parameters = [p for p in every if p.requires_grad]
+        kept = [p.grad for p in parameters]
+        for p in parameters:
+            p.grad = None
+        try:
+            loss = elbo.loss_and_grads(model, guide, *args)
+            gradients = [p.grad for p in parameters]
+        finally:
+            for p, gradient in zip(parameters, kept, strict=True):
+                p.grad = gradient
+    surrogate = parameters[0].new_tensor(loss)
+    for p, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None:
+            surrogate = surrogate + ((p - p.detach()) * gradient).sum()
+    return surrogate
+
+
+def _rows(args: tuple[Any, ...]) -> int | None:
+    """Number of data, by the programs' first argument."""
+    if args and isinstance(args[0], Tensor) and args[0].dim():
+        return len(args[0])
+    return None
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, Integral) and int(value) >= 1
 
@@ -310,30 +462,35 @@ def _summed_out(f: Tensor, site: dict[str, Any] | None) -> Tensor:
     return scale * (f / scale).logsumexp(-2)
 
 
-def _f(guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -> Tensor:
+def _f(pair: TracePair, closed: dict[str, Tensor]) -> Tensor:
     """log p(x, y, z) - log q(z|x, y), `([S,] V, B)`, with minus the KL for sites in closed form; the label's is left out.
 
-    So are sites of all data.
+    So are sites that all data share.
     """
     f = torch.zeros(())
-    for name, site in sample_sites(model_trace):
-        if is_of_all(site):
+    for name, site in sample_sites(pair.model):
+        if pair.is_shared(site):
             continue
         if name not in closed:
             f = f + log_prob(site)
         elif not is_enumerated(site):
             f = f - closed[name]
-    for name, site in sample_sites(guide_trace):
-        if not is_enumerated(site) and name not in closed and not is_of_all(site):
+    for name, site in sample_sites(pair.guide):
+        if not is_enumerated(site) and name not in closed and not pair.is_shared(site):
             f = f - log_prob(site)
     return f
 
 
-def _shared(guide_trace: Trace, model_trace: Trace, closed: dict[str, Tensor]) -> Tensor | None:
+def _shared(pair: TracePair, closed: dict[str, Tensor]) -> Tensor | None:
     """log q(W) - log p(W), or its mean in closed form, of what all data share; observed sites and factors among it."""
-    terms = [closed[n] if n in closed else log_prob(s) for n, s in sample_sites(guide_trace) if is_of_all(s)]
-    terms += [-log_prob(s) for n, s in sample_sites(model_trace) if is_of_all(s) and n not in closed]
-    return torch.stack(terms).sum() if terms else None
+    terms = []
+    for name, site in sample_sites(pair.guide):
+        if pair.is_shared(site):
+            terms.append(closed[name] if name in closed else log_prob(site))
+    for name, site in sample_sites(pair.model):
+        if pair.is_shared(site) and name not in closed:
+            terms.append(-log_prob(site))
+    return torch.stack([term.sum() for term in terms]).sum() if terms else None
 
 
 def _expectation(f: Tensor, weights: Tensor) -> Tensor:
@@ -343,6 +500,7 @@ def _expectation(f: Tensor, weights: Tensor) -> Tensor:
     changes no gradient's mean. With `top`, the first is the likeliest: it must not depend on the class drawn, or the
     estimate is biased.
     """
-    f = f.expand(torch.broadcast_shapes(f.shape, weights.shape))
-    fixed, constant = weights.detach(), f.detach()
+    fixed = weights.detach()
+    f = torch.where(fixed == 0, 0.0, f)  # 0 log 0 = 0: a class that both programs rule out adds nothing
+    constant = f.detach()
     return torch.addcmul(fixed * f, weights - fixed, constant - constant[..., :1, :]).sum(-2)

@@ -21,21 +21,49 @@ MASS, MOST = 0.95, 16
 """`top="auto"`: as few of the likeliest classes as hold this share of q(y|x), in the batch's mean; and never more than these."""
 
 
-def is_shared(site: Any) -> bool:
-    """Whether it is a latent of no datum, but of all: outside every plate, without a batch shape."""
-    return is_of_all(site) and not site["is_observed"]
+WAY_OUT = "; Objective(elbo=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...)) takes any pair that Pyro can enumerate"
+"""How every refusal of a pair outside the scope of `TraceTopEnum_ELBO` ends."""
 
 
-def is_of_all(site: Any) -> bool:
-    """Whether it is of no datum, but of all, a latent, an observation or a factor."""
-    if site["cond_indep_stack"] or site_is_subsample(site) or site["fn"].batch_shape:
+class ScopeError(ValueError):
+    """A model/guide pair is outside the scope of `TraceTopEnum_ELBO`; the message says how to mend it."""
+
+    def __init__(self, message: str) -> None:
+        sentence = message.partition("\n")[0]  # Pyro's tracer appends the shapes of all sites to an error that passes it
+        super().__init__(sentence if sentence.endswith(WAY_OUT) else sentence + WAY_OUT)
+
+
+def data_plates(site: Any) -> list[Any]:
+    """The vectorised plates that a site stands in."""
+    return [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+
+
+def is_per_datum(site: Any, rows: int | None = None) -> bool:
+    """Whether a site has a value for each datum, rather than one that all data share.
+
+    Arguments:
+        site: A site of a trace, or a message while its program runs.
+        rows: Number of data; a plate of another size is shared by all data. None takes every plate for the data's.
+    """
+    plates = data_plates(site)
+    if plates:
+        return rows is None or any(plate.size == rows for plate in plates)
+    if site_is_subsample(site):
         return False
-    return site["value"] is None or torch.as_tensor(site["value"]).dim() <= site["fn"].event_dim
+    batch_shape = site["fn"].batch_shape
+    if site["value"] is not None:
+        value_shape = torch.as_tensor(site["value"]).shape
+        batch_shape = torch.broadcast_shapes(batch_shape, value_shape[: len(value_shape) - site["fn"].event_dim])
+    return math.prod(batch_shape) != 1
 
 
 def is_enumerated(site: Any) -> bool:
     """Whether it is latent, marked for enumeration, and of few values: a real y is sampled, under the same mark."""
     return site["infer"].get("enumerate") == "parallel" and not site["is_observed"] and site["fn"].has_enumerate_support
+
+
+class SharedLatent(Exception):
+    """Several samples are wanted at once, and the guide draws a latent that all data share."""
 
 
 class EnumerateMessenger(Messenger):
@@ -51,6 +79,12 @@ class EnumerateMessenger(Messenger):
         samples: S.
         marginal: Weigh by q(y|x) averaged over the samples of what the guide draws before y.
         labels: Values of the first rows of data, `(L, *event)`, which are then not summed over but given.
+        rows: Number of data, which tells their plate from one that all data share; None if it is not known.
+        shared_once: Draw one sample of a latent that all data share, whatever S is.
+
+    Raises:
+        SharedLatent: There are several samples, a latent that all data share, and no `shared_once`.
+        ScopeError: A site cannot be enumerated here, or there is a second one.
     """
 
     def __init__(
@@ -61,23 +95,34 @@ class EnumerateMessenger(Messenger):
         *,
         marginal: bool = False,
         labels: Tensor | None = None,
+        rows: int | None = None,
+        shared_once: bool = False,
     ) -> None:
         super().__init__()
         self.top, self.shared_noise, self.samples = top, shared_noise, samples
         self.marginal, self.labels = marginal, labels
+        self.rows, self.shared_once = rows, shared_once
 
     def __enter__(self) -> Any:
         self.values = 1
+        self.label: str | None = None
         return super().__enter__()
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["done"] or msg["is_observed"] or site_is_subsample(msg):
             return
         if is_enumerated(msg):
+            check_enumerable(msg, self.label)
             self._enumerate(msg)
-        elif (self.samples > 1 or (self.values > 1 and self.shared_noise)) and msg["fn"].has_rsample:
-            if not is_shared(msg):
-                self._sample(msg)
+            return
+        check_sampled(msg)
+        if self.samples > 1 and not is_per_datum(msg, self.rows):
+            if not self.shared_once:
+                raise SharedLatent
+            return
+        several = self.samples > 1 or (self.values > 1 and self.shared_noise)
+        if several and msg["fn"].has_rsample:
+            self._sample(msg)
 
     def _enumerate(self, msg: Any) -> None:
         fn = msg["fn"]
@@ -90,6 +135,7 @@ class EnumerateMessenger(Messenger):
         if self.marginal:
             log_q = marginal
         support = fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)
+        self.label = msg["name"]
         known = 0 if self.labels is None else len(self.labels)
         if self.labels is not None and (self.labels.shape[1:] != fn.event_shape or known > fn.batch_shape[-1]):
             wanted = f"at most {fn.batch_shape[-1]} values of shape {tuple(fn.event_shape)}"
@@ -116,8 +162,11 @@ class EnumerateMessenger(Messenger):
         self._give(msg, value, log_weights, log_q, known)
 
     def _give(self, msg: Any, value: Tensor, log_weights: Tensor, log_q: Tensor, known: int) -> None:
-        msg["infer"] = {**msg["infer"], "log_weights": log_weights, "log_q": log_q, "known": known}
+        notes = {"log_weights": log_weights, "log_q": log_q, "known": known, "_enumerate_dim": -2}
+        msg["infer"] = {**msg["infer"], **notes}
         class_weights.set(log_weights)
+        if msg["infer"].get("expand"):  # the user's program wants one value for each datum
+            value = value.expand(len(value), log_q.shape[-2], *msg["fn"].event_shape)
         msg["value"], msg["done"] = value, True
         self.values = len(value)
 
@@ -138,12 +187,61 @@ class EnumerateMessenger(Messenger):
 
 
 class ReplayMessenger(poutine.replay_messenger.ReplayMessenger):
-    """Gives a model the guide's values, and all values to a site that it marks for enumeration and the guide leaves out."""
+    """Gives a model the guide's values, and all values to a site that it marks for enumeration and the guide leaves out.
+
+    Raises:
+        ScopeError: A site cannot be enumerated here, or there is a second one in the two programs.
+    """
+
+    def __enter__(self) -> Any:
+        self.label = next((name for name, site in self.trace.nodes.items() if _has_values(site)), None)
+        return super().__enter__()
 
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
-        if is_enumerated(msg) and not msg["done"]:
+        if msg["done"] or msg["is_observed"] or site_is_subsample(msg):
+            return
+        if is_enumerated(msg):
+            check_enumerable(msg, self.label)
             EnumerateMessenger()._enumerate(msg)
+            self.label = msg["name"]
+            return
+        check_sampled(msg)
+
+
+def _has_values(site: Any) -> bool:
+    return site["type"] == "sample" and "log_weights" in site["infer"]
+
+
+def check_enumerable(site: Any, other: str | None) -> None:
+    """Raise ScopeError unless a site may be the one that is enumerated; `other` is one that is already."""
+    name = site["name"]
+    if other is not None:
+        raise ScopeError(
+            f"sites {other!r} and {name!r} are both enumerated, and one may be, of model and guide together"
+        )
+    if site["infer"].get("num_samples") is not None:
+        raise ScopeError(f'site {name!r} has infer={{"num_samples": ...}}; give num_particles in its place')
+    plates = data_plates(site)
+    if not plates:
+        raise ScopeError(f"site {name!r} is enumerated outside every plate; put it into pyro.plate('data', len(x))")
+    if any(plate.dim != -1 for plate in plates):
+        outer = next(plate.name for plate in plates if plate.dim != -1)
+        raise ScopeError(f"site {name!r} stands in plate {outer!r}, not at dim -1; use .to_event() in its place")
+
+
+def check_sampled(site: Any) -> None:
+    """Raise ScopeError where a latent site is marked for something else than a sample, which it would get."""
+    name, how = site["name"], site["infer"].get("enumerate")
+    if how == "sequential":
+        raise ScopeError(f'site {name!r} is marked "sequential"; mark it infer={{"enumerate": "parallel"}}')
+    if site["infer"].get("num_samples") is not None:
+        raise ScopeError(f'site {name!r} has infer={{"num_samples": ...}}; give num_particles in its place')
+    if how == "parallel" and isinstance(site["fn"], Independent) and site["fn"].base_dist.has_enumerate_support:
+        raise ScopeError(
+            f"site {name!r} is marked for enumeration, but .to_event() makes one variable of several discrete ones, whose "
+            "combinations Pyro does not enumerate; use a OneHotCategorical over the combinations"
+        )
 
 
 def _log_probs(fn: Any) -> Tensor:

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.distributions import Normal, OneHotCategorical, TorchDistribution
+from pyro.infer import ELBO
+from pyro.poutine import Trace
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyro_ssl.batches import transformed
-from pyro_ssl.checks import check_pair, check_positive, check_support, first_nonfinite, treats_labels_alike
-from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_data, scale_latents
+from pyro_ssl.checks import check_positive
+from pyro_ssl.elbo import (
+    Bound,
+    TraceTopEnum_ELBO,
+    differentiable_loss,
+    scale_data,
+    scale_latents,
+    scale_shared,
+    undo_subsampling,
+)
 from pyro_ssl.enumeration import MOST
 from pyro_ssl.sampling import gibbs
 from pyro_ssl.terms import Batch, Step, Term
+from pyro_ssl.validation import (
+    check_foreign_pair,
+    check_pair,
+    check_programs,
+    check_support,
+    first_nonfinite,
+    treats_labels_alike,
+    trial,
+)
 
 
 class Objective(nn.Module):
@@ -32,7 +53,9 @@ class Objective(nn.Module):
         labeled: Weight lambda_l of the labeled bound, 003's lambda, applied by `poutine.scale`; None gives N_l / N_u, with
             which J is the papers' sum over the data sets, and 1 where nothing is unlabeled; 0 leaves the bound out.
         unlabeled: Weight lambda_u of the unlabeled bound.
-        elbo: The bound; a `TraceTopEnum_ELBO`.
+        elbo: The bound: a `TraceTopEnum_ELBO`, or any other `pyro.infer.ELBO`, such as `TraceEnum_ELBO(max_plate_nesting=2)`
+            for a pair outside the scope of ours. The loss is then what it says; there is no bound per datum, so that
+            `bound` and a joint pass are refused.
         together: Evaluate labeled and unlabeled data in one call of the programs. By default `check`, and so `fit`, finds out
             whether that is exact, and whether it saves time: an extra class for each labeled datum costs less than a call;
             with batch norm, wherever it is exact, so that all data share its statistics.
@@ -44,7 +67,7 @@ class Objective(nn.Module):
         sizes: N_l and N_u of the data sets; `fit` sets them, and they are not saved. None takes the batch to be the data.
 
     Raises:
-        ValueError: A weight or gibbs_steps is below 0; the elbo is another.
+        ValueError: A weight or gibbs_steps is below 0; a program is no module; elbo is no `pyro.infer.ELBO`.
     """
 
     def __init__(
@@ -55,13 +78,14 @@ class Objective(nn.Module):
         *,
         labeled: float | None = 1.0,
         unlabeled: float = 1.0,
-        elbo: TraceTopEnum_ELBO | None = None,
+        elbo: ELBO | None = None,
         together: bool | None = None,
         gibbs_steps: int = 0,
         gibbs_chains: int = 1,
         features: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_programs(model, guide)
         for name, weight in (("labeled", labeled), ("unlabeled", unlabeled)):
             if weight is not None and not weight >= 0:
                 raise ValueError(f"{name} should be 0 or above, got {weight}")
@@ -71,11 +95,13 @@ class Objective(nn.Module):
         self.guide: Any = guide
         self.terms = nn.ModuleList(terms)
         self.labeled, self.unlabeled = labeled, unlabeled
-        if elbo is not None and not isinstance(elbo, TraceTopEnum_ELBO):
+        self.elbo: Any = TraceTopEnum_ELBO() if elbo is None else elbo
+        if not isinstance(self.elbo, ELBO):
+            raise ValueError(f"elbo should be a pyro.infer.ELBO, got {elbo!r}")
+        if together and not self.has_bound_per_datum:
             raise ValueError(
-                f"elbo should be a TraceTopEnum_ELBO, which gives a bound per datum; got {type(elbo).__name__}"
+                f"together=True needs a bound per datum, and a {type(elbo).__name__} has none; leave it out"
             )
-        self.elbo = elbo or TraceTopEnum_ELBO()
         self.together, self.gibbs_steps, self.gibbs_chains = together, gibbs_steps, gibbs_chains
         self._found_alike = False
         self.sizes: tuple[int, int] | None = None
@@ -112,8 +138,19 @@ class Objective(nn.Module):
         """Whether data without labels add to the loss; where they do not, training passes over them."""
         return (self.model is not None and self.unlabeled > 0) or any(t.needs == "unlabeled" for t in self.terms)
 
+    @property
+    def has_bound_per_datum(self) -> bool:
+        """Whether the ELBO gives a bound per datum, as `TraceTopEnum_ELBO` does, and not only a loss of all data at hand."""
+        return isinstance(self.elbo, TraceTopEnum_ELBO)
+
     def bound(self, x: Tensor, y: Tensor | None = None, *, kl_weight: float = 1.0) -> Tensor:
-        """L(x, y), or U(x) without y, per datum: `(B,)` nats, for evaluation and for terms of one's own."""
+        """L(x, y), or U(x) without y, per datum: `(B,)` nats, for evaluation and for terms of one's own.
+
+        Raises:
+            ValueError: The ELBO has no bound per datum.
+        """
+        if not self.has_bound_per_datum:
+            raise ValueError(f"elbo: a {type(self.elbo).__name__} has no bound per datum; a TraceTopEnum_ELBO has one")
         return self._bound(self.seen(x), y, kl_weight).value
 
     def _bound(
@@ -127,9 +164,9 @@ class Objective(nn.Module):
         outside = self.elbo.importance_weighted  # a logarithm of scaled densities is not a scaled logarithm
         with ExitStack() as scales:
             if not outside and (isinstance(weight, Tensor) or weight != 1):
-                scales.enter_context(scale_data(scale=weight))
+                scales.enter_context(scale_data(weight, len(x)))
             if kl_weight != 1:
-                scales.enter_context(scale_latents(kl_weight))
+                scales.enter_context(scale_latents(kl_weight, len(x)))
             bound = self.elbo.bound(self.model, self.guide, x, y, labels=labels)
         return bound._replace(value=weight * bound.value) if outside else bound
 
@@ -151,6 +188,8 @@ class Objective(nn.Module):
     def _bounds(self, batch: Batch, kl_weight: float, step: Step) -> dict[str, Tensor]:
         """The labeled and the unlabeled part; the step is told what q(y|x) was on the way."""
         x, y, u = batch.x, batch.y, batch.x_unlabeled
+        if not self.has_bound_per_datum:
+            return self._losses(batch, kl_weight)
         parts = {}
         together = self._found_alike if self.together is None else self.together
         sizes = self.sizes or batch.sizes
@@ -174,6 +213,28 @@ class Objective(nn.Module):
             bound = self._bound(u, None, kl_weight, self.unlabeled)
             parts |= {"unlabeled": -bound.value.mean()} | self._shared(bound, sizes)
             step.evaluated(bound.guide_trace)
+        return parts
+
+    def _losses(self, batch: Batch, kl_weight: float) -> dict[str, Tensor]:
+        """The labeled and the unlabeled part of an ELBO that gives a loss of all data at hand, per datum.
+
+        What all data share is in both, in shares that count it once in the data set.
+        """
+        sizes = self.sizes or batch.sizes
+        calls = []
+        if batch.x is not None and self._labeled(*sizes):
+            calls.append(("labeled", batch.x, batch.y, self._labeled(*sizes)))
+        if batch.x_unlabeled is not None and self.unlabeled:
+            calls.append(("unlabeled", batch.x_unlabeled, None, self.unlabeled))
+        parts = {}
+        for name, x, y, weight in calls:
+            rows = len(x)
+            shared = rows / (len(calls) * self._weighed_size(*sizes))
+            weights = (scale_data(weight, rows), scale_shared(shared, rows), scale_latents(kl_weight, rows))
+            with ExitStack() as scales:
+                for messenger in (undo_subsampling(rows), *weights):
+                    scales.enter_context(messenger)
+                parts[name] = differentiable_loss(self.elbo, self.model, self.guide, x, y) / rows
         return parts
 
     def _shared(self, bound: Bound, sizes: tuple[int, int]) -> dict[str, Tensor]:
@@ -209,11 +270,12 @@ class Objective(nn.Module):
         if self.model is None:
             return
         batch = self._seen(batch)
-        for of, checked in ((batch, check_pair), (extremes and self._seen(extremes), check_support)):
+        check = check_pair if self.has_bound_per_datum else partial(check_foreign_pair, self.elbo)
+        for of, checked in ((batch, check), (extremes and self._seen(extremes), check_support)):
             for x, y in ((of.x, of.y), (of.x_unlabeled, None)) if of else ():
                 if x is not None:
                     checked(self.model, self.guide, x, y)
-        if self.together is None:
+        if self.together is None and self.has_bound_per_datum:
             both = None not in (batch.x, batch.y, batch.x_unlabeled)
             pays = both and (any(isinstance(part, _BatchNorm) for part in self.modules()) or self._saves_time(batch))
             self._found_alike = pays and treats_labels_alike(self.model, self.guide, batch)
@@ -226,13 +288,21 @@ class Objective(nn.Module):
         weights = sum(p.numel() for program in (self.model, self.guide) for p in program.parameters())
         return extra * len(batch.x) * weights <= EXTRA
 
+    def _traces(self, x: Tensor, y: Tensor | None) -> tuple[Trace, Trace]:
+        if self.has_bound_per_datum:
+            bound = self._bound(x, y)
+            return bound.guide_trace, bound.model_trace
+        with trial(x):
+            guide_trace = poutine.trace(self.guide).get_trace(x, y)
+            return guide_trace, poutine.trace(poutine.replay(self.model, guide_trace)).get_trace(x, y)
+
     def culprit(self, batch: Batch) -> str:
         """The first site, or else the first part, whose value is not finite: for the message of a run that diverged."""
         with torch.no_grad():
             seen = self._seen(batch)
             if self.model is not None:
                 for x, y in ((seen.x, seen.y), (seen.x_unlabeled, None)):
-                    if x is not None and (site := first_nonfinite(*self._bound(x, y)[1:3])):
+                    if x is not None and (site := first_nonfinite(*self._traces(x, y))):
                         return f"site {site!r}"
             bad = [name for name, value in self.parts(batch).items() if not value.isfinite()]
         return f"part {bad[0]!r}" if bad else "the gradient"

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_ssl.batches import extreme_rows
-from pyro_ssl.checks import as_data, as_values, check_pair, check_positive, check_support
+from pyro_ssl.checks import as_data, as_values, check_positive
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
 from pyro_ssl.sampling import Gibbs
 from pyro_ssl.sampling import gibbs as sample
+from pyro_ssl.validation import check_pair, check_support
 
 AT_ONCE = 2**15
 """Evaluations of p(x|.) at once, data times classes times samples: what bounds the memory, with 784 pixels to 1 GB."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pyro_ssl.checks import check_probs
 from pyro_ssl.conditionals import Prior
-from pyro_ssl.enumeration import is_shared
+from pyro_ssl.enumeration import data_plates, is_per_datum
 from pyro_ssl.modes import in_evaluation
 from pyro_ssl.traces import sample_sites
 
@@ -103,7 +103,10 @@ class Step:
         `classifies_by_one_draw`, that its `classify` is no more than that in training.
         """
         self.trace, self.labeled = guide_trace, labeled
-        drawn = [n for n, site in sample_sites(guide_trace) if not site["is_observed"] and not is_shared(site)]
+        if "y" not in guide_trace.nodes:
+            return
+        rows = next((plate.size for plate in data_plates(guide_trace.nodes["y"])), None)
+        drawn = [n for n, site in sample_sites(guide_trace) if not site["is_observed"] and is_per_datum(site, rows)]
         one_draw = "y" in drawn and self.guide.training and getattr(self.guide, "classifies_by_one_draw", False)
         if drawn[:1] != ["y"] and not one_draw:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyro.distributions as dist
@@ -12,52 +13,63 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Categorical, OneHotCategorical, kl_divergence
 
-from pyro_ssl.enumeration import is_enumerated
+from pyro_ssl.enumeration import data_plates, is_enumerated, is_per_datum
 
 
 def sample_sites(trace: Trace) -> Iterator[tuple[str, Any]]:
-    """Name and site of every `pyro.sample` statement, plates left out."""
+    """Name and site of every `pyro.sample` statement; plates and `pyro.deterministic` are left out."""
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not site_is_subsample(site):
-            yield name, site
+        if site["type"] != "sample" or site_is_subsample(site) or site["infer"].get("_deterministic"):
+            continue
+        yield name, site
 
 
-def summed_out(guide_trace: Trace, model_trace: Trace) -> dict[str, Any] | None:
-    """The site that the model enumerates itself, the guide having left it out."""
-    for name, site in sample_sites(model_trace):
-        if is_enumerated(site) and name not in guide_trace:
-            return site
-    return None
+@dataclass
+class TracePair:
+    """The traces of a guide and of its model replayed on it, with the site that is enumerated.
 
-
-def check_plates(*traces: Trace) -> None:
-    """Raise ValueError where a site stands in a plate left of -1, the place of the label's values."""
-    for trace in traces:
-        for name, site in sample_sites(trace):
-            if wrong := [f.name for f in site["cond_indep_stack"] if f.vectorized and f.dim != -1]:
-                raise ValueError(
-                    f"site {name!r} stands in plate {wrong[0]!r}, not at dim -1; use .to_event() in its place"
-                )
-
-
-def enumerated_site(guide_trace: Trace) -> dict[str, Any] | None:
-    """The guide's enumerated site.
-
-    Raises:
-        ValueError: There are several; a site is neither enumerated nor reparameterised.
+    Arguments:
+        guide: Trace of the guide.
+        model: Trace of the model.
+        rows: Number of data; None if neither the arguments nor the plates tell.
+        label: The guide's enumerated site.
+        summed_out: The site that the model enumerates, the guide having left it out.
     """
-    found = None
-    for name, site in sample_sites(guide_trace):
-        if is_enumerated(site):
-            if found is not None:
-                raise ValueError(f"guide: at most one site may be enumerated, got another, {name!r}")
-            found = site
-        elif not site["is_observed"] and not site["fn"].has_rsample:
-            raise ValueError(
-                f"guide site {name!r} has no reparameterised sample, so its gradient would be wrong; "
-                'mark it infer={"enumerate": "parallel"} or use a reparameterised distribution'
-            )
-    return found
+
+    guide: Trace
+    model: Trace
+    rows: int | None
+    label: dict[str, Any] | None
+    summed_out: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, guide: Trace, model: Trace, rows: int | None = None) -> TracePair:
+        """The pair of two traces; `rows` is the number of data by the programs' arguments."""
+        label = next((site for _, site in sample_sites(guide) if is_enumerated(site)), None)
+        summed_out = next((s for n, s in sample_sites(model) if is_enumerated(s) and n not in guide), None)
+        sites = [site for trace in (guide, model) for _, site in sample_sites(trace)]
+        return cls(guide, model, _rows(sites, label or summed_out, rows), label, summed_out)
+
+    @property
+    def values(self) -> int:
+        """Number V of values of the enumerated site; 1 without one."""
+        site = self.label or self.summed_out
+        return 1 if site is None else site["infer"]["log_weights"].shape[-2]
+
+    def is_shared(self, site: dict[str, Any]) -> bool:
+        """Whether a site is of no datum, but of all."""
+        return not is_per_datum(site, self.rows)
+
+
+def _rows(sites: list[Any], enumerated: Any, given: int | None) -> int | None:
+    """The number of data: the size of the label's plate, else `given`, else of the plate of what is observed."""
+    if enumerated is not None:
+        return data_plates(enumerated)[0].size
+    sizes = {plate.size for site in sites for plate in data_plates(site)}
+    if given in sizes or not sizes:
+        return given
+    observed = {plate.size for site in sites if site["is_observed"] for plate in data_plates(site)}
+    return max(observed or sizes)
 
 
 def closed_form_kl(

@@ -217,8 +217,12 @@ def test_what_has_no_plate_is_of_its_datum_where_its_value_is():
         z = pyro.sample("z", o.model.p_z(y))
         pyro.sample("x", o.model.p_x(y, z), obs=x)
 
+    guide = lambda x, y: pyro.sample("z", o.guide.q_z(x, y))  # noqa: E731
+    with pytest.raises(ValueError, match="enclose the batched tensor in a with pyro.plate"):
+        o.elbo.bound(bare, guide, x, y)
     torch.manual_seed(1)
-    found = o.elbo.bound(bare, lambda x, y: pyro.sample("z", o.guide.q_z(x, y)), x, y)
+    with pyro.validation_enabled(False):
+        found = o.elbo.bound(bare, guide, x, y)
     torch.manual_seed(1)
     assert_same(o, found.value.sum(), o.bound(x, y).sum())
     assert found.shared is None

@@ -35,11 +35,11 @@ from pyro_ssl import (
     one_hot,
     zoo,
 )
-from pyro_ssl.checks import treats_labels_alike
 from pyro_ssl.elbo import scale_latents
 from pyro_ssl.enumeration import MASS, MOST, likeliest
 from pyro_ssl.layers import mark_one_hot
 from pyro_ssl.traces import closed_form_kl
+from pyro_ssl.validation import treats_labels_alike
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, Z, B = 4, 2, 6

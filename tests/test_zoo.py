@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_ssl import Batch, Objective, TraceTopEnum_ELBO, guides, models, one_hot, zoo
-from pyro_ssl.checks import treats_labels_alike
 from pyro_ssl.conditionals import ClassPrior, OneHotCategorical, expected, merge
 from pyro_ssl.layers import class_weights
 from pyro_ssl.prediction import predict_proba
 from pyro_ssl.terms import Consistency, Entropy, MutualInformation, Step, entropy
+from pyro_ssl.validation import treats_labels_alike
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, K, B, P_Y = 4, 3, 6, (0.5, 0.3, 0.2)
