@@ -282,6 +282,8 @@ class TraceTopEnum_ELBO(ELBO):
         with pyro.get_param_store().scope(), undo_subsampling(_rows(args)):
             (pair,) = self._pairs(local(model), local(guide), args, kwargs, all_classes=True, shared_once=True)
         f = _f(pair, {})
+        if pair.label is not None and pair.label["mask"] is not None:
+            raise ScopeError(f"site {pair.label['name']!r} is masked, and the evidence is a sum over its classes")
         f = log_mean_exp(f) if f.dim() > 2 else f
         return f.logsumexp(-2) if f.dim() > 1 else f
 
@@ -465,13 +467,15 @@ def _summed_out(f: Tensor, site: dict[str, Any] | None) -> Tensor:
 def _f(pair: TracePair, closed: dict[str, Tensor]) -> Tensor:
     """log p(x, y, z) - log q(z|x, y), `([S,] V, B)`, with minus the KL for sites in closed form; the label's is left out.
 
-    So are sites that all data share.
+    So are sites that all data share. A mask of the site that the model sums out is not applied: its probabilities sum to 1.
     """
     f = torch.zeros(())
     for name, site in sample_sites(pair.model):
         if pair.is_shared(site):
             continue
-        if name not in closed:
+        if site is pair.summed_out:
+            f = f + log_prob({**site, "mask": None})
+        elif name not in closed:
             f = f + log_prob(site)
         elif not is_enumerated(site):
             f = f - closed[name]
