@@ -425,6 +425,8 @@ def differentiable_loss(elbo: ELBO, model: nn.Module, guide: nn.Module, *args: A
     An ELBO that gives its gradients only by `loss_and_grads` has them put into a scalar that is linear in the parameters.
     """
     with pyro.get_param_store().scope():
+        if not torch.is_grad_enabled():  # where `differentiable_loss` raises
+            return next(guide.parameters()).new_tensor(elbo.loss(model, guide, *args))
         if hasattr(elbo, "differentiable_loss"):
             return torch.as_tensor(elbo.differentiable_loss(model, guide, *args))
         every = dict.fromkeys([*model.parameters(), *guide.parameters()])  # each once, in order

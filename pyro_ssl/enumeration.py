@@ -29,7 +29,9 @@ class ScopeError(ValueError):
     """A model/guide pair is outside the scope of `TraceTopEnum_ELBO`; the message says how to mend it."""
 
     def __init__(self, message: str) -> None:
-        sentence = message.partition("\n")[0]  # Pyro's tracer appends the shapes of all sites to an error that passes it
+        sentence = message.partition("\n")[
+            0
+        ]  # Pyro's tracer appends the shapes of all sites to an error that passes it
         super().__init__(sentence if sentence.endswith(WAY_OUT) else sentence + WAY_OUT)
 
 

@@ -31,9 +31,11 @@ from pyro_ssl.sampling import gibbs
 from pyro_ssl.terms import Batch, Step, Term
 from pyro_ssl.validation import (
     check_foreign_pair,
+    check_input_units,
     check_pair,
     check_programs,
     check_support,
+    classified,
     first_nonfinite,
     treats_labels_alike,
     trial,
@@ -65,6 +67,8 @@ class Objective(nn.Module):
 
     Attributes:
         sizes: N_l and N_u of the data sets; `fit` sets them, and they are not saved. None takes the batch to be the data.
+        input_limit: The largest absolute value of ordinary data, 10 in the zoo's methods, whose networks take numbers of about
+            1: `check` refuses data in other units. None, for programs of your own, takes any.
 
     Raises:
         ValueError: A weight or gibbs_steps is below 0; a program is no module; elbo is no `pyro.infer.ELBO`.
@@ -105,15 +109,16 @@ class Objective(nn.Module):
         self.together, self.gibbs_steps, self.gibbs_chains = together, gibbs_steps, gibbs_chains
         self._found_alike = False
         self.sizes: tuple[int, int] | None = None
+        self.input_limit: float | None = None
         self.features = features
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """What the method predicts, by its guide or by Gibbs sampling: p(y|x) over one-hot, or real, `(B, K)`."""
         x = self.seen(x)
         if not self.gibbs_steps:
-            return self.guide.classify(x)
+            return classified(self.guide, x)
         found = gibbs(self.model, self.guide, x, steps=self.gibbs_steps, chains=self.gibbs_chains)
-        if self.guide.classify(x[:1]).has_enumerate_support:
+        if classified(self.guide, x[:1]).has_enumerate_support:
             return OneHotCategorical(probs=found.mean)
         return Normal(found.mean, found.variance.sqrt()).to_event(1)  # of the predictive distribution's moments
 
@@ -261,12 +266,19 @@ class Objective(nn.Module):
         return total(self.parts(batch, kl_weight=kl_weight))
 
     def check(self, batch: Batch, extremes: Batch | None = None) -> None:
-        """Run both programs once and raise ValueError, with the fix, if their sites, plates or shapes do not match.
+        """Run both programs once and raise ValueError, with the fix, if they do not match, or the data are in other units.
 
         Arguments:
             batch: As in training.
             extremes: Further data that shall be of the model's support.
         """
+        self._check_pair(batch, extremes)
+        if self.input_limit is not None:
+            for x in (batch.x, batch.x_unlabeled):
+                if x is not None:
+                    check_input_units(x, self.input_limit)
+
+    def _check_pair(self, batch: Batch, extremes: Batch | None) -> None:
         if self.model is None:
             return
         batch = self._seen(batch)

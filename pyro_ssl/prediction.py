@@ -18,7 +18,7 @@ from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
 from pyro_ssl.sampling import Gibbs
 from pyro_ssl.sampling import gibbs as sample
-from pyro_ssl.validation import check_pair, check_support
+from pyro_ssl.validation import check_pair, check_support, classified
 
 AT_ONCE = 2**15
 """Evaluations of p(x|.) at once, data times classes times samples: what bounds the memory, with 784 pixels to 1 GB."""
@@ -257,7 +257,7 @@ def label_of(objective: Objective, x: Any) -> Any:
     """q(y|x) of the first datum: what kind of y it is."""
     like = next(objective.parameters())
     with evaluating(objective), reproducibly(0):
-        return objective.guide.classify(objective.seen(as_data(x[:1], dtype=like.dtype).to(like)))
+        return classified(objective.guide, objective.seen(as_data(x[:1], dtype=like.dtype).to(like)))
 
 
 def chunked(

@@ -30,6 +30,7 @@ from pyro_ssl.features import Features
 from pyro_ssl.modes import evaluating, reproducibly, same_buffers
 from pyro_ssl.objective import Objective, total
 from pyro_ssl.terms import Batch
+from pyro_ssl.validation import classified
 
 History = dict[str, list[float]]
 Precision = Literal["float32", "bfloat16"]
@@ -502,7 +503,7 @@ def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
     if y is None:
         return torch.zeros(len(x), 1, dtype=x.dtype), torch.zeros(len(x), dtype=torch.bool)
     with evaluating(objective), reproducibly(0):
-        q = objective.guide.classify(objective.seen(x[:2].to(next(objective.parameters()))))
+        q = classified(objective.guide, objective.seen(x[:2].to(next(objective.parameters()))))
     size = q.event_shape[-1]
     if not q.has_enumerate_support:
         return as_values(y, len(x), size, x.dtype)

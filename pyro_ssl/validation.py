@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyro
@@ -180,20 +181,36 @@ def check_programs(model: Any, guide: Any) -> None:
 
 
 def _said(program: Any) -> str:
-    """What a thing that is no module is called: config_enumerate and poutine's handlers give functions."""
-    return f"the function {program.__name__}" if hasattr(program, "__name__") else f"a {type(program).__name__}"
+    """What a thing that is no module is called."""
+    if isinstance(program, partial):  # config_enumerate and poutine's handlers make functions of modules
+        return "a function made of a module by config_enumerate or a poutine"
+    if callable(program):
+        return f"the function {getattr(program, '__name__', type(program).__name__)}"
+    return f"a {type(program).__name__}"
 
 
-def check_label_distribution(q: Any) -> None:
-    """Raise ValueError unless `classify` gave a distribution over one-hot `(*, K)`, or over real labels `(*, D)`."""
-    if not isinstance(q, TorchDistribution | torch.distributions.Distribution):
-        raise ValueError(f"guide: classify(x) should return a distribution, got {type(q).__name__}")
+def classified(guide: Any, x: Tensor) -> TorchDistribution:
+    """The guide's q(y|x): over one-hot `(*, K)`, or over real labels `(*, D)`.
+
+    Raises:
+        ValueError: The guide has no `classify`, or it returns something else.
+    """
+    if not hasattr(guide, "classify"):
+        raise ValueError(
+            f"guide: {type(guide).__name__} has no classify(x); give it one that returns q(y|x), such as a OneHotCategorical"
+        )
+    q = guide.classify(x)
+    if not isinstance(q, torch.distributions.Distribution):
+        raise ValueError(
+            f"guide: classify(x) should return a distribution over one-hot labels, got a {type(q).__name__}"
+        )
     if len(q.event_shape) != 1:
         raise ValueError(
             f"guide: classify(x) should be over one-hot labels (*, K), got {_family(q)} with event shape "
             f"{tuple(q.event_shape)}; give a OneHotCategorical of the same logits, of [0, logits] for a Bernoulli, and take y "
             "as one-hot in both programs"
         )
+    return q
 
 
 def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
@@ -212,6 +229,25 @@ def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) 
             _check_units(site)
         _check_data_sites(pair)
         check_shapes(pair)
+
+
+def check_input_units(x: Tensor, limit: float) -> None:
+    """Raise ValueError where more than a tenth of a column of x is beyond a limit, and so in other units than standardised.
+
+    At most 1 % of a standardised column is beyond 10, whatever its distribution (Chebyshev).
+
+    Arguments:
+        x: Data `(B, *event)`.
+        limit: The largest absolute value of ordinary data.
+    """
+    if not x.is_floating_point():
+        return
+    beyond = (x.abs() > limit).flatten(1).sum(0).max().item()
+    if beyond > max(1, 0.1 * len(x)):
+        raise ValueError(
+            f"x: {beyond} of {len(x)} data are beyond {limit:g} in one of their numbers, up to {x.abs().max().item():.4g}; the "
+            "networks take numbers of about 1: divide pixels 0 .. 255 by 255, standardise columns"
+        )
 
 
 def check_foreign_pair(elbo: ELBO, model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
@@ -361,7 +397,7 @@ def _check_subsampling(pair: TracePair) -> None:
     if len({full_size for _, full_size in plates}) > 1:
         sizes = ", ".join(f"{name!r} of {full_size}" for name, full_size in sorted(plates))
         raise ScopeError(
-            f"the plates of the data have several sizes, {sizes}; give all of them pyro.plate(name, N, subsample=x)"
+            f"the plates of the data have several sizes, {sizes}; give all of them pyro.plate(name, len(x)), or pyro.plate(name, N, subsample=x)"
         )
 
 
@@ -404,7 +440,7 @@ def _check_support(site: dict[str, Any]) -> None:
 
 def _support_fix(fn: Any) -> str:
     family = _family(fn)
-    if family in ("Bernoulli", "ContinuousBernoulli", "RelaxedBernoulli", "Beta"):
+    if family.endswith("Bernoulli") or family == "Beta":
         return "for pixels 0 .. 255 divide by 255 (and do not standardise), for other data choose a Gaussian likelihood"
     if family == "Multinomial":
         return f"each row should hold counts, whole numbers that sum to total_count, {int(_innermost(fn).total_count)}"

@@ -583,6 +583,10 @@ def options_of(name: str) -> dict[str, Any]:
     return dict(method(name).build.__kwdefaults__ or {})
 
 
+INPUT_LIMIT = 10.0
+"""Networks of the zoo start from weights for numbers of about 1; by Chebyshev, 1 % of a standardised column is beyond 10."""
+
+
 def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: Any) -> Objective:
     """The objective of a method, its weights drawn by `seed`; the caller's random state is left as it was.
 
@@ -593,4 +597,6 @@ def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: 
     if unknown := sorted(options.keys() - known.keys()):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     with reproducibly(seed):
-        return row.build(as_shape(x_shape), classes, **options)
+        objective = row.build(as_shape(x_shape), classes, **options)
+    objective.input_limit = INPUT_LIMIT
+    return objective
