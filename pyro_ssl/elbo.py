@@ -319,7 +319,11 @@ class TraceTopEnum_ELBO(ELBO):
         shared_once: bool = False,
     ) -> list[TracePair]:
         """The traces of all samples in one run or, where a latent is shared by all data, of one sample in each of S runs."""
-        how = {"labels": labels, "all_classes": all_classes, "shared_once": shared_once or self.importance_weighted}
+        how: dict[str, Any] = {
+            "labels": labels,
+            "all_classes": all_classes,
+            "shared_once": shared_once or self.importance_weighted,
+        }
         if self.vectorize_particles or self.importance_weighted:
             try:
                 return [self._pair(model, guide, args, kwargs, self.num_particles, **how)]
@@ -419,7 +423,7 @@ class TraceTopEnum_ELBO(ELBO):
         return log_mean_exp(f) if self.importance_weighted else f.mean(0)
 
 
-def differentiable_loss(elbo: ELBO, model: nn.Module, guide: nn.Module, *args: Any) -> Tensor:
+def differentiable_loss(elbo: Any, model: nn.Module, guide: nn.Module, *args: Any) -> Tensor:
     """The loss of any ELBO of Pyro's, summed over data, with its gradient; the caller's parameter store is left alone.
 
     An ELBO that gives its gradients only by `loss_and_grads` has them put into a scalar that is linear in the parameters.
@@ -471,12 +475,13 @@ def _f(pair: TracePair, closed: dict[str, Tensor]) -> Tensor:
 
     So are sites that all data share. A mask of the site that the model sums out is not applied: its probabilities sum to 1.
     """
+    summed_out = None if pair.summed_out is None else pair.summed_out["name"]
     f = torch.zeros(())
     for name, site in sample_sites(pair.model):
         if pair.is_shared(site):
             continue
-        if site is pair.summed_out:
-            f = f + log_prob({**site, "mask": None})
+        if name == summed_out:
+            f = f + log_prob(site | {"mask": None})
         elif name not in closed:
             f = f + log_prob(site)
         elif not is_enumerated(site):

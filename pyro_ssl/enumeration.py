@@ -196,7 +196,8 @@ class ReplayMessenger(poutine.replay_messenger.ReplayMessenger):
     """
 
     def __enter__(self) -> Any:
-        self.label = next((name for name, site in self.trace.nodes.items() if _has_values(site)), None)
+        guide_trace: Any = self.trace
+        self.label = next((name for name, site in guide_trace.nodes.items() if _has_values(site)), None)
         return super().__enter__()
 
     def _pyro_sample(self, msg: Any) -> None:

@@ -18,7 +18,8 @@ from pyro_ssl.enumeration import data_plates, is_enumerated, is_per_datum
 
 def sample_sites(trace: Trace) -> Iterator[tuple[str, Any]]:
     """Name and site of every `pyro.sample` statement; plates and `pyro.deterministic` are left out."""
-    for name, site in trace.nodes.items():
+    sites: dict[str, Any] = trace.nodes
+    for name, site in sites.items():
         if site["type"] != "sample" or site_is_subsample(site) or site["infer"].get("_deterministic"):
             continue
         yield name, site
@@ -56,7 +57,7 @@ class TracePair:
         site = self.label or self.summed_out
         return 1 if site is None else site["infer"]["log_weights"].shape[-2]
 
-    def is_shared(self, site: dict[str, Any]) -> bool:
+    def is_shared(self, site: Any) -> bool:
         """Whether a site is of no datum, but of all."""
         return not is_per_datum(site, self.rows)
 

@@ -11,10 +11,8 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions import TorchDistribution
 from pyro.distributions.distribution import Distribution
 from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
-from pyro.infer import ELBO
 from pyro.poutine import Trace
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor, nn
@@ -189,7 +187,7 @@ def _said(program: Any) -> str:
     return f"a {type(program).__name__}"
 
 
-def classified(guide: Any, x: Tensor) -> TorchDistribution:
+def classified(guide: Any, x: Tensor) -> Any:
     """The guide's q(y|x): over one-hot `(*, K)`, or over real labels `(*, D)`.
 
     Raises:
@@ -250,7 +248,7 @@ def check_input_units(x: Tensor, limit: float) -> None:
         )
 
 
-def check_foreign_pair(elbo: ELBO, model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
+def check_foreign_pair(elbo: Any, model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
     """Evaluate an ELBO of Pyro's once with Pyro's validation, and raise ValueError if that fails, or data do not fit."""
     with trial(x), pyro.validation_enabled(True):
         guide_trace = poutine.trace(guide).get_trace(x, y)

@@ -91,9 +91,7 @@ def column(values: Tensor) -> Tensor:
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 
-def labeled_by(
-    p: Callable[[], Any], q: Callable[[Any, Tensor], Any], number: Callable[[Tensor], Tensor]
-) -> Pair:
+def labeled_by(p: Callable[[], Any], q: Callable[[Any, Tensor], Any], number: Callable[[Tensor], Tensor]) -> Pair:
     """y in the guide, of any kind; x ~ N(number(y) m, 1)."""
 
     def model(s, x, y):
@@ -129,15 +127,11 @@ def categorical_label() -> Pair:
 
 
 def bernoulli_label() -> Pair:
-    return labeled_by(
-        lambda: dist.Bernoulli(0.3), lambda s, x: dist.Bernoulli(logits=x[:, 0] * s.a), identity
-    )
+    return labeled_by(lambda: dist.Bernoulli(0.3), lambda s, x: dist.Bernoulli(logits=x[:, 0] * s.a), identity)
 
 
 def binomial_label() -> Pair:
-    return labeled_by(
-        lambda: dist.Binomial(3, 0.3), lambda s, x: dist.Binomial(3, logits=x[:, 0] * s.a), identity
-    )
+    return labeled_by(lambda: dist.Binomial(3, 0.3), lambda s, x: dist.Binomial(3, logits=x[:, 0] * s.a), identity)
 
 
 def class_ruled_out_by_both() -> Pair:
@@ -310,9 +304,7 @@ def mixture(make: Callable[[Any], Any]) -> Pair:
         "scale": torch.tensor(1.3),
         "locs": torch.tensor([-1.0, 1.0]),
     }
-    guide = make(
-        poutine.block(program, expose=["weights", "scale", "locs"]), init_to_value(values=values)
-    )
+    guide = make(poutine.block(program, expose=["weights", "scale", "locs"]), init_to_value(values=values))
     guide(data())
     return Pair(program, guide)
 
@@ -475,9 +467,7 @@ def shared_scalar() -> Pair:
 
 
 def shared_vector() -> Pair:
-    return shared(
-        lambda loc, scale: pyro.sample("w", dist.Normal(loc.expand(4), scale).to_event(1))
-    )
+    return shared(lambda loc, scale: pyro.sample("w", dist.Normal(loc.expand(4), scale).to_event(1)))
 
 
 def shared_of_batch_shape_1() -> Pair:
@@ -502,9 +492,7 @@ def shared_in_a_plate_of_4_without_label() -> Pair:
 
 def shared_in_a_sequential_plate() -> Pair:
     def draw(loc, scale):
-        return torch.stack(
-            [pyro.sample(f"w{i}", dist.Normal(loc, scale)) for i in pyro.plate("components", 3)]
-        )
+        return torch.stack([pyro.sample(f"w{i}", dist.Normal(loc, scale)) for i in pyro.plate("components", 3)])
 
     return shared(draw)
 
@@ -638,9 +626,7 @@ def factor_with_a_score() -> Pair:
             pyro.sample("y", s.classify(x), infer=ENUMERATE)
             pyro.factor("of the guide", x[:, 0] * s.a, has_rsample=False)
 
-    return Pair(
-        one_hot_label().model, Program(guide, a=0.7), refused="has_rsample=True, which is exact"
-    )
+    return Pair(one_hot_label().model, Program(guide, a=0.7), refused="has_rsample=True, which is exact")
 
 
 def deterministic_outside_the_plate() -> Pair:
@@ -709,9 +695,7 @@ def chain() -> Pair:
         with plate(x):
             state = torch.zeros((), dtype=torch.long)
             for t in pyro.markov(range(2)):
-                state = pyro.sample(
-                    f"s{t}", dist.Categorical(logits=torch.eye(2)[state] * s.m), infer=ENUMERATE
-                )
+                state = pyro.sample(f"s{t}", dist.Categorical(logits=torch.eye(2)[state] * s.m), infer=ENUMERATE)
                 pyro.sample(f"x{t}", dist.Normal(state.to(x), 1.0), obs=x[:, t])
 
     return Pair(
@@ -792,9 +776,7 @@ def not_reparameterised() -> Pair:
         with plate(x):
             pyro.sample("z", dist.Poisson(s.a * torch.ones(len(x))))
 
-    return Pair(
-        Program(model, m=1.0), Program(guide, a=1.5), refused="'z' has no reparameterised sample"
-    )
+    return Pair(Program(model, m=1.0), Program(guide, a=1.5), refused="'z' has no reparameterised sample")
 
 
 def observed_in_the_guide() -> Pair:
@@ -936,30 +918,22 @@ def loss_and_gradients(elbo: Any, pair: Pair, validate: bool = True) -> tuple[Te
     pyro.clear_param_store()
     torch.manual_seed(1)
     with pyro.validation_enabled(validate):
-        loss = elbo.differentiable_loss(
-            pair.model, pair.guide, data(), one_hot() if pair.labels else None
-        )
+        loss = elbo.differentiable_loss(pair.model, pair.guide, data(), one_hot() if pair.labels else None)
     parameters = [*pair.model.parameters(), *pair.guide.parameters()]
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return loss, [
-        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)
-    ]
+    return loss, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 
 def stock_elbo(pair: Pair) -> TraceEnum_ELBO:
     particles = pair.options.get("num_particles", 1)
-    return TraceEnum_ELBO(
-        num_particles=particles, max_plate_nesting=pair.nesting, strict_enumeration_warning=False
-    )
+    return TraceEnum_ELBO(num_particles=particles, max_plate_nesting=pair.nesting, strict_enumeration_warning=False)
 
 
 @pytest.mark.parametrize("make", EQUAL, ids=lambda make: make.__name__)
 def test_pair_has_stock_pyros_value_and_gradient(make):
     pair = make()
     stock, expected = loss_and_gradients(stock_elbo(pair), pair, pair.stock_validates)
-    ours, gradients = loss_and_gradients(
-        TraceTopEnum_ELBO(None, closed_form=(), **pair.options), pair
-    )
+    ours, gradients = loss_and_gradients(TraceTopEnum_ELBO(None, closed_form=(), **pair.options), pair)
     assert stock.isfinite()
     assert ours.item() == pytest.approx(stock.item(), rel=1e-10, abs=1e-10)
     assert expected and any(g.abs().max() > 1e-3 for g in expected)
@@ -978,15 +952,10 @@ def test_pair_is_refused_in_words(make):
         return
     assert isinstance(error.value, ScopeError)
     message = str(error.value)
-    assert (
-        message.count("Objective(elbo=pyro.infer.TraceEnum_ELBO") == 1
-        and "Trace Shapes" not in message
-    )
+    assert message.count("Objective(elbo=pyro.infer.TraceEnum_ELBO") == 1 and "Trace Shapes" not in message
 
 
-@pytest.mark.parametrize(
-    "make", [make for make in REFUSED if not make().stock], ids=lambda make: make.__name__
-)
+@pytest.mark.parametrize("make", [make for make in REFUSED if not make().stock], ids=lambda make: make.__name__)
 def test_the_way_out_trains_what_is_refused(make):
     """Under stock Pyro's ELBO: the loss per datum is Pyro's, and `fit` runs."""
     pair = make()
@@ -999,9 +968,7 @@ def test_the_way_out_trains_what_is_refused(make):
     parameters = [*pair.model.parameters(), *pair.guide.parameters()]
     found = torch.autograd.grad(parts["unlabeled"], parameters, allow_unused=True)
     for gradient, total in zip(found, expected, strict=True):
-        assert torch.allclose(
-            torch.zeros(()) if gradient is None else gradient, total / B, rtol=1e-9, atol=1e-9
-        )
+        assert torch.allclose(torch.zeros(()) if gradient is None else gradient, total / B, rtol=1e-9, atol=1e-9)
     assert fit(objective, data(), epochs=2)["loss"][-1] is not None
     for call in (
         lambda: objective.bound(data()),

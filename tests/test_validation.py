@@ -322,6 +322,7 @@ def test_a_stock_elbo_trains_resumes_and_predicts(elbo, tmp_path):
     assert class_bounds(whole, X).shape == (60, K)
 
 
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
 def test_a_stock_elbos_divergence_is_named():
     class Exploding(Model):
         def __init__(self):
