@@ -41,16 +41,17 @@ def check_scope(pair: TracePair) -> None:
 
     It looks at plates, marks and distributions alone, at no tensor's value.
     """
+    data_plate_names = _data_plate_names(pair)
     for who, trace in (("guide", pair.guide), ("model", pair.model)):
         for name, site in sample_sites(trace):
-            _check_plates(who, name, site, pair)
+            _check_plates(who, name, site, pair.rows, data_plate_names)
     for name, site in sample_sites(pair.guide):
         if not is_enumerated(site):
             _check_reparameterised(name, site)
     _check_scales(pair)
 
 
-def _check_plates(who: str, name: str, site: Any, pair: TracePair) -> None:
+def _check_plates(who: str, name: str, site: Any, rows: int | None, data_plate_names: set[str]) -> None:
     plates = data_plates(site)
     if not plates:
         return
@@ -59,9 +60,9 @@ def _check_plates(who: str, name: str, site: Any, pair: TracePair) -> None:
             f"{who} site {name!r} stands in plate {outer[0]!r}, not at dim -1; use .to_event() in its place"
         )
     plate = plates[0]
-    if pair.rows is None or plate.size != pair.rows or pair.rows == 1:
+    if rows is None or plate.size != rows or rows == 1:
         return
-    if plate.name not in _data_plate_names(pair):
+    if plate.name not in data_plate_names:
         raise ScopeError(
             f"{who} site {name!r} stands in plate {plate.name!r}, whose size {plate.size} is the number of data, so it "
             f"cannot be told whether its values are the data's; put it into the plate of what is observed, or, if all data "
