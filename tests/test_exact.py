@@ -218,7 +218,7 @@ def test_what_has_no_plate_is_of_its_datum_where_its_value_is():
         pyro.sample("x", o.model.p_x(y, z), obs=x)
 
     guide = lambda x, y: pyro.sample("z", o.guide.q_z(x, y))  # noqa: E731
-    with pytest.raises(ValueError, match="enclose the batched tensor in a with pyro.plate"):
+    with pytest.raises(ValueError, match="shapes disagree at site .z."):
         o.elbo.bound(bare, guide, x, y)
     torch.manual_seed(1)
     with pyro.validation_enabled(False):
