@@ -170,7 +170,8 @@ def test_saved_and_loaded(blobs, tmp_path, monkeypatch, labels):
     assert again.classes_.dtype == model.classes_.dtype
     assert again.predict(x).tolist() == model.predict(x).tolist()
     assert again.history_ == model.history_
-    assert again.get_params() | {"options": None} == model.get_params() | {"options": None}
+    without_options = [m.get_params(deep=False) | {"options": None} for m in (again, model)]
+    assert without_options[0] == without_options[1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
     with pytest.raises(ValueError, match="features"):
         again.predict(x[:, :1])
