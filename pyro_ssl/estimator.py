@@ -268,7 +268,9 @@ class _SemiSupervised(BaseEstimator, ABC):
         """X, checked and scaled as it was in `fit`."""
         check_is_fitted(self)
         shape = np.shape(self.mean_)
-        if len(shape) > 1 or np.ndim(X) > 2:  # of columns, scikit-learn's own check says how many there should be
+        if (
+            len(shape) > 1 or getattr(X, "ndim", 2) > 2
+        ):  # of columns, scikit-learn's own check says how many there should be
             check_event_shape(X, shape, "X")
         X = validate_data(self, X, reset=False, dtype=np.float64, allow_nd=True)
         self._check_pixels(X)
