@@ -80,6 +80,7 @@ _MODULES = (
     "generation",
     "guides",
     "metrics",
+    "model_selection",
     "models",
     "networks",
     "ood",

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from inspect import signature
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import checkpoints, zoo
 from pyro_ssl.batches import steps_per_epoch
 from pyro_ssl.checkpoints import CheckpointError
-from pyro_ssl.checks import check_positive
+from pyro_ssl.checks import check_event_shape, check_kind, check_positive, looks_channels_last
 from pyro_ssl.data import encode
+from pyro_ssl.model_selection import labeled_rows
 from pyro_ssl.prediction import gibbs, predict_proba
 from pyro_ssl.saving import SavedModel, listed
 from pyro_ssl.training import fit
@@ -35,6 +40,19 @@ TABULAR: dict[str, Any] = {
 """Options of columns where the caller gives none; of images they are the method's own. See `experiments/tables.py`."""
 OF_FEW_COLUMNS: dict[str, Any] = {"sigma": 0.3, "noise": 0.0, "dropout": 0.0}
 """Those of three columns or fewer, where noise would cover what is there: a curve in a plane, a wave over a line."""
+OF_METHODS: dict[str, dict[str, Any]] = {}
+
+NESTED = ("options", "training")
+"""Parameters that are dictionaries, whose entries are parameters too, as in `options__z_dim`."""
+EXAMPLES = {"options": "{'z_dim': 2}", "training": "{'ema': 0.999}"}
+TAKEN = {"objective", "x", "y", "seed"}
+"""Arguments of `pyro_ssl.fit` that are not for `training`: the estimator gives them, the seed by `random_state`."""
+
+
+def column_defaults(method: str, columns: int) -> dict[str, Any]:
+    """The estimator's options for a method on a table, where the caller gives none."""
+    few = OF_FEW_COLUMNS if columns <= 3 else {}
+    return TABULAR | few | OF_METHODS.get(method, {})
 
 
 class _SemiSupervised(BaseEstimator, ABC):
@@ -62,6 +80,45 @@ class _SemiSupervised(BaseEstimator, ABC):
     def _labels(self, y: Any, n: int) -> tuple[dict[str, Any], int, dict[str, Any], np.ndarray, np.ndarray]:
         """Attributes to keep, the size of y, options that it asks for, y for `pyro_ssl.fit`, and which rows have one."""
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name; with `deep` also each option and training argument, as `options__z_dim`."""
+        parameters = super().get_params(deep=deep)
+        if not deep:
+            return parameters
+        nested = {
+            f"{group}__{name}": value
+            for group in NESTED
+            if isinstance(parameters[group], Mapping)
+            for name, value in parameters[group].items()
+        }
+        return parameters | nested
+
+    def set_params(self, **params: Any) -> Any:
+        """Set parameters by name; `options__z_dim=2` sets one option and keeps the others.
+
+        Raises:
+            ValueError: There is no parameter of that name.
+        """
+        nested: dict[str, dict[str, Any]] = {group: {} for group in NESTED}
+        own = {}
+        for name, value in params.items():
+            group, delimiter, entry = name.partition("__")
+            if delimiter and group in NESTED:
+                nested[group][entry] = value
+            else:
+                own[name] = value
+        super().set_params(**own)
+        for group, entries in nested.items():
+            if entries:
+                self._set_entries(group, entries)
+        return self
+
+    def _set_entries(self, group: str, entries: dict[str, Any]) -> None:
+        before = _mapping(group, getattr(self, group))
+        if all(name in before and before[name] is value for name, value in entries.items()):
+            return
+        setattr(self, group, {**before, **entries})  # another dictionary: the old one is the caller's
+
     def fit(self, X: Any, y: Any) -> Any:
         """Train on labeled and unlabeled rows together.
 
@@ -82,21 +139,22 @@ class _SemiSupervised(BaseEstimator, ABC):
             raise
 
     def _fit(self, X: Any, y: Any) -> Any:
-        check_positive(epochs=self.epochs)
+        self._check_arguments()
         X = validate_data(self, X, ensure_min_samples=2, dtype=np.float64, allow_nd=True)
+        _check_channels_first(X.shape)
         kept, size, asked, labels, known_rows = self._labels(y, len(X))
-        known = zoo.options_of(self.method)
-        if asked.keys() - known.keys():
-            raise ValueError(f"method {self.method} has no {', '.join(asked)}; of those that do, take sslpe or sslapd")
+        options = self._options(X.shape[1:], asked)
         self._check_pixels(X)
-        images, width = X.ndim == 4, math.prod(X.shape[1:])
-        ours = {} if images else TABULAR | (OF_FEW_COLUMNS if width <= 3 else {})
-        options = {k: v for k, v in ours.items() if k in known} | asked | (self.options or {})
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         objective = zoo.build(self.method, X.shape[1:], size, seed=seed, **options)
-        self.mean_, self.std_ = _moments(X, not images if self.scale is None else self.scale)
-        usual = {"batch_size": self.batch_size, "labeled_batch_size": 100, "lr": self.lr, "progress": self.verbose}
-        given: dict[str, Any] = usual | (self.training or {})
+        self.mean_, self.std_ = _moments(X, X.ndim != 4 if self.scale is None else bool(self.scale))
+        usual = {
+            "batch_size": self.batch_size,
+            "labeled_batch_size": 100,
+            "lr": self.lr,
+            "progress": bool(self.verbose),
+        }
+        given: dict[str, Any] = usual | _mapping("training", self.training)
         sizes = {name: given[name] for name in ("batch_size", "labeled_batch_size")}
         check_positive(**sizes)
         labeled = int(np.count_nonzero(known_rows))
@@ -109,6 +167,43 @@ class _SemiSupervised(BaseEstimator, ABC):
         self.__dict__.update(kept)
         return self
 
+    def _options(self, shape: tuple[int, ...], asked: dict[str, Any]) -> dict[str, Any]:
+        """The method's options: the caller's, before what y asks for, before the defaults of columns."""
+        known = zoo.options_of(self.method)
+        if asked.keys() - known.keys():
+            raise ValueError(f"method {self.method} has no {', '.join(asked)}; of those that do, take sslpe or sslapd")
+        given = _mapping("options", self.options)
+        if "regression" in given and bool(given["regression"]) != ("regression" in asked):
+            raise ValueError(
+                f"options should not have regression={given['regression']!r} in a {type(self).__name__}: "
+                "SemiSupervisedRegressor is for real labels, SemiSupervisedClassifier for classes"
+            )
+        images = len(shape) == 3
+        defaults = {} if images else column_defaults(self.method, math.prod(shape))
+        return {name: value for name, value in defaults.items() if name in known} | asked | given
+
+    def _check_arguments(self) -> None:
+        """Raise ValueError, naming the argument, unless those of the constructor are of their kind."""
+        if not isinstance(self.method, str):
+            raise ValueError(f"method should be a name out of the zoo, such as 'm2', got {self.method!r}")
+        zoo.method(self.method)
+        check_positive(epochs=self.epochs, batch_size=self.batch_size)
+        check_kind("min_steps", self.min_steps, int)
+        if self.min_steps < 0:
+            raise ValueError(f"min_steps should be 0 or above, got {self.min_steps}")
+        check_kind("lr", self.lr, float)
+        check_kind("scale", self.scale, bool | None)
+        check_kind("verbose", self.verbose, bool | int)
+        _mapping("options", self.options)
+        _check_training(_mapping("training", self.training))
+        try:
+            check_random_state(self.random_state)
+        except (ValueError, TypeError):
+            raise ValueError(
+                "random_state should be None, a whole number in 0 .. 2**32 - 1 or a numpy RandomState, "
+                f"got {self.random_state!r}"
+            ) from None
+
     def save(self, directory: str | Path) -> None:
         """Write the trained estimator; `load` reads it without running code from it.
 
@@ -120,7 +215,10 @@ class _SemiSupervised(BaseEstimator, ABC):
         """
         check_is_fitted(self)
         training = self.training and {k: v for k, v in self.training.items() if _is_plain(v)}
-        parameters = self.get_params() | {"training": training, "options": self.options and listed(self.options)}
+        parameters = self.get_params(deep=False) | {
+            "training": training,
+            "options": self.options and listed(self.options),
+        }
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else None
         extra = {
             "parameters": parameters | {"random_state": seed},
@@ -147,6 +245,9 @@ class _SemiSupervised(BaseEstimator, ABC):
             raise CheckpointError(
                 f"{directory} is a model of the command line; read it with pyro_ssl.saving.SavedModel.load"
             )
+        holds = "SemiSupervisedRegressor" if "y_mean" in extra else "SemiSupervisedClassifier"
+        if not any(base.__name__ == holds for base in cls.__mro__):
+            raise CheckpointError(f"{directory} holds a {holds}, not a {cls.__name__}; read it with {holds}.load")
         self = cls(**extra["parameters"])
         self._load_labels(saved.classes, extra)
         self.objective_, self.options_, self.history_ = saved.objective, saved.options, extra["history"]
@@ -166,6 +267,11 @@ class _SemiSupervised(BaseEstimator, ABC):
     def _rows(self, X: Any) -> np.ndarray:
         """X, checked and scaled as it was in `fit`."""
         check_is_fitted(self)
+        shape = np.shape(self.mean_)
+        if (
+            len(shape) > 1 or getattr(X, "ndim", 2) > 2
+        ):  # of columns, scikit-learn's own check says how many there should be
+            check_event_shape(X, shape, "X")
         X = validate_data(self, X, reset=False, dtype=np.float64, allow_nd=True)
         self._check_pixels(X)
         return self._scaled(X)
@@ -178,8 +284,6 @@ class _SemiSupervised(BaseEstimator, ABC):
             )
 
     def _scaled(self, X: np.ndarray) -> np.ndarray:
-        if X.shape[1:] != self.mean_.shape:
-            raise ValueError(f"X should have rows of shape {self.mean_.shape}, got {X.shape[1:]}")
         return (X - self.mean_) / self.std_
 
 
@@ -218,6 +322,19 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
         """The likeliest class of each row, `(N,)`."""
         best = self.predict_proba(X).argmax(-1)  # first, for it says if there was no fit
         return self.classes_[best]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on the rows that have a label; the others are left out.
+
+        Arguments:
+            X: Data `(N, *event)`.
+            y: Labels `(N,)`, missing as in `fit`.
+            sample_weight: Weights `(N,)`.
+
+        Raises:
+            ValueError: No row has a label.
+        """
+        return super().score(*labeled_rows(X, y, sample_weight))
 
     def _labels(self, y: Any, n: int) -> tuple[dict[str, Any], int, dict[str, Any], np.ndarray, np.ndarray]:
         classes, codes = encode(y, n)
@@ -294,11 +411,25 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         mean, std = (v[:, 0] if self.flat_ else v for v in (mean, std))
         return (mean, std) if return_std else mean
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R squared on the rows that have a label; the others are left out.
+
+        Arguments:
+            X: Data `(N, *event)`.
+            y: Labels `(N,)` or `(N, D)`, missing as in `fit`.
+            sample_weight: Weights `(N,)`.
+
+        Raises:
+            ValueError: No row has a label.
+        """
+        return super().score(*labeled_rows(X, y, sample_weight, regression=True))
+
     def _labels(self, y: Any, n: int) -> tuple[dict[str, Any], int, dict[str, Any], np.ndarray, np.ndarray]:
         if y is None:
             raise ValueError(
                 "y should hold labels, with NaN for unlabeled rows; requires y to be passed, but the target y is None"
             )
+        _check_real(y)
         y = check_array(y, ensure_2d=False, ensure_all_finite="allow-nan", dtype=np.float64, input_name="y")
         if len(y) != n:
             raise ValueError(
@@ -308,6 +439,12 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         known = ~np.isnan(values).any(1)
         if not known.any():
             raise ValueError("y has no label: every row is NaN")
+        if np.mean(values[known] == -1) > 0.5:
+            warnings.warn(
+                "y is -1 in more than half of its rows, and is taken for real labels of -1; rows without one need NaN",
+                UserWarning,
+                stacklevel=4,
+            )
         mean, std = _moments(values[known], True, "y")
         kept = {"y_mean_": mean, "y_std_": std, "flat_": y.ndim == 1}
         return kept, values.shape[1], {"regression": True, "balance": 0.0}, (values - mean) / std, known
@@ -328,6 +465,44 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         return tags
 
 
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """A dictionary by name, empty for None, or a ValueError."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{name} should be a dictionary with names as keys, such as {EXAMPLES[name]}, got {value!r}")
+    return value
+
+
+def _check_real(y: Any) -> None:
+    array = np.asarray(y)
+    if array.dtype.kind not in "OUS":
+        return
+    words = [value for value in array.ravel().tolist() if isinstance(value, str | bytes)]
+    if words:
+        raise ValueError(f"y should hold real numbers, got {words[0]!r}; for classes use SemiSupervisedClassifier")
+
+
+def _check_channels_first(shape: tuple[int, ...]) -> None:
+    if looks_channels_last(shape[1:]):
+        _, channels, height, width = shape
+        raise ValueError(
+            f"X, as images, should have shape (N, C, H, W), got {shape}, which looks like channels last; "
+            f"give X.transpose(0, 3, 1, 2), or, if it has {channels} channels of {height} x {width}, "
+            "X.transpose(0, 1, 3, 2)"
+        )
+
+
+def _check_training(training: Mapping[str, Any]) -> None:
+    known = signature(fit).parameters.keys() - TAKEN
+    unknown = sorted(training.keys() - known)
+    if not unknown:
+        return
+    if unknown[0] in TAKEN:
+        raise ValueError(f"training should not hold {unknown[0]!r}, which the estimator gives to pyro_ssl.fit itself")
+    raise ValueError(f"training: pyro_ssl.fit has no argument {unknown[0]!r}; it has {', '.join(sorted(known))}")
+
+
 def _is_plain(value: Any) -> bool:
     try:
         checkpoints.pack("", value.item() if isinstance(value, np.generic) else value, {})
@@ -340,10 +515,16 @@ def _moments(X: np.ndarray, scale: bool, name: str = "X") -> tuple[np.ndarray, n
     """Mean and standard deviation of each column, 1 for a constant one; 0 and 1 without `scale`."""
     if not scale:
         return np.zeros(X.shape[1:]), np.ones(X.shape[1:])
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, std = X.mean(0), X.std(0)
-    if not (np.isfinite(mean) & np.isfinite(std)).all():
+    columns = X.reshape(len(X), -1)
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        scaler = StandardScaler().fit(columns)
+    largest = np.abs(X).max()
+    if not (np.isfinite(scaler.mean_) & np.isfinite(scaler.var_)).all():
+        raise ValueError(f"{name} is too large to standardise, up to {largest:.3g}; divide it by a constant first")
+    varies = columns.max(0) > columns.min(0)
+    if (varies & (scaler.var_ < np.finfo(np.float64).tiny)).any():
         raise ValueError(
-            f"{name} is too large to standardise, up to {np.abs(X).max():.3g}; divide it by a constant first"
+            f"{name} is too small to standardise: a column varies by {np.ptp(columns, 0)[varies].min():.3g}, "
+            "whose square is no number; multiply it by a constant first"
         )
-    return mean, np.where(std > 1e-12, std, 1.0)
+    return scaler.mean_.reshape(X.shape[1:]), scaler.scale_.reshape(X.shape[1:])

@@ -213,7 +213,9 @@ class Question:
         """The images in 0 .. 1, by one scale for the whole pool."""
         low, high = float(self.pool.min()), float(self.pool.max())
         images = self.pool[self.rows]
-        return images if 0 <= low and high <= 1 else (images - low) / max(high - low, 1e-12)
+        if 0 <= low and high <= 1:
+            return images
+        return (images - low) / ((high - low) or 1.0)
 
     def _write(self, answers: Answers) -> None:
         given = {str(self.rows[place]): label for place, label in answers.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any, Literal, get_type_hints
 
 from torch import nn
@@ -12,7 +13,7 @@ from torch.distributions import Distribution
 
 from pyro_ssl.augment import Noise
 from pyro_ssl.backbones import Backbone
-from pyro_ssl.checks import check_kind, check_positive, check_probs
+from pyro_ssl.checks import check_kind, check_positive, check_probs, looks_channels_last
 from pyro_ssl.conditionals import (
     Bernoulli,
     ClassPrior,
@@ -98,6 +99,16 @@ class Networks:
             raise ValueError(f"warp, crop and flip are of images (C, H, W); got data {self.x_shape}")
         if self.crop and self.crop >= min(self.x_shape[1:]):
             raise ValueError(f"crop should be less than the image, got {self.crop} for data {self.x_shape}")
+        self._check_channels_first()
+
+    def _check_channels_first(self) -> None:
+        convolves = "conv" in (self.network, self.classifier_network) or self.backbone is not None
+        augments = bool(self.warp or self.crop or self.flip)
+        if (convolves or augments) and looks_channels_last(self.x_shape):
+            raise ValueError(
+                f"x_shape should be (C, H, W) for convolutions, warp, crop and flip; {self.x_shape} "
+                "looks like (H, W, C): move the channels to the front, x.transpose(0, 3, 1, 2)"
+            )
 
     def mlp(self, inputs: Sequence[Shape], out: Shape) -> MLP:
         """Between latent variables."""
@@ -322,6 +333,10 @@ def grouped(
     Arguments:
         without: Options of the groups that mean nothing to it.
         defaults: Options of the groups whose default is another for this method.
+
+    Raises:
+        ValueError: At decoration: `without` or `defaults` names an option that no group has, a
+            default is of the wrong kind, or an option is not documented.
     """
 
     def decorate(function: Callable[..., Objective]) -> Callable[..., Objective]:
@@ -329,6 +344,7 @@ def grouped(
         positional = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
         own = [p for p in inspect.signature(function).parameters.values() if p.default is not p.empty]
         groups = [hints[p.name] for p in positional]
+        _check_grouped(function.__name__, groups, without, defaults)
         types = {"x_shape": Shape, "classes": int} | {p.name: hints[p.name] for p in own}
         values, docs = {p.name: p.default for p in own}, _documented(function)
         for group in _leaves(groups):
@@ -348,6 +364,8 @@ def grouped(
             for name, value in options.items():
                 check_kind(name, value, types[name])
             chosen = values | options
+            if classes == 1 and not chosen.get("regression"):
+                raise ValueError("classes should be 2 or above, got 1; one is for a real y, with regression=True")
             check_positive(classes=classes, **{n: v for n, v in chosen.items() if n.endswith("_dim") or n == "draws"})
             shared = {name: chosen[name] for name in values} | {"x_shape": as_shape(x_shape), "classes": classes}
             made = [_made(group, shared) for group in groups]
@@ -365,6 +383,27 @@ def grouped(
         return build
 
     return decorate
+
+
+def _check_grouped(name: str, groups: Sequence[type], without: Sequence[str], defaults: dict[str, Any]) -> None:
+    """Raise ValueError unless what a method leaves out or changes are options of its groups."""
+    kinds: dict[str, Any] = {}
+    for group in _leaves(groups):
+        kinds |= get_type_hints(group)
+    kinds.pop("x_shape", None)
+    kinds.pop("classes", None)
+    for option in (*without, *defaults):
+        if option not in kinds:
+            raise ValueError(f"{name}: no option {option!r} in its groups; {_nearest(option, kinds)}")
+    if both := sorted(set(without) & defaults.keys()):
+        raise ValueError(f"{name}: {', '.join(both)} should have a default or be left out, not both")
+    for option, default in defaults.items():
+        check_kind(f"{name}: the default of {option}", default, kinds[option])
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
 
 
 def _leaves(groups: Iterable[type]) -> Iterator[type]:

@@ -182,7 +182,7 @@ def histograms(scores: dict[str, dict[str, Tensor]], own: str) -> Any:
         )
         for i, (which, found) in enumerate(scores.items()):
             ax.hist(
-                found[name].clamp(low, high).numpy(), bins=np.linspace(float(low), float(high) + 1e-9, 50), density=True,
+                found[name].clamp(low, high).numpy(), bins=np.histogram_bin_edges([float(low), float(high)], 49), density=True,
                 histtype="stepfilled" if which == own else "step", alpha=0.4 if which == own else 1.0, label=which,
                 color=COLOURS[i % len(COLOURS)],
             )  # fmt: skip

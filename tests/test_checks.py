@@ -5,8 +5,10 @@ import pyro
 import pytest
 import torch
 
-from pyro_ssl import fit, one_hot, predict_proba, zoo
-from pyro_ssl.checks import as_codes, as_data
+from pyro_ssl import Objective, fit, one_hot, predict_proba, zoo
+from pyro_ssl.checks import as_codes, as_data, check_event_shape, looks_channels_last
+from pyro_ssl.options import grouped
+from pyro_ssl.zoo import Shared
 
 X = np.linspace(0, 1, 24).reshape(8, 3)
 Y = np.array([0, 1, 2, -1, -1, 0, 1, 2])
@@ -196,3 +198,82 @@ BAD_ZOO = {
 def test_a_method_refuses_options_by_name(where, options, message):
     with pytest.raises(ValueError, match=message):
         zoo.build(*where, **options)
+
+
+OTHER_SHAPES = {
+    "flat rows": ((5, 784), (1, 28, 28), r"rows of shape \(1, 28, 28\), got \(5, 784\).*x.reshape\(-1, 1, 28, 28\)"),
+    "no channel": ((5, 28, 28), (1, 28, 28), r"\(N, 1, 28, 28\).*got \(5, 28, 28\); add the channel.* x\[:, None\]"),
+    "channels last": ((5, 8, 6, 3), (3, 8, 6), r"got \(5, 8, 6, 3\); move the channels .*x.transpose\(0, 3, 1, 2\)"),
+    "one row": ((3, 8, 6), (3, 8, 6), r"got \(3, 8, 6\); for a single row give x\[None\]"),
+    "sides swapped": ((5, 3, 6, 8), (3, 8, 6), r"rows of shape \(3, 8, 6\), got \(5, 3, 6, 8\)"),
+    "other columns": ((5, 3), (4,), r"\(N, 4\), rows of shape \(4,\), got \(5, 3\)$"),
+    "one dimension": ((4,), (2, 2), r"rows of shape \(2, 2\), got \(4,\)"),
+}
+
+
+@pytest.mark.parametrize(("got", "wanted", "message"), OTHER_SHAPES.values(), ids=OTHER_SHAPES)
+@pytest.mark.parametrize("make", [np.zeros, torch.zeros])
+def test_rows_of_another_shape_are_refused_with_both_shapes(got, wanted, message, make):
+    with pytest.raises(ValueError, match=message):
+        check_event_shape(make(got), wanted)
+    check_event_shape(make((5, *wanted)), wanted)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((28, 28, 1), True), ((32, 24, 3), True), ((64, 64, 4), True),
+        ((1, 28, 28), False), ((3, 32, 32), False), ((3, 3, 3), False), ((512, 1, 1), False), ((16, 4, 4), False),
+        ((28, 28), False), ((784,), False),
+    ],
+)  # fmt: skip
+def test_channels_last_is_recognised(shape, expected):
+    assert looks_channels_last(shape) is expected
+
+
+def least(shared: Shared) -> Objective:
+    """A method of groups alone."""
+    return shared.objective(None, None)
+
+
+BAD_GROUPS = {
+    "without": ({"without": ("alhpa",)}, "least: no option 'alhpa' in its groups; did you mean 'alpha'?"),
+    "default": ({"alfa": 5.0}, "least: no option 'alfa' in its groups; did you mean 'alpha'?"),
+    "both": ({"without": ("alhpa",), "alfa": 5.0}, "no option 'alhpa'"),
+    "nothing near": ({"qqq": 1}, "no option 'qqq' in its groups; there are network, .*labeled"),
+    "the shape": ({"without": ("x_shape",)}, "no option 'x_shape'"),
+    "contradiction": ({"without": ("alpha",), "alpha": 5.0}, "alpha should have a default or be left out, not both"),
+    "kind": ({"alpha": "5"}, "least: the default of alpha should be a finite number, got '5'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_GROUPS.values(), ids=BAD_GROUPS)
+def test_a_misspelt_option_of_a_method_is_an_error_where_it_is_declared(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        grouped(**arguments)(least)
+    assert "alpha" not in grouped(without=("alpha",))(least).__kwdefaults__
+    assert grouped(alpha=5.0)(least).__kwdefaults__["alpha"] == 5.0
+
+
+LAST = (8, 8, 3)
+CHANNELS_LAST = {
+    "conv": {"network": "conv"},
+    "classifier": {"classifier_network": "conv"},
+    "backbone": {"backbone": "cnn-8"},
+    "warp": {"warp": 0.1},
+    "crop": {"crop": 1},
+    "flip": {"flip": True},
+}
+
+
+@pytest.mark.parametrize("options", CHANNELS_LAST.values(), ids=CHANNELS_LAST)
+def test_methods_that_know_images_refuse_channels_last(options):
+    with pytest.raises(ValueError, match=r"\(C, H, W\).*\(8, 8, 3\) looks like \(H, W, C\)"):
+        zoo.build("m2", LAST, 2, **options)
+    zoo.build("m2", (3, 8, 8), 2, **options)
+    zoo.build("m2", LAST, 2)
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="classes should be 2 or above, got 1"):
+        zoo.build("m2", 3, 1)

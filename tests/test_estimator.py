@@ -170,10 +170,25 @@ def test_saved_and_loaded(blobs, tmp_path, monkeypatch, labels):
     assert again.classes_.dtype == model.classes_.dtype
     assert again.predict(x).tolist() == model.predict(x).tolist()
     assert again.history_ == model.history_
-    assert again.get_params() | {"options": None} == model.get_params() | {"options": None}
+    without_options = [m.get_params(deep=False) | {"options": None} for m in (again, model)]
+    assert without_options[0] == without_options[1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
     with pytest.raises(ValueError, match="features"):
         again.predict(x[:, :1])
+
+
+def test_a_save_is_read_by_its_own_class(blobs, tmp_path):
+    x, blob = blobs
+    tiny(min_steps=1).fit(x, blob).save(tmp_path / "classes")
+    tiny_regressor(min_steps=1).fit(x, x[:, 0]).save(tmp_path / "real")
+    said = "holds a {0}, not a {1}; read it with {0}.load"
+    for name, right, wrong in (
+        ("classes", SemiSupervisedClassifier, SemiSupervisedRegressor),
+        ("real", SemiSupervisedRegressor, SemiSupervisedClassifier),
+    ):
+        with pytest.raises(CheckpointError, match=said.format(right.__name__, wrong.__name__)):
+            wrong.load(tmp_path / name)
+        assert type(right.load(tmp_path / name)) is right
 
 
 def test_damaged_or_missing_save_is_said(blobs, tmp_path):
@@ -268,6 +283,26 @@ REFUSED = {  # what is given, and what the message says
     "epochs": (lambda x, y: (x, y), {"epochs": 2.5}, "epochs should be a whole number above 0, got 2.5"),
     "batch_size": (lambda x, y: (x, y), {"batch_size": 0}, "batch_size should be a whole number above 0"),
     "lr": (lambda x, y: (x, y), {"lr": -1}, "lr should be above 0"),
+    "options": (lambda x, y: (x, y), {"options": [1]}, r"options should be a dictionary .* got \[1\]"),
+    "options by number": (lambda x, y: (x, y), {"options": {1: 2}}, r"options should be a dictionary .* got \{1: 2\}"),
+    "training, list": (lambda x, y: (x, y), {"training": ["ema"]}, "training should be a dictionary .*'ema'"),
+    "training's name": (lambda x, y: (x, y), {"training": {"emma": 0.9}}, "no argument 'emma'; it has batch_size.*ema"),
+    "training's seed": (lambda x, y: (x, y), {"training": {"seed": 3}}, "training should not hold 'seed'"),
+    "scale": (lambda x, y: (x, y), {"scale": "yes"}, "scale should be True or False or None, got 'yes'"),
+    "min_steps": (lambda x, y: (x, y), {"min_steps": "x"}, "min_steps should be a whole number, got 'x'"),
+    "min_steps below 0": (lambda x, y: (x, y), {"min_steps": -1}, "min_steps should be 0 or above, got -1"),
+    "verbose": (lambda x, y: (x, y), {"verbose": "no"}, "verbose should be True or False or a whole number, got 'no'"),
+    "lr, word": (lambda x, y: (x, y), {"lr": "x"}, "lr should be a finite number, got 'x'"),
+    "method, list": (lambda x, y: (x, y), {"method": ["m2"]}, r"method should be a name .* got \['m2'\]"),
+    "random_state": (lambda x, y: (x, y), {"random_state": 2**70}, f"random_state should be None, .* got {2**70}"),
+    "random_state, word": (lambda x, y: (x, y), {"random_state": "a"}, "random_state should be None, .* got 'a'"),
+    "real y": (lambda x, y: (x, y), {"method": "sslpe", "options": {"regression": True}}, "SemiSupervisedRegressor is"),
+    "channels last": (
+        lambda x, y: (np.zeros((40, 8, 6, 3)), y),
+        {},
+        r"\(N, C, H, W\), got \(40, 8, 6, 3\), which looks like channels last; give X.transpose\(0, 3, 1, 2\)",
+    ),
+    "too small": (lambda x, y: (x * 1e-200, y), {}, "X is too small to standardise: .*; multiply it by a constant"),
     "diverges": (lambda x, y: (x, y), {"lr": 1e12}, "step .* not finite"),
 }
 
@@ -289,6 +324,47 @@ def test_refused_and_nothing_changed(blobs, fitted, make, arguments, message):
     assert vars(model).keys() == before.keys()
     assert all(vars(model)[k] is before[k] for k in before)
     np.testing.assert_array_equal(model.predict_proba(x), kept)
+
+
+PIXELS = np.random.default_rng(0).random((40, 1, 6, 6))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: x.reshape(40, -1), r"X should have shape \(N, 1, 6, 6\), .*\(40, 36\).*X.reshape\(-1, 1, 6, 6\)"),
+        (lambda x: x[:, 0], r"X should have shape \(N, 1, 6, 6\), .*\(40, 6, 6\); add the channel"),
+        (lambda x: x.transpose(0, 2, 3, 1), r"X should have shape \(N, 1, 6, 6\), .*; move the channels to the front"),
+        (lambda x: x[0], r"X should have shape \(N, 1, 6, 6\), .*; for a single row give X\[None\]"),
+    ],
+)
+def test_images_of_another_shape_are_refused(make, message):
+    model = tiny(min_steps=1, method="classifier", options={"hidden": (8,)}).fit(PIXELS, np.arange(40) % 2)
+    for call in (model.predict, model.predict_proba):
+        with pytest.raises(ValueError, match=message):
+            call(make(PIXELS))
+
+
+def test_images_for_a_model_of_columns_are_refused(fitted):
+    model, _ = fitted
+    with pytest.raises(ValueError, match=r"X should have shape \(N, 3\), rows of shape \(3,\), got \(40, 1, 6, 6\)"):
+        model.predict(PIXELS)
+
+
+@pytest.mark.parametrize("unit", [1e-13, 1e-100, 1e13])
+def test_columns_are_scaled_in_any_unit(blobs, unit):
+    x, blob = blobs
+    one, same = tiny().fit(x, blob), tiny().fit(x * unit, blob)
+    np.testing.assert_allclose(same.std_ / unit, one.std_)
+    np.testing.assert_allclose(same.predict_proba(x * unit), one.predict_proba(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e9 + 0.1, -1e-9])
+def test_a_constant_column_is_not_scaled(value):
+    x = np.concatenate([np.random.default_rng(0).normal(size=(400, 1)), np.full((400, 1), value)], 1)
+    model = tiny(method="classifier", options={"hidden": (8,)}, min_steps=1).fit(x, np.arange(400) % 2)
+    assert model.std_[1] == 1.0
+    np.testing.assert_allclose(model.std_[0], x[:, 0].std())
 
 
 def test_few_columns_are_not_noisy():
@@ -333,6 +409,10 @@ def test_regression_learns_from_rows_with_and_without_a_label(tmp_path):
         (lambda y: y[:5], "one label per row of X"),
         (lambda y: np.full_like(y, np.nan), "y has no label"),
         (lambda y: np.where(np.isnan(y), y, np.inf), "infinity"),
+        (
+            lambda y: np.where(np.isnan(y), "", "high"),
+            "real numbers, got '.*'; for classes use SemiSupervisedClassifier",
+        ),
     ],
 )
 def test_regression_refuses_labels_by_name(y, message):
@@ -345,3 +425,23 @@ def test_regression_wants_a_method_of_real_labels():
     x, _, known = wave()
     with pytest.raises(ValueError, match="method m2 has no regression.*sslpe"):
         SemiSupervisedRegressor(method="m2").fit(x, known)
+
+
+def test_regression_in_any_unit():
+    x, y, known = wave(200)
+    one = tiny_regressor().fit(x, known).predict(x)
+    for unit in (1e-14, 1e14):
+        np.testing.assert_allclose(tiny_regressor().fit(x, known * unit).predict(x) / unit, one, atol=1e-3)
+
+
+def test_regression_warns_of_minus_one_for_no_label():
+    x, _, known = wave()
+    with pytest.warns(UserWarning, match="y is -1 in more than half of its rows.*NaN"):
+        tiny_regressor(min_steps=1).fit(x, np.nan_to_num(known, nan=-1.0))
+
+
+def test_regression_is_no_option_of_the_regressor():
+    x, _, known = wave()
+    with pytest.raises(ValueError, match="options should not have regression=False in a SemiSupervisedRegressor"):
+        tiny_regressor(options={"regression": False}).fit(x, known)
+    assert tiny_regressor(min_steps=1, options={"regression": True}).fit(x, known).predict(x).shape == (400,)

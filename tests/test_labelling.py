@@ -469,8 +469,9 @@ def test_whole_numbers_are_divided_where_they_are_grey(tmp_path, dtype, largest,
     np.testing.assert_allclose(images[:, 0] * unit, x, atol=1e-5)
 
 
-def test_pictures_outside_0_and_1_are_shown_by_one_scale(tmp_path):
-    x = torch.linspace(-1, 3, 2 * 64).reshape(2, 1, 8, 8)
+@pytest.mark.parametrize("unit", [1, 1e-13, 1e13])
+def test_pictures_outside_0_and_1_are_shown_by_one_scale(tmp_path, unit):
+    x = unit * torch.linspace(-1, 3, 2 * 64).reshape(2, 1, 8, 8)
     question = Question(tmp_path / "asked.json", x, ["a", "b"])
     question.ask([1])
     shown = question._shown()

@@ -1,5 +1,6 @@
 """Every picture is drawn and saved, and drawing moves nothing."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -115,3 +116,11 @@ def test_decision_regions_colour_each_side_by_its_class():
 def test_decision_regions_need_a_plane(shape):
     with pytest.raises(ValueError, match=r"x should have shape \(N, 2\)"):
         plots.decision_regions(plane(), data(*shape), codes(2))
+
+
+@pytest.mark.parametrize("unit", [1e-13, 1.0, 1e10])
+def test_histograms_are_as_wide_as_the_scores(unit):
+    figure = plots.histograms({"own": {"s": unit * torch.linspace(0, 1, 200)}}, "own")
+    edges = figure.axes[0].patches[0].get_xy()[:, 0]
+    np.testing.assert_allclose([edges.min() / unit, edges.max() / unit], [0.005, 0.995], rtol=1e-4)
+    plots.histograms({"own": {"s": torch.full((5,), unit)}}, "own")

@@ -1,0 +1,229 @@
+"""Cross-validation with few labels: splitters and a scorer for scikit-learn, which know rows without a label.
+
+scikit-learn's own splitters take "no label" for a class (-1) or fail on it (None, NaN), and put rows without a label
+into the test part, where they count as errors. Here such rows are in every training part and in no test part.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_regressor
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import (
+    BaseCrossValidator,
+    KFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+)
+
+from pyro_ssl.checks import check_positive, is_missing
+
+
+def has_label(y: Any, *, regression: bool = False) -> np.ndarray:
+    """Find the rows that have a label.
+
+    Arguments:
+        y: Labels `(N,)`, or real ones `(N, D)`.
+        regression: Labels are real numbers, of which -1 is one.
+
+    Returns:
+        Booleans `(N,)`: False for -1, NaN, NA, None and masked values; for real labels, for a row with NaN, None or a
+        masked value.
+
+    Raises:
+        ValueError: y is None.
+    """
+    if y is None:
+        raise ValueError("y should hold labels, with -1, NaN or None for rows without one; got None")
+    masked = np.ma.getmaskarray(y) if isinstance(y, np.ma.MaskedArray) else False
+    values = np.asarray(y)
+    if regression:
+        missing = np.isnan(values.astype(np.float64)) | masked
+        return ~missing.reshape(len(missing), -1).any(1)
+    if values.ndim == 2 and values.shape[1] == 1:
+        return has_label(y.ravel() if isinstance(y, np.ma.MaskedArray) else values.ravel())
+    return ~(np.array([is_missing(value) for value in values.tolist()], dtype=bool) | masked)
+
+
+def labeled_rows(
+    X: Any, y: Any, sample_weight: Any = None, *, regression: bool = False
+) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """Keep the rows that have a label.
+
+    Arguments:
+        X: Rows of data: an array, a sparse matrix, a data frame or a list.
+        y: Labels `(N,)`, or real ones `(N, D)`; see `has_label` for what counts as missing.
+        sample_weight: Weights `(N,)`.
+        regression: Labels are real numbers.
+
+    Raises:
+        ValueError: No row has a label, or there is not one label for each row.
+    """
+    known = has_label(y, regression=regression)
+    rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    if len(known) != rows:
+        raise ValueError(f"y should have one label per row of X, {rows}; got {len(known)}")
+    if not known.any():
+        raise ValueError("y has no label, so there is nothing to score; give labels of some rows")
+    weights = None if sample_weight is None else np.asarray(sample_weight)[known]
+    return _take(X, known), _known_labels(y, known), weights
+
+
+def _take(X: Any, rows: np.ndarray) -> Any:
+    if hasattr(X, "iloc"):
+        return X.iloc[np.flatnonzero(rows)]
+    return (X if hasattr(X, "shape") else np.asarray(X))[rows]
+
+
+def _known_labels(y: Any, known: np.ndarray) -> np.ndarray:
+    """The labels of some rows, in an array of their own type where `y` has objects, for None among them."""
+    labels = np.asarray(y)[known]
+    return np.array(labels.tolist()) if labels.dtype == object else labels
+
+
+@dataclass(frozen=True)
+class LabeledScorer:
+    """A scorer over the rows that have a label, to give as `scoring` to scikit-learn.
+
+    Arguments:
+        scoring: A name that scikit-learn knows, such as `neg_log_loss`, or a scorer `(estimator, X, y) -> float`.
+
+    Raises:
+        ValueError: When called, no row has a label.
+    """
+
+    scoring: str | Callable[..., float] = "accuracy"
+
+    def __call__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Score an estimator on the labeled rows of `X`."""
+        X, y, weights = labeled_rows(X, y, sample_weight, regression=is_regressor(estimator))
+        scorer = get_scorer(self.scoring)
+        if weights is None:
+            return scorer(estimator, X, y)
+        return scorer(estimator, X, y, sample_weight=weights)
+
+
+class _PartialLabels(BaseCrossValidator):
+    """What both splitters share: labeled rows are split, and all others are for training."""
+
+    def __init__(self, n_splits: int, random_state: Any, regression: bool) -> None:
+        check_positive(n_splits=n_splits)
+        self.n_splits = n_splits
+        self.random_state = random_state
+        self.regression = regression
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Number of splits; the arguments are scikit-learn's protocol and are not used."""
+        return self.n_splits
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the rows of each training part, and of its test part.
+
+        Arguments:
+            X: Data, of which only the number of rows counts.
+            y: Labels `(N,)`, or real ones `(N, D)`; see `has_label` for what counts as missing.
+            groups: Not used; scikit-learn's protocol.
+
+        Raises:
+            ValueError: y is missing or has no labels that can be split, or has continuous values without `regression`.
+        """
+        if groups is not None:
+            warnings.warn(f"groups are ignored by {type(self).__name__}", UserWarning, stacklevel=2)
+        known = has_label(y, regression=self.regression)
+        labels = _known_labels(y, known)
+        rows = np.flatnonzero(known)
+        if not self.regression:
+            rows, labels = self._often_enough(rows, _as_classes(labels))
+        if len(rows) < 2:
+            raise ValueError(f"y should have at least two labels to split, got {len(rows)}; label more rows")
+        every = np.arange(len(known))
+        for _, chosen in self._of_labeled(labels):
+            test = rows[chosen]
+            yield np.setdiff1d(every, test), test
+
+    def _often_enough(self, rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows without those of classes that have one label: training cannot do without it."""
+        classes, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        if (counts == 1).any():
+            names = ", ".join(map(repr, classes[counts == 1].tolist()))
+            message = f"one label only of {names}: it is for training in every split and is never tested; label more"
+            warnings.warn(message, UserWarning, stacklevel=3)
+        often = counts[place] > 1
+        return rows[often], labels[often]
+
+    @abstractmethod
+    def _of_labeled(self, labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """scikit-learn's splits of the labeled rows alone."""
+
+
+class PartialLabelKFold(_PartialLabels):
+    """K folds of the labeled rows, each the test part once; rows without a label are always for training.
+
+    Folds are stratified by class. A class with one label stays in training, with a warning.
+
+    Arguments:
+        n_splits: Number of folds.
+        shuffle: Shuffle the labeled rows before they are split.
+        random_state: Seed of the shuffle.
+        regression: Labels are real numbers, NaN for rows without one; folds are not stratified.
+    """
+
+    def __init__(
+        self, n_splits: int = 5, *, shuffle: bool = False, random_state: Any = None, regression: bool = False
+    ) -> None:
+        super().__init__(n_splits, random_state, regression)
+        if n_splits < 2:
+            raise ValueError(f"n_splits should be 2 or above, got {n_splits}; for one split use PartialLabelSplit")
+        self.shuffle = shuffle
+
+    def _of_labeled(self, labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        most = len(labels) if self.regression else int(np.unique(labels, return_counts=True)[1].max())
+        if self.n_splits > most:
+            whose = "labels" if self.regression else "labels of the largest class"
+            raise ValueError(f"n_splits should be at most {most}, the {whose}; got {self.n_splits}")
+        make = KFold if self.regression else StratifiedKFold
+        folds = make(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
+        with warnings.catch_warnings():  # with fewer labels than folds, some folds do not test a class
+            warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+            return list(folds.split(np.zeros(len(labels)), labels))
+
+
+class PartialLabelSplit(_PartialLabels):
+    """Random splits of the labeled rows; rows without a label are always for training.
+
+    Splits are stratified by class. A class with one label stays in training, with a warning.
+
+    Arguments:
+        n_splits: Number of splits.
+        test_size: Share of the labeled rows to test on, or their number.
+        random_state: Seed of the draw.
+        regression: Labels are real numbers, NaN for rows without one; splits are not stratified.
+    """
+
+    def __init__(
+        self, n_splits: int = 5, *, test_size: float = 0.2, random_state: Any = None, regression: bool = False
+    ) -> None:
+        super().__init__(n_splits, random_state, regression)
+        self.test_size = test_size
+
+    def _of_labeled(self, labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        make = ShuffleSplit if self.regression else StratifiedShuffleSplit
+        splits = make(self.n_splits, test_size=self.test_size, random_state=self.random_state)
+        return list(splits.split(np.zeros(len(labels)), labels))
+
+
+def _as_classes(labels: np.ndarray) -> np.ndarray:
+    if labels.ndim != 1:
+        raise ValueError(
+            f"y should have shape (N,), got labels of shape {labels.shape[1:]}; real ones need regression=True"
+        )
+    if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
+        raise ValueError("y has continuous values, which are no classes; for real labels give regression=True")
+    return labels
