@@ -15,6 +15,7 @@ from pyro_ssl.batches import extreme_rows
 from pyro_ssl.checks import as_data, as_values, check_pair, check_positive, check_support
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.noise import RowNoise
 from pyro_ssl.objective import Objective
 from pyro_ssl.sampling import Gibbs
 from pyro_ssl.sampling import gibbs as sample
@@ -262,9 +263,16 @@ def label_of(objective: Objective, x: Any) -> Any:
 def chunked(
     objective: Objective, function: Callable[..., Tensor], chunk: int, seed: int, x: Any, *others: Tensor
 ) -> Tensor:
-    """A function of the rows of x and others, chunk by chunk, in evaluation and without gradient: `(N, *)` on the CPU."""
+    """A function of the rows of x and others, chunk by chunk, in evaluation and without gradient: `(N, *)` on the CPU.
+
+    What is drawn for a row goes by its values, see `RowNoise`; what all rows share is drawn alike in each chunk.
+    """
     like = next(objective.parameters())
     data = [as_data(x, dtype=like.dtype), *others]
     with evaluating(objective), reproducibly(seed), pyro.validation_enabled(False):
-        parts = zip(*(d.split(chunk) for d in data), strict=True)
-        return torch.cat([function(*(d.to(like) for d in part)).cpu() for part in parts])
+        found: list[Tensor] = []
+        for part in zip(*(d.split(chunk) for d in data), strict=True):
+            torch.manual_seed(seed)
+            with RowNoise(part[0], seed):
+                found.append(function(*(d.to(like) for d in part)).cpu())
+        return torch.cat(found)
