@@ -8,10 +8,12 @@ from itertools import count
 from typing import Any, Literal
 
 import torch
+from pyro.distributions import Uniform
 from torch import Tensor, nn
 
 from pyro_ssl.checks import as_codes, as_data, check_positive
 from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.noise import RowNoise, draw
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import predict_proba
 
@@ -114,7 +116,8 @@ def pgd(
     def search(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         worst, found = torch.full((len(x),), -torch.inf, device=x.device), x
         for _ in range(restarts):
-            at = _within(x + epsilon * (2 * torch.rand_like(x) - 1), bounds)
+            start = draw(Uniform(-torch.ones_like(x), torch.ones_like(x)).to_event(x.dim() - 1))
+            at = _within(x + epsilon * start, bounds)
             for _ in range(steps):
                 at = _within((at + size * _slope(loss, at).sign()).clamp(x - epsilon, x + epsilon), bounds)
             with torch.no_grad():
@@ -219,10 +222,11 @@ def _attacked(
         raise ValueError(
             "objective: what it predicts has no gradient in x, such as by Gibbs sampling or features as given"
         )
-    found, seeds = [], count(seed)
+    found: list[Tensor] = []
     with evaluating(objective), torch.enable_grad(), reproducibly(seed):
         for part, codes in zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True):
-            found.append(search(partial(_loss, objective, codes, aim, seeds), part).cpu())
+            with RowNoise(part, seed):
+                found.append(search(partial(_loss, objective, codes, aim, count(seed)), part).cpu())
     return x, torch.cat(found)
 
 

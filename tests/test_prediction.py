@@ -3,10 +3,20 @@
 import subprocess
 import sys
 
+import pyro.distributions as dist
 import pytest
 import torch
+from scipy import stats
+from zuko.flows import MAF
 
-from pyro_ssl import bounds, class_bounds, log_evidence, one_hot, prediction, zoo
+from pyro_ssl import bounds, class_bounds, gibbs, log_evidence, one_hot, predict_proba, prediction, zoo
+from pyro_ssl.acquisition import label_draws
+from pyro_ssl.attacks import pgd
+from pyro_ssl.flows import Flow
+from pyro_ssl.generation import reconstruct
+from pyro_ssl.mixtures import MixtureOfNormals
+from pyro_ssl.noise import RowNoise, draw
+from pyro_ssl.ood import scores
 
 D, K, N = 4, 3, 50
 
@@ -115,3 +125,130 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 def test_a_million_rows_fit_in_two_gigabytes():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert int(done.stdout) / 1024 < 2000
+
+
+# --- noise of a row ---------------------------------------------------------------------------------------------------
+
+SMALL = {"z_dim": 2, "a_dim": 2, "z_dims": (3, 2), "z_y_dim": 2, "z1_dim": 3, "m1_hidden": (9,), "hidden": (9,)}
+SMALL |= {"gibbs_steps": 3, "draws": 30, "noise": 0.0}
+
+
+def build(method, **options):
+    known = zoo.options_of(method)
+    return zoo.build(method, D, K, **{k: v for k, v in SMALL.items() if k in known} | options)
+
+
+def in_any_place(function, x, atol=1e-4):
+    """Raise unless a function of rows gives each what it gives it in another order, chunk or company, and alone."""
+    whole, place = function(x, chunk=len(x)), torch.arange(len(x))
+    order = place.flip(0)
+    for rows, chunk in ((place, 7), (order, 11), (place[::3], 5), (place[17:18], 5)):
+        torch.testing.assert_close(function(x[rows], chunk=chunk), whole[rows], atol=atol, rtol=1e-4)
+
+
+VARIANTS = {
+    "random latent classifier": ("latent_classifier", {"bayesian": ("p_y",)}),
+    "mixture": ("sslpe", {"mixture": True}),
+}
+
+
+@pytest.mark.parametrize("name", [*zoo.METHODS, "random latent classifier", "mixture"])
+def test_a_rows_results_do_not_depend_on_its_place(name, x):
+    method, options = VARIANTS.get(name, (name, {}))
+    o = build(method, **options)
+    in_any_place(lambda x, chunk: predict_proba(o, x, chunk=chunk, seed=1), x)
+    if o.model is None:
+        return
+    if "likelihood" in zoo.options_of(method):
+        o = build(method, **options, likelihood="gaussian", sigma=1.0)
+    in_any_place(lambda x, chunk: bounds(o, x, num_particles=3, chunk=chunk), x, 1e-3)
+    in_any_place(lambda x, chunk: bounds(o, x, one_hot(torch.ones(len(x)), K), chunk=chunk), x, 1e-3)
+    in_any_place(lambda x, chunk: log_evidence(o, x, num_particles=5, chunk=chunk), x, 1e-3)
+    if o.gibbs_steps:
+        in_any_place(lambda x, chunk: torch.cat(gibbs(o, x, steps=3, chains=2, hard=True, chunk=chunk), -1), x)
+
+
+def test_neither_do_bounds_of_classes_scores_draws_and_attacks(x):
+    m2, latent = build("m2", likelihood="gaussian", sigma=1.0), build("latent_classifier")
+    in_any_place(lambda x, chunk: class_bounds(m2, x, num_particles=2, chunk=chunk), x, 1e-3)
+    in_any_place(lambda x, chunk: torch.stack([*scores(latent, x, chunk=chunk).values()], -1), x, 1e-3)
+    in_any_place(lambda x, chunk: label_draws(latent, x, 3).movedim(0, 1), x)
+    in_any_place(lambda x, chunk: reconstruct(build("adgm"), x), x)
+    attack = lambda x, chunk: pgd(latent, x, torch.ones(len(x)).long(), 0.1, steps=2, bounds=None, chunk=chunk)  # noqa: E731
+    in_any_place(attack, x)
+
+
+def test_noise_differs_between_rows_draws_and_seeds(x):
+    d = dist.Normal(torch.zeros(N, 3), 1.0).to_event(1)
+    with RowNoise(x, 0):
+        first, second = draw(d), draw(d)
+    with RowNoise(x, 0):
+        assert torch.equal(draw(d, [2]), torch.stack([first, second]))  # blocks of samples are parts of one
+    with RowNoise(x, 1):
+        assert not torch.isclose(draw(d), first).any()
+    assert not torch.isclose(first, second).any() and len(first.unique()) == first.numel()
+    nearly = torch.nextafter(x, x + 1)
+    with RowNoise(nearly, 0):
+        assert not torch.isclose(draw(d), first).any()
+    with RowNoise(x - x, 0), RowNoise(-(x - x), 0):  # equal rows, of 0 and of -0
+        assert len(draw(d).unique(dim=0)) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_has_the_law_of_a_generators(dtype):
+    """Marginals, squared lengths, and correlations between rows and between draws, of rows on a coarse grid."""
+    rows = torch.arange(2000.0, dtype=dtype)[:, None].expand(-1, 4) / 255
+    d = dist.Normal(torch.tensor(0.0, dtype=dtype), 1.0).expand([2000, 5]).to_event(1)
+    with RowNoise(rows, 3):
+        z = draw(d, [10])
+    assert z.dtype == dtype and z.isfinite().all()
+    assert stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-3
+    assert stats.kstest(z.square().sum((0, 2)).numpy(), stats.chi2(50).cdf).pvalue > 1e-3
+    for m, n in ((z.movedim(1, 0).flatten(1), 50), (z.movedim(1, -1).flatten(0, 1), 2000)):
+        correlation = torch.corrcoef(m).fill_diagonal_(0)
+        assert correlation.abs().max() * n**0.5 < 6.5
+        assert float(correlation.square().mean() * n) == pytest.approx(1, abs=0.15)
+
+
+def test_every_family_is_drawn_from_its_law():
+    g = torch.Generator().manual_seed(0)
+    n, rows = 20_000, torch.arange(20_000.0)[:, None]
+    p, scale = torch.tensor([0.0, 0.3, 0.5, 0.2, 0.0]), torch.randn(2, 2, generator=g).tril() + 2 * torch.eye(2)
+    with RowNoise(rows, 0):
+        one_hots = draw(dist.OneHotCategorical(p.expand(n, 5)))
+        codes = draw(dist.Categorical(p.expand(n, 5)))
+        coins = draw(dist.Bernoulli(torch.tensor([0.2, 0.9]).expand(n, 2)).to_event(1))
+        normal = draw(dist.MultivariateNormal(torch.ones(n, 2), scale_tril=scale))
+        logs = draw(dist.LogNormal(torch.full((n,), 0.5), 0.3))
+        masked = draw(dist.Normal(torch.full((n,), 2.0), 0.5).mask(False))
+        mixed = draw(MixtureOfNormals(p[1:4].log().expand(n, 3), torch.arange(3.0)[:, None].expand(n, 3, 1), torch.full((n, 3, 1), 0.2)))  # fmt: skip
+    for found in (one_hots, torch.nn.functional.one_hot(codes, 5).float()):
+        assert (found.sum(0)[p == 0] == 0).all() and (found.mean(0) - p).abs().max() < 0.015
+    assert (coins.mean(0) - torch.tensor([0.2, 0.9])).abs().max() < 0.015
+    torch.testing.assert_close(torch.cov(normal.T), scale @ scale.T, atol=0.2, rtol=0.05)
+    assert stats.kstest(logs.log().numpy(), stats.norm(0.5, 0.3).cdf).pvalue > 1e-3
+    assert stats.kstest(masked.numpy(), stats.norm(2, 0.5).cdf).pvalue > 1e-3
+    cdf = lambda z: sum(float(w) * stats.norm(m, 0.2).cdf(z) for m, w in enumerate(p[1:4]))  # noqa: E731
+    assert stats.kstest(mixed.flatten().numpy(), cdf).pvalue > 1e-3
+
+
+def test_flows_and_what_rows_share(x):
+    torch.manual_seed(0)
+    flow = Flow(lambda x: dist.Normal(x, 1.0).to_event(1), MAF(D).transform)
+    shared = dist.Normal(torch.zeros(7), 1.0).to_event(1)
+
+    def sample(x):
+        torch.manual_seed(1)
+        with torch.no_grad(), RowNoise(x, 0):
+            return draw(flow(x)), draw(shared)
+
+    (z, w), (z_some, w_some) = sample(x), sample(x[5:9])
+    torch.testing.assert_close(z_some, z[5:9])
+    assert torch.equal(w, w_some)
+
+
+def test_a_mean_over_rows_is_as_precise_as_by_a_generator(m2, x):
+    """Over seeds, the mean bound of fifty rows varies as that of fifty independent estimates."""
+    values = torch.stack([bounds(m2, x, seed=seed) for seed in range(200)])
+    of_means, of_rows = values.mean(1).var(), values.var(0).mean() / N
+    assert 0.6 < of_means / of_rows < 1.6
