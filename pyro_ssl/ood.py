@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from pyro_ssl.checks import as_codes, as_data, check_positive
+from pyro_ssl.checks import as_codes, as_data, check_event_shape, check_positive
 from pyro_ssl.conditionals import Bayes
 from pyro_ssl.layers import SplitLinear
 from pyro_ssl.objective import Objective
@@ -74,7 +75,7 @@ def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) 
     return _read(objective, x, chunk, seed)[0]
 
 
-def fitted(objective: Objective, x: Any, y: Tensor, *, chunk: int = 1024, seed: int = 0) -> ClassDensities | None:
+def fitted(objective: Objective, x: Any, y: Any, *, chunk: int = 1024, seed: int = 0) -> ClassDensities | None:
     """`ClassDensities` of the features of labeled data; None where the method has none.
 
     Arguments:
@@ -154,10 +155,12 @@ class ClassDensities:
         Mukhoti et al. 2021, DDU.
     """
 
-    def __init__(self, z: Tensor, y: Tensor, classes: int | None = None, ridge: float = 1e-4) -> None:
-        if z.dim() != 2 or y.shape != z.shape[:1]:
-            raise ValueError(f"z should have shape (N, Z) and y (N,), got {tuple(z.shape)} and {tuple(y.shape)}")
-        z, y = as_data(z, "z").double(), as_codes(y, len(z)).to(z.device)
+    def __init__(self, z: Any, y: Any, classes: int | None = None, ridge: float = 1e-4) -> None:
+        shapes = tuple(np.shape(z)), tuple(np.shape(y))
+        if len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
+            raise ValueError(f"z should have shape (N, Z) and y (N,), got {shapes[0]} and {shapes[1]}")
+        z = as_data(z, "z").double()
+        y = as_codes(y, len(z)).to(z.device)
         if int(y.min()) < 0:
             raise ValueError("y should hold a class for each row of z; -1 is none")
         counts = y.bincount(minlength=classes or 0)
@@ -175,8 +178,10 @@ class ClassDensities:
         self.log_prior = (counts / counts.sum()).log()
         self.densities = MultivariateNormal(mean, covariance + noise)
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_prob(self, z: Any) -> Tensor:
         """log p(z): `(N, Z)` -> `(N,)` nats."""
+        z = as_data(z, "z")
+        check_event_shape(z, self.densities.event_shape, "z")
         parts = z.double().to(self.log_prior.device).unsqueeze(-2).split(1024)
         return torch.cat([(self.log_prior + self.densities.log_prob(part)).logsumexp(-1) for part in parts])
 
@@ -209,7 +214,7 @@ def separations(scored: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dic
     return {name: {k: separation(mine, scored[name][k]) for k, mine in scored[own].items()} for name in others}
 
 
-def separation(own: Tensor, foreign: Tensor) -> dict[str, float]:
+def separation(own: Any, foreign: Any) -> dict[str, float]:
     """How well a score tells own from foreign data, own ones to score higher.
 
     Arguments:
@@ -225,6 +230,7 @@ def separation(own: Tensor, foreign: Tensor) -> dict[str, float]:
     """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+    own, foreign = torch.as_tensor(own), torch.as_tensor(foreign)
     both = (own, foreign)
     if any(s.dim() != 1 or not len(s) or s.isnan().any() for s in both):
         raise ValueError(
