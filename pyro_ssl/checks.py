@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -57,6 +57,48 @@ def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None) -> Tensor
         row = int((~x.flatten(1).isfinite().all(1)).nonzero()[0])
         raise ValueError(f"{name} holds NaN or infinity, first in row {row}, as {x.dtype}; drop or impute it")
     return x
+
+
+def check_event_shape(x: Any, shape: Sequence[int], name: str = "x") -> None:
+    """Check that each row of an array has the event shape of a model; nothing is reshaped.
+
+    Arguments:
+        x: An array or tensor, `(N, *event)`.
+        shape: The model's event shape.
+        name: Name of the argument, for the message.
+
+    Raises:
+        ValueError: The rows have another shape; the message gives both shapes and, where one is likely, the fix.
+    """
+    got = tuple(np.shape(x))
+    wanted = tuple(shape)
+    if got[1:] == wanted:
+        return
+    rows = ", ".join(map(str, ("N", *wanted)))
+    hint = _reshaping_hint(got, wanted, name)
+    raise ValueError(f"{name} should have shape ({rows}), rows of shape {wanted}, got {got}{hint}")
+
+
+def _reshaping_hint(got: tuple[int, ...], wanted: tuple[int, ...], name: str) -> str:
+    """What probably turns an array of one shape into rows of another; empty if nothing suggests itself."""
+    if got == wanted:
+        return f"; for a single row give {name}[None]"
+    if len(got) == 4 and (got[3], got[1], got[2]) == wanted:
+        return f"; move the channels to the front, as in {name}.transpose(0, 3, 1, 2)"
+    if (1, *got[1:]) == wanted:
+        return f"; add the channel, as in {name}[:, None]"
+    if math.prod(got[1:]) != math.prod(wanted):
+        return ""
+    sizes = ", ".join(map(str, wanted))
+    return f"; if the values of a row are in the same order, {name}.reshape(-1, {sizes}) has that shape"
+
+
+def looks_channels_last(shape: Sequence[int]) -> bool:
+    """Whether the shape of an image reads as `(H, W, C)`: 1, 3 or 4 values last, after two larger sizes."""
+    if len(shape) != 3:
+        return False
+    height, width, channels = shape
+    return channels in (1, 3, 4) and min(height, width) > 4
 
 
 def as_codes(y: Any, n: int, name: str = "y") -> Tensor:

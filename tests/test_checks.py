@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyro_ssl import fit, one_hot, predict_proba, zoo
-from pyro_ssl.checks import as_codes, as_data
+from pyro_ssl.checks import as_codes, as_data, check_event_shape, looks_channels_last
 
 X = np.linspace(0, 1, 24).reshape(8, 3)
 Y = np.array([0, 1, 2, -1, -1, 0, 1, 2])
@@ -196,3 +196,34 @@ BAD_ZOO = {
 def test_a_method_refuses_options_by_name(where, options, message):
     with pytest.raises(ValueError, match=message):
         zoo.build(*where, **options)
+
+
+OTHER_SHAPES = {
+    "flat rows": ((5, 784), (1, 28, 28), r"rows of shape \(1, 28, 28\), got \(5, 784\).*x.reshape\(-1, 1, 28, 28\)"),
+    "no channel": ((5, 28, 28), (1, 28, 28), r"\(N, 1, 28, 28\).*got \(5, 28, 28\); add the channel.* x\[:, None\]"),
+    "channels last": ((5, 8, 6, 3), (3, 8, 6), r"got \(5, 8, 6, 3\); move the channels .*x.transpose\(0, 3, 1, 2\)"),
+    "one row": ((3, 8, 6), (3, 8, 6), r"got \(3, 8, 6\); for a single row give x\[None\]"),
+    "sides swapped": ((5, 3, 6, 8), (3, 8, 6), r"rows of shape \(3, 8, 6\), got \(5, 3, 6, 8\)"),
+    "other columns": ((5, 3), (4,), r"\(N, 4\), rows of shape \(4,\), got \(5, 3\)$"),
+    "one dimension": ((4,), (2, 2), r"rows of shape \(2, 2\), got \(4,\)"),
+}
+
+
+@pytest.mark.parametrize(("got", "wanted", "message"), OTHER_SHAPES.values(), ids=OTHER_SHAPES)
+@pytest.mark.parametrize("make", [np.zeros, torch.zeros])
+def test_rows_of_another_shape_are_refused_with_both_shapes(got, wanted, message, make):
+    with pytest.raises(ValueError, match=message):
+        check_event_shape(make(got), wanted)
+    check_event_shape(make((5, *wanted)), wanted)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((28, 28, 1), True), ((32, 24, 3), True), ((64, 64, 4), True),
+        ((1, 28, 28), False), ((3, 32, 32), False), ((3, 3, 3), False), ((512, 1, 1), False), ((16, 4, 4), False),
+        ((28, 28), False), ((784,), False),
+    ],
+)  # fmt: skip
+def test_channels_last_is_recognised(shape, expected):
+    assert looks_channels_last(shape) is expected
