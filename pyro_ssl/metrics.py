@@ -136,7 +136,9 @@ def _numbers(x: Any, name: str) -> Tensor:
     if not x.isfinite().all():
         place = int((~x.isfinite()).flatten().nonzero()[0])
         row = place // max(1, x.shape[-1]) if x.dim() else 0
-        raise ValueError(f"{name} holds NaN or infinity, first in row {row}; leave such rows out, or see what made them")
+        raise ValueError(
+            f"{name} holds NaN or infinity, first in row {row}; leave such rows out, or see what made them"
+        )
     return x
 
 
@@ -160,7 +162,9 @@ def _codes(scores: Tensor, y: Any, name: str) -> Tensor:
     y = as_codes(y, len(scores))
     low, high, classes = int(y.min()), int(y.max()), scores.shape[-1]
     if low < 0:
-        raise ValueError(f"y should be in 0 .. {classes - 1}, got {low}; leave out the rows without a label, which -1 marks")
+        raise ValueError(
+            f"y should be in 0 .. {classes - 1}, got {low}; leave out the rows without a label, which -1 marks"
+        )
     if high >= classes:
         raise ValueError(f"y should be in 0 .. {classes - 1}, got {high}; {name} has {classes} columns")
     return y.to(scores.device)
