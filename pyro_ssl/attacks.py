@@ -11,11 +11,11 @@ import torch
 from pyro.distributions import Uniform
 from torch import Tensor, nn
 
-from pyro_ssl.checks import as_codes, as_data, check_positive
+from pyro_ssl.checks import as_codes, check_positive
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.noise import RowNoise, draw
 from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import predict_proba
+from pyro_ssl.prediction import as_known, probs_of_any
 
 Aim = Literal["loss", "logits"]
 AIMS: tuple[Aim, ...] = ("loss", "logits")
@@ -167,7 +167,7 @@ def under_attack(
     rows: list[dict[str, float]] = []
     attacked = [ATTACKS[attack](objective, x, y, epsilons, aim=aim, seed=seed, **arguments) for aim in AIMS]
     for epsilon, *moved in zip(epsilons, *attacked, strict=True):
-        probs = (predict_proba(objective, at, seed=seed) for at in moved)
+        probs = (probs_of_any(objective, at, seed=seed) for at in moved)
         right: dict[str, Tensor] = {aim: p.argmax(-1) == y for aim, p in zip(AIMS, probs, strict=True)}
         right["either"] = right["loss"] & right["logits"]
         rows.append({"epsilon": epsilon} | {k: v.double().mean().item() for k, v in right.items()})
@@ -208,7 +208,7 @@ def _attacked(
         raise ValueError(f"aim should be one of {', '.join(AIMS)}, got {aim!r}")
     check_positive(chunk=chunk)
     like = next(objective.parameters())
-    x = as_data(x, dtype=like.dtype)
+    x = as_known(objective, x).to(like.dtype)
     if bounds is not None and not bounds[0] <= float(x.min()) <= float(x.max()) <= bounds[1]:
         raise ValueError(f"x should be within bounds {bounds}, got {float(x.min()):.4g} .. {float(x.max()):.4g}")
     y = as_codes(y, len(x))

@@ -15,6 +15,7 @@ from pyro_ssl.batches import transformed
 from pyro_ssl.checks import check_pair, check_positive, check_support, first_nonfinite, treats_labels_alike
 from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_data, scale_latents
 from pyro_ssl.enumeration import MOST
+from pyro_ssl.extent import Extent
 from pyro_ssl.sampling import gibbs
 from pyro_ssl.terms import Batch, Step, Term
 
@@ -41,6 +42,8 @@ class Objective(nn.Module):
         gibbs_chains: Chains of each datum that a prediction averages.
 
     Attributes:
+        extent: Shape and range of the data of training; `fit` sets it, saved models keep it, and prediction refuses data in
+            other units. None checks nothing.
         sizes: N_l and N_u of the data sets; `fit` sets them, and they are not saved. None takes the batch to be the data.
 
     Raises:
@@ -79,6 +82,7 @@ class Objective(nn.Module):
         self.together, self.gibbs_steps, self.gibbs_chains = together, gibbs_steps, gibbs_chains
         self._found_alike = False
         self.sizes: tuple[int, int] | None = None
+        self.extent: Extent | None = None
         self.features = features
 
     def classify(self, x: Tensor) -> TorchDistribution:

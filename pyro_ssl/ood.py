@@ -13,7 +13,7 @@ from pyro_ssl.checks import as_codes, as_data, check_event_shape, check_positive
 from pyro_ssl.conditionals import Bayes
 from pyro_ssl.layers import SplitLinear
 from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import bounds, chunked
+from pyro_ssl.prediction import as_known, bounds_of_any, chunked
 
 
 def scores(
@@ -27,7 +27,7 @@ def scores(
 
     Arguments:
         objective: The method.
-        x: Data `(N, *event)`.
+        x: Data `(N, *event)`, in any units: they may be foreign.
         densities: Of `features` of the training data.
         chunk: Data at once.
         seed: Of what is drawn.
@@ -35,6 +35,7 @@ def scores(
     References:
         Liu et al. 2020 for the energy; Mukhoti et al. 2021 (DDU) for densities of features.
     """
+    x = _of_its_shape(objective, x)
     logits = chunked(objective, lambda x: objective.classify(x).logits, chunk, seed, x).log_softmax(-1)
     found = {"max p": _log_max(logits), "entropy": (logits.exp() * logits).sum(-1)}
     z, outputs = _read(objective, x, chunk, seed)
@@ -49,8 +50,16 @@ def scores(
     with objective.programs() as (model, _):
         generates = hasattr(model, "p_x")
     if generates:
-        found["log p(x)"] = bounds(objective, x, seed=seed)
+        found["log p(x)"] = bounds_of_any(objective, x, seed=seed)
     return found
+
+
+def _of_its_shape(objective: Objective, x: Any) -> Tensor:
+    """Data of the method's shape, in whatever units: they may be foreign."""
+    x = as_data(x)
+    if objective.extent is not None:
+        check_event_shape(x, objective.extent.shape)
+    return x
 
 
 def _log_max(log_p: Tensor) -> Tensor:
@@ -72,7 +81,7 @@ def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) 
         seed: Of what is drawn.
     """
     check_positive(chunk=chunk)
-    return _read(objective, x, chunk, seed)[0]
+    return _read(objective, _of_its_shape(objective, x), chunk, seed)[0]
 
 
 def fitted(objective: Objective, x: Any, y: Any, *, chunk: int = 1024, seed: int = 0) -> ClassDensities | None:
@@ -88,6 +97,7 @@ def fitted(objective: Objective, x: Any, y: Any, *, chunk: int = 1024, seed: int
     Raises:
         ValueError: As of `ClassDensities`, of every class that the method has.
     """
+    x = as_known(objective, x)
     z = features(objective, x, chunk=chunk, seed=seed)
     if z is None:
         return None
