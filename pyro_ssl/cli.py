@@ -343,7 +343,7 @@ def _checked(
     if len(foreign) < len(arguments.ood) or dataset.name in foreign:
         raise ValueError(f"--ood: names should differ from each other and from {dataset.name}, got {arguments.ood}")
     for name, x in foreign.items():
-        check_event_shape(x, saved.x_shape, f"--ood: {name}")
+        check_event_shape(x, saved.x_shape, f"--ood: {name}: x")
     if arguments.corruptions:
         corrupted(dataset.x_test[:1], "contrast", 1)
     return foreign
@@ -401,7 +401,7 @@ def _predict(arguments: Namespace) -> None:
         raise ValueError(f"--output: the file should end in .npy or .csv, which says how it is written; got {output}")
     saved = SavedModel.load(Path(arguments.directory) / "model")
     x = _array("--input", arguments.input)
-    check_event_shape(x, saved.x_shape, "--input")
+    check_event_shape(x, saved.x_shape, "--input: x")
     if x.dtype.kind in "iu":
         x = x / saved.extra.get("unit", 1.0)
     rows = as_known(saved.objective, x, "--input")

@@ -340,7 +340,7 @@ def test_a_table_of_text_is_read_and_written(capsys):
         ("1,2,3\n4,a,5\n", "could not convert string 'a' to float64 at row 1"),
         ("a,b,c\n", "should hold rows of numbers"),
         ("", "should hold rows of numbers"),
-        ("1,2\n3,4\n", "--input should have shape (N, 3), rows of shape (3,), got (2, 2)"),
+        ("1,2\n3,4\n", "--input: x should have shape (N, 3), rows of shape (3,), got (2, 2)"),
         ("1,nan,3\n", "--input holds NaN or infinity, first in row 0"),
     ):
         Path("bad.csv").write_text(text)
@@ -375,7 +375,7 @@ def save_truncated():
 BAD_INPUT = {
     "shape": (lambda: np.save("x.npy", np.zeros((5, 63))), "rows of shape (1, 8, 8), got (5, 63)"),
     "flat": (lambda: np.save("x.npy", np.zeros((5, 64))), "rows of shape (1, 8, 8), got (5, 64)"),
-    "channels last": (lambda: np.save("x.npy", np.zeros((5, 8, 8, 1))), "--input.transpose(0, 3, 1, 2)"),
+    "channels last": (lambda: np.save("x.npy", np.zeros((5, 8, 8, 1))), "--input: x.transpose(0, 3, 1, 2)"),
     "one row": (lambda: np.save("x.npy", np.zeros(64)), "rows of shape (1, 8, 8), got (64,)"),
     "empty": (lambda: np.save("x.npy", np.zeros((0, 1, 8, 8))), "--input is empty"),
     "NaN": (lambda: np.save("x.npy", np.full((5, 1, 8, 8), np.nan)), "--input holds NaN"),
@@ -444,7 +444,7 @@ def test_another_method_or_other_classes_are_refused(finished, capsys):
     assert "are not the model's" in capsys.readouterr().err
     wrong = {
         "--attack should be one of fgsm, pgd, got 'cw'": ("--attack", "cw"),
-        "--ood: moons should have shape (N, 1, 8, 8)": ("--ood", "moons"),
+        "--ood: moons: x should have shape (N, 1, 8, 8)": ("--ood", "moons"),
         "--ood: none.npy: no such file": ("--ood", "none.npy"),
         "data should be one of": ("--ood", "none"),
         "--epsilons should be 0 or above, got -1.0": ("--epsilons", -1.0, "--attack", "fgsm"),
