@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.metrics import as_probabilities
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import AT_ONCE, chunked, gibbs, label_of, predict_proba
+from pyro_ssl.prediction import AT_ONCE, as_known, chunked, gibbs, label_of, predict_proba
 from pyro_ssl.sampling import walk
 
 DRAWN = 2**24
@@ -25,30 +26,33 @@ Score = Callable[[Tensor], Tensor]
 # --- of draws ---------------------------------------------------------------------------------------------------------
 
 
-def entropy(p: Tensor) -> Tensor:
+def entropy(p: Any) -> Tensor:
     r"""H of the mean prediction, `(N,)` nats: :math:`\mathcal H[\bar p]`, with :math:`\bar p = \frac1S \sum_s p_s`.
 
     Arguments:
-        p: Draws of p(y|x), `(S, N, K)`.
+        p: Draws of p(y|x), `(S, N, K)`, a tensor or an array.
+
+    Raises:
+        ValueError: They are no probabilities of two classes or more; see `metrics.as_probabilities`, here and below.
 
     References:
         Paper 002, eq. 2.3 and 3.11.
     """
-    return torch.special.entr(p.mean(0)).sum(-1)
+    return torch.special.entr(_draws(p).mean(0)).sum(-1)
 
 
-def variation_ratios(p: Tensor) -> Tensor:
+def variation_ratios(p: Any) -> Tensor:
     r""":math:`1 - \max_y \bar p(y)`, `(N,)`; of draws `(S, N, K)`. Paper 002, eq. 2.2 and 3.10."""
-    return 1 - p.mean(0).amax(-1)
+    return 1 - _draws(p).mean(0).amax(-1)
 
 
-def margin(p: Tensor) -> Tensor:
+def margin(p: Any) -> Tensor:
     r"""1 less the distance of the two likeliest classes in :math:`\bar p`, `(N,)`; of draws `(S, N, K)`."""
-    best = p.mean(0).topk(2, -1).values
+    best = _draws(p).mean(0).topk(2, -1).values
     return 1 - best[..., 0] + best[..., 1]
 
 
-def bald(p: Tensor) -> Tensor:
+def bald(p: Any) -> Tensor:
     r"""The mutual information of label and what differs between the draws, `(N,)` nats in 0 .. log K.
 
     .. math:: \mathcal H[\bar p] - \frac1S \sum_s \mathcal H[p_s]
@@ -59,9 +63,13 @@ def bald(p: Tensor) -> Tensor:
     References:
         Paper 002, eq. 2.4 and 3.13; Houlsby et al. 2011.
     """
-    p = p.double()
+    p = _draws(p).double()
     found = entropy(p) - torch.special.entr(p).sum(-1).mean(0)
     return found.masked_fill(found <= 1e-12, 0)  # rounding
+
+
+def _draws(p: Any) -> Tensor:
+    return as_probabilities(p, "p", "(S, N, K)")
 
 
 OF_MEAN: dict[str, Callable[[Tensor], Tensor]] = {
@@ -70,17 +78,16 @@ OF_MEAN: dict[str, Callable[[Tensor], Tensor]] = {
 """Of the mean prediction alone, so that any method has them."""
 
 
-def best(scores: Tensor, n: int, seed: int = 0) -> Tensor:
+def best(scores: Any, n: int, seed: int = 0) -> Tensor:
     """The n highest scores' places, highest first, `(n,)`; among equals, to nine digits of the highest, the seed decides.
 
     Raises:
         ValueError: n is not in 1 .. N; a score is NaN.
     """
     check_positive(n=n)
+    scores = _scores_of_data(scores)
     if n > len(scores):
         raise ValueError(f"n should be at most {len(scores)}, the data there are to choose from; got {n}")
-    if scores.isnan().any():
-        raise ValueError("scores hold NaN")
     values = scores.cpu().double()
     largest = float(values[values.isfinite()].abs().amax(0)) if values.isfinite().any() else 0.0
     values = (values / max(largest, 1e-300)).round(decimals=9)  # rounding is no reason to ask
@@ -88,7 +95,16 @@ def best(scores: Tensor, n: int, seed: int = 0) -> Tensor:
     return order[values[order].sort(descending=True, stable=True).indices[:n]]
 
 
-def powered(scores: Tensor, power: float, seed: int = 0) -> Tensor:
+def _scores_of_data(scores: Any) -> Tensor:
+    scores = torch.as_tensor(scores).detach()
+    if scores.dim() != 1:
+        raise ValueError(f"scores should have shape (N,), one for each datum; got {tuple(scores.shape)}")
+    if scores.isnan().any():
+        raise ValueError(f"scores hold NaN, first of datum {int(scores.isnan().nonzero()[0])}")
+    return scores
+
+
+def powered(scores: Any, power: float, seed: int = 0) -> Tensor:
     r"""Scores whose highest are a draw, without replacement, in proportion to :math:`s^\beta`: `power * log(s)` + Gumbel noise.
 
     The n highest of all are much alike, for each is asked as if it were alone; a draw is not.
@@ -105,13 +121,14 @@ def powered(scores: Tensor, power: float, seed: int = 0) -> Tensor:
         Kirsch et al. 2023, Stochastic batch acquisition.
     """
     check_power(power)
+    scores = _scores_of_data(scores)
     if not (scores >= 0).all():
         raise ValueError(f"power wants scores of 0 or above, got {scores.min().item()}")
     uniform = torch.rand(len(scores), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return power * scores.cpu().double().log() - (-uniform.log()).log()
 
 
-def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0) -> tuple[Tensor, Tensor]:
+def batch_bald(p: Any, n: int, *, configurations: int = 10_000, seed: int = 0) -> tuple[Tensor, Tensor]:
     r"""n data whose labels together tell most of what differs between the draws, chosen one after the other.
 
     .. math:: i_m = \arg\max_i\; I(y_i; s \mid y_{i_1}, \dots, y_{i_{m-1}})
@@ -132,20 +149,19 @@ def batch_bald(p: Tensor, n: int, *, configurations: int = 10_000, seed: int = 0
         Their places `(n,)` in the order of the choice, and the gain of each, `(n,)` nats.
 
     Raises:
-        ValueError: n is not in 1 .. N; configurations is below K; p holds NaN.
+        ValueError: n is not in 1 .. N; configurations is below K; p holds no probabilities.
 
     References:
         Kirsch et al. 2019.
     """
-    (draws, size, classes), p = p.shape, p.double()
+    p = _draws(p).double()
+    draws, size, classes = p.shape
     check_positive(n=n)
     if n > size or configurations < classes:
         raise ValueError(
             f"n should be at most {size}, the data, and configurations at least {classes}, the classes; "
             f"got {n} and {configurations}"
         )
-    if p.isnan().any():
-        raise ValueError("p holds NaN")
     generator = torch.Generator(p.device).manual_seed(seed)
     known, alone = torch.special.entr(p).sum(-1), bald(p)
     weight, posterior = p.new_ones(1), p.new_full((1, draws), 1 / draws)
@@ -181,7 +197,7 @@ def _told(weight: Tensor, posterior: Tensor, p: Tensor, most: int, generator: to
     return weight, joint / joint.sum(-1, keepdim=True)
 
 
-def diverse(codes: Tensor, n: int, seed: int = 0) -> Tensor:
+def diverse(codes: Any, n: int, seed: int = 0) -> Tensor:
     """n data that stand for the others, before any label is known: the nearest to each of n centres of their codes, `(n,)`.
 
     Arguments:
@@ -238,7 +254,8 @@ def label_draws(members: Objective | Sequence[Objective], x: Any, draws: int = 2
     Raises:
         ValueError: Nothing differs between the draws; draws is not above 1; y is real.
     """
-    members, x = _several(members), as_data(x)
+    members = _several(members)
+    x = as_known(members[0], x)
     check("bald", members, x, draws)
     order = _by_value(x)
     return _label_draws(members, x[order], draws, seed)[:, order.argsort()]
@@ -274,7 +291,8 @@ def scores(
     Raises:
         ValueError: The method has not what the acquisition asks for; the message says what.
     """
-    members, x = _several(members), as_data(x)
+    members = _several(members)
+    x = as_known(members[0], x)
     check(acquisition, members, x, draws)
     order = _by_value(x)
     return _scores(members, x[order], acquisition, draws, seed)[order.argsort()]
@@ -331,7 +349,8 @@ def acquire(
     Raises:
         ValueError: As of `scores` and `powered`; n is not in 1 .. N; there is a power of `batch_bald`.
     """
-    members, x = _several(members), as_data(x)
+    members = _several(members)
+    x = as_known(members[0], x)
     check_positive(n=n, candidates=candidates)
     check_power(power, acquisition)
     if n > len(x):

@@ -18,6 +18,7 @@ from pyro_ssl import checkpoints, zoo
 from pyro_ssl.acquisition import Acquisition, Score, acquire, best, check, check_power, diverse
 from pyro_ssl.batches import extreme_rows
 from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.extent import Extent
 from pyro_ssl.modes import reproducibly
 from pyro_ssl.objective import Objective
 from pyro_ssl.ood import features
@@ -319,6 +320,7 @@ class ActiveLearner:
                 "of": self._known(self._learned),
                 "fresh": self._fresh,
                 "history": self.history,
+                "extents": [member.extent and member.extent.plain() for member in members],
             }
             checkpoints.save(self.directory / "learner", tensors, data, keep_previous=False)
             shutil.rmtree(self.directory / IN_TRAINING)
@@ -393,6 +395,7 @@ class ActiveLearner:
         members = self._built()
         try:
             tensors, data = checkpoints.load(path)
+            extents = [Extent.read(extent) for extent in data.get("extents", [None] * self.size)]
             if data.get("settings") != json.loads(json.dumps(self._settings(members))):
                 raise checkpoints.CheckpointError(f"{path} has other settings")
             learned = len(data["of"][1])
@@ -401,13 +404,16 @@ class ActiveLearner:
             for m, member in enumerate(members):
                 own = {k.removeprefix(f"{m}/"): v for k, v in tensors.items() if k.startswith(f"{m}/")}
                 member.load_state_dict(own)
+                member.extent = extents[m]
                 member.eval().to(self.training.get("device") or "cpu")
-        except checkpoints.CheckpointError as error:
+            history = data["history"]
+            fresh = int(data["fresh"])
+        except (ValueError, TypeError, LookupError, RuntimeError) as error:  # a CheckpointError is a ValueError
             said = f"{error}; the {len(self.indices)} labels stay, and the model is trained afresh"
             warnings.warn(said, checkpoints.CheckpointWarning, stacklevel=3)
             return
-        self.members, self.history = members, data["history"]
-        self._learned, self._fresh = learned, data["fresh"]
+        self.members, self.history = members, history
+        self._learned, self._fresh = learned, fresh
 
 
 def codes(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) -> Tensor:

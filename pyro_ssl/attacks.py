@@ -8,12 +8,14 @@ from itertools import count
 from typing import Any, Literal
 
 import torch
+from pyro.distributions import Uniform
 from torch import Tensor, nn
 
-from pyro_ssl.checks import as_codes, as_data, check_positive
+from pyro_ssl.checks import as_codes, check_positive
 from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.noise import RowNoise, draw
 from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import predict_proba
+from pyro_ssl.prediction import as_known, probs_of_any
 
 Aim = Literal["loss", "logits"]
 AIMS: tuple[Aim, ...] = ("loss", "logits")
@@ -114,7 +116,8 @@ def pgd(
     def search(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         worst, found = torch.full((len(x),), -torch.inf, device=x.device), x
         for _ in range(restarts):
-            at = _within(x + epsilon * (2 * torch.rand_like(x) - 1), bounds)
+            start = draw(Uniform(-torch.ones_like(x), torch.ones_like(x)).to_event(x.dim() - 1))
+            at = _within(x + epsilon * start, bounds)
             for _ in range(steps):
                 at = _within((at + size * _slope(loss, at).sign()).clamp(x - epsilon, x + epsilon), bounds)
             with torch.no_grad():
@@ -164,7 +167,7 @@ def under_attack(
     rows: list[dict[str, float]] = []
     attacked = [ATTACKS[attack](objective, x, y, epsilons, aim=aim, seed=seed, **arguments) for aim in AIMS]
     for epsilon, *moved in zip(epsilons, *attacked, strict=True):
-        probs = (predict_proba(objective, at, seed=seed) for at in moved)
+        probs = (probs_of_any(objective, at, seed=seed) for at in moved)
         right: dict[str, Tensor] = {aim: p.argmax(-1) == y for aim, p in zip(AIMS, probs, strict=True)}
         right["either"] = right["loss"] & right["logits"]
         rows.append({"epsilon": epsilon} | {k: v.double().mean().item() for k, v in right.items()})
@@ -205,7 +208,7 @@ def _attacked(
         raise ValueError(f"aim should be one of {', '.join(AIMS)}, got {aim!r}")
     check_positive(chunk=chunk)
     like = next(objective.parameters())
-    x = as_data(x, dtype=like.dtype)
+    x = as_known(objective, x).to(like.dtype)
     if bounds is not None and not bounds[0] <= float(x.min()) <= float(x.max()) <= bounds[1]:
         raise ValueError(f"x should be within bounds {bounds}, got {float(x.min()):.4g} .. {float(x.max()):.4g}")
     y = as_codes(y, len(x))
@@ -219,10 +222,11 @@ def _attacked(
         raise ValueError(
             "objective: what it predicts has no gradient in x, such as by Gibbs sampling or features as given"
         )
-    found, seeds = [], count(seed)
+    found: list[Tensor] = []
     with evaluating(objective), torch.enable_grad(), reproducibly(seed):
         for part, codes in zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True):
-            found.append(search(partial(_loss, objective, codes, aim, seeds), part).cpu())
+            with RowNoise(part, seed):
+                found.append(search(partial(_loss, objective, codes, aim, count(seed)), part).cpu())
     return x, torch.cat(found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ class Reliability(NamedTuple):
     share: Tensor
 
 
-def reliability(probs: Tensor, y: Tensor, bins: int = 20) -> Reliability:
+def reliability(probs: Any, y: Any, bins: int = 20) -> Reliability:
     """Accuracy and mean confidence by bins of equal width in the confidence, as a reliability diagram shows them.
 
     Arguments:
@@ -28,9 +28,9 @@ def reliability(probs: Tensor, y: Tensor, bins: int = 20) -> Reliability:
         bins: Their number.
 
     Raises:
-        ValueError: There are no probabilities `(N, K)`, N above 0, with a class for each; bins is not above 0.
+        TypeError, ValueError: See `metrics.checked`; bins is not above 0.
     """
-    metrics.check(probs, y)
+    probs, y = metrics.checked(probs, y)
     confidence, prediction = probs.max(-1)
     index = metrics.bin_of(confidence, bins)
     counts = index.bincount(minlength=bins).double()
@@ -38,7 +38,7 @@ def reliability(probs: Tensor, y: Tensor, bins: int = 20) -> Reliability:
     return Reliability(right, sure, counts / len(y))
 
 
-def calibration_test(probs: Tensor, y: Tensor, *, bins: int = 20, draws: int = 1000, seed: int = 0) -> float:
+def calibration_test(probs: Any, y: Any, *, bins: int = 20, draws: int = 1000, seed: int = 0) -> float:
     """The share of data sets, drawn from the classifier's own probabilities, whose ECE is at least the observed one.
 
     Its p-value under the hypothesis that the classifier is perfectly calibrated, by a parametric bootstrap: below 0.05 it
@@ -52,9 +52,10 @@ def calibration_test(probs: Tensor, y: Tensor, *, bins: int = 20, draws: int = 1
         seed: Of the draws.
 
     Raises:
-        ValueError: As of `reliability`; draws is not above 0.
+        ValueError: See `reliability`; draws is not above 0.
     """
     check_positive(draws=draws)
+    probs, y = metrics.checked(probs, y)
     observed = metrics.ece(probs, y, bins) - 1e-12  # of equals, some are less by rounding
     confidence = probs.double().amax(-1)
     member = torch.nn.functional.one_hot(metrics.bin_of(probs.amax(-1), bins), bins).double()
@@ -67,7 +68,7 @@ def calibration_test(probs: Tensor, y: Tensor, *, bins: int = 20, draws: int = 1
     return (reached + 1) / (draws + 1)
 
 
-def temperature(logits: Tensor, y: Tensor) -> float:
+def temperature(logits: Any, y: Any) -> float:
     r"""The T that minimises the cross-entropy of :math:`\mathrm{softmax}(f / T)` on held-out data.
 
     Arguments:
@@ -75,14 +76,14 @@ def temperature(logits: Tensor, y: Tensor) -> float:
         y: Codes `(N,)`, of data that were not trained on.
 
     Raises:
-        ValueError: There are no logits `(N, K)`, N above 0, with a class for each.
+        TypeError, ValueError: y is as `metrics.checked` wants it, logits are any finite numbers `(N, K)`.
 
     References:
         Guo et al. 2017.
     """
     from scipy.optimize import minimize_scalar
 
-    metrics.check(logits, y, "logits")
+    logits, y = metrics.checked_logits(logits, y)
     logits = logits.double().log_softmax(-1)
     loss = lambda log_t: float(torch.nn.functional.cross_entropy(logits / torch.tensor(log_t).exp(), y))  # noqa: E731
     return float(torch.tensor(minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x).exp())

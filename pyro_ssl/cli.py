@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,10 +24,10 @@ from pyro_ssl import checkpoints, data, metrics, plots, reports, zoo
 from pyro_ssl.acquisition import Acquisition
 from pyro_ssl.active import ActiveLearner, codes
 from pyro_ssl.attacks import ATTACKS
-from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.checks import as_data, check_event_shape, check_positive
 from pyro_ssl.corruptions import corrupted
 from pyro_ssl.labelling import Page, Question
-from pyro_ssl.prediction import predict_proba
+from pyro_ssl.prediction import as_known, predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import SCHEDULES, DivergedError, fit
 
@@ -107,7 +108,7 @@ def make_parser() -> ArgumentParser:
     evaluate.add_argument("--data", type=str | None, default=None, help="another data set with the same classes")
     evaluate.add_argument("--data-root", type=str | None, default=None, help="folder of the image sets")
     evaluate.add_argument(
-        "--ood", type=str, nargs="+", default=[], help="data sets, or .npy files of rows, to tell from its own"
+        "--ood", type=str, nargs="+", default=[], help="data sets, or .npy or .csv files of rows, to tell from its own"
     )
     evaluate.add_argument("--corruptions", action="store_true", help="measure under corruptions of images too")
     evaluate.add_argument("--attack", type=str | None, default=None, help="and under an attack: " + ", ".join(ATTACKS))
@@ -117,8 +118,8 @@ def make_parser() -> ArgumentParser:
     commands.add_subcommand("evaluate", evaluate)
     predict = ArgumentParser(description="Write p(y|x) for the rows of an array.")
     predict.add_argument("directory", type=str)
-    predict.add_argument("--input", type=str, required=True, help="X.npy, rows of x")
-    predict.add_argument("--output", type=str, required=True, help="P.npy, to be written: (N, K)")
+    predict.add_argument("--input", type=str, required=True, help="X.npy or X.csv, rows of x")
+    predict.add_argument("--output", type=str, required=True, help="P.npy or P.csv, to be written: (N, K)")
     commands.add_subcommand("predict", predict)
     commands.add_subcommand("label", _label_parser())
     return parser
@@ -236,8 +237,7 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
             identity={"method": name, "options": options, "binarise": config["binarise"]},
             transform=torch.bernoulli if config["binarise"] else None, **config["training"],
         )  # fmt: skip
-    extra = {"extent": _extent(dataset.x)}
-    SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective, extra).save(out / "model")
+    SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective).save(out / "model")
     draw.save(out / "labels.json")
     plots.save(plots.learning_curves({name: history}), out / "curves.png")
     measured = metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
@@ -343,60 +343,77 @@ def _checked(
     if len(foreign) < len(arguments.ood) or dataset.name in foreign:
         raise ValueError(f"--ood: names should differ from each other and from {dataset.name}, got {arguments.ood}")
     for name, x in foreign.items():
-        if tuple(x.shape[1:]) != saved.x_shape:
-            raise ValueError(f"--ood: {name} has data of shape {tuple(x.shape[1:])}, the model's are {saved.x_shape}")
+        check_event_shape(x, saved.x_shape, f"--ood: {name}: x")
     if arguments.corruptions:
         corrupted(dataset.x_test[:1], "contrast", 1)
     return foreign
 
 
 def _foreign(name: str, root: str | None) -> torch.Tensor:
-    """The test part of a data set, or the rows of an .npy file."""
-    if not name.endswith(".npy"):
+    """The test part of a data set, or the rows of an .npy or .csv file."""
+    if not name.endswith((".npy", ".csv")):
         return data.load(name, root).x_test
     return as_data(_array("--ood", name), "--ood", torch.get_default_dtype())
 
 
 def _array(option: str, name: str) -> np.ndarray:
+    """The array of an .npy file, or the rows of numbers of a .csv file."""
     path = Path(name)
     if not path.exists():
         raise FileNotFoundError(f"{option}: {path}: no such file")
+    if path.suffix.lower() == ".csv":
+        return _table(option, path)
     try:
         with path.open("rb") as file:
             x = np.load(file, allow_pickle=False)
     except Exception as error:  # numpy raises several kinds for a damaged file
-        raise ValueError(f"{option}: {path} is not a readable .npy file: {error}") from None
+        other = "it has another format, or holds Python objects; write numbers with numpy.save, or as a .csv file"
+        reason = other if "pickle" in str(error) else str(error)
+        raise ValueError(f"{option}: {path} is not a readable .npy file: {reason}") from None
     if not isinstance(x, np.ndarray):
         raise ValueError(f"{option}: {path} should be a .npy file with one array, got an .npz")
     return x
 
 
+def _table(option: str, path: Path) -> np.ndarray:
+    """Rows of numbers, separated by commas; a first line of names is left out."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        header = int(bool(lines) and not _is_number(lines[0].split(",")[0]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # numpy's, of a file without rows
+            return np.loadtxt(lines, delimiter=",", ndmin=2, skiprows=header)
+    except (ValueError, UserWarning) as error:  # of a byte that is no text, too
+        raise ValueError(f"{option}: {path} should hold rows of numbers, separated by commas: {error}") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _predict(arguments: Namespace) -> None:
+    output = Path(arguments.output)
+    if output.suffix.lower() not in (".npy", ".csv"):
+        raise ValueError(f"--output: the file should end in .npy or .csv, which says how it is written; got {output}")
     saved = SavedModel.load(Path(arguments.directory) / "model")
     x = _array("--input", arguments.input)
-    if x.shape[1:] != saved.x_shape:
-        if x.ndim < 2 or int(np.prod(x.shape[1:])) != int(np.prod(saved.x_shape)):
-            raise ValueError(f"--input: rows should have shape {saved.x_shape}, got {x.shape[1:]}")
-        x = x.reshape(len(x), *saved.x_shape)
+    check_event_shape(x, saved.x_shape, "--input: x")
     if x.dtype.kind in "iu":
         x = x / saved.extra.get("unit", 1.0)
-    rows = as_data(x)
-    if len(saved.x_shape) == 3 and "extent" in saved.extra:
-        (low, high), (least, most) = saved.extra["extent"], _extent(rows)
-        if least < low - (high - low) / 2 or most > high + (high - low) / 2:
-            raise ValueError(
-                f"--input: images from {least:g} to {most:g}, but the model has learned from {low:g} .. {high:g}; "
-                "give the same units"
-            )
+    rows = as_known(saved.objective, x, "--input")
+    if not output.resolve().parent.is_dir():
+        raise FileNotFoundError(f"--output: {output.parent} is not a directory")
     buffer = io.BytesIO()
-    np.save(buffer, predict_proba(saved.objective, rows).numpy())
-    if not Path(arguments.output).resolve().parent.is_dir():
-        raise FileNotFoundError(f"--output: {Path(arguments.output).parent} is not a directory")
+    probs = predict_proba(saved.objective, rows).numpy()
+    if output.suffix.lower() == ".csv":
+        np.savetxt(buffer, probs, delimiter=",", fmt="%.9g")
+    else:
+        np.save(buffer, probs)
     checkpoints.write_file(arguments.output, buffer.getvalue())
-
-
-def _extent(x: torch.Tensor) -> list[float]:
-    return [float(x.min()), float(x.max())]
 
 
 def _label(arguments: Namespace) -> None:
@@ -411,7 +428,7 @@ def _label(arguments: Namespace) -> None:
 
     def save(learner: ActiveLearner) -> None:
         for objective in learner.members:  # one, or none yet
-            extra = {"unit": unit, "extent": _extent(pool)}
+            extra = {"unit": unit}
             saved = SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective, extra)
             saved.save(out / "model")
 

@@ -17,6 +17,8 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 from torch.distributions import Independent, register_kl
 
+from pyro_ssl.noise import draw
+
 
 class Conditional(nn.Module, ABC):
     """p(.|inputs): a network and the family its output parametrises.
@@ -233,10 +235,10 @@ def expected(p_y: Callable[[Tensor], TorchDistribution], given: TorchDistributio
             samples are all the same, is given one.
     """
     if draws == 1 or isinstance(given, dist.Delta):
-        return p_y(given.rsample())
+        return p_y(draw(given))
     block = min(draws, max(1, 2**14 // given.batch_shape[-1]))
     sizes = [block] * (draws // block) + ([draws % block] if draws % block else [])
-    totals = [p_y(given.rsample(torch.Size([n]))).logits.logsumexp(0) for n in sizes]  # as probabilities they saturate
+    totals = [p_y(draw(given, [n])).logits.logsumexp(0) for n in sizes]  # as probabilities they saturate
     return dist.OneHotCategorical(logits=torch.stack(totals).logsumexp(0) - math.log(draws))
 
 

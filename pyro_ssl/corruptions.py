@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pyro_ssl import metrics
+from pyro_ssl.checks import as_data
 from pyro_ssl.modes import reproducibly
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import predict_proba
@@ -129,7 +131,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 
 
-def corrupted(x: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
+def corrupted(x: Any, name: str, severity: int, seed: int = 0) -> Tensor:
     """Images `(N, C, H, W)` in [0, 1] under a corruption, clipped to [0, 1].
 
     Arguments:
@@ -148,15 +150,16 @@ def corrupted(x: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
         raise ValueError(f"name should be one of {', '.join(CORRUPTIONS)}; got {name!r}")
     if severity not in SEVERITIES:
         raise ValueError(f"severity should be 1 to 5, got {severity!r}")
-    if x.dim() != 4 or x.shape[1] not in (1, 3) or not x.numel() or not 0 <= float(x.min()) <= float(x.max()) <= 1:
-        extent = f", within {float(x.min()):.4g} .. {float(x.max()):.4g}" if x.numel() else ""
-        raise ValueError(f"x should be images (N, 1 or 3, H, W) in [0, 1], got {tuple(x.shape)}{extent}")
+    x = as_data(x)
+    if x.dim() != 4 or x.shape[1] not in (1, 3) or not 0 <= float(x.min()) <= float(x.max()) <= 1:
+        extent = f"within {float(x.min()):.4g} .. {float(x.max()):.4g}"
+        raise ValueError(f"x should be images (N, 1 or 3, H, W) in [0, 1], got {tuple(x.shape)}, {extent}")
     with reproducibly(seed):
         return CORRUPTIONS[name](x, severity).clamp(0, 1)
 
 
 def under_corruption(
-    objective: Objective, x: Tensor, y: Tensor, names: Iterable[str] = tuple(CORRUPTIONS), *, seed: int = 0
+    objective: Objective, x: Any, y: Any, names: Iterable[str] = tuple(CORRUPTIONS), *, seed: int = 0
 ) -> dict[str, list[dict[str, float]]]:
     """`metrics.evaluate` of the images under each corruption, at severities 1 to 5.
 

@@ -255,7 +255,9 @@ def arrays_of(path: str | Path) -> dict[str, np.ndarray]:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {k: file[k] for k in file.files}
     except Exception as error:  # zipfile and numpy raise half a dozen kinds for a damaged file
-        raise ValueError(f"{path} is not a readable .npz file: {error}") from None
+        other = "it has another format, or holds Python objects; write arrays of numbers or strings with numpy.savez"
+        reason = other if "pickle" in str(error) else str(error)
+        raise ValueError(f"{path} is not a readable .npz file: {reason}") from None
 
 
 def from_torch(train: torch.utils.data.Dataset, test: torch.utils.data.Dataset, name: str = "torch") -> Dataset:

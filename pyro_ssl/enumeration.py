@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal, OneHotCategorical
 
 from pyro_ssl.layers import class_weights, mark_one_hot
+from pyro_ssl.noise import draw
 
 Top = int | None | Literal["auto"]
 
@@ -183,9 +184,10 @@ class EnumerateMessenger(Messenger):
             return wide.push(self._draw(wide.base, batch_shape))
         base = wide.base_dist if isinstance(wide, Independent) else wide
         if self.shared_noise and isinstance(base, Normal) and batch_shape[-2:-1] == (self.values,):
-            noise = torch.randn_like(base.loc.select(-2 - wide.event_dim, 0)).unsqueeze(-2 - wide.event_dim)
-            return base.loc + base.scale * noise
-        return wide.rsample()
+            loc = base.loc.select(-2 - wide.event_dim, 0)
+            noise = draw(dist.Normal(torch.zeros_like(loc), 1.0).to_event(wide.event_dim))
+            return base.loc + base.scale * noise.unsqueeze(-2 - wide.event_dim)
+        return draw(wide)
 
 
 class ReplayMessenger(poutine.replay_messenger.ReplayMessenger):

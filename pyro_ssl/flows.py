@@ -14,6 +14,7 @@ from pyro_ssl.checks import check_positive
 from pyro_ssl.conditionals import Conditional, Prior
 from pyro_ssl.layers import Shape, as_shape, one_hot_index
 from pyro_ssl.modes import in_evaluation
+from pyro_ssl.noise import draw
 
 
 class Flowing(TorchDistribution):
@@ -56,10 +57,10 @@ class Flowing(TorchDistribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        return self.transform(self.base.sample(sample_shape))
+        return self.transform(draw(self.base, sample_shape))
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
-        return self.push(self.base.rsample(sample_shape))
+        return self.push(draw(self.base, sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
         z, log_prob, with_gradient = self._drawn.get("last", (None, None, False))

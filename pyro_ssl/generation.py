@@ -14,11 +14,11 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.checks import check_positive
 from pyro_ssl.elbo import local
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import chunked, classified_at_once, label_of, rows_at_once
+from pyro_ssl.prediction import as_known, chunked, classified_at_once, label_of, rows_at_once
 from pyro_ssl.traces import sample_sites
 
 CANDIDATES = 100
@@ -72,7 +72,8 @@ def reconstruct(objective: Objective, x: Any, y: Any = None, *, into: Any = None
     Raises:
         ValueError: The method has no model, or its model no x; a label is not of its kind.
     """
-    x, q = as_data(x), label_of(objective, x)
+    x = as_known(objective, x)
+    q = label_of(objective, x)
     others = [_label(name, given, len(x), q) for name, given in (("y", y), ("into", into)) if given is not None]
 
     def function(x: Tensor, *given: Tensor) -> Tensor:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.checks import check_positive
+from pyro_ssl.checks import as_codes, check_positive
 
 
-def accuracy(probs: Tensor, y: Tensor) -> float:
+def accuracy(probs: Any, y: Any) -> float:
     """Share of data whose likeliest class is right. probs `(N, K)`, y `(N,)` codes."""
+    probs, y = checked(probs, y)
     return (probs.argmax(-1) == y).double().mean().item()
 
 
-def log_likelihood(probs: Tensor, y: Tensor) -> float:
+def log_likelihood(probs: Any, y: Any) -> float:
     """Mean log p(y|x) in nats; probabilities are taken as at least 1e-12."""
+    probs, y = checked(probs, y)
     return probs.double().gather(-1, y[:, None]).clamp_min(1e-12).log().mean().item()
 
 
-def brier(probs: Tensor, y: Tensor) -> float:
+def brier(probs: Any, y: Any) -> float:
     """Mean squared distance between probabilities and one-hot class, in [0, 2]."""
+    probs, y = checked(probs, y)
     return (probs.double() - torch.nn.functional.one_hot(y, probs.shape[-1])).square().sum(-1).mean().item()
 
 
-def ece(probs: Tensor, y: Tensor, bins: int = 15, *, adaptive: bool = False) -> float:
+def ece(probs: Any, y: Any, bins: int = 15, *, adaptive: bool = False) -> float:
     r"""Expected calibration error in [0, 1], over bins of the confidence.
 
     .. math:: \sum_b \frac{n_b}{N} \, |\mathrm{acc}_b - \mathrm{conf}_b|
@@ -38,12 +43,12 @@ def ece(probs: Tensor, y: Tensor, bins: int = 15, *, adaptive: bool = False) -> 
         adaptive: Bins hold equally many data, give or take one.
 
     Raises:
-        ValueError: There are no probabilities `(N, K)`, N above 0, with a class for each; bins is not above 0.
+        ValueError: See `checked`; bins is not above 0.
 
     References:
         Guo et al. 2017; Nguyen & O'Connor 2015 for adaptive bins.
     """
-    check(probs, y)
+    probs, y = checked(probs, y)
     check_positive(bins=bins)
     confidence, prediction = probs.max(-1)
     gap = (prediction == y).double() - confidence.double()
@@ -66,23 +71,116 @@ def bin_of(confidence: Tensor, bins: int) -> Tensor:
     return torch.bucketize(confidence, torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins)
 
 
-def check(probs: Tensor, y: Tensor, name: str = "probs") -> None:
-    """Raise ValueError unless there are probabilities, or logits, `(N, K)`, and a class for each of the N, N above 0."""
-    if probs.dim() != 2 or y.shape != probs.shape[:1] or not len(y):
-        raise ValueError(
-            f"{name} should have shape (N, K) and y (N,), N above 0; got {tuple(probs.shape)} and {tuple(y.shape)}"
-        )
-    if not 0 <= int(y.min()) <= int(y.max()) < probs.shape[1]:
-        raise ValueError(f"y should be in 0 .. {probs.shape[1] - 1}, got {int(y.min())} .. {int(y.max())}")
+def checked(probs: Any, y: Any) -> tuple[Tensor, Tensor]:
+    """Probabilities and classes as tensors on one device, or an error that says what they are in place of these.
 
-
-def evaluate(probs: Tensor, y: Tensor) -> dict[str, float]:
-    """All of the above: `accuracy`, `log_likelihood`, `brier`, `ece` of 15 bins, `ece_20`, `ece_adaptive` of 15.
+    Arguments:
+        probs: p(y|x), `(N, K)`, a tensor or an array of floating-point numbers.
+        y: Codes `(N,)` in 0 .. K - 1, of any whole-number type.
 
     Raises:
-        ValueError: Shapes do not match, or there is no datum.
+        TypeError: They do not hold numbers, or y no whole numbers.
+        ValueError: N is 0 or K below 2; a number is not finite or a row of no probabilities that sum to 1; y has another
+            length, or a code of no class.
     """
-    check(probs, y)
+    probs = as_probabilities(probs)
+    return probs, _codes(probs, y, "probs")
+
+
+def checked_logits(logits: Any, y: Any) -> tuple[Tensor, Tensor]:
+    """Logits `(N, K)`, any finite numbers, and classes; see `checked`."""
+    logits = _numbers(logits, "logits")
+    _check_shape(logits, "logits", "(N, K)")
+    return logits, _codes(logits, y, "logits")
+
+
+def as_probabilities(probs: Any, name: str = "probs", shape: str = "(N, K)") -> Tensor:
+    """Probabilities of K classes, `(N, K)` or `(S, N, K)`, as a tensor.
+
+    Arguments:
+        probs: The array.
+        name: What the caller calls it.
+        shape: The dimensions that it should have, as they are said.
+
+    Raises:
+        TypeError: It does not hold floating-point numbers.
+        ValueError: It has another shape, a number is not finite, or a row does not sum to 1.
+    """
+    probs = _numbers(probs, name)
+    _check_shape(probs, name, shape)
+    slack = 10 * torch.finfo(probs.dtype).eps
+    low, high = float(probs.min()), float(probs.max())
+    if low < -slack or high > 1 + slack:
+        raise ValueError(
+            f"{name} should be probabilities, got numbers from {low:.4g} to {high:.4g}; of logits or log-probabilities "
+            "take the softmax first: logits.softmax(-1)"
+        )
+    off = (probs.double().sum(-1) - 1).abs()
+    if float(off.max()) > 1e-3 + slack * probs.shape[-1]:
+        total = float(probs.double().sum(-1).flatten()[off.argmax()])
+        raise ValueError(f"{name} should sum to 1 over the classes, got a row of sum {total:.4g}; divide it by its sum")
+    return probs
+
+
+def _numbers(x: Any, name: str) -> Tensor:
+    """Any array of finite floating-point numbers as a tensor."""
+    if not isinstance(x, Tensor):
+        array = np.asarray(x)
+        if array.dtype.kind not in "iuf":
+            raise TypeError(f"{name} should hold numbers, got an array of dtype {array.dtype}")
+        x = torch.as_tensor(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+    if x.is_complex() or x.dtype == torch.bool:
+        raise TypeError(f"{name} should hold real numbers, got {x.dtype}")
+    x = x.detach()
+    x = x if x.is_floating_point() else x.double()
+    if not x.isfinite().all():
+        place = int((~x.isfinite()).flatten().nonzero()[0])
+        row = place // max(1, x.shape[-1]) if x.dim() else 0
+        raise ValueError(
+            f"{name} holds NaN or infinity, first in row {row}; leave such rows out, or see what made them"
+        )
+    return x
+
+
+def _check_shape(x: Tensor, name: str, shape: str) -> None:
+    if x.dim() != shape.count(",") + 1 or not x.numel():
+        raise ValueError(f"{name} should have shape {shape}, without a dimension of size 0; got {tuple(x.shape)}")
+    if x.shape[-1] < 2:
+        raise ValueError(
+            f"{name} should have shape {shape} with two classes or more, got {tuple(x.shape)}; of two classes give both "
+            "columns, 1 - p and p"
+        )
+
+
+def _codes(scores: Tensor, y: Any, name: str) -> Tensor:
+    """Classes of N rows, `(N,)`, on the device of their scores `(N, K)`."""
+    shape = tuple(np.shape(y)) if not isinstance(y, Tensor) else tuple(y.shape)
+    if shape != (len(scores),):
+        raise ValueError(
+            f"{name} should have shape (N, K) and y (N,), one code for each row; got {tuple(scores.shape)} and {shape}"
+        )
+    y = as_codes(y, len(scores))
+    low, high, classes = int(y.min()), int(y.max()), scores.shape[-1]
+    if low < 0:
+        raise ValueError(
+            f"y should be in 0 .. {classes - 1}, got {low}; leave out the rows without a label, which -1 marks"
+        )
+    if high >= classes:
+        raise ValueError(f"y should be in 0 .. {classes - 1}, got {high}; {name} has {classes} columns")
+    return y.to(scores.device)
+
+
+def evaluate(probs: Any, y: Any) -> dict[str, float]:
+    """All of the above: `accuracy`, `log_likelihood`, `brier`, `ece` of 15 bins, `ece_20`, `ece_adaptive` of 15.
+
+    Arguments:
+        probs: p(y|x), `(N, K)`.
+        y: Codes `(N,)`.
+
+    Raises:
+        TypeError, ValueError: See `checked`.
+    """
+    probs, y = checked(probs, y)
     metrics: dict[str, Callable[[Tensor, Tensor], float]] = {
         "accuracy": accuracy,
         "log_likelihood": log_likelihood,

@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution, constraints
+from pyro.distributions import Categorical, Normal, TorchDistribution, constraints
 from torch import Tensor
+
+from pyro_ssl.noise import draw
 
 
 class MixtureOfNormals(TorchDistribution):
@@ -63,10 +65,10 @@ class MixtureOfNormals(TorchDistribution):
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         wide = self.expand(torch.Size(sample_shape) + self.batch_shape)
         with torch.no_grad():
-            k = torch.distributions.Categorical(logits=wide.logits).sample()
+            k = draw(Categorical(logits=wide.logits))
             index = k[..., None, None].expand(*k.shape, 1, wide.loc.shape[-1])
             loc, scale = (t.gather(-2, index).squeeze(-2) for t in (wide.loc, wide.scale))
-            z = torch.normal(loc, scale)
+            z = draw(Normal(loc, scale, validate_args=False).to_event(1))
         return _Pathwise.apply(wide.logits, wide.loc, wide.scale, z)
 
     def _log_components(self, value: Tensor) -> Tensor:

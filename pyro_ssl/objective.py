@@ -27,6 +27,7 @@ from pyro_ssl.elbo import (
     undo_subsampling,
 )
 from pyro_ssl.enumeration import MOST
+from pyro_ssl.extent import Extent
 from pyro_ssl.sampling import gibbs
 from pyro_ssl.terms import Batch, Step, Term
 from pyro_ssl.validation import (
@@ -66,6 +67,8 @@ class Objective(nn.Module):
         gibbs_chains: Chains of each datum that a prediction averages.
 
     Attributes:
+        extent: Shape and range of the data of training; `fit` sets it, saved models keep it, and prediction refuses data in
+            other units. None checks nothing.
         sizes: N_l and N_u of the data sets; `fit` sets them, and they are not saved. None takes the batch to be the data.
         input_limit: The largest absolute value of ordinary data, 10 in the zoo's methods, whose networks take numbers of about
             1: `check` refuses data in other units. None, for programs of your own, takes any.
@@ -110,6 +113,7 @@ class Objective(nn.Module):
         self._found_alike = False
         self.sizes: tuple[int, int] | None = None
         self.input_limit: float | None = None
+        self.extent: Extent | None = None
         self.features = features
 
     def classify(self, x: Tensor) -> TorchDistribution:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from pyro_ssl.checks import as_codes, as_data, check_positive
+from pyro_ssl.checks import as_codes, as_data, check_event_shape, check_positive
 from pyro_ssl.conditionals import Bayes
 from pyro_ssl.layers import SplitLinear
 from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import bounds, chunked
+from pyro_ssl.prediction import as_known, bounds_of_any, chunked
 
 
 def scores(
@@ -26,7 +27,7 @@ def scores(
 
     Arguments:
         objective: The method.
-        x: Data `(N, *event)`.
+        x: Data `(N, *event)`, in any units: they may be foreign.
         densities: Of `features` of the training data.
         chunk: Data at once.
         seed: Of what is drawn.
@@ -34,6 +35,7 @@ def scores(
     References:
         Liu et al. 2020 for the energy; Mukhoti et al. 2021 (DDU) for densities of features.
     """
+    x = _of_its_shape(objective, x)
     logits = chunked(objective, lambda x: objective.classify(x).logits, chunk, seed, x).log_softmax(-1)
     found = {"max p": _log_max(logits), "entropy": (logits.exp() * logits).sum(-1)}
     z, outputs = _read(objective, x, chunk, seed)
@@ -48,8 +50,16 @@ def scores(
     with objective.programs() as (model, _):
         generates = hasattr(model, "p_x")
     if generates:
-        found["log p(x)"] = bounds(objective, x, seed=seed)
+        found["log p(x)"] = bounds_of_any(objective, x, seed=seed)
     return found
+
+
+def _of_its_shape(objective: Objective, x: Any) -> Tensor:
+    """Data of the method's shape, in whatever units: they may be foreign."""
+    x = as_data(x)
+    if objective.extent is not None:
+        check_event_shape(x, objective.extent.shape)
+    return x
 
 
 def _log_max(log_p: Tensor) -> Tensor:
@@ -71,10 +81,10 @@ def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) 
         seed: Of what is drawn.
     """
     check_positive(chunk=chunk)
-    return _read(objective, x, chunk, seed)[0]
+    return _read(objective, _of_its_shape(objective, x), chunk, seed)[0]
 
 
-def fitted(objective: Objective, x: Any, y: Tensor, *, chunk: int = 1024, seed: int = 0) -> ClassDensities | None:
+def fitted(objective: Objective, x: Any, y: Any, *, chunk: int = 1024, seed: int = 0) -> ClassDensities | None:
     """`ClassDensities` of the features of labeled data; None where the method has none.
 
     Arguments:
@@ -87,6 +97,7 @@ def fitted(objective: Objective, x: Any, y: Tensor, *, chunk: int = 1024, seed: 
     Raises:
         ValueError: As of `ClassDensities`, of every class that the method has.
     """
+    x = as_known(objective, x)
     z = features(objective, x, chunk=chunk, seed=seed)
     if z is None:
         return None
@@ -154,10 +165,12 @@ class ClassDensities:
         Mukhoti et al. 2021, DDU.
     """
 
-    def __init__(self, z: Tensor, y: Tensor, classes: int | None = None, ridge: float = 1e-4) -> None:
-        if z.dim() != 2 or y.shape != z.shape[:1]:
-            raise ValueError(f"z should have shape (N, Z) and y (N,), got {tuple(z.shape)} and {tuple(y.shape)}")
-        z, y = as_data(z, "z").double(), as_codes(y, len(z)).to(z.device)
+    def __init__(self, z: Any, y: Any, classes: int | None = None, ridge: float = 1e-4) -> None:
+        shapes = tuple(np.shape(z)), tuple(np.shape(y))
+        if len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
+            raise ValueError(f"z should have shape (N, Z) and y (N,), got {shapes[0]} and {shapes[1]}")
+        z = as_data(z, "z").double()
+        y = as_codes(y, len(z)).to(z.device)
         if int(y.min()) < 0:
             raise ValueError("y should hold a class for each row of z; -1 is none")
         counts = y.bincount(minlength=classes or 0)
@@ -175,8 +188,10 @@ class ClassDensities:
         self.log_prior = (counts / counts.sum()).log()
         self.densities = MultivariateNormal(mean, covariance + noise)
 
-    def log_prob(self, z: Tensor) -> Tensor:
+    def log_prob(self, z: Any) -> Tensor:
         """log p(z): `(N, Z)` -> `(N,)` nats."""
+        z = as_data(z, "z")
+        check_event_shape(z, self.densities.event_shape, "z")
         parts = z.double().to(self.log_prior.device).unsqueeze(-2).split(1024)
         return torch.cat([(self.log_prior + self.densities.log_prob(part)).logsumexp(-1) for part in parts])
 
@@ -209,7 +224,7 @@ def separations(scored: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dic
     return {name: {k: separation(mine, scored[name][k]) for k, mine in scored[own].items()} for name in others}
 
 
-def separation(own: Tensor, foreign: Tensor) -> dict[str, float]:
+def separation(own: Any, foreign: Any) -> dict[str, float]:
     """How well a score tells own from foreign data, own ones to score higher.
 
     Arguments:
@@ -225,6 +240,7 @@ def separation(own: Tensor, foreign: Tensor) -> dict[str, float]:
     """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+    own, foreign = torch.as_tensor(own), torch.as_tensor(foreign)
     both = (own, foreign)
     if any(s.dim() != 1 or not len(s) or s.isnan().any() for s in both):
         raise ValueError(

@@ -15,6 +15,7 @@ from pyro_ssl.batches import extreme_rows
 from pyro_ssl.checks import as_data, as_values, check_positive
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.noise import RowNoise
 from pyro_ssl.objective import Objective
 from pyro_ssl.sampling import Gibbs
 from pyro_ssl.sampling import gibbs as sample
@@ -34,8 +35,13 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
         seed: Of what is drawn.
 
     Raises:
-        ValueError: chunk is not above 0; y is real.
+        ValueError: chunk is not above 0; y is real; x has not the shape or the units of the training data.
     """
+    return probs_of_any(objective, as_known(objective, x), chunk=chunk, seed=seed)
+
+
+def probs_of_any(objective: Objective, x: Any, *, chunk: int | None = None, seed: int = 0) -> Tensor:
+    """`predict_proba` of data that need not be in the units of training, such as attacked ones."""
     check_positive(chunk=1 if chunk is None else chunk)
 
     def function(x: Tensor) -> Tensor:
@@ -48,6 +54,18 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
 
     x = as_data(x)
     return chunked(objective, function, chunk or classified_at_once(objective, x), seed, x)
+
+
+def as_known(objective: Objective, x: Any, name: str = "x") -> Tensor:
+    """Data `(N, *event)` as `as_data` takes them, of the shape and in the units of what the method was trained on.
+
+    Raises:
+        ValueError: They have another shape, or are in other units; see `Extent`.
+    """
+    x = as_data(x, name)
+    if objective.extent is not None:
+        objective.extent.check(x, name)
+    return x
 
 
 def classified_at_once(objective: Objective, x: Tensor) -> int:
@@ -77,7 +95,7 @@ def bounds(
 ) -> Tensor:
     """L(x, y), or U(x) without y and summed over all classes, per datum: `(N,)` nats on the CPU.
 
-    With random weights they are bounds given W, one draw of it for each chunk, without KL(W), which belongs to no datum. With
+    With random weights they are bounds given W, one draw of it for all data, without KL(W), which belongs to no datum. With
     features (M1+M2) they are of the features' mean, not of x. `weight_kl` has KL(W).
 
     Arguments:
@@ -92,6 +110,23 @@ def bounds(
     Raises:
         ValueError: There is not one one-hot row of y per datum; the method has no model; x is not of the model's support.
     """
+    x = as_known(objective, x)
+    return bounds_of_any(
+        objective, x, y, num_particles, importance_weighted=importance_weighted, chunk=chunk, seed=seed
+    )
+
+
+def bounds_of_any(
+    objective: Objective,
+    x: Any,
+    y: Any = None,
+    num_particles: int = 1,
+    *,
+    importance_weighted: bool = False,
+    chunk: int | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """`bounds` of data that need not be in the units of training, such as foreign ones."""
     elbo = TraceTopEnum_ELBO(None, num_particles=num_particles, importance_weighted=importance_weighted)
     function = lambda *seen: elbo.bound(objective.model, objective.guide, *seen).value  # noqa: E731
     return _by_model(objective, function, x, y, num_particles, chunk, seed)
@@ -122,6 +157,7 @@ def class_bounds(
         ValueError: The guide enumerates nothing; `only` is not a tuple of the model's sites, or is importance-weighted; the
             method has no model.
     """
+    x = as_known(objective, x)
     elbo = TraceTopEnum_ELBO(
         None, shared_noise=True, num_particles=num_particles, importance_weighted=importance_weighted
     )
@@ -159,7 +195,7 @@ def log_evidence(
         Burda et al. 2016.
     """
     check_positive(num_particles=num_particles)
-    x = as_data(x)
+    x = as_known(objective, x)
     block = min(num_particles, rows_at_once(x, _classes(objective, x, y)))
     blocks, rest = divmod(num_particles, block)
     elbos = [TraceTopEnum_ELBO(None, num_particles=block)] * blocks
@@ -207,7 +243,7 @@ def gibbs(
         return torch.cat(found, -1)
 
     sizes: list[int] = []
-    x = as_data(x)
+    x = as_known(objective, x)
     return Gibbs(*chunked(objective, function, chunk or rows_at_once(x, chains), seed, x).split(sizes, -1))
 
 
@@ -263,9 +299,16 @@ def label_of(objective: Objective, x: Any) -> Any:
 def chunked(
     objective: Objective, function: Callable[..., Tensor], chunk: int, seed: int, x: Any, *others: Tensor
 ) -> Tensor:
-    """A function of the rows of x and others, chunk by chunk, in evaluation and without gradient: `(N, *)` on the CPU."""
+    """A function of the rows of x and others, chunk by chunk, in evaluation and without gradient: `(N, *)` on the CPU.
+
+    What is drawn for a row goes by its values, see `RowNoise`; what all rows share is drawn alike in each chunk.
+    """
     like = next(objective.parameters())
     data = [as_data(x, dtype=like.dtype), *others]
     with evaluating(objective), reproducibly(seed), pyro.validation_enabled(False):
-        parts = zip(*(d.split(chunk) for d in data), strict=True)
-        return torch.cat([function(*(d.to(like) for d in part)).cpu() for part in parts])
+        found: list[Tensor] = []
+        for part in zip(*(d.split(chunk) for d in data), strict=True):
+            torch.manual_seed(seed)
+            with RowNoise(part[0], seed):
+                found.append(function(*(d.to(like) for d in part)).cpu())
+        return torch.cat(found)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.checks import check_positive
+from pyro_ssl.noise import draw
 
 
 class Gibbs(NamedTuple):
@@ -86,14 +87,14 @@ def walk(
         raise ValueError(f"skipped should be in 0 .. {steps - 1}, steps less one; got {skipped}")
     random = hasattr(guide, "draw_weights")
     fixed = None if weights is None else weights.unsqueeze(1)  # of all chains
-    y = guide.classify(x).sample(torch.Size([chains] if fixed is None else [len(fixed), chains]))
+    y = draw(guide.classify(x), [chains] if fixed is None else [len(fixed), chains])
     sums: list[Tensor] = []
     for step in range(steps):
-        z = guide.encode(x, y).sample()
+        z = draw(guide.encode(x, y))
         w = guide.draw_weights(chains) if random and fixed is None else fixed
         with nullcontext() if w is None else model.given(w):
             p = model.predict(x, z)
-        y = p.sample()
+        y = draw(p)
         if step < skipped:
             continue
         now = [y, y.square(), z] if hard else [p.mean, p.variance + p.mean.square(), z]

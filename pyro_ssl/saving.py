@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pyro_ssl import checkpoints, zoo
+from pyro_ssl.extent import Extent
 from pyro_ssl.objective import Objective
 
 
@@ -40,6 +41,8 @@ class SavedModel:
         """
         data = {k: getattr(self, k) for k in ("method", "x_shape", "classes", "extra")}
         data["options"] = listed(self.options)
+        extent = self.objective.extent
+        data["extent"] = None if extent is None else extent.plain()
         dtype = str(next(self.objective.parameters()).dtype).removeprefix("torch.")
         tensors = dict(self.objective.state_dict())
         checkpoints.save(directory, tensors, data | {"kind": "model", "dtype": dtype}, keep_previous=False)
@@ -58,12 +61,21 @@ class SavedModel:
             x_shape, classes = tuple(data["x_shape"]), data["classes"]
             objective = zoo.build(data["method"], x_shape, len(classes), **data["options"])
             objective.to(getattr(torch, data["dtype"])).load_state_dict(tensors)
+            objective.extent = Extent.read(data.get("extent")) or _earlier_extent(x_shape, data["extra"])
         except (ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
             raise checkpoints.CheckpointError(
                 f"{directory} does not fit this version of the zoo: {error} "
                 "(a method of your own has to be in zoo.METHODS before)"
             ) from None
         return cls(data["method"], x_shape, classes, data["options"], objective.eval(), data["extra"])
+
+
+def _earlier_extent(x_shape: tuple[int, ...], extra: dict[str, Any]) -> Extent:
+    """What files of earlier versions tell: the shape, and the range of images."""
+    if len(x_shape) != 3 or "extent" not in extra:
+        return Extent(x_shape)
+    low, high = extra["extent"]
+    return Extent(x_shape, (float(low),), (float(high),))
 
 
 def listed(options: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from pyro_ssl import checkpoints
 from pyro_ssl.batches import Batches, transformed
 from pyro_ssl.checks import as_codes, as_data, as_values, check_positive, one_hot
+from pyro_ssl.extent import Extent
 from pyro_ssl.features import Features
 from pyro_ssl.modes import evaluating, reproducibly, same_buffers
 from pyro_ssl.objective import Objective, total
@@ -161,6 +162,7 @@ def fit(
         data = as_data(x, dtype=next(objective.parameters()).dtype)
         objective.features.fit(data, seed=seed, directory=first, resume=resume, progress=progress, transform=transform)
         run = begin()
+    objective.extent = run.averaged.extent = Extent.of(as_data(x))
     with reproducibly(seed):
         if store is not None:
             store.restore(run)

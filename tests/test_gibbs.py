@@ -65,8 +65,13 @@ def tables(q_z: Tensor = Z_OF_XY, q_y: Tensor = Y_OF_X) -> Objective:
 
 
 def rows(n: int) -> Tensor:
-    """Each value of x n times."""
-    return torch.eye(V).repeat_interleave(n, 0)
+    """Each value of x n times, scaled by next to nothing: equal rows would have the same noise."""
+    return torch.eye(V).repeat_interleave(n, 0) * nearly_one(V * n)
+
+
+def nearly_one(n: int) -> Tensor:
+    """Different numbers `(n, 1)`."""
+    return 1 + 1e-9 * torch.arange(n)[:, None]
 
 
 def deviations(draws: Tensor, expected: Tensor) -> Tensor:
@@ -205,7 +210,7 @@ def same_law(a: Tensor, b: Tensor) -> float:
 
 
 def test_chains_are_independent_runs():
-    o, x, n = gaussian(), torch.full((1500, 1), 0.7), 4
+    o, x, n = gaussian(), 0.7 * nearly_one(1500), 4
     together = gibbs(o, x, steps=3, chains=n)
     apart = [gibbs(o, x, steps=3, seed=seed) for seed in range(1, 1 + n)]
     for name in ("mean", "z"):
@@ -215,11 +220,17 @@ def test_chains_are_independent_runs():
         assert abs(theirs[0].var() / ours.var() / n - 1) < 0.25
 
 
-def test_chunks_do_not_change_the_law():
-    o, x = gaussian(), torch.full((2000, 1), 0.7)
-    whole, parts = gibbs(o, x, steps=3, chunk=2000), gibbs(o, x, steps=3, chunk=7, seed=1)
-    assert all(same_law(a, b) > 1e-3 for a, b in zip(whole, parts, strict=True))
-    assert not torch.equal(parts.mean[:7], parts.mean[7:14])  # no chunk has the noise of another
+def test_chunks_change_nothing():
+    o, x = gaussian(), 0.7 * nearly_one(2000)
+    whole, parts, other = (gibbs(o, x, steps=3, chunk=chunk, seed=seed) for chunk, seed in ((2000, 0), (7, 0), (7, 1)))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(whole, parts, strict=True))
+    assert all(same_law(a, b) > 1e-3 for a, b in zip(whole, other, strict=True))
+    assert not torch.allclose(parts.mean[:7], parts.mean[7:14], atol=1e-3)  # no chunk has the noise of another
+
+
+def test_equal_rows_have_equal_results():
+    found = gibbs(gaussian(), torch.full((5, 1), 0.7), steps=3, chunk=2)
+    assert all(torch.allclose(part, part[:1].expand_as(part), atol=1e-12) for part in found)
 
 
 @pytest.mark.parametrize("chains", [1, 50, 100_000])

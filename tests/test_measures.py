@@ -361,3 +361,18 @@ def test_bad_attacks(trained, changes, message):
     arguments = {"y": y, "epsilon": 0.1} | changes
     with pytest.raises(ValueError, match=message):
         fgsm(objective, x, **arguments)
+
+
+def test_arrays_are_as_good_as_tensors():
+    g = torch.Generator().manual_seed(0)
+    own, foreign, z = torch.rand(50, generator=g) + 0.5, torch.rand(40, generator=g), torch.randn(60, 3, generator=g)
+    y = torch.arange(60) % 2
+    assert ood.separation(own.numpy(), foreign.tolist()) == ood.separation(own, foreign)
+    of_arrays, of_tensors = ood.ClassDensities(z.numpy(), y.numpy().astype(np.uint8)), ood.ClassDensities(z, y)
+    torch.testing.assert_close(of_arrays.log_prob(z.numpy()), of_tensors.log_prob(z))
+    with pytest.raises(ValueError, match=r"z should have shape \(N, 3\)"):
+        of_tensors.log_prob(z[:, :2])
+    with pytest.raises(ValueError, match="z holds NaN"):
+        of_tensors.log_prob(z.index_fill(0, torch.tensor([4]), math.nan))
+    images = torch.rand(5, 1, 8, 8, generator=g)
+    torch.testing.assert_close(corrupted(images.numpy(), "contrast", 2), corrupted(images, "contrast", 2))

@@ -2,13 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss
 
-from pyro_ssl import metrics
+from pyro_ssl import calibration, metrics
 from pyro_ssl.vision import torchvision
 
 torchvision()  # torchmetrics imports it
@@ -81,7 +82,10 @@ def test_ece_is_the_papers_sum(problem, bins, on_edges):
     probs, y = problem
     if on_edges:  # confidences that are whole numbers of bins
         top = (probs.max(-1, keepdim=True).values * bins).ceil() / bins
-        probs = probs.scatter(-1, probs.argmax(-1, keepdim=True), top)
+        index = probs.argmax(-1, keepdim=True)
+        others = probs.scatter(-1, index, 0)
+        others = (1 - top) * others / others.sum(-1, keepdim=True).clamp_min(1e-30)
+        probs = others.scatter(-1, index, top)
     assert metrics.ece(probs, y, bins) == pytest.approx(by_hand(probs, y, bins), abs=1e-9)
 
 
@@ -136,3 +140,86 @@ def test_adaptive_bins_hold_equally_many(problem, bins):
     assert max(map(len, chunks)) - min(map(len, chunks)) <= 1
     expected = sum(abs(sum(right - confidence for confidence, right in chunk)) for chunk in chunks) / len(rows)
     assert metrics.ece(probs, y, bins, adaptive=True) == pytest.approx(expected, abs=1e-9)
+
+
+P = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.4, 0.35, 0.25], [0.05, 0.9, 0.05]])
+CODES = torch.tensor([0, 2, 1, 1])
+OF_PROBS = {
+    "accuracy": metrics.accuracy,
+    "log_likelihood": metrics.log_likelihood,
+    "brier": metrics.brier,
+    "ece": metrics.ece,
+    "evaluate": metrics.evaluate,
+    "reliability": calibration.reliability,
+    "calibration_test": lambda p, y: calibration.calibration_test(p, y, draws=20),
+    "temperature": calibration.temperature,
+}
+
+
+def same(a, b):
+    if isinstance(a, dict | float):
+        return a == b
+    return all(torch.allclose(x, z, equal_nan=True) for x, z in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("name", OF_PROBS)
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.uint8, np.int8])
+def test_arrays_of_any_whole_type_are_as_good_as_tensors(name, dtype):
+    """The estimator's `predict_proba` gives numpy, and labels are often of 8 or 32 bits."""
+    function = OF_PROBS[name]
+    expected = function(P, CODES)
+    assert same(function(P.numpy(), CODES.numpy().astype(dtype)), expected)
+    assert same(function(P, torch.as_tensor(CODES.numpy().astype(dtype))), expected)
+    assert same(function(P.numpy()[::-1], CODES.numpy()[::-1].astype(">i4")), function(P.flip(0), CODES.flip(0)))
+    assert same(function(P.tolist(), CODES.tolist()), function(P.double().numpy(), CODES))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_rounded_probabilities_are_taken(dtype):
+    logits = torch.randn(500, 100, generator=torch.Generator().manual_seed(0))
+    p = logits.softmax(-1)
+    y = torch.arange(500) % 100
+    assert metrics.brier(p.to(dtype), y) == pytest.approx(metrics.brier(p, y), abs=0.01)
+    assert metrics.brier(torch.tensor([[0.3333, 0.3333, 0.3333]]), [0]) == pytest.approx(0.6667, abs=1e-3)
+
+
+BAD = {
+    "logits": (P.log() + 2, CODES, "probs should be probabilities, got numbers from -0.99.* to 1.89"),
+    "log-probabilities": (P.log(), CODES, "of logits or log-probabilities take the softmax"),
+    "negative": (P - 0.2, CODES, "probs should be probabilities, got numbers from -0.15"),
+    "not normalised": (P / 2, CODES, r"probs should sum to 1 over the classes, got a row of sum 0\.5; divide it"),
+    "one column": (
+        P[:, :1],
+        0 * CODES,
+        r"probs should have shape \(N, K\) with two classes or more, got \(4, 1\); of two",
+    ),
+    "no column": (P[:, 0], CODES, r"probs should have shape \(N, K\).*got \(4,\)"),
+    "three dimensions": (P[None], CODES, r"probs should have shape \(N, K\).*got \(1, 4, 3\)"),
+    "NaN": (P.index_fill(0, torch.tensor([2]), math.nan), CODES, "probs holds NaN or infinity, first in row 2"),
+    "words": (np.full((4, 3), "a"), CODES, "probs should hold numbers, got an array of dtype <U1"),
+    "another length": (P, CODES[:3], r"y \(N,\), one code for each row; got \(4, 3\) and \(3,\)"),
+    "one-hot labels": (P, P.round(), r"got \(4, 3\) and \(4, 3\)"),
+    "without a label": (P, CODES - 1, "y should be in 0 .. 2, got -1; leave out the rows without a label"),
+    "no class": (P, CODES + 1, "y should be in 0 .. 2, got 3; probs has 3 columns"),
+    "real labels": (P, CODES.float(), "y should hold integer codes"),
+    "names": (P, np.array(list("abcd")), "y should hold integer codes"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("name", [name for name in OF_PROBS if name != "temperature"])
+def test_what_are_no_probabilities_is_refused(name, case):
+    probs, y, message = BAD[case]
+    with pytest.raises((ValueError, TypeError), match=message):
+        OF_PROBS[name](probs, y)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in BAD if c not in ("logits", "log-probabilities", "negative", "not normalised")]
+)
+def test_what_are_no_logits_is_refused(case):
+    logits, y, message = BAD[case]
+    with pytest.raises((ValueError, TypeError), match=message.replace("probs", "logits")):
+        calibration.temperature(logits, y)
+    with pytest.raises(ValueError, match="logits holds NaN or infinity, first in row 1"):
+        calibration.temperature(torch.tensor([[1.0, 2.0], [math.inf, 0.0]]), [0, 1])

@@ -1,0 +1,171 @@
+"""Noise of a row: a function of the seed and of what the row holds, wherever it stands and whatever stands beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextvars import ContextVar, Token
+from typing import Any
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Independent, MultivariateNormal, Normal, OneHotCategorical
+
+_active: ContextVar[RowNoise | None] = ContextVar("row_noise", default=None)
+
+
+class RowNoise(Messenger):
+    r"""Inside the block, what is drawn for a row of x follows from the seed and the row's values.
+
+    A row then has the same draws in every order of the rows, in every subset and in every chunk; rows that differ have
+    independent draws, so that a mean over rows is as precise as with a generator. The i-th number that is drawn for row x is
+
+    .. math:: u_i(x) = h\big(h(x) + h(\mathrm{seed} + i)\big) \in (0, 1), \qquad \epsilon_i(x) = \Phi^{-1}(u_i(x))
+
+    with a hash h of 32 bits. It reaches `pyro.sample` sites and what is drawn with `draw`, of a distribution whose last batch
+    dimension is that of the rows: Gaussians, classes, Bernoullis, whatever has an inverse CDF, and mixtures and flows of
+    those. Others, such as a Gamma, and what all rows share, such as random weights, are drawn by torch's generator.
+
+    Arguments:
+        x: The rows `(B, *event)`.
+        seed: Seed of the noise.
+    """
+
+    def __init__(self, x: Tensor, seed: int) -> None:
+        super().__init__()
+        self.x = x
+        self._start = _wrapped(int(np.random.SeedSequence(seed % 2**64).generate_state(1)[0]))
+        self._drawn = 0
+        self._keys: Tensor | None = None
+        self._outer: list[Token[RowNoise | None]] = []
+
+    def __enter__(self) -> Any:
+        self._outer.append(_active.set(self))
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        _active.reset(self._outer.pop())
+
+    @property
+    def keys(self) -> Tensor:
+        """A hash of each row, `(B,)`; most methods draw nothing, so it waits until it is asked for."""
+        if self._keys is None:
+            self._keys = _hash_of_rows(self.x)
+        return self._keys
+
+    def is_of_rows(self, fn: Any) -> bool:
+        """Whether a distribution's last batch dimension is that of the rows."""
+        return fn.batch_shape[-1:] == (len(self.x),)
+
+    def symmetric(self, shape: Sequence[int], event_dim: int, like: Tensor) -> Tensor:
+        """Uniform numbers in (-1, 1), `(*, B, *event)`, of the dtype and on the device of another tensor."""
+        lead, event = shape[: len(shape) - event_dim - 1], shape[len(shape) - event_dim :]
+        size = math.prod(lead) * math.prod(event)
+        place = torch.arange(self._drawn, self._drawn + size, device=like.device)
+        self._drawn += size
+        salt = _mixed((place + self._start).to(torch.int32)).view(*lead, 1, *event)
+        bits = _mixed(salt + self.keys.to(like.device).view(-1, *[1] * event_dim))
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        digits = 32 if dtype == torch.float64 else 23  # so that no number rounds to -1 or 1
+        bits >>= 32 - digits
+        return bits.to(dtype).mul_(2.0 ** (1 - digits)).add_(2.0**-digits)
+
+    def uniform(self, shape: Sequence[int], event_dim: int, like: Tensor) -> Tensor:
+        """Uniform numbers in (0, 1), as `symmetric`."""
+        return self.symmetric(shape, event_dim, like).add_(1).mul_(0.5)
+
+    def gaussian(self, shape: Sequence[int], event_dim: int, like: Tensor) -> Tensor:
+        """Standard Gaussian numbers, as `symmetric`."""
+        return self.symmetric(shape, event_dim, like).erfinv_().mul_(math.sqrt(2))
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["done"] or msg["is_observed"] or site_is_subsample(msg) or not self.is_of_rows(msg["fn"]):
+            return
+        msg["value"] = draw(msg["fn"])
+        msg["done"] = True
+
+
+def draw(fn: Any, sample_shape: Sequence[int] = ()) -> Tensor:
+    """A sample, `(*sample_shape, *batch, *event)`, reparameterised where it can be; by the rows' noise inside `RowNoise`.
+
+    Arguments:
+        fn: The distribution.
+        sample_shape: Shape of the samples.
+    """
+    shape = torch.Size(sample_shape)
+    noise = _active.get()
+    if noise is not None and noise.is_of_rows(fn):
+        value = _by_rows(noise, fn, shape)
+        if value is not None:
+            return value
+    return fn.rsample(shape) if fn.has_rsample else fn.sample(shape)
+
+
+def _by_rows(noise: RowNoise, fn: Any, sample_shape: torch.Size) -> Tensor | None:
+    """A sample by the rows' noise; None of a family that has no known transform of uniform noise."""
+    base = fn
+    while isinstance(base, Independent | dist.MaskedDistribution):
+        base = base.base_dist
+    shape = sample_shape + base.batch_shape
+    event_dim = len(fn.event_shape) - len(base.event_shape)  # batch dimensions of the base that are the row's own
+    if isinstance(base, Normal):
+        return base.loc + base.scale * noise.gaussian(shape, event_dim, base.loc)
+    if isinstance(base, MultivariateNormal):
+        white = noise.gaussian(shape + base.event_shape, event_dim + 1, base.loc)
+        return base.loc + (base.scale_tril @ white.unsqueeze(-1)).squeeze(-1)
+    if isinstance(base, Categorical):
+        return _index(base.probs, noise.uniform(shape, event_dim, base.probs))
+    if isinstance(base, OneHotCategorical):
+        index = _index(base.probs, noise.uniform(shape, event_dim, base.probs))
+        return torch.nn.functional.one_hot(index, base.event_shape[-1]).to(base.probs)
+    if isinstance(base, Bernoulli):
+        return (noise.uniform(shape, event_dim, base.probs) < base.probs).to(base.probs)
+    return _by_inverse_cdf(noise, base, shape, event_dim)
+
+
+def _by_inverse_cdf(noise: RowNoise, base: Any, shape: torch.Size, event_dim: int) -> Tensor | None:
+    if base.event_shape:
+        return None
+    try:
+        like = base.icdf(torch.tensor(0.5))
+    except (NotImplementedError, RuntimeError):
+        return None
+    return base.icdf(noise.uniform(shape, event_dim, like))
+
+
+def _index(probs: Tensor, uniform: Tensor) -> Tensor:
+    """The class whose share of (0, 1) holds the uniform number: probabilities `(*, K)`, numbers `(*,)`."""
+    cdf = probs.cumsum(-1)
+    level = uniform.unsqueeze(-1) * cdf[..., -1:]  # of a rounded sum, so that no class of probability 0 is drawn
+    return (level > cdf[..., :-1]).sum(-1)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """The finaliser of MurmurHash3, a hash of int32; products wrap around, and shifts fill with zeros."""
+    x = x.clone()
+    shifted = torch.empty_like(x)
+    for shift, factor in ((16, _wrapped(0x85EBCA6B)), (13, _wrapped(0xC2B2AE35)), (16, 1)):
+        torch.bitwise_right_shift(x, shift, out=shifted)
+        shifted &= 2 ** (32 - shift) - 1
+        x ^= shifted
+        x *= factor
+    return x
+
+
+def _wrapped(x: int) -> int:
+    """32 bits as a signed number."""
+    return x - 2**32 if x >= 2**31 else x
+
+
+def _hash_of_rows(x: Tensor) -> Tensor:
+    """Of each row 32 bits, `(B,)`: its numbers' bits times fixed multipliers, summed, which whole numbers are exactly."""
+    rows = x.detach().flatten(1).cpu().double().numpy() + 0.0  # -0.0 is 0.0
+    bits = rows.view(np.int64)
+    bits ^= bits >> 32  # of round numbers the lower half is 0
+    multipliers = np.random.default_rng(0).integers(-(2**63), 2**63, bits.shape[1]) | 1
+    return _mixed(torch.from_numpy((bits @ multipliers) >> 32).to(torch.int32))
