@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.checks import as_data, as_input, check_positive
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import AT_ONCE, chunked, gibbs, label_of, predict_proba
@@ -238,7 +238,8 @@ def label_draws(members: Objective | Sequence[Objective], x: Any, draws: int = 2
     Raises:
         ValueError: Nothing differs between the draws; draws is not above 1; y is real.
     """
-    members, x = _several(members), as_data(x)
+    members = _several(members)
+    x = as_input(members[0], x)
     check("bald", members, x, draws)
     order = _by_value(x)
     return _label_draws(members, x[order], draws, seed)[:, order.argsort()]
@@ -274,7 +275,8 @@ def scores(
     Raises:
         ValueError: The method has not what the acquisition asks for; the message says what.
     """
-    members, x = _several(members), as_data(x)
+    members = _several(members)
+    x = as_input(members[0], x)
     check(acquisition, members, x, draws)
     order = _by_value(x)
     return _scores(members, x[order], acquisition, draws, seed)[order.argsort()]
@@ -331,7 +333,8 @@ def acquire(
     Raises:
         ValueError: As of `scores` and `powered`; n is not in 1 .. N; there is a power of `batch_bald`.
     """
-    members, x = _several(members), as_data(x)
+    members = _several(members)
+    x = as_input(members[0], x)
     check_positive(n=n, candidates=candidates)
     check_power(power, acquisition)
     if n > len(x):

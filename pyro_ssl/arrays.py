@@ -92,8 +92,8 @@ def check_signed(array: np.ndarray, name: str) -> None:
     largest = np.iinfo(array.dtype).max
     if array.max() == largest:
         raise ValueError(
-            f"{name} is {array.dtype} and holds {largest}, which is what -1 becomes there: give signed numbers, with -1 "
-            f"for a row without a label, or {largest} if that is a class ({name}.astype(np.int64))"
+            f"{name} is {array.dtype} and holds {largest}, which is what -1 becomes there; if {largest} is a class, give "
+            f"{name}.astype(np.int64), and if it is none, write -1 into signed numbers"
         )
 
 

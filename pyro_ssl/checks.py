@@ -43,8 +43,7 @@ def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None, *, intege
         TypeError: The array does not hold numbers, or is no array: sparse, a picture, a tuple of arrays.
         ValueError: It is empty, has no feature dimension, or holds NaN, infinity or masked entries.
     """
-    check_unmasked(x, name)
-    x = _real_tensor(x, name)
+    x = as_tensor(x, name)
     if integers and not x.is_floating_point() and x.dtype != torch.bool:
         x = x.to(torch.int64)
     else:
@@ -83,8 +82,14 @@ def placed(x: Tensor, like: Tensor) -> Tensor:
     return x.to(like) if x.is_floating_point() else x.to(like.device)
 
 
-def _real_tensor(x: Any, name: str) -> Tensor:
-    """An array of real numbers as a tensor of its own dtype, or a TypeError."""
+def as_tensor(x: Any, name: str) -> Tensor:
+    """Any array-like of real numbers as a tensor of its own dtype and shape.
+
+    Raises:
+        TypeError: It does not hold real numbers, or is no array; see `check_array_like`.
+        ValueError: An entry is masked, or rows differ in shape.
+    """
+    check_unmasked(x, name)
     if isinstance(x, Tensor):
         check_array_like(x, name)
         if x.is_complex():

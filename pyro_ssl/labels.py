@@ -98,14 +98,14 @@ def labels_found(codes: Any, classes: Sequence[Any]) -> str:
         classes: Names of the K classes.
     """
     counts = _counts(codes, len(classes))
-    parts = [f"{count} of {brief(name)}" for name, count in zip(classes, counts.tolist(), strict=True)]
-    if len(parts) > SHOWN:
-        parts = [f"{counts.min()} to {counts.max()} of each of {len(classes)} classes"]
-    return f"labels: {', '.join(parts)}; {len(codes) - counts.sum()} rows without a label"
+    text = ", ".join(f"{count} of {brief(name)}" for name, count in zip(classes, counts.tolist(), strict=True))
+    if len(classes) > SHOWN:
+        text = f"{counts.sum()}, {counts.min()} to {counts.max()} of each of {len(classes)} classes"
+    return f"labels: {text}; {len(codes) - counts.sum()} rows without a label"
 
 
 def _counts(codes: Any, classes: int) -> np.ndarray:
-    codes = np.asarray(codes)
+    codes = np.asarray(codes, np.int64)
     return np.bincount(codes[codes >= 0], minlength=classes)
 
 

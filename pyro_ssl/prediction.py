@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_ssl.batches import extreme_rows
-from pyro_ssl.checks import as_data, as_values, check_pair, check_positive, check_support
+from pyro_ssl.checks import as_input, as_tensor, as_values, check_pair, check_positive, check_support, placed
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
@@ -45,7 +45,7 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
             )
         return p.mean
 
-    x = as_data(x)
+    x = as_input(objective, x)
     return chunked(objective, function, chunk or classified_at_once(objective, x), seed, x)
 
 
@@ -158,7 +158,7 @@ def log_evidence(
         Burda et al. 2016.
     """
     check_positive(num_particles=num_particles)
-    x = as_data(x)
+    x = as_input(objective, x)
     block = min(num_particles, rows_at_once(x, _classes(objective, x, y)))
     blocks, rest = divmod(num_particles, block)
     elbos = [TraceTopEnum_ELBO(None, num_particles=block)] * blocks
@@ -206,7 +206,7 @@ def gibbs(
         return torch.cat(found, -1)
 
     sizes: list[int] = []
-    x = as_data(x)
+    x = as_input(objective, x)
     return Gibbs(*chunked(objective, function, chunk or rows_at_once(x, chains), seed, x).split(sizes, -1))
 
 
@@ -221,11 +221,11 @@ def _by_model(
     """The function of all data, in chunks; the first data, and those furthest out, are checked against the model."""
     check_positive(num_particles=samples, chunk=1 if chunk is None else chunk)
     like = next(objective.parameters())
-    x = as_data(x, dtype=like.dtype)
+    x = as_input(objective, x)
     classes = _classes(objective, x, y)
     others = [] if y is None else [_one_hot_rows(objective, x, y)]
     for rows, checked in ((slice(100), check_pair), (extreme_rows(x).cpu(), check_support)):
-        first = [d[rows].to(like) for d in (x, *others)]
+        first = [placed(x[rows], like), *(d[rows].to(like) for d in others)]
         with evaluating(objective):
             checked(objective.model, objective.guide, objective.seen(first[0]), first[1] if others else None)
     of_seen = lambda x, *others: function(objective.seen(x), *others)  # noqa: E731
@@ -233,8 +233,9 @@ def _by_model(
 
 
 def _one_hot_rows(objective: Objective, x: Any, y: Any) -> Tensor:
-    y, q = torch.as_tensor(y), label_of(objective, x)
+    q = label_of(objective, x)
     wanted = (len(x), int(q.event_shape[-1]))
+    y = as_tensor(y, "y")
     if not q.has_enumerate_support:
         return as_values(y, *wanted, dtype=next(objective.parameters()).dtype)[0]
     if y.shape != wanted or not ((y == 0) | (y == 1)).all() or not (y.sum(-1) == 1).all():
@@ -256,7 +257,7 @@ def label_of(objective: Objective, x: Any) -> Any:
     """q(y|x) of the first datum: what kind of y it is."""
     like = next(objective.parameters())
     with evaluating(objective), reproducibly(0):
-        return objective.guide.classify(objective.seen(as_data(x[:1], dtype=like.dtype).to(like)))
+        return objective.guide.classify(objective.seen(placed(as_input(objective, x[:1]), like)))
 
 
 def chunked(
@@ -264,7 +265,7 @@ def chunked(
 ) -> Tensor:
     """A function of the rows of x and others, chunk by chunk, in evaluation and without gradient: `(N, *)` on the CPU."""
     like = next(objective.parameters())
-    data = [as_data(x, dtype=like.dtype), *others]
+    data = [as_input(objective, x), *others]
     with evaluating(objective), reproducibly(seed), pyro.validation_enabled(False):
         parts = zip(*(d.split(chunk) for d in data), strict=True)
-        return torch.cat([function(*(d.to(like) for d in part)).cpu() for part in parts])
+        return torch.cat([function(placed(x, like), *(d.to(like) for d in rest)).cpu() for x, *rest in parts])
