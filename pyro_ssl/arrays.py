@@ -64,10 +64,8 @@ def as_array(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     if _is_masked(values):
         masked = np.ma.asarray(values)
         return masked.data, np.ma.getmaskarray(masked)
-    dtype = getattr(values, "dtype", None)
-    extended = dtype is not None and hasattr(values, "isna") and not isinstance(dtype, np.dtype)
     try:
-        array = np.asarray(values, object if extended else None)
+        array = np.asarray(values, object if _has_pandas_dtype(values) else None)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{name} should be one array with rows of the same shape: {error}") from None
     return array, np.zeros(array.shape, bool)
@@ -115,6 +113,14 @@ def brief(value: Any) -> str:
 def _of_tensor(values: Tensor) -> np.ndarray:
     values = values.detach().cpu()
     return values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()  # numpy has no bfloat16
+
+
+def _has_pandas_dtype(values: Any) -> bool:
+    """Whether it is pandas' and has, or a column of it has, a dtype that numpy has not, such as Int64."""
+    if not hasattr(values, "isna"):
+        return False
+    dtypes = getattr(values, "dtypes", getattr(values, "dtype", None))  # of a table, of an array
+    return not all(isinstance(dtype, np.dtype) for dtype in np.array(dtypes, object).ravel())
 
 
 def _is_masked(values: Any) -> bool:
