@@ -220,7 +220,9 @@ def unsealed(text: str | bytes, path: str | Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} is damaged: it should hold an object, got {type(data).__name__}")
     if "checksum" in data and data.pop("checksum") != _seal(data):
-        raise CheckpointError(f"{path} is damaged: its checksum does not match")
+        raise CheckpointError(
+            f"{path} is damaged: its checksum does not match; if it was changed on purpose, delete the checksum in it"
+        )
     return data
 
 

@@ -81,7 +81,7 @@ def warn_of_missing_classes(codes: Any, classes: Sequence[Any]) -> None:
     if not without:
         return
     number = "class" if len(without) == 1 else "classes"
-    only_second = len(classes) == 2 and counts[0] == 0
+    only_second = list(classes) == [0, 1] and counts[0] == 0
     hint = " (-1 stands for no label: classes -1 and 1 should be written 0 and 1)" if only_second else ""
     warnings.warn(
         f"y: no row of {number} {few(without, SHOWN)} has a label; label one at least of each class{hint}",
