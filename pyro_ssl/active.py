@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pyro_ssl import checkpoints, zoo
 from pyro_ssl.acquisition import Acquisition, Score, acquire, best, check, check_power, diverse
-from pyro_ssl.batches import extreme_rows
 from pyro_ssl.arrays import as_array, check_unmasked
+from pyro_ssl.batches import extreme_rows
 from pyro_ssl.checks import as_data, as_input, check_positive, placed
 from pyro_ssl.modes import reproducibly
 from pyro_ssl.objective import Objective
@@ -369,8 +369,8 @@ class ActiveLearner:
             raise checkpoints.CheckpointError(
                 f"{path} was written by another learner meanwhile; make a new one, which reads it"
             )
-        known = {"format": FORMAT, "pool": self._pool_is, "indices": indices, "labels": labels, "skipped": skipped}
-        text = checkpoints.sealed(known)
+        known = {"indices": indices, "labels": labels, "skipped": skipped}
+        text = checkpoints.sealed({"format": FORMAT, "pool": self._pool_is} | known)
         checkpoints.write_text(path, text)
         self._written = text
 
@@ -383,7 +383,8 @@ class ActiveLearner:
             indices, labels, skipped = (list(found[k]) for k in ("indices", "labels", "skipped"))
             rows = [*indices, *skipped]
             whole = len(indices) == len(labels) and len(set(rows)) == len(rows) and found["format"] == FORMAT
-            if not whole or not all(type(row) is int and 0 <= row < found["pool"][0][0] for row in rows):
+            size = found["pool"][0][0]
+            if not whole or not all(type(row) is int and 0 <= row < size for row in rows):
                 raise ValueError("its rows and labels do not belong together")
             codes = all(type(label) is int and label >= 0 for label in labels)
             if not codes and (np.asarray(labels, np.float64).ndim != 2 or not np.isfinite(labels).all()):

@@ -1,4 +1,4 @@
-"""What users give as an array: told apart from what is none, with its mask, and shown briefly in messages."""
+"""Arrays that users give: checks of what is none, masks, and short text of values for messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def check_array_like(values: Any, name: str) -> None:
-    """Raise TypeError, with the fix, for what numpy or torch would misread, or refuse in words of their own.
+    """Raise TypeError, with the fix, for what numpy or torch would misread.
 
     Arguments:
         values: What the caller was given.
@@ -72,26 +72,27 @@ def as_array(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_unmasked(values: Any, name: str) -> None:
-    """Raise ValueError if an entry is masked, for numpy and scikit-learn would take the number under the mask."""
+    """Raise ValueError if an entry is masked: numpy and scikit-learn take the number under the mask."""
     if not _is_masked(values):
         return
     mask = np.ma.getmaskarray(np.ma.asarray(values))
     if mask.any():
         row = int(np.argwhere(mask)[0][0]) if mask.ndim else 0
         raise ValueError(
-            f"{name} has {int(mask.sum())} masked entries, first in row {row}; drop or impute them ({name}.filled(value))"
+            f"{name} has {int(mask.sum())} masked entries, first in row {row}; "
+            f"drop or impute them, as by {name}.filled(value)"
         )
 
 
 def check_signed(array: np.ndarray, name: str) -> None:
-    """Raise ValueError where labels without a sign hold what -1 becomes in their dtype, such as 255 in uint8."""
+    """Raise ValueError where unsigned labels hold what -1 becomes in their dtype, such as 255 in uint8."""
     if array.dtype.kind != "u" or not array.size:
         return
     largest = np.iinfo(array.dtype).max
     if array.max() == largest:
         raise ValueError(
-            f"{name} is {array.dtype} and holds {largest}, which is what -1 becomes there; if {largest} is a class, give "
-            f"{name}.astype(np.int64), and if it is none, write -1 into signed numbers"
+            f"{name} is {array.dtype} and holds {largest}, which is what -1 becomes there; "
+            f"if {largest} is a class, give {name}.astype(np.int64), and if it is none, write -1 into signed numbers"
         )
 
 
@@ -112,11 +113,13 @@ def brief(value: Any) -> str:
 
 def _of_tensor(values: Tensor) -> np.ndarray:
     values = values.detach().cpu()
-    return values.float().numpy() if values.dtype == torch.bfloat16 else values.numpy()  # numpy has no bfloat16
+    if values.dtype == torch.bfloat16:  # which numpy has not
+        values = values.float()
+    return values.numpy()
 
 
 def _has_pandas_dtype(values: Any) -> bool:
-    """Whether it is pandas' and has, or a column of it has, a dtype that numpy has not, such as Int64."""
+    """Whether values, or a column of them, have a dtype of pandas' own, such as Int64."""
     if not hasattr(values, "isna"):
         return False
     dtypes = getattr(values, "dtypes", getattr(values, "dtype", None))  # of a table, of an array

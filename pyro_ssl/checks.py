@@ -16,18 +16,16 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyro_ssl.arrays import as_array, check_array_like, check_signed, check_unmasked
+from pyro_ssl.arrays import as_array, brief, check_array_like, check_signed, check_unmasked
 from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, is_enumerated, is_of_all, is_shared
 from pyro_ssl.layers import weighed
 from pyro_ssl.modes import in_evaluation
 from pyro_ssl.traces import check_plates, log_prob, sample_sites
 
-MISSING_MARKS = frozenset(
-    ["", "-1", "-1.0", "nan", "NaN", "NAN", "-nan", "-NaN", "<NA>", "#N/A", "#NA", "NaT", "--"]
-)
-"""Text that stands for no label and is no name of a class: what str() makes of -1, NaN, NA and masked entries."""
+MISSING_MARKS = frozenset(["", "-1", "-1.0", "nan", "NaN", "NAN", "-nan", "-NaN", "<NA>", "#N/A", "#NA", "NaT", "--"])
+"""Text that stands for no label and is no name of a class: what str() makes of -1, NaN and NA."""
 MISSING_WORDS = frozenset(["None", "NA", "N/A", "n/a", "null", "NULL"])
-"""Text that stands for no label, as in pandas' `read_csv`, but could be a name: it is taken so with a warning."""
+"""Text that stands for no label, as in pandas' `read_csv`, but could be a name: users are warned."""
 
 
 def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None, *, integers: bool = False) -> Tensor:
@@ -40,7 +38,7 @@ def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None, *, intege
         integers: Keep whole numbers whole, as int64, whatever `dtype` is.
 
     Raises:
-        TypeError: The array does not hold numbers, or is no array: sparse, a picture, a tuple of arrays.
+        TypeError: The array does not hold numbers, or is sparse, a picture or a tuple of arrays.
         ValueError: It is empty, has no feature dimension, or holds NaN, infinity or masked entries.
     """
     x = as_tensor(x, name)
@@ -61,9 +59,9 @@ def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None, *, intege
 
 
 def as_input(objective: nn.Module, x: Any, name: str = "x") -> Tensor:
-    """Data as a method's networks take them: of their dtype, or int64 where whole numbers are looked up.
+    """Data as a method's networks take them: of the dtype of their weights.
 
-    Whole numbers stay whole where the model or the guide holds an `nn.Embedding` or `nn.EmbeddingBag`.
+    Whole numbers stay whole, int64, where the method holds an `nn.Embedding` or `nn.EmbeddingBag`.
 
     Arguments:
         objective: The method.
@@ -73,7 +71,8 @@ def as_input(objective: nn.Module, x: Any, name: str = "x") -> Tensor:
     Raises:
         TypeError, ValueError: See `as_data`.
     """
-    embeds = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in objective.modules())
+    embeddings = (nn.Embedding, nn.EmbeddingBag)
+    embeds = any(isinstance(module, embeddings) for module in objective.modules())
     return as_data(x, name, next(objective.parameters()).dtype, integers=embeds)
 
 
@@ -153,16 +152,17 @@ def check_positive(**sizes: int) -> None:
     """Raise ValueError, naming the argument, unless each is a whole number above 0."""
     for name, size in sizes.items():
         if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"{name} should be a whole number above 0, got {size!r}")
+            raise ValueError(f"{name} should be a whole number above 0, got {brief(size)}")
 
 
 def check_probs(probs: Any, classes: int | None = None) -> list[float]:
     """Probabilities of classes as numbers, or a ValueError unless there are as many, above 0, that sum to 1."""
+    check_unmasked(probs, "class_probs")
     array = np.asarray(probs)
     fits = array.dtype.kind in "iuf" and array.shape == ((classes,) if classes else (array.size,))
     if not fits or not (array > 0).all() or abs(float(array.sum()) - 1) > 1e-5:
         many = "probabilities" if classes is None else f"{classes} probabilities"
-        raise ValueError(f"class_probs should be {many} above 0 that sum to 1, got {probs!r}")
+        raise ValueError(f"class_probs should be {many} above 0 that sum to 1, got {brief(probs)}")
     return array.astype(float).tolist()
 
 
@@ -173,7 +173,7 @@ def check_kind(name: str, value: Any, kind: Any) -> None:
     """
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if not any(_is(value, k) for k in kinds):
-        raise ValueError(f"{name} should be {' or '.join(map(_said, kinds))}, got {value!r}")
+        raise ValueError(f"{name} should be {' or '.join(map(_said, kinds))}, got {brief(value)}")
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -195,7 +195,7 @@ def _said(kind: Any) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a label is none: None, NaN, NA, -1, masked, or text that such a value or an empty cell becomes."""
+    """Whether a label is none: None, NaN, NA, -1, masked, or text that such a value becomes."""
     if value is None or value is np.ma.masked:
         return True
     if isinstance(value, str):

@@ -280,7 +280,7 @@ def _result(config: dict[str, Any], draw: data.LabelDraw, seconds: float, measur
 
 @contextmanager
 def _by_name() -> Iterator[None]:
-    """Without the warnings of `fit`, which knows classes by number only: the command has warned of them by name."""
+    """Silence `fit`'s warnings of classes by number: the command warns of them by name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LabelWarning)
         yield

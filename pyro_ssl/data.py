@@ -158,7 +158,7 @@ def draw_labels(
         ValueError: Not exactly one of the three is given, or a class has too few rows.
         TypeError: y does not hold codes.
     """
-    y = as_codes(y, *_shape(y)).cpu().numpy()
+    y = as_codes(y, _shape(y)[0]).cpu().numpy()
     if seed < 0:
         raise ValueError(f"seed should be 0 or above, got {seed}")
     for given, number in {"labels": labels, "per_class": per_class}.items():
@@ -210,9 +210,10 @@ def _share(labels: int, sizes: np.ndarray, how: str, rng: np.random.Generator) -
 def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The labels' values, sorted, and codes `(n,)` into them, -1 where there is no label.
 
-    A row has no label where y is masked, -1, NaN, NA or None, or text that such a value becomes: "", "-1", "nan", "<NA>" and
-    the like. "None", "NA", "N/A" and "null", which could be names, are taken so with a warning, and a warning tells of a
-    class of most rows that looks like another such mark, such as "unknown".
+    A row has no label where y is masked, -1, NaN, NA or None, or text that such a value becomes,
+    such as "", "-1", "nan" and "<NA>". A `LabelWarning` names the words "None", "NA", "N/A" and
+    "null", which are no label either but could be classes, and a class of most rows that looks
+    like another such mark, such as "unknown" or 999.
 
     Raises:
         ValueError: y has another length, no label, one class only, or labels that cannot be told apart as classes.
@@ -288,13 +289,13 @@ def _of_one_class(label: Any, unlabeled: np.ndarray) -> str:
 
 
 def from_arrays(x: Any, y: Any, x_test: Any, y_test: Any, name: str = "arrays") -> Dataset:
-    """A data set of arrays; classes may be any values, and rows of y without one as in `encode`; x is kept as it is.
+    """A data set of arrays; x is kept as it is.
 
-    Classes of y and y_test are matched by their names: 1, 1.0 and "1" are the same.
+    Classes may be any values, and rows of y without one as in `encode`. Classes of y and y_test are matched by their names: 1, 1.0 and "1" are the same.
 
     Raises:
-        ValueError: Shapes do not match, y has fewer than two classes or continuous values, or the test part has a class that
-            the training part has not, or a row without one.
+        ValueError: Shapes do not match, y has fewer than two classes or continuous values, or the
+            test part has a class that the training part has not, or a row without one.
         TypeError: One of them is no array.
     """
     x, x_test = as_data(x, "x", torch.float32), as_data(x_test, "x_test", torch.float32)
@@ -316,7 +317,8 @@ def _codes_of_test(y: Any, n: int, classes: tuple[str, ...]) -> np.ndarray:
     if missing.any():
         row = int(np.flatnonzero(missing)[0])
         raise ValueError(
-            f"y_test has no label in row {row}, {missing.sum()} such rows in all; leave them out, for each test row needs one"
+            f"y_test has no label in row {row}, {missing.sum()} such rows in all; "
+            "leave them out, for each test row needs one"
         )
     known, inverse = np.unique(_values_of_classes(values), return_inverse=True)
     return codes_of(names_of(known), classes, "y_test has classes that y has not")[inverse]
@@ -330,7 +332,7 @@ def names_of(classes: np.ndarray) -> tuple[str, ...]:
 
 
 def codes_of(names: Sequence[str], classes: Sequence[str], message: str) -> np.ndarray:
-    """Places of names among the names of classes, where "1.0", as earlier versions wrote, is "1" too.
+    """Places of names among the names of classes; "1.0", as earlier versions wrote, is "1" too.
 
     Raises:
         ValueError: A name is not there; it begins with `message`.
@@ -353,7 +355,8 @@ def recoded(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     Raises:
         ValueError: Its classes are others.
     """
-    new = torch.as_tensor(codes_of(dataset.classes, classes, "the data have classes that are not the model's"))
+    message = "the data have classes that are not the model's"
+    new = torch.as_tensor(codes_of(dataset.classes, classes, message))
     if len(new.unique()) < len(classes):
         raise ValueError(f"the data have classes {few(dataset.classes)}; those of the model are {few(classes)}")
     y = torch.where(dataset.y >= 0, new[dataset.y], -1)
@@ -391,7 +394,7 @@ def arrays_of(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def from_torch(train: torch.utils.data.Dataset, test: torch.utils.data.Dataset, name: str = "torch") -> Dataset:
-    """A data set from two torch Datasets of (x, y) pairs, read into memory once; labels as in `from_arrays`.
+    """A data set from two torch Datasets of (x, y) pairs, read once; labels as in `from_arrays`.
 
     Raises:
         ValueError: A dataset is empty, or what it gives does not fit; see `from_arrays`.
@@ -415,7 +418,7 @@ def _stack(dataset: Any, name: str) -> tuple[Tensor, np.ndarray]:
     data = [torch.as_tensor(x) for x, _ in rows]
     if len({x.shape for x in data}) > 1:
         raise ValueError(f"{name} should give x of one shape, got {few({tuple(x.shape) for x in data})}")
-    labels = np.empty(len(rows), dtype=object)  # whatever they are, for numpy makes strings of numbers beside strings
+    labels = np.empty(len(rows), dtype=object)  # numpy would make strings of numbers beside strings
     labels[:] = [_label(y) for _, y in rows]
     return torch.stack(data), labels
 

@@ -69,9 +69,10 @@ class _SemiSupervised(BaseEstimator, ABC):
 
         Arguments:
             X: Data `(N, features)`, or images `(N, C, H, W)`, without masked entries.
-            y: Labels `(N,)`. Of classes any values, where a mask, -1, NaN, NA or None marks a row without one (in arrays of
-                strings also what these become, such as "-1", "nan" and ""; see `pyro_ssl.data.encode`); for regression real
-                numbers, also `(N, D)`, where NaN or a mask does.
+            y: Labels `(N,)`. Of classes any values, where a mask, -1, NaN, NA or None marks a row
+                without one (in arrays of strings also what these become, such as "-1", "nan" and "";
+                see `pyro_ssl.data.encode`); for regression real numbers, also `(N, D)`, where NaN or a
+                mask does.
 
         Raises:
             ValueError: X or y does not fit, no row has a label, or there is one class only; an earlier fit is kept then.
@@ -207,7 +208,7 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
             `TABULAR` says, and `OF_FEW_COLUMNS` of up to three columns; of images it is the zoo's.
         training: Other arguments of `pyro_ssl.fit`, such as `{"schedule": "cosine", "ema": 0.999}`.
         random_state: Of weights, order and noise.
-        verbose: Show a progress bar, and how many rows of each class have a label and how many have none.
+        verbose: Show a progress bar, and how many rows of each class and without a label were found.
 
     Attributes:
         classes_: The labels' values, sorted; the order of the columns of `predict_proba`.
@@ -246,7 +247,8 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
     def _load_labels(self, classes: list[Any], extra: dict[str, Any]) -> None:
         self.classes_ = np.array(classes, dtype=extra["dtype"] if extra["dtype"] != "|O" else object)
         if "class_count" in extra:  # which earlier versions did not save
-            self.class_count_, self.n_unlabeled_ = np.array(extra["class_count"]), extra["n_unlabeled"]
+            self.class_count_ = np.array(extra["class_count"])
+            self.n_unlabeled_ = extra["n_unlabeled"]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -353,8 +355,8 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
 
 
 def _check_array(X: Any) -> None:
-    """Refuse what scikit-learn would misread: masked entries, pictures, tuples of arrays. Sparse X it refuses itself."""
-    if not hasattr(X, "toarray"):
+    """Refuse what scikit-learn would misread: masked entries, pictures and tuples of arrays."""
+    if not hasattr(X, "toarray"):  # sparse, which scikit-learn refuses in words of its own
         check_array_like(X, "X")
     check_unmasked(X, "X")
 

@@ -1,4 +1,4 @@
-"""What a label is and what is none, how many rows of each class have one, and warnings where that looks wrong."""
+"""Which rows have no label, how many have one of each class, and warnings where that looks wrong."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SHOWN = 10
 
 
 class LabelWarning(UserWarning):
-    """Labels that may not say what was meant: a class without a label, or a class that looks like a missing label."""
+    """Labels that may not say what was meant: a class without one, or one that looks like a missing label."""
 
 
 def missing_labels(y: np.ndarray) -> np.ndarray:
-    """Which rows have no label, `(N,)`: those of NaN or -1, and of objects and text those of `is_missing`."""
+    """Which rows have no label, `(N,)`: NaN or -1, and of objects and text what `is_missing` says."""
     if y.dtype.kind == "b":
         return np.zeros(y.shape, bool)
     if y.dtype.kind in "iuf":
@@ -37,7 +37,7 @@ def missing_labels(y: np.ndarray) -> np.ndarray:
 
 
 def warn_of_words(y: np.ndarray, name: str = "y") -> None:
-    """Warn of rows that are taken to have no label for a word, such as "None", that could be the name of a class."""
+    """Warn of rows that have no label by a word, such as "None", that could be the name of a class."""
     if y.dtype.kind not in "OU":
         return
     texts = [value.strip() for value in y.tolist() if isinstance(value, str)]
@@ -52,7 +52,7 @@ def warn_of_words(y: np.ndarray, name: str = "y") -> None:
 
 
 def warn_of_markers(classes: Sequence[Any], counts: Sequence[int], name: str = "y") -> None:
-    """Warn if most rows have a class, such as "unknown" or 999, that looks like a mark for a missing label.
+    """Warn if most rows have a class, such as "unknown" or 999, that looks like a missing label.
 
     Arguments:
         classes: The K classes.
@@ -62,8 +62,8 @@ def warn_of_markers(classes: Sequence[Any], counts: Sequence[int], name: str = "
     most = int(np.argmax(counts))
     if 2 * counts[most] > sum(counts) and _looks_like_a_marker(classes[most]):
         warnings.warn(
-            f"{name}: class {brief(classes[most])} has {counts[most]} of the {sum(counts)} labels and looks like a mark "
-            "for rows without one; if so, write -1, NaN or None there, or else give the class another name",
+            f"{name}: class {brief(classes[most])} has {counts[most]} of the {sum(counts)} labels and looks "
+            "like a mark for rows without one; if so, write -1, NaN or None there, else rename the class",
             LabelWarning,
             stacklevel=4,
         )
@@ -77,7 +77,7 @@ def warn_of_missing_classes(codes: Any, classes: Sequence[Any]) -> None:
         classes: Names of the K classes.
     """
     counts = _counts(codes, len(classes))
-    without = [classes[k] for k in np.flatnonzero(counts == 0)]
+    without = [classes[k] for k in np.flatnonzero(counts == 0).tolist()]
     if not without:
         return
     number = "class" if len(without) == 1 else "classes"

@@ -112,11 +112,12 @@ def fit(
 
     Arguments:
         objective: What to train.
-        x: Data `(N, *event)`; any array of finite numbers, none of them masked. They become numbers of the weights' dtype; but
-            whole numbers stay whole, int64, if the model or the guide holds an `nn.Embedding` or `nn.EmbeddingBag`, in which
-            they are looked up.
-        y: Codes `(N,)` in 0 .. K - 1, -1 or masked for unlabeled; for a method of real labels these, `(N,)` or `(N, D)`, with
-            NaN or a mask for unlabeled; None if nothing is labeled. A class without a label is told by a `LabelWarning`.
+        x: Data `(N, *event)`; any array of finite numbers, none of them masked. They become numbers
+            of the weights' dtype, except whole numbers where the model or the guide holds an
+            `nn.Embedding` or `nn.EmbeddingBag`: these stay whole, int64.
+        y: Codes `(N,)` in 0 .. K - 1, -1 or masked for unlabeled; for a method of real labels these,
+            `(N,)` or `(N, D)`, with NaN or a mask for unlabeled; None if nothing is labeled. A
+            `LabelWarning` names classes without a label.
         epochs: Passes over the unlabeled data, or over the labeled, where that takes more steps or the objective learns from
             no others.
         batch_size: Unlabeled data per step.

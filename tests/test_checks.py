@@ -48,7 +48,11 @@ BAD_DATA = {
     "tuple of equal arrays": ((X, X), TypeError, "one array whose rows are data, got a tuple of 2"),
     "rows of two lengths": ([[1.0, 2.0], [1.0]], ValueError, "rows of the same shape"),
     "Dataset": (TensorDataset(torch.ones(4, 2)), TypeError, "got a TensorDataset; pyro_ssl.data.from_torch"),
-    "DataLoader": (DataLoader(TensorDataset(torch.ones(4, 2))), TypeError, "got a DataLoader; pyro_ssl.data.from_torch"),
+    "DataLoader": (
+        DataLoader(TensorDataset(torch.ones(4, 2))),
+        TypeError,
+        "got a DataLoader; pyro_ssl.data.from_torch",
+    ),
 }
 
 
@@ -86,7 +90,11 @@ BAD_CODES = {
     "complex": ([1j, 0, 1], TypeError, "integer codes"),
     "short": ([0, 1], ValueError, r"\(3,\), one label per row of x, got \(2,\)"),
     "one-hot": (np.eye(3, dtype=int), ValueError, r"got \(3, 3\)"),
-    "-1 without a sign": (np.array([0, 1, -1]).astype("uint8"), ValueError, "uint8 and holds 255, which is what -1 becomes"),
+    "-1 without a sign": (
+        np.array([0, 1, -1]).astype("uint8"),
+        ValueError,
+        "uint8 and holds 255, which is what -1 becomes",
+    ),
     "-1 in a tensor without": (torch.tensor([0, 1, 255], dtype=torch.uint8), ValueError, "uint8 and holds 255"),
     "-1 in 64 bits": (np.array([0, 1, -1]).astype("uint64"), ValueError, "uint64 and holds 18446744073709551615"),
     "sparse": (scipy.sparse.coo_array([0, 1, 1]), TypeError, "dense array, got a sparse coo_array"),
@@ -131,6 +139,15 @@ def test_fit_takes_masked_labels_as_missing():
     assert objective.sizes == (6, 2)
 
 
+def test_messages_do_not_print_whole_arrays():
+    for call in (lambda v: zoo.build("m2", 3, 3, class_probs=v), lambda v: fit(m2(), X, Y, epochs=v)):
+        with pytest.raises(ValueError, match="(class_probs|epochs) should be") as told:
+            call(np.linspace(0.1, 0.2, 900))
+        assert len(str(told.value)) < 200
+    with pytest.raises(ValueError, match="class_probs has 1 masked entries"):
+        zoo.build("m2", 3, 3, class_probs=np.ma.array([0.2, 0.3, 0.5], mask=[0, 0, 1]))
+
+
 def test_masked_one_hot_labels_are_refused():
     y = np.ma.array(np.eye(3)[np.abs(Y)], mask=np.tile(Y[:, None] < 0, 3))
     with pytest.raises(ValueError, match="y has 6 masked entries, first in row 3"):
@@ -140,7 +157,9 @@ def test_masked_one_hot_labels_are_refused():
 def test_a_class_without_a_label_is_named():
     with pytest.warns(LabelWarning, match="no row of class 2 has a label; label one at least of each class$"):
         fit(m2(), X, np.where(Y == 2, -1, Y), epochs=1)
-    with pytest.warns(LabelWarning, match=r"class 0 has a label.*\(-1 stands for no label: classes -1 and 1 should be .* 0 and 1"):
+    with pytest.warns(
+        LabelWarning, match=r"class 0 has a label.*\(-1 stands for no label: classes -1 and 1 should be .* 0 and 1"
+    ):
         fit(zoo.build("m2", 3, 2, hidden=(5,), z_dim=2), X, np.where(Y == 1, 1, -1), epochs=1)
     with pytest.warns(LabelWarning) as told:
         warn_of_missing_classes([0], [f"c{k}" for k in range(1000)])
@@ -150,7 +169,9 @@ def test_a_class_without_a_label_is_named():
 
 
 def test_what_was_found_is_said_in_one_line():
-    assert labels_found(Y, ["cat", "dog", "owl"]) == "labels: 2 of 'cat', 2 of 'dog', 2 of 'owl'; 2 rows without a label"
+    assert (
+        labels_found(Y, ["cat", "dog", "owl"]) == "labels: 2 of 'cat', 2 of 'dog', 2 of 'owl'; 2 rows without a label"
+    )
     many = labels_found(torch.tensor([0, 0, -1]), range(1000))
     assert many == "labels: 2, 0 to 2 of each of 1000 classes; 1 rows without a label"
 

@@ -199,7 +199,9 @@ def test_a_class_without_a_label_is_named_before_training(capsys):
     y = np.array(["often"] * 199 + ["seldom"])
     np.savez("rare.npz", x=x, y=y, x_test=x, y_test=y)
     arguments = ("--data", "rare.npz", "--labels", 20, "--how", "stratified", "--epochs", 1, "--hidden", "[8]")
-    with pytest.warns(LabelWarning, match="no row of class 'seldom' has a label; label one at least of each class") as told:
+    with pytest.warns(
+        LabelWarning, match="no row of class 'seldom' has a label; label one at least of each class"
+    ) as told:
         assert run("train", "m2", *arguments, "--z_dim", 2, "--out", "run") == 0
     assert len(told) == 1
     assert "labels: 20 of 'often', 0 of 'seldom'; 180 rows without a label" in capsys.readouterr().out
@@ -210,7 +212,23 @@ def test_the_same_classes_are_matched_whatever_their_dtype(capsys):
     x[:, 0] += 3 * (y == 10)
     for name, kind in {"whole": int, "pointed": float, "text": str}.items():  # as text, "10" stands before "3"
         np.savez(f"{name}.npz", x=x, y=y.astype(kind), x_test=x, y_test=y.astype(kind))
-    assert run("train", "classifier", "--data", "whole.npz", "--labels", "all", "--epochs", 20, "--lr", 0.05, "--out", "run") == 0
+    assert (
+        run(
+            "train",
+            "classifier",
+            "--data",
+            "whole.npz",
+            "--labels",
+            "all",
+            "--epochs",
+            20,
+            "--lr",
+            0.05,
+            "--out",
+            "run",
+        )
+        == 0
+    )
     said = {}
     for name in ("whole", "pointed", "text"):
         capsys.readouterr()
@@ -220,7 +238,10 @@ def test_the_same_classes_are_matched_whatever_their_dtype(capsys):
     assert measures("run")["test_accuracy"] > 0.8
     np.savez("other.npz", x=x, y=y + 1, x_test=x, y_test=y + 1)
     assert run("evaluate", "run", "--data", "other.npz") == 2
-    assert "--data: the data have classes that are not the model's: '4', '11'; those are '3', '10'" in capsys.readouterr().err
+    assert (
+        "--data: the data have classes that are not the model's: '4', '11'; those are '3', '10'"
+        in capsys.readouterr().err
+    )
 
 
 def test_binarised_images():

@@ -289,7 +289,9 @@ def test_text_of_a_missing_label_is_none(mark):
 
 @pytest.mark.parametrize("mark", WORDS)
 def test_a_word_for_a_missing_label_is_taken_so_with_a_warning(mark):
-    with pytest.warns(LabelWarning, match=f"90 rows of '{mark}' are taken to have no label; if that is a class, give it"):
+    with pytest.warns(
+        LabelWarning, match=f"90 rows of '{mark}' are taken to have no label; if that is a class, give it"
+    ):
         assert_ten_labels(ham_or_spam(mark))
 
 
@@ -362,7 +364,7 @@ class Series:
         return len(self.values)
 
     def __array__(self, dtype=None, copy=None):
-        if dtype == object:
+        if getattr(dtype, "kind", "") == "O":
             return np.array([NAType() if value is None else value for value in self.values], object)
         return np.array([np.nan if value is None else value for value in self.values])
 
@@ -373,7 +375,12 @@ def test_whole_numbers_beside_na_stay_whole():
     assert codes.tolist() == [0, -1, 1]
 
 
-SAME = {"int": [3, 10, 3], "float": [3.0, 10.0, 3.0], "text": ["3", "10", "3"], "text with a point": ["3.0", "10.0", "3.0"]}
+SAME = {
+    "int": [3, 10, 3],
+    "float": [3.0, 10.0, 3.0],
+    "text": ["3", "10", "3"],
+    "text with a point": ["3.0", "10.0", "3.0"],
+}
 
 
 @pytest.mark.parametrize("y", SAME.values(), ids=SAME)
@@ -385,7 +392,9 @@ def test_classes_match_by_name_whatever_their_dtype(y, y_test):
     assert d.classes in (("3", "10"), ("10", "3"), ("10.0", "3.0"))
     other = data.from_arrays(x, np.array(y_test), x, np.array(y_test))
     again = data.recoded(other, d.classes)
-    assert again.classes == d.classes and again.y.tolist() == d.y.tolist() and again.y_test.tolist() == d.y_test.tolist()
+    assert (
+        again.classes == d.classes and again.y.tolist() == d.y.tolist() and again.y_test.tolist() == d.y_test.tolist()
+    )
 
 
 def test_rows_without_a_label_stay_so_among_other_classes():
@@ -417,7 +426,10 @@ BAD_ARRAYS = {
     "rows": ({"y": np.zeros(5)}, r"y should have shape \(6,\), got \(5,\)"),
     "test rows": ({"y_test": np.zeros(3)}, r"y_test should have shape \(2,\), got \(3,\)"),
     "features": ({"x_test": np.ones((2, 3))}, r"x_test should have rows of shape \(2,\) as x, got \(3,\)"),
-    "class of test only": ({"y_test": np.array(["a", "d"])}, "y_test has classes that y has not: 'd'; those are 'a', 'b', 'c'"),
+    "class of test only": (
+        {"y_test": np.array(["a", "d"])},
+        "y_test has classes that y has not: 'd'; those are 'a', 'b', 'c'",
+    ),
     "test without class": (
         {"y": np.arange(6), "y_test": np.array([0, -1])},
         "y_test has no label in row 1, 1 such rows in all; leave them out",
@@ -431,7 +443,10 @@ BAD_ARRAYS = {
         {"y_test": np.ma.array(["a", "c"], mask=[False, True])},
         "y_test has no label in row 1, 1 such rows in all; leave them out",
     ),
-    "test NaN labels": ({"y": np.arange(6), "y_test": np.array([np.nan, np.nan])}, "y_test has no label in row 0, 2 such"),
+    "test NaN labels": (
+        {"y": np.arange(6), "y_test": np.array([np.nan, np.nan])},
+        "y_test has no label in row 0, 2 such",
+    ),
 }
 
 
@@ -469,7 +484,9 @@ def test_torch_datasets():
         data.from_torch(TensorDataset(x[:0], x[:0]), train)
 
 
-@pytest.mark.parametrize("make", [float, int, str, np.int32, np.float32, torch.tensor, lambda v: torch.tensor(float(v))])
+@pytest.mark.parametrize(
+    "make", [float, int, str, np.int32, np.float32, torch.tensor, lambda v: torch.tensor(float(v))]
+)
 def test_labels_of_torch_datasets_are_taken_as_they_are(make):
     rows = lambda labels: [(torch.full((1, 2, 2), float(v)), make(v)) for v in labels]  # noqa: E731
     d = data.from_torch(rows([3, 5, 3]), rows([5, 3]))

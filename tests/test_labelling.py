@@ -419,7 +419,9 @@ def test_it_ends_when_all_are_labeled_and_leaves_out_what_cannot_be_told(tmp_pat
 def test_a_class_that_nobody_has_seen_is_named(tmp_path, person):
     _, y = pool(tmp_path)
     person(np.zeros_like(y))
-    with pytest.warns(LabelWarning, match="no row of class 'down' has a label; label one at least of each class") as told:
+    with pytest.warns(
+        LabelWarning, match="no row of class 'down' has a label; label one at least of each class"
+    ) as told:
         assert command(tmp_path) == 0
     assert len(told) == 1
 
