@@ -16,8 +16,9 @@ from torch import Tensor
 
 from pyro_ssl import checkpoints, zoo
 from pyro_ssl.acquisition import Acquisition, Score, acquire, best, check, check_power, diverse
+from pyro_ssl.arrays import as_array, check_unmasked
 from pyro_ssl.batches import extreme_rows
-from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.checks import as_data, as_input, check_positive, placed
 from pyro_ssl.extent import Extent
 from pyro_ssl.modes import reproducibly
 from pyro_ssl.objective import Objective
@@ -171,13 +172,15 @@ class ActiveLearner:
         check(self.acquisition, members, x, self.draws)
         if members[0].learns_unlabeled and self.training.get("transform") is None:
             with reproducibly(self.seed):
-                few, extremes = (x[rows].to(next(members[0].parameters(), x)) for rows in (slice(100), extreme_rows(x)))
+                like = next(members[0].parameters())
+                x = placed(as_input(members[0], x), like)
+                few, extremes = x[:100], x[extreme_rows(x)]
                 members[0].check(Batch(x_unlabeled=few), Batch(x_unlabeled=extremes))
 
     def _first(self, pool: Tensor, n: int, seed: int) -> Tensor:
         if self.start == "random":
             return best(torch.zeros(len(pool)), n, seed)
-        codes = pool if self.code is None else torch.as_tensor(self.code(pool)).detach()
+        codes = pool if self.code is None else as_data(self.code(as_data(pool)), "code").detach()
         if len(codes) != len(pool):
             raise ValueError(f"code should give {len(pool)} rows, one for each datum, got {tuple(codes.shape)}")
         return diverse(codes, n, seed)
@@ -203,7 +206,7 @@ class ActiveLearner:
             self._see(pool)
         if self._pool is None:
             raise ValueError("pool: not known yet; give it, as in teach(indices, labels, pool=x)")
-        if pool is None and self._pool_is != [list(self._pool.shape), checkpoints.checksum(self._pool)]:
+        if pool is None and self._pool_is != _fingerprint(self._pool):
             raise ValueError("pool: its values were changed after the query; give it as it was")
         new, out = self._rows("indices", indices), self._rows("skipped", skipped)
         if both := sorted(set(new) & set(out)):
@@ -241,8 +244,8 @@ class ActiveLearner:
     # --- what is known ------------------------------------------------------------------------------------------------
 
     def _see(self, pool: Any) -> Tensor:
-        x = as_data(pool, "pool")
-        this = [list(x.shape), checkpoints.checksum(x)]
+        x = as_data(pool, "pool", integers=True)
+        this = _fingerprint(x)
         if (self.indices or self.skipped) and self._pool_is != this:
             was = tuple((self._pool_is or [()])[0])
             raise ValueError(
@@ -253,7 +256,8 @@ class ActiveLearner:
         return x
 
     def _rows(self, name: str, rows: Any) -> list[int]:
-        array = np.asarray(rows)
+        check_unmasked(rows, name)
+        array, _ = as_array(rows, name)
         if not array.size:
             return []
         if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -271,7 +275,8 @@ class ActiveLearner:
         return found
 
     def _values(self, labels: Any, n: int) -> list[Any]:
-        array = np.asarray(labels)
+        check_unmasked(labels, "labels")
+        array, _ = as_array(labels, "labels")
         if array.shape[:1] != (n,) and (n or array.size):
             raise ValueError(f"labels should have shape ({n},), one for each of the indices; got {array.shape}")
         if not n:
@@ -361,12 +366,13 @@ class ActiveLearner:
         if self.directory is None:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        path, of = self.directory / "labels.json", {"format": FORMAT, "pool": self._pool_is}
+        path = self.directory / "labels.json"
         if _text(path) != self._written:
             raise checkpoints.CheckpointError(
                 f"{path} was written by another learner meanwhile; make a new one, which reads it"
             )
-        text = json.dumps(of | {"indices": indices, "labels": labels, "skipped": skipped})
+        known = {"indices": indices, "labels": labels, "skipped": skipped}
+        text = checkpoints.sealed({"format": FORMAT, "pool": self._pool_is} | known)
         checkpoints.write_text(path, text)
         self._written = text
 
@@ -375,15 +381,18 @@ class ActiveLearner:
         if self._written is None:
             return
         try:
-            found = json.loads(self._written)
+            found = checkpoints.unsealed(self._written, path)
             indices, labels, skipped = (list(found[k]) for k in ("indices", "labels", "skipped"))
             rows = [*indices, *skipped]
             whole = len(indices) == len(labels) and len(set(rows)) == len(rows) and found["format"] == FORMAT
-            if not whole or not all(0 <= row < found["pool"][0][0] for row in rows):
+            size = found["pool"][0][0]
+            if not whole or not all(type(row) is int and 0 <= row < size for row in rows):
                 raise ValueError("its rows and labels do not belong together")
             codes = all(type(label) is int and label >= 0 for label in labels)
             if not codes and (np.asarray(labels, np.float64).ndim != 2 or not np.isfinite(labels).all()):
                 raise ValueError("its labels are neither codes nor finite numbers")
+        except checkpoints.CheckpointError:
+            raise
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise checkpoints.CheckpointError(f"{path} is damaged, or no active learner's: {error}") from None
         self.indices, self.labels, self.skipped, self._pool_is = indices, labels, skipped, found["pool"]
@@ -438,12 +447,18 @@ def codes(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) -> Tenso
     return found
 
 
+def _fingerprint(pool: Tensor) -> list[Any]:
+    """Shape and checksum of a pool, as of numbers with a point, whatever they are."""
+    return [list(pool.shape), checkpoints.checksum(as_data(pool, "pool"))]
+
+
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text() if path.exists() else None
+    """What a file holds; bytes that are no text are shown so, and then are no JSON of ours."""
+    return path.read_text(encoding="utf-8", errors="backslashreplace") if path.exists() else None
 
 
 def _said(arguments: dict[str, Any] | None) -> str:

@@ -37,7 +37,7 @@ class Batches:
         self, x: Tensor, y: Tensor, known: Tensor, batch_size: int, labeled_batch_size: int, seed: int
     ) -> None:
         known = known.to(x.device)
-        self.x, self.y = x[known], y.to(x)[known]
+        self.x, self.y = x[known], y.to(x.device)[known]
         self.x_unlabeled = x[~known]
         self.seed = seed
         self.unlabeled_size = min(batch_size, len(self.x_unlabeled))

@@ -198,6 +198,53 @@ def write_text(path: str | Path, text: str) -> None:
     write_file(path, text.encode())
 
 
+def sealed(data: dict[str, Any]) -> str:
+    """Plain data as JSON text, with a checksum that `unsealed` compares."""
+    return json.dumps(data | {"checksum": _seal(data)})
+
+
+def unsealed(text: str | bytes, path: str | Path) -> dict[str, Any]:
+    """The data of `sealed`, or of an earlier version's text without a checksum.
+
+    Arguments:
+        text: What the file holds.
+        path: The file, for messages.
+
+    Raises:
+        CheckpointError: It is not JSON, or was changed after it was written.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path} is damaged: it should hold an object, got {type(data).__name__}")
+    if "checksum" in data and data.pop("checksum") != _seal(data):
+        raise CheckpointError(
+            f"{path} is damaged: its checksum does not match; if it was changed on purpose, delete the checksum in it"
+        )
+    return data
+
+
+def write_sealed(path: str | Path, data: dict[str, Any]) -> None:
+    """Write plain data as JSON with a checksum, as `write_text` writes text."""
+    write_text(path, sealed(data))
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote, in this version or an earlier one, which had no checksum.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It is damaged.
+    """
+    return unsealed(Path(path).read_bytes(), path)
+
+
+def _seal(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
 def checksum(x: Tensor) -> int:
     """Of a tensor's values, to tell other data from the same."""
     return zlib.crc32(x.cpu().contiguous().view(torch.uint8).numpy().data)

@@ -10,34 +10,34 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from pyro_ssl.arrays import as_array, brief, check_array_like, check_signed, check_unmasked
+
+MISSING_MARKS = frozenset(["", "-1", "-1.0", "nan", "NaN", "NAN", "-nan", "-NaN", "<NA>", "#N/A", "#NA", "NaT", "--"])
+"""Text that stands for no label and is no name of a class: what str() makes of -1, NaN and NA."""
+MISSING_WORDS = frozenset(["None", "NA", "N/A", "n/a", "null", "NULL"])
+"""Text that stands for no label, as in pandas' `read_csv`, but could be a name: users are warned."""
 
 
-def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None) -> Tensor:
+def as_data(x: Any, name: str = "x", dtype: torch.dtype | None = None, *, integers: bool = False) -> Tensor:
     """Any array-like as a finite tensor `(N, *event)`; rows are data.
 
     Arguments:
         x: The array.
         name: What the caller calls it, for messages.
         dtype: Of the tensor; by default float64 stays, and all else becomes float32.
+        integers: Keep whole numbers whole, as int64, whatever `dtype` is.
 
     Raises:
-        TypeError: The array does not hold numbers.
-        ValueError: It is empty, has no feature dimension, or holds NaN or infinity.
+        TypeError: The array does not hold numbers, or is sparse, a picture or a tuple of arrays.
+        ValueError: It is empty, has no feature dimension, or holds NaN, infinity or masked entries.
     """
-    if not isinstance(x, Tensor):
-        array = np.asarray(x)
-        if array.dtype.kind in "OUS":
-            try:
-                array = array.astype(np.float64)
-            except (TypeError, ValueError) as error:
-                raise TypeError(f"{name} should hold numbers, got an array of dtype {array.dtype}: {error}") from None
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{name} should hold real numbers, got an array of dtype {array.dtype}")
-        x = torch.as_tensor(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    if x.is_complex():
-        raise TypeError(f"{name} should hold real numbers, got {x.dtype}")
-    x = x.to(dtype or (torch.float64 if x.dtype == torch.float64 else torch.float32))
+    x = as_tensor(x, name)
+    if integers and not x.is_floating_point() and x.dtype != torch.bool:
+        x = x.to(torch.int64)
+    else:
+        x = x.to(dtype or (torch.float64 if x.dtype == torch.float64 else torch.float32))
     if x.dim() < 2:
         raise ValueError(
             f"{name} should have shape (data, features, ...), got {tuple(x.shape)}; one feature is (data, 1)"
@@ -90,41 +90,87 @@ def looks_channels_last(shape: Sequence[int]) -> bool:
         return False
     height, width, channels = shape
     return channels in (1, 3, 4) and min(height, width) > 4
+def as_input(objective: nn.Module, x: Any, name: str = "x") -> Tensor:
+    """Data as a method's networks take them: of the dtype of their weights.
+
+    Whole numbers stay whole, int64, where the method holds an `nn.Embedding` or `nn.EmbeddingBag`.
+
+    Arguments:
+        objective: The method.
+        x: Data `(N, *event)`.
+        name: What the caller calls it, for messages.
+
+    Raises:
+        TypeError, ValueError: See `as_data`.
+    """
+    embeddings = (nn.Embedding, nn.EmbeddingBag)
+    embeds = any(isinstance(module, embeddings) for module in objective.modules())
+    return as_data(x, name, next(objective.parameters()).dtype, integers=embeds)
+
+
+def placed(x: Tensor, like: Tensor) -> Tensor:
+    """What `as_input` gave, on the device of a parameter; numbers that are looked up stay whole."""
+    return x.to(like) if x.is_floating_point() else x.to(like.device)
+
+
+def as_tensor(x: Any, name: str) -> Tensor:
+    """Any array-like of real numbers as a tensor of its own dtype and shape.
+
+    Raises:
+        TypeError: It does not hold real numbers, or is no array; see `check_array_like`.
+        ValueError: An entry is masked, or rows differ in shape.
+    """
+    check_unmasked(x, name)
+    if isinstance(x, Tensor):
+        check_array_like(x, name)
+        if x.is_complex():
+            raise TypeError(f"{name} should hold real numbers, got {x.dtype}")
+        return x
+    array, _ = as_array(x, name)
+    if array.dtype.kind in "OUS":
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} should hold numbers, got an array of dtype {array.dtype}: {error}") from None
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} should hold real numbers, got an array of dtype {array.dtype}")
+    return torch.as_tensor(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def as_codes(y: Any, n: int, name: str = "y") -> Tensor:
-    """Labels as int64 codes `(n,)`: 0 .. K - 1, and -1 where the label is missing.
+    """Labels as int64 codes `(n,)`: 0 .. K - 1, and -1 where the label is missing or masked.
 
     Raises:
         TypeError: The labels are not whole numbers.
-        ValueError: There are not n of them, or one is below -1.
+        ValueError: There are not n of them, or one is below -1, or what -1 becomes without a sign.
     """
-    if not isinstance(y, Tensor):
-        array = np.asarray(y)
-        if array.dtype.kind not in "iufcb":
-            raise TypeError(f"{name} should hold integer codes with -1 for unlabeled, got dtype {array.dtype}")
-        y = torch.as_tensor(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    if y.shape != (n,):
-        raise ValueError(f"{name} should have shape ({n},), one label per row of x, got {tuple(y.shape)}")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise TypeError(f"{name} should hold integer codes with -1 for unlabeled, got {y.dtype}")
-    y = y.to(torch.int64)
-    if int(y.min()) < -1:
-        raise ValueError(f"{name} should be 0 .. K - 1, or -1 for unlabeled, got {int(y.min())}")
-    return y
+    device = y.device if isinstance(y, Tensor) else "cpu"
+    array, masked = as_array(y, name)
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} should hold integer codes with -1 for unlabeled, got dtype {array.dtype}; "
+            "pyro_ssl.data.encode makes codes of names"
+        )
+    if array.shape != (n,):
+        raise ValueError(f"{name} should have shape ({n},), one label per row of x, got {array.shape}")
+    check_signed(array[~masked], name)
+    codes = np.where(masked, -1, array.astype(np.int64))
+    if n and codes.min() < -1:
+        raise ValueError(f"{name} should be 0 .. K - 1, or -1 for unlabeled, got {codes.min()}")
+    return torch.as_tensor(codes, device=device)
 
 
 def as_values(y: Any, n: int, size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Real labels `(n, D)`, and which rows have one, `(n,)`: a row of NaN has none.
+    """Real labels `(n, D)`, and which rows have one, `(n,)`: a row that is NaN or masked has none.
 
     Raises:
         TypeError: The labels are not real numbers.
         ValueError: There are not n of them, of size D; one holds infinity, or NaN in part.
     """
-    array = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    array, masked = as_array(y, "y")
     if array.dtype.kind not in "iuf":
         raise TypeError(f"y should hold real numbers, with NaN for unlabeled, got dtype {array.dtype}")
-    values = torch.as_tensor(array.astype(np.float64)).to(dtype)
+    values = torch.as_tensor(np.where(masked, np.nan, array.astype(np.float64))).to(dtype)
     values = values[:, None] if values.dim() == 1 else values
     if values.shape != (n, size):
         raise ValueError(f"y should have shape {(n, size)}, one label per row of x, got {tuple(array.shape)}")
@@ -138,16 +184,17 @@ def check_positive(**sizes: int) -> None:
     """Raise ValueError, naming the argument, unless each is a whole number above 0."""
     for name, size in sizes.items():
         if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"{name} should be a whole number above 0, got {size!r}")
+            raise ValueError(f"{name} should be a whole number above 0, got {brief(size)}")
 
 
 def check_probs(probs: Any, classes: int | None = None) -> list[float]:
     """Probabilities of classes as numbers, or a ValueError unless there are as many, above 0, that sum to 1."""
+    check_unmasked(probs, "class_probs")
     array = np.asarray(probs)
     fits = array.dtype.kind in "iuf" and array.shape == ((classes,) if classes else (array.size,))
     if not fits or not (array > 0).all() or abs(float(array.sum()) - 1) > 1e-5:
         many = "probabilities" if classes is None else f"{classes} probabilities"
-        raise ValueError(f"class_probs should be {many} above 0 that sum to 1, got {probs!r}")
+        raise ValueError(f"class_probs should be {many} above 0 that sum to 1, got {brief(probs)}")
     return array.astype(float).tolist()
 
 
@@ -158,7 +205,7 @@ def check_kind(name: str, value: Any, kind: Any) -> None:
     """
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if not any(_is(value, k) for k in kinds):
-        raise ValueError(f"{name} should be {' or '.join(map(_said, kinds))}, got {value!r}")
+        raise ValueError(f"{name} should be {' or '.join(map(_said, kinds))}, got {brief(value)}")
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -180,8 +227,11 @@ def _said(kind: Any) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    if value is None or isinstance(value, str):
-        return value is None or value in ("-1", "nan", "")
+    """Whether a label is none: None, NaN, NA, -1, masked, or text that such a value becomes."""
+    if value is None or value is np.ma.masked:
+        return True
+    if isinstance(value, str):
+        return value.strip() in MISSING_MARKS or value.strip() in MISSING_WORDS
     if type(value).__name__ == "NAType":  # pandas', which compares with nothing
         return True
     return bool(value != value or value == -1)

@@ -27,6 +27,7 @@ from pyro_ssl.attacks import ATTACKS
 from pyro_ssl.checks import as_data, check_event_shape, check_positive
 from pyro_ssl.corruptions import corrupted
 from pyro_ssl.labelling import Page, Question
+from pyro_ssl.labels import LabelWarning, labels_found, warn_of_missing_classes
 from pyro_ssl.prediction import as_known, predict_proba
 from pyro_ssl.saving import SavedModel
 from pyro_ssl.training import SCHEDULES, DivergedError, fit
@@ -231,9 +232,12 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
         raise ValueError(f"--binarise: x should be in [0, 1], got {dataset.x.min():.4g} .. {dataset.x.max():.4g}")
     name, options, seed = config["method"], config["options"], config["seed"]
     objective = zoo.build(name, dataset.x_shape, len(dataset.classes), seed=seed, **options)
-    with _begun(out, config):
+    labels = draw.codes(dataset.y)
+    print(labels_found(labels, dataset.classes), flush=True)
+    warn_of_missing_classes(labels, dataset.classes)
+    with _begun(out, config), _by_name():
         history = fit(
-            objective, dataset.x, draw.codes(dataset.y), seed=seed, directory=out, resume=resume,
+            objective, dataset.x, labels, seed=seed, directory=out, resume=resume,
             identity={"method": name, "options": options, "binarise": config["binarise"]},
             transform=torch.bernoulli if config["binarise"] else None, **config["training"],
         )  # fmt: skip
@@ -274,6 +278,14 @@ def _result(config: dict[str, Any], draw: data.LabelDraw, seconds: float, measur
 
 
 @contextmanager
+def _by_name() -> Iterator[None]:
+    """Silence `fit`'s warnings of classes by number: the command warns of them by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LabelWarning)
+        yield
+
+
+@contextmanager
 def _begun(out: Path, config: dict[str, Any]) -> Iterator[None]:
     """Write `config.json`, and take it back if training is refused before it starts: the same `--out` can be given again."""
     made, begun = not out.exists(), (out / "config.json").exists()
@@ -294,8 +306,10 @@ def _evaluate(arguments: Namespace) -> None:
     config = _read_config(directory)
     saved = SavedModel.load(directory / "model")
     dataset = data.load(arguments.data or config["data"], arguments.data_root or config["data_root"])
-    if list(dataset.classes) != saved.classes:
-        raise ValueError(f"--data: classes {list(dataset.classes)} are not the model's {saved.classes}")
+    try:
+        dataset = data.recoded(dataset, saved.classes)
+    except ValueError as error:
+        raise ValueError(f"--data: {error}") from None
     foreign = _checked(arguments, config, saved, dataset)
     if arguments.device is not None:
         saved.objective.to(arguments.device)
@@ -446,12 +460,14 @@ def _label(arguments: Namespace) -> None:
                     print(
                         "finding images that stand for the others, by a code that is learned: some minutes", flush=True
                     )
-                learner.learn(pool)  # what an earlier call was told, should it have been killed
-                save(learner)
-                if not _ask(learner, question, page, arguments.n):
-                    break
-                save(learner)
+                with _by_name():
+                    learner.learn(pool)  # what an earlier call was told, should it have been killed
+                    save(learner)
+                    if not _ask(learner, question, page, arguments.n):
+                        break
+                    save(learner)
                 if learner.members:
+                    warn_of_missing_classes(learner.labels, classes)
                     sure = (learner.predict_proba(pool).amax(-1) > 0.95).float().mean()
                     print(
                         f"{len(learner.indices)} labels; sure of {100 * sure:.1f} % of {len(pool)} images", flush=True

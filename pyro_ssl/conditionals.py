@@ -6,6 +6,7 @@ A conditional owns its network and nothing else. Priors are conditionals over no
 from __future__ import annotations
 
 import math
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from numbers import Integral
@@ -340,7 +341,8 @@ class ClassPrior(Prior):
         else:
             p = torch.as_tensor(classes)
         if not (p > 0).all() or abs(float(p.sum()) - 1) > 1e-5:
-            raise ValueError(f"classes: prior probabilities should be above 0 and sum to 1, got {p.tolist()}")
+            given = reprlib.repr(p.tolist())
+            raise ValueError(f"classes: prior probabilities should be above 0 and sum to 1, got {given}")
         if learn:
             self.logits = nn.Parameter(p.log())
         else:

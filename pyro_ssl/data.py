@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.checkpoints import write_text
-from pyro_ssl.checks import as_data, is_missing
+from pyro_ssl.arrays import as_array, brief, check_array_like, check_signed, few
+from pyro_ssl.checkpoints import CheckpointError, read_sealed, write_sealed
+from pyro_ssl.checks import as_codes, as_data
+from pyro_ssl.labels import missing_labels, warn_of_markers, warn_of_words
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class Dataset:
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
+DRAW_FORMAT = "pyro-ssl labels"
+
+
 @dataclass(frozen=True)
 class LabelDraw:
     """Which rows of a training set keep their labels; it can be saved, named and used again.
@@ -55,42 +61,77 @@ class LabelDraw:
         indices: Rows, sorted.
         n: Rows of the training set that they were drawn from.
         name: How it was drawn, for tables and file names.
+
+    Raises:
+        ValueError: A row is not a whole number, not in 0 .. n - 1, or there twice.
     """
 
     indices: tuple[int, ...]
     n: int
     name: str = ""
 
-    def codes(self, y: Tensor) -> Tensor:
-        """The labels `(n,)` with -1 wherever they are not drawn."""
-        if len(y) != self.n:
-            raise ValueError(f"y should have the {self.n} rows that the labels were drawn from, got {len(y)}")
+    def __post_init__(self) -> None:
+        if not _is_whole(self.n) or self.n < 0:
+            raise ValueError(f"n should be a whole number, 0 or above, got {brief(self.n)}")
+        indices = list(self.indices)
+        if wrong := [i for i in indices if not _is_whole(i)]:
+            raise ValueError(f"indices should be whole numbers, got {brief(wrong[0])}")
+        if outside := [i for i in indices if not 0 <= i < self.n]:
+            raise ValueError(f"indices should be in 0 .. {self.n - 1}, got {outside[0]}")
+        if len(set(indices)) < len(indices):
+            twice = next(i for i, count in Counter(indices).items() if count > 1)
+            raise ValueError(f"indices: row {twice} is there twice; give each row once")
+        object.__setattr__(self, "indices", tuple(sorted(int(i) for i in indices)))  # it is frozen
+        object.__setattr__(self, "n", int(self.n))
+
+    def codes(self, y: Any) -> Tensor:
+        """The labels `(n,)`, int64, with -1 wherever they are not drawn.
+
+        Arguments:
+            y: Codes of all rows, `(n,)`, a tensor or an array.
+
+        Raises:
+            ValueError: y has not n rows.
+            TypeError: It does not hold codes.
+        """
+        shape = _shape(y)
+        if shape != (self.n,):
+            raise ValueError(f"y should have the {self.n} rows that the labels were drawn from, got {shape[0]}")
+        y = as_codes(y, self.n)
         kept = torch.full_like(y, -1)
         kept[list(self.indices)] = y[list(self.indices)]
         return kept
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON."""
-        write_text(
-            path,
-            json.dumps({"format": "pyro-ssl labels", "name": self.name, "n": self.n, "indices": list(self.indices)}),
-        )
+        """Write it as JSON, with a checksum."""
+        write_sealed(path, {"format": DRAW_FORMAT, "name": self.name, "n": self.n, "indices": list(self.indices)})
 
     @classmethod
     def load(cls, path: str | Path) -> LabelDraw:
-        """Read what `save` wrote.
+        """Read what `save` wrote, in this version or an earlier one, which had no checksum.
 
         Raises:
-            ValueError: The file is not a label draw.
+            FileNotFoundError: There is no such file.
+            CheckpointError: The file is not a label draw, or damaged.
         """
+        data = read_sealed(path)
+        if data.get("format") != DRAW_FORMAT or not {"name", "n", "indices"} <= data.keys():
+            raise CheckpointError(f"{path} is not a label draw written by LabelDraw.save")
         try:
-            data = json.loads(Path(path).read_text())
-            indices = tuple(int(i) for i in data["indices"])
-            if data["format"] == "pyro-ssl labels" and all(0 <= i < data["n"] for i in indices):
-                return cls(indices, int(data["n"]), str(data["name"]))
-        except (ValueError, TypeError, KeyError):
-            pass
-        raise ValueError(f"{path} is not a label draw written by LabelDraw.save")
+            return cls(data["indices"], data["n"], str(data["name"]))
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} is not a label draw written by LabelDraw.save: {error}") from None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _shape(y: Any) -> tuple[int, ...]:
+    shape = as_array(y, "y")[0].shape
+    if len(shape) != 1:
+        raise ValueError(f"y should have shape (N,), one code per row, got {shape}")
+    return shape
 
 
 def draw_labels(
@@ -105,7 +146,7 @@ def draw_labels(
     """Draw which rows keep their labels, by a generator of its own.
 
     Arguments:
-        y: Classes `(N,)` as codes; -1 is never drawn.
+        y: Classes `(N,)` as codes; -1, or a masked one, is never drawn.
         labels: Their number in total.
         per_class: Or their number in each class.
         counts: Or their number in each class by code.
@@ -115,10 +156,9 @@ def draw_labels(
 
     Raises:
         ValueError: Not exactly one of the three is given, or a class has too few rows.
+        TypeError: y does not hold codes.
     """
-    y = np.asarray(y)
-    if y.ndim != 1:
-        raise ValueError(f"y should have shape (N,), one code per row, got {y.shape}")
+    y = as_codes(y, _shape(y)[0]).cpu().numpy()
     if seed < 0:
         raise ValueError(f"seed should be 0 or above, got {seed}")
     for given, number in {"labels": labels, "per_class": per_class}.items():
@@ -133,7 +173,7 @@ def draw_labels(
     name = f"seed{seed}"
     if counts is not None:
         if unknown := sorted(set(counts) - set(classes.tolist())):
-            raise ValueError(f"counts: there is no class {unknown} in y")
+            raise ValueError(f"counts: there is no class {few(unknown)} in y")
         wanted = np.array([counts.get(int(c), 0) for c in classes])
         name = f"counts{int(wanted.sum())}-{name}"
     elif per_class is not None:
@@ -170,62 +210,157 @@ def _share(labels: int, sizes: np.ndarray, how: str, rng: np.random.Generator) -
 def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """The labels' values, sorted, and codes `(n,)` into them, -1 where there is no label.
 
+    A row has no label where y is masked, -1, NaN, NA or None, or text that such a value becomes,
+    such as "", "-1", "nan" and "<NA>". A `LabelWarning` names the words "None", "NA", "N/A" and
+    "null", which are no label either but could be classes, and a class of most rows that looks
+    like another such mark, such as "unknown" or 999.
+
     Raises:
         ValueError: y has another length, no label, one class only, or labels that cannot be told apart as classes.
+        TypeError: It is no array.
     """
-    from sklearn.utils.validation import column_or_1d
-
-    if y is None:
-        raise ValueError(
-            "y should hold labels, with -1 for unlabeled rows; requires y to be passed, but the target y is None"
-        )
-    y = column_or_1d(y, warn=True)
-    if len(y) != n:
-        raise ValueError(f"y should have one label per row of X, {n}; got {len(y)}, inconsistent numbers of samples")
-    missing = np.array([is_missing(v) for v in y.tolist()], dtype=bool)
-    known = y[~missing]
-    if known.dtype == object and not any(isinstance(v, str) for v in known):
-        known = np.array(known.tolist())
-    if known.dtype.kind == "f":
-        if not np.isfinite(known).all():
-            raise ValueError("y holds infinity")
-        if (known != np.round(known)).any():
-            raise ValueError("y: Unknown label type: continuous values; classes should be whole numbers or strings")
-    if not len(known):
-        raise ValueError("y has no label: every row is -1, NaN or None; at least two classes need one")
-    if known.dtype == object and not all(isinstance(v, str) for v in known):
-        raise ValueError("y should be of one type, strings or numbers; got both")
-    if known.dtype == object:
-        known = known.astype(str)
-    if known.dtype.kind not in "biufU":
-        raise ValueError(f"y: Unknown label type: {known.dtype}; classes should be whole numbers or strings")
-    classes = np.unique(known)
+    values, missing = _rows_of_labels(y, n)
+    known = _values_of_classes(values[~missing])
+    classes, counts = np.unique(known, return_counts=True)
     if len(classes) < 2:
-        raise ValueError(f"y has labels of one class only, {classes[0]!r}; at least two classes need one")
+        raise ValueError(_of_one_class(classes[0], values[missing]))
+    warn_of_words(values)
+    warn_of_markers(classes.tolist(), counts.tolist())
     codes = np.full(n, -1)
     codes[~missing] = np.searchsorted(classes, known)
     return classes, codes
 
 
+def _rows_of_labels(y: Any, n: int, name: str = "y") -> tuple[np.ndarray, np.ndarray]:
+    """Labels as an array `(n,)`, and which rows have none."""
+    from sklearn.utils.validation import column_or_1d
+
+    if y is None:
+        raise ValueError(
+            f"{name} should hold labels, with -1 for unlabeled rows; requires y to be passed, but the target y is None"
+        )
+    values, masked = as_array(y, name)
+    values = column_or_1d(values, warn=True)
+    masked = masked.reshape(values.shape)
+    if len(values) != n:
+        raise ValueError(
+            f"{name} should have one label per row of X, {n}; got {len(values)}, inconsistent numbers of samples"
+        )
+    check_signed(values[~masked], name)
+    return values, masked | missing_labels(values)
+
+
+def _values_of_classes(known: np.ndarray, name: str = "y") -> np.ndarray:
+    """The labels of rows that have one, all of one kind: whole numbers, truth values or strings."""
+    if not len(known):
+        raise ValueError(f"{name} has no label: every row is -1, NaN or None; at least two classes need one")
+    if known.dtype == object:
+        known = _of_one_type(known, name)
+    if known.dtype.kind == "f":
+        _check_whole(known, name)
+    if known.dtype.kind not in "biufU":
+        raise ValueError(f"{name}: Unknown label type: {known.dtype}; classes should be whole numbers or strings")
+    return known
+
+
+def _of_one_type(known: np.ndarray, name: str) -> np.ndarray:
+    """Objects as strings, or as numbers."""
+    texts = sum(isinstance(value, str) for value in known)
+    if texts == len(known):
+        return known.astype(str)
+    if texts:
+        raise ValueError(f"{name} should be of one type, strings or numbers; got both")
+    return np.array(known.tolist())
+
+
+def _check_whole(known: np.ndarray, name: str) -> None:
+    if not np.isfinite(known).all():
+        raise ValueError(f"{name} holds infinity")
+    if (known != np.round(known)).any():
+        raise ValueError(f"{name}: Unknown label type: continuous values; classes should be whole numbers or strings")
+
+
+def _of_one_class(label: Any, unlabeled: np.ndarray) -> str:
+    """What to say to labels of one class: -1 and 1 may have been meant as two."""
+    said = f"y has labels of one class only, {brief(label)}; at least two classes need one"
+    if str(label) in ("1", "1.0") and set(map(str, unlabeled.tolist())) & {"-1", "-1.0"}:
+        return f"{said}; -1 stands for no label, so write classes -1 and 1 as 0 and 1"
+    return said
+
+
 def from_arrays(x: Any, y: Any, x_test: Any, y_test: Any, name: str = "arrays") -> Dataset:
-    """A data set of arrays; classes may be any values, -1 or NaN where y has none; x is kept as it is.
+    """A data set of arrays; x is kept as it is.
+
+    Classes may be any values, and rows of y without one as in `encode`. Classes of y and y_test are matched by their names: 1, 1.0 and "1" are the same.
 
     Raises:
-        ValueError: Shapes do not match, y has fewer than two classes or continuous values, or the test part has a class that
-            the training part has not.
+        ValueError: Shapes do not match, y has fewer than two classes or continuous values, or the
+            test part has a class that the training part has not, or a row without one.
+        TypeError: One of them is no array.
     """
     x, x_test = as_data(x, "x", torch.float32), as_data(x_test, "x_test", torch.float32)
     if x.shape[1:] != x_test.shape[1:]:
         raise ValueError(f"x_test should have rows of shape {tuple(x.shape[1:])} as x, got {tuple(x_test.shape[1:])}")
-    y, y_test = np.asarray(y), np.asarray(y_test)
     for part, labels, rows in (("y", y, x), ("y_test", y_test, x_test)):
-        if labels.shape != (len(rows),):
-            raise ValueError(f"{part} should have shape ({len(rows)},), got {labels.shape}")
-    classes, codes = encode(y, len(x))
-    if unknown := sorted(set(y_test.tolist()) - set(classes.tolist())):
-        raise ValueError(f"y_test has classes that y has not: {unknown}")
-    codes_test = np.searchsorted(classes, y_test)
-    return Dataset(name, x, torch.as_tensor(codes), x_test, torch.as_tensor(codes_test), tuple(map(str, classes)))
+        shape = as_array(labels, part)[0].shape
+        if shape != (len(rows),):
+            raise ValueError(f"{part} should have shape ({len(rows)},), got {shape}")
+    values, codes = encode(y, len(x))
+    classes = names_of(values)
+    codes_test = _codes_of_test(y_test, len(x_test), classes)
+    return Dataset(name, x, torch.as_tensor(codes), x_test, torch.as_tensor(codes_test), classes)
+
+
+def _codes_of_test(y: Any, n: int, classes: tuple[str, ...]) -> np.ndarray:
+    """Test labels as codes into the training labels' classes, matched by name."""
+    values, missing = _rows_of_labels(y, n, "y_test")
+    if missing.any():
+        row = int(np.flatnonzero(missing)[0])
+        raise ValueError(
+            f"y_test has no label in row {row}, {missing.sum()} such rows in all; "
+            "leave them out, for each test row needs one"
+        )
+    known, inverse = np.unique(_values_of_classes(values), return_inverse=True)
+    return codes_of(names_of(known), classes, "y_test has classes that y has not")[inverse]
+
+
+def names_of(classes: np.ndarray) -> tuple[str, ...]:
+    """Names of classes; whole numbers have no decimal point, whatever their dtype."""
+    if classes.dtype.kind == "f":
+        return tuple(f"{value:.0f}" for value in classes.tolist())
+    return tuple(map(str, classes.tolist()))
+
+
+def codes_of(names: Sequence[str], classes: Sequence[str], message: str) -> np.ndarray:
+    """Places of names among the names of classes; "1.0", as earlier versions wrote, is "1" too.
+
+    Raises:
+        ValueError: A name is not there; it begins with `message`.
+    """
+    places = {_plain(name): k for k, name in enumerate(classes)}
+    exact = {name: k for k, name in enumerate(classes)}
+    found = [exact.get(name, places.get(_plain(name), -1)) for name in names]
+    if unknown := [name for name, k in zip(names, found, strict=True) if k < 0]:
+        raise ValueError(f"{message}: {few(unknown)}; those are {few(classes)}")
+    return np.array(found)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"^(-?\d+)\.0$", r"\1", name)
+
+
+def recoded(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+    """A data set with its codes in the order of the given names of classes, such as a model's.
+
+    Raises:
+        ValueError: Its classes are others.
+    """
+    message = "the data have classes that are not the model's"
+    new = torch.as_tensor(codes_of(dataset.classes, classes, message))
+    if len(new.unique()) < len(classes):
+        raise ValueError(f"the data have classes {few(dataset.classes)}; those of the model are {few(classes)}")
+    y = torch.where(dataset.y >= 0, new[dataset.y], -1)
+    return replace(dataset, y=y, y_test=new[dataset.y_test], classes=tuple(classes))
 
 
 def from_npz(path: str | Path) -> Dataset:
@@ -261,16 +396,38 @@ def arrays_of(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def from_torch(train: torch.utils.data.Dataset, test: torch.utils.data.Dataset, name: str = "torch") -> Dataset:
-    """A data set from two torch Datasets of (x, y) pairs, read into memory once."""
-    (x, y), (x_test, y_test) = _stack(train), _stack(test)
+    """A data set from two torch Datasets of (x, y) pairs, read once; labels as in `from_arrays`.
+
+    Raises:
+        ValueError: A dataset is empty, or what it gives does not fit; see `from_arrays`.
+        TypeError: It has no length, or does not give pairs of an array and a label.
+    """
+    x, y = _stack(train, "train")
+    x_test, y_test = _stack(test, "test")
     return from_arrays(x, y, x_test, y_test, name)
 
 
-def _stack(dataset: Any) -> tuple[Tensor, np.ndarray]:
+def _stack(dataset: Any, name: str) -> tuple[Tensor, np.ndarray]:
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise TypeError(f"{name} should be a torch Dataset of (x, y) pairs with a length, got {type(dataset).__name__}")
     rows = [dataset[i] for i in range(len(dataset))]
     if not rows:
-        raise ValueError("dataset is empty")
-    return torch.stack([torch.as_tensor(x) for x, _ in rows]), np.asarray([int(y) for _, y in rows])
+        raise ValueError(f"{name}: dataset is empty")
+    if not all(isinstance(row, tuple | list) and len(row) == 2 for row in rows):
+        raise TypeError(f"{name} should give pairs (x, y), got {brief(rows[0])}")
+    for x, _ in rows:
+        check_array_like(x, f"{name}: x")
+    data = [torch.as_tensor(x) for x, _ in rows]
+    if len({x.shape for x in data}) > 1:
+        raise ValueError(f"{name} should give x of one shape, got {few({tuple(x.shape) for x in data})}")
+    labels = np.empty(len(rows), dtype=object)  # numpy would make strings of numbers beside strings
+    labels[:] = [_label(y) for _, y in rows]
+    return torch.stack(data), labels
+
+
+def _label(y: Any) -> Any:
+    """A label as a Python value, if it is a number in a tensor or array."""
+    return y.item() if getattr(y, "ndim", None) == 0 and hasattr(y, "item") else y
 
 
 # --- data sets by name ----------------------------------------------------------------------------------------------

@@ -18,10 +18,12 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import checkpoints, zoo
+from pyro_ssl.arrays import as_array, check_array_like, check_unmasked
 from pyro_ssl.batches import steps_per_epoch
 from pyro_ssl.checkpoints import CheckpointError
 from pyro_ssl.checks import check_event_shape, check_kind, check_positive, looks_channels_last
 from pyro_ssl.data import encode
+from pyro_ssl.labels import labels_found
 from pyro_ssl.model_selection import labeled_rows
 from pyro_ssl.prediction import gibbs, predict_proba
 from pyro_ssl.saving import SavedModel, listed
@@ -123,12 +125,15 @@ class _SemiSupervised(BaseEstimator, ABC):
         """Train on labeled and unlabeled rows together.
 
         Arguments:
-            X: Data `(N, features)`, or images `(N, C, H, W)`.
-            y: Labels `(N,)`. Of classes any values, where -1, NaN, NA or None marks a row without one (in arrays of strings
-                also "-1", "nan", ""); for regression real numbers, also `(N, D)`, where NaN does.
+            X: Data `(N, features)`, or images `(N, C, H, W)`, without masked entries.
+            y: Labels `(N,)`. Of classes any values, where a mask, -1, NaN, NA or None marks a row
+                without one (in arrays of strings also what these become, such as "-1", "nan" and "";
+                see `pyro_ssl.data.encode`); for regression real numbers, also `(N, D)`, where NaN or a
+                mask does.
 
         Raises:
             ValueError: X or y does not fit, no row has a label, or there is one class only; an earlier fit is kept then.
+            TypeError: X or y is no array.
         """
         before = dict(self.__dict__)
         try:
@@ -140,6 +145,7 @@ class _SemiSupervised(BaseEstimator, ABC):
 
     def _fit(self, X: Any, y: Any) -> Any:
         self._check_arguments()
+        _check_array(X)
         X = validate_data(self, X, ensure_min_samples=2, dtype=np.float64, allow_nd=True)
         _check_channels_first(X.shape)
         kept, size, asked, labels, known_rows = self._labels(y, len(X))
@@ -267,6 +273,7 @@ class _SemiSupervised(BaseEstimator, ABC):
     def _rows(self, X: Any) -> np.ndarray:
         """X, checked and scaled as it was in `fit`."""
         check_is_fitted(self)
+        _check_array(X)
         shape = np.shape(self.mean_)
         if (
             len(shape) > 1 or getattr(X, "ndim", 2) > 2
@@ -305,10 +312,12 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
             `TABULAR` says, and `OF_FEW_COLUMNS` of up to three columns; of images it is the zoo's.
         training: Other arguments of `pyro_ssl.fit`, such as `{"schedule": "cosine", "ema": 0.999}`.
         random_state: Of weights, order and noise.
-        verbose: Show a progress bar.
+        verbose: Show a progress bar, and how many rows of each class and without a label were found.
 
     Attributes:
         classes_: The labels' values, sorted; the order of the columns of `predict_proba`.
+        class_count_: How many rows `fit` found with a label of each class, `(K,)`.
+        n_unlabeled_: How many it found without a label.
         history_: Lists of one number per epoch, by part of the loss.
         objective_: The trained objective.
     """
@@ -342,13 +351,21 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
         asked = (
             {"class_probs": (counts / counts.sum()).tolist()} if "class_probs" in zoo.options_of(self.method) else {}
         )
-        return {"classes_": classes}, len(classes), asked, codes, codes >= 0
+        found = np.bincount(codes[codes >= 0], minlength=len(classes))
+        if self.verbose:
+            print(labels_found(codes, classes.tolist()))
+        kept = {"classes_": classes, "class_count_": found, "n_unlabeled_": n - int(found.sum())}
+        return kept, len(classes), asked, codes, codes >= 0
 
     def _saved_labels(self) -> tuple[list[Any], dict[str, Any]]:
-        return self.classes_.tolist(), {"dtype": self.classes_.dtype.str}
+        found = {"class_count": self.class_count_.tolist(), "n_unlabeled": self.n_unlabeled_}
+        return self.classes_.tolist(), {"dtype": self.classes_.dtype.str, **found}
 
     def _load_labels(self, classes: list[Any], extra: dict[str, Any]) -> None:
         self.classes_ = np.array(classes, dtype=extra["dtype"] if extra["dtype"] != "|O" else object)
+        if "class_count" in extra:  # which earlier versions did not save
+            self.class_count_ = np.array(extra["class_count"])
+            self.n_unlabeled_ = extra["n_unlabeled"]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -372,9 +389,10 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         options: The method's other options.
         training: Other arguments of `pyro_ssl.fit`.
         random_state: Of weights, order and noise.
-        verbose: Show a progress bar.
+        verbose: Show a progress bar, and how many rows have a label.
 
     Attributes:
+        n_unlabeled_: How many rows `fit` found without a label.
         history_: Lists of one number per epoch, by part of the loss.
         objective_: The trained objective.
 
@@ -430,6 +448,8 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
                 "y should hold labels, with NaN for unlabeled rows; requires y to be passed, but the target y is None"
             )
         _check_real(y)
+        array, masked = as_array(y, "y")
+        y = np.where(masked, np.nan, array.astype(np.float64)) if masked.any() else y
         y = check_array(y, ensure_2d=False, ensure_all_finite="allow-nan", dtype=np.float64, input_name="y")
         if len(y) != n:
             raise ValueError(
@@ -446,16 +466,22 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
                 stacklevel=4,
             )
         mean, std = _moments(values[known], True, "y")
-        kept = {"y_mean_": mean, "y_std_": std, "flat_": y.ndim == 1}
+        unlabeled = n - int(known.sum())
+        if self.verbose:
+            print(f"labels: {n - unlabeled} rows; {unlabeled} rows without a label")
+        kept = {"y_mean_": mean, "y_std_": std, "flat_": y.ndim == 1, "n_unlabeled_": unlabeled}
         return kept, values.shape[1], {"regression": True, "balance": 0.0}, (values - mean) / std, known
 
     def _saved_labels(self) -> tuple[list[Any], dict[str, Any]]:
         extra = {"y_mean": self.y_mean_.tolist(), "y_std": self.y_std_.tolist(), "flat": self.flat_}
+        extra["n_unlabeled"] = self.n_unlabeled_
         return list(range(len(self.y_mean_))), extra
 
     def _load_labels(self, classes: list[Any], extra: dict[str, Any]) -> None:
         self.y_mean_, self.y_std_ = np.asarray(extra["y_mean"]), np.asarray(extra["y_std"])
         self.flat_ = extra["flat"]
+        if "n_unlabeled" in extra:
+            self.n_unlabeled_ = extra["n_unlabeled"]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -501,6 +527,11 @@ def _check_training(training: Mapping[str, Any]) -> None:
     if unknown[0] in TAKEN:
         raise ValueError(f"training should not hold {unknown[0]!r}, which the estimator gives to pyro_ssl.fit itself")
     raise ValueError(f"training: pyro_ssl.fit has no argument {unknown[0]!r}; it has {', '.join(sorted(known))}")
+def _check_array(X: Any) -> None:
+    """Refuse what scikit-learn would misread: masked entries, pictures and tuples of arrays."""
+    if not hasattr(X, "toarray"):  # sparse, which scikit-learn refuses in words of its own
+        check_array_like(X, "X")
+    check_unmasked(X, "X")
 
 
 def _is_plain(value: Any) -> bool:

@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_ssl.checks import check_positive
+from pyro_ssl.checks import as_tensor, check_positive
 from pyro_ssl.elbo import local
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.objective import Objective
@@ -91,7 +91,7 @@ def reconstruct(objective: Objective, x: Any, y: Any = None, *, into: Any = None
 
 def _label(name: str, given: Any, n: int, q: Any) -> Tensor:
     """A label for each of n data, `(n, K)`, of the kind that q(y|x) has."""
-    label, size, one_hot = torch.as_tensor(given), int(q.event_shape[-1]), q.has_enumerate_support
+    label, size, one_hot = as_tensor(given, name), int(q.event_shape[-1]), q.has_enumerate_support
     fits = tuple(label.shape) in ((size,), (1, size), (n, size))
     if not fits or (one_hot and not (((label == 0) | (label == 1)).all() and (label.sum(-1) == 1).all())):
         kind = "one-hot" if one_hot else "real"

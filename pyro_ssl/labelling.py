@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_ssl import plots
-from pyro_ssl.checkpoints import checksum, write_text
+from pyro_ssl.checkpoints import CheckpointError, checksum, read_sealed, write_sealed
 
 Answers = dict[int, int | None]
 """By place among the images asked for: the class, or None for one that cannot be told."""
@@ -160,12 +160,14 @@ class Question:
         if not path.exists():
             return
         try:
-            found = json.loads(path.read_text())
+            found = read_sealed(path)
             self.rows = [int(row) for row in found["rows"]]
             self._answers = {int(row): label for row, label in found["answers"].items()}
             of = {k: found[k] for k in self._of}
+        except CheckpointError:
+            raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
+            raise CheckpointError(f"{path} is damaged: {error}") from None
         for name, was in of.items():
             if was != self._of[name]:
                 option = "--data: other images" if name == "pool" else f"--classes: others, {', '.join(self.classes)},"
@@ -219,7 +221,7 @@ class Question:
 
     def _write(self, answers: Answers) -> None:
         given = {str(self.rows[place]): label for place, label in answers.items()}
-        write_text(self.path, json.dumps(self._of | {"rows": self.rows, "answers": given}))
+        write_sealed(self.path, self._of | {"rows": self.rows, "answers": given})
 
 
 def in_terminal(

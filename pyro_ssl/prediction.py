@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_ssl.batches import extreme_rows
-from pyro_ssl.checks import as_data, as_values, check_positive
+from pyro_ssl.checks import as_input, as_tensor, as_values, check_positive, placed
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.modes import evaluating, reproducibly
 from pyro_ssl.noise import RowNoise
@@ -52,17 +52,17 @@ def probs_of_any(objective: Objective, x: Any, *, chunk: int | None = None, seed
             )
         return p.mean
 
-    x = as_data(x)
+    x = as_input(objective, x)
     return chunked(objective, function, chunk or classified_at_once(objective, x), seed, x)
 
 
 def as_known(objective: Objective, x: Any, name: str = "x") -> Tensor:
-    """Data `(N, *event)` as `as_data` takes them, of the shape and in the units of what the method was trained on.
+    """Data `(N, *event)` as `as_input` takes them, of the shape and in the units of what the method was trained on.
 
     Raises:
         ValueError: They have another shape, or are in other units; see `Extent`.
     """
-    x = as_data(x, name)
+    x = as_input(objective, x, name)
     if objective.extent is not None:
         objective.extent.check(x, name)
     return x
@@ -258,11 +258,11 @@ def _by_model(
     """The function of all data, in chunks; the first data, and those furthest out, are checked against the model."""
     check_positive(num_particles=samples, chunk=1 if chunk is None else chunk)
     like = next(objective.parameters())
-    x = as_data(x, dtype=like.dtype)
+    x = as_input(objective, x)
     classes = _classes(objective, x, y)
     others = [] if y is None else [_one_hot_rows(objective, x, y)]
     for rows, checked in ((slice(100), check_pair), (extreme_rows(x).cpu(), check_support)):
-        first = [d[rows].to(like) for d in (x, *others)]
+        first = [placed(x[rows], like), *(d[rows].to(like) for d in others)]
         with evaluating(objective):
             checked(objective.model, objective.guide, objective.seen(first[0]), first[1] if others else None)
     of_seen = lambda x, *others: function(objective.seen(x), *others)  # noqa: E731
@@ -270,8 +270,9 @@ def _by_model(
 
 
 def _one_hot_rows(objective: Objective, x: Any, y: Any) -> Tensor:
-    y, q = torch.as_tensor(y), label_of(objective, x)
+    q = label_of(objective, x)
     wanted = (len(x), int(q.event_shape[-1]))
+    y = as_tensor(y, "y")
     if not q.has_enumerate_support:
         return as_values(y, *wanted, dtype=next(objective.parameters()).dtype)[0]
     if y.shape != wanted or not ((y == 0) | (y == 1)).all() or not (y.sum(-1) == 1).all():
@@ -293,7 +294,7 @@ def label_of(objective: Objective, x: Any) -> Any:
     """q(y|x) of the first datum: what kind of y it is."""
     like = next(objective.parameters())
     with evaluating(objective), reproducibly(0):
-        return classified(objective.guide, objective.seen(as_data(x[:1], dtype=like.dtype).to(like)))
+        return classified(objective.guide, objective.seen(placed(as_input(objective, x[:1]), like)))
 
 
 def chunked(
@@ -304,11 +305,11 @@ def chunked(
     What is drawn for a row goes by its values, see `RowNoise`; what all rows share is drawn alike in each chunk.
     """
     like = next(objective.parameters())
-    data = [as_data(x, dtype=like.dtype), *others]
+    data = [as_input(objective, x), *others]
     with evaluating(objective), reproducibly(seed), pyro.validation_enabled(False):
         found: list[Tensor] = []
-        for part in zip(*(d.split(chunk) for d in data), strict=True):
+        for x, *rest in zip(*(d.split(chunk) for d in data), strict=True):
             torch.manual_seed(seed)
-            with RowNoise(part[0], seed):
-                found.append(function(*(d.to(like) for d in part)).cpu())
+            with RowNoise(x, seed):
+                found.append(function(placed(x, like), *(d.to(like) for d in rest)).cpu())
         return torch.cat(found)

@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from pyro_ssl import checkpoints
 from pyro_ssl.batches import Batches, transformed
-from pyro_ssl.checks import as_codes, as_data, as_values, check_positive, one_hot
+from pyro_ssl.checks import as_codes, as_data, as_input, as_values, check_positive, one_hot, placed
 from pyro_ssl.extent import Extent
 from pyro_ssl.features import Features
+from pyro_ssl.labels import warn_of_missing_classes
 from pyro_ssl.modes import evaluating, reproducibly, same_buffers
 from pyro_ssl.objective import Objective, total
 from pyro_ssl.terms import Batch
@@ -113,9 +114,12 @@ def fit(
 
     Arguments:
         objective: What to train.
-        x: Data `(N, *event)`; any array of finite numbers.
-        y: Codes `(N,)` in 0 .. K - 1, -1 for unlabeled; for a method of real labels these, `(N,)` or `(N, D)`, with NaN for
-            unlabeled; None if nothing is labeled.
+        x: Data `(N, *event)`; any array of finite numbers, none of them masked. They become numbers
+            of the weights' dtype, except whole numbers where the model or the guide holds an
+            `nn.Embedding` or `nn.EmbeddingBag`: these stay whole, int64.
+        y: Codes `(N,)` in 0 .. K - 1, -1 or masked for unlabeled; for a method of real labels these,
+            `(N,)` or `(N, D)`, with NaN or a mask for unlabeled; None if nothing is labeled. A
+            `LabelWarning` names classes without a label.
         epochs: Passes over the unlabeled data, or over the labeled, where that takes more steps or the objective learns from
             no others.
         batch_size: Unlabeled data per step.
@@ -230,7 +234,7 @@ class _Run:
         )  # fmt: skip
         parameters = [p for p in objective.parameters() if p.requires_grad]
         home = _device(device, parameters[0])
-        x = as_data(x, dtype=parameters[0].dtype)
+        x = as_input(objective, x)
         labels, known = _labels(objective, x, y)
         if not objective.learns_unlabeled and known.any():
             x, labels, known = x[known], labels[known], known[known]
@@ -502,14 +506,16 @@ def _fused(optimizer: Callable[..., Optimizer], parameters: list[dict[str, Any]]
 
 def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
     """Labels as the objective's q(y|x) has them, `(N, K)`, one-hot or real, and which rows have one, `(N,)`."""
+    like = next(objective.parameters())
     if y is None:
-        return torch.zeros(len(x), 1, dtype=x.dtype), torch.zeros(len(x), dtype=torch.bool)
+        return torch.zeros(len(x), 1, dtype=like.dtype), torch.zeros(len(x), dtype=torch.bool)
     with evaluating(objective), reproducibly(0):
-        q = classified(objective.guide, objective.seen(x[:2].to(next(objective.parameters()))))
+        q = classified(objective.guide, objective.seen(placed(x[:2], like)))
     size = q.event_shape[-1]
     if not q.has_enumerate_support:
-        return as_values(y, len(x), size, x.dtype)
+        return as_values(y, len(x), size, like.dtype)
     codes = as_codes(y, len(x)).cpu()
     if int(codes.max()) >= size:
         raise ValueError(f"y: got label {int(codes.max())}, but q(y|x) has {size} classes, 0 .. {size - 1}")
-    return one_hot(codes.clamp_min(0), size, x.dtype), codes >= 0
+    warn_of_missing_classes(codes, range(size))
+    return one_hot(codes.clamp_min(0), size, like.dtype), codes >= 0

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from pyro_ssl import ActiveLearner, acquisition, active, data, predict_proba, zoo
 from pyro_ssl.checkpoints import CheckpointError, CheckpointWarning
+from pyro_ssl.labels import LabelWarning
 
 MOONS = data.two_moons(200, 200, noise=0.1, seed=0)
 POOL, Y = MOONS.x, MOONS.y
@@ -82,6 +84,7 @@ def test_labels_may_come_first_and_of_any_rows():
     assert made.indices == rows and not set(made.query(POOL, 10).tolist()) & set(rows)
 
 
+@pytest.mark.filterwarnings("ignore:y. no row of class")
 def test_rows_that_cannot_be_labeled_are_not_asked_again():
     made = learner()
     first = made.query(POOL, 4)
@@ -285,6 +288,12 @@ def test_labels_that_were_mended_are_learned(tmp_path):
     found = json.loads(path.read_text())
     found["labels"] = [1 - label for label in found["labels"]]
     path.write_text(json.dumps(found))
+    with pytest.raises(
+        CheckpointError, match="labels.json is damaged: its checksum .*; if it was changed on purpose, delete"
+    ):
+        learner(directory=tmp_path)
+    del found["checksum"]
+    path.write_text(json.dumps(found))
     with pytest.warns(CheckpointWarning, match="other labels.*; the 8 labels stay"):
         again = learner(directory=tmp_path)
     again.learn(POOL)
@@ -321,12 +330,55 @@ def test_two_learners_in_one_folder_do_not_lose_labels(tmp_path):
     assert len(json.loads((tmp_path / "labels.json").read_text())["indices"]) == 4 and not two.indices
 
 
+@pytest.mark.filterwarnings("ignore:y. no row of class")
 def test_what_was_left_out_stays_so_after_a_restart(tmp_path):
     made = learner(directory=tmp_path)
     first = made.query(POOL, 4)
     made.teach(first[:2], Y[first[:2]], skipped=first[2:])
     again = learner(directory=tmp_path)
     assert again.skipped == first[2:].tolist() and not set(first.tolist()) & set(again.query(POOL, 196).tolist())
+
+
+def test_a_changed_byte_of_the_labels_is_found(tmp_path):
+    """Each byte in turn: the labels are as they were, or refused by the file's name."""
+    made = learner(directory=tmp_path)
+    rows = made.query(POOL, 4)
+    made.teach(rows, Y[rows])
+    (path,) = tmp_path.glob("labels.json")
+    whole = path.read_bytes()
+    for folder in ("learner", active.IN_TRAINING):
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+    for place in range(len(whole)):
+        for bit in (1, 128):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            try:
+                assert learner(directory=tmp_path).labels == made.labels
+            except CheckpointError as error:
+                assert "labels.json is damaged" in str(error)
+
+
+def test_masked_labels_are_not_taught():
+    made = learner()
+    rows = made.query(POOL, 4)
+    with pytest.raises(ValueError, match="labels has 2 masked entries, first in row 1"):
+        made.teach(rows, np.ma.array(Y[rows].numpy(), mask=[False, True, True, False]))
+    with pytest.raises(ValueError, match="skipped has 1 masked entries"):
+        made.teach(rows, Y[rows], skipped=np.ma.array([150, 151], mask=[False, True]))
+    assert not made.indices
+
+
+def test_a_class_without_a_label_is_named():
+    made = learner()
+    rows = (Y == 1).nonzero().flatten()[:3]
+    with pytest.warns(LabelWarning, match="no row of class 0 has a label"):
+        made.teach(rows, Y[rows], pool=POOL)
+
+
+def test_a_pool_of_whole_numbers_is_the_same_as_with_a_point():
+    made, pool = learner(), (10 * POOL).round() + 0.0  # without -0.0
+    rows = list(data.draw_labels(Y, per_class=2, seed=0).indices)
+    made.teach(rows, Y[rows], pool=pool)
+    assert made.query(pool.to(torch.int64), 4).equal(made.query(pool, 4))
 
 
 GOOD = {"format": active.FORMAT, "pool": [[200, 2], 0], "indices": [1, 2], "labels": [0, 1], "skipped": [3]}

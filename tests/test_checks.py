@@ -2,11 +2,17 @@
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
+import scipy.sparse
 import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from pyro_ssl import Objective, fit, one_hot, predict_proba, zoo
-from pyro_ssl.checks import as_codes, as_data, check_event_shape, looks_channels_last
+from pyro_ssl import Objective, bounds, class_bounds, fit, one_hot, predict_proba, zoo
+from pyro_ssl.checks import as_codes, as_data, as_tensor, as_values, check_event_shape, looks_channels_last
+from pyro_ssl.labels import LabelWarning, labels_found, warn_of_missing_classes
 from pyro_ssl.options import grouped
 from pyro_ssl.zoo import Shared
 
@@ -33,6 +39,22 @@ BAD_DATA = {
     "strings": (np.array([["a", "b"]]), TypeError, "should hold numbers"),
     "objects": (np.array([[{}, 1]]), TypeError, "should hold numbers"),
     "dates": (X.astype("datetime64[s]"), TypeError, "real numbers, got an array of dtype datetime64"),
+    "masked": (np.ma.array(X, mask=X > 0.9), ValueError, "3 masked entries, first in row 7; drop or impute them"),
+    "rows, one masked": ([X[0], np.ma.array(X[1], mask=[0, 1, 0])], ValueError, "1 masked entries, first in row 1"),
+    "scipy's sparse": (scipy.sparse.csr_matrix(X), TypeError, r"a dense array, got a sparse csr_matrix.*toarray\(\)"),
+    "sparse array": (scipy.sparse.coo_array(X), TypeError, r"a dense array, got a sparse coo_array.*toarray\(\)"),
+    "torch's sparse": (torch.tensor(X).to_sparse(), TypeError, r"a dense array, got a sparse tensor.*to_dense\(\)"),
+    "picture": (Image.new("L", (4, 4)), TypeError, r"\(N, C, H, W\) in \[0, 1\], got PIL images; give torch.stack"),
+    "pictures": ([Image.new("RGB", (4, 4))] * 2, TypeError, "got PIL images"),
+    "tuple": ((torch.ones(4, 2), torch.ones(4)), TypeError, "one array whose rows are data, got a tuple of 2"),
+    "tuple of equal arrays": ((X, X), TypeError, "one array whose rows are data, got a tuple of 2"),
+    "rows of two lengths": ([[1.0, 2.0], [1.0]], ValueError, "rows of the same shape"),
+    "Dataset": (TensorDataset(torch.ones(4, 2)), TypeError, "got a TensorDataset; pyro_ssl.data.from_torch"),
+    "DataLoader": (
+        DataLoader(TensorDataset(torch.ones(4, 2))),
+        TypeError,
+        "got a DataLoader; pyro_ssl.data.from_torch",
+    ),
 }
 
 
@@ -70,6 +92,14 @@ BAD_CODES = {
     "complex": ([1j, 0, 1], TypeError, "integer codes"),
     "short": ([0, 1], ValueError, r"\(3,\), one label per row of x, got \(2,\)"),
     "one-hot": (np.eye(3, dtype=int), ValueError, r"got \(3, 3\)"),
+    "-1 without a sign": (
+        np.array([0, 1, -1]).astype("uint8"),
+        ValueError,
+        "uint8 and holds 255, which is what -1 becomes",
+    ),
+    "-1 in a tensor without": (torch.tensor([0, 1, 255], dtype=torch.uint8), ValueError, "uint8 and holds 255"),
+    "-1 in 64 bits": (np.array([0, 1, -1]).astype("uint64"), ValueError, "uint64 and holds 18446744073709551615"),
+    "sparse": (scipy.sparse.coo_array([0, 1, 1]), TypeError, "dense array, got a sparse coo_array"),
 }
 
 
@@ -84,6 +114,121 @@ def test_codes_of_any_integer_dtype(dtype):
     codes = as_codes(np.array([0, 2, 1], dtype), 3)
     assert codes.dtype == torch.int64
     assert codes.tolist() == [0, 2, 1]
+
+
+def test_masked_labels_are_missing():
+    hidden = np.array([False, True, True, False])
+    assert as_codes(np.ma.array([0, 1, 1, 2], mask=hidden), 4).tolist() == [0, -1, -1, 2]
+    assert as_codes(np.ma.array([0, 255, 1, 2], mask=hidden, dtype=np.uint8), 4).tolist() == [0, -1, -1, 2]
+    assert as_codes(np.ma.array([0, 1, 1, 2]), 4).tolist() == [0, 1, 1, 2]
+    values, known = as_values(np.ma.array([0.5, 1.0, 2.0, 3.0], mask=hidden), 4, 1)
+    assert known.tolist() == (~hidden).tolist() and values[known].flatten().tolist() == [0.5, 3.0]
+    values, known = as_values(np.ma.array([1, 2, 3, 4], mask=hidden), 4, 1)
+    assert known.tolist() == (~hidden).tolist() and values[known].flatten().tolist() == [1.0, 4.0]
+    with pytest.raises(ValueError, match="NaN in all of a row"):
+        as_values(np.ma.array(np.ones((4, 2)), mask=[[False, True]] * 4), 4, 2)
+
+
+def test_an_array_whose_mask_hides_nothing_is_data():
+    assert as_data(np.ma.array(X)).tolist() == X.tolist()
+    assert as_data(tuple(map(tuple, X))).tolist() == X.tolist()
+    assert as_tensor([1, 2], "y").tolist() == [1, 2]
+
+
+def test_fit_takes_masked_labels_as_missing():
+    objective = m2()
+    fit(objective, X, np.ma.array(np.abs(Y), mask=Y < 0), epochs=1)
+    assert objective.sizes == (6, 2)
+
+
+def test_messages_do_not_print_whole_arrays():
+    for call in (lambda v: zoo.build("m2", 3, 3, class_probs=v), lambda v: fit(m2(), X, Y, epochs=v)):
+        with pytest.raises(ValueError, match="(class_probs|epochs) should be") as told:
+            call(np.linspace(0.1, 0.2, 900))
+        assert len(str(told.value)) < 200
+    with pytest.raises(ValueError, match="class_probs has 1 masked entries"):
+        zoo.build("m2", 3, 3, class_probs=np.ma.array([0.2, 0.3, 0.5], mask=[0, 0, 1]))
+
+
+def test_masked_one_hot_labels_are_refused():
+    y = np.ma.array(np.eye(3)[np.abs(Y)], mask=np.tile(Y[:, None] < 0, 3))
+    with pytest.raises(ValueError, match="y has 6 masked entries, first in row 3"):
+        bounds(m2(), X, y)
+
+
+def test_a_class_without_a_label_is_named():
+    with pytest.warns(LabelWarning, match="no row of class 2 has a label; label one at least of each class$"):
+        fit(m2(), X, np.where(Y == 2, -1, Y), epochs=1)
+    with pytest.warns(
+        LabelWarning, match=r"class 0 has a label.*\(-1 stands for no label: classes -1 and 1 should be .* 0 and 1"
+    ):
+        fit(zoo.build("m2", 3, 2, hidden=(5,), z_dim=2), X, np.where(Y == 1, 1, -1), epochs=1)
+    with pytest.warns(LabelWarning) as told:
+        warn_of_missing_classes([0], [f"c{k}" for k in range(1000)])
+    assert "no row of classes 'c1', 'c2'," in str(told[0].message) and "and 989 more" in str(told[0].message)
+    assert len(str(told[0].message)) < 300
+    warn_of_missing_classes(Y, "abc")  # each has one
+
+
+def test_what_was_found_is_said_in_one_line():
+    assert (
+        labels_found(Y, ["cat", "dog", "owl"]) == "labels: 2 of 'cat', 2 of 'dog', 2 of 'owl'; 2 rows without a label"
+    )
+    many = labels_found(torch.tensor([0, 0, -1]), range(1000))
+    assert many == "labels: 2, 0 to 2 of each of 1000 classes; 1 rows without a label"
+
+
+class Words(nn.Module):
+    """p(x|y) of rows of word numbers."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.logits = nn.Embedding(2, words)
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.OneHotCategorical(x.new_ones(2, dtype=torch.float32)), obs=y)
+            p = dist.Categorical(logits=self.logits(y.argmax(-1))[..., None, :].expand(*y.shape[:-1], x.shape[-1], -1))
+            pyro.sample("x", p.to_event(1), obs=x)
+
+
+class Reader(nn.Module):
+    """q(y|x) of the mean of word vectors, which wants whole numbers."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.vectors = nn.EmbeddingBag(words, 4)
+        self.out = nn.Linear(4, 2)
+        self.seen: list[torch.dtype] = []
+
+    def classify(self, x):
+        self.seen.append(x.dtype)
+        return dist.OneHotCategorical(logits=self.out(self.vectors(x)))
+
+    def forward(self, x, y=None):
+        with pyro.plate("data", len(x)):
+            if y is None:
+                pyro.sample("y", self.classify(x), infer={"enumerate": "parallel"})
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+def test_whole_numbers_stay_whole_for_an_embedding(dtype):
+    torch.manual_seed(0)
+    rng, y = np.random.default_rng(0), np.arange(60) % 2
+    tokens = (rng.integers(0, 10, (60, 6)) + 10 * y[:, None]).astype(dtype)
+    objective = Objective(Words(20), Reader(20))
+    fit(objective, tokens, np.where(np.arange(60) < 10, y, -1), epochs=100, lr=0.1)
+    assert set(objective.guide.seen) == {torch.int64}
+    assert (predict_proba(objective, tokens).argmax(-1).numpy() == y).mean() > 0.9
+    assert class_bounds(objective, tokens).argmax(-1).tolist() == y.tolist()
+    assert bounds(objective, tokens, one_hot(torch.tensor(y), 2)).isfinite().all()
+    assert set(objective.guide.seen) == {torch.int64}
+
+
+def test_whole_numbers_become_those_of_the_weights_elsewhere():
+    objective = m2()
+    fit(objective, (X > 0.5).astype(np.int64), Y, epochs=1)
+    assert predict_proba(objective, (X > 0.5).astype(np.int64)).shape == (8, 3)
 
 
 @pytest.mark.parametrize("codes", [[0, 3], [-1, 0]])

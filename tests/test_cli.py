@@ -12,6 +12,7 @@ import pytest
 from pyro_ssl import cli, data
 from pyro_ssl.corruptions import CORRUPTIONS
 from pyro_ssl.data import LabelDraw
+from pyro_ssl.labels import LabelWarning
 from pyro_ssl.saving import SavedModel
 
 OPTIONS = {"classifier": (), "vae": ("--z_dim", "2"), "m2": ("--z_dim", "2"), "gm": ("--z_dim", "2")}
@@ -90,7 +91,9 @@ def test_train_and_evaluate(method, capsys):
     assert got["versions"].keys() >= {"pyro-ssl", "pyro-ppl", "torch", "python"}
     assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 3
     assert Path("run/curves.png").stat().st_size > 0
-    assert capsys.readouterr().out.startswith(f"{method} on digits, 30 labels: accuracy")
+    found, said = capsys.readouterr().out.splitlines()
+    assert found.startswith("labels: 3 of '0', 3 of '1', 3 of '2',") and found.endswith("; 270 rows without a label")
+    assert said.startswith(f"{method} on digits, 30 labels: accuracy")
     assert run("evaluate", "run") == 0
     said = dict(line.split() for line in capsys.readouterr().out.splitlines())
     assert 0 < float(said.pop("test_calibration_p_value")) <= 1
@@ -189,6 +192,56 @@ def test_labels_from_a_file():
     assert result("run")["draw"] == draw.name
     data.draw_labels(np.zeros(7, int), 2).save("other.json")
     assert train("classifier", "other", "--label-file", "other.json") == 2
+
+
+def test_a_class_without_a_label_is_named_before_training(capsys):
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    y = np.array(["often"] * 199 + ["seldom"])
+    np.savez("rare.npz", x=x, y=y, x_test=x, y_test=y)
+    arguments = ("--data", "rare.npz", "--labels", 20, "--how", "stratified", "--epochs", 1, "--hidden", "[8]")
+    with pytest.warns(
+        LabelWarning, match="no row of class 'seldom' has a label; label one at least of each class"
+    ) as told:
+        assert run("train", "m2", *arguments, "--z_dim", 2, "--out", "run") == 0
+    assert len(told) == 1
+    assert "labels: 20 of 'often', 0 of 'seldom'; 180 rows without a label" in capsys.readouterr().out
+
+
+def test_the_same_classes_are_matched_whatever_their_dtype(capsys):
+    x, y = np.random.default_rng(0).normal(size=(60, 2)), np.array([3, 10] * 30)
+    x[:, 0] += 3 * (y == 10)
+    for name, kind in {"whole": int, "pointed": float, "text": str}.items():  # as text, "10" stands before "3"
+        np.savez(f"{name}.npz", x=x, y=y.astype(kind), x_test=x, y_test=y.astype(kind))
+    assert (
+        run(
+            "train",
+            "classifier",
+            "--data",
+            "whole.npz",
+            "--labels",
+            "all",
+            "--epochs",
+            20,
+            "--lr",
+            0.05,
+            "--out",
+            "run",
+        )
+        == 0
+    )
+    said = {}
+    for name in ("whole", "pointed", "text"):
+        capsys.readouterr()
+        assert run("evaluate", "run", "--data", f"{name}.npz") == 0
+        said[name] = capsys.readouterr().out
+    assert said["whole"] == said["pointed"] == said["text"]
+    assert measures("run")["test_accuracy"] > 0.8
+    np.savez("other.npz", x=x, y=y + 1, x_test=x, y_test=y + 1)
+    assert run("evaluate", "run", "--data", "other.npz") == 2
+    assert (
+        "--data: the data have classes that are not the model's: '4', '11'; those are '3', '10'"
+        in capsys.readouterr().err
+    )
 
 
 def test_binarised_images():

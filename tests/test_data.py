@@ -1,20 +1,26 @@
 """Data sets, users' own arrays, and which rows keep their labels."""
 
+import json
 import pickle
 import subprocess
 import sys
+import warnings
 from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch.utils.data import TensorDataset
 
 from pyro_ssl import data, vision
-from pyro_ssl.data import LabelDraw, draw_labels
+from pyro_ssl.checkpoints import CheckpointError
+from pyro_ssl.data import LabelDraw, draw_labels, encode
+from pyro_ssl.labels import LabelWarning
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -111,7 +117,7 @@ BAD_DRAWS = {
     "per class": ({"per_class": 2}, "class 1 has 1 rows, cannot label 2"),
     "per class below 0": ({"per_class": -2}, "cannot label -2"),
     "counts": ({"counts": {0: 1, 2: 3}}, "class 2 has 2 rows, cannot label 3"),
-    "unknown class": ({"counts": {0: 1, 5: 1}}, r"no class \[5\]"),
+    "unknown class": ({"counts": {0: 1, 5: 1}}, "there is no class 5 in y"),
     "how": ({"labels": 2, "how": "any"}, "how should be balanced, stratified or random, got 'any'"),
     "seed": ({"labels": 2, "seed": -1}, "seed should be 0 or above"),
     "one-hot": ({"y": np.eye(3, dtype=int), "labels": 2}, r"y should have shape \(N,\)"),
@@ -145,10 +151,87 @@ def test_draw_goes_round_and_hides_the_rest(tmp_path_factory, y, seed):
 def test_a_file_that_is_no_draw_is_refused(tmp_path, text):
     path = tmp_path / "labels.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="is not a label draw"):
+    with pytest.raises(CheckpointError, match=r"labels\.json is (not a label draw|damaged)"):
         LabelDraw.load(path)
     with pytest.raises(FileNotFoundError):
         LabelDraw.load(tmp_path / "none.json")
+
+
+def test_a_changed_byte_of_a_draw_is_found(tmp_path):
+    """Each byte in turn, by one bit and by its highest one: the draw is as it was, or refused."""
+    path, draw = tmp_path / "labels.json", LabelDraw((1, 5, 20, 31), 40, "four")
+    draw.save(path)
+    whole, refused = path.read_bytes(), 0
+    for place in range(len(whole)):
+        for bit in (1, 128):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            try:
+                assert LabelDraw.load(path) == draw
+            except CheckpointError as error:
+                refused += 1
+                assert "labels.json is" in str(error)
+    assert refused > 1.9 * (len(whole) - len("checksum"))
+
+
+def test_a_draw_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text('{"format": "pyro-ssl labels", "name": "a", "n": 3, "indices": [0, 2]}')
+    assert LabelDraw.load(path) == LabelDraw((0, 2), 3, "a")
+
+
+BAD_INDICES = {
+    "twice": ([1, 1, 1], "row 1 is there twice"),
+    "not whole": ([1.7], "indices should be whole numbers, got 1.7"),
+    "truth value": ([True], "indices should be whole numbers, got True"),
+    "beyond": ([0, 3], r"indices should be in 0 \.\. 2, got 3"),
+    "below 0": ([-1], r"indices should be in 0 \.\. 2, got -1"),
+    "text": (["0"], "indices should be whole numbers, got '0'"),
+}
+
+
+@pytest.mark.parametrize(("indices", "message"), BAD_INDICES.values(), ids=BAD_INDICES)
+def test_rows_that_cannot_be_drawn_are_refused(tmp_path, indices, message):
+    with pytest.raises(ValueError, match=message):
+        LabelDraw(tuple(indices), 3)
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"format": "pyro-ssl labels", "name": "a", "n": 3, "indices": indices}))
+    with pytest.raises(CheckpointError, match=f"is not a label draw.*{message}"):
+        LabelDraw.load(path)
+
+
+def test_a_draw_is_of_plain_numbers():
+    assert LabelDraw(np.array([2, 0]), np.int64(3)) == LabelDraw((0, 2), 3)
+    with pytest.raises(ValueError, match="n should be a whole number, 0 or above, got 2.5"):
+        LabelDraw((), 2.5)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, list, lambda y: np.asarray(y, np.uint8)])
+def test_codes_of_any_array(kind):
+    codes = LabelDraw((0, 2), 3).codes(kind([1, 2, 0]))
+    assert codes.dtype == torch.int64 and codes.tolist() == [1, -1, 0]
+
+
+def test_masked_labels_are_not_drawn():
+    y = np.ma.array([0, 1] * 10, mask=[False] * 4 + [True] * 16)
+    assert draw_labels(y, per_class=2).indices == (0, 1, 2, 3)
+    assert LabelDraw((0, 7), 20).codes(y).tolist() == [0] + [-1] * 19
+    with pytest.raises(ValueError, match=r"labels should be in 0 \.\. 4"):
+        draw_labels(y, 10)
+
+
+BAD_LABELS = {
+    "strings": (np.array(["a", "b"]), "y should hold integer codes .* got dtype <U1; pyro_ssl.data.encode"),
+    "fractions": (np.array([0.5, 1.0]), "y should hold integer codes .* got dtype float64"),
+    "sparse": (scipy.sparse.csr_matrix([[0, 1]]), "y should be a dense array, got a sparse csr_matrix"),
+}
+
+
+@pytest.mark.parametrize(("y", "message"), BAD_LABELS.values(), ids=BAD_LABELS)
+def test_labels_that_are_no_codes_are_refused(y, message):
+    with pytest.raises(TypeError, match=message):
+        draw_labels(y, 1)
+    with pytest.raises(TypeError, match=message):
+        LabelDraw((0,), 2).codes(y)
 
 
 # --- users' own arrays ------------------------------------------------------------------------------------------------
@@ -183,19 +266,187 @@ def test_rows_without_a_class_have_none(y):
     assert len(d.classes) == 2
 
 
+MARKS = ["", " ", "-1", "-1.0", "nan", "NaN", "<NA>", "#N/A", "NaT", "--"]
+WORDS = ["None", "NA", "N/A", "n/a", "null", "NULL"]
+
+
+def ham_or_spam(mark, labeled: int = 10) -> np.ndarray:
+    """A hundred labels in turn, the mark after the first ones."""
+    return np.array([["ham", "spam"][i % 2] if i < labeled else mark for i in range(100)])
+
+
+def assert_ten_labels(y) -> None:
+    classes, codes = encode(y, 100)
+    assert classes.tolist() == ["ham", "spam"]
+    assert codes.tolist() == [0, 1] * 5 + [-1] * 90
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_text_of_a_missing_label_is_none(mark):
+    assert_ten_labels(ham_or_spam(mark))
+    assert_ten_labels(ham_or_spam(mark).astype(object))
+
+
+@pytest.mark.parametrize("mark", WORDS)
+def test_a_word_for_a_missing_label_is_taken_so_with_a_warning(mark):
+    with pytest.warns(
+        LabelWarning, match=f"90 rows of '{mark}' are taken to have no label; if that is a class, give it"
+    ):
+        assert_ten_labels(ham_or_spam(mark))
+
+
+@pytest.mark.parametrize("mark", ["unknown", "Unknown", "?", "UNLABELED", "missing"])
+def test_a_class_of_most_rows_that_looks_like_a_mark_is_named(mark):
+    with pytest.warns(LabelWarning, match=r"class '[?\w]*' has 90 of the 100 labels and looks like a mark"):
+        classes, _ = encode(ham_or_spam(mark), 100)
+    assert set(classes) == {"ham", "spam", mark}
+    encode(ham_or_spam(mark, labeled=60), 100)  # one class among others
+    encode(ham_or_spam("eggs"), 100)  # nearly all rows, but a name
+
+
+@pytest.mark.parametrize("mark", [-2, -99, -999, 99, 999, 255, 65535])
+@pytest.mark.parametrize("dtype", [int, float])
+def test_a_number_of_most_rows_that_looks_like_a_mark_is_named(mark, dtype):
+    y = np.where(np.arange(100) < 10, np.arange(100) % 2, mark).astype(dtype)
+    with pytest.warns(LabelWarning, match=f"class {dtype(mark)} has 90 of the 100 labels and looks like a mark"):
+        encode(y, 100)
+    encode(np.where(y == mark, 7, y), 100)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64"])
+def test_what_minus_one_becomes_without_a_sign_is_refused(dtype):
+    y = np.where(np.arange(100) < 10, np.arange(100) % 2, -1)
+    with pytest.raises(ValueError, match=rf"y is {dtype} and holds \d+, which is what -1 becomes there"):
+        encode(y.astype(dtype), 100)
+    assert encode((y % 2).astype(dtype), 100)[0].tolist() == [0, 1]
+    classes, codes = encode(np.ma.array(y.astype(dtype), mask=y < 0), 100)
+    assert classes.tolist() == [0, 1] and codes.tolist() == y.tolist()
+
+
+@pytest.mark.parametrize("values", [[5, 9], [5.0, 9.0], ["a", "b"], [False, True]])
+def test_masked_labels_have_no_class(values):
+    hidden = np.arange(100) >= 10
+    classes, codes = encode(np.ma.array([values[i % 2] for i in range(100)], mask=hidden), 100)
+    assert classes.tolist() == values and codes.tolist() == [0, 1] * 5 + [-1] * 90
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numpy's, of a masked number in a list
+        assert encode([values[0], values[1], np.ma.masked], 3)[1].tolist() == [0, 1, -1]
+
+
+def test_minus_one_and_one_are_no_two_classes():
+    for y in (np.array([-1, 1, 1]), np.array([-1.0, 1.0, 1.0]), np.array(["-1", "1", "1"])):
+        with pytest.raises(ValueError, match="one class only, .*1.*; -1 stands for no label, so write .* as 0 and 1"):
+            encode(y, 3)
+    with pytest.raises(ValueError, match="one class only, 1; at least two classes need one$"):
+        encode([1, 1, None], 3)
+
+
+class NAType:
+    """As pandas' NA."""
+
+
+class Int64:
+    """As pandas' dtype of whole numbers, some of them NA."""
+
+
+class Series:
+    """As pandas' Series of that dtype, which gives numpy numbers with a point unless it is asked for objects."""
+
+    dtype = dtypes = Int64()
+
+    def __init__(self, values):
+        self.values = values
+
+    def isna(self):
+        return np.array([value is None for value in self.values])
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        if getattr(dtype, "kind", "") == "O":
+            return np.array([NAType() if value is None else value for value in self.values], object)
+        return np.array([np.nan if value is None else value for value in self.values])
+
+
+def test_whole_numbers_beside_na_stay_whole():
+    classes, codes = encode(Series([5, None, 9]), 3)
+    assert classes.dtype.kind == "i" and classes.tolist() == [5, 9]
+    assert codes.tolist() == [0, -1, 1]
+
+
+SAME = {
+    "int": [3, 10, 3],
+    "float": [3.0, 10.0, 3.0],
+    "text": ["3", "10", "3"],
+    "text with a point": ["3.0", "10.0", "3.0"],
+}
+
+
+@pytest.mark.parametrize("y", SAME.values(), ids=SAME)
+@pytest.mark.parametrize("y_test", SAME.values(), ids=SAME)
+def test_classes_match_by_name_whatever_their_dtype(y, y_test):
+    x = np.ones((3, 2))
+    d = data.from_arrays(x, np.array(y), x, np.array(y_test))
+    assert [d.classes[k] for k in d.y] == [d.classes[k] for k in d.y_test]
+    assert d.classes in (("3", "10"), ("10", "3"), ("10.0", "3.0"))
+    other = data.from_arrays(x, np.array(y_test), x, np.array(y_test))
+    again = data.recoded(other, d.classes)
+    assert (
+        again.classes == d.classes and again.y.tolist() == d.y.tolist() and again.y_test.tolist() == d.y_test.tolist()
+    )
+
+
+def test_rows_without_a_label_stay_so_among_other_classes():
+    x = np.ones((3, 2))
+    d = data.recoded(data.from_arrays(x, [5, -1, 9], x[:2], [9, 5]), ("9", "5"))
+    assert (d.y.tolist(), d.y_test.tolist()) == ([1, -1, 0], [0, 1])
+    for classes in (("5", "8"), ("5", "8", "9")):
+        with pytest.raises(ValueError, match="the data have classes"):
+            data.recoded(d, classes)
+
+
+def test_names_that_differ_by_a_point_only_are_kept_apart():
+    d = data.from_arrays(np.ones((2, 2)), np.array(["1", "1.0"]), np.ones((2, 2)), np.array(["1.0", "1"]))
+    assert d.classes == ("1", "1.0") and d.y_test.tolist() == [1, 0]
+
+
+def test_messages_do_not_print_whole_arrays():
+    x, y = np.ones((3000, 2)), np.arange(3000)
+    for y_test in (np.full(3000, np.nan), np.arange(3000) + 5000, np.array(["a" * 900 + str(i) for i in range(3000)])):
+        with pytest.raises(ValueError, match="y_test has") as told:
+            data.from_arrays(x, y, x, y_test)
+        assert len(str(told.value)) < 500
+    with pytest.raises(ValueError, match="no class 3000, .* and 2990 more in y") as told:
+        draw_labels(y, counts=dict.fromkeys(range(3000, 6000), 1))
+    assert len(str(told.value)) < 500
+
+
 BAD_ARRAYS = {
     "rows": ({"y": np.zeros(5)}, r"y should have shape \(6,\), got \(5,\)"),
     "test rows": ({"y_test": np.zeros(3)}, r"y_test should have shape \(2,\), got \(3,\)"),
     "features": ({"x_test": np.ones((2, 3))}, r"x_test should have rows of shape \(2,\) as x, got \(3,\)"),
-    "class of test only": ({"y_test": np.array(["a", "d"])}, r"y_test has classes that y has not: \['d'\]"),
+    "class of test only": (
+        {"y_test": np.array(["a", "d"])},
+        "y_test has classes that y has not: 'd'; those are 'a', 'b', 'c'",
+    ),
     "test without class": (
         {"y": np.arange(6), "y_test": np.array([0, -1])},
-        r"y_test has classes that y has not: \[-1\]",
+        "y_test has no label in row 1, 1 such rows in all; leave them out",
     ),
     "NaN": ({"x": np.full((6, 2), np.nan)}, "x holds NaN"),
     "test NaN": ({"x_test": np.full((2, 2), np.nan)}, "x_test holds NaN"),
     "empty": ({"x": np.ones((0, 2))}, "x is empty"),
     "too large": ({"x": ARRAYS["x"] + 1e300}, "x holds NaN or infinity"),
+    "masked": ({"x": np.ma.array(ARRAYS["x"], mask=ARRAYS["x"] == 4)}, "x has 1 masked entries, first in row 2"),
+    "test masked": (
+        {"y_test": np.ma.array(["a", "c"], mask=[False, True])},
+        "y_test has no label in row 1, 1 such rows in all; leave them out",
+    ),
+    "test NaN labels": (
+        {"y": np.arange(6), "y_test": np.array([np.nan, np.nan])},
+        "y_test has no label in row 0, 2 such",
+    ),
 }
 
 
@@ -231,6 +482,38 @@ def test_torch_datasets():
     assert (d.classes, d.y.tolist(), d.y_test.tolist()) == (("3", "5"), [0, 1] * 3, [1, 0])
     with pytest.raises(ValueError, match="dataset is empty"):
         data.from_torch(TensorDataset(x[:0], x[:0]), train)
+
+
+@pytest.mark.parametrize(
+    "make", [float, int, str, np.int32, np.float32, torch.tensor, lambda v: torch.tensor(float(v))]
+)
+def test_labels_of_torch_datasets_are_taken_as_they_are(make):
+    rows = lambda labels: [(torch.full((1, 2, 2), float(v)), make(v)) for v in labels]  # noqa: E731
+    d = data.from_torch(rows([3, 5, 3]), rows([5, 3]))
+    assert d.y.tolist() == [0, 1, 0] and d.y_test.tolist() == [1, 0]
+    assert d.classes == (("3", "5"))
+
+
+@pytest.mark.parametrize("missing", [None, -1, float("nan"), torch.tensor(-1)])
+def test_rows_of_torch_datasets_without_a_label(missing):
+    rows = [(torch.ones(2), label) for label in (0, 1, missing)]
+    assert data.from_torch(rows, rows[:2]).y.tolist() == [0, 1, -1]
+
+
+BAD_ROWS = {
+    "continuous": ([(torch.ones(2), 0.2), (torch.ones(2), 1.7)], ValueError, "continuous values"),
+    "strings and numbers": ([(torch.ones(2), "0"), (torch.ones(2), 1)], ValueError, "strings or numbers; got both"),
+    "pictures": ([(Image.new("L", (2, 2)), k) for k in (0, 1)], TypeError, "train: x should be .* got PIL images"),
+    "shapes": ([(torch.ones(2), 0), (torch.ones(3), 1)], ValueError, "train should give x of one shape"),
+    "no pairs": ([torch.ones(3)], TypeError, r"train should give pairs \(x, y\)"),
+    "no length": (iter([]), TypeError, "train should be a torch Dataset .* with a length"),
+}
+
+
+@pytest.mark.parametrize(("rows", "error", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_bad_torch_datasets_are_refused(rows, error, message):
+    with pytest.raises(error, match=message):
+        data.from_torch(rows, [(torch.ones(2), 0)])
 
 
 # --- data sets by name ------------------------------------------------------------------------------------------------

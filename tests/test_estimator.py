@@ -8,6 +8,7 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -80,6 +81,8 @@ LABELS = {
     "pandas' NA": lambda blob: masked(np.array(["dog", "cat"])[blob], NAType()),
     "whole numbers, None": lambda blob: masked(np.array([5, 9])[blob], None),
     "list": lambda blob: masked(np.array([True, False])[blob], None).tolist(),
+    "numpy's mask": lambda blob: np.ma.array(np.array([5, 9])[blob], mask=UNLABELED),
+    "numpy's mask of strings": lambda blob: np.ma.array(np.array(["dog", "cat"])[blob], mask=UNLABELED),
     "all labeled": lambda blob: np.array(["b", "a"])[blob],
 }
 
@@ -88,11 +91,13 @@ LABELS = {
 def test_any_labels(blobs, make):
     x, blob = blobs
     y = make(blob)
-    known = np.ones(40, bool) if len(set(y)) == 2 else ~UNLABELED
+    known = np.ones(40, bool) if len(np.unique(y)) == 2 and not np.ma.is_masked(y) else ~UNLABELED
     truth = np.array([next(y[i] for i in np.flatnonzero(known) if blob[i] == b) for b in (0, 1)])[blob]
     model = tiny().fit(x, y)
     probs = model.predict_proba(x)
     assert model.classes_.tolist() == sorted(set(truth.tolist()))
+    assert model.class_count_.sum() + model.n_unlabeled_ == 40 and model.n_unlabeled_ == (~known).sum()
+    assert model.class_count_.tolist() == [(truth[known] == c).sum() for c in model.classes_]
     assert probs.shape == (40, 2)
     np.testing.assert_allclose(probs.sum(1), 1, atol=1e-6)
     assert model.predict(x).tolist() == truth.tolist()
@@ -168,6 +173,7 @@ def test_saved_and_loaded(blobs, tmp_path, monkeypatch, labels):
     again = SemiSupervisedClassifier.load(tmp_path / "m")
     np.testing.assert_array_equal(again.predict_proba(x), model.predict_proba(x))
     assert again.classes_.dtype == model.classes_.dtype
+    assert again.class_count_.tolist() == model.class_count_.tolist() and again.n_unlabeled_ == model.n_unlabeled_
     assert again.predict(x).tolist() == model.predict(x).tolist()
     assert again.history_ == model.history_
     without_options = [m.get_params(deep=False) | {"options": None} for m in (again, model)]
@@ -238,6 +244,29 @@ def test_leaves_random_states_and_parameter_store(blobs):
     assert list(pyro.get_param_store()) == ["mine"]
 
 
+def test_labels_found_are_said(blobs, capsys):
+    x, blob = blobs
+    tiny(verbose=True).fit(x, np.where(UNLABELED, "", np.array(["dog", "cat"])[blob]))
+    assert capsys.readouterr().out == "labels: 4 of 'cat', 4 of 'dog'; 32 rows without a label\n"
+    tiny_regressor(verbose=True).fit(x, np.where(UNLABELED, np.nan, x[:, 0]))
+    assert capsys.readouterr().out == "labels: 8 rows; 32 rows without a label\n"
+
+
+def test_no_array_is_misread(blobs):
+    x, blob = blobs
+    wrong = {
+        "X has 1 masked entries, first in row 3": np.ma.array(x, mask=spoiled(np.zeros(x.shape), 1)),
+        "X should be an array .* got PIL images": Image.new("L", (2, 40)),
+        "X should be one array whose rows are data, got a tuple of 2": (x, x),
+    }
+    fitted = tiny().fit(x, blob)
+    for message, X in wrong.items():
+        for call in (lambda X: tiny().fit(X, blob), fitted.predict, fitted.predict_proba):
+            with pytest.raises((ValueError, TypeError), match=message):
+                call(X)
+    np.testing.assert_array_equal(fitted.predict_proba(np.ma.array(x)), fitted.predict_proba(x))
+
+
 def test_unfitted(blobs, tmp_path):
     for call in (lambda m: m.predict(blobs[0]), lambda m: m.predict_proba(blobs[0]), lambda m: m.save(tmp_path / "m")):
         with pytest.raises(NotFittedError):
@@ -254,6 +283,8 @@ REFUSED = {  # what is given, and what the message says
     "no label": (lambda x, y: (x, np.full(40, -1)), {}, "y has no label"),
     "no label, None": (lambda x, y: (x, [None] * 40), {}, "y has no label"),
     "one class": (lambda x, y: (x, np.where(UNLABELED, -1, 3)), {}, "one class only"),
+    "-1 and 1": (lambda x, y: (x, 2 * y - 1), {}, "one class only, 1; .* write classes -1 and 1 as 0 and 1"),
+    "-1 without a sign": (lambda x, y: (x, np.where(UNLABELED, -1, y).astype("u1")), {}, "uint8 and holds 255"),
     "no y": (lambda x, y: (x, None), {}, "y should hold labels"),
     "short y": (lambda x, y: (x, y[:-1]), {}, r"per row of X, 40; got 39"),
     "two columns": (lambda x, y: (x, np.stack([y, y], 1)), {}, "y should be a 1d array"),
@@ -419,6 +450,15 @@ def test_regression_refuses_labels_by_name(y, message):
     x, _, known = wave()
     with pytest.raises(ValueError, match=message):
         tiny_regressor().fit(x, y(known))
+
+
+def test_regression_takes_masked_labels_as_missing(blobs):
+    x, _ = blobs
+    y = np.where(UNLABELED, 1e6, x[:, 0])
+    model = tiny_regressor().fit(x, np.ma.array(y, mask=UNLABELED))
+    same = tiny_regressor().fit(x, np.where(UNLABELED, np.nan, y))
+    assert model.n_unlabeled_ == 32 and model.objective_.sizes == (8, 32)
+    np.testing.assert_array_equal(model.predict(x), same.predict(x))
 
 
 def test_regression_wants_a_method_of_real_labels():

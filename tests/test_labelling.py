@@ -17,6 +17,7 @@ import torch
 from pyro_ssl import active, cli
 from pyro_ssl.active import ActiveLearner
 from pyro_ssl.labelling import Page, Question, in_terminal, png
+from pyro_ssl.labels import LabelWarning
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 CLASSES = ["cat", "dog", "eel"]
@@ -415,6 +416,27 @@ def test_it_ends_when_all_are_labeled_and_leaves_out_what_cannot_be_told(tmp_pat
     assert command(tmp_path, "--n", "6", "--rounds", "2") == 0 and len(kept(tmp_path)["skipped"]) == 8
 
 
+def test_a_class_that_nobody_has_seen_is_named(tmp_path, person):
+    _, y = pool(tmp_path)
+    person(np.zeros_like(y))
+    with pytest.warns(
+        LabelWarning, match="no row of class 'down' has a label; label one at least of each class"
+    ) as told:
+        assert command(tmp_path) == 0
+    assert len(told) == 1
+
+
+def test_a_changed_answer_is_found(tmp_path, person, capsys):
+    _, y = pool(tmp_path)
+    person(y, 3)
+    assert command(tmp_path) == 130
+    asked = kept(tmp_path, "asked")
+    row = next(iter(asked["answers"]))
+    changed = asked | {"answers": asked["answers"] | {row: 1 - asked["answers"][row]}}
+    (tmp_path / "run/asked.json").write_text(json.dumps(changed))
+    assert command(tmp_path) == 2 and "asked.json is damaged: its checksum does not match" in capsys.readouterr().err
+
+
 def test_answers_belong_to_their_images_and_classes(tmp_path, person, capsys):
     x, y = pool(tmp_path)
     person(y, 3)
@@ -425,6 +447,9 @@ def test_answers_belong_to_their_images_and_classes(tmp_path, person, capsys):
     assert command(tmp_path) == 2 and "--data: other images" in capsys.readouterr().err
     np.savez(tmp_path / "images.npz", x=x, classes=np.array(["up", "down"]))
     asked = kept(tmp_path, "asked")
+    (tmp_path / "run/asked.json").write_text(json.dumps(asked | {"rows": [60]}))
+    assert command(tmp_path) == 2 and "asked.json is damaged: its checksum does not match" in capsys.readouterr().err
+    del asked["checksum"]
     (tmp_path / "run/asked.json").write_text(json.dumps(asked | {"rows": [60]}))
     assert command(tmp_path) == 2 and "asked.json is damaged: row 60 is not in 0 .. 59" in capsys.readouterr().err
     (tmp_path / "run/asked.json").write_text(json.dumps(asked | {"answers": {str(asked["rows"][0]): 9}}))
