@@ -19,6 +19,7 @@ from pyro_ssl.objective import Objective
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Of weights, by the name in the file."""
 
+
 @dataclass
 class SavedModel:
     """A trained objective and what it takes to build it again.
@@ -70,8 +71,10 @@ class SavedModel:
             checkpoints.check_tensors(tensors, objective.state_dict(), "weights")
             objective.load_state_dict(tensors)
         except Exception as error:  # whatever the method's code raises for options that it never wrote
-            own = "" if str(data.get("method")) in zoo.METHODS else "; a method of your own has to be in zoo.METHODS before"
-            raise CheckpointError(f"{directory} does not fit this version of the zoo: {error!s:.500}{own}") from None
+            hint = ""
+            if str(data.get("method")) not in zoo.METHODS:
+                hint = "; a method of your own has to be in zoo.METHODS before"
+            raise CheckpointError(f"{directory} does not fit this version of the zoo: {error!s:.500}{hint}") from None
         return cls(data["method"], x_shape, classes, data["options"], objective.eval(), data["extra"])
 
 
