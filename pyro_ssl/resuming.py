@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from numbers import Real
 from typing import Any
@@ -31,12 +31,15 @@ def require(holds: bool, what: str) -> None:
         raise CheckpointError(f"the checkpoint was changed, or is not of this run: {what}")
 
 
-def check_position(position: Any, history: Any, *, steps_per_epoch: int, total: int, scored: bool) -> None:
+def check_position(
+    position: Any, history: Any, parts: Collection[str], *, steps_per_epoch: int, total: int, scored: bool
+) -> None:
     """Check where a run is, and what it has measured until then, against each other.
 
     Arguments:
         position: Step, seconds, best score, epochs since, and sums of the epoch that is not over.
         history: Lists of one number per epoch.
+        parts: Names of the parts of the run's loss.
         steps_per_epoch: Steps of an epoch.
         total: Steps of the run.
         scored: Whether the run has a score, for early stopping.
@@ -52,9 +55,10 @@ def check_position(position: Any, history: Any, *, steps_per_epoch: int, total: 
     require(_is_finite(position["seconds"]), f"seconds should be a number, got {position['seconds']!r:.80}")
     require(isinstance(sums, dict) and all(map(_is_finite, sums.values())), "sums should be finite numbers by name")
     epochs, within = divmod(step, steps_per_epoch)
-    require(bool(sums) == bool(within), f"sums should be those of {within} steps")
-    require(not sums or _adds_up(sums), "sums should add up to the loss")
-    _check_history(history, epochs)
+    names = {*parts, "loss"} if within else set()
+    require(sums.keys() >= names and bool(sums) == bool(within), f"sums should hold {sorted(names)}")
+    require(not within or _adds_up(sums), "sums should add up to the loss")
+    _check_history(history, epochs, parts)
     if epochs and scored != ("score" in history):
         had = "none" if scored else "some"
         raise ValueError(f"early_stopping: the run to resume had {had}; give what it was started with")
@@ -62,20 +66,19 @@ def check_position(position: Any, history: Any, *, steps_per_epoch: int, total: 
     require(found == best_of(history.get("score", [])), "best should be the best score of the history")
 
 
-def _check_history(history: Any, epochs: int) -> None:
+def _check_history(history: Any, epochs: int, parts: Collection[str]) -> None:
     require(isinstance(history, dict), "history should hold lists by name")
     for name, values in history.items():
         whole = isinstance(values, list) and len(values) == epochs
         require(whole, f"history: {name!r:.80} should hold {epochs} numbers, one for each epoch")
         numbers = (v == -math.inf or _is_finite(v) for v in values)
         require(all(numbers), f"history: {name!r:.80} should hold numbers")
-    if not history:
-        require(epochs == 0, f"history should be of {epochs} epochs")
-        return
-    require({"loss", "lr", "seconds"} <= history.keys(), "history should hold loss, lr and seconds")
-    parts = {name: values for name, values in history.items() if name not in ("lr", "seconds", "score")}
-    whole = all(_adds_up(dict(zip(parts, row, strict=True))) for row in zip(*parts.values(), strict=True))
-    require(whole, "history: its parts should add up to the loss")
+    names = {*parts, "loss", "lr", "seconds"} if epochs else set()
+    require(history.keys() >= names and bool(history) == bool(names), f"history should hold {sorted(names)}")
+    of_loss = history.keys() - {"lr", "seconds", "score"}
+    for epoch in range(epochs):
+        losses = {name: history[name][epoch] for name in of_loss}
+        require(_adds_up(losses), f"history: the parts of epoch {epoch + 1} should add up to its loss")
 
 
 def best_of(scores: Sequence[float]) -> tuple[float, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,22 @@ def _size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     if isinstance(size, int):
         return math.prod(n for n in args if isinstance(n, int))
     return math.prod(size)
+
+
+def whole_or_refused(load: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Decorate a `load(cls, directory)`: what its code raises for a file that it never wrote is a CheckpointError."""
+
+    @wraps(load)
+    def loaded(cls: Any, directory: str | Path) -> Any:
+        try:
+            return load(cls, directory)
+        except (FileNotFoundError, CheckpointError):
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error!s:.200}"
+            raise CheckpointError(f"{directory} does not hold what {cls.__name__}.save writes; {said}") from None
+
+    return loaded
 
 
 def listed(options: dict[str, Any]) -> dict[str, Any]:

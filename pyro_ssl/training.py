@@ -344,10 +344,11 @@ class _Run:
     @torch.no_grad()
     def _largest_loss(self) -> float:
         """The size from which on a loss is absurd: of untrained weights on a batch, on the data farthest out, in nats per column."""
-        batches = (self.batch(0), self._as_seen(self.batches.extremes()))
-        losses = [abs(total(self.objective.parts(batch)).item()) for batch in batches]
-        columns = self.batches.columns
-        return ABSURD * (max(losses) + columns + 1)
+        parts = self.objective.parts(self.batch(0))
+        self.part_names = list(parts)
+        extreme = self.objective.parts(self._as_seen(self.batches.extremes()))
+        largest = max(abs(total(parts).item()), abs(total(extreme).item()))
+        return ABSURD * (largest + self.batches.columns + 1)
 
     def batch(self, step: int) -> Batch:
         """The data of a step, transformed; of an objective whose features are trained, these."""
@@ -509,7 +510,7 @@ class _Run:
         parts = checkpoints.unpack(data["run"], {k: v for k, v in tensors.items() if k not in rng})
         position, history = data["position"], data["history"]
         resuming.check_position(
-            position, history, steps_per_epoch=self.batches.steps_per_epoch, total=self.total,
+            position, history, self.part_names, steps_per_epoch=self.batches.steps_per_epoch, total=self.total,
             scored=self.early_stopping is not None,
         )  # fmt: skip
         if self.replayable:
