@@ -328,13 +328,13 @@ class ActiveLearner:
                 "extents": [member.extent and member.extent.plain() for member in members],
             }
             checkpoints.save(self.directory / "learner", tensors, data, keep_previous=False)
-            shutil.rmtree(self.directory / IN_TRAINING)
+            shutil.rmtree(checkpoints.followed(self.directory / IN_TRAINING))
 
     def _folders(self, members: Sequence[Objective]) -> list[Path | None]:
         """Of each member's run; what is there of another round, or of other settings, is deleted."""
         if self.directory is None:
             return [None] * len(members)
-        folder = self.directory / IN_TRAINING
+        folder = checkpoints.followed(self.directory / IN_TRAINING)
         this = json.dumps([self._settings(members), self._learned, self.indices, self.labels])
         if _text(folder / "round.json") != this:
             shutil.rmtree(folder, ignore_errors=True)

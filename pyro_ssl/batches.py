@@ -50,6 +50,11 @@ class Batches:
         labeled = self._rows(0, len(self.x), self.labeled_size, step)
         return self._of(labeled, self._rows(1, len(self.x_unlabeled), self.unlabeled_size, step))
 
+    @property
+    def columns(self) -> int:
+        """Numbers in a datum."""
+        return self.x[0].numel() if len(self.x) else self.x_unlabeled[0].numel()
+
     def extremes(self) -> Batch:
         """Of either part the data that hold its smallest and its largest number."""
         return self._of(*(extreme_rows(x) if len(x) else None for x in (self.x, self.x_unlabeled)))

@@ -13,13 +13,14 @@ import re
 import shutil
 import warnings
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 FORMAT = "pyro-ssl"
@@ -45,37 +46,41 @@ def save(
         data: What JSON can hold; floats come back bit for bit.
         keep_previous: Keep what stood there as `<directory>.previous`.
 
+    A symbolic link stays: what it points to is replaced.
+
     Raises:
         OSError: The disk is full or not writable; what stood there before is unharmed.
         FileExistsError: `directory` is a file, or holds anything that `save` did not write.
         TypeError: `data` holds what JSON cannot.
     """
-    target = Path(directory)
-    aside, previous = _aside(target), previous_of(target)
-    for directory in (target, aside, previous):
-        _check_ours(directory)
+    target = followed(directory)
+    aside = _aside(target)
+    previous = previous_of(target)
+    for place in (target, aside, previous):
+        _check_ours(place)
     blob = safetensors.torch.save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
     header = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(blob).hexdigest()}
     body = json.dumps(data, allow_nan=True, default=_number)
     text = json.dumps({**header, "sha256_data": hashlib.sha256(body.encode()).hexdigest(), "data": body})
-    shutil.rmtree(aside, ignore_errors=True)
+    _remove(aside)
     try:
         aside.mkdir(parents=True)
-        _write(aside / "state.safetensors", blob)
-        _write(aside / "state.json", text.encode())
+        for name, content in (("state.safetensors", blob), ("state.json", text.encode())):
+            with naming(target / name):
+                _write(aside / name, content)
         _flush(aside)
     except OSError:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
         raise
     if _is_whole(target):
-        shutil.rmtree(previous, ignore_errors=True)
+        _remove(previous)
         target.rename(previous)
     else:  # nothing, or something damaged, for which the good one before it must not give way
-        shutil.rmtree(target, ignore_errors=True)
+        _remove(target)
     aside.rename(target)
     _flush(target.parent)
     if not keep_previous:
-        shutil.rmtree(previous, ignore_errors=True)
+        _remove(previous)
 
 
 def load(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -85,7 +90,7 @@ def load(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileNotFoundError: There is neither.
         CheckpointError: What there is cannot be used; the message says why.
     """
-    target = Path(directory)
+    target = followed(directory)
     try:
         return _read(target)
     except (CheckpointError, FileNotFoundError) as error:
@@ -99,12 +104,76 @@ def load(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def exists(directory: str | Path) -> bool:
     """Whether there is anything for `load` to read."""
-    return Path(directory).exists() or previous_of(Path(directory)).exists()
+    return followed(directory).exists() or previous_of(Path(directory)).exists()
 
 
 def previous_of(directory: Path) -> Path:
     """Where `save` keeps what stood in `directory` before."""
+    directory = followed(directory)
     return directory.with_name(directory.name + ".previous")
+
+
+def followed(path: str | Path) -> Path:
+    """Follow a symbolic link at the end of a path, so that what it points to is replaced and the link stays."""
+    path = Path(path)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Add the path to an OSError that names none, such as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def locked(directory: str | Path, name: str = "lock") -> Iterator[None]:
+    """One process at a time in a directory, which is made if missing; the lock ends with the process.
+
+    Where the file system has no such locks, nothing is locked.
+
+    Arguments:
+        directory: What the lock is for.
+        name: File of the lock, which stays.
+
+    Raises:
+        ValueError: Another process, or another `locked` of this one, has it.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / name).open("a") as file:
+        if not _flock(file.fileno()):
+            raise ValueError(
+                f"{directory} is in use by another process of pyro-ssl; wait for it, or end it, or give another directory"
+            )
+        yield
+
+
+def _flock(descriptor: int) -> bool:
+    """Whether the file is locked now, or cannot be; False if another one has locked it."""
+    try:
+        import fcntl
+    except ImportError:  # as on Windows
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a directory of `save`, or a link in its place, if there is one."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _aside(directory: Path) -> Path:
@@ -154,9 +223,15 @@ def _read(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if hashlib.sha256(blob).hexdigest() != header.get("sha256"):
         raise CheckpointError(f"{directory}/state.safetensors is damaged: its checksum does not match")
     try:
-        return safetensors.torch.load(blob), json.loads(body)
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{directory} is damaged: {error}") from None
+        data = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{directory}/state.json is damaged: {error}") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{directory}/state.json is damaged: its data are no object, but {type(data).__name__}")
+    try:
+        return safetensors.torch.load(blob), data
+    except Exception as error:  # safetensors and torch raise half a dozen kinds for a header that lies
+        raise CheckpointError(f"{directory}/state.safetensors is damaged: {error}") from None
 
 
 def _number(value: Any) -> Any:
@@ -182,11 +257,15 @@ def _flush(directory: Path) -> None:
 
 
 def write_file(path: str | Path, content: bytes) -> None:
-    """Write a small file aside and rename it, so that a reader sees the old one or the new, never half of it."""
-    path = Path(path)
+    """Write a small file aside and rename it, so that a reader sees the old one or the new, never half of it.
+
+    A symbolic link stays: the file it points to is replaced.
+    """
+    path = followed(path)
     aside = path.with_name(path.name + ".writing")
     try:
-        _write(aside, content)
+        with naming(path):
+            _write(aside, content)
     except OSError:
         aside.unlink(missing_ok=True)
         raise
@@ -274,20 +353,77 @@ def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
     return {"plain": _plain(state, prefix)}
 
 
-def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
-    """The inverse of `pack`."""
+def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `pack`.
+
+    Raises:
+        CheckpointError: It is not what `pack` gives: of another form, or each tensor is not there once.
+    """
+    left = dict(tensors)
+    try:
+        state = _unpack(packed, left)
+    except RecursionError:
+        raise CheckpointError("the data are nested too deeply") from None
+    if left:
+        raise CheckpointError(f"the tensor {min(left)} belongs nowhere")
+    return state
+
+
+def _unpack(packed: Any, left: dict[str, Tensor]) -> Any:
+    """The state; its tensors are taken out of those left."""
+    if not isinstance(packed, dict) or len(packed) != 1:
+        raise CheckpointError(f"the data hold {packed!r:.80}, which this version does not write")
     ((kind, value),) = packed.items()
-    if kind == "tensor":
-        return tensors[value]
-    if kind == "items":
-        return {k: unpack(v, tensors) for k, v in value}
-    if kind == "plain":
+    if kind == "plain" and _is_plain(value):
         return value
-    return (list if kind == "list" else tuple)(unpack(v, tensors) for v in value)
+    if kind == "tensor":
+        if not isinstance(value, str) or value not in left:
+            raise CheckpointError(f"the tensor {value!r:.80} is missing, or there twice")
+        return left.pop(value)
+    if kind == "list" and isinstance(value, list):
+        return [_unpack(v, left) for v in value]
+    if kind == "tuple" and isinstance(value, list):
+        return tuple(_unpack(v, left) for v in value)
+    if kind == "items" and isinstance(value, list) and all(map(_is_item, value)):
+        state = {k: _unpack(v, left) for k, v in value}
+        if len(state) == len(value):
+            return state
+    raise CheckpointError(f"the data hold {packed!r:.80}, which this version does not write")
+
+
+def _is_item(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and _is_plain(item[0])
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def check_tensors(found: Any, like: Mapping[str, Tensor], what: str) -> None:
+    """Raise CheckpointError unless tensors have the names, shapes and dtypes of others; no value is looked at.
+
+    Arguments:
+        found: Tensors by name, out of a file.
+        like: Those they have to match.
+        what: What they are, for the message.
+    """
+    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
+        raise CheckpointError(f"{what}: tensors by name are wanted, got {type(found).__name__}")
+    if missing := sorted(like.keys() - found.keys()):
+        raise CheckpointError(f"{what}: Missing key(s): {', '.join(missing[:5])}")
+    if unexpected := sorted(map(str, found.keys() - like.keys())):
+        raise CheckpointError(f"{what}: Unexpected key(s): {', '.join(unexpected[:5])}")
+    for name, tensor in like.items():
+        if found[name].shape != tensor.shape:
+            shapes = f"{tuple(found[name].shape)}, wanted {tuple(tensor.shape)}"
+            raise CheckpointError(f"{what}: size mismatch for {name}: got {shapes}")
+        if found[name].dtype != tensor.dtype:
+            dtypes = f"{found[name].dtype}, wanted {tensor.dtype}"
+            raise CheckpointError(f"{what}: dtype mismatch for {name}: got {dtypes}")
 
 
 def _plain(value: Any, where: str) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if _is_plain(value):
         return value
     raise TypeError(f"{where} holds a {type(value).__name__}, which cannot be saved without pickling")
 
@@ -300,9 +436,23 @@ def rng_tensors() -> dict[str, Tensor]:
     }
 
 
-def set_rng(tensors: dict[str, Tensor]) -> None:
-    """Restore what `rng_tensors` gave."""
-    torch.set_rng_state(tensors["rng/cpu"])
-    for name, state in tensors.items():
-        if name.startswith("rng/cuda/"):
-            torch.cuda.set_rng_state(state, int(name.rsplit("/", 1)[1]))
+def set_rng(tensors: Mapping[str, Tensor]) -> None:
+    """Restore what `rng_tensors` gave.
+
+    Raises:
+        CheckpointError: These are no states of such generators.
+    """
+    cpu = "rng/cpu"
+    if cpu not in tensors:
+        raise CheckpointError("the state of the random numbers is missing")
+    check_tensors({cpu: tensors[cpu]}, {cpu: torch.get_rng_state()}, "the state of the random numbers")
+    try:
+        torch.set_rng_state(tensors[cpu])
+        for name in sorted(tensors.keys() - {cpu}):
+            place = name.removeprefix("rng/cuda/")
+            if not (place.isascii() and place.isdigit()):
+                raise CheckpointError(f"{name!r:.80} is no state of random numbers")
+            if int(place) < torch.cuda.device_count():
+                torch.cuda.set_rng_state(tensors[name], int(place))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the state of the random numbers cannot be restored: {error}") from None

@@ -187,6 +187,13 @@ def check_positive(**sizes: int) -> None:
             raise ValueError(f"{name} should be a whole number above 0, got {brief(size)}")
 
 
+def check_seed(seed: Any) -> None:
+    """Raise ValueError unless it is a seed that torch and numpy take: a whole number in 0 .. 2**64 - 1."""
+    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < 2**64:
+        raise ValueError(f"seed should be a whole number in 0 .. 2**64 - 1, got {seed!r}")
+
+
 def check_probs(probs: Any, classes: int | None = None) -> list[float]:
     """Probabilities of classes as numbers, or a ValueError unless there are as many, above 0, that sum to 1."""
     check_unmasked(probs, "class_probs")

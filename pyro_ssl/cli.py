@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import signal
 import sys
 import time
 import warnings
@@ -14,10 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from pyro_ssl import checkpoints, data, metrics, plots, reports, zoo
@@ -30,9 +33,9 @@ from pyro_ssl.labelling import Page, Question
 from pyro_ssl.labels import LabelWarning, labels_found, warn_of_missing_classes
 from pyro_ssl.prediction import as_known, predict_proba
 from pyro_ssl.saving import SavedModel
-from pyro_ssl.training import SCHEDULES, DivergedError, fit
+from pyro_ssl.training import SCHEDULES, DivergedError, as_device, fit
 
-MISTAKES = (ValueError, TypeError, OSError, DivergedError)
+MISTAKES = (ValueError, TypeError, OSError, MemoryError, torch.cuda.OutOfMemoryError, DivergedError)
 _OF_FIT = (
     "epochs",
     "batch_size",
@@ -46,29 +49,82 @@ _OF_FIT = (
     "checkpoint_every",
     "progress",
 )
+DEEPEST = 50
+"""Levels of nesting in an argument or a configuration file."""
 EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
 _OF_RUN = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise")
+_KINDS: dict[str, tuple[type, ...]] = {
+    "method": (str,), "options": (dict,), "training": (dict,), "data": (str,), "data_root": (str, NoneType),
+    "labels": (int, str, NoneType), "how": (str,), "label_file": (str, NoneType), "seed": (int,), "binarise": (bool,),
+}  # fmt: skip
+"""What `config.json` holds."""
+_LEFT_OVER = {"lock", "fit.lock", "config.json.writing"}
+"""What a command that was killed before `config.json` was in place may have left: no run."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when it succeeded, 2 for a user's mistake, which is said in one line, 130 when it was stopped."""
-    arguments = make_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    arguments: Namespace | None = None
     try:
-        commands = {"list": _list, "train": _train, "evaluate": _evaluate, "predict": _predict, "label": _label}
-        commands[arguments.command](arguments[arguments.command])
+        with _stopped_at_once_if_asked_twice():
+            given = sys.argv[1:] if argv is None else argv
+            if deep := [text for text in given if _is_deep(text)]:
+                raise ValueError(f"the argument {deep[0]:.40} ... is nested too deeply to be read")
+            arguments = make_parser().parse_args(given)
+            commands = {"list": _list, "train": _train, "evaluate": _evaluate, "predict": _predict, "label": _label}
+            commands[arguments.command](arguments[arguments.command])
+            with checkpoints.naming("standard output"):
+                sys.stdout.flush()
     except (KeyboardInterrupt, EOFError):
         print(f"\npyro-ssl: stopped{_goes_on(arguments)}", file=sys.stderr)
         return 130
     except MISTAKES as error:
         if os.environ.get("PYRO_SSL_DEBUG"):
             raise
-        print(f"pyro-ssl: error: {error}", file=sys.stderr)
+        print(f"pyro-ssl: error: {_said(error)}", file=sys.stderr)
         return 2
     return 0
 
 
-def _goes_on(arguments: Namespace) -> str:
+def _said(error: BaseException) -> str:
+    """An error as a user is told it."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        return f"{error}: the terminal, or where standard output goes"
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory; {error}".removesuffix("; ")
+    return str(error)
+
+
+@contextmanager
+def _stopped_at_once_if_asked_twice() -> Iterator[None]:
+    """The first Ctrl-C raises KeyboardInterrupt; the second ends the process, for files are whole at any moment."""
+
+    def first(*_: Any) -> None:
+        signal.signal(signal.SIGINT, second)
+        raise KeyboardInterrupt
+
+    def second(*_: Any) -> None:
+        os.write(2, b"\npyro-ssl: stopped\n")
+        os._exit(130)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, first)
+    except ValueError:  # not in the main thread, which alone is interrupted
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _goes_on(arguments: Namespace | None) -> str:
     """How a command that was stopped is gone on with, if it can be."""
+    if arguments is None:
+        return ""
     given = arguments[arguments.command]
     if arguments.command == "label":
         return "; what was kept is kept, and the same command goes on"
@@ -78,11 +134,31 @@ def _goes_on(arguments: Namespace) -> str:
     return ""
 
 
+def _is_deep(text: str) -> bool:
+    """Whether YAML, or JSON, is nested so deeply that its parser may exhaust the stack, which ends the process."""
+    if len(text) < DEEPEST:
+        return False
+    depth = 0
+    try:
+        for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                return True
+    except yaml.YAMLError:  # which the parser tells
+        pass
+    return False
+
+
 class _Config(ActionConfigFile):
     """A configuration file whose unknown keys are named: jsonargparse loses the name two subcommands deep."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        super().__call__(parser, cfg, values, option_string)
+        try:
+            if Path(values).is_file() and _is_deep(Path(values).read_text(encoding="utf-8")):
+                raise ArgumentError(self, f"{values} is nested too deeply to be read")
+            super().__call__(parser, cfg, values, option_string)
+        except UnicodeDecodeError as error:
+            raise ArgumentError(self, f"{values} should be text in UTF-8: {error}") from None
         if unknown := sorted(vars(cfg).keys() - {action.dest for action in parser._actions}):
             raise ArgumentError(self, f"{values}: there is no option {', '.join(unknown)}")
 
@@ -222,10 +298,16 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
     """Train as `config` says and write the run to `out`: checkpoints, model, `result.json`, learning curves."""
     if out.is_file():
         raise FileExistsError(f"--out: {out} is a file; give a directory")
-    if out.exists() and any(out.iterdir()) and not resume:
+    if out.exists() and not resume and (others := {path.name for path in out.iterdir()} - _LEFT_OVER):
+        how = f"--resume {out} goes on with it, as it was started; " if "config.json" in others else ""
         raise FileExistsError(
-            f"--out: {out} is not empty and may hold another run; --resume {out}, or another directory"
+            f"--out: {out} is not empty and may hold another run; {how}for other settings give another directory"
         )
+    with _owned(out):
+        _train_in(out, config, resume)
+
+
+def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
     dataset = data.load(config["data"], config["data_root"])
     draw = _draw(dataset, config)
     if config["binarise"] and not 0 <= dataset.x.min() <= dataset.x.max() <= 1:
@@ -286,23 +368,37 @@ def _by_name() -> Iterator[None]:
 
 
 @contextmanager
+def _owned(out: Path) -> Iterator[None]:
+    """No other process trains in the directory meanwhile; it is made, and removed again if nothing is written to it."""
+    made = not out.exists()
+    try:
+        with checkpoints.locked(out):
+            yield
+    except BaseException:
+        left = {path.name for path in out.iterdir()} if made and out.is_dir() else set()
+        if left and left <= _LEFT_OVER:
+            for name in left:
+                (out / name).unlink()
+            out.rmdir()
+        raise
+
+
+@contextmanager
 def _begun(out: Path, config: dict[str, Any]) -> Iterator[None]:
     """Write `config.json`, and take it back if training is refused before it starts: the same `--out` can be given again."""
-    made, begun = not out.exists(), (out / "config.json").exists()
-    out.mkdir(parents=True, exist_ok=True)
+    begun = (out / "config.json").exists()
     checkpoints.write_text(out / "config.json", json.dumps(config, indent=1))
     try:
         yield
     except BaseException:
-        if not begun and [path.name for path in out.iterdir()] == ["config.json"]:
+        if not begun and {path.name for path in out.iterdir()} - _LEFT_OVER == {"config.json"}:
             (out / "config.json").unlink()
-            if made:
-                out.rmdir()
         raise
 
 
 def _evaluate(arguments: Namespace) -> None:
     directory = Path(arguments.directory)
+    device = None if arguments.device is None else as_device(arguments.device)
     config = _read_config(directory)
     saved = SavedModel.load(directory / "model")
     dataset = data.load(arguments.data or config["data"], arguments.data_root or config["data_root"])
@@ -311,8 +407,8 @@ def _evaluate(arguments: Namespace) -> None:
     except ValueError as error:
         raise ValueError(f"--data: {error}") from None
     foreign = _checked(arguments, config, saved, dataset)
-    if arguments.device is not None:
-        saved.objective.to(arguments.device)
+    if device is not None:
+        saved.objective.to(device)
     out = directory / "evaluation"
     found = reports.of_test(saved.objective, dataset, out)
     lines = [(f"test_{name}", f"{value:.6f}") for name, value in found.items()]
@@ -446,7 +542,7 @@ def _label(arguments: Namespace) -> None:
             saved = SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective, extra)
             saved.save(out / "model")
 
-    with _locked(out):
+    with checkpoints.locked(out):
         learner = ActiveLearner(
             lambda seed: zoo.build(arguments.method, tuple(pool.shape[1:]), len(classes), seed=seed, **options),
             acquisition=arguments.acquisition, power=arguments.power, start=arguments.start, code=codes,
@@ -484,22 +580,6 @@ def _ask(learner: ActiveLearner, question: Question, page: Page | None, n: int) 
         question.ask(learner.query(question.pool, min(n, learner.left) if begun else n).tolist())
     learner.teach(*question.answered(page), pool=question.pool, skipped=question.left_out)
     return True
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One process at a time in a directory, where the system has such locks; they end with the process."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError:
-            raise ValueError(f"{directory} is in use by another pyro-ssl label; end it first") from None
-        yield
 
 
 def _images(name: str, classes: list[str] | None) -> tuple[torch.Tensor, list[str], float]:
@@ -543,11 +623,18 @@ def _read_config(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file; {path.parent} is not the directory of a run") from None
-    except (ValueError, OSError) as error:
+        hint = "; none has begun there: give --out again" if directory.is_dir() else ""
+        raise FileNotFoundError(f"{path}: no such file; {path.parent} is not the directory of a run{hint}") from None
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    if not isinstance(config, dict) or not {"method", "options", "training", *_OF_RUN} <= config.keys():
+    if not isinstance(config, dict) or not _KINDS.keys() <= config.keys():
         raise ValueError(f"{path} is damaged, or was not written by pyro-ssl train")
+    for name, kinds in _KINDS.items():
+        if type(config[name]) not in kinds:
+            wanted = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
+            raise ValueError(f"{path} is damaged: {name} should be {wanted}, got {config[name]!r:.80}")
+    if not {"epochs", "ema"} <= config["training"].keys() <= {*_OF_FIT, "schedule"}:
+        raise ValueError(f"{path} is damaged: training should hold arguments of fit, got {config['training']!r:.200}")
     return config
 
 

@@ -468,6 +468,7 @@ def _images(name: str) -> Callable[..., Dataset]:
     def read(root: str | Path | None = None) -> Dataset:
         from pyro_ssl.vision import read_images
 
+        _check_root(root)
         return from_arrays(*read_images(name, data_root(root)), name)
 
     return read
@@ -490,6 +491,7 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
 
     Raises:
         ValueError: There is no data set of that name.
+        FileNotFoundError: The folder that is given is not there.
     """
     if name.endswith(".npz"):
         return from_npz(name)
@@ -501,3 +503,11 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
 def data_root(root: str | Path | None = None) -> Path:
     """Where image sets are kept: the argument, else the environment's PYRO_SSL_DATA, else `data`."""
     return Path(root or os.environ.get("PYRO_SSL_DATA") or "data")
+
+
+def _check_root(root: str | Path | None) -> None:
+    """Raise FileNotFoundError if a folder is given that is not there: it is not made, for its name may be mistyped."""
+    given = root or os.environ.get("PYRO_SSL_DATA")
+    if given and not Path(given).is_dir():
+        name = "data root (--data-root)" if root else "PYRO_SSL_DATA"
+        raise FileNotFoundError(f"{name}: {given} is not a directory; make it first, to have data downloaded to it")

@@ -26,7 +26,7 @@ from pyro_ssl.data import encode
 from pyro_ssl.labels import labels_found
 from pyro_ssl.model_selection import labeled_rows
 from pyro_ssl.prediction import gibbs, predict_proba
-from pyro_ssl.saving import SavedModel, listed
+from pyro_ssl.saving import SavedModel, listed, whole_or_refused
 from pyro_ssl.training import fit
 
 TABULAR: dict[str, Any] = {
@@ -239,6 +239,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         SavedModel(self.method, shape, classes, self.options_, self.objective_, extra | of_labels).save(directory)
 
     @classmethod
+    @whole_or_refused
     def load(cls, directory: str | Path) -> Any:
         """Read what `save` wrote.
 
@@ -257,7 +258,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         self = cls(**extra["parameters"])
         self._load_labels(saved.classes, extra)
         self.objective_, self.options_, self.history_ = saved.objective, saved.options, extra["history"]
-        self.mean_, self.std_ = np.asarray(extra["mean"]), np.asarray(extra["std"])
+        self.mean_, self.std_ = _moments_of(extra, saved.x_shape)
         self.n_features_in_, self.n_iter_ = extra["n_features_in"], len(self.history_["loss"])
         if extra["feature_names_in"]:
             self.feature_names_in_ = np.array(extra["feature_names_in"], dtype=object)
@@ -540,6 +541,15 @@ def _is_plain(value: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _moments_of(extra: dict[str, Any], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column as `save` wrote them, or a ValueError."""
+    mean, std = np.asarray(extra["mean"], np.float64), np.asarray(extra["std"], np.float64)
+    finite = np.isfinite(mean).all() and np.isfinite(std).all()
+    if mean.shape != shape or std.shape != shape or not finite or not (std > 0).all():
+        raise ValueError(f"mean and std should be finite, of shape {shape}, and std above 0")
+    return mean, std
 
 
 def _moments(X: np.ndarray, scale: bool, name: str = "X") -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,13 @@ Shape = int | Sequence[int]
 def as_shape(shape: Shape) -> tuple[int, ...]:
     """An int or a sequence of ints as a tuple: ``10 -> (10,)``, ``(1, 28, 28)`` as it is."""
     return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def check_shape(name: str, shape: Sequence[int]) -> None:
+    """Raise ValueError unless it is an event shape: one or more whole numbers above 0."""
+    sizes = [isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in shape]
+    if not sizes or not all(sizes):
+        raise ValueError(f"{name} should be whole numbers above 0, such as (4,) or (1, 28, 28), got {tuple(shape)}")
 
 
 class SplitLinear(nn.Module):

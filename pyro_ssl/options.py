@@ -25,7 +25,7 @@ from pyro_ssl.conditionals import (
 )
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.flows import Flow, VampPrior
-from pyro_ssl.layers import Shape, as_shape
+from pyro_ssl.layers import Shape, as_shape, check_shape
 from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder
 from pyro_ssl.objective import Objective
 from pyro_ssl.terms import L2, Balance, Consistency, Entropy, LabelLogProb, MutualInformation, Term
@@ -82,6 +82,7 @@ class Networks:
     class_probs: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
+        check_shape("x_shape", self.x_shape)
         if self.class_probs is not None:
             object.__setattr__(self, "class_probs", check_probs(self.class_probs, self.classes))
         check_sizes("hidden", self.hidden)
@@ -208,7 +209,7 @@ class Loss:
     class_probs: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "consistency", "l2"):
+        for name in ("alpha", "balance", "entropy", "mutual_information", "consistency", "l2"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} should be 0 or above, got {getattr(self, name)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import calibration
+from pyro_ssl.checkpoints import write_file
 from pyro_ssl.generation import generate, reconstruct
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import predict_proba
@@ -197,8 +199,10 @@ def save(figure: Any, path: str | Path) -> Path:
 
     figure = getattr(figure, "figure", figure)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, bbox_inches="tight")
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, bbox_inches="tight", format="png")
     plt.close(figure)
+    write_file(path, picture.getvalue())
     return Path(path)
 
 

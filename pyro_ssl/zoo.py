@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import nn
 
 from pyro_ssl import guides, models
-from pyro_ssl.checks import check_positive
+from pyro_ssl.checks import check_positive, check_seed
 from pyro_ssl.conditionals import (
     Bayes,
     ClassNormal,
@@ -590,13 +591,16 @@ INPUT_LIMIT = 10.0
 def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: Any) -> Objective:
     """The objective of a method, its weights drawn by `seed`; the caller's random state is left as it was.
 
+    Under `torch.no_grad` or `torch.inference_mode` too, weights are those of training.
+
     Raises:
         ValueError: The method is unknown, or an option is.
     """
+    check_seed(seed)
     row, known = method(name), options_of(name)
     if unknown := sorted(options.keys() - known.keys()):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    with reproducibly(seed):
+    with torch.inference_mode(False), torch.enable_grad(), reproducibly(seed):
         objective = row.build(as_shape(x_shape), classes, **options)
     objective.input_limit = INPUT_LIMIT
     return objective

@@ -589,7 +589,7 @@ def test_mnist_format(no_network, tmp_path, monkeypatch, name, folder, by):
 @pytest.mark.parametrize("name", vision.NAMES)
 def test_absent_images_are_said(no_network, tmp_path, name):
     with pytest.raises(FileNotFoundError, match=rf"{vision.NAMES[name]} is missing.* --data-root or .* PYRO_SSL_DATA"):
-        data.load(name, tmp_path / "empty")
+        data.load(name, tmp_path)
 
 
 def python(code: str) -> str:

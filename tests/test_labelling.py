@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_ssl import active, cli
+from pyro_ssl import active, checkpoints, cli
 from pyro_ssl.active import ActiveLearner
 from pyro_ssl.labelling import Page, Question, in_terminal, png
 from pyro_ssl.labels import LabelWarning
@@ -461,7 +461,7 @@ def test_answers_belong_to_their_images_and_classes(tmp_path, person, capsys):
 def test_one_command_at_a_time(tmp_path, capsys):
     pytest.importorskip("fcntl")
     pool(tmp_path)
-    with cli._locked(tmp_path / "run"):
+    with checkpoints.locked(tmp_path / "run"):
         assert command(tmp_path) == 2
     assert "in use by another" in capsys.readouterr().err
 

@@ -136,7 +136,7 @@ def test_warmup_counts_steps_of_training_alone():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Objective, "parts", spy)
         run(warmup=2, epochs=3, early_stopping=score)
-    assert seen[1:] == pytest.approx([min(1.0, t / 14) for t in range(1, 22)])
+    assert seen[2:] == pytest.approx([min(1.0, t / 14) for t in range(1, 22)])
 
 
 def test_gradient_is_clipped_by_its_global_norm():
@@ -206,7 +206,7 @@ def test_evaluation_moves_nothing():
 
 @pytest.mark.parametrize("device", ["foo", "cuda:77"])
 def test_a_device_that_is_not_there_is_named(device):
-    with pytest.raises(ValueError, match=f"device {device} is not to be had"):
+    with pytest.raises(ValueError, match=f"device {device} is not available"):
         run(device=device)
 
 
@@ -414,7 +414,7 @@ CHILD = """
     def parts(self, *arguments, **more):
         global steps
         steps += 1
-        if where == "step" and steps == kill + 1:
+        if where == "step" and steps == kill + 2:
             die()
         return step(self, *arguments, **more)
     t.Objective.parts = parts
@@ -474,7 +474,7 @@ def test_killed_at_any_moment(unbroken, tmp_path):
     """SIGKILL from outside, wherever the run happens to be, again and again until it gets through."""
     child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
     for delay in (0.0, 0.013, 0.05):
-        process = subprocess.Popen([sys.executable, "-c", child, str(tmp_path), "-1", "step"])
+        process = subprocess.Popen([sys.executable, "-c", child, str(tmp_path), "-9", "step"])
         before = stamp(tmp_path)
         while process.poll() is None and stamp(tmp_path) == before:
             time.sleep(0.002)
