@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pyro_ssl.enumeration import EnumerateMessenger, ReplayMessenger, is_enumerated, is_of_all, is_shared
 from pyro_ssl.layers import weighed
-from pyro_ssl.modes import in_evaluation
+from pyro_ssl.modes import in_evaluation, own_param_store, same_random_state
 from pyro_ssl.traces import check_plates, log_prob, sample_sites
 
 
@@ -167,7 +167,7 @@ def one_hot(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tens
 
 def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
     """Raise ValueError, with the fix, unless the guide's sites, plates and shapes fit the model's; the random state is kept."""
-    with _trial(x):
+    with _trial():
         guide_trace, model_trace = _traces(model, guide, x, y)
         _check_parameters(model, guide)
         _check_latents(guide_trace, model_trace, "without y" if y is None else "with y given")
@@ -179,15 +179,14 @@ def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) 
 
 def check_support(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
     """Raise ValueError unless data are of the model's support; the random state is kept."""
-    with _trial(x):
+    with _trial():
         for name, site in sample_sites(_traces(model, guide, x, y)[1]):
             _check_support(name, site)
 
 
 @contextmanager
-def _trial(x: Tensor) -> Iterator[None]:
-    forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
-    with torch.no_grad(), forked, weighed(), pyro.get_param_store().scope():
+def _trial() -> Iterator[None]:
+    with torch.no_grad(), same_random_state(), weighed(), own_param_store():
         yield
 
 
@@ -212,9 +211,8 @@ def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
     parts = [part for program in (model, guide) for part in program.modules()]
     x, y, n = batch.x, batch.y, len(batch.x)
     both = torch.cat([x, batch.x_unlabeled])
-    forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
     try:
-        with torch.no_grad(), in_evaluation(parts), forked, weighed(), pyro.get_param_store().scope():
+        with torch.no_grad(), in_evaluation(parts), same_random_state(), weighed(), own_param_store():
             joint = poutine.trace(EnumerateMessenger(1, labels=y)(guide)).get_trace(both)
             together = poutine.trace(poutine.replay(model, joint)).get_trace(both)
             label = dict(sample_sites(joint)).get("y")

@@ -24,6 +24,7 @@ from pyro_ssl.acquisition import Acquisition
 from pyro_ssl.active import ActiveLearner, codes
 from pyro_ssl.attacks import ATTACKS
 from pyro_ssl.checks import as_data, check_positive
+from pyro_ssl.compat import options_of
 from pyro_ssl.corruptions import corrupted
 from pyro_ssl.labelling import Page, Question
 from pyro_ssl.prediction import predict_proba
@@ -81,7 +82,7 @@ class _Config(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         super().__call__(parser, cfg, values, option_string)
-        if unknown := sorted(vars(cfg).keys() - {action.dest for action in parser._actions}):
+        if unknown := sorted(vars(cfg).keys() - options_of(parser)):
             raise ArgumentError(self, f"{values}: there is no option {', '.join(unknown)}")
 
 

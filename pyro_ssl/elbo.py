@@ -7,7 +7,6 @@ from functools import partial
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
@@ -18,6 +17,7 @@ from pyro.poutine.scale_messenger import ScaleMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from pyro_ssl.compat import children_of, has_pyro_attributes
 from pyro_ssl.enumeration import (
     EnumerateMessenger,
     ReplayMessenger,
@@ -28,6 +28,7 @@ from pyro_ssl.enumeration import (
     log_mean_exp,
 )
 from pyro_ssl.layers import weighed
+from pyro_ssl.modes import exclusive, own_param_store
 from pyro_ssl.traces import (
     check_plates,
     closed_form_kl,
@@ -54,9 +55,7 @@ def local(program: Program) -> Program:
 
 def _has_own(module: nn.Module) -> bool:
     """Whether it, or a part of it, has `PyroParam` or `PyroSample` attributes."""
-    if isinstance(module, PyroModule) and (module._pyro_params or module._pyro_samples):
-        return True
-    return any(_has_own(part) for part in module._modules.values() if part is not None)
+    return has_pyro_attributes(module) or any(_has_own(part) for part in children_of(module))
 
 
 class scale_latents(ScaleMessenger):
@@ -165,7 +164,7 @@ class TraceTopEnum_ELBO(ELBO):
                 the bound of these rows is then L(x, y), as of programs that are given y.
             kwargs: Further arguments of both.
         """
-        with pyro.get_param_store().scope():
+        with own_param_store():
             model_trace, guide_trace = self._get_trace(local(model), local(guide), args, kwargs, labels=labels)
         return Bound(*self._value(guide_trace, model_trace))
 
@@ -184,7 +183,7 @@ class TraceTopEnum_ELBO(ELBO):
         Raises:
             ValueError: Nothing is enumerated; a name in `only` is not the model's.
         """
-        with pyro.get_param_store().scope():
+        with own_param_store():
             model_trace, guide_trace = self._get_trace(local(model), local(guide), args, kwargs, all_classes=True)
         label = enumerated_site(guide_trace) or summed_out(guide_trace, model_trace)
         if label is None:
@@ -207,7 +206,7 @@ class TraceTopEnum_ELBO(ELBO):
 
         The mean of S weights, summed over all classes; its logarithm is a lower bound in the mean.
         """
-        with pyro.get_param_store().scope():
+        with own_param_store():
             model_trace, guide_trace = self._get_trace(local(model), local(guide), args, kwargs, all_classes=True)
         f = _f(guide_trace, model_trace, {})
         f = log_mean_exp(f) if f.dim() > 2 else f
@@ -228,6 +227,7 @@ class TraceTopEnum_ELBO(ELBO):
         loss.backward()
         return loss.item()
 
+    @exclusive()
     def _get_trace(
         self,
         model: Program,

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from pyro.distributions import Normal, OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyro_ssl.batches import transformed
 from pyro_ssl.checks import check_pair, check_positive, check_support, first_nonfinite, treats_labels_alike
+from pyro_ssl.compat import BatchNormBase
 from pyro_ssl.elbo import Bound, TraceTopEnum_ELBO, scale_data, scale_latents
 from pyro_ssl.enumeration import MOST
+from pyro_ssl.modes import exclusive
 from pyro_ssl.sampling import gibbs
 from pyro_ssl.terms import Batch, Step, Term
 
@@ -81,6 +82,7 @@ class Objective(nn.Module):
         self.sizes: tuple[int, int] | None = None
         self.features = features
 
+    @exclusive()
     def classify(self, x: Tensor) -> TorchDistribution:
         """What the method predicts, by its guide or by Gibbs sampling: p(y|x) over one-hot, or real, `(B, K)`."""
         x = self.seen(x)
@@ -112,10 +114,12 @@ class Objective(nn.Module):
         """Whether data without labels add to the loss; where they do not, training passes over them."""
         return (self.model is not None and self.unlabeled > 0) or any(t.needs == "unlabeled" for t in self.terms)
 
+    @exclusive()
     def bound(self, x: Tensor, y: Tensor | None = None, *, kl_weight: float = 1.0) -> Tensor:
         """L(x, y), or U(x) without y, per datum: `(B,)` nats, for evaluation and for terms of one's own."""
         return self._bound(self.seen(x), y, kl_weight).value
 
+    @exclusive()
     def _bound(
         self,
         x: Tensor,
@@ -133,6 +137,7 @@ class Objective(nn.Module):
             bound = self.elbo.bound(self.model, self.guide, x, y, labels=labels)
         return bound._replace(value=weight * bound.value) if outside else bound
 
+    @exclusive()
     def parts(self, batch: Batch, *, kl_weight: float = 1.0) -> dict[str, Tensor]:
         """Every part of the loss as a scalar, by name; their sum is the loss.
 
@@ -199,6 +204,7 @@ class Objective(nn.Module):
         """The loss, a scalar."""
         return total(self.parts(batch, kl_weight=kl_weight))
 
+    @exclusive()
     def check(self, batch: Batch, extremes: Batch | None = None) -> None:
         """Run both programs once and raise ValueError, with the fix, if their sites, plates or shapes do not match.
 
@@ -215,7 +221,7 @@ class Objective(nn.Module):
                     checked(self.model, self.guide, x, y)
         if self.together is None:
             both = None not in (batch.x, batch.y, batch.x_unlabeled)
-            pays = both and (any(isinstance(part, _BatchNorm) for part in self.modules()) or self._saves_time(batch))
+            pays = both and (any(isinstance(part, BatchNormBase) for part in self.modules()) or self._saves_time(batch))
             self._found_alike = pays and treats_labels_alike(self.model, self.guide, batch)
 
     def _saves_time(self, batch: Batch) -> bool:

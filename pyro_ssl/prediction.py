@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -14,7 +13,7 @@ from torch.distributions import kl_divergence
 from pyro_ssl.batches import extreme_rows
 from pyro_ssl.checks import as_data, as_values, check_pair, check_positive, check_support
 from pyro_ssl.elbo import TraceTopEnum_ELBO
-from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.modes import evaluating, reproducibly, without_checks
 from pyro_ssl.objective import Objective
 from pyro_ssl.sampling import Gibbs
 from pyro_ssl.sampling import gibbs as sample
@@ -265,6 +264,6 @@ def chunked(
     """A function of the rows of x and others, chunk by chunk, in evaluation and without gradient: `(N, *)` on the CPU."""
     like = next(objective.parameters())
     data = [as_data(x, dtype=like.dtype), *others]
-    with evaluating(objective), reproducibly(seed), pyro.validation_enabled(False):
+    with evaluating(objective), reproducibly(seed), without_checks():
         parts = zip(*(d.split(chunk) for d in data), strict=True)
         return torch.cat([function(*(d.to(like) for d in part)).cpu() for part in parts])
