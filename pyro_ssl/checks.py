@@ -90,6 +90,8 @@ def looks_channels_last(shape: Sequence[int]) -> bool:
         return False
     height, width, channels = shape
     return channels in (1, 3, 4) and min(height, width) > 4
+
+
 def as_input(objective: nn.Module, x: Any, name: str = "x") -> Tensor:
     """Data as a method's networks take them: of the dtype of their weights.
 

@@ -28,6 +28,7 @@ from pyro_ssl.acquisition import Acquisition
 from pyro_ssl.active import ActiveLearner, codes
 from pyro_ssl.attacks import ATTACKS
 from pyro_ssl.checks import as_data, check_event_shape, check_positive
+from pyro_ssl.compat import options_of
 from pyro_ssl.corruptions import corrupted
 from pyro_ssl.labelling import Page, Question
 from pyro_ssl.labels import LabelWarning, labels_found, warn_of_missing_classes
@@ -159,7 +160,7 @@ class _Config(ActionConfigFile):
             super().__call__(parser, cfg, values, option_string)
         except UnicodeDecodeError as error:
             raise ArgumentError(self, f"{values} should be text in UTF-8: {error}") from None
-        if unknown := sorted(vars(cfg).keys() - {action.dest for action in parser._actions}):
+        if unknown := sorted(vars(cfg).keys() - options_of(parser)):
             raise ArgumentError(self, f"{values}: there is no option {', '.join(unknown)}")
 
 

@@ -18,6 +18,7 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 from torch.distributions import Independent, register_kl
 
+from pyro_ssl.compat import validate_value
 from pyro_ssl.noise import draw
 
 
@@ -73,8 +74,7 @@ class GreyBernoulli(dist.Bernoulli):
     support = constraints.unit_interval
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
+        validate_value(self, value)
         return torch.addcmul(nn.functional.logsigmoid(self.logits), 1 - value, self.logits, value=-1)
 
 
@@ -106,8 +106,7 @@ class IsotropicNormal(dist.Independent):
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
+        validate_value(self, value)
         loc, scale, n = self.base_dist.loc, self.base_dist.scale, self.reinterpreted_batch_ndims
         sigma = scale[(0,) * scale.dim()]
         loc, value = torch.broadcast_tensors(loc, value)

@@ -9,7 +9,6 @@ from functools import partial
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
@@ -20,6 +19,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.scale_messenger import ScaleMessenger
 from torch import Tensor, nn
 
+from pyro_ssl.compat import children_of, has_pyro_attributes
 from pyro_ssl.enumeration import (
     EnumerateMessenger,
     ReplayMessenger,
@@ -32,6 +32,7 @@ from pyro_ssl.enumeration import (
     log_mean_exp,
 )
 from pyro_ssl.layers import weighed
+from pyro_ssl.modes import exclusive, own_param_store
 from pyro_ssl.traces import TracePair, closed_form_kl, entropy_of, log_prob, sample_sites, scaled
 from pyro_ssl.validation import check_scope, check_shapes
 
@@ -50,9 +51,7 @@ def local(program: Program) -> Program:
 
 def _has_own(module: nn.Module) -> bool:
     """Whether it, or a part of it, has `PyroParam` or `PyroSample` attributes."""
-    if isinstance(module, PyroModule) and (module._pyro_params or module._pyro_samples):
-        return True
-    return any(_has_own(part) for part in module._modules.values() if part is not None)
+    return has_pyro_attributes(module) or any(_has_own(part) for part in children_of(module))
 
 
 class scale_latents(ScaleMessenger):
@@ -234,7 +233,7 @@ class TraceTopEnum_ELBO(ELBO):
                 the bound of these rows is then L(x, y), as of programs that are given y.
             kwargs: Further arguments of both.
         """
-        with pyro.get_param_store().scope(), undo_subsampling(_rows(args)):
+        with own_param_store(), undo_subsampling(_rows(args)):
             pairs = self._pairs(local(model), local(guide), args, kwargs, labels=labels)
         return self._mean([self._value(pair) for pair in pairs])
 
@@ -255,7 +254,7 @@ class TraceTopEnum_ELBO(ELBO):
         """
         if only is not None and (isinstance(only, str) or self.importance_weighted):
             raise ValueError("only should be a tuple of site names, of a bound that is not importance-weighted")
-        with pyro.get_param_store().scope(), undo_subsampling(_rows(args)):
+        with own_param_store(), undo_subsampling(_rows(args)):
             pairs = self._pairs(local(model), local(guide), args, kwargs, all_classes=True)
         return torch.stack([self._class_bounds(pair, only) for pair in pairs]).mean(0)
 
@@ -279,7 +278,7 @@ class TraceTopEnum_ELBO(ELBO):
 
         The mean of S weights, summed over all classes; its logarithm is a lower bound in the mean.
         """
-        with pyro.get_param_store().scope(), undo_subsampling(_rows(args)):
+        with own_param_store(), undo_subsampling(_rows(args)):
             (pair,) = self._pairs(local(model), local(guide), args, kwargs, all_classes=True, shared_once=True)
         f = _f(pair, {})
         if pair.label is not None and pair.label["mask"] is not None:
@@ -331,6 +330,7 @@ class TraceTopEnum_ELBO(ELBO):
                 pass
         return [self._pair(model, guide, args, kwargs, 1, **how) for _ in range(self.num_particles)]
 
+    @exclusive()
     def _pair(
         self,
         model: Program,
@@ -428,7 +428,7 @@ def differentiable_loss(elbo: Any, model: nn.Module, guide: nn.Module, *args: An
 
     An ELBO that gives its gradients only by `loss_and_grads` has them put into a scalar that is linear in the parameters.
     """
-    with pyro.get_param_store().scope():
+    with own_param_store():
         if not torch.is_grad_enabled():  # where `differentiable_loss` raises
             return next(guide.parameters()).new_tensor(elbo.loss(model, guide, *args))
         if hasattr(elbo, "differentiable_loss"):

@@ -528,6 +528,8 @@ def _check_training(training: Mapping[str, Any]) -> None:
     if unknown[0] in TAKEN:
         raise ValueError(f"training should not hold {unknown[0]!r}, which the estimator gives to pyro_ssl.fit itself")
     raise ValueError(f"training: pyro_ssl.fit has no argument {unknown[0]!r}; it has {', '.join(sorted(known))}")
+
+
 def _check_array(X: Any) -> None:
     """Refuse what scikit-learn would misread: masked entries, pictures and tuples of arrays."""
     if not hasattr(X, "toarray"):  # sparse, which scikit-learn refuses in words of its own

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from pyro_ssl.checks import as_tensor, check_positive
 from pyro_ssl.elbo import local
-from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.modes import evaluating, own_param_store, reproducibly, without_checks
 from pyro_ssl.objective import Objective
 from pyro_ssl.prediction import as_known, chunked, classified_at_once, label_of, rows_at_once
 from pyro_ssl.traces import sample_sites
@@ -154,7 +153,7 @@ def _rows(x: Tensor, p_x: Any, n: int) -> Tensor:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Without gradient, the caller's parameter store or Pyro's checks."""
-    with torch.no_grad(), pyro.get_param_store().scope(), pyro.validation_enabled(False):
+    with torch.no_grad(), own_param_store(), without_checks():
         yield
 
 

@@ -13,10 +13,10 @@ from pyro.distributions import Normal, OneHotCategorical, TorchDistribution
 from pyro.infer import ELBO
 from pyro.poutine import Trace
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyro_ssl.batches import transformed
 from pyro_ssl.checks import check_positive
+from pyro_ssl.compat import BatchNormBase
 from pyro_ssl.elbo import (
     Bound,
     TraceTopEnum_ELBO,
@@ -28,6 +28,7 @@ from pyro_ssl.elbo import (
 )
 from pyro_ssl.enumeration import MOST
 from pyro_ssl.extent import Extent
+from pyro_ssl.modes import exclusive
 from pyro_ssl.sampling import gibbs
 from pyro_ssl.terms import Batch, Step, Term
 from pyro_ssl.validation import (
@@ -116,6 +117,7 @@ class Objective(nn.Module):
         self.extent: Extent | None = None
         self.features = features
 
+    @exclusive()
     def classify(self, x: Tensor) -> TorchDistribution:
         """What the method predicts, by its guide or by Gibbs sampling: p(y|x) over one-hot, or real, `(B, K)`."""
         x = self.seen(x)
@@ -152,6 +154,7 @@ class Objective(nn.Module):
         """Whether the ELBO gives a bound per datum, as `TraceTopEnum_ELBO` does, and not only a loss of all data at hand."""
         return isinstance(self.elbo, TraceTopEnum_ELBO)
 
+    @exclusive()
     def bound(self, x: Tensor, y: Tensor | None = None, *, kl_weight: float = 1.0) -> Tensor:
         """L(x, y), or U(x) without y, per datum: `(B,)` nats, for evaluation and for terms of one's own.
 
@@ -162,6 +165,7 @@ class Objective(nn.Module):
             raise ValueError(f"elbo: a {type(self.elbo).__name__} has no bound per datum; a TraceTopEnum_ELBO has one")
         return self._bound(self.seen(x), y, kl_weight).value
 
+    @exclusive()
     def _bound(
         self,
         x: Tensor,
@@ -179,6 +183,7 @@ class Objective(nn.Module):
             bound = self.elbo.bound(self.model, self.guide, x, y, labels=labels)
         return bound._replace(value=weight * bound.value) if outside else bound
 
+    @exclusive()
     def parts(self, batch: Batch, *, kl_weight: float = 1.0) -> dict[str, Tensor]:
         """Every part of the loss as a scalar, by name; their sum is the loss.
 
@@ -269,6 +274,7 @@ class Objective(nn.Module):
         """The loss, a scalar."""
         return total(self.parts(batch, kl_weight=kl_weight))
 
+    @exclusive()
     def check(self, batch: Batch, extremes: Batch | None = None) -> None:
         """Run both programs once and raise ValueError, with the fix, if they do not match, or the data are in other units.
 
@@ -293,7 +299,7 @@ class Objective(nn.Module):
                     checked(self.model, self.guide, x, y)
         if self.together is None and self.has_bound_per_datum:
             both = None not in (batch.x, batch.y, batch.x_unlabeled)
-            pays = both and (any(isinstance(part, _BatchNorm) for part in self.modules()) or self._saves_time(batch))
+            pays = both and (any(isinstance(part, BatchNormBase) for part in self.modules()) or self._saves_time(batch))
             self._found_alike = pays and treats_labels_alike(self.model, self.guide, batch)
 
     def _saves_time(self, batch: Batch) -> bool:
@@ -308,7 +314,7 @@ class Objective(nn.Module):
         if self.has_bound_per_datum:
             bound = self._bound(x, y)
             return bound.guide_trace, bound.model_trace
-        with trial(x):
+        with trial():
             guide_trace = poutine.trace(self.guide).get_trace(x, y)
             return guide_trace, poutine.trace(poutine.replay(self.model, guide_trace)).get_trace(x, y)
 

@@ -9,7 +9,6 @@ from difflib import get_close_matches
 from typing import Any, Literal, get_type_hints
 
 from torch import nn
-from torch.distributions import Distribution
 
 from pyro_ssl.augment import Noise
 from pyro_ssl.backbones import Backbone
@@ -26,6 +25,7 @@ from pyro_ssl.conditionals import (
 from pyro_ssl.elbo import TraceTopEnum_ELBO
 from pyro_ssl.flows import Flow, VampPrior
 from pyro_ssl.layers import Shape, as_shape, check_shape
+from pyro_ssl.modes import same_checks
 from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder
 from pyro_ssl.objective import Objective
 from pyro_ssl.terms import L2, Balance, Consistency, Entropy, LabelLogProb, MutualInformation, Term
@@ -267,10 +267,9 @@ class Codes:
         """The posterior: base, and the transforms after it."""
         if not self.flow:
             return base
-        checked = Distribution._validate_args
-        import zuko  # it turns off the checks of everybody's distributions, which are not ours to turn off
+        with same_checks():  # zuko turns off everybody's
+            import zuko
 
-        Distribution.set_default_validate_args(checked)
         width = max(64, 2 * z_dim)
         return Flow(base, zuko.flows.MAF(z_dim, transforms=self.flow, hidden_features=(width,)).transform)
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Collection
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -14,7 +13,7 @@ from torch.distributions import kl_divergence
 from pyro_ssl.batches import extreme_rows
 from pyro_ssl.checks import as_input, as_tensor, as_values, check_positive, placed
 from pyro_ssl.elbo import TraceTopEnum_ELBO
-from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl.modes import evaluating, reproducibly, without_checks
 from pyro_ssl.noise import RowNoise
 from pyro_ssl.objective import Objective
 from pyro_ssl.sampling import Gibbs
@@ -306,7 +305,7 @@ def chunked(
     """
     like = next(objective.parameters())
     data = [as_input(objective, x), *others]
-    with evaluating(objective), reproducibly(seed), pyro.validation_enabled(False):
+    with evaluating(objective), reproducibly(seed), without_checks():
         found: list[Tensor] = []
         for x, *rest in zip(*(d.split(chunk) for d in data), strict=True):
             torch.manual_seed(seed)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.checks import check_positive
+from pyro_ssl.modes import exclusive
 from pyro_ssl.noise import draw
 
 
@@ -53,6 +54,7 @@ def gibbs(model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1
     return Gibbs(mean, (second - mean.square()).clamp_min(0), z)
 
 
+@exclusive()
 @torch.no_grad()
 def walk(
     model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1, hard: bool = False,

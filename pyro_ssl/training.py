@@ -19,11 +19,11 @@ from typing import Any, Literal, get_args
 from weakref import WeakSet
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR, StepLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from pyro_ssl import checkpoints, resuming
@@ -32,7 +32,15 @@ from pyro_ssl.checks import as_codes, as_input, as_values, check_kind, check_pos
 from pyro_ssl.extent import Extent
 from pyro_ssl.features import Features
 from pyro_ssl.labels import warn_of_missing_classes
-from pyro_ssl.modes import evaluating, reproducibly, same_buffers
+from pyro_ssl.modes import (
+    evaluating,
+    exclusive,
+    give_way,
+    one_training,
+    reproducibly,
+    same_buffers,
+    without_checks,
+)
 from pyro_ssl.objective import Objective, total
 from pyro_ssl.terms import Batch
 from pyro_ssl.validation import classified
@@ -96,6 +104,7 @@ class Epoch:
     objective: Objective
 
 
+@one_training()
 def fit(
     objective: Objective,
     x: Any,
@@ -126,6 +135,10 @@ def fit(
 
     At the end the objective holds the averaged weights (with `ema`), or the best ones (with `early_stopping`), and is in
     evaluation mode. The caller's random state and Pyro's parameter store are left as they were.
+
+    In several threads one training waits for the other. Predictions of other threads run between its
+    steps, and change nothing. But torch has one random state for all threads: while this function
+    runs, another thread should draw no random numbers, or draw them from a `torch.Generator`.
 
     Arguments:
         objective: What to train.
@@ -284,7 +297,7 @@ class _Average:
         for counter, current in self.counters:
             counter.copy_(current)
         decay = min(self.decay, (1 + step) / (10 + step)) if step else 0.0
-        torch._foreach_lerp_(self.averages, self.current, 1 - decay)
+        get_ema_multi_avg_fn(decay)(self.averages, self.current, None)
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
@@ -295,6 +308,7 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 class _Run:
     """The state of a training run and its one loop."""
 
+    @exclusive()
     def __init__(
         self, objective: Objective, x: Any, y: Any, *, epochs: int, batch_size: int, labeled_batch_size: int, lr: float,
         optimizer: Callable[..., Optimizer], schedule: Schedule, warmup: float, clip_norm: float | None, ema: float,
@@ -402,6 +416,7 @@ class _Run:
         self.objective.train()
         with tqdm(total=self.total, initial=self.at.step, disable=hide, unit="step", leave=False) as bar:
             while self.at.step < self.total and not self.stopped:
+                give_way()
                 started = time.perf_counter()
                 self.step()
                 self.at.seconds += time.perf_counter() - started
@@ -419,7 +434,7 @@ class _Run:
         """One optimiser step on labeled and unlabeled data."""
         batch = self.batch(self.at.step)
         kl_weight = min(1.0, (self.at.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        with pyro.validation_enabled(False):  # the first batch was checked
+        with without_checks():  # the first batch was checked
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bfloat16"):
                 parts = self.objective.parts(batch, kl_weight=kl_weight)
             loss = total(parts)

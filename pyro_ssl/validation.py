@@ -26,7 +26,7 @@ from pyro_ssl.enumeration import (
     is_per_datum,
 )
 from pyro_ssl.layers import weighed
-from pyro_ssl.modes import in_evaluation
+from pyro_ssl.modes import in_evaluation, own_param_store, same_checks, same_random_state
 from pyro_ssl.traces import TracePair, log_prob, sample_sites
 
 SCORELESS = (Distribution.score_parts, ExpandedDistribution.score_parts, MaskedDistribution.score_parts)
@@ -214,7 +214,7 @@ def classified(guide: Any, x: Tensor) -> Any:
 
 def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
     """Raise ValueError, with the fix, unless the guide's sites, plates and shapes fit the model's; the random state is kept."""
-    with trial(x):
+    with trial():
         pair = _traces(model, guide, x, y)
         if pair.values == len(x):  # a dimension of data can then not be told from one of the label's values
             more = torch.cat([x, x[:1]])
@@ -251,7 +251,7 @@ def check_input_units(x: Tensor, limit: float) -> None:
 
 def check_foreign_pair(elbo: Any, model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
     """Evaluate an ELBO of Pyro's once with Pyro's validation, and raise ValueError if that fails, or data do not fit."""
-    with trial(x), pyro.validation_enabled(True):
+    with trial(), same_checks(), pyro.validation_enabled(True):
         guide_trace = poutine.trace(guide).get_trace(x, y)
         model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x, y)
         check_parameters(model, guide)
@@ -263,7 +263,7 @@ def check_foreign_pair(elbo: Any, model: nn.Module, guide: nn.Module, x: Tensor,
 
 def check_support(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
     """Raise ValueError unless data are of the model's support; the random state is kept."""
-    with trial(x):
+    with trial():
         guide_trace = poutine.trace(guide).get_trace(x, y)
         model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x, y)
         for _, site in sample_sites(model_trace):
@@ -271,10 +271,9 @@ def check_support(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | Non
 
 
 @contextmanager
-def trial(x: Tensor) -> Iterator[None]:
+def trial() -> Iterator[None]:
     """Run programs without gradient and leave the random state and the parameter store as they were."""
-    forked = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
-    with torch.no_grad(), forked, weighed(), pyro.get_param_store().scope():
+    with torch.no_grad(), same_random_state(), weighed(), own_param_store():
         yield
 
 
@@ -301,7 +300,7 @@ def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
     x, y, n = batch.x, batch.y, len(batch.x)
     both = torch.cat([x, batch.x_unlabeled])
     try:
-        with in_evaluation(parts), trial(x):
+        with in_evaluation(parts), trial():
             joint_messenger = EnumerateMessenger(1, labels=y, rows=len(both))
             joint = poutine.trace(joint_messenger(guide)).get_trace(both)
             together = poutine.trace(poutine.replay(model, joint)).get_trace(both)

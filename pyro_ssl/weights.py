@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_ssl.layers import Linear, SplitLinear, mark_normal, normal_of
+from pyro_ssl.modes import exclusive
 
 
 class Slots:
@@ -27,7 +28,7 @@ class Slots:
         parts = dict.fromkeys(part for network in networks for part in network.modules())
         layers = [part for part in parts if isinstance(part, Linear | SplitLinear)]
         owners = [owner for layer in layers for owner in layer.modules()]  # a SplitLinear has a list of weights
-        found = [(owner, name, p) for owner in owners for name, p in owner._parameters.items() if p is not None]
+        found = [(owner, name, p) for owner in owners for name, p in _own_parameters(owner)]
         self.places = [(owner, name) for owner, name, _ in found]
         if not self.places:
             raise ValueError(
@@ -36,20 +37,26 @@ class Slots:
         self.shapes = [p.shape for _, _, p in found]
         self.initial = torch.cat([p.detach().flatten() for _, _, p in found])
         for owner, name in self.places:
-            del owner._parameters[name]
+            delattr(owner, name)
             owner.__dict__[name] = None
 
     @contextmanager
     def filled(self, w: Tensor) -> Iterator[None]:
         """Inside the block the networks have these weights, `(P,)`, or several draws of them, `(S, 1, P)`."""
-        before = [owner.__dict__[name] for owner, name in self.places]
-        for (owner, name), value in zip(self.places, _views(w, self.shapes), strict=True):
-            owner.__dict__[name] = value
-        try:
-            yield
-        finally:
-            for (owner, name), value in zip(self.places, before, strict=True):
+        with exclusive():
+            before = [owner.__dict__[name] for owner, name in self.places]
+            for (owner, name), value in zip(self.places, _views(w, self.shapes), strict=True):
                 owner.__dict__[name] = value
+            try:
+                yield
+            finally:
+                for (owner, name), value in zip(self.places, before, strict=True):
+                    owner.__dict__[name] = value
+
+
+def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Not those of its parts, and by each of its names."""
+    return module.named_parameters(recurse=False, remove_duplicate=False)
 
 
 def _views(w: Tensor, shapes: Iterable[torch.Size]) -> Iterator[Tensor]:

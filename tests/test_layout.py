@@ -1,11 +1,19 @@
 """The direction of imports, the one name of every class, and that importing is cheap."""
 
+import argparse
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pyro
 import pytest
+import torch
+from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.replay_messenger import ReplayMessenger
+from pyro.poutine.scale_messenger import ScaleMessenger
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = sorted((ROOT / "pyro_ssl").glob("*.py"))
@@ -103,3 +111,91 @@ def test_the_checks_of_torchs_distributions_stay_as_they_were():
         "zoo.build('m2', (4,), 2, flow=1); assert before and D._validate_args"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def called(handler: type[Messenger], method: str, **arguments: object) -> bool:
+    """Whether Pyro calls this method of a handler at a sample statement."""
+    calls = []
+    watched = type("Watched", (handler,), {method: lambda self, msg: calls.append(msg["name"])})
+    with watched(**arguments):
+        pyro.sample("site", pyro.distributions.Normal(0.0, 1.0))
+    return calls == ["site"]
+
+
+PRIVATE = {
+    "argparse.ArgumentParser._actions": lambda: isinstance(argparse.ArgumentParser()._actions, list),
+    "pyro.nn.PyroModule._pyro_params": lambda: len(PyroModule()._pyro_params) == 0,
+    "pyro.nn.PyroModule._pyro_samples": lambda: len(PyroModule()._pyro_samples) == 0,
+    "pyro.poutine.messenger.Messenger._pyro_sample": lambda: called(Messenger, "_pyro_sample"),
+    "pyro.poutine.replay_messenger.ReplayMessenger._pyro_sample": lambda: called(
+        ReplayMessenger, "_pyro_sample", params={}
+    ),
+    "pyro.poutine.scale_messenger.ScaleMessenger._process_message": lambda: called(
+        ScaleMessenger, "_process_message", scale=1.0
+    ),
+    "torch.distributions.Distribution._validate_args": lambda: torch.distributions.Distribution._validate_args is True,
+    "torch.distributions.Distribution._validate_sample": lambda: callable(
+        torch.distributions.Distribution._validate_sample
+    ),
+    "torch.nn.Module._modules": lambda: list(torch.nn.Sequential(torch.nn.Identity())._modules) == ["0"],
+    "torch.nn.modules.batchnorm._BatchNorm": lambda: issubclass(
+        torch.nn.BatchNorm1d, torch.nn.modules.batchnorm._BatchNorm
+    ),
+}
+"""Every private name of another library that ours uses, and whether it is what we take it to be."""
+HANDLERS = {"_pyro_sample", "_process_message"}
+"""Methods that Pyro calls: they stand in our handlers."""
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_a_private_name_is_there(name):
+    assert PRIVATE[name](), f"{name} is another than it was; see pyro_ssl/compat.py"
+
+
+def private_names(path: Path) -> set[str]:
+    """Names with one leading underscore that a file takes from elsewhere: imports, and attributes that no file of ours sets."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+        elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("pyro_ssl"):
+            names |= {alias.name for alias in node.names} | set((node.module or "").split("."))
+    return {n for n in names if re.match("_[^_]", n)}
+
+
+def own_names() -> set[str]:
+    """Everything that our files define: functions, classes, variables, attributes."""
+    nodes = [node for path in (*LIBRARY, *PROGRAMS) for node in ast.walk(ast.parse(path.read_text()))]
+    names = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    names |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return names | {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+
+
+def test_private_names_of_others_stand_in_one_module():
+    documented = {"_replace", "_asdict", "_fields"}  # of named tuples: no private names in spite of their looks
+    ours = own_names() | documented
+    for path in (*LIBRARY, *PROGRAMS):
+        if path.stem != "compat":
+            assert not private_names(path) - ours, f"{path.name}: move it to pyro_ssl/compat.py"
+    tested = {name.rpartition(".")[2] for name in PRIVATE}
+    assert private_names(ROOT / "pyro_ssl" / "compat.py") | HANDLERS == tested
+
+
+def test_what_the_process_has_once_is_used_under_one_lock():
+    """The context managers of `modes` hold it; whoever called these without would disturb other threads."""
+    switches = {
+        "fork_rng",
+        "torch.manual_seed",
+        "get_param_store().scope",
+        "validation_enabled",
+        "enable_validation",
+        "set_default_validate_args",
+    }
+    calls = {
+        path.name: {ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)}
+        for path in (*LIBRARY, *PROGRAMS)
+    }
+    users = {
+        name for name, found in calls.items() if any(f".{call}".endswith(f".{s}") for call in found for s in switches)
+    }
+    assert users == {"modes.py"}
