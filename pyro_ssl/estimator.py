@@ -492,13 +492,13 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         return tags
 
 
-def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+def _mapping(name: str, value: Any) -> dict[str, Any]:
     """A dictionary by name, empty for None, or a ValueError."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ValueError(f"{name} should be a dictionary with names as keys, such as {EXAMPLES[name]}, got {value!r}")
-    return value
+    return dict(value)
 
 
 def _check_real(y: Any) -> None:
