@@ -358,7 +358,7 @@ def recoded(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     message = "the data have classes that are not the model's"
     new = torch.as_tensor(codes_of(dataset.classes, classes, message))
     if len(new.unique()) < len(classes):
-        raise ValueError(f"the data have classes {few(dataset.classes)}; those of the model are {few(classes)}")
+        raise ValueError(f"the classes of the data, {few(dataset.classes)}, are not the model's, {few(classes)}")
     y = torch.where(dataset.y >= 0, new[dataset.y], -1)
     return replace(dataset, y=y, y_test=new[dataset.y_test], classes=tuple(classes))
 

@@ -475,7 +475,7 @@ MISTAKES = {
     "labels all": (("train", "m2", "--labels", "most", "--out", "run"), "most"),
     "predict": (("predict", "nowhere", "--input", "x.npy", "--output", "p.npy"), "nowhere/model"),
     "diverges": (
-        ("train", "m2", "--labels", 9, "--lr", 1e30, "--epochs", 5, "--hidden", "[4,4]") + ("--out", "diverged"),
+        ("train", "m2", "--labels", 10, "--lr", 1e30, "--epochs", 5, "--hidden", "[4,4]") + ("--out", "diverged"),
         "not finite",
     ),
 }

@@ -402,7 +402,7 @@ def test_rows_without_a_label_stay_so_among_other_classes():
     d = data.recoded(data.from_arrays(x, [5, -1, 9], x[:2], [9, 5]), ("9", "5"))
     assert (d.y.tolist(), d.y_test.tolist()) == ([1, -1, 0], [0, 1])
     for classes in (("5", "8"), ("5", "8", "9")):
-        with pytest.raises(ValueError, match="the data have classes"):
+        with pytest.raises(ValueError, match="are not the model's"):
             data.recoded(d, classes)
 
 
