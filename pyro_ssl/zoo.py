@@ -122,6 +122,7 @@ class Method:
         guide: The guide's.
         training: Arguments of `fit` that suit it, where they differ from `fit`'s own.
         unlabeled: Whether it learns from data without labels.
+        columns: Whether it suits tables of columns; the estimator warns where it does not.
     """
 
     build: Callable[..., Objective]
@@ -129,6 +130,7 @@ class Method:
     guide: str
     training: dict[str, Any] = field(default_factory=dict)
     unlabeled: bool = True
+    columns: bool = True
 
 
 OF_CLASSIFIERS = ("classifier_network", "backbone", "warp", "crop", "flip")
@@ -545,7 +547,7 @@ METHODS: dict[str, Method] = {
         training={"epochs": 1000, "batch_size": 100, "lr": 3e-3, "ema": 0.999},
         unlabeled=False,
     ),
-    "vae": Method(vae, "p(z) p(x|z)", "q(z|x)"),
+    "vae": Method(vae, "p(z) p(x|z)", "q(z|x)", columns=False),
     "m2": Method(m2, "p(y) p(z) p(x|y,z)", "q(y|x) q(z|x,y)", FEW_LABELS),
     "m1_m2": Method(m1_m2, "p(y) p(z) p(z1|y,z), z1 ~ M1", "q(y|z1) q(z|z1,y)", FEW_LABELS),
     "m2_adversarial": Method(m2_adversarial, "p(y) p(z) p(x|y,z)", "q(y|x) q(z|x,y), against f(y|z)", FEW_LABELS),

@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+import warnings
 
 import numpy as np
 import pyro
@@ -12,8 +13,9 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor, data
+from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor, data, estimator, zoo
 from pyro_ssl.checkpoints import CheckpointError
+from pyro_ssl.estimator import column_defaults
 
 EXPECTED_FAILURES = {"check_classifiers_classes": "it takes -1 for a class; here -1 means that a row has no label"}
 UNLABELED = np.array([i % 10 >= 2 for i in range(40)])
@@ -117,6 +119,7 @@ def test_any_numbers(blobs, dtype):
 @pytest.mark.parametrize(
     "arguments", [{"scale": False}, {"batch_size": 10_000}, {"method": "vae", "min_steps": 300}, {"random_state": None}]
 )
+@pytest.mark.filterwarnings("ignore:method vae is not for columns")
 def test_any_settings(blobs, arguments):
     x, blob = blobs
     assert tiny(**arguments).fit(x, np.where(UNLABELED, -1, blob)).score(x, blob) > 0.9
@@ -485,3 +488,52 @@ def test_regression_is_no_option_of_the_regressor():
     with pytest.raises(ValueError, match="options should not have regression=False in a SemiSupervisedRegressor"):
         tiny_regressor(options={"regression": False}).fit(x, known)
     assert tiny_regressor(min_steps=1, options={"regression": True}).fit(x, known).predict(x).shape == (400,)
+
+
+# --- defaults ---------------------------------------------------------------------------------------------------------
+
+
+def far_blobs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two blobs four deviations apart in eight columns, their classes, and the labels of 20 rows in 400."""
+    y = np.arange(400) % 2
+    x = np.random.default_rng(1).normal(size=(400, 8))
+    x[:, 0] += 4 * y
+    return x, y, np.where(np.arange(400) < 20, y, -1)
+
+
+@pytest.fixture(scope="module")
+def by_labels_alone() -> float:
+    """Accuracy of the classifier by the labels alone."""
+    x, y, labels = far_blobs()
+    return SemiSupervisedClassifier("classifier", random_state=0).fit(x, labels).score(x, y)
+
+
+@pytest.mark.parametrize("method", [name for name, row in zoo.METHODS.items() if row.unlabeled and row.columns])
+def test_every_methods_defaults_beat_the_labels_alone(by_labels_alone, method):
+    x, y, labels = far_blobs()
+    model = SemiSupervisedClassifier(method, epochs=1, min_steps=250, random_state=0).fit(x, labels)
+    assert model.score(x, y) > max(by_labels_alone, 0.85)
+
+
+def test_a_method_that_is_not_for_columns_says_so():
+    assert [name for name, row in zoo.METHODS.items() if not row.columns] == ["vae"]
+    x, y, labels = far_blobs()
+    with pytest.warns(UserWarning, match="method vae is not for columns"):
+        SemiSupervisedClassifier("vae", epochs=1, min_steps=1, options={"hidden": (4,)}).fit(x, labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SemiSupervisedClassifier("vae", epochs=1, min_steps=1, options={"hidden": (4,)}).fit(PIXELS, np.arange(40) % 2)
+
+
+def test_defaults_of_methods_are_their_options_and_give_way_to_the_callers():
+    for method, defaults in estimator.OF_METHODS.items():
+        assert defaults.keys() <= zoo.options_of(method).keys()
+        assert column_defaults(method, 4).items() >= defaults.items()
+    assert column_defaults("classifier", 4).keys() == {"hidden", "activation", "noise", "dropout"}
+    x, y, labels = far_blobs()
+    given = {"sigma": 0.7, "m1_epochs": 1, "hidden": (4,), "m1_hidden": (4,), "z1_dim": 2}
+    one = SemiSupervisedClassifier("m1_m2", epochs=1, min_steps=3, options=given).fit(x, labels)
+    assert one.options_["sigma"] == 0.7 and one.options_["m1_epochs"] == 1
+    enough = SemiSupervisedClassifier("m1_m2", epochs=1, min_steps=90, options=given | {"z1_dim": 3})
+    del enough.options["m1_epochs"]
+    assert enough.fit(x, labels).options_["m1_epochs"] == 45  # of two steps each

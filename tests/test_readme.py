@@ -91,6 +91,16 @@ def test_a_method_of_ones_own_is_found(namespace):
         zoo.METHODS.update(before)
 
 
+def test_options_are_chosen_by_cross_validation():
+    space = {}
+    exec(BLOCKS[0], space)
+    exec(BLOCKS[7], space)
+    assert space["search"].best_params_.keys() == {"options__z_dim", "training__lr"}
+    assert space["search"].best_params_["training__lr"] == 1e-2
+    assert space["search"].best_score_ == max(space["search"].cv_results_["mean_test_score"])
+    assert space["search"].best_estimator_.score(space["x_test"], space["y_test"]) > 0.8
+
+
 def test_the_table_of_methods_is_the_zoos():
     table = README.replace("\\|", "|")
     for name, row in zoo.METHODS.items():
