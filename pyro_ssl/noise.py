@@ -114,7 +114,7 @@ def _by_rows(noise: RowNoise, fn: Any, sample_shape: torch.Size) -> Tensor | Non
     shape = sample_shape + base.batch_shape
     event_dim = len(fn.event_shape) - len(base.event_shape)  # batch dimensions of the base that are the row's own
     if isinstance(base, Normal):
-        return base.loc + base.scale * noise.gaussian(shape, event_dim, base.loc)
+        return torch.addcmul(base.loc, base.scale, noise.gaussian(shape, event_dim, base.loc))
     if isinstance(base, MultivariateNormal):
         white = noise.gaussian(shape + base.event_shape, event_dim + 1, base.loc)
         return base.loc + (base.scale_tril @ white.unsqueeze(-1)).squeeze(-1)
@@ -146,8 +146,7 @@ def _index(probs: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _mixed(x: Tensor) -> Tensor:
-    """The finaliser of MurmurHash3, a hash of int32; products wrap around, and shifts fill with zeros."""
-    x = x.clone()
+    """The finaliser of MurmurHash3, a hash of int32, in place; products wrap around, and shifts fill with zeros."""
     shifted = torch.empty_like(x)
     for shift, factor in ((16, _wrapped(0x85EBCA6B)), (13, _wrapped(0xC2B2AE35)), (16, 1)):
         torch.bitwise_right_shift(x, shift, out=shifted)
