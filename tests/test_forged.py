@@ -178,7 +178,9 @@ def test_a_forged_estimator_is_what_it_was_or_is_refused(tmp_path):
         except CheckpointError as error:
             assert str(tmp_path) in str(error), said
             continue
-        if not said.startswith(("replace", "add")):  # another number among the means is another estimator, and a whole one
+        if not said.startswith(
+            ("replace", "add")
+        ):  # another number among the means is another estimator, and a whole one
             assert (two.predict_proba(X.numpy()) == expected).all(), said
 
 
