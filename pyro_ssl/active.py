@@ -398,16 +398,21 @@ class ActiveLearner:
             learned = len(data["of"][1])
             if data["of"] != json.loads(json.dumps(self._known(learned))):
                 raise checkpoints.CheckpointError(f"{path} has learned other labels than those of labels.json")
+            fresh, history = data["fresh"], data["history"]
+            if type(fresh) is not int or not isinstance(history, list):
+                raise checkpoints.CheckpointError(f"{path} is damaged: fresh or history is of another kind")
+            state = {f"{m}/{k}": v for m, member in enumerate(members) for k, v in member.state_dict().items()}
+            checkpoints.check_tensors(tensors, state, str(path))
             for m, member in enumerate(members):
                 own = {k.removeprefix(f"{m}/"): v for k, v in tensors.items() if k.startswith(f"{m}/")}
                 member.load_state_dict(own)
                 member.eval().to(self.training.get("device") or "cpu")
-        except checkpoints.CheckpointError as error:
+        except (checkpoints.CheckpointError, LookupError, TypeError) as error:
             said = f"{error}; the {len(self.indices)} labels stay, and the model is trained afresh"
             warnings.warn(said, checkpoints.CheckpointWarning, stacklevel=3)
             return
-        self.members, self.history = members, data["history"]
-        self._learned, self._fresh = learned, data["fresh"]
+        self.members, self.history = members, history
+        self._learned, self._fresh = learned, fresh
 
 
 def codes(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) -> Tensor:
