@@ -410,6 +410,11 @@ class ActiveLearner:
             learned = len(data["of"][1])
             if data["of"] != json.loads(json.dumps(self._known(learned))):
                 raise checkpoints.CheckpointError(f"{path} has learned other labels than those of labels.json")
+            fresh, history = data["fresh"], data["history"]
+            if type(fresh) is not int or not isinstance(history, list):
+                raise checkpoints.CheckpointError(f"{path} is damaged: fresh or history is of another kind")
+            state = {f"{m}/{k}": v for m, member in enumerate(members) for k, v in member.state_dict().items()}
+            checkpoints.check_tensors(tensors, state, str(path))
             for m, member in enumerate(members):
                 own = {k.removeprefix(f"{m}/"): v for k, v in tensors.items() if k.startswith(f"{m}/")}
                 member.load_state_dict(own)

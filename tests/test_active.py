@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_ssl import ActiveLearner, acquisition, active, data, predict_proba, zoo
+from pyro_ssl import ActiveLearner, acquisition, active, checkpoints, data, predict_proba, zoo
 from pyro_ssl.checkpoints import CheckpointError, CheckpointWarning
 from pyro_ssl.labels import LabelWarning
 
@@ -320,6 +320,26 @@ def test_a_damaged_model_costs_no_labels(tmp_path):
         again = learner(directory=tmp_path)
     again.learn(POOL)
     assert again.predict_proba(POOL).equal(made.predict_proba(POOL))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t, d: d.pop("fresh"),
+        lambda t, d: d.update(fresh="2"),
+        lambda t, d: d.pop("of"),
+        lambda t, d: d.update(of=7),
+        lambda t, d: t.pop(min(t)),
+        lambda t, d: t.update({min(t): torch.zeros(1)}),
+    ],
+)
+def test_a_forged_model_costs_no_labels(tmp_path, change):
+    rounds(learner(directory=tmp_path), 1)
+    tensors, kept = checkpoints.load(tmp_path / "learner")
+    change(tensors, kept)
+    checkpoints.save(tmp_path / "learner", tensors, kept, keep_previous=False)
+    with pytest.warns(CheckpointWarning, match="; the 4 labels stay"):
+        assert not learner(directory=tmp_path).members
 
 
 def test_two_learners_in_one_folder_do_not_lose_labels(tmp_path):

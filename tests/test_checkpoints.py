@@ -279,6 +279,58 @@ def test_a_small_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
+def test_a_full_disk_is_told_with_its_path(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.os, "fsync", lambda descriptor: os_error())
+        with pytest.raises(OSError, match=r"No space left on device: '.*c/state.safetensors'"):
+            save(tmp_path / "c", *CONTENT)
+        with pytest.raises(OSError, match=r"No space left on device: '.*/t'"):
+            checkpoints.write_text(tmp_path / "t", "text")
+
+
+def os_error() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    for name in ("disk", "other"):
+        (tmp_path / name).mkdir()
+    link = tmp_path / "c"
+    link.symlink_to(tmp_path / "disk" / "c")  # of nothing yet
+    for step in range(3):
+        save(link, {"a": torch.ones(2)}, {"step": step})
+        assert link.is_symlink() and load(link)[1] == {"step": step} == load(tmp_path / "disk" / "c")[1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "disk", "other"]
+    (tmp_path / "disk" / "c" / "state.json").write_text("damaged")
+    with pytest.warns(CheckpointWarning):
+        assert load(link)[1] == {"step": 1}
+    text = tmp_path / "t"
+    text.symlink_to(tmp_path / "other" / "t")
+    for content in ("old", "new"):
+        checkpoints.write_text(text, content)
+        assert text.is_symlink() and (tmp_path / "other" / "t").read_text() == content
+
+
+@pytest.mark.parametrize("name", ["c.previous", "c.writing"])
+def test_a_link_in_the_place_of_what_is_ours_does_not_stop_saving(fresh, name):
+    (fresh.parent / "elsewhere").mkdir()
+    fresh.with_name(name).symlink_to(fresh.parent / "elsewhere")
+    for step in range(3):
+        save(fresh, {"a": torch.ones(2)}, {"step": step})
+    assert load(fresh)[1] == {"step": 2} and load(previous_of(fresh))[1] == {"step": 1}
+
+
+def test_a_lock_is_of_one_and_ends_with_it(tmp_path):
+    pytest.importorskip("fcntl")
+    with checkpoints.locked(tmp_path / "d"):
+        with pytest.raises(ValueError, match=f"{tmp_path}/d is in use"), checkpoints.locked(tmp_path / "d"):
+            pass
+        with checkpoints.locked(tmp_path / "d", "other"):
+            pass
+    with checkpoints.locked(tmp_path / "d"):
+        pass
+
+
 def test_data_that_cannot_be_saved_leave_what_there_was(fresh):
     with pytest.raises(TypeError):
         save(fresh, {}, {"f": len})

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyro_ssl import cli, data
+from pyro_ssl import checkpoints, cli, data
 from pyro_ssl.corruptions import CORRUPTIONS
 from pyro_ssl.data import LabelDraw
 from pyro_ssl.labels import LabelWarning
@@ -505,6 +505,126 @@ def test_another_method_or_other_classes_are_refused(finished, capsys):
     for message, argv in wrong.items():
         assert run("evaluate", finished, *argv) == 2
         assert message in capsys.readouterr().err
+
+
+def test_an_evaluation_on_a_device_that_is_not_there(finished, capsys):
+    assert run("evaluate", finished, "--device", "cuda:77") == 2
+    assert "device cuda:77 is not available" in capsys.readouterr().err
+
+
+CONFIGS = {
+    "not UTF-8": (b"\xff\xfe\x00labels: 3", "c.yaml should be text in UTF-8"),
+    "brackets": (b"x: " + b"[" * 900 + b"]" * 900, "c.yaml is nested too deeply"),
+    "brackets that overflow the stack": (b"x: " + b"[" * 100_000 + b"]" * 100_000, "c.yaml is nested too deeply"),
+    "dashes": (b"- " * 100_000, "c.yaml is nested too deeply"),
+    "broken": (b"epochs: [1", "config"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), CONFIGS.values(), ids=CONFIGS)
+def test_a_config_file_that_cannot_be_read(content, message, capsys):
+    Path("c.yaml").write_bytes(content)
+    assert run("train", "m2", "--config", "c.yaml", "--out", "run") == 2
+    assert message in capsys.readouterr().err and not Path("run").exists()
+
+
+def test_an_argument_nested_too_deeply(capsys):
+    deep = "[" * 20_000 + "]" * 20_000
+    assert run("label", "d", "--data", "x.npz", "--options", deep) == 2
+    assert "nested too deeply" in capsys.readouterr().err
+
+
+def test_a_mistyped_data_root_is_not_made(capsys):
+    assert run("train", "m2", "--data", "mnist", "--data-root", "nowhre", "--out", "run") == 2
+    assert "nowhre is not a directory" in capsys.readouterr().err
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("name", cli._KINDS)
+@pytest.mark.parametrize("value", [None, [], 1e999, {"a": None}])
+def test_a_config_with_another_kind_of_value(copied, capsys, name, value):
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {name: value}))
+    if type(value) in cli._KINDS[name] and name not in ("options", "training"):
+        return
+    assert run("train", "--resume", copied) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and name in said or "no option" in said
+
+
+def test_a_config_that_is_nested_too_deeply(copied, capsys):
+    (copied / "config.json").write_text("[" * 100_000)
+    assert run("evaluate", copied) == 2
+    assert "config.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("left", [(), ("lock",), ("config.json.writing",), ("lock", "fit.lock", "config.json.writing")])
+def test_killed_before_its_config_was_written_a_run_is_begun_again(left, capsys):
+    Path("run").mkdir()
+    for name in left:
+        Path("run", name).write_text("{")
+    assert run("train", "--resume", "run") == 2
+    assert "none has begun there: give --out again" in capsys.readouterr().err
+    assert train("classifier", "run") == 0
+
+
+def test_a_run_that_diverged_is_not_to_be_resumed(capsys):
+    arguments = MISTAKES["diverges"][0]
+    assert run(*arguments) == 2
+    assert "smaller lr or a clip_norm; begin anew with it, in another directory" in capsys.readouterr().err
+    assert run(*arguments) == 2
+    assert "as it was started; for other settings give another directory" in capsys.readouterr().err
+
+
+def test_one_process_trains_in_a_run(copied, capsys):
+    pytest.importorskip("fcntl")
+    before = measures(copied)
+    with checkpoints.locked(copied):
+        assert run("train", "--resume", copied) == 2
+    assert f"{copied} is in use by another process" in capsys.readouterr().err
+    assert run("train", "--resume", copied) == 0 and measures(copied) == before
+
+
+INTERRUPTED = {
+    "while importing": """
+import os, signal, sys, threading
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+from pyro_ssl.__main__ import main
+""",
+    "in a command": """
+import os, signal, sys
+from pyro_ssl import cli
+from pyro_ssl.__main__ import main
+cli._list = lambda arguments: os.kill(os.getpid(), signal.SIGINT)
+""",
+    "twice": """
+import os, signal, sys, time
+from pyro_ssl import cli
+from pyro_ssl.__main__ import main
+def twice(arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(9)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(9)
+cli._list = twice
+""",
+    "at the end": """
+import atexit, os, signal, sys, time
+from pyro_ssl.__main__ import main
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+""",
+}
+
+
+@pytest.mark.parametrize("when", INTERRUPTED)
+def test_interrupted_without_a_traceback(when):
+    code = INTERRUPTED[when] + "sys.argv = ['pyro-ssl', 'list']\nsys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == (0 if when == "at the end" else 130), done.stderr
+    assert done.stderr == ("" if when == "at the end" else "\npyro-ssl: stopped\n")
 
 
 def truncate(path: Path):

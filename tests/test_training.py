@@ -19,7 +19,7 @@ from pyro_ssl import Batch, EarlyStopping, Objective, checkpoints, fit, predict_
 from pyro_ssl.batches import Batches
 from pyro_ssl.checks import one_hot
 from pyro_ssl.modes import evaluating
-from pyro_ssl.training import SCHEDULES, DivergedError
+from pyro_ssl.training import SCHEDULES, DivergedError, DivergedWarning
 
 X = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.where(torch.arange(90) < 20, torch.arange(90) % 3, -1)
@@ -180,6 +180,20 @@ def test_early_stopping_keeps_the_best():
     assert same(weights(o), kept[1])
 
 
+@pytest.mark.parametrize("score", [math.nan, math.inf, "high", torch.ones(2), None])
+def test_a_score_that_is_no_number_is_refused(score):
+    """A NaN is never the best, nor the end of patience: neither could be told from a score that does not rise."""
+    scores = iter([1.0, 2.0, score])
+    with pytest.raises(ValueError, match="early_stopping: score should give a number, got .* in epoch 3"):
+        run(epochs=10, early_stopping=EarlyStopping(lambda o: next(scores), patience=5))
+
+
+def test_a_score_of_minus_infinity_is_the_worst():
+    scores = iter([-math.inf, 1.0, -math.inf, -math.inf])
+    _, history = run(epochs=10, early_stopping=EarlyStopping(lambda o: next(scores), patience=2))
+    assert history["score"] == [-math.inf, 1.0, -math.inf, -math.inf]
+
+
 def test_fresh_binarisation_draws_anew_and_keeps_labels():
     seen = []
 
@@ -204,7 +218,7 @@ def test_evaluation_moves_nothing():
     assert torch.allclose(predict_proba(o, X, chunk=7), first, atol=1e-6)
 
 
-@pytest.mark.parametrize("device", ["foo", "cuda:77"])
+@pytest.mark.parametrize("device", ["foo", "cuda:77", 3.5])
 def test_a_device_that_is_not_there_is_named(device):
     with pytest.raises(ValueError, match=f"device {device} is not available"):
         run(device=device)
@@ -221,6 +235,128 @@ def test_bad_arguments_are_named_and_nothing_changes(arguments, tmp_path):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         run(o, directory=tmp_path / "run", **arguments)
     assert same(weights(o), before) and not (tmp_path / "run").exists()
+
+
+NOT_CALLABLE = {
+    "optimizer=str": (
+        {"optimizer": "adam"},
+        "optimizer should be a torch optimiser class, such as torch.optim.Adam, got 'adam'",
+    ),
+    "optimizer=dict": ({"optimizer": lambda p, lr: {}}, "optimizer should give a torch.optim.Optimizer, got dict"),
+    "optimizer=len": ({"optimizer": len}, "optimizer should take parameters and lr"),
+    "schedule=None": ({"schedule": None}, "schedule should be one of constant"),
+    "schedule=function": ({"schedule": lambda o, n: 1.0}, "schedule should give an LRScheduler, got float"),
+    "callbacks=None": ({"callbacks": None}, "callbacks should be functions in a tuple or list, such as .*, got None"),
+    "callbacks=print": ({"callbacks": print}, "callbacks should be functions"),
+    "callbacks=str": ({"callbacks": "ab"}, "callbacks should be functions"),
+    "early_stopping": (
+        {"early_stopping": lambda o: 0.0},
+        r"early_stopping should be an EarlyStopping\(score, patience\)",
+    ),
+    "score": ({"early_stopping": EarlyStopping(3.0)}, "early_stopping: score should be a function"),
+    "patience": ({"early_stopping": EarlyStopping(len, 0)}, "patience should be a whole number above 0"),
+    "transform": ({"transform": "flip"}, "transform should be a function"),
+    "seed": ({"seed": 2**70}, r"seed should be a whole number in 0 .. 2\*\*64 - 1, got 1180591620717411303424"),
+    "seed=nan": ({"seed": math.nan}, "seed should be a whole number"),
+    "epochs=1e30": ({"epochs": 1e30}, r"epochs should be a whole number above 0, got 1e\+30"),
+    "epochs=10**30": ({"epochs": 10**30}, "epochs should be fewer"),
+    "lr=True": ({"lr": True}, "lr should be a number, got True"),
+    "device=meta": ({"device": "meta"}, "device meta holds no values"),
+    "identity": ({"identity": {"f": len}}, "identity should be plain data"),
+    "checkpoint_every": ({"checkpoint_every": 0}, "checkpoint_every should be a whole number above 0"),
+    "resume": ({"resume": "no"}, "resume should be True or False, got 'no'"),
+    "progress": ({"progress": "bar"}, "progress should be True or False or None"),
+    "directory": ({"directory": 5}, "directory should be a path, got 5"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), NOT_CALLABLE.values(), ids=NOT_CALLABLE)
+def test_an_argument_of_another_kind_is_refused_before_the_first_epoch(arguments, message, tmp_path):
+    o = small().train()
+    o.sizes = (1, 2)
+    before, seen = weights(o), []
+    with pytest.raises(ValueError, match=message):
+        run(o, **{"directory": tmp_path / "run", "callbacks": (seen.append,)} | arguments)
+    assert same(weights(o), before) and o.sizes == (1, 2) and o.training
+    assert not seen and not (tmp_path / "run").exists()
+
+
+def test_an_objective_that_is_refused_a_directory_is_as_it_was(tmp_path):
+    run(directory=tmp_path)
+    o = small().train()
+    with pytest.raises(FileExistsError):
+        run(o, directory=tmp_path)
+    assert o.sizes is None and not o._found_alike and o.training
+
+
+def test_the_mode_is_as_it_was_after_an_error():
+    def fail(epoch):
+        raise RuntimeError("mine")
+
+    o = small().eval()
+    with pytest.raises(RuntimeError, match="mine"):
+        run(o, callbacks=[fail])
+    assert not o.training
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_fit_needs_gradients_whatever_the_caller_has_turned_off(mode):
+    expected, _ = run()
+    with mode():
+        o, _ = run(small(), epochs=3)
+        assert torch.is_grad_enabled() is False
+    assert same(weights(o), weights(expected))
+
+
+def test_weights_that_cannot_be_trained_are_refused():
+    with torch.inference_mode():
+        p_y = nn.Linear(4, 3)
+    o = small()
+    o.guide.extra = p_y
+    with pytest.raises(ValueError, match="objective was made under torch.inference_mode"):
+        run(o)
+    with pytest.raises(ValueError, match="weights on the device meta have no values"):
+        run(small().to("meta"))
+    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+        run(small().requires_grad_(False))
+    with pytest.raises(ValueError, match="objective should be a pyro_ssl.Objective, got Linear"):
+        run(p_y)
+    with pytest.raises(ValueError, match="got a DataParallel, but fit trains on one device; give .* .module"):
+        run(nn.DataParallel(small()))
+    wrapped = small()
+    wrapped.guide = nn.DataParallel(wrapped.guide)
+    with pytest.raises(ValueError, match="got a DataParallel, but fit trains on one device; give .* .module"):
+        run(wrapped)
+
+
+def test_a_callback_may_train_another_objective_and_not_this_one():
+    losses, refused = [], []
+
+    def train(epoch):
+        losses.append(run(small(seed=9), epochs=1)[1]["loss"])
+        with pytest.raises(ValueError, match="being trained by the fit that has called this one") as error:
+            run(epoch.objective)
+        refused.append(error)
+
+    (a, h), (b, g) = run(small(noise=0.2)), run(small(noise=0.2), callbacks=(train,))
+    assert same(weights(a), weights(b)) and h["loss"] == g["loss"] and len(refused) == 3
+    assert losses == [run(small(seed=9), epochs=1)[1]["loss"]] * 3
+    run(b)  # afterwards it may be trained again
+
+
+def test_a_finite_loss_beyond_all_measure_is_told_once():
+    o = zoo.build("classifier", 4, 3, hidden=(20,), noise=0.0, dropout=0.0)
+    with pytest.warns(
+        DivergedWarning, match=r"epoch 1: the mean loss is .*training has diverged; try a smaller lr"
+    ) as told:
+        _, history = run(o, lr=1e6, epochs=5)
+    assert len(told) == 1 and math.isfinite(history["loss"][0])
+
+
+@pytest.mark.parametrize("arguments", [{}, {"warmup": 2}, {"lr": 0.05}, {"ema": 0.9}])
+@pytest.mark.parametrize("options", [{"sigma": None}, {"sigma": 0.01}, {"alpha": 100.0}])
+def test_ordinary_training_is_not_told_as_diverged(arguments, options):
+    run(small(**options), epochs=5, **arguments)  # a warning is an error
 
 
 class Blowup(nn.Module):
@@ -245,7 +381,9 @@ class Blowup(nn.Module):
 def test_divergence_names_site_and_step_and_keeps_the_last_checkpoint(tmp_path):
     o = small()
     o.model.p_x.network = Blowup(9)
-    with pytest.raises(DivergedError, match=r"step 9: .*site 'x'"):
+    with pytest.raises(
+        DivergedError, match=r"step 9: .*site 'x'.* smaller lr .*begin anew with it, in another directory"
+    ):
         run(o, directory=tmp_path, optimizer=o.model.p_x.network.optimizer)
     assert all(v.isfinite().all() for v in weights(o).values())
     from pyro_ssl import checkpoints
@@ -502,6 +640,33 @@ def test_a_directory_with_another_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="objective: its weights"):
         run(small(z_dim=3), directory=tmp_path, resume=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_one_process_trains_in_a_directory(tmp_path):
+    pytest.importorskip("fcntl")
+    child = """
+    import sys, time
+    sys.path.insert(0, {tests!r})
+    import test_training as t
+    def wait(epoch):
+        print("trains", flush=True)
+        time.sleep(60)
+    t.run(directory=sys.argv[1], callbacks=(wait,))
+    """
+    code = textwrap.dedent(child).format(tests=str(Path(__file__).parent))
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "trains\n"
+        before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        with pytest.raises(ValueError, match=f"{tmp_path} is in use by another process"):
+            run(directory=tmp_path, resume=True)
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    (a, _), (b, _) = run(directory=tmp_path, resume=True), run()
+    assert same(weights(a), weights(b))
 
 
 def test_a_run_is_its_options_too(tmp_path):

@@ -582,3 +582,22 @@ def test_convolutions_with_batch_norm_see_all_data_in_one_call():
     x, y = torch.rand(6, 1, 8, 8), torch.eye(3)[torch.arange(6) % 3]
     o.double().check(Batch(x.double(), y.double(), x.double()))
     assert o._found_alike
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((0,), {}, r"x_shape should be whole numbers above 0, .* got \(0,\)"),
+        ((), {}, "x_shape should be whole numbers above 0"),
+        ((3, -1), {}, "x_shape should be whole numbers above 0"),
+        ((2.5,), {}, "x_shape should be whole numbers above 0"),
+        ((4,), {"balance": -1.0}, "balance should be 0 or above, got -1.0"),
+        ((4,), {"entropy": -0.1}, "entropy should be 0 or above, got -0.1"),
+        ((4,), {"mutual_information": -0.1}, "mutual_information should be 0 or above"),
+        ((4,), {"seed": 2**70}, r"seed should be a whole number in 0 .. 2\*\*64 - 1"),
+        ((4,), {"seed": -1}, "seed should be a whole number"),
+    ],
+)
+def test_a_shape_a_weight_or_a_seed_that_is_none_is_refused(shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.build("m2", shape, 2, **options)
