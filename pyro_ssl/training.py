@@ -86,7 +86,6 @@ class Epoch:
     objective: Objective
 
 
-@one_training()
 def fit(
     objective: Objective,
     x: Any,
@@ -166,17 +165,20 @@ def fit(
         optimizer=optimizer, schedule=schedule, warmup=warmup, clip_norm=clip_norm, ema=ema, precision=precision,
         transform=transform, seed=seed, device=device, early_stopping=early_stopping, identity=identity,
     )  # fmt: skip
-    run = begin()
-    store = None if directory is None else _Store(Path(directory), resume)
-    if isinstance(objective.features, Features) and not objective.features.trained:
-        first = None if directory is None else Path(directory) / "features"
-        data = as_data(x, dtype=next(objective.parameters()).dtype)
-        objective.features.fit(data, seed=seed, directory=first, resume=resume, progress=progress, transform=transform)
+    with one_training():
         run = begin()
-    with reproducibly(seed):
-        if store is not None:
-            store.restore(run)
-        run.train(callbacks, store, checkpoint_every, progress)
+        store = None if directory is None else _Store(Path(directory), resume)
+        if isinstance(objective.features, Features) and not objective.features.trained:
+            first = None if directory is None else Path(directory) / "features"
+            data = as_data(x, dtype=next(objective.parameters()).dtype)
+            objective.features.fit(
+                data, seed=seed, directory=first, resume=resume, progress=progress, transform=transform
+            )
+            run = begin()
+        with reproducibly(seed):
+            if store is not None:
+                store.restore(run)
+            run.train(callbacks, store, checkpoint_every, progress)
     return run.history
 
 
