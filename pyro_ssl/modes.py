@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.distributions import Distribution
 
+from pyro_ssl.checks import check_seed
 from pyro_ssl.compat import distributions_validate
 
 
@@ -122,7 +123,12 @@ def same_random_state() -> Iterator[None]:
 
 @contextmanager
 def reproducibly(seed: int) -> Iterator[None]:
-    """Seed torch's generators inside the block, and leave the caller's as they were."""
+    """Seed torch's generators inside the block, and leave the caller's as they were.
+
+    Raises:
+        ValueError: The seed is no whole number in 0 .. 2**64 - 1.
+    """
+    check_seed(seed)
     with same_random_state():
         torch.manual_seed(seed)
         yield

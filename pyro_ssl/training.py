@@ -104,7 +104,6 @@ class Epoch:
     objective: Objective
 
 
-@one_training()
 def fit(
     objective: Objective,
     x: Any,
@@ -198,7 +197,7 @@ def fit(
         optimizer=optimizer, schedule=schedule, warmup=warmup, clip_norm=clip_norm, ema=ema, precision=precision,
         transform=transform, seed=seed, device=device, early_stopping=early_stopping, identity=identity,
     )  # fmt: skip
-    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as held:
+    with one_training(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as held:
         with _as_before(objective):
             run = begin()
             store = None if directory is None else _Store(Path(directory))
