@@ -96,7 +96,6 @@ def test_options_are_chosen_by_cross_validation():
     exec(BLOCKS[0], space)
     exec(BLOCKS[7], space)
     assert space["search"].best_params_.keys() == {"options__z_dim", "training__lr"}
-    assert space["search"].best_params_["training__lr"] == 1e-2
     assert space["search"].best_score_ == max(space["search"].cv_results_["mean_test_score"])
     assert space["search"].best_estimator_.score(space["x_test"], space["y_test"]) > 0.8
 
