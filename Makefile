@@ -2,12 +2,36 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+# Two workers of one thread each, in random order. ARGS="-p randomly -p randomly_seed=7", with the seed of
+# a run's first lines, has its order again; ARGS="-n 0 tests/test_x.py" runs one file plainly.
+PYTEST := -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+# The oldest and the newest Python that are at hand, from 3.10 on.
+PYTHONS := $(foreach minor,10 11 12 13 14,$(firstword $(wildcard \
+	$(HOME)/.pyenv/versions/3.$(minor).*/bin/python3.$(minor) /usr/local/bin/python3.$(minor) /usr/bin/python3.$(minor))))
+OLDEST ?= $(firstword $(PYTHONS))
+NEWEST ?= $(lastword $(PYTHONS))
+TORCH ?= torch
+
+.PHONY: demo test test-oldest test-newest lint clean
 demo: .venv/ready
 	$(BIN)/python experiments/demo.py
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+
+# The declared minimum of each dependency, and then the newest of each: TORCH=torch==2.13.0 takes that build.
+test-oldest:
+	rm -rf build/oldest && mkdir -p build && $(OLDEST) -m venv build/oldest
+	sed -n 's/^ *\([a-z-]*\(\[[a-z]*\]\)\?\)>=\(.*\)/\1==\3/p' setup.cfg > build/oldest.txt
+	build/oldest/bin/pip install --quiet --disable-pip-version-check --requirement build/oldest.txt
+	build/oldest/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	OMP_NUM_THREADS=1 build/oldest/bin/python $(PYTEST)
+
+test-newest:
+	rm -rf build/newest && mkdir -p build && $(NEWEST) -m venv build/newest
+	build/newest/bin/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	build/newest/bin/pip install --quiet --disable-pip-version-check --upgrade --editable ".[test]"
+	OMP_NUM_THREADS=1 build/newest/bin/python $(PYTEST)
 
 lint: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt ruff mypy

@@ -1,5 +1,8 @@
-"""One thread, a parameter store as it was found, and distributions that check: what every test takes for granted."""
+"""One thread, fixed seeds, an empty parameter store and distributions that check: what every test takes for granted."""
 
+import random
+
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -7,8 +10,22 @@ import torch
 torch.set_num_threads(1)
 
 
+def seed_everything() -> None:
+    """What a test draws without a seed of its own is the same in every order of the tests."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef):
+    if fixturedef.scope != "function":  # it is set up before the fixture below, by whichever test comes first
+        seed_everything()
+
+
 @pytest.fixture(autouse=True)
-def clean_store():
+def clean_process():
+    seed_everything()
     torch.distributions.Distribution.set_default_validate_args(True)  # zuko, which tests import, turns it off
     pyro.clear_param_store()
     yield

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,22 @@ from pyro_ssl import Batch, data, metrics, zoo
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
 
-def script(name: str, *arguments: str, cwd: Path) -> str:
-    command = [sys.executable, str(EXPERIMENTS / name), *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """Run a script in this process, which has torch, Pyro and scikit-learn imported: a process of its own takes seconds for that."""
+
+    def run(name: str, *arguments: str, cwd: Path) -> str:
+        capsys.readouterr()
+        with monkeypatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of twenty images scikit-learn says a good deal
+            patch.chdir(cwd)
+            patch.syspath_prepend(str(EXPERIMENTS))
+            patch.setenv("PYRO_SSL_DATA", "nowhere")  # the script may set it, and it is put back
+            patch.setattr(sys, "argv", [str(EXPERIMENTS / name), *arguments])
+            importlib.import_module(name.removesuffix(".py")).main()
+        return capsys.readouterr().out
+
+    return run
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -44,7 +56,11 @@ def write_mnist(root: Path, n: int = 60, name: str = "MNIST") -> None:
 
 
 def test_demo(tmp_path):
-    out = script("demo.py", "--draws", "1", "--scale", "0.02", "--workers", "1", cwd=tmp_path)
+    """As `make demo` runs it: in a process of its own."""
+    command = [sys.executable, EXPERIMENTS / "demo.py", "--draws", "1", "--scale", "0.02", "--workers", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    out = done.stdout
     assert "moons" in out and "digits" in out and "M2 is ahead" in out
     files = made(tmp_path / "runs/demo")
     assert {
@@ -58,7 +74,7 @@ def test_demo(tmp_path):
     assert result["versions"]["torch"] and result["date"] and len(result["results"]) == 4
 
 
-def test_m2_mnist_and_only_what_is_missing_runs_again(tmp_path):
+def test_m2_mnist_and_only_what_is_missing_runs_again(tmp_path, script):
     write_mnist(tmp_path / "data", 600)
     arguments = ["--scale", "smoke", "--data-root", "data", "--draws", "0", "1", "--workers", "1", "--out", "out"]
     first = script("m2_mnist.py", *arguments, cwd=tmp_path)
@@ -74,7 +90,7 @@ def made(folder: Path) -> set[str]:
     return {p.name for p in folder.iterdir()}
 
 
-def test_moons_and_a_second_call_runs_nothing(tmp_path):
+def test_moons_and_a_second_call_runs_nothing(tmp_path, script):
     arguments = ["--scale", "smoke", "--draws", "5", "--noise", "0.1", "--workers", "1", "--out", "out"]
     first = script("moons.py", *arguments, cwd=tmp_path)
     assert "| Bayes optimum" in first and "sslapd_0.1_5: accuracy" in first and "99.9 (0.01)" in first
@@ -101,7 +117,7 @@ def test_the_ceiling_on_two_moons_is_the_bayes_optimal_classifiers(monkeypatch):
     assert found["ece"] < 0.01
 
 
-def test_active_learning_goes_on_and_reports(tmp_path):
+def test_active_learning_goes_on_and_reports(tmp_path, script):
     write_mnist(tmp_path / "data", 130)
     arguments = ["--data-root", "data", "--scale", "smoke", "--data", "mnist", "--workers", "1", "--out", "out"]
     arguments += ["--rows", "plane", "sslapd_entropy", "sslapd_bald", "m2_entropy", "ensemble_bald"]
@@ -295,14 +311,14 @@ def test_the_papers_claims_are_held_against_the_results(monkeypatch):
     assert said({4: 0.6, 9: 0.5, 16: 0.5, 25: 0.3}, 0.59) == ("no", "no")
 
 
-def test_tables(tmp_path):
+def test_tables(tmp_path, script):
     out = script("tables.py", "--scale", "smoke", "--workers", "1", "--out", "out", cwd=tmp_path)
     assert "| m2 " in out and "| sslpe " in out and "iris, 10 a class" in out and "diabetes, 100" in out
     result = json.loads((tmp_path / "out/iris_3_0.json").read_text())
     assert result["rows"] == 105 and result["score"].keys() == result["seconds_of"].keys()
 
 
-def test_vae_downstream_checks_the_papers_claims(tmp_path):
+def test_vae_downstream_checks_the_papers_claims(tmp_path, script):
     write_mnist(tmp_path / "data", 300, "FashionMNIST")
     arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
     first = script(
@@ -320,7 +336,7 @@ def test_vae_downstream_checks_the_papers_claims(tmp_path):
     assert "seconds" not in again.split("|")[0]
 
 
-def test_mnist_labels(tmp_path):
+def test_mnist_labels(tmp_path, script):
     write_mnist(tmp_path / "data", 300)
     arguments = ["--data-root", "data", "--scale", "smoke", "--per-class", "10", "--workers", "1", "--out", "out"]
     out = script("mnist_labels.py", *arguments, cwd=tmp_path)
@@ -331,7 +347,7 @@ def test_mnist_labels(tmp_path):
     assert {"table.md", "sslapd_10_0.json", "samples_sslpe_10_0.png"} <= made(tmp_path / "out")
 
 
-def test_mier(tmp_path):
+def test_mier(tmp_path, script):
     write_mnist(tmp_path / "data", 300)
     (tmp_path / "data/MNIST").rename(tmp_path / "data/FashionMNIST")
     arguments = ["--data-root", "data", "--scale", "smoke", "--data", "fashion_mnist", "--per-class", "10"]
@@ -344,7 +360,7 @@ def test_mier(tmp_path):
     assert "m2_fashion_mnist_10_0:" not in both and "| lvae+mier " in both and "| m2+mier " in both
 
 
-def test_latent_classifier(tmp_path):
+def test_latent_classifier(tmp_path, script):
     write_mnist(tmp_path / "data", 300)
     arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
     out = script("latent_classifier.py", *arguments, cwd=tmp_path)
@@ -353,7 +369,7 @@ def test_latent_classifier(tmp_path):
     assert pictures | {"table.md"} <= made(tmp_path / "out")
 
 
-def test_latent_plane(tmp_path):
+def test_latent_plane(tmp_path, script):
     out = script("latent_plane.py", "--scale", "smoke", "--workers", "1", cwd=tmp_path)
     assert "labels alone" in out and "annealed" in out
     assert {"table.md", "circles.png", "sigma.png", "moons.png"} <= made(tmp_path / "runs/latent_plane_smoke")
@@ -368,7 +384,7 @@ def scripts(monkeypatch):
     return importlib.import_module
 
 
-def test_variational_classification(tmp_path):
+def test_variational_classification(tmp_path, script):
     for name in ("MNIST", "FashionMNIST"):
         write_mnist(tmp_path / "data", 800, name)
     arguments = ["--scale", "smoke", "--data-root", "data", "--workers", "1", "--out", "out"]
@@ -541,12 +557,12 @@ def test_a_tables_source_is_its_whole_command_and_names_what_differs(scripts):
     assert "diverged, and in no mean: three." in said
 
 
-def test_gradient_variance(tmp_path):
+def test_gradient_variance(tmp_path, script):
     out = script("gradient_variance.py", "--scale", "smoke", "--out", "out", cwd=tmp_path)
     assert "| 100     | mixture " in out and "| one W for all data" in out and (tmp_path / "out/table.md").exists()
 
 
-def test_benchmark(tmp_path):
+def test_benchmark(tmp_path, script):
     """All codes take their turns, every table has its row, and the memory is measured."""
     tiny = ["--classes", "3", "10", "--hidden", "8", "--rounds", "2", "--threads", "1", "--out", "out"]
     out = script("benchmark.py", *tiny, cwd=tmp_path)
@@ -558,7 +574,7 @@ def test_benchmark(tmp_path):
     assert (tmp_path / "out/benchmark.png").exists() and "K = 10, 1x8" in (tmp_path / "out/table.md").read_text()
 
 
-def test_time_to_accuracy(tmp_path):
+def test_time_to_accuracy(tmp_path, script):
     write_mnist(tmp_path / "data")
     arguments = ["--data-root", "data", "--labels", "20", "--epochs", "2", "--out", "out"]
     out = script("time_to_accuracy.py", *arguments, "--accuracy", "0", cwd=tmp_path)
