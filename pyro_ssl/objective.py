@@ -292,7 +292,9 @@ class Objective(nn.Module):
         if self.model is None:
             return
         batch = self._seen(batch)
-        check = check_pair if self.has_bound_per_datum else partial(check_foreign_pair, self.elbo)
+        check = partial(check_pair, weighed=True)
+        if not self.has_bound_per_datum:
+            check = partial(check_foreign_pair, self.elbo)
         for of, checked in ((batch, check), (extremes and self._seen(extremes), check_support)):
             for x, y in ((of.x, of.y), (of.x_unlabeled, None)) if of else ():
                 if x is not None:

@@ -35,6 +35,7 @@ class TracePair:
         rows: Number of data; None if neither the arguments nor the plates tell.
         label: The guide's enumerated site.
         summed_out: The site that the model enumerates, the guide having left it out.
+        plate_names: Names of the plates that hold the label, or something that the model observes.
     """
 
     guide: Trace
@@ -42,6 +43,7 @@ class TracePair:
     rows: int | None
     label: dict[str, Any] | None
     summed_out: dict[str, Any] | None
+    plate_names: frozenset[str]
 
     @classmethod
     def of(cls, guide: Trace, model: Trace, rows: int | None = None) -> TracePair:
@@ -49,7 +51,8 @@ class TracePair:
         label = next((site for _, site in sample_sites(guide) if is_enumerated(site)), None)
         summed_out = next((s for n, s in sample_sites(model) if is_enumerated(s) and n not in guide), None)
         sites = [site for trace in (guide, model) for _, site in sample_sites(trace)]
-        return cls(guide, model, _rows(sites, label or summed_out, rows), label, summed_out)
+        rows = _rows(sites, label or summed_out, rows)
+        return cls(guide, model, rows, label, summed_out, _plate_names(model, sites, label or summed_out))
 
     @property
     def values(self) -> int:
@@ -59,7 +62,19 @@ class TracePair:
 
     def is_shared(self, site: Any) -> bool:
         """Whether a site is of no datum, but of all."""
-        return not is_per_datum(site, self.rows)
+        if not is_per_datum(site, self.rows):
+            return True
+        plates = data_plates(site)
+        return self.rows == 1 and bool(plates) and plates[0].name not in self.plate_names
+
+
+def _plate_names(model: Trace, sites: list[Any], enumerated: Any) -> frozenset[str]:
+    """Names of the plates of the label and of what the model observes; where there is neither, of all."""
+    of_data = [site for _, site in sample_sites(model) if site["is_observed"]]
+    if enumerated is not None:
+        of_data.append(enumerated)
+    names = frozenset(plate.name for site in of_data for plate in data_plates(site))
+    return names or frozenset(plate.name for site in sites for plate in data_plates(site))
 
 
 def _rows(sites: list[Any], enumerated: Any, given: int | None) -> int | None:

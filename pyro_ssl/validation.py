@@ -41,17 +41,16 @@ def check_scope(pair: TracePair) -> None:
 
     It looks at plates, marks and distributions alone, at no tensor's value.
     """
-    data_plate_names = _data_plate_names(pair)
     for who, trace in (("guide", pair.guide), ("model", pair.model)):
         for name, site in sample_sites(trace):
-            _check_plates(who, name, site, pair.rows, data_plate_names)
+            _check_plates(who, name, site, pair)
     for name, site in sample_sites(pair.guide):
         if not is_enumerated(site):
             _check_reparameterised(name, site)
     _check_scales(pair)
 
 
-def _check_plates(who: str, name: str, site: Any, rows: int | None, data_plate_names: set[str]) -> None:
+def _check_plates(who: str, name: str, site: Any, pair: TracePair) -> None:
     plates = data_plates(site)
     if not plates:
         return
@@ -60,23 +59,14 @@ def _check_plates(who: str, name: str, site: Any, rows: int | None, data_plate_n
             f"{who} site {name!r} stands in plate {outer[0]!r}, not at dim -1; use .to_event() in its place"
         )
     plate = plates[0]
-    if rows is None or plate.size != rows or rows == 1:
+    if pair.rows is None or plate.size != pair.rows or pair.rows == 1:
         return
-    if plate.name not in data_plate_names:
+    if plate.name not in pair.plate_names:
         raise ScopeError(
             f"{who} site {name!r} stands in plate {plate.name!r}, whose size {plate.size} is the number of data, so it "
             f"cannot be told whether its values are the data's; put it into the plate of what is observed, or, if all data "
             "share it, give another number of data at once"
         )
-
-
-def _data_plate_names(pair: TracePair) -> set[str]:
-    """Names of the plates that hold the label, or something that the model observes."""
-    sites = [site for _, site in sample_sites(pair.model) if site["is_observed"]]
-    sites += [site for site in (pair.label, pair.summed_out) if site is not None]
-    names = {plate.name for site in sites for plate in data_plates(site)}
-    everything = [site for trace in (pair.guide, pair.model) for _, site in sample_sites(trace)]
-    return names or {plate.name for site in everything for plate in data_plates(site)}
 
 
 def _check_reparameterised(name: str, site: Any) -> None:
@@ -212,8 +202,18 @@ def classified(guide: Any, x: Tensor) -> Any:
     return q
 
 
-def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
-    """Raise ValueError, with the fix, unless the guide's sites, plates and shapes fit the model's; the random state is kept."""
+def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, *, weighed: bool = False) -> None:
+    """Raise ValueError, with the fix, unless the guide's sites, plates and shapes fit the model's.
+
+    The random state is kept.
+
+    Arguments:
+        model: The model.
+        guide: Its guide.
+        x: Data `(B, *event)`.
+        y: Labels `(B, K)`, or None.
+        weighed: Whether the bound has weights, as in training.
+    """
     with trial():
         pair = _traces(model, guide, x, y)
         if pair.values == len(x):  # a dimension of data can then not be told from one of the label's values
@@ -227,6 +227,8 @@ def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) 
             _check_support(site)
             _check_units(site)
         _check_data_sites(pair)
+        if weighed:
+            _check_one_datum(pair)
         check_shapes(pair)
 
 
@@ -415,6 +417,17 @@ def _check_data_sites(pair: TracePair) -> None:
                     f"{who} site {name!r}: log_prob has shape {tuple(log_prob(site).shape)}, want (*, {pair.rows}), one value "
                     "per datum; put the site into pyro.plate('data', len(x)) and its event dimensions into .to_event()"
                 )
+
+
+def _check_one_datum(pair: TracePair) -> None:
+    """Weights are put on the data's plate by its size, which one datum shares with a plate of size 1."""
+    if pair.rows != 1:
+        return
+    for name, site in sample_sites(pair.guide):
+        if data_plates(site) and pair.is_shared(site):
+            raise ScopeError(
+                f"guide site {name!r} stands in a plate of size 1, which cannot be told from one datum; give two or more data"
+            )
 
 
 def is_data(rows: int | None) -> bool:

@@ -941,6 +941,20 @@ def test_pair_has_stock_pyros_value_and_gradient(make):
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+def test_one_datum_beside_a_plate_of_size_1():
+    """Its bound leaves the shared latent out, as that of more data; training, which weighs by the plate's size, is refused."""
+    pair = shared_in_a_plate_of_1()
+    elbo = TraceTopEnum_ELBO(None)
+    torch.manual_seed(0)
+    several = elbo.bound(pair.model, pair.guide, data())
+    torch.manual_seed(0)
+    one = elbo.bound(pair.model, pair.guide, data()[:1])
+    assert one.value.item() == pytest.approx(several.value[0].item(), rel=1e-12)
+    assert one.shared.item() == pytest.approx(several.shared.item(), rel=1e-12)
+    with pytest.raises(ScopeError, match="plate of size 1, which cannot be told from one datum"):
+        fit(Objective(pair.model, pair.guide), data(), batch_size=1, epochs=1)
+
+
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
 def test_pair_is_refused_in_words(make):
     pair = make()
