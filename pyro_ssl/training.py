@@ -587,9 +587,10 @@ class _Run:
     def _used(self) -> list[bool]:
         """Which parameters have a gradient, in the order of the optimiser's."""
         parameters = [p for _, group in self.players for p in group]
-        with reproducibly(0), same_buffers(self.objective):
+        with reproducibly(0), same_buffers(self.objective):  # which the gradient needs as they are here
             loss = total(self.objective.parts(self.batch(0)))
-        return [g is not None for g in torch.autograd.grad(loss, parameters, allow_unused=True)]
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return [gradient is not None for gradient in gradients]
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -395,7 +395,7 @@ def test_a_class_without_a_label_is_named():
 
 
 def test_a_pool_of_whole_numbers_is_the_same_as_with_a_point():
-    made, pool = learner(), (10 * POOL).round() + 0.0  # without -0.0
+    made, pool = learner(), (4 * POOL).round() + 0.0  # without -0.0
     rows = list(data.draw_labels(Y, per_class=2, seed=0).indices)
     made.teach(rows, Y[rows], pool=pool)
     assert made.query(pool.to(torch.int64), 4).equal(made.query(pool, 4))

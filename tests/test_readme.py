@@ -84,7 +84,7 @@ def test_the_bound_goes_with_any_pair(own_model):
     assert right > 0.2 and space["by_reconstruction"].shape == (100,)
 
 
-def test_a_method_of_ones_own_is_found(namespace):
+def test_a_method_of_ones_own_is_found():
     space = {}
     before = dict(zoo.METHODS)
     try:
@@ -98,10 +98,8 @@ def test_a_method_of_ones_own_is_found(namespace):
         zoo.METHODS.update(before)
 
 
-def test_options_are_chosen_by_cross_validation():
-    space = {}
-    exec(BLOCKS[0], space)
-    exec(BLOCKS[7], space)
+def test_options_are_chosen_by_cross_validation(twelve_lines):
+    space = ran(7, before=twelve_lines)
     assert space["search"].best_params_.keys() == {"options__z_dim", "training__lr"}
     assert space["search"].best_score_ == max(space["search"].cv_results_["mean_test_score"])
     assert space["search"].best_estimator_.score(space["x_test"], space["y_test"]) > 0.8
