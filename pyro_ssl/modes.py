@@ -156,6 +156,13 @@ def without_checks() -> Iterator[None]:
 
 
 @contextmanager
+def with_checks() -> Iterator[None]:
+    """Turn Pyro's and torch's checks on inside the block, and leave each as it was before."""
+    with same_checks(), pyro.validation_enabled(True):
+        yield
+
+
+@contextmanager
 def own_param_store() -> Iterator[None]:
     """An empty parameter store inside the block; the caller's is neither read nor written."""
     with exclusive(), pyro.get_param_store().scope():

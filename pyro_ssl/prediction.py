@@ -305,10 +305,9 @@ def chunked(
     """
     like = next(objective.parameters())
     data = [as_input(objective, x), *others]
-    with evaluating(objective), reproducibly(seed), without_checks():
+    with evaluating(objective), without_checks():
         found: list[Tensor] = []
         for x, *rest in zip(*(d.split(chunk) for d in data), strict=True):
-            torch.manual_seed(seed)
-            with RowNoise(x, seed):
+            with reproducibly(seed), RowNoise(x, seed):
                 found.append(function(placed(x, like), *(d.to(like) for d in rest)).cpu())
         return torch.cat(found)

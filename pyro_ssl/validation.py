@@ -26,7 +26,7 @@ from pyro_ssl.enumeration import (
     is_per_datum,
 )
 from pyro_ssl.layers import weighed
-from pyro_ssl.modes import in_evaluation, own_param_store, same_checks, same_random_state
+from pyro_ssl.modes import in_evaluation, own_param_store, same_random_state, with_checks
 from pyro_ssl.traces import TracePair, log_prob, sample_sites
 
 SCORELESS = (Distribution.score_parts, ExpandedDistribution.score_parts, MaskedDistribution.score_parts)
@@ -131,20 +131,31 @@ def check_shapes(pair: TracePair, samples: int = 1) -> None:
         pair: The traces.
         samples: Samples S of the guide's sites, in dimension -3.
     """
-    check_model_guide_match(pair.model, pair.guide, 1)
+    try:
+        check_model_guide_match(pair.model, pair.guide, 1)
+    except ValueError as error:
+        raise ValueError(f"{error}; give the site the same event and batch shape in both") from None
     for who, trace in (("guide", pair.guide), ("model", pair.model)):
         for name, site in sample_sites(trace):
-            shape = log_prob(site).shape
-            # A z before y in the model may differ by y's class, which Pyro takes for a conflict of dimensions.
-            check_site_shape({**site, "infer": {}, "log_prob": torch.empty(shape, device="meta")}, 1)
-            largest = [samples, pair.values]
-            left = list(shape[:-1])
-            explained = zip(reversed(left), reversed(largest), strict=False)
-            if len(left) > 2 or any(size not in (1, most) for size, most in explained):
+            if not _has_site_shape(site, pair, samples):
                 raise ValueError(
-                    f"{who} site {name!r}: log_prob has shape {tuple(shape)}, want ([samples, values of the label,] data); "
-                    "put the site's event dimensions into .to_event()"
+                    f"{who} site {name!r}: log_prob has shape {tuple(log_prob(site).shape)}, want (*, {pair.rows}), one value "
+                    "per datum; put the site into pyro.plate('data', len(x)) and its event dimensions into .to_event()"
                 )
+
+
+def _has_site_shape(site: Any, pair: TracePair, samples: int) -> bool:
+    """Whether each dimension of a site's log-density is of a plate, of the label's values, or of the samples."""
+    shape = log_prob(site).shape
+    # A z before y in the model may differ by y's class, which Pyro takes for a conflict of dimensions.
+    unmarked = {**site, "infer": {}, "log_prob": torch.empty(shape, device="meta")}
+    try:
+        check_site_shape(unmarked, 1)
+    except ValueError:
+        return False
+    left = list(shape[:-1])
+    explained = zip(reversed(left), (pair.values, samples), strict=False)
+    return len(left) <= 2 and all(size in (1, most) for size, most in explained)
 
 
 # --- a pair and its data, before training and prediction --------------------------------------------------------------
@@ -253,7 +264,7 @@ def check_input_units(x: Tensor, limit: float) -> None:
 
 def check_foreign_pair(elbo: Any, model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
     """Evaluate an ELBO of Pyro's once with Pyro's validation, and raise ValueError if that fails, or data do not fit."""
-    with trial(), same_checks(), pyro.validation_enabled(True):
+    with trial(), with_checks():
         guide_trace = poutine.trace(guide).get_trace(x, y)
         model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x, y)
         check_parameters(model, guide)

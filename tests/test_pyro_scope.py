@@ -864,7 +864,7 @@ def forgotten_event(columns: int) -> Pair:
     return Pair(
         Program(model, m=1.0),
         Program(guide, a=0.5),
-        refused="put the site's event dimensions",
+        refused="its event dimensions into .to_event",
         stock="tensor shape",
     )
 
