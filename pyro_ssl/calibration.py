@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import metrics
-from pyro_ssl.checks import check_positive
+from pyro_ssl.checks import check_positive, check_seed
 
 
 class Reliability(NamedTuple):
@@ -52,9 +52,10 @@ def calibration_test(probs: Any, y: Any, *, bins: int = 20, draws: int = 1000, s
         seed: Of the draws.
 
     Raises:
-        ValueError: See `reliability`; draws is not above 0.
+        ValueError: See `reliability`; draws is not above 0; seed is no seed.
     """
     check_positive(draws=draws)
+    check_seed(seed)
     probs, y = metrics.checked(probs, y)
     observed = metrics.ece(probs, y, bins) - 1e-12  # of equals, some are less by rounding
     confidence = probs.double().amax(-1)
@@ -76,7 +77,8 @@ def temperature(logits: Any, y: Any) -> float:
         y: Codes `(N,)`, of data that were not trained on.
 
     Raises:
-        TypeError, ValueError: y is as `metrics.checked` wants it, logits are any finite numbers `(N, K)`.
+        TypeError, ValueError: y is as `metrics.checked` wants it, logits are any finite numbers `(N, K)`,
+            but no probabilities, of which it would take the softmax.
 
     References:
         Guo et al. 2017.

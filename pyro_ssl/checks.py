@@ -72,6 +72,7 @@ def check_event_shape(x: Any, shape: Sequence[int], name: str = "x") -> None:
 
 def _reshaping_hint(got: tuple[int, ...], wanted: tuple[int, ...], name: str) -> str:
     """What probably turns an array of one shape into rows of another; empty if nothing suggests itself."""
+    name = name.split()[-1]  # "x" of "--input: x"
     if got == wanted:
         return f"; for a single row give {name}[None]"
     if len(got) == 4 and (got[3], got[1], got[2]) == wanted:

@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 when it succeeded, 2 for a user's mistake, which is said in one line, 130 when it was stopped."""
     arguments: Namespace | None = None
     try:
-        with _stopped_at_once_if_asked_twice():
+        with _stopped_at_once_if_asked_twice(), _plain_warnings():
             given = sys.argv[1:] if argv is None else argv
             if deep := [text for text in given if _is_deep(text)]:
                 raise ValueError(f"the argument {deep[0]:.40} ... is nested too deeply to be read")
@@ -94,6 +94,17 @@ def _said(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"there is not enough memory; {error}".removesuffix("; ")
     return str(error)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings are said in a line, as errors are, without the place in the code that gave them."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"pyro-ssl: warning: {message}\n"  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 @contextmanager
@@ -489,13 +500,41 @@ def _array(option: str, name: str) -> np.ndarray:
 def _table(option: str, path: Path) -> np.ndarray:
     """Rows of numbers, separated by commas; a first line of names is left out."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        header = int(bool(lines) and not _is_number(lines[0].split(",")[0]))
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # numpy's, of a file without rows
-            return np.loadtxt(lines, delimiter=",", ndmin=2, skiprows=header)
-    except (ValueError, UserWarning) as error:  # of a byte that is no text, too
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        if lines and not any(map(_is_number, lines[0].split(","))):
+            lines = lines[1:]
+        if not lines:
+            raise ValueError("it has none")
+        _check_first(lines)
+        return _numbers(lines)
+    except ValueError as error:  # of a byte that is no text, too
         raise ValueError(f"{option}: {path} should hold rows of numbers, separated by commas: {error}") from None
+
+
+def _numbers(lines: list[str]) -> np.ndarray:
+    """Lines of numbers as an array, or a ValueError that names the first line that is none."""
+    try:
+        return np.loadtxt(lines, delimiter=",", ndmin=2, comments=None)
+    except ValueError:
+        width = lines[0].count(",") + 1
+        for number, line in enumerate(lines, 1):
+            cells = line.split(",")
+            if len(cells) != width:
+                raise ValueError(f"row {number} has {len(cells)} of them, the first {width}") from None
+            if wrong := [cell for cell in cells if not _is_number(cell)]:
+                raise ValueError(f"row {number} holds {wrong[0].strip()!r:.80}") from None
+        raise
+
+
+def _check_first(lines: list[str]) -> None:
+    """Raise ValueError if the first line is 0,1,2 and the second is not of whole numbers: it is no row of data."""
+    first = [cell.strip() for cell in lines[0].split(",")]
+    counted = first == [str(k) for k in range(len(first))]
+    if counted and len(lines) > 1 and not lines[1].replace(",", "").replace(" ", "").isdigit():
+        raise ValueError(
+            f"the first line, {lines[0]:.40}, seems to number the columns, as pandas does; "
+            "leave it out, as in to_csv(index=False, header=False)"
+        )
 
 
 def _is_number(text: str) -> bool:

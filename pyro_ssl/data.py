@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pyro_ssl.arrays import as_array, brief, check_array_like, check_signed, few
 from pyro_ssl.checkpoints import CheckpointError, read_sealed, write_sealed
-from pyro_ssl.checks import as_codes, as_data
+from pyro_ssl.checks import MISSING_WORDS, as_codes, as_data, check_seed
 from pyro_ssl.labels import missing_labels, warn_of_markers, warn_of_words
 
 
@@ -159,8 +159,7 @@ def draw_labels(
         TypeError: y does not hold codes.
     """
     y = as_codes(y, _shape(y)[0]).cpu().numpy()
-    if seed < 0:
-        raise ValueError(f"seed should be 0 or above, got {seed}")
+    check_seed(seed)
     for given, number in {"labels": labels, "per_class": per_class}.items():
         if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
             raise ValueError(f"{given} should be a whole number, got {number!r}")
@@ -168,12 +167,16 @@ def draw_labels(
         raise ValueError("give exactly one of labels, per_class and counts")
     rng = np.random.default_rng(seed)
     classes, sizes = np.unique(y[y >= 0], return_counts=True)
+    if not len(classes):
+        raise ValueError("y has no label to draw: every row is -1 or masked, or there is none")
     if labels is not None and not 0 <= labels <= sizes.sum():
         raise ValueError(f"labels should be in 0 .. {sizes.sum()}, the rows with a class, got {labels}")
     name = f"seed{seed}"
     if counts is not None:
-        if unknown := sorted(set(counts) - set(classes.tolist())):
+        if unknown := [k for k in counts if k not in classes.tolist()]:
             raise ValueError(f"counts: there is no class {few(unknown)} in y")
+        if wrong := [k for k in counts.values() if not _is_whole(k)]:
+            raise ValueError(f"counts should be whole numbers, got {brief(wrong[0])}")
         wanted = np.array([counts.get(int(c), 0) for c in classes])
         name = f"counts{int(wanted.sum())}-{name}"
     elif per_class is not None:
@@ -285,6 +288,9 @@ def _of_one_class(label: Any, unlabeled: np.ndarray) -> str:
     said = f"y has labels of one class only, {brief(label)}; at least two classes need one"
     if str(label) in ("1", "1.0") and set(map(str, unlabeled.tolist())) & {"-1", "-1.0"}:
         return f"{said}; -1 stands for no label, so write classes -1 and 1 as 0 and 1"
+    words = MISSING_WORDS.intersection(str(value).strip() for value in unlabeled if isinstance(value, str))
+    if words:
+        return f"{said}; {few(sorted(words))} is taken to be no label, so give a class of that name another"
     return said
 
 

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import checkpoints, zoo
-from pyro_ssl.arrays import as_array, check_array_like, check_unmasked
+from pyro_ssl.arrays import as_array, brief, check_array_like, check_unmasked
 from pyro_ssl.batches import steps_per_epoch
 from pyro_ssl.checkpoints import CheckpointError
 from pyro_ssl.checks import check_event_shape, check_kind, check_positive, looks_channels_last
 from pyro_ssl.data import encode
-from pyro_ssl.labels import labels_found
+from pyro_ssl.labels import labels_found, warn_of_marked_values
 from pyro_ssl.model_selection import labeled_rows
 from pyro_ssl.prediction import gibbs, predict_proba
 from pyro_ssl.saving import SavedModel, listed, whole_or_refused
@@ -201,7 +202,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         """The method's options: the caller's, before what y asks for, before the defaults of columns."""
         known = zoo.options_of(self.method)
         if asked.keys() - known.keys():
-            raise ValueError(f"method {self.method} has no {', '.join(asked)}; of those that do, take sslpe or sslapd")
+            raise ValueError(f"method {self.method} takes no real labels; take sslpe or sslapd, which do")
         given = _mapping("options", self.options)
         if "regression" in given and bool(given["regression"]) != ("regression" in asked):
             raise ValueError(
@@ -318,7 +319,24 @@ class _SemiSupervised(BaseEstimator, ABC):
             check_event_shape(X, shape, "X")
         X = validate_data(self, X, reset=False, dtype=np.float64, allow_nd=True)
         self._check_pixels(X)
+        self._check_units(X)
         return self._scaled(X)
+
+    def _check_units(self, X: np.ndarray) -> None:
+        """Refuse columns in other units than those of `fit`, told as the caller gave them."""
+        extent = self.objective_.extent
+        if extent is None or X.ndim != 2:
+            return
+        column = extent.column_in_other_units(torch.as_tensor(self._scaled(X)))
+        if column is None:
+            return
+        mean, std = self.mean_[column], self.std_[column]
+        low, high = extent.low[column] * std + mean, extent.high[column] * std + mean
+        raise ValueError(
+            f"X is in other units than in fit: column {column} from {X[:, column].min():.4g} to "
+            f"{X[:, column].max():.4g}, in fit from {low:.4g} to {high:.4g}; give it in the units of fit "
+            "(which scales it itself), or set objective_.extent = None if it is right"
+        )
 
     def _check_pixels(self, X: np.ndarray) -> None:
         if X.ndim == 4 and self.scale is None and not (X.min() > -1e-3 and X.max() < 1.001):
@@ -496,12 +514,7 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         known = ~np.isnan(values).any(1)
         if not known.any():
             raise ValueError("y has no label: every row is NaN")
-        if np.mean(values[known] == -1) > 0.5:
-            warnings.warn(
-                "y is -1 in more than half of its rows, and is taken for real labels of -1; rows without one need NaN",
-                UserWarning,
-                stacklevel=4,
-            )
+        warn_of_marked_values(values[known])
         mean, std = _moments(values[known], True, "y")
         unlabeled = n - int(known.sum())
         if self.verbose:
@@ -543,7 +556,10 @@ def _check_real(y: Any) -> None:
         return
     words = [value for value in array.ravel().tolist() if isinstance(value, str | bytes)]
     if words:
-        raise ValueError(f"y should hold real numbers, got {words[0]!r}; for classes use SemiSupervisedClassifier")
+        raise ValueError(
+            f"y should hold real numbers, got {brief(words[0])}; for classes use SemiSupervisedClassifier, "
+            "and of numbers written as text make numbers: y.astype(float)"
+        )
 
 
 def _check_channels_first(shape: tuple[int, ...]) -> None:

@@ -70,24 +70,39 @@ class Extent:
             ValueError: A row has another shape, or the typical row lies far outside the range of training.
         """
         check_event_shape(x, self.shape, name)
-        if not self.low:
+        column = self.column_in_other_units(x)
+        if column is None:
             return
-        few = x[:: max(1, len(x) // 1000)].detach().cpu().double()
-        columns = few.flatten(1) if len(self.low) > 1 or len(self.shape) == 1 else few.flatten(1).unsqueeze(-1)
+        values = self._columns(x)[..., column]
+        where = f"column {column}" if len(self.low) > 1 else "numbers"
+        raise ValueError(
+            f"{name} is in other units than the training data: {where} from {values.min():.4g} to {values.max():.4g}, in "
+            f"training from {self.low[column]:.4g} to {self.high[column]:.4g}; scale it as for training (standardise "
+            "columns by the training data's mean and standard deviation, divide pixels by 255), or set "
+            "objective.extent = None if it is right"
+        )
+
+    def column_in_other_units(self, x: Tensor) -> int | None:
+        """The column that is furthest outside the range of training, if the typical row is far outside; None if it is not.
+
+        Arguments:
+            x: Data `(N, *event)`; of images all pixels are column 0.
+        """
+        if not self.low:
+            return None
+        columns = self._columns(x)
         low, high = torch.tensor(self.low).double(), torch.tensor(self.high).double()
         width = high - low
         varied = width > 1e-6 * torch.maximum(low.abs(), high.abs())  # a constant column has no units
         if not varied.any():
-            return
+            return None
         beyond = torch.maximum(low - columns, columns - high).clamp_min(0)[..., varied] / width[varied]
         typical = float(beyond.flatten(1).mean(1).median())
         if typical <= (OUTSIDE if len(x) >= FEW else OUTSIDE_OF_FEW):
-            return
-        column = int(varied.nonzero()[int(beyond.flatten(0, -2).mean(0).argmax())])
-        values = columns[..., column]
-        where = f"column {column}" if len(self.low) > 1 else "numbers"
-        raise ValueError(
-            f"{name} is in other units than the training data: {where} from {values.min():.4g} to {values.max():.4g}, in "
-            f"training from {low[column]:.4g} to {high[column]:.4g}; scale it as for training (standardise columns by the "
-            "training data's mean and standard deviation, divide pixels by 255), or set objective.extent = None if it is right"
-        )
+            return None
+        return int(varied.nonzero()[int(beyond.flatten(0, -2).mean(0).argmax())])
+
+    def _columns(self, x: Tensor) -> Tensor:
+        """About 1000 rows of data, as columns `(N, D)`, or as one `(N, D, 1)` of all numbers."""
+        rows = x[:: max(1, len(x) // 1000)].detach().cpu().double().flatten(1)
+        return rows if len(self.low) > 1 or len(self.shape) == 1 else rows.unsqueeze(-1)

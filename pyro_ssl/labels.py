@@ -13,10 +13,12 @@ from pyro_ssl.arrays import brief, few
 from pyro_ssl.checks import MISSING_WORDS, is_missing
 
 MARKERS = frozenset(
-    ["?", "-", ".", "*", "unknown", "unk", "unlabeled", "unlabelled", "not labeled", "not labelled", "no label"]
-    + ["undefined", "undetermined", "missing", "none", "na", "n/a", "null", "not available", "todo", "tbd"]
+    ["unknown", "unk", "notknown", "unlabeled", "unlabelled", "notlabeled", "notlabelled", "nolabel", "nolabels"]
+    + ["undefined", "undetermined", "missing", "none", "na", "nan", "null", "nil", "notavailable", "todo", "tbd"]
 )
-"""Names, in lower case, that a row without a label may have been given in place of one."""
+"""Names that a row without a label may have been given in place of one: their letters, in lower case."""
+MARKER_SIGNS = re.compile(r"[?.*_-]+")
+"""Signs of that kind; "-" is none beside a class "+"."""
 MARKER_NUMBERS = re.compile(r"(-\d+|9{2,}|255|65535|4294967295)(\.0)?")
 """Numbers of that kind: below 0, all nines, or what -1 becomes in numbers without a sign."""
 SHOWN = 10
@@ -59,13 +61,35 @@ def warn_of_markers(classes: Sequence[Any], counts: Sequence[int], name: str = "
         counts: How many rows each has, `(K,)`.
         name: What the caller calls the labels.
     """
+    if not len(counts):
+        return
     most = int(np.argmax(counts))
-    if 2 * counts[most] > sum(counts) and _looks_like_a_marker(classes[most]):
+    signs = "+" in classes and classes[most] == "-"
+    if 2 * counts[most] > sum(counts) and _looks_like_a_marker(classes[most]) and not signs:
         warnings.warn(
             f"{name}: class {brief(classes[most])} has {counts[most]} of the {sum(counts)} labels and looks "
             "like a mark for rows without one; if so, write -1, NaN or None there, else rename the class",
             LabelWarning,
             stacklevel=4,
+        )
+
+
+def warn_of_marked_values(values: np.ndarray, name: str = "y") -> None:
+    """Warn if most real labels are one number, such as -1 or -999, that looks like a missing label.
+
+    Arguments:
+        values: Real labels of the rows that have one, `(n, D)`.
+        name: What the caller calls the labels.
+    """
+    numbers, counts = np.unique(values, return_counts=True)
+    most = int(np.argmax(counts))
+    number = f"{numbers[most]:.10g}"
+    if 2 * counts[most] > counts.sum() and _looks_like_a_marker(number):
+        warnings.warn(
+            f"{name} is {number} in more than half of its rows, and is taken for real labels of {number}; "
+            "rows without one need NaN",
+            LabelWarning,
+            stacklevel=5,
         )
 
 
@@ -81,7 +105,7 @@ def warn_of_missing_classes(codes: Any, classes: Sequence[Any]) -> None:
     if not without:
         return
     number = "class" if len(without) == 1 else "classes"
-    only_second = list(classes) == [0, 1] and counts[0] == 0
+    only_second = list(classes) == [0, 1] and counts[0] == 0 < counts[1]
     hint = " (-1 stands for no label: classes -1 and 1 should be written 0 and 1)" if only_second else ""
     warnings.warn(
         f"y: no row of {number} {few(without, SHOWN)} has a label; label one at least of each class{hint}",
@@ -111,4 +135,6 @@ def _counts(codes: Any, classes: int) -> np.ndarray:
 
 def _looks_like_a_marker(value: Any) -> bool:
     text = str(value).strip().lower()
-    return text in MARKERS or MARKER_NUMBERS.fullmatch(text) is not None
+    if MARKER_NUMBERS.fullmatch(text) or MARKER_SIGNS.fullmatch(text):
+        return True
+    return re.sub(r"[\W_]", "", text) in MARKERS  # "not labeled", "n/a", "no_label"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_ssl.arrays import check_unmasked
 from pyro_ssl.checks import as_codes, check_positive
 
 
@@ -88,10 +89,16 @@ def checked(probs: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 
 def checked_logits(logits: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Logits `(N, K)`, any finite numbers, and classes; see `checked`."""
+    """Logits `(N, K)`, any finite numbers but probabilities, and classes; see `checked`."""
     logits = _numbers(logits, "logits")
     _check_shape(logits, "logits", "(N, K)")
-    return logits, _codes(logits, y, "logits")
+    codes = _codes(logits, y, "logits")
+    if _are_probabilities(logits):
+        raise ValueError(
+            "logits should be logits or log-probabilities, got probabilities: each row sums to 1; "
+            "give their logarithm, probs.log()"
+        )
+    return logits, codes
 
 
 def as_probabilities(probs: Any, name: str = "probs", shape: str = "(N, K)") -> Tensor:
@@ -113,7 +120,7 @@ def as_probabilities(probs: Any, name: str = "probs", shape: str = "(N, K)") -> 
     if low < -slack or high > 1 + slack:
         raise ValueError(
             f"{name} should be probabilities, got numbers from {low:.4g} to {high:.4g}; of logits or log-probabilities "
-            "take the softmax first: logits.softmax(-1)"
+            "take the softmax first: logits.softmax(-1), and divide percentages by 100"
         )
     off = (probs.double().sum(-1) - 1).abs()
     if float(off.max()) > 1e-3 + slack * probs.shape[-1]:
@@ -124,6 +131,7 @@ def as_probabilities(probs: Any, name: str = "probs", shape: str = "(N, K)") -> 
 
 def _numbers(x: Any, name: str) -> Tensor:
     """Any array of finite floating-point numbers as a tensor."""
+    check_unmasked(x, name)
     if not isinstance(x, Tensor):
         array = np.asarray(x)
         if array.dtype.kind not in "iuf":
@@ -140,6 +148,13 @@ def _numbers(x: Any, name: str) -> Tensor:
             f"{name} holds NaN or infinity, first in row {row}; leave such rows out, or see what made them"
         )
     return x
+
+
+def _are_probabilities(x: Tensor) -> bool:
+    """Whether all rows, of two or more, sum to 1 and hold nothing below 0: logits do so by no chance."""
+    off = (x.double().sum(-1) - 1).abs()
+    rounding = 1e-5 + 10 * torch.finfo(x.dtype).eps * x.shape[-1]
+    return len(x) > 1 and float(x.min()) >= 0 and float(off.max()) <= rounding
 
 
 def _check_shape(x: Tensor, name: str, shape: str) -> None:

@@ -22,8 +22,11 @@ from sklearn.model_selection import (
     StratifiedKFold,
     StratifiedShuffleSplit,
 )
+from sklearn.utils import check_consistent_length
 
+from pyro_ssl.arrays import check_signed
 from pyro_ssl.checks import check_positive, is_missing
+from pyro_ssl.labels import warn_of_markers
 
 
 def has_label(y: Any, *, regression: bool = False) -> np.ndarray:
@@ -38,7 +41,7 @@ def has_label(y: Any, *, regression: bool = False) -> np.ndarray:
         masked value.
 
     Raises:
-        ValueError: y is None.
+        ValueError: y is None, or holds what -1 becomes in numbers without a sign, such as 255.
     """
     if y is None:
         raise ValueError("y should hold labels, with -1, NaN or None for rows without one; got None")
@@ -49,6 +52,7 @@ def has_label(y: Any, *, regression: bool = False) -> np.ndarray:
         return ~missing.reshape(len(missing), -1).any(1)
     if values.ndim == 2 and values.shape[1] == 1:
         return has_label(y.ravel() if isinstance(y, np.ma.MaskedArray) else values.ravel())
+    check_signed(values[~np.broadcast_to(masked, values.shape)], "y")
     return ~(np.array([is_missing(value) for value in values.tolist()], dtype=bool) | masked)
 
 
@@ -64,7 +68,7 @@ def labeled_rows(
         regression: Labels are real numbers.
 
     Raises:
-        ValueError: No row has a label, or there is not one label for each row.
+        ValueError: No row has a label, or there is not one label, or weight, for each row.
     """
     known = has_label(y, regression=regression)
     rows = X.shape[0] if hasattr(X, "shape") else len(X)
@@ -72,8 +76,24 @@ def labeled_rows(
         raise ValueError(f"y should have one label per row of X, {rows}; got {len(known)}")
     if not known.any():
         raise ValueError("y has no label, so there is nothing to score; give labels of some rows")
-    weights = None if sample_weight is None else np.asarray(sample_weight)[known]
-    return _take(X, known), _known_labels(y, known), weights
+    labels = _known_labels(y, known)
+    if not regression:
+        _warn_of_markers(labels)
+    return _take(X, known), labels, _known_weights(sample_weight, known)
+
+
+def _known_weights(sample_weight: Any, known: np.ndarray) -> np.ndarray | None:
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight)
+    if weights.shape != known.shape:
+        raise ValueError(f"sample_weight should have shape {known.shape}, one for each row of X; got {weights.shape}")
+    return weights[known]
+
+
+def _warn_of_markers(labels: np.ndarray) -> None:
+    classes, counts = np.unique(labels, return_counts=True)
+    warn_of_markers(classes.tolist(), counts.tolist())
 
 
 def _take(X: Any, rows: np.ndarray) -> Any:
@@ -96,10 +116,13 @@ class LabeledScorer:
         scoring: A name that scikit-learn knows, such as `neg_log_loss`, or a scorer `(estimator, X, y) -> float`.
 
     Raises:
-        ValueError: When called, no row has a label.
+        ValueError: scikit-learn knows no such name; when called, no row has a label.
     """
 
     scoring: str | Callable[..., float] = "accuracy"
+
+    def __post_init__(self) -> None:
+        get_scorer(self.scoring)  # a name that is mistyped is told here, and not as a score of NaN
 
     def __call__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Score an estimator on the labeled rows of `X`."""
@@ -137,12 +160,17 @@ class _PartialLabels(BaseCrossValidator):
         if groups is not None:
             warnings.warn(f"groups are ignored by {type(self).__name__}", UserWarning, stacklevel=2)
         known = has_label(y, regression=self.regression)
+        check_consistent_length(X, known)
         labels = _known_labels(y, known)
         rows = np.flatnonzero(known)
         if not self.regression:
+            _warn_of_markers(_as_classes(labels))
             rows, labels = self._often_enough(rows, _as_classes(labels))
         if len(rows) < 2:
-            raise ValueError(f"y should have at least two labels to split, got {len(rows)}; label more rows")
+            wanted = "two labels" if self.regression else "two labels of one class"
+            raise ValueError(
+                f"y should have at least {wanted} to split, got {int(known.sum())} in all; label more rows"
+            )
         every = np.arange(len(known))
         for _, chosen in self._of_labeled(labels):
             test = rows[chosen]

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -389,10 +390,13 @@ def test_a_table_of_text_is_read_and_written(capsys):
     np.testing.assert_allclose(np.loadtxt("p.csv", delimiter=","), np.load("x.npy.npy"), atol=1e-7)
     capsys.readouterr()
     for text, message in (
-        ("1,2,3\n4,5\n", "should hold rows of numbers, separated by commas"),
-        ("1,2,3\n4,a,5\n", "could not convert string 'a' to float64 at row 1"),
-        ("a,b,c\n", "should hold rows of numbers"),
-        ("", "should hold rows of numbers"),
+        ("1,2,3\n4,5\n", "should hold rows of numbers, separated by commas: row 2 has 2 of them, the first 3"),
+        ("1,2,3\n4,a,5\n", "row 2 holds 'a'"),
+        (",2,3\n4,5,6\n", "row 1 holds ''"),  # no line of names, but a value that is missing
+        ("0,1,2\n.4,.5,.6\n", "the first line, 0,1,2, seems to number the columns, as pandas does"),
+        ("1,2,3#\n", "row 1 holds '3#'"),
+        ("a,b,c\n", "should hold rows of numbers, separated by commas: it has none"),
+        ("", "should hold rows of numbers, separated by commas: it has none"),
         ("1,2\n3,4\n", "--input: x should have shape (N, 3), rows of shape (3,), got (2, 2)"),
         ("1,nan,3\n", "--input holds NaN or infinity, first in row 0"),
     ):
@@ -403,6 +407,15 @@ def test_a_table_of_text_is_read_and_written(capsys):
     assert run("predict", "run", "--input", "bad.csv", "--output", "q.csv") == 2
     assert run("predict", "run", "--input", "x.csv", "--output", "q.txt") == 2
     assert "--output: the file should end in .npy or .csv" in capsys.readouterr().err and not Path("q.txt").exists()
+
+
+def test_a_warning_is_said_in_a_line(monkeypatch, capsys):
+    before = warnings.formatwarning
+    shown = lambda _: print(warnings.formatwarning("classes", LabelWarning, "data.py", 1), end="")  # noqa: E731
+    monkeypatch.setattr(cli, "_list", shown)
+    assert run("list") == 0
+    assert capsys.readouterr().out == "pyro-ssl: warning: classes\n"
+    assert warnings.formatwarning is before
 
 
 def test_columns_in_other_units_are_refused(capsys):
@@ -464,7 +477,7 @@ MISTAKES = {
     "how": (("train", "m2", "--how", "any", "--out", "run"), "how should be balanced, stratified or random"),
     "type": (("train", "m2", "--epochs", "many", "--out", "run"), "epochs"),
     "epochs": (("train", "m2", "--epochs", 0, "--out", "run"), "epochs should be a whole number above 0"),
-    "seed": (("train", "m2", "--seed", -1, "--out", "run"), "seed should be 0 or above"),
+    "seed": (("train", "m2", "--seed", -1, "--out", "run"), "seed should be a whole number in 0"),
     "schedule": (("train", "m2", "--schedule", "slow", "--out", "run"), "--schedule should be one of constant"),
     "activation": (("train", "m2", "--activation", "gelu", "--out", "run"), "activation"),
     "network": (("train", "m2", "--network", "conv", "--data", "moons", "--labels", 6, "--out", "run"), "an image"),

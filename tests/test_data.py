@@ -117,9 +117,10 @@ BAD_DRAWS = {
     "per class": ({"per_class": 2}, "class 1 has 1 rows, cannot label 2"),
     "per class below 0": ({"per_class": -2}, "cannot label -2"),
     "counts": ({"counts": {0: 1, 2: 3}}, "class 2 has 2 rows, cannot label 3"),
+    "half a label": ({"counts": {0: 1.5}}, "counts should be whole numbers, got 1.5"),
     "unknown class": ({"counts": {0: 1, 5: 1}}, "there is no class 5 in y"),
     "how": ({"labels": 2, "how": "any"}, "how should be balanced, stratified or random, got 'any'"),
-    "seed": ({"labels": 2, "seed": -1}, "seed should be 0 or above"),
+    "seed": ({"labels": 2, "seed": -1}, "seed should be a whole number in 0"),
     "one-hot": ({"y": np.eye(3, dtype=int), "labels": 2}, r"y should have shape \(N,\)"),
 }
 
@@ -295,13 +296,23 @@ def test_a_word_for_a_missing_label_is_taken_so_with_a_warning(mark):
         assert_ten_labels(ham_or_spam(mark))
 
 
-@pytest.mark.parametrize("mark", ["unknown", "Unknown", "?", "UNLABELED", "missing"])
+@pytest.mark.parametrize("mark", ["unknown", "Unknown", "?", "UNLABELED", "missing", "no_label", "not labeled", "n.a."])
 def test_a_class_of_most_rows_that_looks_like_a_mark_is_named(mark):
-    with pytest.warns(LabelWarning, match=r"class '[?\w]*' has 90 of the 100 labels and looks like a mark"):
+    with pytest.warns(LabelWarning, match=r"class '.*' has 90 of the 100 labels and looks like a mark"):
         classes, _ = encode(ham_or_spam(mark), 100)
     assert set(classes) == {"ham", "spam", mark}
     encode(ham_or_spam(mark, labeled=60), 100)  # one class among others
     encode(ham_or_spam("eggs"), 100)  # nearly all rows, but a name
+
+
+def test_minus_beside_plus_is_a_class():
+    y = np.array(["+", "-"])[(np.arange(100) < 60).astype(int)]
+    assert encode(y, 100)[0].tolist() == ["+", "-"]
+
+
+def test_a_class_that_a_word_takes_away_is_named():
+    with pytest.raises(ValueError, match="one class only, 'some'.*; 'None' is taken to be no label, so give"):
+        encode(np.array(["None", "some"])[np.arange(100) % 2], 100)
 
 
 @pytest.mark.parametrize("mark", [-2, -99, -999, 99, 999, 255, 65535])
@@ -465,7 +476,7 @@ def test_bad_files(tmp_path, monkeypatch):
         data.load(str(path))
     monkeypatch.setattr(pickle, "load", None)
     np.savez(path, **ARRAYS | {"y": ARRAYS["y"].astype(object)})
-    with pytest.raises(ValueError, match=r"not a readable \.npz file.*numpy\.savez"):
+    with pytest.raises(ValueError, match=r"not a readable \.npz file.*holds Python objects"):
         data.load(str(path))
     np.savez(path, **ARRAYS)
     for content in (path.read_bytes()[:-200], path.read_bytes()[:10], b"", b"x,y\n1,2\n", pickle.dumps(1)):

@@ -379,6 +379,18 @@ def test_images_of_another_shape_are_refused(make, message):
             call(make(PIXELS))
 
 
+def test_other_units_are_told_in_those_of_fit(blobs):
+    x, blob = blobs
+    model = tiny(min_steps=1).fit(100 * x + 500, blob)
+    low, high = 100 * x.min(0) + 500, 100 * x.max(0) + 500
+    with pytest.raises(ValueError, match="X is in other units than in fit: column .* give it in the units") as error:
+        model.predict(x)
+    column = int(str(error.value).split("column ")[1].split()[0])
+    assert f"in fit from {low[column]:.4g} to {high[column]:.4g};" in str(error.value)
+    model.objective_.extent = None
+    model.predict(x)
+
+
 def test_images_for_a_model_of_columns_are_refused(fitted):
     model, _ = fitted
     with pytest.raises(ValueError, match=r"X should have shape \(N, 3\), rows of shape \(3,\), got \(40, 1, 6, 6\)"):
@@ -466,7 +478,7 @@ def test_regression_takes_masked_labels_as_missing(blobs):
 
 def test_regression_wants_a_method_of_real_labels():
     x, _, known = wave()
-    with pytest.raises(ValueError, match="method m2 has no regression.*sslpe"):
+    with pytest.raises(ValueError, match="method m2 takes no real labels; take sslpe"):
         SemiSupervisedRegressor(method="m2").fit(x, known)
 
 
@@ -477,10 +489,11 @@ def test_regression_in_any_unit():
         np.testing.assert_allclose(tiny_regressor().fit(x, known * unit).predict(x) / unit, one, atol=1e-3)
 
 
-def test_regression_warns_of_minus_one_for_no_label():
+@pytest.mark.parametrize("mark", [-1, -999, 9999])
+def test_regression_warns_of_a_number_for_no_label(mark):
     x, _, known = wave()
-    with pytest.warns(UserWarning, match="y is -1 in more than half of its rows.*NaN"):
-        tiny_regressor(min_steps=1).fit(x, np.nan_to_num(known, nan=-1.0))
+    with pytest.warns(UserWarning, match=f"y is {mark} in more than half of its rows.*NaN"):
+        tiny_regressor(min_steps=1).fit(x, np.nan_to_num(known, nan=mark))
 
 
 def test_regression_is_no_option_of_the_regressor():

@@ -152,7 +152,7 @@ OF_PROBS = {
     "evaluate": metrics.evaluate,
     "reliability": calibration.reliability,
     "calibration_test": lambda p, y: calibration.calibration_test(p, y, draws=20),
-    "temperature": calibration.temperature,
+    "temperature": lambda p, y: calibration.temperature(2 * np.asarray(p), y),  # of any numbers
 }
 
 
@@ -193,6 +193,7 @@ BAD = {
         0 * CODES,
         r"probs should have shape \(N, K\) with two classes or more, got \(4, 1\); of two",
     ),
+    "masked": (np.ma.masked_array(P.numpy(), P.numpy() < 0.2), CODES, "probs has .* masked entries"),
     "no column": (P[:, 0], CODES, r"probs should have shape \(N, K\).*got \(4,\)"),
     "three dimensions": (P[None], CODES, r"probs should have shape \(N, K\).*got \(1, 4, 3\)"),
     "NaN": (P.index_fill(0, torch.tensor([2]), math.nan), CODES, "probs holds NaN or infinity, first in row 2"),
@@ -223,3 +224,18 @@ def test_what_are_no_logits_is_refused(case):
         calibration.temperature(logits, y)
     with pytest.raises(ValueError, match="logits holds NaN or infinity, first in row 1"):
         calibration.temperature(torch.tensor([[1.0, 2.0], [math.inf, 0.0]]), [0, 1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_temperature_refuses_probabilities(dtype):
+    probs = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).softmax(-1).to(dtype)
+    y = torch.arange(50) % 4
+    with pytest.raises(ValueError, match=r"got probabilities: each row sums to 1; give their logarithm"):
+        calibration.temperature(probs, y)
+    assert calibration.temperature(probs.log(), y) > 0
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, 2**70])
+def test_calibration_test_refuses_what_is_no_seed(seed):
+    with pytest.raises(ValueError, match="seed should be a whole number in 0"):
+        calibration.calibration_test(P, CODES, seed=seed)

@@ -11,6 +11,7 @@ from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor
+from pyro_ssl.labels import LabelWarning
 from pyro_ssl.model_selection import LabeledScorer, PartialLabelKFold, PartialLabelSplit, has_label, labeled_rows
 
 CLASS = np.arange(60) % 3
@@ -98,8 +99,10 @@ def test_real_labels_are_split_where_minus_one_is_one_of_them():
 
 REFUSED = {
     "no y": (PartialLabelKFold(2), None, "y should hold labels.*got None"),
-    "no label": (PartialLabelKFold(2), np.full(60, -1), "at least two labels to split, got 0"),
+    "no label": (PartialLabelKFold(2), np.full(60, -1), "at least two labels of one class to split, got 0"),
     "too many folds": (PartialLabelKFold(7), PARTIAL["-1"], "n_splits should be at most 6, the labels of the largest"),
+    "-1 without a sign": (PartialLabelKFold(2), PARTIAL["-1"].astype(np.uint8), "y is uint8 and holds 255"),
+    "rows": (PartialLabelKFold(2), PARTIAL["-1"][:-1], "inconsistent numbers of samples"),
     "too many folds, real": (PartialLabelKFold(99, regression=True), np.ones(60), "n_splits should be at most 60"),
     "continuous": (PartialLabelSplit(), np.linspace(0, 1, 60), "continuous values.*regression=True"),
     "columns": (PartialLabelKFold(2), np.zeros((60, 2), int), r"y should have shape \(N,\).*regression=True"),
@@ -142,6 +145,24 @@ def test_real_rows_with_a_label_are_found():
     assert has_label(np.stack([y, [0, 0, np.nan]], 1), regression=True).tolist() == [True, False, False]
     assert has_label(np.array([1.5, None, -1], object), regression=True).tolist() == [True, False, True]
     assert has_label(np.ma.masked_array([1.0, 2.0], [True, False]), regression=True).tolist() == [False, True]
+
+
+def test_marks_for_no_label_are_told_in_scores_and_splits():
+    y = objects(np.array(["ant", "bee", "cow"])[CLASS], "unknown")
+    model = tiny().fit(X, PARTIAL["names, None"])
+    with pytest.warns(LabelWarning, match="class 'unknown' has"):
+        model.score(X, y)
+    with pytest.warns(LabelWarning, match="class 'unknown' has"):
+        list(PartialLabelKFold(2).split(X, y))
+    with pytest.raises(ValueError, match="y is uint8 and holds 255"):
+        model.score(X, PARTIAL["-1"].astype(np.uint8))
+    with pytest.raises(ValueError, match=r"sample_weight should have shape \(60,\), .* got \(3,\)"):
+        model.score(X, PARTIAL["names, None"], sample_weight=np.ones(3))
+
+
+def test_a_mistyped_score_is_refused_at_once():
+    with pytest.raises(ValueError, match="'accurracy' is not a valid scoring value"):
+        LabeledScorer("accurracy")
 
 
 def test_the_scorer_leaves_rows_without_a_label_out():
