@@ -600,6 +600,32 @@ def test_a_killed_run_resumes_to_the_same_bits(kill, where, unbroken, tmp_path):
     assert [line["loss"] for line in lines] == history["loss"]
 
 
+class StoppedError(Exception):
+    """Raised by a callback, as a kill between two epochs."""
+
+
+@pytest.mark.parametrize("method", zoo.METHODS)
+def test_every_method_resumes_to_the_same_bits(method, tmp_path):
+    small_options = {"hidden": (6,), "z_dim": 2, "dropout": 0.2}
+    options = {k: v for k, v in small_options.items() if k in zoo.options_of(method)}
+
+    def stop(epoch) -> None:
+        if epoch.epoch == 2:
+            raise StoppedError
+
+    def run_of(**arguments) -> tuple[Objective, dict]:
+        settings = {"epochs": 3, "batch_size": 35, "labeled_batch_size": 10}
+        objective = zoo.build(method, 4, 3, **options)
+        return objective, fit(objective, X.sigmoid(), Y, **settings | arguments)
+
+    whole, history = run_of()
+    with pytest.raises(StoppedError):
+        run_of(directory=tmp_path, callbacks=(stop,))
+    resumed, resumed_history = run_of(directory=tmp_path, resume=True)
+    assert same(weights(resumed), weights(whole))
+    assert resumed_history["loss"] == history["loss"]
+
+
 def stamp(directory: Path) -> int:
     """When the checkpoint was last renamed into place; 0 before there is one, or between two renames."""
     try:
