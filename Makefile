@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Two workers of one thread each, in random order. ARGS="-p randomly -p randomly_seed=7", with the seed of
-# a run's first lines, has its order again; ARGS="-n 0 tests/test_x.py" runs one file plainly.
+# Two workers of one thread each, in random order. ARGS="--randomly-seed=7", with the seed of a run's first lines,
+# has its order again; ARGS="-n 0 tests/test_x.py" runs one file plainly.
 PYTEST := -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 # The oldest and the newest Python that are at hand, from 3.10 on.
 PYTHONS := $(foreach minor,10 11 12 13 14,$(firstword $(wildcard \
