@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ FEWEST = 20
 OUTSIDE, OUTSIDE_OF_FEW = 0.25, 3.0
 """How far outside the range a typical row may be, in its widths and on the mean over columns; and a typical one of few rows."""
 FEW = 10
+NARROW = 0.02
+"""Share of its range in training that a column of data in other units does not fill, such as metres for millimetres."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,21 @@ class Extent:
             x: Data `(N, *event)`.
             name: What the caller calls them.
 
+        Warns if all rows are much nearer each other than those of training.
+
         Raises:
             ValueError: A row has another shape, or the typical row lies far outside the range of training.
         """
         check_event_shape(x, self.shape, name)
         column = self.column_in_other_units(x)
         if column is None:
+            if self._is_narrow(x):
+                warnings.warn(
+                    f"{name} varies less, in every column, than a fiftieth of its range in training; "
+                    "if it is in other units than the training data, scale it as for training",
+                    UserWarning,
+                    stacklevel=4,
+                )
             return
         values = self._columns(x)[..., column]
         where = f"column {column}" if len(self.low) > 1 else "numbers"
@@ -101,6 +113,16 @@ class Extent:
         if typical <= (OUTSIDE if len(x) >= FEW else OUTSIDE_OF_FEW):
             return None
         return int(varied.nonzero()[int(beyond.flatten(0, -2).mean(0).argmax())])
+
+    def _is_narrow(self, x: Tensor) -> bool:
+        """Whether many different rows lie so near each other that their units may be larger than those of training."""
+        if not self.low or len(x) < FEWEST:
+            return False
+        columns = self._columns(x).flatten(0, -2)
+        low, high = torch.tensor(self.low).double(), torch.tensor(self.high).double()
+        spread = columns.amax(0) - columns.amin(0)
+        differ = bool((spread > 0).any())
+        return differ and bool((spread <= NARROW * (high - low)).all())
 
     def _columns(self, x: Tensor) -> Tensor:
         """About 1000 rows of data, as columns `(N, D)`, or as one `(N, D, 1)` of all numbers."""

@@ -391,6 +391,18 @@ def test_other_units_are_told_in_those_of_fit(blobs):
     model.predict(x)
 
 
+def test_much_smaller_numbers_than_in_fit_are_warned_of(blobs):
+    x, blob = blobs
+    model = tiny().fit(1000 * x, blob)
+    with pytest.warns(UserWarning, match="x varies less, in every column, than a fiftieth of its range in training"):
+        model.predict(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(1000 * x[blob == 0])  # one class
+        model.predict(1000 * x[:5])
+        model.predict(np.repeat(1000 * x[:1], 30, 0))  # one row, again and again
+
+
 def test_images_for_a_model_of_columns_are_refused(fitted):
     model, _ = fitted
     with pytest.raises(ValueError, match=r"X should have shape \(N, 3\), rows of shape \(3,\), got \(40, 1, 6, 6\)"):
