@@ -297,6 +297,9 @@ class _SemiSupervised(BaseEstimator, ABC):
         self.objective_, self.options_, self.history_ = saved.objective, saved.options, extra["history"]
         self.mean_, self.std_ = _moments_of(extra, saved.x_shape)
         self.n_features_in_, self.n_iter_ = extra["n_features_in"], len(self.history_["loss"])
+        if type(self.n_features_in_) is not int or self.n_features_in_ != saved.x_shape[0]:
+            wanted = f"n_features_in should be {saved.x_shape[0]}, as the model has it"
+            raise ValueError(f"{wanted}, got {self.n_features_in_!r:.80}")
         if extra["feature_names_in"]:
             self.feature_names_in_ = np.array(extra["feature_names_in"], dtype=object)
         return self
@@ -528,8 +531,10 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         return list(range(len(self.y_mean_))), extra
 
     def _load_labels(self, classes: list[Any], extra: dict[str, Any]) -> None:
-        self.y_mean_, self.y_std_ = np.asarray(extra["y_mean"]), np.asarray(extra["y_std"])
+        self.y_mean_, self.y_std_ = _moments_of(extra, (len(classes),), "y_mean", "y_std")
         self.flat_ = extra["flat"]
+        if not isinstance(self.flat_, bool):
+            raise ValueError(f"flat should be true or false, got {self.flat_!r:.80}")
         if "n_unlabeled" in extra:
             self.n_unlabeled_ = extra["n_unlabeled"]
 
@@ -597,12 +602,16 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def _moments_of(extra: dict[str, Any], shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _moments_of(
+    extra: dict[str, Any], shape: tuple[int, ...], mean_name: str = "mean", std_name: str = "std"
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each column as `save` wrote them, or a ValueError."""
-    mean, std = np.asarray(extra["mean"], np.float64), np.asarray(extra["std"], np.float64)
+    mean = np.asarray(extra[mean_name], np.float64)
+    std = np.asarray(extra[std_name], np.float64)
     finite = np.isfinite(mean).all() and np.isfinite(std).all()
     if mean.shape != shape or std.shape != shape or not finite or not (std > 0).all():
-        raise ValueError(f"mean and std should be finite, of shape {shape}, and std above 0")
+        wanted = f"finite, of shape {shape}, and {std_name} above 0"
+        raise ValueError(f"{mean_name} and {std_name} should be {wanted}")
     return mean, std
 
 

@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from pyro_ssl import EarlyStopping, SemiSupervisedClassifier, fit, zoo
+from pyro_ssl import EarlyStopping, SemiSupervisedClassifier, SemiSupervisedRegressor, fit, zoo
 from pyro_ssl.checkpoints import CheckpointError
 from pyro_ssl.saving import SavedModel
 
@@ -182,6 +182,23 @@ def test_a_forged_estimator_is_what_it_was_or_is_refused(tmp_path):
             ("replace", "add")
         ):  # another number among the means is another estimator, and a whole one
             assert (two.predict_proba(X.numpy()) == expected).all(), said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("y_mean", -0.5), ("y_mean", [1.0, 2.0]), ("y_std", [0.0]), ("y_std", [1e999]), ("flat", 1)]
+    + [("n_features_in", 3), ("n_features_in", {})],
+)
+def test_a_forged_regressor_is_refused(name, value, tmp_path):
+    one = SemiSupervisedRegressor(epochs=1, min_steps=2, options={"hidden": [4], "z_dim": 2})
+    one.fit(X.numpy(), X[:, 0].numpy()).save(tmp_path / "whole")
+    tensors, data = read(tmp_path / "whole")
+    data["extra"][name] = value
+    (tmp_path / "m").mkdir()
+    write(tmp_path / "m", tensors, data)
+    SemiSupervisedRegressor.load(tmp_path / "whole")
+    with pytest.raises(CheckpointError, match=name):
+        SemiSupervisedRegressor.load(tmp_path / "m")
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
