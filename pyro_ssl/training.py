@@ -589,7 +589,8 @@ class _Run:
         parameters = [p for _, group in self.players for p in group]
         with reproducibly(0), same_buffers(self.objective):
             loss = total(self.objective.parts(self.batch(0)))
-        return [g is not None for g in torch.autograd.grad(loss, parameters, allow_unused=True)]
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)  # before buffers are written again
+        return [g is not None for g in gradients]
 
     def _parts(self) -> dict[str, Any]:
         return {
