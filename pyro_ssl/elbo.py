@@ -62,15 +62,17 @@ class scale_latents(ScaleMessenger):
     Arguments:
         scale: beta_t.
         rows: Number of data: a latent that all data share keeps its full weight.
+        shared_plates: Names of plates that all data share, whatever their size.
     """
 
-    def __init__(self, scale: float, rows: int | None = None) -> None:
+    def __init__(self, scale: float, rows: int | None = None, shared_plates: Collection[str] = ()) -> None:
         super().__init__(scale)
         self.rows = rows
+        self.shared_plates = shared_plates
 
     def _process_message(self, msg: Any) -> None:
         latent = msg["type"] == "sample" and not msg["is_observed"] and not msg["fn"].has_enumerate_support
-        if latent and msg["name"] != "y" and is_per_datum(msg, self.rows):
+        if latent and msg["name"] != "y" and is_per_datum(msg, self.rows, self.shared_plates):
             super()._process_message(msg)
 
 
@@ -80,14 +82,16 @@ class scale_data(ScaleMessenger):
     Arguments:
         scale: The weight, or one of each datum, `(B,)`.
         rows: Number of data.
+        shared_plates: Names of plates that all data share, whatever their size.
     """
 
-    def __init__(self, scale: float | Tensor, rows: int | None = None) -> None:
+    def __init__(self, scale: float | Tensor, rows: int | None = None, shared_plates: Collection[str] = ()) -> None:
         super().__init__(scale)
         self.rows = rows
+        self.shared_plates = shared_plates
 
     def _process_message(self, msg: Any) -> None:
-        if msg["type"] != "sample" or is_per_datum(msg, self.rows):
+        if msg["type"] != "sample" or is_per_datum(msg, self.rows, self.shared_plates):
             super()._process_message(msg)
 
 
@@ -97,14 +101,16 @@ class scale_shared(ScaleMessenger):
     Arguments:
         scale: The weight.
         rows: Number of data.
+        shared_plates: Names of plates that all data share, whatever their size.
     """
 
-    def __init__(self, scale: float, rows: int | None = None) -> None:
+    def __init__(self, scale: float, rows: int | None = None, shared_plates: Collection[str] = ()) -> None:
         super().__init__(scale)
         self.rows = rows
+        self.shared_plates = shared_plates
 
     def _process_message(self, msg: Any) -> None:
-        if msg["type"] == "sample" and not is_per_datum(msg, self.rows):
+        if msg["type"] == "sample" and not is_per_datum(msg, self.rows, self.shared_plates):
             super()._process_message(msg)
 
 
@@ -233,7 +239,7 @@ class TraceTopEnum_ELBO(ELBO):
                 the bound of these rows is then L(x, y), as of programs that are given y.
             kwargs: Further arguments of both.
         """
-        with own_param_store(), undo_subsampling(_rows(args)):
+        with own_param_store(), undo_subsampling(_rows(args, kwargs)):
             pairs = self._pairs(local(model), local(guide), args, kwargs, labels=labels)
         return self._mean([self._value(pair) for pair in pairs])
 
@@ -254,7 +260,7 @@ class TraceTopEnum_ELBO(ELBO):
         """
         if only is not None and (isinstance(only, str) or self.importance_weighted):
             raise ValueError("only should be a tuple of site names, of a bound that is not importance-weighted")
-        with own_param_store(), undo_subsampling(_rows(args)):
+        with own_param_store(), undo_subsampling(_rows(args, kwargs)):
             pairs = self._pairs(local(model), local(guide), args, kwargs, all_classes=True)
         return torch.stack([self._class_bounds(pair, only) for pair in pairs]).mean(0)
 
@@ -278,7 +284,7 @@ class TraceTopEnum_ELBO(ELBO):
 
         The mean of S weights, summed over all classes; its logarithm is a lower bound in the mean.
         """
-        with own_param_store(), undo_subsampling(_rows(args)):
+        with own_param_store(), undo_subsampling(_rows(args, kwargs)):
             (pair,) = self._pairs(local(model), local(guide), args, kwargs, all_classes=True, shared_once=True)
         f = _f(pair, {})
         if pair.label is not None and pair.label["mask"] is not None:
@@ -302,8 +308,7 @@ class TraceTopEnum_ELBO(ELBO):
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
         """Traces of model and guide for one run, as Pyro's own ELBOs give them."""
-        how: dict[str, Any] = {"labels": None, "all_classes": False, "shared_once": True}
-        pair = self._pair(model, guide, args, kwargs, self.num_particles, **how)
+        pair = self._pairs(model, guide, args, kwargs, shared_once=True)[0]
         return pair.model, pair.guide
 
     def _pairs(
@@ -323,12 +328,21 @@ class TraceTopEnum_ELBO(ELBO):
             "all_classes": all_classes,
             "shared_once": shared_once or self.importance_weighted,
         }
+        rows = _rows(args, kwargs)
+        if self.num_particles == 1:
+            return [self._pair(model, guide, args, kwargs, 1, rows, **how)]
+        if rows is None:  # a run of one sample tells which plates are the data's
+            with torch.no_grad():
+                rows = self._pair(model, guide, args, kwargs, 1, None, **how).rows
         if self.vectorize_particles or self.importance_weighted:
             try:
-                return [self._pair(model, guide, args, kwargs, self.num_particles, **how)]
+                pair = self._pair(model, guide, args, kwargs, self.num_particles, rows, **how)
+                if pair.rows != rows:  # the first argument does not count the data
+                    pair = self._pair(model, guide, args, kwargs, self.num_particles, pair.rows, **how)
+                return [pair]
             except SharedLatent:
                 pass
-        return [self._pair(model, guide, args, kwargs, 1, **how) for _ in range(self.num_particles)]
+        return [self._pair(model, guide, args, kwargs, 1, rows, **how) for _ in range(self.num_particles)]
 
     @exclusive()
     def _pair(
@@ -338,6 +352,7 @@ class TraceTopEnum_ELBO(ELBO):
         args: Any,
         kwargs: Any,
         samples: int,
+        rows: int | None,
         *,
         labels: Tensor | None,
         all_classes: bool,
@@ -351,7 +366,7 @@ class TraceTopEnum_ELBO(ELBO):
             samples,
             marginal=self.importance_weighted,
             labels=labels,
-            rows=_rows(args),
+            rows=rows,
             shared_once=shared_once,
         )
         with weighed():
@@ -359,7 +374,7 @@ class TraceTopEnum_ELBO(ELBO):
             if labels is not None and enumerate_.label is None:
                 raise ValueError("labels: the guide enumerates nothing that they could be values of")
             model_trace = poutine.trace(ReplayMessenger(guide_trace)(model)).get_trace(*args, **kwargs)
-        pair = TracePair.of(guide_trace, model_trace, _rows(args))
+        pair = TracePair.of(guide_trace, model_trace, rows)
         check_scope(pair)
         if is_validation_enabled():
             check_shapes(pair, samples)
@@ -451,11 +466,10 @@ def differentiable_loss(elbo: Any, model: nn.Module, guide: nn.Module, *args: An
     return surrogate
 
 
-def _rows(args: tuple[Any, ...]) -> int | None:
+def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
     """Number of data, by the programs' first argument."""
-    if args and isinstance(args[0], Tensor) and args[0].dim():
-        return len(args[0])
-    return None
+    first = next(iter([*args, *kwargs.values()]), None)
+    return len(first) if isinstance(first, Tensor) and first.dim() else None
 
 
 def _is_count(value: Any) -> bool:

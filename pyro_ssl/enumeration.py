@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, Literal
 
 import pyro.distributions as dist
@@ -41,23 +42,29 @@ def data_plates(site: Any) -> list[Any]:
     return [frame for frame in site["cond_indep_stack"] if frame.vectorized]
 
 
-def is_per_datum(site: Any, rows: int | None = None) -> bool:
+def is_per_datum(site: Any, rows: int | None = None, shared_plates: Collection[str] = ()) -> bool:
     """Whether a site has a value for each datum, rather than one that all data share.
 
     Arguments:
         site: A site of a trace, or a message while its program runs.
         rows: Number of data; a plate of another size is shared by all data. None takes every plate for the data's.
+        shared_plates: Names of plates that all data share, whatever their size.
     """
     plates = data_plates(site)
     if plates:
-        return rows is None or any(plate.size == rows for plate in plates)
+        return rows is None or any(plate.size == rows and plate.name not in shared_plates for plate in plates)
     if site_is_subsample(site):
         return False
-    batch_shape = site["fn"].batch_shape
-    if site["value"] is not None:
-        value_shape = torch.as_tensor(site["value"]).shape
-        batch_shape = torch.broadcast_shapes(batch_shape, value_shape[: len(value_shape) - site["fn"].event_dim])
-    return math.prod(batch_shape) != 1
+    return math.prod(batch_shape(site)) != 1
+
+
+def batch_shape(site: Any) -> torch.Size:
+    """Shape of a site's log-density, by its distribution and its value, of which either may be the smaller."""
+    fn = site["fn"]
+    if site["value"] is None:
+        return fn.batch_shape
+    value_shape = torch.as_tensor(site["value"]).shape
+    return torch.broadcast_shapes(fn.batch_shape, value_shape[: len(value_shape) - fn.event_dim])
 
 
 def is_enumerated(site: Any) -> bool:
@@ -212,6 +219,11 @@ class ReplayMessenger(poutine.replay_messenger.ReplayMessenger):
             self.label = msg["name"]
             return
         check_sampled(msg)
+        if msg["infer"].get("enumerate") == "parallel":
+            raise ScopeError(
+                f"model site {msg['name']!r} is marked for enumeration, but its distribution has no finite number of "
+                "values; sample it in the guide"
+            )
 
 
 def _has_values(site: Any) -> bool:

@@ -112,6 +112,7 @@ class Objective(nn.Module):
             )
         self.together, self.gibbs_steps, self.gibbs_chains = together, gibbs_steps, gibbs_chains
         self._found_alike = False
+        self._shared_plates: frozenset[str] = frozenset()
         self.sizes: tuple[int, int] | None = None
         self.input_limit: float | None = None
         self.extent: Extent | None = None
@@ -244,7 +245,12 @@ class Objective(nn.Module):
         for name, x, y, weight in calls:
             rows = len(x)
             shared = rows / (len(calls) * self._weighed_size(*sizes))
-            weights = (scale_data(weight, rows), scale_shared(shared, rows), scale_latents(kl_weight, rows))
+            plates = self._shared_plates
+            weights = (
+                scale_data(weight, rows, plates),
+                scale_shared(shared, rows, plates),
+                scale_latents(kl_weight, rows, plates),
+            )
             with ExitStack() as scales:
                 for messenger in (undo_subsampling(rows), *weights):
                     scales.enter_context(messenger)
@@ -297,8 +303,8 @@ class Objective(nn.Module):
             check = partial(check_foreign_pair, self.elbo)
         for of, checked in ((batch, check), (extremes and self._seen(extremes), check_support)):
             for x, y in ((of.x, of.y), (of.x_unlabeled, None)) if of else ():
-                if x is not None:
-                    checked(self.model, self.guide, x, y)
+                if x is not None and (found := checked(self.model, self.guide, x, y)):
+                    self._shared_plates |= found
         if self.together is None and self.has_bound_per_datum:
             both = None not in (batch.x, batch.y, batch.x_unlabeled)
             pays = both and (any(isinstance(part, BatchNormBase) for part in self.modules()) or self._saves_time(batch))

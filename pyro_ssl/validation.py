@@ -21,6 +21,7 @@ from pyro_ssl.enumeration import (
     EnumerateMessenger,
     ReplayMessenger,
     ScopeError,
+    batch_shape,
     data_plates,
     is_enumerated,
     is_per_datum,
@@ -47,6 +48,7 @@ def check_scope(pair: TracePair) -> None:
     for name, site in sample_sites(pair.guide):
         if not is_enumerated(site):
             _check_reparameterised(name, site)
+    _check_dependence(pair)
     _check_scales(pair)
 
 
@@ -101,13 +103,37 @@ def is_reparameterised(site: Any) -> bool:
     return True
 
 
+def _check_dependence(pair: TracePair) -> None:
+    """What depends on the enumerated site stands in its plate: elsewhere its values would not be weighed."""
+    label = pair.label or pair.summed_out
+    if label is None:
+        return
+    own = {plate.name for plate in data_plates(label)}
+    for who, trace in (("guide", pair.guide), ("model", pair.model)):
+        for name, site in sample_sites(trace):
+            plates = {plate.name for plate in data_plates(site)}
+            if plates & own or not _depends(site):
+                continue
+            where = f"in plate {min(plates)!r}" if plates else "outside every plate"
+            raise ScopeError(
+                f"{who} site {name!r} depends on {label['name']!r}, which is enumerated in plate {min(own)!r}, and stands "
+                f"{where}; put it into the plate of {label['name']!r}"
+            )
+
+
+def _depends(site: Any) -> bool:
+    """Whether a site differs by the values of the enumerated site, which are dimension -2."""
+    shape = batch_shape(site)
+    return len(shape) > 1 and shape[-2] > 1
+
+
 def _check_scales(pair: TracePair) -> None:
     """A site that the model sums out, and what depends on it, need one scale, which stands outside the logarithm."""
     if pair.summed_out is None:
         return
     label = pair.summed_out
     for name, site in sample_sites(pair.model):
-        depends = site is not label and len(site["fn"].batch_shape) > 1
+        depends = site is not label and _depends(site)
         if depends and not _same_scale(site["scale"], label["scale"]):
             raise ScopeError(
                 f"site {name!r} depends on {label['name']!r}, which the model sums out, and has another scale; give both "
@@ -227,6 +253,7 @@ def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, 
     """
     with trial():
         pair = _traces(model, guide, x, y)
+        traces = pair.guide, pair.model
         if pair.values == len(x):  # a dimension of data can then not be told from one of the label's values
             more = torch.cat([x, x[:1]])
             pair = _traces(model, guide, more, None if y is None else torch.cat([y, y[:1]]))
@@ -240,6 +267,7 @@ def check_pair(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, 
         _check_data_sites(pair)
         if weighed:
             _check_one_datum(pair)
+        _check_rows(traces, len(x))
         check_shapes(pair)
 
 
@@ -262,16 +290,53 @@ def check_input_units(x: Tensor, limit: float) -> None:
         )
 
 
-def check_foreign_pair(elbo: Any, model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
-    """Evaluate an ELBO of Pyro's once with Pyro's validation, and raise ValueError if that fails, or data do not fit."""
+def check_foreign_pair(elbo: Any, model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> frozenset[str]:
+    """Evaluate an ELBO of Pyro's once with Pyro's validation, and raise ValueError if that fails, or data do not fit.
+
+    It returns the names of the plates that are all data's, and have as many places as there are data here by chance.
+    """
     with trial(), with_checks():
         guide_trace = poutine.trace(guide).get_trace(x, y)
         model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x, y)
         check_parameters(model, guide)
+        _check_rows((guide_trace, model_trace), len(x))
         for _, site in sample_sites(model_trace):
             _check_support(site)
             _check_units(site)
         elbo.loss(model, guide, x, y)
+        return _plates_of_all_data(model, guide, x, y, (guide_trace, model_trace))
+
+
+def _sizes_of_plates(traces: tuple[Trace, Trace]) -> dict[str, int]:
+    sites = [site for trace in traces for _, site in sample_sites(trace)]
+    return {plate.name: plate.size for site in sites for plate in data_plates(site)}
+
+
+def _check_rows(traces: tuple[Trace, Trace], rows: int) -> None:
+    """The loss of a datum is known by the plate that it stands in."""
+    sizes = _sizes_of_plates(traces)
+    if rows in sizes.values():
+        return
+    found = ", ".join(f"{name!r} of {size}" for name, size in sizes.items()) or "none"
+    raise ValueError(
+        f"no site stands in a vectorised plate of the {rows} data, so that the loss of a datum is not known (plates: {found}); "
+        "put what belongs to a datum into pyro.plate('data', len(x)), or pyro.plate('data', N, subsample=x); fit draws the "
+        "batches, so a plate needs no subsample_size"
+    )
+
+
+def _plates_of_all_data(
+    model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, traces: tuple[Trace, Trace]
+) -> frozenset[str]:
+    """Names of the plates that are as large as the data by chance, which data of one row more tell."""
+    suspects = {name for name, size in _sizes_of_plates(traces).items() if size == len(x)}
+    if len(suspects) < 2:
+        return frozenset()
+    more = torch.cat([x, x[:1]]), None if y is None else torch.cat([y, y[:1]])
+    guide_trace = poutine.trace(guide).get_trace(*more)
+    model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(*more)
+    sizes = _sizes_of_plates((guide_trace, model_trace))
+    return frozenset(name for name in suspects if sizes.get(name) == len(x))
 
 
 def check_support(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
@@ -423,7 +488,8 @@ def _check_data_sites(pair: TracePair) -> None:
                     f"{pair.rows} data; give it a row for each datum"
                 )
             shape = site["fn"].event_shape
-            if not plates and pair.rows in shape[:-1] and is_data(pair.rows):
+            sizes = shape if site["is_observed"] else shape[:-1]  # of a vector of weights, say, the last is any number
+            if not plates and pair.rows in sizes and is_data(pair.rows):
                 raise ValueError(
                     f"{who} site {name!r}: log_prob has shape {tuple(log_prob(site).shape)}, want (*, {pair.rows}), one value "
                     "per datum; put the site into pyro.plate('data', len(x)) and its event dimensions into .to_event()"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import torch
@@ -587,7 +588,10 @@ def options_of(name: str) -> dict[str, Any]:
 
 
 INPUT_LIMIT = 10.0
-"""Networks of the zoo start from weights for numbers of about 1; by Chebyshev, 1 % of a standardised column is beyond 10."""
+"""Networks of the zoo start from weights for numbers of about 1; by Chebyshev, 1 % of a standardised column is beyond 10.
+
+A sigma above 1 says that the data are in larger units, and the limit is in these.
+"""
 
 
 def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: Any) -> Objective:
@@ -604,5 +608,7 @@ def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: 
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
     with torch.inference_mode(False), torch.enable_grad(), reproducibly(seed):
         objective = row.build(as_shape(x_shape), classes, **options)
-    objective.input_limit = INPUT_LIMIT
+    sigma = options.get("sigma")
+    unit = max(1.0, float(sigma)) if isinstance(sigma, Real) else 1.0
+    objective.input_limit = INPUT_LIMIT * unit
     return objective

@@ -895,6 +895,62 @@ def codes_of_two_sizes() -> Pair:
     )
 
 
+def label_of_groups() -> Pair:
+    """A label for each of 4 groups, summed out, and data in a plate of their own."""
+
+    def model(s, x, y):
+        with pyro.plate("groups", 4):
+            y = pyro.sample("y", p_y(), infer={**ENUMERATE, "expand": True})
+        with plate(x):
+            group = torch.arange(len(x)) % 4
+            pyro.sample("x", normal(column(first(y)[..., group] * s.m)), obs=x)
+
+    refused = "'x' depends on 'y', which is enumerated in plate 'groups', and stands in plate 'data'"
+    return Pair(Program(model, m=1.0), Program(lambda s, x, y: None, a=0.0), refused=refused)
+
+
+def depends_on_the_label_elsewhere(place: Callable[[Any, Tensor], None], refused: str) -> Pair:
+    def model(s, x, y):
+        with plate(x):
+            y = pyro.sample("y", p_y(), infer=ENUMERATE)
+            pyro.sample("x", normal(column(first(y) * s.m)), obs=x)
+        place(s, first(y))
+
+    return Pair(Program(model, m=1.0), Program(lambda s, x, y: None, a=0.0), refused=refused)
+
+
+def another_plate_depends_on_the_label() -> Pair:
+    def place(s, number):
+        with pyro.plate("others", 4):
+            pyro.factor("t", number.mean(-1, keepdim=True) * s.m)
+
+    return depends_on_the_label_elsewhere(place, "depends on 'y', .* stands in plate 'others'")
+
+
+def a_factor_of_all_data_depends_on_the_label() -> Pair:
+    def place(s, number):
+        pyro.factor("t", number.mean(-1, keepdim=True) * s.m)
+
+    return depends_on_the_label_elsewhere(place, "depends on 'y', .* stands outside every plate")
+
+
+def value_depends_on_the_label_under_another_scale() -> Pair:
+    """Not the distribution of x, but what is observed, differs by y."""
+
+    def model(s, x, y):
+        with plate(x):
+            y = pyro.sample("y", p_y(), infer=ENUMERATE)
+            with poutine.scale(scale=3.0):
+                pyro.sample("x", normal(torch.zeros(D) * s.m), obs=x - column(first(y)))
+
+    return Pair(
+        Program(model, m=1.0),
+        Program(lambda s, x, y: None, a=0.0),
+        refused="'x' depends on 'y', which the model sums out",
+        stock="share a common poutine.scale",
+    )
+
+
 EQUAL = [
     one_hot_label, categorical_label, bernoulli_label, binomial_label, class_ruled_out_by_both, expanded_label, label_and_code,
     observed_label, code_before_label, label_after_code_in_the_model, ladder, flow_and_other_families, summed_one_hot,
@@ -910,6 +966,8 @@ REFUSED = [
     cluster_beside_the_label, two_clusters, two_labels, chain, sequential, several_samples, label_of_all_data, cluster_of_all_data,
     partly_reparameterised, not_reparameterised, observed_in_the_guide, factor_with_a_score, nested_plates, plate_at_minus_2,
     shared_in_a_plate_of_as_many_as_data, observation_scaled_summed, joint_of_bernoullis, forgotten_event_of_one_column,
+    label_of_groups, another_plate_depends_on_the_label, a_factor_of_all_data_depends_on_the_label,
+    value_depends_on_the_label_under_another_scale,
     forgotten_event_of_as_many_columns_as_data, codes_of_two_sizes,
 ]  # fmt: skip
 
@@ -969,7 +1027,15 @@ def test_pair_is_refused_in_words(make):
     assert message.count("Objective(elbo=pyro.infer.TraceEnum_ELBO") == 1 and "Trace Shapes" not in message
 
 
-@pytest.mark.parametrize("make", [make for make in REFUSED if not make().stock], ids=lambda make: make.__name__)
+LABEL_OF_MANY_DATA = [label_of_groups, another_plate_depends_on_the_label]
+"""What all data share and what is a datum's have two weights in a batch, and stock Pyro sums over a label of one scale."""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make for make in REFUSED if not make().stock and make not in LABEL_OF_MANY_DATA],
+    ids=lambda make: make.__name__,
+)
 def test_the_way_out_trains_what_is_refused(make):
     """Under stock Pyro's ELBO: the loss per datum is Pyro's, and `fit` runs."""
     pair = make()
@@ -992,3 +1058,146 @@ def test_the_way_out_trains_what_is_refused(make):
             call()
     with pytest.raises(ValueError, match=pair.refused):
         bounds(objective, data())
+
+
+# --- where the programs' first argument does not count the data -------------------------------------------------------
+
+
+class Given(PyroModule):
+    """A program that gets its data in another way than as the first argument."""
+
+    def __init__(self, program: Any, data_of: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.program, self.data_of = program, data_of
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        self.program(self.data_of(*args, **kwargs))
+
+
+WAYS = {
+    "by keyword": (lambda x: x, (), {"x": data()}),
+    "in a dict": (lambda batch: batch["x"], ({"x": data()},), {}),
+    "in a closure": (data, (), {}),
+    "columns first": (lambda x: x.T, (data().T,), {}),
+}
+
+
+@pytest.mark.parametrize(("data_of", "args", "kwargs"), WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("importance_weighted", [False, True])
+def test_several_particles_tell_data_from_components_however_data_are_given(importance_weighted, data_of, args, kwargs):
+    """A latent in a plate of its own is drawn once a run, and those of the data S times."""
+
+    def model(s, x, y):
+        with pyro.plate("components", 4):
+            w = pyro.sample("w", dist.Normal(0.0, 2.0))
+        with plate(x):
+            z = pyro.sample("z", normal(torch.zeros(2)))
+            pyro.sample("x", normal(column(w.sum() * s.m + z.sum(-1))), obs=x)
+
+    def guide(s, x, y):
+        with pyro.plate("components", 4):
+            pyro.sample("w", dist.Normal(s.b, 0.5))
+        with plate(x):
+            pyro.sample("z", normal(x[:, :2] * s.b))
+
+    programs = [Program(model, m=1.0), Program(guide, a=0.5, b=0.3)]
+    elbo = TraceTopEnum_ELBO(None, num_particles=3, importance_weighted=importance_weighted)
+    expected = elbo.differentiable_loss
+    losses = []
+    for arguments, wrapped in (((data(),), programs), (args, [Given(p, data_of) for p in programs])):
+        runs = []
+        for seed in range(200):
+            torch.manual_seed(seed)
+            with torch.no_grad():
+                runs.append(expected(*wrapped, *arguments, **(kwargs if wrapped is not programs else {})))
+        losses.append(torch.stack(runs))
+    difference = losses[0] - losses[1]
+    error = torch.hypot(*(loss.std() / len(loss) ** 0.5 for loss in losses))
+    assert difference.mean().abs() < 4 * error
+
+
+@pytest.mark.parametrize("family", [dist.Poisson(2.0), dist.Normal(0.0, 1.0)], ids=["Poisson", "Normal"])
+def test_a_marked_model_site_without_finite_support_is_refused(family):
+    """Stock Pyro raises NotImplementedError; it must not be drawn from the prior in silence."""
+
+    def model(s, x, y):
+        with plate(x):
+            n = pyro.sample("n", family, infer=ENUMERATE)
+            pyro.sample("x", normal(column(n * s.m)), obs=x)
+
+    pair = Pair(Program(model, m=1.0), Program(lambda s, x, y: None, a=0.0))
+    with pytest.raises(NotImplementedError):
+        loss_and_gradients(stock_elbo(pair), pair)
+    with pytest.raises(ScopeError, match="'n' is marked for enumeration, but"):
+        loss_and_gradients(TraceTopEnum_ELBO(None), pair)
+
+
+# --- what has no loss per datum ----------------------------------------------------------------------------------------
+
+
+def subsample_drawn_by_the_plate() -> Pair:
+    def model(s, x, y):
+        with pyro.plate("data", len(x), subsample_size=4) as rows:
+            pyro.sample("x", normal(s.m * torch.ones(D)), obs=x[rows])
+
+    return Pair(Program(model, m=1.0), Program(lambda s, x, y: None, a=0.1))
+
+
+def regression_without_a_plate() -> Pair:
+    def model(s, x, y):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        pyro.sample("t", dist.Normal(x[:, 0] * w * s.m, 1.0).to_event(1), obs=x[:, 1])
+
+    return Pair(Program(model, m=1.0), Program(lambda s, x, y: pyro.sample("w", dist.Normal(s.a, 1.0)), a=0.1))
+
+
+def data_one_by_one() -> Pair:
+    def model(s, x, y):
+        for i in pyro.plate("data", len(x)):
+            pyro.sample(f"x{i}", normal(s.m * torch.ones(D)), obs=x[i])
+
+    return Pair(Program(model, m=1.0), Program(lambda s, x, y: None, a=0.1))
+
+
+@pytest.mark.parametrize(
+    "make", [subsample_drawn_by_the_plate, regression_without_a_plate, data_one_by_one], ids=lambda m: m.__name__
+)
+@pytest.mark.parametrize("stock", [False, True])
+def test_fit_refuses_a_pair_whose_plate_is_not_of_the_batch(make, stock):
+    pair = make()
+    objective = Objective(pair.model, pair.guide, elbo=stock_elbo(pair) if stock else None)
+    with pytest.raises(
+        ValueError, match=r"no site stands in a vectorised plate of the 6 data|want \(\*, 6\), one value per datum"
+    ):
+        fit(objective, data(), epochs=1)
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_stock_elbo_weighs_a_plate_that_is_as_large_as_the_batch_by_chance(size):
+    """KL(W) counts once in the data set, whether or not there are as many components as data in the batch."""
+
+    def program(body, in_plate, **parameters):
+        def inside(s, x, y):
+            if in_plate:
+                with pyro.plate("components", size):
+                    w = pyro.sample("w", dist.Normal(*body(s)))
+            else:
+                loc, scale = body(s)
+                w = pyro.sample("w", normal(torch.as_tensor(loc).expand(size), scale))
+            if hasattr(s, "m"):
+                with plate(x):
+                    pyro.sample("x", normal(column(w.sum() * s.m * torch.ones(len(x)))), obs=x)
+
+        return Program(inside, **parameters)
+
+    losses = []
+    for in_plate in (False, True):
+        model = program(lambda s: (0.0, 2.0), in_plate, m=1.0)
+        guide = program(lambda s: (s.b, 0.5), in_plate, a=0.5, b=0.2)
+        objective = Objective(model, guide, elbo=stock_elbo(Pair(model, guide)), unlabeled=0.5)
+        objective.sizes = 0, 100
+        batch = Batch(x_unlabeled=data(4))
+        objective.check(batch)
+        torch.manual_seed(0)
+        losses.append(objective(batch, kl_weight=0.3).item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
