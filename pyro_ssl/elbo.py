@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
@@ -239,7 +241,7 @@ class TraceTopEnum_ELBO(ELBO):
                 the bound of these rows is then L(x, y), as of programs that are given y.
             kwargs: Further arguments of both.
         """
-        with own_param_store(), undo_subsampling(_rows(args, kwargs)):
+        with _apart(model, guide), undo_subsampling(_rows(args, kwargs)):
             pairs = self._pairs(local(model), local(guide), args, kwargs, labels=labels)
         return self._mean([self._value(pair) for pair in pairs])
 
@@ -260,7 +262,7 @@ class TraceTopEnum_ELBO(ELBO):
         """
         if only is not None and (isinstance(only, str) or self.importance_weighted):
             raise ValueError("only should be a tuple of site names, of a bound that is not importance-weighted")
-        with own_param_store(), undo_subsampling(_rows(args, kwargs)):
+        with _apart(model, guide), undo_subsampling(_rows(args, kwargs)):
             pairs = self._pairs(local(model), local(guide), args, kwargs, all_classes=True)
         return torch.stack([self._class_bounds(pair, only) for pair in pairs]).mean(0)
 
@@ -284,7 +286,7 @@ class TraceTopEnum_ELBO(ELBO):
 
         The mean of S weights, summed over all classes; its logarithm is a lower bound in the mean.
         """
-        with own_param_store(), undo_subsampling(_rows(args, kwargs)):
+        with _apart(model, guide), undo_subsampling(_rows(args, kwargs)):
             (pair,) = self._pairs(local(model), local(guide), args, kwargs, all_classes=True, shared_once=True)
         f = _f(pair, {})
         if pair.label is not None and pair.label["mask"] is not None:
@@ -464,6 +466,21 @@ def differentiable_loss(elbo: Any, model: nn.Module, guide: nn.Module, *args: An
         if gradient is not None:
             surrogate = surrogate + ((p - p.detach()) * gradient).sum()
     return surrogate
+
+
+@contextmanager
+def _apart(*programs: Program) -> Iterator[None]:
+    """An empty parameter store inside the block; ValueError if `pyro.param` wanted what the caller's holds."""
+    theirs = dict(pyro.get_param_store().named_parameters())
+    with own_param_store():
+        yield
+        own = {id(p) for program in programs if isinstance(program, nn.Module) for p in program.parameters()}
+        for name, p in pyro.get_param_store().named_parameters() if theirs else ():
+            if name in theirs and id(p) not in own and not torch.equal(p, theirs[name]):
+                raise ValueError(
+                    f"pyro.param({name!r}) has been trained in Pyro's parameter store, which a bound does not read; make it an "
+                    "attribute of the program, nn.Parameter or pyro.nn.PyroParam"
+                )
 
 
 def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:

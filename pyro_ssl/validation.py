@@ -104,7 +104,7 @@ def is_reparameterised(site: Any) -> bool:
 
 
 def _check_dependence(pair: TracePair) -> None:
-    """What depends on the enumerated site stands in its plate: elsewhere its values would not be weighed."""
+    """What depends on the enumerated site stands in a plate of the data: elsewhere its values would not be weighed."""
     label = pair.label or pair.summed_out
     if label is None:
         return
@@ -112,7 +112,8 @@ def _check_dependence(pair: TracePair) -> None:
     for who, trace in (("guide", pair.guide), ("model", pair.model)):
         for name, site in sample_sites(trace):
             plates = {plate.name for plate in data_plates(site)}
-            if plates & own or not _depends(site):
+            of_data = any(plate.size == pair.rows for plate in data_plates(site))
+            if of_data or not _depends(site):
                 continue
             where = f"in plate {min(plates)!r}" if plates else "outside every plate"
             raise ScopeError(

@@ -1201,3 +1201,23 @@ def test_stock_elbo_weighs_a_plate_that_is_as_large_as_the_batch_by_chance(size)
         torch.manual_seed(0)
         losses.append(objective(batch, kl_weight=0.3).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def test_a_bound_of_trained_pyro_params_is_refused():
+    """It would be of their initial values."""
+
+    def model(x):
+        loc = pyro.param("loc of the test", torch.zeros(()))
+        with plate(x):
+            pyro.sample("x", normal(loc.expand(D)), obs=x)
+
+    pyro.clear_param_store()
+    elbo = TraceTopEnum_ELBO()
+    untrained = elbo.bound(model, lambda x: None, data())
+    assert untrained.value.shape == (B,)
+    svi = pyro.infer.SVI(model, lambda x: None, pyro.optim.Adam({"lr": 0.1}), elbo)
+    svi.step(data())
+    for call in (elbo.bound, elbo.log_evidence):
+        with pytest.raises(ValueError, match=r"pyro.param\('loc of the test'\) has been trained"):
+            call(model, lambda x: None, data())
+    pyro.clear_param_store()
