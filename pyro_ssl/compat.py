@@ -16,6 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 BatchNormBase = _BatchNorm
 """The class that torch's batch norms inherit from, and those of other libraries."""
 
+DETERMINISTIC = "_deterministic"
+"""The mark of `pyro.deterministic` in a site's `infer`."""
+ENUMERATE_DIM = "_enumerate_dim"
+"""Where a site's `infer` holds the dimension along which it is enumerated."""
+
 
 def children_of(module: nn.Module) -> list[nn.Module]:
     """List the modules directly inside.

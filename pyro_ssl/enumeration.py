@@ -14,6 +14,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal, OneHotCategorical
 
+from pyro_ssl.compat import ENUMERATE_DIM
 from pyro_ssl.layers import class_weights, mark_one_hot
 from pyro_ssl.noise import draw
 
@@ -172,7 +173,7 @@ class EnumerateMessenger(Messenger):
         self._give(msg, value, log_weights, log_q, known)
 
     def _give(self, msg: Any, value: Tensor, log_weights: Tensor, log_q: Tensor, known: int) -> None:
-        notes = {"log_weights": log_weights, "log_q": log_q, "known": known, "_enumerate_dim": -2}
+        notes = {"log_weights": log_weights, "log_q": log_q, "known": known, ENUMERATE_DIM: -2}
         msg["infer"] = {**msg["infer"], **notes}
         class_weights.set(log_weights)
         if msg["infer"].get("expand"):  # the user's program wants one value for each datum

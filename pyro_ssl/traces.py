@@ -13,6 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Categorical, OneHotCategorical, kl_divergence
 
+from pyro_ssl.compat import DETERMINISTIC
 from pyro_ssl.enumeration import data_plates, is_enumerated, is_per_datum
 
 
@@ -20,7 +21,7 @@ def sample_sites(trace: Trace) -> Iterator[tuple[str, Any]]:
     """Name and site of every `pyro.sample` statement; plates and `pyro.deterministic` are left out."""
     sites: dict[str, Any] = trace.nodes
     for name, site in sites.items():
-        if site["type"] != "sample" or site_is_subsample(site) or site["infer"].get("_deterministic"):
+        if site["type"] != "sample" or site_is_subsample(site) or site["infer"].get(DETERMINISTIC):
             continue
         yield name, site
 

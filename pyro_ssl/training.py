@@ -659,7 +659,8 @@ def _check_functions(optimizer: Any, schedule: Any, transform: Any, early_stoppi
     """Raise ValueError, naming the first argument that cannot be called as `fit` does."""
     if not callable(optimizer):
         raise ValueError(f"optimizer should be a torch optimiser class, such as torch.optim.Adam, got {optimizer!r}")
-    if schedule not in SCHEDULES and (isinstance(schedule, str) or not callable(schedule)):
+    known = schedule in SCHEDULES if isinstance(schedule, str) else callable(schedule)
+    if not known:
         raise ValueError(f"schedule should be one of {', '.join(SCHEDULES)}, or a function, got {schedule!r}")
     if transform is not None and not callable(transform):
         raise ValueError(f"transform should be a function of a batch of data, or None, got {transform!r}")

@@ -264,6 +264,7 @@ NOT_CALLABLE = {
     "device=meta": ({"device": "meta"}, "device meta holds no values"),
     "identity": ({"identity": {"f": len}}, "identity should be plain data"),
     "checkpoint_every": ({"checkpoint_every": 0}, "checkpoint_every should be a whole number above 0"),
+    "schedule list": ({"schedule": ["x"]}, "schedule should be one of"),
     "resume": ({"resume": "no"}, "resume should be True or False, got 'no'"),
     "progress": ({"progress": "bar"}, "progress should be True or False or None"),
     "directory": ({"directory": 5}, "directory should be a path, got 5"),
