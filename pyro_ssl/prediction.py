@@ -36,11 +36,15 @@ def predict_proba(objective: Objective, x: Any, *, chunk: int | None = None, see
     Raises:
         ValueError: chunk is not above 0; y is real; x has not the shape or the units of the training data.
     """
-    return probs_of_any(objective, as_known(objective, x), chunk=chunk, seed=seed)
+    return _probs(objective, as_known(objective, x), chunk, seed)
 
 
 def probs_of_any(objective: Objective, x: Any, *, chunk: int | None = None, seed: int = 0) -> Tensor:
     """`predict_proba` of data that need not be in the units of training, such as attacked ones."""
+    return _probs(objective, as_input(objective, x), chunk, seed)
+
+
+def _probs(objective: Objective, x: Tensor, chunk: int | None, seed: int) -> Tensor:
     check_positive(chunk=1 if chunk is None else chunk)
 
     def function(x: Tensor) -> Tensor:
@@ -51,7 +55,6 @@ def probs_of_any(objective: Objective, x: Any, *, chunk: int | None = None, seed
             )
         return p.mean
 
-    x = as_input(objective, x)
     return chunked(objective, function, chunk or classified_at_once(objective, x), seed, x)
 
 
@@ -302,9 +305,10 @@ def chunked(
     """A function of the rows of x and others, chunk by chunk, in evaluation and without gradient: `(N, *)` on the CPU.
 
     What is drawn for a row goes by its values, see `RowNoise`; what all rows share is drawn alike in each chunk.
+    A tensor x is taken as it is: `as_input` has checked it.
     """
     like = next(objective.parameters())
-    data = [as_input(objective, x), *others]
+    data = [x if isinstance(x, Tensor) else as_input(objective, x), *others]
     with evaluating(objective), without_checks():
         found: list[Tensor] = []
         for x, *rest in zip(*(d.split(chunk) for d in data), strict=True):

@@ -272,7 +272,7 @@ def test_a_mean_over_rows_is_as_precise_as_by_a_generator(m2, x):
 
 # --- units of the data ------------------------------------------------------------------------------------------------
 
-UNITS = "in other units than the training data"
+UNITS = "in other units than"
 
 
 def raw_and_scaled(n=200, d=D):
