@@ -441,7 +441,7 @@ def save_truncated():
 BAD_INPUT = {
     "shape": (lambda: np.save("x.npy", np.zeros((5, 63))), "rows of shape (1, 8, 8), got (5, 63)"),
     "flat": (lambda: np.save("x.npy", np.zeros((5, 64))), "rows of shape (1, 8, 8), got (5, 64)"),
-    "channels last": (lambda: np.save("x.npy", np.zeros((5, 8, 8, 1))), "--input: x.transpose(0, 3, 1, 2)"),
+    "channels last": (lambda: np.save("x.npy", np.zeros((5, 8, 8, 1))), "as in x.transpose(0, 3, 1, 2)"),
     "one row": (lambda: np.save("x.npy", np.zeros(64)), "rows of shape (1, 8, 8), got (64,)"),
     "empty": (lambda: np.save("x.npy", np.zeros((0, 1, 8, 8))), "--input is empty"),
     "NaN": (lambda: np.save("x.npy", np.full((5, 1, 8, 8), np.nan)), "--input holds NaN"),
