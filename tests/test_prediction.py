@@ -313,7 +313,8 @@ def test_data_in_other_units_are_refused_everywhere(name, trained):
     o = objectives["sslpe" if name in ("gibbs", "label_draws") else "m2"]
     FUNCTIONS[name](o, x)
     with pytest.raises(
-        ValueError, match=rf"x is {UNITS} the training data: column 2 from .* in training from -.*; scale it as for training"
+        ValueError,
+        match=rf"x is {UNITS} the training data: column 2 from .* in training from -.*; scale it as for training",
     ):
         FUNCTIONS[name](o, raw)
     with pytest.raises(ValueError, match=r"x should have shape \(N, 4\), rows of shape \(4,\), got \(200, 3\)"):
@@ -355,7 +356,9 @@ def test_images_in_other_units_are_refused():
     for data in (pixels, pixels[:1], (pixels + 0.1 * torch.randn(pixels.shape)), 1 - pixels):
         extent.check(data)
     for data in (255 * pixels, 255 * pixels[:1], 2 * pixels - 2, 16 * pixels):
-        with pytest.raises(ValueError, match=f"x is {UNITS} the training data: numbers from .* in training from .*divide pixels by 255"):
+        with pytest.raises(
+            ValueError, match=f"x is {UNITS} the training data: numbers from .* in training from .*divide pixels by 255"
+        ):
             extent.check(data)
 
 
