@@ -49,11 +49,13 @@ def has_label(y: Any, *, regression: bool = False) -> np.ndarray:
     values = np.asarray(y)
     if regression:
         missing = np.isnan(values.astype(np.float64)) | masked
-        return ~missing.reshape(len(missing), -1).any(1)
+        in_row: np.ndarray = np.asarray(missing.reshape(len(missing), -1).any(1))
+        return np.logical_not(in_row)
     if values.ndim == 2 and values.shape[1] == 1:
         return has_label(y.ravel() if isinstance(y, np.ma.MaskedArray) else values.ravel())
     check_signed(values[~np.broadcast_to(masked, values.shape)], "y")
-    return ~(np.array([is_missing(value) for value in values.tolist()], dtype=bool) | masked)
+    missing = np.array([is_missing(value) for value in values.tolist()], dtype=bool)
+    return np.logical_not(np.logical_or(missing, masked))
 
 
 def labeled_rows(

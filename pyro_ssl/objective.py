@@ -298,7 +298,7 @@ class Objective(nn.Module):
         if self.model is None:
             return
         batch = self._seen(batch)
-        check = partial(check_pair, weighed=True)
+        check: Any = partial(check_pair, weighed=True)
         if not self.has_bound_per_datum:
             check = partial(check_foreign_pair, self.elbo)
         for of, checked in ((batch, check), (extremes and self._seen(extremes), check_support)):

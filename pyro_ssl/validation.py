@@ -175,7 +175,7 @@ def _has_site_shape(site: Any, pair: TracePair, samples: int) -> bool:
     """Whether each dimension of a site's log-density is of a plate, of the label's values, or of the samples."""
     shape = log_prob(site).shape
     # A z before y in the model may differ by y's class, which Pyro takes for a conflict of dimensions.
-    unmarked = {**site, "infer": {}, "log_prob": torch.empty(shape, device="meta")}
+    unmarked: Any = {**site, "infer": {}, "log_prob": torch.empty(shape, device="meta")}
     try:
         check_site_shape(unmarked, 1)
     except ValueError:
