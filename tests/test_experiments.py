@@ -267,10 +267,11 @@ def test_a_probe_is_measured_as_scikit_learn_does(monkeypatch, probe):
     rows = list(range(0, 400, 7))
     model = {"logistic": LogisticRegression(), "neighbours": KNeighborsClassifier(3), "svm": SVC(C=3.0)}[probe]
     own, test = ((z / codes[0].std()).numpy() for z in codes)
-    model.fit(own[rows], points.y[rows])
+    y, y_test = points.y.numpy(), points.y_test.numpy()
+    model.fit(own[rows], y[rows])
     found = vae_downstream.measured(probe, points, codes, rows, seed=0)
-    assert found["accuracy"] == pytest.approx(model.score(test, points.y_test), abs=1e-9)
-    assert found["training_accuracy"] == pytest.approx(model.score(own[rows], points.y[rows]), abs=1e-9)
+    assert found["accuracy"] == pytest.approx(model.score(test, y_test), abs=1e-9)
+    assert found["training_accuracy"] == pytest.approx(model.score(own[rows], y[rows]), abs=1e-9)
     assert found["accuracy"] != found["training_accuracy"]
 
 
