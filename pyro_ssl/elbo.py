@@ -445,12 +445,12 @@ def differentiable_loss(elbo: Any, model: nn.Module, guide: nn.Module, *args: An
 
     An ELBO that gives its gradients only by `loss_and_grads` has them put into a scalar that is linear in the parameters.
     """
+    every = dict.fromkeys([*model.parameters(), *guide.parameters()])  # each once, in order
     with own_param_store():
         if not torch.is_grad_enabled():  # where `differentiable_loss` raises
-            return next(guide.parameters()).new_tensor(elbo.loss(model, guide, *args))
+            return next(iter(every)).new_tensor(elbo.loss(model, guide, *args))
         if hasattr(elbo, "differentiable_loss"):
             return torch.as_tensor(elbo.differentiable_loss(model, guide, *args))
-        every = dict.fromkeys([*model.parameters(), *guide.parameters()])  # each once, in order
         parameters = [p for p in every if p.requires_grad]
         kept = [p.grad for p in parameters]
         for p in parameters:
