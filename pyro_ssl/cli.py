@@ -156,8 +156,8 @@ def _is_deep(text: str) -> bool:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST:
                 return True
-    except yaml.YAMLError:  # which the parser tells
-        pass
+    except yaml.YAMLError as error:  # a newer libyaml has its own limit; the parser reports other errors
+        return "nesting depth" in str(error)
     return False
 
 
