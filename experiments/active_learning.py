@@ -52,9 +52,11 @@ from mnist_labels import CONV
 from moons import NETWORK, ONE_CHAIN, OPTIONS, optimum
 from moons import moons as with_six_labels
 
-from pyro_ssl import ActiveLearner, acquisition, data, metrics, plots, zoo
-from pyro_ssl.active import codes
-from pyro_ssl.training import fit
+from pyro_ssl import ActiveLearner, data, zoo
+from pyro_ssl.active import acquisition
+from pyro_ssl.active.learner import codes
+from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.training.fit import fit
 
 ON_MOONS: dict[str, dict[str, Any]] = {
     "sslpe": NETWORK | OPTIONS["sslpe"] | ONE_CHAIN | {"labeled": 1e-2, "balance": 5.0},

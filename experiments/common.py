@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl import data, metrics, plots, zoo
-from pyro_ssl.checkpoints import write_text
-from pyro_ssl.cli import versions
-from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import bounds, predict_proba, weight_kl
-from pyro_ssl.reports import table as table  # for the scripts
-from pyro_ssl.training import DivergedError, History, fit
+from pyro_ssl import data, zoo
+from pyro_ssl.cli.main import versions
+from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.evaluation.reports import table as table  # for the scripts
+from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.prediction.predict import bounds, predict_proba, weight_kl
+from pyro_ssl.training.checkpoints import write_text
+from pyro_ssl.training.fit import DivergedError, History, fit
 
 RESULTS = Path(__file__).parent / "results"
 OF_CIFAR10 = 30_000

@@ -20,7 +20,7 @@ import torch
 from common import Results, arguments, parsed, sources, study, table, where
 
 from pyro_ssl import zoo
-from pyro_ssl.modes import reproducibly
+from pyro_ssl.utils.context import reproducibly
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "mixture": {"mixture": True},

@@ -47,9 +47,10 @@ from common import (
     where,
 )
 
-from pyro_ssl import class_bounds, data, metrics, plots, predict_proba, reconstruct, zoo
-from pyro_ssl.modes import evaluating, reproducibly
-from pyro_ssl.training import Epoch, fit
+from pyro_ssl import class_bounds, data, predict_proba, reconstruct, zoo
+from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.training.fit import Epoch, fit
+from pyro_ssl.utils.context import evaluating, reproducibly
 
 WEIGHTS = (0.0, 0.001, 0.1, 0.5, 1.0, 10.0, 100.0, 10000.0)
 LATENT = ("latent_classifier", "latent_classifier_exact", "latent_classifier_simplified")

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from common import Results, arguments, draws_of, parsed, resolved, sources, study, table, where
 
-from pyro_ssl import class_bounds, data, metrics, plots, predict_proba, reconstruct, zoo
-from pyro_ssl.training import fit
+from pyro_ssl import class_bounds, data, predict_proba, reconstruct, zoo
+from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.training.fit import fit
 
 PLANE: dict[str, Any] = {
     "hidden": (50, 50, 50),

@@ -28,7 +28,8 @@ from common import (
     where,
 )
 
-from pyro_ssl import plots, zoo
+from pyro_ssl import zoo
+from pyro_ssl.evaluation import plots
 
 METHODS = ("m2", "classifier")
 PUBLISHED = [

@@ -41,8 +41,9 @@ from common import (
 )
 from scipy import stats
 
-from pyro_ssl import plots, reconstruct
-from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl import reconstruct
+from pyro_ssl.evaluation import plots
+from pyro_ssl.utils.context import evaluating, reproducibly
 
 DATA = ("fashion_mnist", "cifar10", "kmnist", "svhn")
 PAPER = {  # accuracy %, without and with MIER, by labels per class

@@ -38,8 +38,9 @@ from common import (
     where,
 )
 
-from pyro_ssl import generate, gibbs, plots, predict_proba
-from pyro_ssl.modes import evaluating, reproducibly
+from pyro_ssl import generate, gibbs, predict_proba
+from pyro_ssl.evaluation import plots
+from pyro_ssl.utils.context import evaluating, reproducibly
 
 PER_CLASS = [10, 20, 60, 100, 300]
 PAPER = {  # accuracy %, log-likelihood (printed without sign and point; read as here)

@@ -24,11 +24,12 @@ import torch
 from common import Results, arguments, draws_of, mean_sd, parsed, resolved, sources, study, table, where
 from torch import Tensor
 
-from pyro_ssl import data, metrics, plots, zoo
-from pyro_ssl.layers import BatchNorm
-from pyro_ssl.modes import reproducibly
-from pyro_ssl.prediction import bounds, predict_proba, weight_kl
-from pyro_ssl.training import Epoch, fit
+from pyro_ssl import data, zoo
+from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.nn.layers import BatchNorm
+from pyro_ssl.prediction.predict import bounds, predict_proba, weight_kl
+from pyro_ssl.training.fit import Epoch, fit
+from pyro_ssl.utils.context import reproducibly
 
 METHODS = ("classifier", "m2", "sdgm", "sslpe", "sslapd")
 PAPER = {  # accuracy %, log-likelihood

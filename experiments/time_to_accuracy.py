@@ -16,8 +16,8 @@ import torch
 from common import RESULTS, provenance, write
 
 from pyro_ssl import data, zoo
-from pyro_ssl.prediction import predict_proba
-from pyro_ssl.training import fit
+from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.training.fit import fit
 
 
 def main() -> None:

@@ -52,10 +52,11 @@ from common import (
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from pyro_ssl import data, metrics, plots, reconstruct
-from pyro_ssl.batches import steps_per_epoch
-from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import chunked, predict_proba
+from pyro_ssl import data, reconstruct
+from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.prediction.predict import chunked, predict_proba
+from pyro_ssl.training.batches import steps_per_epoch
 
 SIZES = (100, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 PAPER_Z = {  # accuracy % with 100 labels, Table 1

@@ -65,14 +65,15 @@ from common import (
 )
 from torch import Tensor
 
-from pyro_ssl import calibration, data, metrics, ood, plots, zoo
-from pyro_ssl.attacks import under_attack
-from pyro_ssl.corruptions import SEVERITIES, under_corruption
-from pyro_ssl.modes import evaluating
-from pyro_ssl.objective import Objective
-from pyro_ssl.prediction import chunked, predict_proba
-from pyro_ssl.reports import table
-from pyro_ssl.training import fit
+from pyro_ssl import data, zoo
+from pyro_ssl.evaluation import calibration, metrics, ood, plots
+from pyro_ssl.evaluation.attacks import under_attack
+from pyro_ssl.evaluation.corruptions import SEVERITIES, under_corruption
+from pyro_ssl.evaluation.reports import table
+from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.prediction.predict import chunked, predict_proba
+from pyro_ssl.training.fit import fit
+from pyro_ssl.utils.context import evaluating
 
 EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 FOREIGN = {

@@ -5,7 +5,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.conditionals import Conditional, expected
+from pyro_ssl.distributions.conditionals import Conditional, expected
 
 
 class Auxiliary(PyroModule):

@@ -7,7 +7,7 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.conditionals import Conditional, merge
+from pyro_ssl.distributions.conditionals import Conditional, merge
 
 
 def _climb(up: Iterable[nn.Module], x: Tensor, y: Tensor) -> Iterator[Tensor]:

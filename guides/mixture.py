@@ -7,9 +7,9 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.conditionals import Conditional
-from pyro_ssl.layers import weighed
-from pyro_ssl.mixtures import MixtureOfNormals
+from pyro_ssl.distributions.conditionals import Conditional
+from pyro_ssl.distributions.mixture import MixtureOfNormals
+from pyro_ssl.nn.layers import weighed
 
 
 class Mixture(PyroModule):

@@ -10,8 +10,8 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.conditionals import IsotropicNormal
-from pyro_ssl.weights import Slots
+from pyro_ssl.distributions.conditionals import IsotropicNormal
+from pyro_ssl.nn.random_weights import Slots
 
 
 class Bayesian(PyroModule):

@@ -4,7 +4,7 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.conditionals import Conditional, Prior
+from pyro_ssl.distributions.conditionals import Conditional, Prior
 
 
 class M2(PyroModule):

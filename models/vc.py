@@ -5,7 +5,7 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.conditionals import Prior
+from pyro_ssl.distributions.conditionals import Prior
 
 
 class VC(PyroModule):

@@ -15,81 +15,70 @@ __version__ = "0.1.0"
 _HOME = {
     "SemiSupervisedClassifier": "estimator",
     "SemiSupervisedRegressor": "estimator",
-    "ActiveLearner": "active",
-    "Objective": "objective",
-    "Batch": "terms",
-    "Term": "terms",
-    "LabelLogProb": "terms",
-    "Entropy": "terms",
-    "Consistency": "terms",
-    "MutualInformation": "terms",
-    "Balance": "terms",
-    "L2": "terms",
-    "Adversary": "terms",
-    "Features": "features",
-    "Flow": "flows",
-    "VampPrior": "flows",
-    "MixtureOfNormals": "mixtures",
-    "TraceTopEnum_ELBO": "elbo",
-    "EarlyStopping": "training",
-    "fit": "training",
-    "predict_proba": "prediction",
-    "bounds": "prediction",
-    "class_bounds": "prediction",
-    "log_evidence": "prediction",
-    "gibbs": "prediction",
-    "weight_kl": "prediction",
-    "generate": "generation",
-    "reconstruct": "generation",
-    "SavedModel": "saving",
-    "one_hot": "checks",
-    "draw_labels": "data",
-    "LabelDraw": "data",
-    "Dataset": "data",
-    "MLP": "networks",
-    "ConvEncoder": "networks",
-    "ConvDecoder": "networks",
-    "SplitLinear": "layers",
-    "Flat": "layers",
-    "Normal": "conditionals",
-    "Bernoulli": "conditionals",
-    "Gaussian": "conditionals",
-    "OneHotCategorical": "conditionals",
-    "StandardNormal": "conditionals",
-    "ClassPrior": "conditionals",
-    "ClassNormal": "conditionals",
-    "Delta": "conditionals",
-    "Bayes": "conditionals",
-    "Discriminators": "ratios",
-    "Discrimination": "ratios",
-    "LogRatio": "ratios",
-    "Backbone": "backbones",
-    "Noise": "augment",
+    "ActiveLearner": "active.learner",
+    "Objective": "objectives.objective",
+    "Batch": "objectives.terms",
+    "Term": "objectives.terms",
+    "LabelLogProb": "objectives.terms",
+    "Entropy": "objectives.terms",
+    "Consistency": "objectives.terms",
+    "MutualInformation": "objectives.terms",
+    "Balance": "objectives.terms",
+    "L2": "objectives.terms",
+    "Adversary": "objectives.terms",
+    "Features": "objectives.pretrained",
+    "Flow": "distributions.flows",
+    "VampPrior": "distributions.flows",
+    "MixtureOfNormals": "distributions.mixture",
+    "TraceTopEnum_ELBO": "infer.elbo",
+    "EarlyStopping": "training.fit",
+    "fit": "training.fit",
+    "predict_proba": "prediction.predict",
+    "bounds": "prediction.predict",
+    "class_bounds": "prediction.predict",
+    "log_evidence": "prediction.predict",
+    "gibbs": "prediction.predict",
+    "weight_kl": "prediction.predict",
+    "generate": "prediction.generate",
+    "reconstruct": "prediction.generate",
+    "SavedModel": "zoo.saved_model",
+    "one_hot": "utils.arguments",
+    "draw_labels": "data.datasets",
+    "LabelDraw": "data.datasets",
+    "Dataset": "data.datasets",
+    "MLP": "nn.networks",
+    "ConvEncoder": "nn.networks",
+    "ConvDecoder": "nn.networks",
+    "SplitLinear": "nn.layers",
+    "Flat": "nn.layers",
+    "Normal": "distributions.conditionals",
+    "Bernoulli": "distributions.conditionals",
+    "Gaussian": "distributions.conditionals",
+    "OneHotCategorical": "distributions.conditionals",
+    "StandardNormal": "distributions.conditionals",
+    "ClassPrior": "distributions.conditionals",
+    "ClassNormal": "distributions.conditionals",
+    "Delta": "distributions.conditionals",
+    "Bayes": "distributions.conditionals",
+    "Discriminators": "objectives.adversarial",
+    "Discrimination": "objectives.adversarial",
+    "LogRatio": "objectives.adversarial",
+    "Backbone": "nn.backbones",
+    "Noise": "nn.augmentation",
 }
 _MODULES = (
-    "acquisition",
     "active",
-    "attacks",
-    "calibration",
-    "checkpoints",
-    "conditionals",
-    "corruptions",
     "data",
-    "elbo",
-    "enumeration",
-    "generation",
+    "distributions",
+    "estimator",
+    "evaluation",
     "guides",
-    "metrics",
+    "infer",
     "model_selection",
     "models",
-    "networks",
-    "ood",
-    "options",
-    "plots",
+    "nn",
+    "objectives",
     "prediction",
-    "reports",
-    "saving",
-    "terms",
     "training",
     "zoo",
 )
@@ -97,11 +86,9 @@ _MODULES = (
 __all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
-    from pyro_ssl.active import ActiveLearner
-    from pyro_ssl.augment import Noise
-    from pyro_ssl.backbones import Backbone
-    from pyro_ssl.checks import one_hot
-    from pyro_ssl.conditionals import (
+    from pyro_ssl.active.learner import ActiveLearner
+    from pyro_ssl.data.datasets import Dataset, LabelDraw, draw_labels
+    from pyro_ssl.distributions.conditionals import (
         Bayes,
         Bernoulli,
         ClassNormal,
@@ -112,20 +99,18 @@ if TYPE_CHECKING:
         OneHotCategorical,
         StandardNormal,
     )
-    from pyro_ssl.data import Dataset, LabelDraw, draw_labels
-    from pyro_ssl.elbo import TraceTopEnum_ELBO
+    from pyro_ssl.distributions.flows import Flow, VampPrior
+    from pyro_ssl.distributions.mixture import MixtureOfNormals
     from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
-    from pyro_ssl.features import Features
-    from pyro_ssl.flows import Flow, VampPrior
-    from pyro_ssl.generation import generate, reconstruct
-    from pyro_ssl.layers import Flat, SplitLinear
-    from pyro_ssl.mixtures import MixtureOfNormals
-    from pyro_ssl.networks import MLP, ConvDecoder, ConvEncoder
-    from pyro_ssl.objective import Objective
-    from pyro_ssl.prediction import bounds, class_bounds, gibbs, log_evidence, predict_proba, weight_kl
-    from pyro_ssl.ratios import Discrimination, Discriminators, LogRatio
-    from pyro_ssl.saving import SavedModel
-    from pyro_ssl.terms import (
+    from pyro_ssl.infer.elbo import TraceTopEnum_ELBO
+    from pyro_ssl.nn.augmentation import Noise
+    from pyro_ssl.nn.backbones import Backbone
+    from pyro_ssl.nn.layers import Flat, SplitLinear
+    from pyro_ssl.nn.networks import MLP, ConvDecoder, ConvEncoder
+    from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
+    from pyro_ssl.objectives.objective import Objective
+    from pyro_ssl.objectives.pretrained import Features
+    from pyro_ssl.objectives.terms import (
         L2,
         Adversary,
         Balance,
@@ -136,7 +121,11 @@ if TYPE_CHECKING:
         MutualInformation,
         Term,
     )
-    from pyro_ssl.training import EarlyStopping, fit
+    from pyro_ssl.prediction.generate import generate, reconstruct
+    from pyro_ssl.prediction.predict import bounds, class_bounds, gibbs, log_evidence, predict_proba, weight_kl
+    from pyro_ssl.training.fit import EarlyStopping, fit
+    from pyro_ssl.utils.arguments import one_hot
+    from pyro_ssl.zoo.saved_model import SavedModel
 
 
 def __getattr__(name: str) -> Any:

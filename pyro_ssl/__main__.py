@@ -12,11 +12,11 @@ STOPPED = 130
 
 
 def main() -> int:
-    """Import the command line and run it; see `cli.main`."""
+    """Import the command line and run it; see `cli.main.main`."""
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:
         signal.signal(signal.SIGINT, _stop)
-    from pyro_ssl.cli import main as command
+    from pyro_ssl.cli.main import main as command
 
     if interruptible:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,17 +18,18 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from pyro_ssl import checkpoints, zoo
-from pyro_ssl.arrays import as_array, brief, check_array_like, check_unmasked
-from pyro_ssl.batches import steps_per_epoch
-from pyro_ssl.checkpoints import CheckpointError
-from pyro_ssl.checks import check_event_shape, check_kind, check_positive, looks_channels_last
-from pyro_ssl.data import encode
-from pyro_ssl.labels import labels_found, warn_of_marked_values
+from pyro_ssl import zoo
+from pyro_ssl.data.datasets import encode
+from pyro_ssl.data.labels import labels_found, warn_of_marked_values
 from pyro_ssl.model_selection import labeled_rows
-from pyro_ssl.prediction import gibbs, predict_proba
-from pyro_ssl.saving import SavedModel, listed, whole_or_refused
-from pyro_ssl.training import fit
+from pyro_ssl.prediction.predict import gibbs, predict_proba
+from pyro_ssl.training import checkpoints
+from pyro_ssl.training.batches import steps_per_epoch
+from pyro_ssl.training.checkpoints import CheckpointError
+from pyro_ssl.training.fit import fit
+from pyro_ssl.utils.arguments import check_event_shape, check_kind, check_positive, looks_channels_last
+from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_unmasked
+from pyro_ssl.zoo.saved_model import SavedModel, listed, whole_or_refused
 
 TABULAR: dict[str, Any] = {
     "hidden": (128, 128),

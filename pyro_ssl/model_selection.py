@@ -24,9 +24,9 @@ from sklearn.model_selection import (
 )
 from sklearn.utils import check_consistent_length
 
-from pyro_ssl.arrays import check_signed
-from pyro_ssl.checks import check_positive, is_missing
-from pyro_ssl.labels import warn_of_markers
+from pyro_ssl.data.labels import warn_of_markers
+from pyro_ssl.utils.arguments import check_positive, is_missing
+from pyro_ssl.utils.arrays import check_signed
 
 
 def has_label(y: Any, *, regression: bool = False) -> np.ndarray:

@@ -9,9 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyro_ssl import Objective, acquisition, fit, gibbs, guides, predict_proba, zoo
-from pyro_ssl.acquisition import bald, batch_bald, best, entropy, label_draws, margin, scores, variation_ratios
-from pyro_ssl.sampling import Gibbs
+from pyro_ssl import (
+    Objective,
+    fit,
+    gibbs,
+    guides,
+    predict_proba,
+    zoo,
+)
+from pyro_ssl.active import acquisition
+from pyro_ssl.active.acquisition import bald, batch_bald, best, entropy, label_draws, margin, scores, variation_ratios
+from pyro_ssl.infer.gibbs import Gibbs
 
 S, N, K = 5, 7, 3
 FUNCTIONS = {"entropy": entropy, "variation_ratios": variation_ratios, "margin": margin, "bald": bald}

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_ssl import ActiveLearner, acquisition, active, checkpoints, data, predict_proba, zoo
-from pyro_ssl.checkpoints import CheckpointError, CheckpointWarning
-from pyro_ssl.labels import LabelWarning
+from pyro_ssl import ActiveLearner, data, predict_proba, zoo
+from pyro_ssl.active import acquisition
+from pyro_ssl.active import learner as active
+from pyro_ssl.data.labels import LabelWarning
+from pyro_ssl.training import checkpoints
+from pyro_ssl.training.checkpoints import CheckpointError, CheckpointWarning
 
 MOONS = data.two_moons(200, 200, noise=0.1, seed=0)
 POOL, Y = MOONS.x, MOONS.y

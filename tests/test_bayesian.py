@@ -16,10 +16,22 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_ssl import MLP, Batch, Objective, OneHotCategorical, StandardNormal, fit, guides, models, one_hot, plots, zoo
-from pyro_ssl.layers import BatchNorm, Linear, SplitLinear, class_weights, mark_normal, mark_one_hot
-from pyro_ssl.prediction import predict_proba, weight_kl
-from pyro_ssl.weights import Slots
+from pyro_ssl import (
+    MLP,
+    Batch,
+    Objective,
+    OneHotCategorical,
+    StandardNormal,
+    fit,
+    guides,
+    models,
+    one_hot,
+    zoo,
+)
+from pyro_ssl.evaluation import plots
+from pyro_ssl.nn.layers import BatchNorm, Linear, SplitLinear, class_weights, mark_normal, mark_one_hot
+from pyro_ssl.nn.random_weights import Slots
+from pyro_ssl.prediction.predict import predict_proba, weight_kl
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, K, Z, H = 3, 3, 2, 5

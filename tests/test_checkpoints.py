@@ -13,9 +13,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyro_ssl import checkpoints, zoo
-from pyro_ssl.checkpoints import CheckpointError, CheckpointWarning, load, pack, previous_of, save, unpack
-from pyro_ssl.saving import SavedModel
+from pyro_ssl import zoo
+from pyro_ssl.training import checkpoints
+from pyro_ssl.training.checkpoints import CheckpointError, CheckpointWarning, load, pack, previous_of, save, unpack
+from pyro_ssl.zoo.saved_model import SavedModel
 
 FILES = ("state.json", "state.safetensors")
 DTYPES = (

@@ -10,11 +10,19 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from pyro_ssl import Objective, bounds, class_bounds, fit, one_hot, predict_proba, zoo
-from pyro_ssl.checks import as_codes, as_data, as_tensor, as_values, check_event_shape, looks_channels_last
-from pyro_ssl.labels import LabelWarning, labels_found, warn_of_missing_classes
-from pyro_ssl.options import grouped
-from pyro_ssl.zoo import Shared
+from pyro_ssl import (
+    Objective,
+    bounds,
+    class_bounds,
+    fit,
+    one_hot,
+    predict_proba,
+    zoo,
+)
+from pyro_ssl.data.labels import LabelWarning, labels_found, warn_of_missing_classes
+from pyro_ssl.utils.arguments import as_codes, as_data, as_tensor, as_values, check_event_shape, looks_channels_last
+from pyro_ssl.zoo.options import grouped
+from pyro_ssl.zoo.registry import Shared
 
 X = np.linspace(0, 1, 24).reshape(8, 3)
 Y = np.array([0, 1, 2, -1, -1, 0, 1, 2])

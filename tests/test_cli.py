@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pyro_ssl import checkpoints, cli, data
-from pyro_ssl.corruptions import CORRUPTIONS
-from pyro_ssl.data import LabelDraw
-from pyro_ssl.labels import LabelWarning
-from pyro_ssl.saving import SavedModel
+from pyro_ssl import data
+from pyro_ssl.cli import main as cli
+from pyro_ssl.data.datasets import LabelDraw
+from pyro_ssl.data.labels import LabelWarning
+from pyro_ssl.evaluation.corruptions import CORRUPTIONS
+from pyro_ssl.training import checkpoints
+from pyro_ssl.zoo.saved_model import SavedModel
 
 OPTIONS = {"classifier": (), "vae": ("--z_dim", "2"), "m2": ("--z_dim", "2"), "gm": ("--z_dim", "2")}
 RESULT = {
@@ -291,7 +293,7 @@ def test_interrupted_and_resumed_is_the_same(finished, monkeypatch, epoch):
 
 
 def test_stopped_in_the_training_of_features_it_goes_on(monkeypatch, capsys):
-    from pyro_ssl import features
+    from pyro_ssl.objectives import pretrained as features
 
     def stopped(*arguments, **more):
         features_fit(*arguments, **more)
@@ -607,13 +609,13 @@ from pyro_ssl.__main__ import main
 """,
     "in a command": """
 import os, signal, sys
-from pyro_ssl import cli
+from pyro_ssl.cli import main as cli
 from pyro_ssl.__main__ import main
 cli._list = lambda arguments: os.kill(os.getpid(), signal.SIGINT)
 """,
     "twice": """
 import os, signal, sys, time
-from pyro_ssl import cli
+from pyro_ssl.cli import main as cli
 from pyro_ssl.__main__ import main
 def twice(arguments):
     try:

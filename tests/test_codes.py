@@ -13,14 +13,23 @@ import zuko
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_ssl import Batch, Objective, TraceTopEnum_ELBO, fit, guides, one_hot, predict_proba, zoo
-from pyro_ssl.flows import Flow, Flowing, VampPrior
-from pyro_ssl.mixtures import MixtureOfNormals
-from pyro_ssl.modes import evaluating
-from pyro_ssl.saving import SavedModel
-from pyro_ssl.terms import Adversary, Step
-from pyro_ssl.traces import closed_form_kl
-from pyro_ssl.training import players
+from pyro_ssl import (
+    Batch,
+    Objective,
+    TraceTopEnum_ELBO,
+    fit,
+    guides,
+    one_hot,
+    predict_proba,
+    zoo,
+)
+from pyro_ssl.distributions.flows import Flow, Flowing, VampPrior
+from pyro_ssl.distributions.mixture import MixtureOfNormals
+from pyro_ssl.infer.traces import closed_form_kl
+from pyro_ssl.objectives.terms import Adversary, Step
+from pyro_ssl.training.fit import players
+from pyro_ssl.utils.context import evaluating
+from pyro_ssl.zoo.saved_model import SavedModel
 
 D, K, B, Z, P = 4, 3, 6, 2, 4
 SMALL = {"hidden": (5,), "z_dim": Z, "activation": "tanh", "pseudo_inputs": P, "top": None}

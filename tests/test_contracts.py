@@ -6,9 +6,16 @@ import pytest
 import torch
 from pyro import poutine
 
-from pyro_ssl import Batch, bounds, fit, one_hot, predict_proba, zoo
-from pyro_ssl.noise import RowNoise
-from pyro_ssl.validation import check_pair
+from pyro_ssl import (
+    Batch,
+    bounds,
+    fit,
+    one_hot,
+    predict_proba,
+    zoo,
+)
+from pyro_ssl.distributions.row_noise import RowNoise
+from pyro_ssl.infer.validation import check_pair
 
 SHAPE, K = (1, 8, 8), 3
 X = torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(0))

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from pyro_ssl import data, vision
-from pyro_ssl.checkpoints import CheckpointError
-from pyro_ssl.data import LabelDraw, draw_labels, encode
-from pyro_ssl.labels import LabelWarning
+from pyro_ssl import data
+from pyro_ssl.data.datasets import LabelDraw, draw_labels, encode
+from pyro_ssl.data.labels import LabelWarning
+from pyro_ssl.training.checkpoints import CheckpointError
+from pyro_ssl.utils import torchvision_repair as vision
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -616,7 +617,7 @@ try:
     import torchvision  # fails where its CUDA build meets a CPU-only torch
 except RuntimeError:
     pass
-from pyro_ssl import vision
+from pyro_ssl.utils import torchvision_repair as vision
 print(vision.torchvision() is vision.torchvision(), hasattr(vision.torchvision().datasets, "MNIST"))
 """
     assert python(code) == "True True"

@@ -16,7 +16,8 @@ import pytest
 import torch
 from scipy import stats
 
-from pyro_ssl import Batch, data, metrics, zoo
+from pyro_ssl import Batch, data, zoo
+from pyro_ssl.evaluation import metrics
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 
@@ -157,7 +158,7 @@ def test_an_active_loop_that_was_killed_measures_what_an_unbroken_one_does(tmp_p
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     import active_learning
 
-    from pyro_ssl import active
+    from pyro_ssl.active import learner as active
 
     config = active_learning.configure("sslpe_entropy", "moons", 0, "smoke")
     whole = active_learning.run("a", config, tmp_path / "whole", tmp_path)

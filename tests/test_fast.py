@@ -28,18 +28,17 @@ from pyro_ssl import (
     SplitLinear,
     StandardNormal,
     TraceTopEnum_ELBO,
-    elbo,
-    enumeration,
     guides,
     models,
     one_hot,
     zoo,
 )
-from pyro_ssl.elbo import scale_latents
-from pyro_ssl.enumeration import MASS, MOST, likeliest
-from pyro_ssl.layers import mark_one_hot
-from pyro_ssl.traces import closed_form_kl
-from pyro_ssl.validation import treats_labels_alike
+from pyro_ssl.infer import elbo, enumeration
+from pyro_ssl.infer.elbo import scale_latents
+from pyro_ssl.infer.enumeration import MASS, MOST, likeliest
+from pyro_ssl.infer.traces import closed_form_kl
+from pyro_ssl.infer.validation import treats_labels_alike
+from pyro_ssl.nn.layers import mark_one_hot
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, Z, B = 4, 2, 6

@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 
 from pyro_ssl import EarlyStopping, SemiSupervisedClassifier, SemiSupervisedRegressor, fit, zoo
-from pyro_ssl.checkpoints import CheckpointError
-from pyro_ssl.saving import SavedModel
+from pyro_ssl.training.checkpoints import CheckpointError
+from pyro_ssl.zoo.saved_model import SavedModel
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.where(torch.arange(60) < 20, torch.arange(60) % 2, -1)

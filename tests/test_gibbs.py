@@ -8,9 +8,19 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from pyro_ssl import Objective, fit, gibbs, guides, models, predict_proba, prediction, sampling, zoo
-from pyro_ssl.layers import Linear
-from pyro_ssl.weights import Slots
+from pyro_ssl import (
+    Objective,
+    fit,
+    gibbs,
+    guides,
+    models,
+    predict_proba,
+    zoo,
+)
+from pyro_ssl.infer import gibbs as sampling
+from pyro_ssl.nn.layers import Linear
+from pyro_ssl.nn.random_weights import Slots
+from pyro_ssl.prediction import predict as prediction
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_ssl import active, checkpoints, cli
-from pyro_ssl.active import ActiveLearner
-from pyro_ssl.labelling import Page, Question, in_terminal, png
-from pyro_ssl.labels import LabelWarning
+from pyro_ssl.active import learner as active
+from pyro_ssl.active.labelling import Page, Question, in_terminal, png
+from pyro_ssl.active.learner import ActiveLearner
+from pyro_ssl.cli import main as cli
+from pyro_ssl.data.labels import LabelWarning
+from pyro_ssl.training import checkpoints
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 CLASSES = ["cat", "dog", "eel"]

@@ -9,13 +9,14 @@ import torch
 from scipy.ndimage import correlate1d
 from scipy.stats import multivariate_normal
 
-from pyro_ssl import calibration, data, metrics, ood, zoo
-from pyro_ssl.attacks import fgsm, pgd, under_attack
-from pyro_ssl.corruptions import CORRUPTIONS, SEVERITIES, corrupted, under_corruption
-from pyro_ssl.layers import Linear, SplitLinear
-from pyro_ssl.prediction import predict_proba
-from pyro_ssl.training import fit
-from pyro_ssl.vision import torchvision
+from pyro_ssl import data, zoo
+from pyro_ssl.evaluation import calibration, metrics, ood
+from pyro_ssl.evaluation.attacks import fgsm, pgd, under_attack
+from pyro_ssl.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted, under_corruption
+from pyro_ssl.nn.layers import Linear, SplitLinear
+from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.training.fit import fit
+from pyro_ssl.utils.torchvision_repair import torchvision
 
 torchvision()  # torchmetrics imports it
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision  # noqa: E402

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss
 
-from pyro_ssl import calibration, metrics
-from pyro_ssl.vision import torchvision
+from pyro_ssl.evaluation import calibration, metrics
+from pyro_ssl.utils.torchvision_repair import torchvision
 
 torchvision()  # torchmetrics imports it
 from torchmetrics.functional.classification import multiclass_calibration_error  # noqa: E402

@@ -24,10 +24,10 @@ from pyro_ssl import (
     StandardNormal,
     zoo,
 )
-from pyro_ssl.augment import Noise, warped
-from pyro_ssl.batches import Batch
-from pyro_ssl.conditionals import GreyBernoulli, IsotropicNormal
-from pyro_ssl.layers import BatchNorm, Linear, as_shape
+from pyro_ssl.distributions.conditionals import GreyBernoulli, IsotropicNormal
+from pyro_ssl.nn.augmentation import Noise, warped
+from pyro_ssl.nn.layers import BatchNorm, Linear, as_shape
+from pyro_ssl.training.batches import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
 B, K, S, Z = 4, 3, 2, 5

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_ssl import Objective, fit, plots, zoo
+from pyro_ssl import Objective, fit, zoo
+from pyro_ssl.evaluation import plots
 
 IMAGE = (1, 4, 4)
 SMALL = {"hidden": (6,), "z_dim": 2}

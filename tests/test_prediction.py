@@ -13,26 +13,26 @@ from zuko.flows import MAF
 from pyro_ssl import (
     SemiSupervisedClassifier,
     bounds,
-    checkpoints,
     class_bounds,
     fit,
     gibbs,
     log_evidence,
     one_hot,
     predict_proba,
-    prediction,
     zoo,
 )
-from pyro_ssl.acquisition import acquire, label_draws
-from pyro_ssl.active import ActiveLearner
-from pyro_ssl.attacks import pgd
-from pyro_ssl.extent import Extent
-from pyro_ssl.flows import Flow
-from pyro_ssl.generation import reconstruct
-from pyro_ssl.mixtures import MixtureOfNormals
-from pyro_ssl.noise import RowNoise, draw
-from pyro_ssl.ood import fitted, scores
-from pyro_ssl.saving import SavedModel
+from pyro_ssl.active.acquisition import acquire, label_draws
+from pyro_ssl.active.learner import ActiveLearner
+from pyro_ssl.data.extent import Extent
+from pyro_ssl.distributions.flows import Flow
+from pyro_ssl.distributions.mixture import MixtureOfNormals
+from pyro_ssl.distributions.row_noise import RowNoise, draw
+from pyro_ssl.evaluation.attacks import pgd
+from pyro_ssl.evaluation.ood import fitted, scores
+from pyro_ssl.prediction import predict as prediction
+from pyro_ssl.prediction.generate import reconstruct
+from pyro_ssl.training import checkpoints
+from pyro_ssl.zoo.saved_model import SavedModel
 
 D, K, N = 4, 3, 50
 

@@ -24,7 +24,7 @@ from pyro.nn import PyroModule, PyroSample
 from torch import Tensor, nn
 
 from pyro_ssl import Batch, Objective, TraceTopEnum_ELBO, bounds, fit
-from pyro_ssl.enumeration import ScopeError
+from pyro_ssl.infer.enumeration import ScopeError
 
 pytestmark = pytest.mark.usefixtures("float64")
 B, D, K = 6, 3, 2

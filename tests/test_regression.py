@@ -8,10 +8,18 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from pyro_ssl import Objective, SemiSupervisedRegressor, TraceTopEnum_ELBO, estimator, fit, gibbs, zoo
-from pyro_ssl.checks import as_values
-from pyro_ssl.layers import mark_normal
-from pyro_ssl.sampling import gibbs as sample
+from pyro_ssl import (
+    Objective,
+    SemiSupervisedRegressor,
+    TraceTopEnum_ELBO,
+    estimator,
+    fit,
+    gibbs,
+    zoo,
+)
+from pyro_ssl.infer.gibbs import gibbs as sample
+from pyro_ssl.nn.layers import mark_normal
+from pyro_ssl.utils.arguments import as_values
 
 METHODS = ("sslpe", "sslapd")
 D, B = 3, 6

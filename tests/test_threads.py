@@ -18,20 +18,20 @@ from pyro_ssl import (
     Objective,
     SemiSupervisedClassifier,
     SemiSupervisedRegressor,
-    acquisition,
-    attacks,
     bounds,
     class_bounds,
     fit,
     generate,
     gibbs,
     log_evidence,
-    modes,
     one_hot,
     predict_proba,
     reconstruct,
     zoo,
 )
+from pyro_ssl.active import acquisition
+from pyro_ssl.evaluation import attacks
+from pyro_ssl.utils import context as modes
 
 D, K, N = 4, 3, 60
 X = torch.randn(N, D, generator=torch.Generator().manual_seed(0))

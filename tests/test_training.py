@@ -15,11 +15,19 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_ssl import Batch, EarlyStopping, Objective, checkpoints, fit, predict_proba, zoo
-from pyro_ssl.batches import Batches
-from pyro_ssl.checks import one_hot
-from pyro_ssl.modes import evaluating
-from pyro_ssl.training import SCHEDULES, DivergedError, DivergedWarning
+from pyro_ssl import (
+    Batch,
+    EarlyStopping,
+    Objective,
+    fit,
+    predict_proba,
+    zoo,
+)
+from pyro_ssl.training import checkpoints
+from pyro_ssl.training.batches import Batches
+from pyro_ssl.training.fit import SCHEDULES, DivergedError, DivergedWarning
+from pyro_ssl.utils.arguments import one_hot
+from pyro_ssl.utils.context import evaluating
 
 X = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.where(torch.arange(90) < 20, torch.arange(90) % 3, -1)
@@ -387,7 +395,7 @@ def test_divergence_names_site_and_step_and_keeps_the_last_checkpoint(tmp_path):
     ):
         run(o, directory=tmp_path, optimizer=o.model.p_x.network.optimizer)
     assert all(v.isfinite().all() for v in weights(o).values())
-    from pyro_ssl import checkpoints
+    from pyro_ssl.training import checkpoints
 
     assert checkpoints.load(tmp_path / "checkpoint")[1]["position"]["step"] == 7
 
@@ -526,7 +534,7 @@ CHILD = """
     sys.path.insert(0, {tests!r})
     torch.set_num_threads(1)
     import test_training as t
-    from pyro_ssl import checkpoints
+    from pyro_ssl.training import checkpoints
     kill, where = int(sys.argv[2]), sys.argv[3]
     die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     saves = 0

@@ -22,7 +22,6 @@ from pyro_ssl import (
     Term,
     TraceTopEnum_ELBO,
     bounds,
-    checkpoints,
     fit,
     guides,
     models,
@@ -30,8 +29,9 @@ from pyro_ssl import (
     predict_proba,
     zoo,
 )
-from pyro_ssl.enumeration import EnumerateMessenger, ScopeError
-from pyro_ssl.layers import class_weights
+from pyro_ssl.infer.enumeration import EnumerateMessenger, ScopeError
+from pyro_ssl.nn.layers import class_weights
+from pyro_ssl.training import checkpoints
 
 ROOT = Path(__file__).parent.parent
 D, K, B = 4, 3, 6

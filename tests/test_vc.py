@@ -9,11 +9,11 @@ from pyro.distributions import OneHotCategorical
 from torch import nn
 
 from pyro_ssl import fit, models, predict_proba, zoo
-from pyro_ssl.conditionals import Bayes, ClassNormal, ClassPrior, Delta, expected
-from pyro_ssl.ood import ClassDensities
-from pyro_ssl.ratios import Discrimination, Discriminators, LogRatio
-from pyro_ssl.terms import L2, Batch, Term
-from pyro_ssl.training import players
+from pyro_ssl.distributions.conditionals import Bayes, ClassNormal, ClassPrior, Delta, expected
+from pyro_ssl.evaluation.ood import ClassDensities
+from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
+from pyro_ssl.objectives.terms import L2, Batch, Term
+from pyro_ssl.training.fit import players
 
 N, K, Z = 7, 3, 4
 

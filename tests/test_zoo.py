@@ -10,12 +10,20 @@ from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_ssl import Batch, Objective, TraceTopEnum_ELBO, guides, models, one_hot, zoo
-from pyro_ssl.conditionals import ClassPrior, OneHotCategorical, expected, merge
-from pyro_ssl.layers import class_weights
-from pyro_ssl.prediction import predict_proba
-from pyro_ssl.terms import Consistency, Entropy, MutualInformation, Step, entropy
-from pyro_ssl.validation import treats_labels_alike
+from pyro_ssl import (
+    Batch,
+    Objective,
+    TraceTopEnum_ELBO,
+    guides,
+    models,
+    one_hot,
+    zoo,
+)
+from pyro_ssl.distributions.conditionals import ClassPrior, OneHotCategorical, expected, merge
+from pyro_ssl.infer.validation import treats_labels_alike
+from pyro_ssl.nn.layers import class_weights
+from pyro_ssl.objectives.terms import Consistency, Entropy, MutualInformation, Step, entropy
+from pyro_ssl.prediction.predict import predict_proba
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, K, B, P_Y = 4, 3, 6, (0.5, 0.3, 0.2)

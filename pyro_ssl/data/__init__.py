@@ -1,0 +1,41 @@
+"""Data sets, draws of labels, and what a trained model remembers of its data."""
+
+from pyro_ssl.data.datasets import (
+    DATASETS,
+    Dataset,
+    LabelDraw,
+    arrays_of,
+    circles,
+    codes_of,
+    data_root,
+    digits,
+    draw_labels,
+    encode,
+    from_arrays,
+    from_npz,
+    from_torch,
+    load,
+    names_of,
+    recoded,
+    two_moons,
+)
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "LabelDraw",
+    "arrays_of",
+    "circles",
+    "codes_of",
+    "data_root",
+    "digits",
+    "draw_labels",
+    "encode",
+    "from_arrays",
+    "from_npz",
+    "from_torch",
+    "load",
+    "names_of",
+    "recoded",
+    "two_moons",
+]

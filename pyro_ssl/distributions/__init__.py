@@ -1,0 +1,1 @@
+"""Modules that map tensors to a distribution: conditionals, priors, flows and mixtures."""

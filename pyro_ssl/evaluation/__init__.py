@@ -1,0 +1,1 @@
+"""Numbers and pictures about predictions: metrics, calibration, foreign data, corruptions, attacks, plots."""

@@ -1,0 +1,1 @@
+"""What a trained objective says of data: class probabilities, bounds, samples."""

@@ -1,0 +1,1 @@
+"""Helpers without probability in them: arrays, arguments, context managers, files."""
