@@ -17,7 +17,7 @@ _HOME = {
     "SemiSupervisedRegressor": "estimator",
     "ActiveLearner": "active.learner",
     "Objective": "objectives.objective",
-    "Batch": "objectives.terms",
+    "Batch": "objectives.batch",
     "Term": "objectives.terms",
     "LabelLogProb": "objectives.terms",
     "Entropy": "objectives.terms",
@@ -108,13 +108,13 @@ if TYPE_CHECKING:
     from pyro_ssl.nn.layers import Flat, SplitLinear
     from pyro_ssl.nn.networks import MLP, ConvDecoder, ConvEncoder
     from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
+    from pyro_ssl.objectives.batch import Batch
     from pyro_ssl.objectives.objective import Objective
     from pyro_ssl.objectives.pretrained import Features
     from pyro_ssl.objectives.terms import (
         L2,
         Adversary,
         Balance,
-        Batch,
         Consistency,
         Entropy,
         LabelLogProb,

@@ -25,10 +25,10 @@ from pyro_ssl.model_selection import labeled_rows
 from pyro_ssl.prediction.predict import gibbs, predict_proba
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.batches import steps_per_epoch
-from pyro_ssl.training.checkpoints import CheckpointError
 from pyro_ssl.training.fit import fit
 from pyro_ssl.utils.arguments import check_event_shape, check_kind, check_positive, looks_channels_last
 from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_unmasked
+from pyro_ssl.utils.files import CheckpointError
 from pyro_ssl.zoo.saved_model import SavedModel, listed, whole_or_refused
 
 TABULAR: dict[str, Any] = {

@@ -16,7 +16,8 @@ from pyro_ssl.active import acquisition
 from pyro_ssl.active import learner as active
 from pyro_ssl.data.labels import LabelWarning
 from pyro_ssl.training import checkpoints
-from pyro_ssl.training.checkpoints import CheckpointError, CheckpointWarning
+from pyro_ssl.training.checkpoints import CheckpointWarning
+from pyro_ssl.utils.files import CheckpointError
 
 MOONS = data.two_moons(200, 200, noise=0.1, seed=0)
 POOL, Y = MOONS.x, MOONS.y
@@ -197,7 +198,7 @@ def kill(patch, when, members):
         return killed() if path.name == "learner" else None
 
     if when == "before labels":
-        patch.setattr(active.checkpoints, "write_text", killed)
+        patch.setattr(active.files, "write_text", killed)
     elif when in ("after labels", "in training"):
         patch.setattr(active, "fit", killed if when == "after labels" else in_last_member)
     else:

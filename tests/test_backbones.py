@@ -9,7 +9,7 @@ from torch import nn
 from pyro_ssl import fit, zoo
 from pyro_ssl.nn.augmentation import Noise, cropped
 from pyro_ssl.nn.backbones import Backbone
-from pyro_ssl.objectives.terms import Batch
+from pyro_ssl.objectives.batch import Batch
 
 NAMES = ["cnn-2", "resnet18", "resnet50", "wrn-10-1", "wrn-16-2"]
 

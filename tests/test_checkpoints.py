@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from pyro_ssl import zoo
 from pyro_ssl.training import checkpoints
-from pyro_ssl.training.checkpoints import CheckpointError, CheckpointWarning, load, pack, previous_of, save, unpack
+from pyro_ssl.training.checkpoints import CheckpointWarning, load, pack, previous_of, save, unpack
+from pyro_ssl.utils import files
+from pyro_ssl.utils.files import CheckpointError
 from pyro_ssl.zoo.saved_model import SavedModel
 
 FILES = ("state.json", "state.safetensors")
@@ -245,8 +247,8 @@ def test_a_pickle_is_refused_and_not_run(forged, fresh, monkeypatch):
 
 
 def full_disk(name: str):
-    """A `_write` that gets half of a file of this name onto the disk, and then there is no space left."""
-    write = checkpoints._write
+    """A `write_flushed` that gets half of a file of this name onto the disk, and then there is no space left."""
+    write = files.write_flushed
 
     def half(path: Path, content: bytes) -> None:
         if path.name.startswith(name):
@@ -264,7 +266,7 @@ def test_a_full_disk_keeps_what_there_was(name, again, tmp_path, monkeypatch):
         save(tmp_path / "c", *OLD)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(checkpoints, "_write", full_disk(name))
+        patch.setattr(files, "write_flushed", full_disk(name))
         save(tmp_path / "c", *CONTENT)
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     assert not list(tmp_path.glob("*.writing"))
@@ -273,10 +275,10 @@ def test_a_full_disk_keeps_what_there_was(name, again, tmp_path, monkeypatch):
 
 
 def test_a_small_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    checkpoints.write_text(tmp_path / "t", "old")
+    files.write_text(tmp_path / "t", "old")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(checkpoints, "_write", full_disk("t"))
-        checkpoints.write_text(tmp_path / "t", "newer")
+        patch.setattr(files, "write_flushed", full_disk("t"))
+        files.write_text(tmp_path / "t", "newer")
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
@@ -286,7 +288,7 @@ def test_a_full_disk_is_told_with_its_path(tmp_path, monkeypatch):
         with pytest.raises(OSError, match=r"No space left on device: '.*c/state.safetensors'"):
             save(tmp_path / "c", *CONTENT)
         with pytest.raises(OSError, match=r"No space left on device: '.*/t'"):
-            checkpoints.write_text(tmp_path / "t", "text")
+            files.write_text(tmp_path / "t", "text")
 
 
 def os_error() -> None:
@@ -308,7 +310,7 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
     text = tmp_path / "t"
     text.symlink_to(tmp_path / "other" / "t")
     for content in ("old", "new"):
-        checkpoints.write_text(text, content)
+        files.write_text(text, content)
         assert text.is_symlink() and (tmp_path / "other" / "t").read_text() == content
 
 
@@ -323,12 +325,12 @@ def test_a_link_in_the_place_of_what_is_ours_does_not_stop_saving(fresh, name):
 
 def test_a_lock_is_of_one_and_ends_with_it(tmp_path):
     pytest.importorskip("fcntl")
-    with checkpoints.locked(tmp_path / "d"):
-        with pytest.raises(ValueError, match=f"{tmp_path}/d is in use"), checkpoints.locked(tmp_path / "d"):
+    with files.locked(tmp_path / "d"):
+        with pytest.raises(ValueError, match=f"{tmp_path}/d is in use"), files.locked(tmp_path / "d"):
             pass
-        with checkpoints.locked(tmp_path / "d", "other"):
+        with files.locked(tmp_path / "d", "other"):
             pass
-    with checkpoints.locked(tmp_path / "d"):
+    with files.locked(tmp_path / "d"):
         pass
 
 

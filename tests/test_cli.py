@@ -15,7 +15,7 @@ from pyro_ssl.cli import main as cli
 from pyro_ssl.data.datasets import LabelDraw
 from pyro_ssl.data.labels import LabelWarning
 from pyro_ssl.evaluation.corruptions import CORRUPTIONS
-from pyro_ssl.training import checkpoints
+from pyro_ssl.utils import files
 from pyro_ssl.zoo.saved_model import SavedModel
 
 OPTIONS = {"classifier": (), "vae": ("--z_dim", "2"), "m2": ("--z_dim", "2"), "gm": ("--z_dim", "2")}
@@ -293,17 +293,17 @@ def test_interrupted_and_resumed_is_the_same(finished, monkeypatch, epoch):
 
 
 def test_stopped_in_the_training_of_features_it_goes_on(monkeypatch, capsys):
-    from pyro_ssl.objectives import pretrained as features
+    from pyro_ssl.training import fit as training
 
     def stopped(*arguments, **more):
-        features_fit(*arguments, **more)
+        pretrain(*arguments, **more)
         raise KeyboardInterrupt
 
-    features_fit = features.Features.fit
+    pretrain = training.pretrain
     command = ["train", "m1_m2", "--data", "digits", "--labels", 20, "--epochs", 1, "--m1_epochs", 1, "--hidden", "[4]"]
     assert run(*command, "--out", "whole") == 0
     with monkeypatch.context() as patch:
-        patch.setattr(features.Features, "fit", stopped)
+        patch.setattr(training, "pretrain", stopped)
         assert run(*command, "--out", "run") == 130
     assert "stopped; pyro-ssl train --resume run goes on" in capsys.readouterr().err
     assert run("train", "--resume", "run") == 0
@@ -595,7 +595,7 @@ def test_a_run_that_diverged_is_not_to_be_resumed(capsys):
 def test_one_process_trains_in_a_run(copied, capsys):
     pytest.importorskip("fcntl")
     before = measures(copied)
-    with checkpoints.locked(copied):
+    with files.locked(copied):
         assert run("train", "--resume", copied) == 2
     assert f"{copied} is in use by another process" in capsys.readouterr().err
     assert run("train", "--resume", copied) == 0 and measures(copied) == before
@@ -689,7 +689,7 @@ def test_in_a_process_of_its_own():
     images = np.full((20, 4), 255.0)
     np.savez("pixels.npz", x=images, y=np.arange(20) % 2, x_test=images, y_test=np.arange(20) % 2)
     command = ("train", "m2", "--data", "pixels.npz", "--labels", "4", "--out", "run", "--likelihood", "bernoulli")
-    done = subprocess.run([sys.executable, "-m", "pyro_ssl.cli", *command], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "pyro_ssl", *command], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "pyro-ssl: error: site 'x' is observed outside the support" in done.stderr

@@ -27,7 +27,7 @@ from pyro_ssl.distributions.flows import Flow, Flowing, VampPrior
 from pyro_ssl.distributions.mixture import MixtureOfNormals
 from pyro_ssl.infer.traces import closed_form_kl
 from pyro_ssl.objectives.terms import Adversary, Step
-from pyro_ssl.training.fit import players
+from pyro_ssl.training.fit import players, pretrain
 from pyro_ssl.utils.context import evaluating
 from pyro_ssl.zoo.saved_model import SavedModel
 
@@ -576,10 +576,10 @@ def test_features_are_fresh_samples_in_training_and_means_in_evaluation(uses):
     """Latents that the encoder does not use are 0 in both; where it uses none, all stay."""
     o, x = build("m1_m2", **RESUMED["m1_m2"]), data(40)[0].sigmoid()
     twin = deepcopy(o.features)
-    twin.fit(x)
+    pretrain(twin, x)
     deviations = twin.objective.guide.q_z(x).mean.std(0, correction=0)
     o.features.least = deviations.sort(descending=True).values[uses - 1].item() if uses else 1e9
-    o.features.fit(x)
+    pretrain(o.features, x)
     q, used = o.features.objective.guide.q_z(x), (deviations >= o.features.least).double() if uses else torch.ones(3)
     assert torch.equal(o.features.used, used) and used.sum() == (uses or 3)
     with evaluating(o):
@@ -596,7 +596,7 @@ def test_training_encodes_each_datum_once_and_a_transform_each_time():
     ends, calls = [], []
     for transform in (None, torch.clone):
         o, x = build("m1_m2", **RESUMED["m1_m2"]), data(40)[0].sigmoid()
-        o.features.fit(x)
+        pretrain(o.features, x)
         rows: list[int] = []
         o.features.objective.guide.q_z.register_forward_hook(lambda m, given, q, rows=rows: rows.append(len(given[0])))
         fit(

@@ -20,8 +20,8 @@ from torch.utils.data import TensorDataset
 from pyro_ssl import data
 from pyro_ssl.data.datasets import LabelDraw, draw_labels, encode
 from pyro_ssl.data.labels import LabelWarning
-from pyro_ssl.training.checkpoints import CheckpointError
 from pyro_ssl.utils import torchvision_repair as vision
+from pyro_ssl.utils.files import CheckpointError
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 

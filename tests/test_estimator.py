@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor, data, estimator, zoo
 from pyro_ssl.estimator import column_defaults
-from pyro_ssl.training.checkpoints import CheckpointError
+from pyro_ssl.utils.files import CheckpointError
 
 EXPECTED_FAILURES = {"check_classifiers_classes": "it takes -1 for a class; here -1 means that a row has no label"}
 UNLABELED = np.array([i % 10 >= 2 for i in range(40)])

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from pyro_ssl import EarlyStopping, SemiSupervisedClassifier, SemiSupervisedRegressor, fit, zoo
-from pyro_ssl.training.checkpoints import CheckpointError
+from pyro_ssl.utils.files import CheckpointError
 from pyro_ssl.zoo.saved_model import SavedModel
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))

@@ -19,7 +19,7 @@ from pyro_ssl.active.labelling import Page, Question, in_terminal, png
 from pyro_ssl.active.learner import ActiveLearner
 from pyro_ssl.cli import main as cli
 from pyro_ssl.data.labels import LabelWarning
-from pyro_ssl.training import checkpoints
+from pyro_ssl.utils import files
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 CLASSES = ["cat", "dog", "eel"]
@@ -463,7 +463,7 @@ def test_answers_belong_to_their_images_and_classes(tmp_path, person, capsys):
 def test_one_command_at_a_time(tmp_path, capsys):
     pytest.importorskip("fcntl")
     pool(tmp_path)
-    with checkpoints.locked(tmp_path / "run"):
+    with files.locked(tmp_path / "run"):
         assert command(tmp_path) == 2
     assert "in use by another" in capsys.readouterr().err
 

@@ -32,6 +32,7 @@ from pyro_ssl.evaluation.ood import fitted, scores
 from pyro_ssl.prediction import predict as prediction
 from pyro_ssl.prediction.generate import reconstruct
 from pyro_ssl.training import checkpoints
+from pyro_ssl.utils import files
 from pyro_ssl.zoo.saved_model import SavedModel
 
 D, K, N = 4, 3, 50
@@ -393,7 +394,7 @@ def test_a_saved_model_keeps_its_extent(trained, tmp_path):
     tensors, data = checkpoints.load(tmp_path / "model")
     for damaged in ([[4], [0.0], []], [[4], ["a"] * 4, [1.0] * 4], [[4], [0.0] * 3, [1.0] * 3], 5, "abc"):
         checkpoints.save(tmp_path / "model", tensors, data | {"extent": damaged}, keep_previous=False)
-        with pytest.raises(checkpoints.CheckpointError):
+        with pytest.raises(files.CheckpointError):
             SavedModel.load(tmp_path / "model")
 
 

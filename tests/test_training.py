@@ -535,6 +535,7 @@ CHILD = """
     torch.set_num_threads(1)
     import test_training as t
     from pyro_ssl.training import checkpoints
+    from pyro_ssl.utils import files
     kill, where = int(sys.argv[2]), sys.argv[3]
     die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     saves = 0
@@ -543,7 +544,7 @@ CHILD = """
         saves += 1
         if where != "step" and saves == kill:
             owner, name, left = {{
-                "file": (checkpoints, "_write", 1), "files": (checkpoints, "_write", 2), "rename": (Path, "rename", 1),
+                "file": (files, "write_flushed", 1), "files": (files, "write_flushed", 2), "rename": (Path, "rename", 1),
                 "renames": (Path, "rename", 2),
             }}[where]
             call = getattr(owner, name)

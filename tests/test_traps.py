@@ -32,6 +32,7 @@ from pyro_ssl import (
 from pyro_ssl.infer.enumeration import EnumerateMessenger, ScopeError
 from pyro_ssl.nn.layers import class_weights
 from pyro_ssl.training import checkpoints
+from pyro_ssl.utils import files
 
 ROOT = Path(__file__).parent.parent
 D, K, B = 4, 3, 6
@@ -148,7 +149,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from
     arguments = {"epochs": 3, "batch_size": 20}
     whole = small()
     fit(whole, X, CODES, **arguments)
-    write, written = checkpoints._write, []
+    write, written = files.write_flushed, []
 
     def full(path: Path, content: bytes) -> None:
         written.append(path)
@@ -158,7 +159,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from
         write(path, content)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(checkpoints, "_write", full)
+        patch.setattr(files, "write_flushed", full)
         fit(small(), X, CODES, directory=tmp_path, **arguments)
     assert 0 < checkpoints.load(tmp_path / "checkpoint")[1]["position"]["step"] < 9
     resumed = small()

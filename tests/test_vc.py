@@ -12,7 +12,8 @@ from pyro_ssl import fit, models, predict_proba, zoo
 from pyro_ssl.distributions.conditionals import Bayes, ClassNormal, ClassPrior, Delta, expected
 from pyro_ssl.evaluation.ood import ClassDensities
 from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
-from pyro_ssl.objectives.terms import L2, Batch, Term
+from pyro_ssl.objectives.batch import Batch
+from pyro_ssl.objectives.terms import L2, Term
 from pyro_ssl.training.fit import players
 
 N, K, Z = 7, 3, 4

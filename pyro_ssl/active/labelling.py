@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_ssl.evaluation import plots
-from pyro_ssl.training.checkpoints import CheckpointError, checksum, read_sealed, write_sealed
+from pyro_ssl.utils.files import CheckpointError, checksum, read_sealed, write_sealed
 
 Answers = dict[int, int | None]
 """By place among the images asked for: the class, or None for one that cannot be told."""

@@ -18,14 +18,14 @@ from pyro_ssl import zoo
 from pyro_ssl.active.acquisition import Acquisition, Score, acquire, best, check, check_power, diverse
 from pyro_ssl.data.extent import Extent
 from pyro_ssl.evaluation.ood import features
+from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.terms import Batch
 from pyro_ssl.prediction.predict import label_of, predict_proba
 from pyro_ssl.training import checkpoints
-from pyro_ssl.training.batches import extreme_rows
 from pyro_ssl.training.fit import History, fit
+from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, as_input, check_positive, placed
-from pyro_ssl.utils.arrays import as_array, check_unmasked
+from pyro_ssl.utils.arrays import as_array, check_unmasked, extreme_rows
 from pyro_ssl.utils.context import reproducibly
 
 FORMAT = "pyro-ssl active learner"
@@ -329,18 +329,18 @@ class ActiveLearner:
                 "extents": [member.extent and member.extent.plain() for member in members],
             }
             checkpoints.save(self.directory / "learner", tensors, data, keep_previous=False)
-            shutil.rmtree(checkpoints.followed(self.directory / IN_TRAINING))
+            shutil.rmtree(files.followed(self.directory / IN_TRAINING))
 
     def _folders(self, members: Sequence[Objective]) -> list[Path | None]:
         """Of each member's run; what is there of another round, or of other settings, is deleted."""
         if self.directory is None:
             return [None] * len(members)
-        folder = checkpoints.followed(self.directory / IN_TRAINING)
+        folder = files.followed(self.directory / IN_TRAINING)
         this = json.dumps([self._settings(members), self._learned, self.indices, self.labels])
         if _text(folder / "round.json") != this:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            checkpoints.write_text(folder / "round.json", this)
+            files.write_text(folder / "round.json", this)
         return [folder / f"member_{m}" for m in range(len(members))]
 
     def _targets(self) -> Tensor:
@@ -369,12 +369,12 @@ class ActiveLearner:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "labels.json"
         if _text(path) != self._written:
-            raise checkpoints.CheckpointError(
+            raise files.CheckpointError(
                 f"{path} was written by another learner meanwhile; make a new one, which reads it"
             )
         known = {"indices": indices, "labels": labels, "skipped": skipped}
-        text = checkpoints.sealed({"format": FORMAT, "pool": self._pool_is} | known)
-        checkpoints.write_text(path, text)
+        text = files.sealed({"format": FORMAT, "pool": self._pool_is} | known)
+        files.write_text(path, text)
         self._written = text
 
     def _read_labels(self, path: Path) -> None:
@@ -382,7 +382,7 @@ class ActiveLearner:
         if self._written is None:
             return
         try:
-            found = checkpoints.unsealed(self._written, path)
+            found = files.unsealed(self._written, path)
             indices, labels, skipped = (list(found[k]) for k in ("indices", "labels", "skipped"))
             rows = [*indices, *skipped]
             whole = len(indices) == len(labels) and len(set(rows)) == len(rows) and found["format"] == FORMAT
@@ -392,10 +392,10 @@ class ActiveLearner:
             codes = all(type(label) is int and label >= 0 for label in labels)
             if not codes and (np.asarray(labels, np.float64).ndim != 2 or not np.isfinite(labels).all()):
                 raise ValueError("its labels are neither codes nor finite numbers")
-        except checkpoints.CheckpointError:
+        except files.CheckpointError:
             raise
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise checkpoints.CheckpointError(f"{path} is damaged, or no active learner's: {error}") from None
+            raise files.CheckpointError(f"{path} is damaged, or no active learner's: {error}") from None
         self.indices, self.labels, self.skipped, self._pool_is = indices, labels, skipped, found["pool"]
 
     def _read_members(self, path: Path) -> None:
@@ -407,13 +407,13 @@ class ActiveLearner:
             tensors, data = checkpoints.load(path)
             extents = [Extent.read(extent) for extent in data.get("extents", [None] * self.size)]
             if data.get("settings") != json.loads(json.dumps(self._settings(members))):
-                raise checkpoints.CheckpointError(f"{path} has other settings")
+                raise files.CheckpointError(f"{path} has other settings")
             learned = len(data["of"][1])
             if data["of"] != json.loads(json.dumps(self._known(learned))):
-                raise checkpoints.CheckpointError(f"{path} has learned other labels than those of labels.json")
+                raise files.CheckpointError(f"{path} has learned other labels than those of labels.json")
             fresh, history = data["fresh"], data["history"]
             if type(fresh) is not int or not isinstance(history, list):
-                raise checkpoints.CheckpointError(f"{path} is damaged: fresh or history is of another kind")
+                raise files.CheckpointError(f"{path} is damaged: fresh or history is of another kind")
             state = {f"{m}/{k}": v for m, member in enumerate(members) for k, v in member.state_dict().items()}
             checkpoints.check_tensors(tensors, state, str(path))
             for m, member in enumerate(members):
@@ -455,7 +455,7 @@ def codes(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) -> Tenso
 
 def _fingerprint(pool: Tensor) -> list[Any]:
     """Shape and checksum of a pool, as of numbers with a point, whatever they are."""
-    return [list(pool.shape), checkpoints.checksum(as_data(pool, "pool"))]
+    return [list(pool.shape), files.checksum(as_data(pool, "pool"))]
 
 
 def _seed(*parts: int) -> int:

@@ -32,8 +32,8 @@ from pyro_ssl.evaluation import metrics, plots, reports
 from pyro_ssl.evaluation.attacks import ATTACKS
 from pyro_ssl.evaluation.corruptions import corrupted
 from pyro_ssl.prediction.predict import as_known, predict_proba
-from pyro_ssl.training import checkpoints
 from pyro_ssl.training.fit import SCHEDULES, DivergedError, as_device, fit
+from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, check_event_shape, check_positive
 from pyro_ssl.utils.compat import options_of
 from pyro_ssl.zoo.saved_model import SavedModel
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments = make_parser().parse_args(given)
             commands = {"list": _list, "train": _train, "evaluate": _evaluate, "predict": _predict, "label": _label}
             commands[arguments.command](arguments[arguments.command])
-            with checkpoints.naming("standard output"):
+            with files.naming("standard output"):
                 sys.stdout.flush()
     except (KeyboardInterrupt, EOFError):
         print(f"\npyro-ssl: stopped{_goes_on(arguments)}", file=sys.stderr)
@@ -342,7 +342,7 @@ def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
     plots.save(plots.learning_curves({name: history}), out / "curves.png")
     measured = metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
     result = _result(config, draw, history["seconds"][-1], measured)
-    checkpoints.write_text(out / "result.json", json.dumps(result, indent=1))
+    files.write_text(out / "result.json", json.dumps(result, indent=1))
     print(_row(result))
 
 
@@ -386,7 +386,7 @@ def _owned(out: Path) -> Iterator[None]:
     """No other process trains in the directory meanwhile; it is made, and removed again if nothing is written to it."""
     made = not out.exists()
     try:
-        with checkpoints.locked(out):
+        with files.locked(out):
             yield
     except BaseException:
         left = {path.name for path in out.iterdir()} if made and out.is_dir() else set()
@@ -401,7 +401,7 @@ def _owned(out: Path) -> Iterator[None]:
 def _begun(out: Path, config: dict[str, Any]) -> Iterator[None]:
     """Write `config.json`, and take it back if training is refused before it starts: the same `--out` can be given again."""
     begun = (out / "config.json").exists()
-    checkpoints.write_text(out / "config.json", json.dumps(config, indent=1))
+    files.write_text(out / "config.json", json.dumps(config, indent=1))
     try:
         yield
     except BaseException:
@@ -427,11 +427,11 @@ def _evaluate(arguments: Namespace) -> None:
     found = reports.of_test(saved.objective, dataset, out)
     lines = [(f"test_{name}", f"{value:.6f}") for name, value in found.items()]
     print(*(f"{name:24} {value}" for name, value in lines), sep="\n")
-    checkpoints.write_text(out / "test.md", reports.table(("measure", "value"), lines) + "\n")
+    files.write_text(out / "test.md", reports.table(("measure", "value"), lines) + "\n")
 
     def write(name: str, text: str) -> None:
         print("\n" + text, flush=True)
-        checkpoints.write_text(out / f"{name}.md", text + "\n")
+        files.write_text(out / f"{name}.md", text + "\n")
 
     if foreign:
         codes = None
@@ -565,7 +565,7 @@ def _predict(arguments: Namespace) -> None:
         np.savetxt(buffer, probs, delimiter=",", fmt="%.9g")
     else:
         np.save(buffer, probs)
-    checkpoints.write_file(arguments.output, buffer.getvalue())
+    files.write_file(arguments.output, buffer.getvalue())
 
 
 def _label(arguments: Namespace) -> None:
@@ -584,7 +584,7 @@ def _label(arguments: Namespace) -> None:
             saved = SavedModel(arguments.method, tuple(pool.shape[1:]), classes, options, objective, extra)
             saved.save(out / "model")
 
-    with checkpoints.locked(out):
+    with files.locked(out):
         learner = ActiveLearner(
             lambda seed: zoo.build(arguments.method, tuple(pool.shape[1:]), len(classes), seed=seed, **options),
             acquisition=arguments.acquisition, power=arguments.power, start=arguments.start, code=codes,

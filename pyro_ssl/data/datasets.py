@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.data.labels import missing_labels, warn_of_markers, warn_of_words
-from pyro_ssl.training.checkpoints import CheckpointError, read_sealed, write_sealed
 from pyro_ssl.utils.arguments import MISSING_WORDS, as_codes, as_data, check_seed
 from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_signed, few
+from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed
 
 
 @dataclass(frozen=True)

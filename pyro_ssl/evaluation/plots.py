@@ -15,8 +15,8 @@ from pyro_ssl.evaluation import calibration
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.generate import generate, reconstruct
 from pyro_ssl.prediction.predict import predict_proba
-from pyro_ssl.training.checkpoints import write_file
 from pyro_ssl.training.fit import History
+from pyro_ssl.utils.files import write_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442", "#8C564B", "#4B0092")
 

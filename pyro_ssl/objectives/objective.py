@@ -37,8 +37,8 @@ from pyro_ssl.infer.validation import (
     treats_labels_alike,
     trial,
 )
-from pyro_ssl.objectives.terms import Batch, Step, Term
-from pyro_ssl.training.batches import transformed
+from pyro_ssl.objectives.batch import Batch, transformed
+from pyro_ssl.objectives.terms import Step, Term
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.utils.compat import BatchNormBase
 from pyro_ssl.utils.context import exclusive

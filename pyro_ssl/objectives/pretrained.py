@@ -63,20 +63,9 @@ class Features(nn.Module):
         q = self.objective.guide.q_z(x)
         return torch.stack([q.mean, q.stddev], -2)
 
-    def fit(self, x: Tensor, **arguments: Any) -> None:
-        """Train the first model on all data, without labels, and find which latents it uses.
-
-        Arguments:
-            x: Data `(N, *event)`.
-            arguments: Of `pyro_ssl.fit`, over those given at construction.
-        """
-        from pyro_ssl.training.fit import fit  # it imports objectives, which have features
-
-        self.objective.requires_grad_(True)
-        try:
-            fit(self.objective, x, **self.arguments | arguments)
-        finally:
-            self.objective.requires_grad_(False)
+    @torch.no_grad()
+    def finish_training(self, x: Tensor) -> None:
+        """Find which latents the trained encoder uses, on all data `(N, *event)`, and set `trained`."""
         used = self.read(x)[:, 0].std(0, correction=0) >= self.least
         self.used.copy_(used if used.any() else torch.ones_like(used))
         self.trained.fill_(True)

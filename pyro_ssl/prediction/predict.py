@@ -16,8 +16,8 @@ from pyro_ssl.infer.gibbs import Gibbs
 from pyro_ssl.infer.gibbs import gibbs as sample
 from pyro_ssl.infer.validation import check_pair, check_support, classified
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.training.batches import extreme_rows
 from pyro_ssl.utils.arguments import as_input, as_tensor, as_values, check_positive, placed
+from pyro_ssl.utils.arrays import extreme_rows
 from pyro_ssl.utils.context import evaluating, reproducibly, without_checks
 
 AT_ONCE = 2**15

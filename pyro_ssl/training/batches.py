@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.objectives.terms import Batch
+from pyro_ssl.objectives.batch import Batch
+from pyro_ssl.utils.arrays import extreme_rows
 
 
 def steps_per_epoch(labeled: int, unlabeled: int, batch_size: int, labeled_batch_size: int) -> int:
@@ -79,17 +78,3 @@ class Batches:
             order = torch.randperm(n, generator=torch.Generator().manual_seed(int(seed)))
             self._orders[part] = (index, order.to(self.x.device))
         return self._orders[part][1]
-
-
-def extreme_rows(x: Tensor) -> Tensor:
-    """Places of the two data that hold the smallest and the largest number, `(2,)`."""
-    flat = x.flatten(1)
-    return torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax()])
-
-
-def transformed(batch: Batch, transform: Callable[[Tensor], Tensor] | None) -> Batch:
-    """The batch with its data, not its labels, passed through a function."""
-    if transform is None:
-        return batch
-    apply = lambda x: None if x is None else transform(x)  # noqa: E731
-    return Batch(apply(batch.x), batch.y, apply(batch.x_unlabeled))

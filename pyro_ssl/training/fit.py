@@ -29,11 +29,12 @@ from tqdm import tqdm
 from pyro_ssl.data.extent import Extent
 from pyro_ssl.data.labels import warn_of_missing_classes
 from pyro_ssl.infer.validation import classified
+from pyro_ssl.objectives.batch import Batch, transformed
 from pyro_ssl.objectives.objective import Objective, total
 from pyro_ssl.objectives.pretrained import Features
-from pyro_ssl.objectives.terms import Batch
 from pyro_ssl.training import checkpoints, resuming
-from pyro_ssl.training.batches import Batches, transformed
+from pyro_ssl.training.batches import Batches
+from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import (
     as_codes,
     as_input,
@@ -211,13 +212,13 @@ def fit(
             run = begin()
             store = None if directory is None else _Store(Path(directory))
             if store is not None:
-                held.enter_context(checkpoints.locked(store.directory, "fit.lock"))
+                held.enter_context(files.locked(store.directory, "fit.lock"))
                 store.begin(resume)
             if isinstance(objective.features, Features) and not objective.features.trained:
                 first = None if directory is None else Path(directory) / "features"
                 data = as_input(objective, x)
                 shared: dict[str, Any] = {"seed": seed, "resume": resume, "progress": progress, "transform": transform}
-                objective.features.fit(data, directory=first, **shared)
+                pretrain(objective.features, data, directory=first, **shared)
                 run = begin()
             objective.extent = run.averaged.extent = Extent.of(as_input(objective, x))
             held.enter_context(reproducibly(seed))
@@ -232,6 +233,22 @@ def fit(
                 f"{error}; begin anew with it, in another directory: {directory} resumes with what has diverged"
             ) from None
     return run.history
+
+
+def pretrain(features: Features, x: Tensor, **arguments: Any) -> None:
+    """Train an encoder's own objective on all data, without labels, and find which latents it uses.
+
+    Arguments:
+        features: The encoder.
+        x: Data `(N, *event)`.
+        arguments: Arguments of `fit`; they take precedence over those that the encoder was given.
+    """
+    features.objective.requires_grad_(True)
+    try:
+        fit(features.objective, x, **features.arguments | arguments)
+    finally:
+        features.objective.requires_grad_(False)
+    features.finish_training(x)
 
 
 def _callbacks(callbacks: Any) -> tuple[Callable[[Epoch], None], ...]:
@@ -338,8 +355,8 @@ class _Run:
         self.settings |= {"identity": _plain(identity), "schedule": named}
         self.settings |= {"optimizer": checkpoints.said(optimizer), "transform": checkpoints.said(transform)}
         self.settings |= {
-            "x": checkpoints.checksum(x),
-            "y": checkpoints.checksum(labels.where(known[:, None], -1)),
+            "x": files.checksum(x),
+            "y": files.checksum(labels.where(known[:, None], -1)),
         }
         self.objective, self.parameters, self.transform, self.device = objective, parameters, transform, home
         with reproducibly(seed), same_buffers(objective.to(home)):
@@ -630,13 +647,13 @@ class _Store:
             tensors, data = checkpoints.load(self.checkpoint)
             try:
                 run.restore(tensors, data)
-            except checkpoints.CheckpointError as error:
-                raise checkpoints.CheckpointError(f"{self.checkpoint}: {error}") from None
-        checkpoints.write_text(self.metrics, "".join(_lines(run.history, 0)))
+            except files.CheckpointError as error:
+                raise files.CheckpointError(f"{self.checkpoint}: {error}") from None
+        files.write_text(self.metrics, "".join(_lines(run.history, 0)))
         self.logged = len(run.history.get("loss", []))
 
     def log(self, history: History) -> None:
-        with checkpoints.naming(self.metrics), self.metrics.open("a") as file:
+        with files.naming(self.metrics), self.metrics.open("a") as file:
             file.writelines(_lines(history, self.logged))
         self.logged = len(history["loss"])
 

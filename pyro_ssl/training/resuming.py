@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pyro_ssl.training.checkpoints import CheckpointError, check_tensors
+from pyro_ssl.training.checkpoints import check_tensors
+from pyro_ssl.utils.files import CheckpointError
 
 State = dict[str, Any]
 OF_THE_MACHINE = ("params", "fused", "foreach")

@@ -146,3 +146,9 @@ def _is_picture(value: Any) -> bool:
 def _is_scipy_sparse(values: Any) -> bool:
     sparse = sys.modules.get("scipy.sparse")
     return sparse is not None and sparse.issparse(values)
+
+
+def extreme_rows(x: Tensor) -> Tensor:
+    """Places of the two data that hold the smallest and the largest number, `(2,)`."""
+    flat = x.flatten(1)
+    return torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax()])

@@ -17,7 +17,7 @@ from pyro_ssl import zoo
 from pyro_ssl.data.extent import Extent
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints
-from pyro_ssl.training.checkpoints import CheckpointError
+from pyro_ssl.utils.files import CheckpointError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """Of weights, by the name in the file."""
