@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -293,7 +294,7 @@ def test_interrupted_and_resumed_is_the_same(finished, monkeypatch, epoch):
 
 
 def test_stopped_in_the_training_of_features_it_goes_on(monkeypatch, capsys):
-    from pyro_ssl.training import fit as training
+    training = import_module("pyro_ssl.training.fit")  # the package has a function of that name
 
     def stopped(*arguments, **more):
         pretrain(*arguments, **more)

@@ -2,3 +2,10 @@
 
 Layers, networks, backbones, augmentation and the hooks for random weights.
 """
+
+from pyro_ssl.nn.augmentation import Noise
+from pyro_ssl.nn.backbones import Backbone
+from pyro_ssl.nn.layers import Flat, SplitLinear
+from pyro_ssl.nn.networks import MLP, ConvDecoder, ConvEncoder
+
+__all__ = ["MLP", "Backbone", "ConvDecoder", "ConvEncoder", "Flat", "Noise", "SplitLinear"]
