@@ -31,6 +31,7 @@ from common import (
     parsed,
     resolved,
     side_by_side,
+    smoke_rows,
     sources,
     study,
     table,
@@ -118,8 +119,9 @@ def configure(row: str, data: str, per_class: int, draw: int, scale: str) -> dic
         training |= {"batch_size": 200} | (PROTOCOL if scale == "paper" else {})
     if scale == "smoke":
         options |= {k: (8,) for k in ("hidden", "classifier_hidden")}
-        training["epochs"] = 1
-    rows = {"rows": 300} if scale == "smoke" else {"rows": 50_000} if (scale, data) == ("paper", "cifar10") else {}
+        training |= {"epochs": 1, "labeled_batch_size": 10 * per_class}
+    of_scale = {"smoke": smoke_rows(per_class), "paper": {"rows": 50_000} if data == "cifar10" else {}}
+    rows = of_scale.get(scale, {})
     return {
         "row": row, "data": data, "grey": True, "method": method, "per_class": per_class, "draw": draw,
         "options": resolved(method, options), "training": training, **rows,

@@ -29,6 +29,7 @@ from common import (
     measures,
     parsed,
     resolved,
+    smoke_rows,
     sources,
     study,
     table,
@@ -129,14 +130,17 @@ def main() -> None:
 
 def configure(name: str, per_class: int, draw: int, scale: str) -> dict[str, Any]:
     row, epochs = ROWS[name], SCALES[scale][0]
-    small = {"hidden": (8,), "m1_epochs": 1} if scale == "smoke" else {}
+    options = row.options
+    batches = {"batch_size": row.batch_size, "labeled_batch_size": min(100, 3 * per_class)}
+    rows: dict[str, int] = {}
+    if scale == "smoke":
+        options = options | {"hidden": (8,), "channels": (2, 4, 4), "m1_epochs": 1, "gibbs_steps": 2}
+        rows = smoke_rows(per_class)
+        batches = {"batch_size": rows["rows"] // 2, "labeled_batch_size": 5 * per_class}  # two steps
     return {
         "row": name, "data": "mnist", "method": row.method, "per_class": per_class, "draw": draw,
-        "options": resolved(row.method, row.options | small),
-        "training": training_of(
-            row.method, epochs or row.epochs, batch_size=row.batch_size, labeled_batch_size=min(100, 3 * per_class)
-        ),
-        **({"rows": 300} if small else {}),
+        "options": resolved(row.method, options),
+        "training": training_of(row.method, epochs or row.epochs, **batches), **rows,
     }  # fmt: skip
 
 

@@ -10,15 +10,26 @@ import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from scipy import stats
 
 from pyro_ssl import Batch, data, metrics, zoo
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+
+SAVEFIG = Figure.savefig
+
+
+def in_few_dots(figure: Figure, path: Any, **how: Any) -> None:
+    """`savefig` that draws every artist, but once, where the search for a layout and for margins draws them again."""
+    figure.set_layout_engine("none")
+    SAVEFIG(figure, path, dpi=20, format=how.get("format"))
 
 
 @pytest.fixture
@@ -33,6 +44,7 @@ def script(monkeypatch, capsys):
             patch.syspath_prepend(str(EXPERIMENTS))
             patch.setenv("PYRO_SSL_DATA", "nowhere")  # the script may set it, and it is put back
             patch.setattr(sys, "argv", [str(EXPERIMENTS / name), *arguments])
+            patch.setattr(Figure, "savefig", in_few_dots)
             importlib.import_module(name.removesuffix(".py")).main()
         return capsys.readouterr().out
 
@@ -462,8 +474,8 @@ def test_a_wide_resnet_goes_on_in_pieces_as_on_a_gpu(scripts, tmp_path, monkeypa
     module = scripts("variational_classification")
     monkeypatch.setattr(module, "EPSILONS", (0.1,))
     config = module.configure("cifar", "mnist", "vc", {"backbone": "wrn-10-1"}, draw=1, scale="paper")
-    small = {"epochs": 3, "batch_size": 50, "labeled_batch_size": 50}
-    config |= {"rows": 100, "training": config["training"] | small}
+    small = {"epochs": 3, "batch_size": 20, "labeled_batch_size": 20}
+    config |= {"rows": 40, "pgd_steps": 2, "training": config["training"] | small}
     assert config["sgd"] and config["training"]["precision"] == "bfloat16"
 
     def killed(epoch):
