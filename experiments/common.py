@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -149,6 +150,7 @@ def developing(dataset: data.Dataset, codes: Tensor) -> tuple[data.Dataset, Tens
     return data.Dataset(dataset.name, *parts, dataset.classes), codes[rest]
 
 
+@lru_cache(maxsize=1)  # to unpack it takes longer than a smoke run
 def packed_cifar10(root: Path) -> data.Dataset | None:
     """CIFAR-10 where it is kept as differences of planes in .npz files, as many as there are; None where it is not."""
     files = sorted((root / "cifar10").glob("train_*.npz"))

@@ -148,13 +148,14 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     """One method on one draw; of the first draw the pictures too."""
     objective, dataset, _, history = trained(config, directory)
     if config["draw"] == 0 and hasattr(objective.model, "predict"):
-        plots.save(samples(objective), out / f"samples_{name}.png")
+        n = 20 if "test_rows" in config else 100  # fewer of a smoke run
+        plots.save(samples(objective, n), out / f"samples_{name}.png")
     if config["draw"] == 0 and hasattr(objective.guide, "encode") and config["per_class"] >= 100:
         plots.save(embedding(objective, dataset.x_test[:2000], dataset.y_test[:2000]), out / f"tsne_{name}.png")
     return measured(objective, dataset, history)
 
 
-def samples(objective: Any, n: int = 100) -> Any:
+def samples(objective: Any, n: int) -> Any:
     """x from the model, the mean of p(x|z) at z ~ p(z), sorted by the class that the model gives it (Figure 5.13)."""
     x = generate(objective, n)
     order = predict_proba(objective, x).argmax(-1).argsort(stable=True)

@@ -367,27 +367,32 @@ def test_vae_downstream_checks_the_papers_claims(tmp_path, script):
 
 
 def test_mnist_labels(tmp_path, script):
-    write_mnist(tmp_path / "data", 300)
-    arguments = ["--data-root", "data", "--scale", "smoke", "--per-class", "10", "--workers", "1", "--out", "out"]
-    out = script("mnist_labels.py", *arguments, cwd=tmp_path)
+    """All rows with 10 labels per class, and one with as many as there are by default."""
+    write_mnist(tmp_path / "data", 6000)
+    arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
+    out = script("mnist_labels.py", *arguments, "--per-class", "10", cwd=tmp_path)
     assert (
         all(f"| {m} " in out for m in ("classifier", "m2", "sslpe", "sslapd", "adgm_conv"))
         and "fails, paper 002" in out
     )
     assert {"table.md", "sslapd_10_0.json", "samples_sslpe_10_0.png"} <= made(tmp_path / "out")
+    out = script("mnist_labels.py", *arguments, "--rows", "classifier", "m2", cwd=tmp_path)
+    assert all(f"MNIST, {n} labels per class" in out for n in (10, 20, 60, 100, 300))
+    assert {"tsne_m2_100_0.png", "m2_300_0.json"} <= made(tmp_path / "out")
 
 
 def test_mier(tmp_path, script):
-    write_mnist(tmp_path / "data", 300)
+    """With its own 100 labels per class, more than there would be among a few hundred images."""
+    write_mnist(tmp_path / "data", 2000)
     (tmp_path / "data/MNIST").rename(tmp_path / "data/FashionMNIST")
-    arguments = ["--data-root", "data", "--scale", "smoke", "--data", "fashion_mnist", "--per-class", "10"]
-    arguments += ["--draws", "0", "1", "--workers", "1", "--out", "out"]
-    first = script("mier.py", *arguments, "--models", "m2", "adgm", cwd=tmp_path)
+    arguments = ["--data-root", "data", "--scale", "smoke", "--data", "fashion_mnist"]
+    arguments += ["--workers", "1", "--out", "out", "--draws", "0"]
+    first = script("mier.py", *arguments, "1", "--models", "m2", "adgm", cwd=tmp_path)
     assert all(f"| {m} " in first for m in ("mlp", "cnn", "m2+mier", "adgm+mier")) and " .. " in first
-    pictures = {f"{kind}_m2_fashion_mnist_10_0.png" for kind in ("tsne", "samples", "reconstructions")}
+    pictures = {f"{kind}_m2_fashion_mnist_100_0.png" for kind in ("tsne", "samples", "reconstructions")}
     assert pictures <= made(tmp_path / "out")
     both = script("mier.py", *arguments, "--models", "lvae", cwd=tmp_path)
-    assert "m2_fashion_mnist_10_0:" not in both and "| lvae+mier " in both and "| m2+mier " in both
+    assert "m2_fashion_mnist_100_0:" not in both and "| lvae+mier " in both and "| m2+mier " in both
 
 
 def test_latent_classifier(tmp_path, script):
