@@ -598,17 +598,17 @@ def test_gradient_variance(tmp_path, script):
 
 def test_benchmark(tmp_path, script):
     """All codes take their turns, every table has its row, and the memory is measured."""
-    tiny = ["--hidden", "8", "--rounds", "2", "--threads", "1", "--out", "out"]
+    tiny = ["--hidden", "8", "--rounds", "1", "--threads", "1", "--out", "out"]
     out = script("benchmark.py", "--classes", "3", "10", "--no-memory", *tiny, cwd=tmp_path)
     for code in ("pyro example", "ours, all classes", "ours, top=1", "ours, auto", "bare torch, top=1", "floor, top=1"):
         assert f"| {code} " in out
     result = json.loads((tmp_path / "out/results.json").read_text())
     assert [r["classes"] for r in result["results"]] == [3, 10]
     assert (tmp_path / "out/benchmark.png").exists() and "K = 10, 1x8" in (tmp_path / "out/table.md").read_text()
-    codes = ("pyro example", "ours, top=1")  # each in a process of its own
-    script("benchmark.py", "--classes", "3", "--codes", *codes, *tiny, cwd=tmp_path)
+    code = "ours, top=1"  # in a process of its own, which is what takes long
+    script("benchmark.py", "--classes", "3", "--codes", code, *tiny, cwd=tmp_path)
     memory = json.loads((tmp_path / "out/results.json").read_text())["results"][0]["mb"]
-    assert memory.keys() == set(codes) and all(mb >= 0 for mb in memory.values())
+    assert memory.keys() == {code} and all(mb >= 0 for mb in memory.values())
 
 
 def test_time_to_accuracy(tmp_path, script):
