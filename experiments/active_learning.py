@@ -99,7 +99,7 @@ PUBLISHED = {  # labels to 90 and 95 %, quartiles
 }
 GOALS = {"MNIST": (0.9, 0.95, 0.98), "Fashion-MNIST": (0.7, 0.75, 0.8)}
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"pool": 60, "first": 1, "later": {"sslpe": 1, "sslapd": 1}, "most": 6, "draws": [5], "epochs": (1, 1), "labels": (20, 40), "supervised": 2, "steps": 2, "rows": 120, "grid": 12},
+    "smoke": {"pool": 60, "first": 1, "later": {"sslpe": 1, "sslapd": 1}, "most": 6, "draws": [5], "epochs": (1, 1), "labels": (20, 40), "supervised": 2, "steps": 2, "rows": 120, "grid": 12, "samples": 4},
     "cpu": {"pool": 2000, "first": 100, "later": {"sslpe": 10, "sslapd": 20}, "most": 30, "draws": list(range(10)), "epochs": (6, 2), "labels": (20, 100), "supervised": 400, "steps": 2000},
     "paper": {"pool": 10_000, "first": 100, "later": {"sslpe": 20, "sslapd": 40}, "most": 30, "draws": list(range(10)), "epochs": (20, 5), "labels": (20, 200), "supervised": 1000, "steps": 10_000},
 }  # fmt: skip
@@ -160,7 +160,7 @@ def configure(row: str, name: str, draw: int, scale: str) -> dict[str, Any]:
         "ema": 0.99,
     }
     if part == "plane" and "grid" in s:
-        config["grid"] = s["grid"]
+        config |= {"grid": s["grid"], "samples": s["samples"]}
     return config | {
         "pool": s["pool"], "first": 4, "each": 1, "most": s["most"], "noise": 0.1,
         "training": training, "warm": {"epochs": s["later"][method]},
@@ -228,9 +228,11 @@ def plane(config: dict[str, Any], dataset: data.Dataset, directory: Path) -> dic
     side = config.get("grid", 60)
     grid = torch.cartesian_prod(torch.linspace(*WINDOW[:2], side), torch.linspace(*WINDOW[2:], side))
     free = dataset.x[labels < 0]
-    found = {name: acquisition.scores(objective, grid, name, draws=100) for name in FUNCTIONS}
+    draws = config.get("samples", 100)
+    found = {name: acquisition.scores(objective, grid, name, draws=draws) for name in FUNCTIONS}
+    fewer = min(draws, 20)
     picks = {
-        name: [free[acquisition.acquire(objective, free, 5, name, draws=20, seed=s)].tolist() for s in range(3)]
+        name: [free[acquisition.acquire(objective, free, 5, name, draws=fewer, seed=s)].tolist() for s in range(3)]
         for name in FUNCTIONS
     }
     known = labels >= 0

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -119,15 +120,17 @@ def _one(
 def images(config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
     """The image set of a run and codes, of which `per_class` of each class are known, or `labels` in total, as many of each, or all.
 
-    `rows`, where it is there, cuts both parts; without it the first 30,000 training images of CIFAR-10 are taken. `grey` makes
-    colour images grey. Where the data's folder comes from, `PYRO_SSL_DATA`, is no part of a config.
+    `rows`, where it is there, cuts both parts, and `test_rows` the test images alone; without it the first 30,000 training
+    images of CIFAR-10 are taken. `grey` makes colour images grey. Where the data's folder comes from, `PYRO_SSL_DATA`, is no
+    part of a config.
     """
     colour = config["data"] == "cifar10"
     whole = (packed_cifar10(data.data_root()) if colour else None) or data.load(config["data"])
     rows = config.get("rows", OF_CIFAR10 if colour else None)
     if colour and rows > len(whole.x):
         raise ValueError(f"cifar10: the run is of {rows} training images, and there are {len(whole.x)}")
-    parts = [t[:rows] for t in (whole.x, whole.y, whole.x_test, whole.y_test)]
+    test_rows = config.get("test_rows", rows)
+    parts = [whole.x[:rows], whole.y[:rows], whole.x_test[:test_rows], whole.y_test[:test_rows]]
     if config.get("grey") and whole.x.shape[1] == 3:
         grey = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
         parts[0], parts[2] = ((x * grey).sum(1, keepdim=True) for x in (parts[0], parts[2]))
@@ -148,6 +151,7 @@ def developing(dataset: data.Dataset, codes: Tensor) -> tuple[data.Dataset, Tens
     return data.Dataset(dataset.name, *parts, dataset.classes), codes[rest]
 
 
+@lru_cache(maxsize=1)  # to unpack it takes longer than a smoke run
 def packed_cifar10(root: Path) -> data.Dataset | None:
     """CIFAR-10 where it is kept as differences of planes in .npz files, as many as there are; None where it is not."""
     files = sorted((root / "cifar10").glob("train_*.npz"))
@@ -230,19 +234,31 @@ def measured(objective: Objective, dataset: data.Dataset, history: History) -> d
     }
 
 
+def tsne_steps(codes: int) -> int:
+    """scikit-learn's 1000; of as few codes as a smoke run has the fewest that it takes."""
+    return 1000 if codes > 500 else 250
+
+
 def tsne(codes: Tensor, y: Tensor) -> Any:
     """Codes `(N, Z)` in the plane, one colour per class."""
     import matplotlib.pyplot as plt
     from sklearn.manifold import TSNE
 
     start = "pca" if codes.std(0).any() else "random"  # of codes that are all the same, as after a smoke test
-    flat = TSNE(random_state=0, init=start, perplexity=min(30, len(codes) // 4)).fit_transform(codes.numpy())
+    perplexity, steps = min(30, len(codes) // 4), tsne_steps(len(codes))
+    embedding = TSNE(random_state=0, init=start, perplexity=perplexity, max_iter=steps)
+    flat = embedding.fit_transform(codes.numpy())
     figure, ax = plt.subplots(figsize=(4, 4), layout="constrained")
     for k in y.unique().tolist():
         ax.scatter(*flat[(y == k).numpy()].T, s=4, color=plots.COLOURS[k % len(plots.COLOURS)], label=str(k))
     ax.set(xticks=[], yticks=[])
     ax.legend(frameon=False, fontsize=7, markerscale=2, ncols=2)
     return figure
+
+
+def smoke_rows(per_class: int) -> dict[str, int]:
+    """Of a smoke run the first images, enough that as many of each class are among them, rare ones too; and of the test set."""
+    return {"rows": max(300, 20 * per_class), "test_rows": 300}
 
 
 def training_of(method: str, epochs: int, **changes: Any) -> dict[str, Any]:

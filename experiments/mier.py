@@ -31,6 +31,7 @@ from common import (
     parsed,
     resolved,
     side_by_side,
+    smoke_rows,
     sources,
     study,
     table,
@@ -117,10 +118,11 @@ def configure(row: str, data: str, per_class: int, draw: int, scale: str) -> dic
     training = training_of(method, EPOCHS[scale] if model in MODELS else 300, labeled_batch_size=min(100, per_class))
     if model in MODELS:
         training |= {"batch_size": 200} | (PROTOCOL if scale == "paper" else {})
+    rows = {"rows": 50_000} if (scale, data) == ("paper", "cifar10") else {}
     if scale == "smoke":
         options |= {k: (8,) for k in ("hidden", "classifier_hidden")}
-        training["epochs"] = 1
-    rows = {"rows": 300} if scale == "smoke" else {"rows": 50_000} if (scale, data) == ("paper", "cifar10") else {}
+        rows = smoke_rows(per_class)
+        training |= {"epochs": 1, "batch_size": rows["rows"] // 2, "labeled_batch_size": 5 * per_class}  # two steps
     return {
         "row": row, "data": data, "grey": True, "method": method, "per_class": per_class, "draw": draw,
         "options": resolved(method, options), "training": training, **rows,

@@ -29,6 +29,7 @@ from common import (
     measures,
     parsed,
     resolved,
+    smoke_rows,
     sources,
     study,
     table,
@@ -130,14 +131,17 @@ def main() -> None:
 
 def configure(name: str, per_class: int, draw: int, scale: str) -> dict[str, Any]:
     row, epochs = ROWS[name], SCALES[scale][0]
-    small = {"hidden": (8,), "m1_epochs": 1} if scale == "smoke" else {}
+    options = row.options
+    batches = {"batch_size": row.batch_size, "labeled_batch_size": min(100, 3 * per_class)}
+    rows: dict[str, int] = {}
+    if scale == "smoke":
+        options = options | {"hidden": (8,), "channels": (2, 4, 4), "m1_epochs": 1, "gibbs_steps": 2}
+        rows = smoke_rows(per_class)
+        batches = {"batch_size": rows["rows"] // 2, "labeled_batch_size": 5 * per_class}  # two steps
     return {
         "row": name, "data": "mnist", "method": row.method, "per_class": per_class, "draw": draw,
-        "options": resolved(row.method, row.options | small),
-        "training": training_of(
-            row.method, epochs or row.epochs, batch_size=row.batch_size, labeled_batch_size=min(100, 3 * per_class)
-        ),
-        **({"rows": 300} if small else {}),
+        "options": resolved(row.method, options),
+        "training": training_of(row.method, epochs or row.epochs, **batches), **rows,
     }  # fmt: skip
 
 
@@ -145,13 +149,14 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     """One method on one draw; of the first draw the pictures too."""
     objective, dataset, _, history = trained(config, directory)
     if config["draw"] == 0 and hasattr(objective.model, "predict"):
-        plots.save(samples(objective), out / f"samples_{name}.png")
+        n = 20 if "test_rows" in config else 100  # fewer of a smoke run
+        plots.save(samples(objective, n), out / f"samples_{name}.png")
     if config["draw"] == 0 and hasattr(objective.guide, "encode") and config["per_class"] >= 100:
         plots.save(embedding(objective, dataset.x_test[:2000], dataset.y_test[:2000]), out / f"tsne_{name}.png")
     return measured(objective, dataset, history)
 
 
-def samples(objective: Any, n: int = 100) -> Any:
+def samples(objective: Any, n: int) -> Any:
     """x from the model, the mean of p(x|z) at z ~ p(z), sorted by the class that the model gives it (Figure 5.13)."""
     x = generate(objective, n)
     order = predict_proba(objective, x).argmax(-1).argsort(stable=True)

@@ -60,6 +60,7 @@ from common import (
     sources,
     study,
     trained,
+    tsne_steps,
     where,
     write,
 )
@@ -228,9 +229,13 @@ def configure(
     }  # fmt: skip
     if scale == "smoke":
         chosen["z_dim"] = min(4, chosen["z_dim"])
-        others |= {"rows": 800 if part in ("low", "semi") else 100} | (
-            {"kept_aside": 50} if "kept_aside" in others else {}
-        )
+        if part in ("low", "semi"):  # 500 labels in two steps
+            others |= {"rows": 800, "test_rows": 100}
+            training |= {"batch_size": 250, "labeled_batch_size": 250}
+        else:
+            others |= {"rows": 100, "pgd_steps": 2}
+        if "kept_aside" in others:
+            others["kept_aside"] = 50
     if part == "cifar" and scale == "paper":
         training |= {"batch_size": 128, "labeled_batch_size": 128, "lr": 0.1, "ema": 0.0}
         others |= {"sgd": True, "rows": 50_000}
@@ -282,7 +287,7 @@ def shifted(
     Each is written as it is measured, so that a killed run does not measure it again.
     """
     x, y = dataset.x_test, dataset.y_test
-    names = FOREIGN[config["data"]]
+    names, pgd_steps = FOREIGN[config["data"]], config.get("pgd_steps", 20)
     if config["draw"] < DEVELOPMENT:
         foreign = foreign_sets(names, config.get("rows"))
     else:  # what the tables have stays unseen
@@ -298,7 +303,7 @@ def shifted(
         "corruptions": lambda: under_corruption(objective, x, y),
         "fgsm": lambda: under_attack(objective, x, y, EPSILONS),
         "fgsm_first": lambda: under_attack(objective, x[:FIRST], y[:FIRST], EPSILONS),
-        "pgd_first": lambda: under_attack(objective, x[:FIRST], y[:FIRST], EPSILONS, "pgd", steps=20),
+        "pgd_first": lambda: under_attack(objective, x[:FIRST], y[:FIRST], EPSILONS, "pgd", steps=pgd_steps),
     }
     result: dict[str, Any] = {}
     for name, measure in measures.items():
@@ -382,7 +387,9 @@ def embedded(features: dict[str, Tensor]) -> dict[str, list[list[float]]]:
     """Several sets' features in one plane, by t-SNE."""
     from sklearn.manifold import TSNE
 
-    flat = TSNE(random_state=0, init="pca").fit_transform(torch.cat(list(features.values())).numpy())
+    codes = torch.cat(list(features.values()))
+    steps = tsne_steps(len(codes))
+    flat = TSNE(random_state=0, init="pca", max_iter=steps).fit_transform(codes.numpy())
     parts = np.split(flat, np.cumsum([len(f) for f in features.values()])[:-1])
     return {name: part.round(1).tolist() for name, part in zip(features, parts, strict=True)}
 

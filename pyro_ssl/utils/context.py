@@ -130,7 +130,10 @@ def reproducibly(seed: int) -> Iterator[None]:
     """
     check_seed(seed)
     with same_random_state():
-        torch.manual_seed(seed)
+        if torch.accelerator.is_available():
+            torch.manual_seed(seed)
+        else:  # torch.manual_seed would note the whole call stack for each kind of device that is not there
+            torch.default_generator.manual_seed(seed)
         yield
 
 
