@@ -51,7 +51,8 @@ OF_METHODS: dict[str, dict[str, Any]] = {
     "m1_m2": {"sigma": 0.3, "noise": 0.0},
     "latent_classifier": _SHARP | {"noise": 0.0, "dropout": 0.0},
     "latent_classifier_exact": _SHARP | {"noise": 0.0, "dropout": 0.0, "alpha": 1.0},
-    "latent_classifier_simplified": _SHARP | {"alpha": 10.0, "consistency": 1.0},
+    "latent_classifier_simplified": _SHARP
+    | {"alpha": 10.0, "consistency": 3.0, "entropy": 6.0, "mutual_information": 6.0},
     "latent_classifier_split": _SHARP | {"alpha": 10.0, "z_y_dim": 2},
     "ce": {"entropy": 1.0},
     "gm": {"entropy": 1.0},

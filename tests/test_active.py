@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -208,15 +209,28 @@ def kill(patch, when, members):
 MOMENTS = ["before labels", "after labels", "in training", "before the model", "after the model"]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Loops that nothing killed, one for each setting: what they asked, and predictions before and after the last."""
+
+    @cache
+    def of(warm, members, first):
+        directory = tmp_path_factory.mktemp("loops") / "whole"
+        made = learner(warm=dict(warm) or None, members=members, acquisition="entropy", directory=directory)
+        asked = rounds(made, first + 1)
+        then = made.predict_proba(POOL)
+        asked += rounds(made, 1)
+        return made, asked, then
+
+    return of
+
+
 @pytest.mark.parametrize("when", MOMENTS)
 @pytest.mark.parametrize("warm", [None, {"epochs": 1}])
 @pytest.mark.parametrize(("members", "first"), [(1, 2), (2, 2), (1, 0)])
-def test_a_killed_loop_goes_on_to_the_same_picks(tmp_path, monkeypatch, when, warm, members, first):
+def test_a_killed_loop_goes_on_to_the_same_picks(tmp_path, monkeypatch, whole, when, warm, members, first):
     arguments = {"warm": warm, "members": members, "acquisition": "entropy"}
-    whole = learner(**arguments, directory=tmp_path / "whole")
-    wanted = rounds(whole, first + 1)
-    then = whole.predict_proba(POOL)
-    wanted += rounds(whole, 1)
+    unbroken, wanted, then = whole(tuple((warm or {}).items()), members, first)
 
     made = learner(**arguments, directory=tmp_path / "killed")
     assert rounds(made, first) == wanted[:first]
@@ -233,9 +247,10 @@ def test_a_killed_loop_goes_on_to_the_same_picks(tmp_path, monkeypatch, when, wa
             again.predict_proba(POOL)
     again.learn(POOL)
     assert again.predict_proba(POOL).equal(then) and len(again.history) == first + 1
-    assert rounds(again, 1) == wanted[first + 1 :] and again.indices == whole.indices and again.labels == whole.labels
+    assert rounds(again, 1) == wanted[first + 1 :]
+    assert again.indices == unbroken.indices and again.labels == unbroken.labels
     assert (
-        again.predict_proba(POOL).equal(whole.predict_proba(POOL))
+        again.predict_proba(POOL).equal(unbroken.predict_proba(POOL))
         and not (tmp_path / "killed" / active.IN_TRAINING).exists()
     )
 
@@ -248,11 +263,9 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_active import POOL, learner, rounds
 print(rounds(learner(directory={str(tmp_path)!r}, warm={{"epochs": 1}}), 2))
 """
-    found = [
-        json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
-        for _ in range(2)
-    ]
-    assert found[0] + found[1] == rounds(learner(warm={"epochs": 1}), 4)
+    here = rounds(learner(directory=tmp_path, warm={"epochs": 1}), 2)
+    there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert here + json.loads(there) == rounds(learner(warm={"epochs": 1}), 4)
 
 
 def test_labels_stay_where_training_fails(tmp_path):

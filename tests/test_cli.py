@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -26,15 +27,28 @@ RESULT = {
 }  # fmt: skip
 
 
+parser = cache(cli.make_parser)
+"""Made once: it has the arguments of every method, and takes longer than most commands. Real processes make their own."""
+
+
 @pytest.fixture(autouse=True)
 def small_digits(monkeypatch, tmp_path):
-    """A quarter of the digits, and a current directory of the test's own."""
-    monkeypatch.setitem(data.DATASETS, "digits", lambda: small(data.digits()))
+    """A quarter of the digits, a parser that is there, and a current directory of the test's own."""
+    monkeypatch.setitem(data.DATASETS, "digits", digits)
+    monkeypatch.setattr(cli, "make_parser", parser)
     monkeypatch.chdir(tmp_path)
 
 
-def small(d: data.Dataset) -> data.Dataset:
-    return data.Dataset(d.name, d.x[:300], d.y[:300], d.x_test[:100], d.y_test[:100], d.classes)
+@cache
+def all_digits() -> data.Dataset:
+    return data.digits()
+
+
+def digits() -> data.Dataset:
+    d = all_digits()
+    return data.Dataset(
+        d.name, d.x[:300].clone(), d.y[:300].clone(), d.x_test[:100].clone(), d.y_test[:100].clone(), d.classes
+    )
 
 
 def run(*argv) -> int:
@@ -66,7 +80,7 @@ def content(directory) -> dict:
 def finished(tmp_path_factory):
     """A finished run, for all to read."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(data.DATASETS, "digits", lambda: small(data.digits()))
+        patch.setitem(data.DATASETS, "digits", digits)
         directory = tmp_path_factory.mktemp("runs") / "finished"
         assert train("m2", directory) == 0
     return directory

@@ -45,36 +45,56 @@ def read(directory: Path) -> tuple[dict, dict]:
     return tensors, json.loads(json.loads((directory / "state.json").read_text())["data"])
 
 
-def places(data, above=()):
-    """Every dictionary and list in the data with each of its keys."""
+DATA_CHANGES = ["replace"] * 7 + ["delete"] * 2 + ["add"] * 2 + ["copy"] * 3
+TENSOR_CHANGES = ["delete", "rename", "shape", "dtype", "more", "swap", "empty", "grown"]
+CHANGES = [("data", how) for how in DATA_CHANGES] + [("tensors", how) for how in TENSOR_CHANGES]
+ROUND = len(CHANGES)
+"""A round of so many cases has each kind of change; two thirds are of data, as most of what is read is."""
+
+
+def places(data, names=()):
+    """Every dictionary and list in the data with each of its keys, and the names that lead there, without indices."""
     for key in data if isinstance(data, dict) else range(len(data)):
-        yield data, key
+        here = (*names, key) if isinstance(data, dict) else names
+        yield data, key, here
         if isinstance(data[key], (dict, list)):
-            yield from places(data[key])
+            yield from places(data[key], here)
 
 
-def change_data(data: dict, draw: random.Random) -> str:
-    """Change one thing in plain data; what was changed, in words."""
-    parent, key = draw.choice(list(places(data)))
-    how = draw.choice(["replace", "replace", "replace", "delete", "add", "copy"])
+def drawn_place(data: dict, draw: random.Random, wanted=lambda value: True) -> tuple:
+    """A dictionary or list and a key: every name as often as any other, however long the lists below it are."""
+    by_names: dict = {}
+    for parent, key, names in places(data):
+        if wanted(parent[key]):
+            by_names.setdefault(names, []).append((parent, key))
+    return draw.choice(by_names[draw.choice(sorted(by_names))])
+
+
+def is_number(value) -> bool:
+    return isinstance(value, (int, float))
+
+
+def change_data(data: dict, how: str, value, draw: random.Random) -> str:
+    """Change one thing in plain data, where it is replaced by a value; what was changed, in words."""
+    parent, key = drawn_place(data, draw, is_number) if how == "add" else drawn_place(data, draw)
     said = f"{how} {key!r} of {str(parent)[:200]}"
     if how == "delete":
         del parent[key]
-    elif how == "add" and isinstance(parent[key], (int, float)):
+    elif how == "add":
         parent[key] += draw.choice([1, -1, 0.5, 1e3])
     elif how == "copy" and isinstance(parent, list):
         parent.append(copy.deepcopy(parent[key]))
     elif how == "copy":
         parent[key + "_"] = parent.pop(key)
     else:
-        parent[key] = draw.choice(VALUES)
+        parent[key] = value
     return said
 
 
-def change_tensors(tensors: dict, draw: random.Random) -> str:
+def change_tensors(tensors: dict, how: str, draw: random.Random) -> str:
     """Change one thing about tensors that is not a value; what was changed, in words."""
     name = draw.choice(sorted(tensors))
-    how, tensor = draw.choice(["delete", "rename", "shape", "dtype", "more", "swap", "empty", "grown"]), tensors[name]
+    tensor = tensors[name]
     if how == "delete":
         del tensors[name]
     elif how == "rename":
@@ -95,10 +115,20 @@ def change_tensors(tensors: dict, draw: random.Random) -> str:
     return f"{how} {name}"
 
 
-def changed(directory: Path, to: Path, seed: int) -> str:
-    """A copy of a directory of `checkpoints` with one thing changed."""
-    draw, (tensors, data) = random.Random(seed), read(directory)
-    said = change_data(data, draw) if draw.random() < 0.7 else change_tensors(tensors, draw)
+def value_of(case: int):
+    """What a case replaces by: the cases of a kind take the values one after another, so that each has its turn."""
+    nth = case // ROUND * DATA_CHANGES.count("replace") + case % ROUND
+    return copy.deepcopy(VALUES[nth % len(VALUES)])
+
+
+def changed(directory: Path, to: Path, case: int) -> str:
+    """A copy of a directory of `checkpoints` with one thing changed, of the kind that is the case's turn."""
+    draw, (tensors, data) = random.Random(case), read(directory)
+    what, how = CHANGES[case % ROUND]
+    if what == "data":
+        said = change_data(data, how, value_of(case), draw)
+    else:
+        said = change_tensors(tensors, how, draw)
     write(to, tensors, data)
     return said
 
@@ -123,8 +153,8 @@ def test_a_forged_model_is_what_it_was_or_is_refused(model, tmp_path):
     expected = SavedModel.load(model).objective.classify(X).mean
     (tmp_path / "m").mkdir()
     refused = 0
-    for seed in range(300):
-        said = changed(model, tmp_path / "m", seed)
+    for case in range(7 * ROUND):
+        said = changed(model, tmp_path / "m", case)
         try:
             loaded = SavedModel.load(tmp_path / "m")
         except CheckpointError as error:
@@ -132,7 +162,7 @@ def test_a_forged_model_is_what_it_was_or_is_refused(model, tmp_path):
             assert str(tmp_path) in str(error), said
         else:
             assert torch.equal(loaded.objective.classify(X).mean, expected), said
-    assert refused > 150
+    assert refused > 3.5 * ROUND
 
 
 @pytest.mark.parametrize(
@@ -168,10 +198,11 @@ def test_a_forged_estimator_is_what_it_was_or_is_refused(tmp_path):
     one.fit(X.numpy(), Y.numpy()).save(tmp_path / "whole")
     expected = one.predict_proba(X.numpy())
     (tmp_path / "m").mkdir()
-    for seed in range(200):
-        draw, (tensors, data) = random.Random(seed), read(tmp_path / "whole")
+    for case in range(8 * len(DATA_CHANGES)):
+        draw, (tensors, data) = random.Random(case), read(tmp_path / "whole")
         place = data["extra"] if draw.random() < 0.6 else data
-        said = change_data(place, draw)
+        how = DATA_CHANGES[case % len(DATA_CHANGES)]
+        said = change_data(place, how, copy.deepcopy(draw.choice(VALUES)), draw)
         write(tmp_path / "m", tensors, data)
         try:
             two = SemiSupervisedClassifier.load(tmp_path / "m")
@@ -237,11 +268,11 @@ def broken(tmp_path_factory):
 def test_a_forged_checkpoint_ends_as_it_did_or_is_refused(broken, tmp_path):
     directory, (weights, losses) = broken
     refused = 0
-    for seed in range(400):
+    for case in range(6 * ROUND):
         shutil.rmtree(tmp_path / "r", ignore_errors=True)
         shutil.copytree(directory, tmp_path / "r")
         shutil.rmtree(tmp_path / "r" / "checkpoint.previous")
-        said = changed(directory / "checkpoint", tmp_path / "r" / "checkpoint", seed)
+        said = changed(directory / "checkpoint", tmp_path / "r" / "checkpoint", case)
         try:
             found, history = run(tmp_path / "r")
         except CheckpointError as error:
@@ -253,7 +284,7 @@ def test_a_forged_checkpoint_ends_as_it_did_or_is_refused(broken, tmp_path):
         else:
             assert same(found, weights), said
             assert history == losses, said
-    assert refused > 200
+    assert refused > 3 * ROUND
 
 
 def test_a_refused_checkpoint_leaves_the_objective_as_it_was(broken, tmp_path):

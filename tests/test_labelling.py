@@ -8,6 +8,7 @@ import socket
 import subprocess
 import threading
 import time
+from functools import cache
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -329,6 +330,15 @@ def command(tmp_path, *others):
         "label", str(tmp_path / "run"), "--data", str(tmp_path / "images.npz"), "--source", "terminal", "--n", "4",
         "--options", json.dumps({"hidden": [8], "z_dim": 2, "network": "mlp"}), "--training", json.dumps({"epochs": 2}), "--start", "random", *others,
     ])  # fmt: skip
+
+
+parser = cache(cli.make_parser)
+
+
+@pytest.fixture(autouse=True)
+def one_parser(monkeypatch):
+    """The command line's parser, made once: that takes longer than most commands."""
+    monkeypatch.setattr(cli, "make_parser", parser)
 
 
 @pytest.fixture

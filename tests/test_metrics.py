@@ -31,10 +31,10 @@ def problems(draw, dtypes=(torch.float32, torch.float64)):
 
 ECE = ("ece", "ece_20", "ece_adaptive")
 
-thousand = settings(max_examples=1000, deadline=None, derandomize=True, database=None)
+hundreds = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 
 
-@thousand
+@hundreds
 @given(problems())
 def test_scikit_learn_agrees(problem):
     probs, y = problem
@@ -55,7 +55,7 @@ def inside(probs, bins: int) -> torch.Tensor:
     return (scaled - scaled.round()).abs() > 1e-4
 
 
-@thousand
+@hundreds
 @given(problems(), st.sampled_from([15, 20]))
 def test_torchmetrics_agrees(problem, bins):
     probs, y = problem
@@ -76,7 +76,7 @@ def by_hand(probs, y, bins: int) -> float:
     return sum(map(abs, gaps)) / len(y)
 
 
-@thousand
+@hundreds
 @given(problems(), st.sampled_from([1, 4, 15]), st.booleans())
 def test_ece_is_the_papers_sum(problem, bins, on_edges):
     probs, y = problem
@@ -127,7 +127,7 @@ def test_shapes_that_do_not_match_are_refused(probs, y):
         metrics.evaluate(torch.full(probs, 0.5), torch.zeros(y, dtype=torch.long))
 
 
-@thousand
+@hundreds
 @given(problems(), st.sampled_from([1, 4, 15]))
 def test_adaptive_bins_hold_equally_many(problem, bins):
     """Ties, which any order may break, are broken by the order of the data."""

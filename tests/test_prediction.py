@@ -129,7 +129,7 @@ SCRIPT = """
 import torch
 from pyro_ssl import bounds, class_bounds, gibbs, log_evidence, zoo
 m2 = zoo.build("m2", 2, 3, z_dim=2, hidden=(32,), noise=0.0, dropout=0.0, sigma=0.5)
-x = torch.randn(1_000_000, 2)
+x = torch.randn(400_000, 2)
 for values in (log_evidence(m2, x, num_particles=4), bounds(m2, x), class_bounds(m2, x)):
     assert len(values) == len(x) and values.isfinite().all()
 sslapd = zoo.build("sslapd", 2, 3, z_dim=2, hidden=(32,))
@@ -139,9 +139,10 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 """
 
 
-def test_a_million_rows_fit_in_two_gigabytes():
+def test_rows_by_the_hundred_thousand_fit_in_900_megabytes():
+    """The hidden layer of one network for every row, class and particle at once would take 600 more."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert int(done.stdout) / 1024 < 2000
+    assert int(done.stdout) / 1024 < 900
 
 
 # --- noise of a row ---------------------------------------------------------------------------------------------------

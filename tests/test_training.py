@@ -528,46 +528,101 @@ def test_a_guide_site_that_cannot_be_differentiated_is_refused():
 
 # --- killed and resumed -----------------------------------------------------------------------------------------------
 
-CHILD = """
-    import os, signal, sys, torch
+RUNS = """
+    import json, os, signal, sys, torch
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     torch.set_num_threads(1)
     import test_training as t
     from pyro_ssl.training import checkpoints
     from pyro_ssl.utils import files
-    kill, where = int(sys.argv[2]), sys.argv[3]
     die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    saves = 0
-    def save(*arguments, _save=checkpoints.save, **more):
-        global saves
-        saves += 1
-        if where != "step" and saves == kill:
-            owner, name, left = {{
-                "file": (files, "write_flushed", 1), "files": (files, "write_flushed", 2), "rename": (Path, "rename", 1),
-                "renames": (Path, "rename", 2),
-            }}[where]
-            call = getattr(owner, name)
-            def dying(*arguments):
-                nonlocal left
-                left -= 1
-                if where == "files" and left == 0:
-                    arguments[0].write_bytes(arguments[1][: len(arguments[1]) // 2])
-                return die() if left == 0 else call(*arguments)
-            setattr(owner, name, dying)
-        return _save(*arguments, **more)
-    checkpoints.save = save
-    step = t.Objective.parts
-    steps = 0
-    def parts(self, *arguments, **more):
-        global steps
-        steps += 1
-        if where == "step" and steps == kill + 2:
-            die()
-        return step(self, *arguments, **more)
-    t.Objective.parts = parts
-    o, history = t.resumable(sys.argv[1])
+
+    def run(directory, kill, where):
+        saves = 0
+        def save(*arguments, _save=checkpoints.save, **more):
+            nonlocal saves
+            saves += 1
+            if where != "step" and saves == kill:
+                owner, name, left = {{
+                    "file": (files, "write_flushed", 1), "files": (files, "write_flushed", 2),
+                    "rename": (Path, "rename", 1), "renames": (Path, "rename", 2),
+                }}[where]
+                call = getattr(owner, name)
+                def dying(*arguments):
+                    nonlocal left
+                    left -= 1
+                    if where == "files" and left == 0:
+                        arguments[0].write_bytes(arguments[1][: len(arguments[1]) // 2])
+                    return die() if left == 0 else call(*arguments)
+                setattr(owner, name, dying)
+            return _save(*arguments, **more)
+        checkpoints.save = save
+        step = t.Objective.parts
+        steps = 0
+        def parts(self, *arguments, **more):
+            nonlocal steps
+            steps += 1
+            if where == "step" and steps == kill + 2:
+                die()
+            return step(self, *arguments, **more)
+        t.Objective.parts = parts
+        t.resumable(directory)
+
+    t.run(epochs=1)  # torch imports more at its first step
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                run(*json.loads(line))
+                code = 0
+            finally:
+                os._exit(code)
+        print(child, flush=True)
+        sys.stdin.readline()  # asked to wait for it; until then its number is nobody else's
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+
+
+class Runs:
+    """Processes that train with `resumable` and can be killed.
+
+    They are forked by a process that has imported torch and Pyro once, which takes longer than such a run.
+    """
+
+    def __init__(self) -> None:
+        code = textwrap.dedent(RUNS).format(tests=str(Path(__file__).parent))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def ask(self, line: str) -> int:
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def start(self, directory: Path, kill: int, where: str) -> int:
+        """Start one; its process's number."""
+        return self.ask(json.dumps([str(directory), kill, where]))
+
+    def wait(self) -> int:
+        """Its exit code, that of `subprocess`."""
+        return self.ask("wait")
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def runs():
+    made = Runs()
+    yield made
+    made.close()
+
 
 RESUMABLE = {
     "epochs": 4,
@@ -596,12 +651,9 @@ def unbroken(tmp_path_factory):
     ("kill", "where"),
     [(1, "step"), (11, "step"), (25, "step"), (1, "file"), (4, "files"), (1, "rename"), (5, "rename"), (6, "renames")],
 )
-def test_a_killed_run_resumes_to_the_same_bits(kill, where, unbroken, tmp_path):
-    child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
-    done = subprocess.run(
-        [sys.executable, "-c", child, str(tmp_path), str(kill), where], capture_output=True, text=True
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+def test_a_killed_run_resumes_to_the_same_bits(kill, where, unbroken, runs, tmp_path):
+    runs.start(tmp_path, kill, where)
+    assert runs.wait() == -signal.SIGKILL
     o, history = resumable(tmp_path)
     assert same(weights(o), unbroken[0])
     assert {k: v for k, v in history.items() if k != "seconds"} == unbroken[1]
@@ -644,17 +696,17 @@ def stamp(directory: Path) -> int:
         return 0
 
 
-def test_killed_at_any_moment(unbroken, tmp_path):
+def test_killed_at_any_moment(unbroken, runs, tmp_path):
     """SIGKILL from outside, wherever the run happens to be, again and again until it gets through."""
-    child = textwrap.dedent(CHILD).format(tests=str(Path(__file__).parent))
     for delay in (0.0, 0.013, 0.05):
-        process = subprocess.Popen([sys.executable, "-c", child, str(tmp_path), "-9", "step"])
         before = stamp(tmp_path)
-        while process.poll() is None and stamp(tmp_path) == before:
+        process = runs.start(tmp_path, -9, "step")
+        end = time.monotonic() + 60
+        while stamp(tmp_path) == before and time.monotonic() < end:
             time.sleep(0.002)
         time.sleep(delay)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        os.kill(process, signal.SIGKILL)
+        assert runs.wait() == -signal.SIGKILL
     o, _ = resumable(tmp_path)
     assert same(weights(o), unbroken[0])
 
