@@ -59,8 +59,8 @@ from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.training.fit import fit
 
 ON_MOONS: dict[str, dict[str, Any]] = {
-    "sslpe": NETWORK | OPTIONS["sslpe"] | ONE_CHAIN | {"labeled": 1e-2, "balance": 5.0},
-    "sslapd": NETWORK | OPTIONS["sslapd"] | ONE_CHAIN | {"labeled": 0.1, "balance": 5.0, "noise": 0.05},
+    "sslpe": NETWORK | OPTIONS["sslpe"] | ONE_CHAIN | {"labeled_weight": 1e-2, "balance": 5.0},
+    "sslapd": NETWORK | OPTIONS["sslapd"] | ONE_CHAIN | {"labeled_weight": 0.1, "balance": 5.0, "noise": 0.05},
 }
 SUPERVISED: dict[str, Any] = {"network": "conv", "channels": (16, 32, 64), "warp": 0.25}
 ROWS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # part, method, acquisition, options
@@ -181,7 +181,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     learner = ActiveLearner(
         build, acquisition=config["acquisition"], start=config["start"], members=config["members"],
         code=partial(codes, steps=config.get("steps", 0), seed=config["draw"]), training=config["training"],
-        warm=config["warm"], fresh=config.get("fresh", math.inf), power=config.get("power"), directory=directory / "learner", identity=config, seed=config["draw"],
+        update_training=config["warm"], restart_factor=config.get("fresh", math.inf), power=config.get("power"), directory=directory / "learner", identity=config, seed=config["draw"],
     )  # fmt: skip
     of_round, curve = directory / "curve.json", []
     if of_round.exists():

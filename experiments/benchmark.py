@@ -119,7 +119,7 @@ def ours(
 ) -> Callable[[], Any]:
     """The library's objective and Adam as `fit` makes it; without the norm of the gradient and the schedule of `fit`."""
     plain = {"activation": "softplus", "likelihood": "bernoulli", "noise": 0.0, "dropout": 0.0, "balance": 0.0}
-    objective = zoo.build("m2", PIXELS, classes, hidden=tuple(hidden), z_dim=Z, top=top, **plain)
+    objective = zoo.build("m2", PIXELS, classes, hidden=tuple(hidden), z_dim=Z, top_k=top, **plain)
     if concentrated:
         _concentrate(objective.guide.q_y.network.rest[-1])
     if compiled:

@@ -20,13 +20,13 @@ import torch
 from common import Results, arguments, parsed, sources, study, table, where
 
 from pyro_ssl import zoo
-from pyro_ssl.utils.context import reproducibly
+from pyro_ssl.utils.context import fixed_seed
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
     "mixture": {"mixture": True},
-    "top=1": {"top": 1},
-    "top=3": {"top": 3},
-    "all": {"top": None},
+    "top=1": {"top_k": 1},
+    "top=3": {"top_k": 3},
+    "all": {"top_k": None},
 }
 CLASSES = (3, 10, 100)
 LOG_VARIANCES = (-10.0, -4.0)
@@ -53,7 +53,7 @@ def main() -> None:
         name = "local" if local else "one W for all data"
         for log_variance in LOG_VARIANCES:
             configs[f"weights_{local}_{log_variance:g}"] = {
-                "of": "W", "estimator": name, "classes": 10, "local": local, "draws": draws, "log_variance": log_variance,
+                "of": "W", "estimator": name, "classes": 10, "local_reparameterisation": local, "draws": draws, "log_variance": log_variance,
             }  # fmt: skip
     report(study(configs, run, given), given.out)
 
@@ -61,9 +61,13 @@ def main() -> None:
 def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[str, Any]:
     """Gradients of one estimator, on the same weights and data for all."""
     of_y = config["of"] == "y"
-    options = ESTIMATORS[config["estimator"]] if of_y else {k: config[k] for k in ("local", "log_variance")}
+    options = (
+        ESTIMATORS[config["estimator"]]
+        if of_y
+        else {k: config[k] for k in ("local_reparameterisation", "log_variance")}
+    )
     objective = zoo.build("sslpe" if of_y else "sslapd", (20,), config["classes"], **NETWORK | options)
-    with reproducibly(1):
+    with fixed_seed(1):
         x = torch.randn(100, 20)
     of = list(objective.guide.q_y.parameters()) if of_y else [objective.guide.loc]
     if of_y:
@@ -71,7 +75,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
             for parameter in objective.guide.q_y.network.rest[-1].parameters():
                 parameter.mul_(config["sharp"])
     started, found = time.perf_counter(), []
-    with reproducibly(2):
+    with fixed_seed(2):
         for _ in range(config["draws"]):
             gradient = torch.autograd.grad(objective.elbo.bound(objective.model, objective.guide, x).value.mean(), of)
             found.append(torch.cat([g.flatten() for g in gradient]))

@@ -50,7 +50,7 @@ from common import (
 from pyro_ssl import class_bounds, data, predict_proba, reconstruct, zoo
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.training.fit import Epoch, fit
-from pyro_ssl.utils.context import evaluating, reproducibly
+from pyro_ssl.utils.context import eval_mode, fixed_seed
 
 WEIGHTS = (0.0, 0.001, 0.1, 0.5, 1.0, 10.0, 100.0, 10000.0)
 LATENT = ("latent_classifier", "latent_classifier_exact", "latent_classifier_simplified")
@@ -113,8 +113,8 @@ def configure(
     looked_at: bool = False,
 ) -> dict[str, Any]:
     epochs, (labeled, unlabeled) = SCALES[scale][0], batches
-    weights = {"alpha": weight, "labeled": labeled / unlabeled} if method == "m2" else {"labeled": weight}
-    fast = {"top": 1} if scale == "cpu" else {"hidden": (8,)} if scale == "smoke" else {}
+    weights = {"alpha": weight, "labeled_weight": labeled / unlabeled} if method == "m2" else {"labeled_weight": weight}
+    fast = {"top_k": 1} if scale == "cpu" else {"hidden": (8,)} if scale == "smoke" else {}
     training: dict[str, Any] = {
         "batch_size": unlabeled,
         "labeled_batch_size": labeled,
@@ -165,7 +165,7 @@ def probe(objective: Any, dataset: data.Dataset) -> float:
     """Test accuracy of an MLP that is trained to tell the class from the mean of q(z|x,y), under a label drawn at random."""
 
     def code(x: torch.Tensor) -> torch.Tensor:
-        with evaluating(objective), reproducibly(0):
+        with eval_mode(objective), fixed_seed(0):
             parts = [objective.guide.encode(p, torch.eye(10)[torch.randint(10, (len(p),))]).mean for p in x.split(4096)]
         return torch.cat(parts)
 

@@ -44,7 +44,7 @@ from scipy import stats
 
 from pyro_ssl import reconstruct
 from pyro_ssl.evaluation import plots
-from pyro_ssl.utils.context import evaluating, reproducibly
+from pyro_ssl.utils.context import eval_mode, fixed_seed
 
 DATA = ("fashion_mnist", "cifar10", "kmnist", "svhn")
 PAPER = {  # accuracy %, without and with MIER, by labels per class
@@ -72,7 +72,7 @@ ENTROPY = {  # of q(y|x) and the bound on log p(x), without and with MIER, 100 l
     "fashion_mnist": {"m2": (0.0439, -248.18, 0.0211, -247.95), "adgm": (0.0435, -248.41, 0.0106, -247.88),
                       "lvae": (0.0770, -251.35, 0.0452, -251.51)},
 }  # fmt: skip
-COMMON: dict[str, Any] = {"likelihood": "bernoulli", "alpha": 20.0, "balance": 0.0, "labeled": None}
+COMMON: dict[str, Any] = {"likelihood": "bernoulli", "alpha": 20.0, "balance": 0.0, "labeled_weight": None}
 MIER: dict[str, Any] = {"entropy": 5.0, "mutual_information": 1.0}
 MODELS: dict[str, dict[str, Any]] = {
     "m2": {"hidden": (600, 600), "classifier_hidden": (600,), "z_dim": 50},
@@ -114,7 +114,7 @@ def main() -> None:
 def configure(row: str, data: str, per_class: int, draw: int, scale: str) -> dict[str, Any]:
     model = row.removesuffix("+mier")
     method, mier = (model if model in MODELS else "classifier"), (MIER if row.endswith("+mier") else {})
-    options = COMMON | (MODELS | SUPERVISED_ROWS)[model] | mier | ({"top": 1} if scale == "cpu" else {})
+    options = COMMON | (MODELS | SUPERVISED_ROWS)[model] | mier | ({"top_k": 1} if scale == "cpu" else {})
     training = training_of(method, EPOCHS[scale] if model in MODELS else 300, labeled_batch_size=min(100, per_class))
     if model in MODELS:
         training |= {"batch_size": 200} | (PROTOCOL if scale == "paper" else {})
@@ -150,7 +150,7 @@ def embedding(objective: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
     guide, seen = objective.guide, []
     network = getattr(guide.q_y.network, "head", guide.q_y.network)
     handle = network.rest[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    with evaluating(objective), reproducibly(0):
+    with eval_mode(objective), fixed_seed(0):
         guide.q_y(x, guide.q_a(x).mean) if hasattr(guide, "q_a") else guide.q_y(x)
     handle.remove()
     return tsne(seen[-1], y)

@@ -3,7 +3,7 @@
     python experiments/mnist_labels.py --data-root DATA [--scale smoke|cpu|paper] [--per-class 10 20 60 100 300]
         [--rows m2 sslpe m2_conv adgm_conv ...] [--draws 0 1 2] [--workers 2]
 
-The thesis's methods with its networks, two hidden layers of 500, z = 100; ours have noise, dropout and `Balance` besides, and
+The thesis's methods with its networks, two hidden layers of 500, z = 100; ours have noise, dropout and `ClassBalance` besides, and
 neither its warm-up nor its tuned decay. With 10 labels per class, where the thesis says that SSLPE and SSLAPD fail, other
 methods too. Rows that end in `_conv` are no paper's: they classify by a small convolutional network that in training sees
 warped images, with `Consistency`, of SSLPE and SSLAPD p(y|x,z) too; `control_conv` is such a network without a generative
@@ -41,7 +41,7 @@ from common import (
 
 from pyro_ssl import generate, gibbs, predict_proba
 from pyro_ssl.evaluation import plots
-from pyro_ssl.utils.context import evaluating, reproducibly
+from pyro_ssl.utils.context import eval_mode, fixed_seed
 
 PER_CLASS = [10, 20, 60, 100, 300]
 PAPER = {  # accuracy %, log-likelihood (printed without sign and point; read as here)
@@ -77,15 +77,15 @@ class Row:
     batch_size: int = 100
 
 
-THESIS: dict[str, Any] = {"hidden": (500, 500), "z_dim": 100, "labeled": None, "top": 1}
+THESIS: dict[str, Any] = {"hidden": (500, 500), "z_dim": 100, "labeled_weight": None, "top_k": 1}
 CONV: dict[str, Any] = {
     "classifier_network": "conv",
     "channels": (16, 32, 64),
     "warp": 0.25,
     "consistency": 1.0,
-    "labeled": None,
+    "labeled_weight": None,
 }
-FEWER: dict[str, Any] = CONV | {"top": 1}
+FEWER: dict[str, Any] = CONV | {"top_k": 1}
 ROWS = {
     "classifier": Row("classifier", 1000, {"hidden": (500, 500)}),
     "m2": Row("m2", 8, THESIS, batch_size=200),
@@ -94,7 +94,7 @@ ROWS = {
     "m1_m2": Row("m1_m2", 60, {"m1_epochs": 20, "noise": 0.3, "consistency": 1.0, "sigma1": 0.7}),
     "latent_classifier": Row("latent_classifier", 10),
     "classifier_conv": Row("classifier", 1000, {"network": "conv", "channels": (16, 32, 64), "warp": 0.25}),
-    "control_conv": Row("m2", 16, CONV | {"labeled": 0.0, "unlabeled": 0.0}),
+    "control_conv": Row("m2", 16, CONV | {"labeled_weight": 0.0, "unlabeled_weight": 0.0}),
     "m2_conv": Row("m2", 16, CONV),
     "adgm_conv": Row("adgm", 20, CONV | {"hidden": (300,)}),
     "sdgm_conv": Row("sdgm", 20, CONV | {"hidden": (300,)}),
@@ -168,9 +168,9 @@ def embedding(objective: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
     if objective.gibbs_steps:
         z = gibbs(objective, x, steps=objective.gibbs_steps).z
     else:
-        with evaluating(objective), reproducibly(0):
+        with eval_mode(objective), fixed_seed(0):
             q = objective.classify(x).mean
-            z = objective.guide.encode(objective.seen(x), torch.eye(q.shape[-1])[q.argmax(-1)]).mean
+            z = objective.guide.encode(objective.encode(x), torch.eye(q.shape[-1])[q.argmax(-1)]).mean
     return tsne(z, y)
 
 

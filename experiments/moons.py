@@ -29,7 +29,7 @@ from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.nn.layers import BatchNorm
 from pyro_ssl.prediction.predict import bounds, predict_proba, weight_kl
 from pyro_ssl.training.fit import Epoch, fit
-from pyro_ssl.utils.context import reproducibly
+from pyro_ssl.utils.context import fixed_seed
 
 METHODS = ("classifier", "m2", "sdgm", "sslpe", "sslapd")
 PAPER = {  # accuracy %, log-likelihood
@@ -44,7 +44,7 @@ NETWORK = {
     "dropout": 0.0,
     "sigma": None,
     "balance": 0.0,
-    "labeled": 1e-3,
+    "labeled_weight": 1e-3,
 }
 CHAINS: dict[str, Any] = {"gibbs_steps": 50, "gibbs_chains": 4}
 ONE_CHAIN: dict[str, Any] = {
@@ -90,8 +90,10 @@ def main() -> None:
                 curve = configure(method, noise, SHOWN, given, batch_norm=norm, **ONE_CHAIN)
                 configs[name] = curve | {"every_epoch": True}
     configs |= {  # Figure 5.5
-        "norm_adapted_0.1": configure("sslapd", 0.1, SHOWN, given, local=False),
-        "norm_drawn_0.1": configure("sslapd", 0.1, SHOWN, given, local=False, adapted=False),
+        "norm_adapted_0.1": configure("sslapd", 0.1, SHOWN, given, local_reparameterisation=False),
+        "norm_drawn_0.1": configure(
+            "sslapd", 0.1, SHOWN, given, local_reparameterisation=False, norm_from_mean_weights=False
+        ),
     }
     asked = given.draws or [*asked, SHOWN]
     results = study(configs, run, given, lambda c: c["noise"] in given.noise and c["draw"] in asked)
@@ -160,7 +162,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
         if name.startswith("norm"):  # batch norm with the statistics of what it is shown
             for part in objective.modules():
                 part.training = isinstance(part, BatchNorm)
-            with torch.no_grad(), reproducibly(0):
+            with torch.no_grad(), fixed_seed(0):
                 result["plane_by_batch"] = _rounded(objective.classify(grid).mean)
                 probs = objective.classify(dataset.x_test).mean
             result["accuracy_by_batch"] = metrics.accuracy(probs, dataset.y_test)

@@ -76,7 +76,7 @@ LARGEST = {"svm": 10_000, "spreading": 5000}  # labels; an SVM's time grows with
 SAMPLES = 8
 SAMPLED = 100  # labels, up to which codes are sampled too
 CONV: dict[str, Any] = {"network": "conv", "channels": (32, 64, 64), "hidden": (256,), "activation": "relu"}
-SEMI: dict[str, Any] = {"classifier_network": "conv", "channels": (16, 32, 64), "warp": 0.1, "flip": True, "consistency": 1.0, "labeled": None}  # fmt: skip
+SEMI: dict[str, Any] = {"classifier_network": "conv", "channels": (16, 32, 64), "warp": 0.1, "flip": True, "consistency": 1.0, "labeled_weight": None}  # fmt: skip
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"z{z}": ("vae", CONV | {"z_dim": z, "likelihood": "bernoulli"}) for z in (2, 4, 9, 16, 25)},
     "ours": ("vae", CONV | {"z_dim": 100, "likelihood": "gaussian", "sigma": 0.1}),
@@ -238,12 +238,12 @@ def spread(dataset: data.Dataset, graph: tuple[Any, np.ndarray], known: Tensor) 
     """The accuracy of labels that spread over the graph of all training images' codes; a test image has its neighbours'."""
     from sklearn.semi_supervised import LabelSpreading
 
-    among, of_test = graph
+    among, test_report = graph
     model = LabelSpreading(kernel=lambda *_: among, alpha=0.99, max_iter=200)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(np.zeros((len(known), 1)), known.numpy())  # the graph says all of the codes
-    found, rows = model.label_distributions_[of_test].sum(1).argmax(-1), (known >= 0).numpy()
+    found, rows = model.label_distributions_[test_report].sum(1).argmax(-1), (known >= 0).numpy()
     return {
         "accuracy": float((model.classes_[found] == dataset.y_test.numpy()).mean()),
         "training_accuracy": float((model.transduction_[rows] == known.numpy()[rows]).mean()),

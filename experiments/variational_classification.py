@@ -74,7 +74,7 @@ from pyro_ssl.evaluation.reports import table
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import chunked, predict_proba
 from pyro_ssl.training.fit import fit
-from pyro_ssl.utils.context import evaluating
+from pyro_ssl.utils.context import eval_mode
 
 EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 FOREIGN = {
@@ -110,19 +110,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "warp": 0.25,
         "consistency": 3.0,
         "balance": 4.0,
-        "unlabeled": 0.2,
+        "unlabeled_weight": 0.2,
     },
     "plane": {"warp": 0.2, "z_dim": 2},
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "gm, weight 1": {"density": 1.0},
-    "vc, T does not reach the code": {"through": False},
+    "vc, T does not reach the code": {"backpropagate": False},
     "vc, weight 1": {"ratio": 1.0, "density": 0.0},
     "vc, weight 1, not bounded": {"ratio": 1.0, "density": 0.0, "bounded": False},
-    "vc, weight 1, T does not reach the code": {"ratio": 1.0, "density": 0.0, "through": False},
-    "vc, T linear": {"sees": "linear"},
+    "vc, weight 1, T does not reach the code": {"ratio": 1.0, "density": 0.0, "backpropagate": False},
+    "vc, T linear": {"discriminator_inputs": "linear"},
     "vc, T with a hidden layer": {"discriminator_hidden": 64},
-    "vc, T of products": {"sees": "products"},
+    "vc, T of products": {"discriminator_inputs": "quadratic"},
     "vc, T of spectral norm 1": {"spectral_norm": True},
     "vc, code a Gaussian": {"stochastic": True},
 }
@@ -220,7 +220,7 @@ def configure(
 ) -> dict[str, Any]:
     """Plain data from which a run follows."""
     key = name if part == "full" else part
-    chosen: dict[str, Any] = {"backbone": SCALES[scale].cnn, "z_dim": 16, "unlabeled": 0.0}
+    chosen: dict[str, Any] = {"backbone": SCALES[scale].cnn, "z_dim": 16, "unlabeled_weight": 0.0}
     chosen |= SETTINGS[key] | weights(method, key) | (options or {})
     batch = 50 if part == "low" else 100
     training: dict[str, Any] = {
@@ -293,13 +293,13 @@ def shifted(
     else:  # what the tables have stays unseen
         foreign = {name: data.load(name).x[: len(x)] for name in names if name in FOREIGN}
 
-    def separations() -> dict[str, Any]:
+    def ood_metrics() -> dict[str, Any]:
         densities = ood.fitted(objective, dataset.x[codes >= 0], codes[codes >= 0])
-        return ood.separations(ood.of_sets(objective, {config["data"]: x, **foreign}, densities))
+        return ood.ood_metrics(ood.score_sets(objective, {config["data"]: x, **foreign}, densities))
 
     measures: dict[str, Callable[[], Any]] = {
         "reliability": lambda: {k: v.tolist() for k, v in calibration.reliability(probs, y, 20)._asdict().items()},
-        "ood": separations,
+        "ood": ood_metrics,
         "corruptions": lambda: under_corruption(objective, x, y),
         "fgsm": lambda: under_attack(objective, x, y, EPSILONS),
         "fgsm_first": lambda: under_attack(objective, x[:FIRST], y[:FIRST], EPSILONS),
@@ -376,7 +376,7 @@ def ambiguous(dataset: data.Dataset, directory: Path, epochs: int) -> tuple[list
     settings: dict[str, Any] = {"epochs": epochs, "batch_size": 200, "lr": 1e-3, "progress": False}
     fit(vae, dataset.x, seed=0, directory=directory, resume=True, **settings)
     ways, pairs = [], [[7, 1], [7, 2], [4, 9]]
-    with evaluating(vae):
+    with eval_mode(vae):
         for a, b in pairs:
             ends = [vae.guide.q_z(dataset.x_test[dataset.y_test == k][:1]).mean for k in (a, b)]
             ways.append(vae.model.p_x(torch.lerp(*ends, torch.linspace(0, 1, 9)[:, None])).mean)

@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_ssl.nn.layers import mark_normal
-from pyro_ssl.nn.random_weights import Slots
+from pyro_ssl.nn.random_weights import RandomWeights
 
 WEIGHT_DRAWS = 10
 """Draws of W that a prediction by a shared network averages."""
@@ -26,10 +26,10 @@ class MeanField(PyroModule):
         guide: The guide of the model's other latents.
         initial: The start of mu, `(P,)`.
         log_variance: The start of log sigma^2: low, so that the data are found before the prior is.
-        adapted: Batch norm takes its statistics from the weights' means; without, from the draws, which the paper shows to
+        norm_from_mean_weights: Batch norm takes its statistics from the weights' means; without, from the draws, which the paper shows to
             be wrong.
         slots: The places of W in networks that the guide shares with the model, such as its p(y|z); None if it shares none.
-        local: In training, draw what the weights make, for each datum, in place of the weights (local reparameterisation):
+        local_reparameterisation: In training, draw what the weights make, for each datum, in place of the weights (local reparameterisation):
             the same mean of a log-density, of less variance. Not of a logarithm of a mean, such as an importance-weighted bound.
 
     References:
@@ -42,17 +42,21 @@ class MeanField(PyroModule):
         initial: Tensor,
         log_variance: float = -10.0,
         *,
-        slots: Slots | None = None,
-        local: bool = False,
-        adapted: bool = True,
+        slots: RandomWeights | None = None,
+        local_reparameterisation: bool = False,
+        norm_from_mean_weights: bool = True,
     ) -> None:
         super().__init__()
         self.program: Any = guide
-        if slots is not None and local:
+        if slots is not None and local_reparameterisation:
             raise ValueError(
-                "local: a network that model and guide share needs one draw of W for both, not one a datum"
+                "local_reparameterisation: a network that model and guide share needs one draw of W for both, not one a datum"
             )
-        self.local, self.adapted, self.slots = local, adapted, slots
+        self.local_reparameterisation, self.norm_from_mean_weights, self.slots = (
+            local_reparameterisation,
+            norm_from_mean_weights,
+            slots,
+        )
         self.classifies_by_one_draw = getattr(guide, "classifies_by_one_draw", False)
         self.loc = nn.Parameter(initial.clone())
         self.log_variance = nn.Parameter(torch.full_like(initial, log_variance))
@@ -72,7 +76,7 @@ class MeanField(PyroModule):
             return self.program.classify(x)
         draws = []
         for _ in range(1 if self.training else WEIGHT_DRAWS):
-            with self.slots.filled(self.q_w().rsample()):
+            with self.slots.substituted(self.q_w().rsample()):
                 draws.append(self.program.classify(x))
         if len(draws) == 1:
             return draws[0]
@@ -85,8 +89,8 @@ class MeanField(PyroModule):
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         q_w = self.q_w()
         w = pyro.sample("W", q_w)
-        local = self.local and self.training
-        if local or self.adapted:
+        local = self.local_reparameterisation and self.training
+        if local or self.norm_from_mean_weights:
             mark_normal(w, self.loc, q_w.base_dist.scale if local else None)
-        with nullcontext() if self.slots is None else self.slots.filled(w):
+        with nullcontext() if self.slots is None else self.slots.substituted(w):
             self.program(x, y)

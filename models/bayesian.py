@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_ssl.distributions.conditionals import IsotropicNormal
-from pyro_ssl.nn.random_weights import Slots
+from pyro_ssl.nn.random_weights import RandomWeights
 
 
 class Bayesian(PyroModule):
@@ -28,7 +28,7 @@ class Bayesian(PyroModule):
         Paper 002, eq. 4.16; Blundell et al. 2015.
     """
 
-    def __init__(self, model: nn.Module, slots: Slots, scale: float = 1.0) -> None:
+    def __init__(self, model: nn.Module, slots: RandomWeights, scale: float = 1.0) -> None:
         super().__init__()
         if not scale > 0:
             raise ValueError(f"prior_scale should be above 0, got {scale}")
@@ -44,7 +44,7 @@ class Bayesian(PyroModule):
 
     def given(self, w: Tensor) -> AbstractContextManager[None]:
         """Inside the block the model's networks have the weights w."""
-        return self.slots.filled(w)
+        return self.slots.substituted(w)
 
     def predict(self, x: Tensor, z: Tensor) -> TorchDistribution:
         """p(y|x,z,W); inside a block of `given`."""

@@ -23,14 +23,14 @@ _HOME = {
     "Entropy": "objectives.terms",
     "Consistency": "objectives.terms",
     "MutualInformation": "objectives.terms",
-    "Balance": "objectives.terms",
+    "ClassBalance": "objectives.terms",
     "L2": "objectives.terms",
     "Adversary": "objectives.terms",
-    "Features": "objectives.pretrained",
+    "PretrainedEncoder": "objectives.pretrained",
     "Flow": "distributions.flows",
     "VampPrior": "distributions.flows",
     "MixtureOfNormals": "distributions.mixture",
-    "TraceTopEnum_ELBO": "infer.elbo",
+    "TraceTopKEnum_ELBO": "infer.elbo",
     "EarlyStopping": "training.fit",
     "fit": "training.fit",
     "predict_proba": "prediction.predict",
@@ -102,7 +102,7 @@ if TYPE_CHECKING:
     from pyro_ssl.distributions.flows import Flow, VampPrior
     from pyro_ssl.distributions.mixture import MixtureOfNormals
     from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
-    from pyro_ssl.infer.elbo import TraceTopEnum_ELBO
+    from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
     from pyro_ssl.nn.augmentation import Noise
     from pyro_ssl.nn.backbones import Backbone
     from pyro_ssl.nn.layers import Flat, SplitLinear
@@ -110,11 +110,11 @@ if TYPE_CHECKING:
     from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
     from pyro_ssl.objectives.batch import Batch
     from pyro_ssl.objectives.objective import Objective
-    from pyro_ssl.objectives.pretrained import Features
+    from pyro_ssl.objectives.pretrained import PretrainedEncoder
     from pyro_ssl.objectives.terms import (
         L2,
         Adversary,
-        Balance,
+        ClassBalance,
         Consistency,
         Entropy,
         LabelLogProb,

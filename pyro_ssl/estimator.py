@@ -42,7 +42,7 @@ TABULAR: dict[str, Any] = {
     "balance": 1.0,
 }
 """Options of columns where the caller gives none; of images they are the method's own. See `experiments/tables.py`."""
-OF_FEW_COLUMNS: dict[str, Any] = {"sigma": 0.3, "noise": 0.0, "dropout": 0.0}
+LOW_DIMENSIONAL_DEFAULTS: dict[str, Any] = {"sigma": 0.3, "noise": 0.0, "dropout": 0.0}
 """Those of three columns or fewer, where noise would cover what is there: a curve in a plane, a wave over a line."""
 _SHARP: dict[str, Any] = {"sigma": 0.3, "balance": 0.0}
 """For codes that are classified: at sigma 1 the code leaves out what tells two groups of rows apart."""
@@ -78,7 +78,7 @@ def column_defaults(method: str, columns: int) -> dict[str, Any]:
         method: Name in the zoo.
         columns: Number of columns.
     """
-    few = OF_FEW_COLUMNS if columns <= 3 else {}
+    few = LOW_DIMENSIONAL_DEFAULTS if columns <= 3 else {}
     defaults = TABULAR | few | OF_METHODS.get(method, {})
     known = zoo.options_of(method)
     return {name: value for name, value in defaults.items() if name in known}
@@ -288,9 +288,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         saved = SavedModel.load(directory)
         extra = saved.extra
         if "parameters" not in extra:
-            raise CheckpointError(
-                f"{directory} is a model of the command line; read it with pyro_ssl.saving.SavedModel.load"
-            )
+            raise CheckpointError(f"{directory} is a model of the command line; read it with pyro_ssl.SavedModel.load")
         holds = "SemiSupervisedRegressor" if "y_mean" in extra else "SemiSupervisedClassifier"
         if not any(base.__name__ == holds for base in cls.__mro__):
             raise CheckpointError(f"{directory} holds a {holds}, not a {cls.__name__}; read it with {holds}.load")
@@ -369,7 +367,7 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
         scale: Standardise each column (each pixel of an image) by its mean and standard deviation. None does so with columns,
             and takes images, which have to be in [0, 1], as they are.
         options: The method's other options, such as `{"z_dim": 2, "alpha": 10.0}`; see `pyro_ssl.zoo`. What is not given is as
-            `TABULAR` says, and `OF_FEW_COLUMNS` of up to three columns; of images it is the zoo's.
+            `TABULAR` says, and `LOW_DIMENSIONAL_DEFAULTS` of up to three columns; of images it is the zoo's.
         training: Other arguments of `pyro_ssl.fit`, such as `{"schedule": "cosine", "ema": 0.999}`.
         random_state: Of weights, order and noise.
         verbose: Show a progress bar, and how many rows of each class and without a label were found.

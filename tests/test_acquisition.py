@@ -37,9 +37,9 @@ def by_loops(name, p):
         rows = [[float(v) for v in row] for row in p[:, i]]
         mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
         h = lambda q: -sum(v * math.log(v) for v in q if v)  # noqa: E731
-        top = sorted(mean, reverse=True)
+        top_k = sorted(mean, reverse=True)
         found.append({
-            "entropy": h(mean), "variation_ratios": 1 - top[0], "margin": 1 - top[0] + top[1],
+            "entropy": h(mean), "variation_ratios": 1 - top_k[0], "margin": 1 - top_k[0] + top_k[1],
             "bald": h(mean) - sum(map(h, rows)) / len(rows),
         }[name])  # fmt: skip
     return torch.tensor(found, dtype=torch.float64)
@@ -137,7 +137,7 @@ def test_draws_may_be_an_array(name):
     assert batch_bald(p.numpy(), 2)[0].equal(batch_bald(p, 2)[0])
     scored = FUNCTIONS[name](p)
     assert best(scored.numpy(), 3).equal(best(scored, 3))
-    assert acquisition.powered(scored.numpy(), 1.0).equal(acquisition.powered(scored, 1.0))
+    assert acquisition.power_scores(scored.numpy(), 1.0).equal(acquisition.power_scores(scored, 1.0))
 
 
 def test_batch_bald_does_not_ask_the_same_twice():
@@ -286,7 +286,7 @@ def test_scores_of_parts_are_those_of_the_pool(methods, name, monkeypatch):
     whole = scores(methods[name], X, "bald", draws=8)
     assert whole.shape == (30,) and (whole >= 0).all() and whole.max() > 0
     torch.testing.assert_close(whole, bald(label_draws(methods[name], X, 8).double()))
-    monkeypatch.setattr(acquisition, "DRAWN", 8 * 2 * 7)
+    monkeypatch.setattr(acquisition, "MAX_DRAWN_VALUES", 8 * 2 * 7)
     torch.testing.assert_close(scores(methods[name], X, "bald", draws=8), whole, atol=1e-4, rtol=0)
 
 
@@ -364,17 +364,17 @@ def test_by_power_data_are_drawn_in_proportion(power):
     scores = torch.tensor([1.0, 2.0, 0.5, 0.0])
     share = scores.double() ** power / (scores.double() ** power).sum()
     seeds = 4000
-    picks = torch.stack([best(acquisition.powered(scores, power, s), 2, s) for s in range(seeds)])
+    picks = torch.stack([best(acquisition.power_scores(scores, power, s), 2, s) for s in range(seeds)])
     first, pairs = picks[:, 0].bincount(minlength=4) / seeds, (picks == torch.tensor([1, 0])).all(1).double().mean()
     assert (first - share).abs().max() < 4 * 0.5 / math.sqrt(seeds)
     assert abs(pairs - share[1] * share[0] / (1 - share[1])) < 4 * 0.5 / math.sqrt(seeds)
     assert not (picks == 3).any()  # what tells nothing comes last
-    assert best(acquisition.powered(scores, 1e6), 4).tolist() == [1, 0, 2, 3]
+    assert best(acquisition.power_scores(scores, 1e6), 4).tolist() == [1, 0, 2, 3]
 
 
 def test_power_of_a_method_and_what_has_none(methods):
-    top, drawn, again = (acquisition.acquire(methods["m2"], X, 6, power=p, seed=1) for p in (None, 1.0, 1.0))
-    assert drawn.equal(again) and not drawn.equal(top) and len(set(drawn.tolist())) == 6
+    top_k, drawn, again = (acquisition.acquire(methods["m2"], X, 6, power=p, seed=1) for p in (None, 1.0, 1.0))
+    assert drawn.equal(again) and not drawn.equal(top_k) and len(set(drawn.tolist())) == 6
     with pytest.raises(ValueError, match="power: batch_bald has no use for it"):
         acquisition.acquire(methods["sslapd"], X, 2, "batch_bald", power=1.0)
     for power, of, message in (
@@ -384,7 +384,7 @@ def test_power_of_a_method_and_what_has_none(methods):
         (1.0, torch.tensor([1.0, torch.nan]), "scores hold NaN, first of datum 1"),
     ):
         with pytest.raises(ValueError, match=message):
-            acquisition.powered(of, power)
+            acquisition.power_scores(of, power)
 
 
 @pytest.mark.parametrize("name", ["m2", "adgm", "sslapd", "latent_classifier"])
@@ -430,7 +430,7 @@ def test_draws_are_held_of_parts_of_the_pool(methods, monkeypatch):
     members, sizes, own = [methods["m2"], methods["ce"]], [], acquisition._label_draws
     monkeypatch.setattr(acquisition, "_label_draws", lambda m, x, *args: sizes.append(len(x)) or own(m, x, *args))
     whole = scores(members, X, "bald", draws=2)
-    monkeypatch.setattr(acquisition, "DRAWN", 2 * 2 * 2 * 7)  # draws, members, classes, rows
+    monkeypatch.setattr(acquisition, "MAX_DRAWN_VALUES", 2 * 2 * 2 * 7)  # draws, members, classes, rows
     torch.testing.assert_close(scores(members, X, "bald", draws=2), whole)
     assert sizes == [30, 7, 7, 7, 7, 2]
 

@@ -133,11 +133,11 @@ def test_an_ensemble_and_its_information():
 
 
 def test_what_is_asked_at_once_may_be_drawn_by_its_power():
-    top, drawn, again = (learner(power=p) for p in (None, 1.0, 1.0))
-    for made in (top, drawn, again):
+    top_k, drawn, again = (learner(power=p) for p in (None, 1.0, 1.0))
+    for made in (top_k, drawn, again):
         rounds(made, 2)
-    assert drawn.indices == again.indices and drawn.indices[:4] == top.indices[:4]
-    assert set(drawn.indices) != set(top.indices)
+    assert drawn.indices == again.indices and drawn.indices[:4] == top_k.indices[:4]
+    assert set(drawn.indices) != set(top_k.indices)
 
 
 def test_real_labels_by_their_variance():
@@ -216,7 +216,7 @@ def whole(tmp_path_factory):
     @cache
     def of(warm, members, first):
         directory = tmp_path_factory.mktemp("loops") / "whole"
-        made = learner(warm=dict(warm) or None, members=members, acquisition="entropy", directory=directory)
+        made = learner(update_training=dict(warm) or None, members=members, acquisition="entropy", directory=directory)
         asked = rounds(made, first + 1)
         then = made.predict_proba(POOL)
         asked += rounds(made, 1)
@@ -261,11 +261,11 @@ import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_active import POOL, learner, rounds
-print(rounds(learner(directory={str(tmp_path)!r}, warm={{"epochs": 1}}), 2))
+print(rounds(learner(directory={str(tmp_path)!r}, update_training={{"epochs": 1}}), 2))
 """
-    here = rounds(learner(directory=tmp_path, warm={"epochs": 1}), 2)
+    here = rounds(learner(directory=tmp_path, update_training={"epochs": 1}), 2)
     there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert here + json.loads(there) == rounds(learner(warm={"epochs": 1}), 4)
+    assert here + json.loads(there) == rounds(learner(update_training={"epochs": 1}), 4)
 
 
 def test_labels_stay_where_training_fails(tmp_path):
@@ -343,7 +343,7 @@ def test_a_damaged_model_costs_no_labels(tmp_path):
     "change",
     [
         lambda t, d: d.pop("fresh"),
-        lambda t, d: d.update(fresh="2"),
+        lambda t, d: d.update(restart_factor="2"),
         lambda t, d: d.pop("of"),
         lambda t, d: d.update(of=7),
         lambda t, d: t.pop(min(t)),

@@ -30,7 +30,7 @@ from pyro_ssl import (
 )
 from pyro_ssl.evaluation import plots
 from pyro_ssl.nn.layers import BatchNorm, Linear, SplitLinear, class_weights, mark_normal, mark_one_hot
-from pyro_ssl.nn.random_weights import Slots
+from pyro_ssl.nn.random_weights import RandomWeights
 from pyro_ssl.prediction.predict import predict_proba, weight_kl
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -38,9 +38,9 @@ D, K, Z, H = 3, 3, 2, 5
 SIGMA, SCALE = 0.7, 0.8
 SMALL = {"hidden": (H,), "z_dim": Z, "sigma": SIGMA, "noise": 0.0, "dropout": 0.0, "balance": 0.0, "alpha": 0.0}
 SMALL |= {
-    "top": None,
-    "shared_noise": False,
-    "local": False,
+    "top_k": None,
+    "common_random_numbers": False,
+    "local_reparameterisation": False,
     "prior_scale": SCALE,
     "log_variance": -2.0,
     "gibbs_steps": 2,
@@ -65,15 +65,15 @@ def batches(size: int, labeled: int) -> list[Batch]:
     return [Batch(x[i % len(x)], y[i % len(x)], u) for i, u in enumerate(X[LABELED:].split(size))]
 
 
-def sslapd(together: bool | None = None, **options) -> Objective:
+def sslapd(joint_pass: bool | None = None, **options) -> Objective:
     """With means and variances of q(W) that all differ."""
     o = zoo.build("sslapd", D, K, **SMALL | options).double()
     noise = torch.randn(2, len(o.guide.loc), generator=torch.Generator().manual_seed(1), dtype=X.dtype)
     with torch.no_grad():
         o.guide.loc += 0.3 * noise[0]
         o.guide.log_variance += 0.5 * noise[1]
-    weights = {"labeled": o.labeled, "unlabeled": o.unlabeled, "together": together}
-    return o if together is None else Objective(o.model, o.guide, o.terms, elbo=o.elbo, **weights)
+    weights = {"labeled_weight": o.labeled_weight, "unlabeled_weight": o.unlabeled_weight, "joint_pass": joint_pass}
+    return o if joint_pass is None else Objective(o.model, o.guide, o.terms, elbo=o.elbo, **weights)
 
 
 def kl_by_hand(guide: nn.Module, s: float = SCALE) -> Tensor:
@@ -120,11 +120,11 @@ def seeded(function, *args, seed: int = 3, **kwargs):
 # --- KL(W), and the bound given W -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("joint_pass", [False, True])
 @pytest.mark.parametrize(("labeled", "unlabeled"), [(1.0, 1.0), (0.25, 2.0), (0.0, 1.0)])
 @pytest.mark.parametrize("size", [3, 4, 12])
-def test_a_pass_over_the_data_has_the_kl_of_the_weights_once(together, labeled, unlabeled, size):
-    o = sslapd(together, labeled=labeled, unlabeled=unlabeled)
+def test_a_pass_over_the_data_has_the_kl_of_the_weights_once(joint_pass, labeled, unlabeled, size):
+    o = sslapd(joint_pass, labeled_weight=labeled, unlabeled_weight=unlabeled)
     o.sizes = LABELED, UNLABELED
     for kl_weight in (1.0, 0.3):
         steps = [o.parts(batch, kl_weight=kl_weight) for batch in batches(size, 2)]
@@ -138,7 +138,7 @@ def test_a_pass_over_the_data_has_the_kl_of_the_weights_once(together, labeled, 
 
 @pytest.mark.parametrize("closed_form", [True, False])
 def test_labeled_data_alone_have_it_and_a_sample_of_it_has_its_mean(closed_form):
-    o, batch = sslapd(labeled=0.5, unlabeled=0.0, closed_form=closed_form), Batch(X[:LABELED], labels())
+    o, batch = sslapd(labeled_weight=0.5, unlabeled_weight=0.0, closed_form=closed_form), Batch(X[:LABELED], labels())
     draws = torch.stack([o.parts(batch, kl_weight=0.3)["weights"] * LABELED / 0.5 for _ in range(300)]).detach()
     assert abs(draws.mean() - kl_by_hand(o.guide)) < 4 * draws.std() / 300**0.5 + 1e-10
     assert (draws.std() > 0.1) != closed_form
@@ -150,9 +150,9 @@ def test_it_can_be_asked_for():
     assert weight_kl(zoo.build("sslpe", 3, 2, hidden=(5,))) == weight_kl(zoo.build("classifier", 3, 2)) == 0.0
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_fit_divides_it_by_the_data_it_has(together):
-    o = sslapd(together, unlabeled=2.0)
+@pytest.mark.parametrize("joint_pass", [False, True])
+def test_fit_divides_it_by_the_data_it_has(joint_pass):
+    o = sslapd(joint_pass, unlabeled_weight=2.0)
     kl = kl_by_hand(o.guide).item()
     settings = {"batch_size": 4, "labeled_batch_size": 2, "lr": 1e-9, "warmup": 2}
     assert fit(o, X, Y, epochs=2, **settings)["weights"] == pytest.approx([kl / (UNLABELED / 2.0)] * 2, rel=1e-4)
@@ -178,15 +178,15 @@ def in_one_call(o: Objective, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
     return f[:n].mean(1).sum() + (log_q.exp() * (f[n:] - log_q)).sum()
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_a_pass_over_the_data_is_minus_their_bound(together):
-    o = sslapd(together)
-    assert o.labeled is None
+@pytest.mark.parametrize("joint_pass", [False, True])
+def test_a_pass_over_the_data_is_minus_their_bound(joint_pass):
+    o = sslapd(joint_pass)
+    assert o.labeled_weight is None
     o.sizes = LABELED, UNLABELED
     theirs = kl_by_hand(o.guide)
     for i, batch in enumerate(batches(4, 2)):
         torch.manual_seed(i)
-        if together:
+        if joint_pass:
             theirs = theirs - in_one_call(o, batch.x, batch.y, batch.x_unlabeled)
         else:
             theirs = theirs - bound_by_hand(o, batch.x, batch.y).sum() - bound_by_hand(o, batch.x_unlabeled, None).sum()
@@ -216,13 +216,13 @@ class Nothing(PyroModule):
 def regression(local: bool, hidden=(), log_variance: float = -1.0) -> Objective:
     torch.manual_seed(0)
     network = MLP(D, 1, hidden, activation=nn.Tanh)
-    slots = Slots(network)
-    guide = guides.MeanField(Nothing(), slots.initial, log_variance, local=local)
+    slots = RandomWeights(network)
+    guide = guides.MeanField(Nothing(), slots.initial, log_variance, local_reparameterisation=local)
     return Objective(models.Bayesian(Regression(network, 0.5), slots, SCALE), guide)
 
 
 def optimum(o: Objective, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The best mean and variance of q(W), in the order of `Slots`, and the log evidence."""
+    """The best mean and variance of q(W), in the order of `RandomWeights`, and the log evidence."""
     columns = [torch.ones(1, len(x)) if name == "bias" else x.T for _, name in o.model.slots.places]
     phi = torch.cat(columns).T
     precision = torch.eye(phi.shape[1]) / SCALE**2 + phi.T @ phi / 0.25
@@ -233,7 +233,7 @@ def optimum(o: Objective, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def expected_loss(o: Objective, batch: Batch, monkeypatch) -> Tensor:
     """E[loss], exactly: noise of all combinations of 1 and -1 has the moments that a square asks for."""
-    if o.guide.local:
+    if o.guide.local_reparameterisation:
         patterns = [torch.full((), s) for s in (1.0, -1.0)]
     else:
         patterns = [torch.tensor(p) for p in itertools.product([1.0, -1.0], repeat=len(o.guide.loc))]
@@ -271,11 +271,11 @@ def test_mean_field_regression_has_its_optimum_where_it_should(local, design, mo
 # --- local reparameterisation -----------------------------------------------------------------------------------------
 
 
-def drawn_layer(kind: str = "split") -> tuple[nn.Module, list[Tensor], Slots, Tensor, Tensor]:
+def drawn_layer(kind: str = "split") -> tuple[nn.Module, list[Tensor], RandomWeights, Tensor, Tensor]:
     """A layer, inputs of which the first and the last datum are alike, and mean and scale of its weights."""
     layer = Linear(D, 4) if kind == "linear" else SplitLinear([D, K], 4)
     inputs = [X[[0, 1, 2, 3, 0]], torch.eye(K)[[0, 1, 2, 0, 0]]][: 1 if kind == "linear" else 2]
-    slots = Slots(layer)
+    slots = RandomWeights(layer)
     loc, noise = torch.randn(2, len(slots.initial), generator=torch.Generator().manual_seed(2))
     return layer, inputs, slots, loc, 0.2 + noise.abs()
 
@@ -283,17 +283,17 @@ def drawn_layer(kind: str = "split") -> tuple[nn.Module, list[Tensor], Slots, Te
 @pytest.mark.parametrize("kind", ["linear", "split"])
 def test_what_is_drawn_in_place_of_weights_has_their_mean_and_variance_and_noise_of_its_own(kind):
     layer, inputs, slots, loc, scale = drawn_layer(kind)
-    with slots.filled(loc):
+    with slots.substituted(loc):
         mean = layer(*inputs)
-    with slots.filled(scale**2):
+    with slots.substituted(scale**2):
         variance = layer(*(x**2 for x in inputs))
     draws, found = 20_000, {}
     torch.manual_seed(0)
     w = loc + scale * torch.randn(draws, 1, len(loc))
-    with slots.filled(w):
+    with slots.substituted(w):
         found["weights"] = layer(*inputs)
     mark_normal(loc, loc, scale)
-    with slots.filled(loc):  # the draw itself is not looked at
+    with slots.substituted(loc):  # the draw itself is not looked at
         found["local"] = layer(inputs[0].expand(draws, 5, -1), *inputs[1:])
     for h in found.values():
         assert h.shape == (draws, 5, 4)
@@ -313,7 +313,7 @@ def test_a_marked_one_hot_input_has_the_moments_of_a_dense_one():
         for noise in (scale, None):
             w = loc + 0.1
             mark_normal(w, loc, noise)
-            with slots.filled(w):
+            with slots.substituted(w):
                 a, b = (seeded(layer, x, label) for label in (dense, marked))
             assert torch.allclose(a, b, atol=1e-12) and torch.allclose(a._pyro_ssl_mean, b._pyro_ssl_mean, atol=1e-12)
 
@@ -349,14 +349,14 @@ def test_several_draws_of_weights_are_a_loop_over_them(lead):
             for t in (part.running_mean, part.running_var, part.weight.data, part.bias.data):
                 t.uniform_(0.5, 2.0)
     x, y = torch.randn(6, 1, 2, 2), torch.randn(*lead, 6, K)
-    slots = Slots(network)
+    slots = RandomWeights(network)
     w = torch.randn(4, 1, len(slots.initial))
-    with slots.filled(w):
-        together = network(x, y)
-    assert together.shape == (4, 6, 2, 3)
+    with slots.substituted(w):
+        joint_pass = network(x, y)
+    assert joint_pass.shape == (4, 6, 2, 3)
     for s in range(4):
-        with slots.filled(w[s, 0]):
-            assert torch.allclose(together[s], network(x, y[s] if lead else y), rtol=0, atol=1e-12)
+        with slots.substituted(w[s, 0]):
+            assert torch.allclose(joint_pass[s], network(x, y[s] if lead else y), rtol=0, atol=1e-12)
 
 
 def test_weights_leave_the_network_and_come_back_for_a_block():
@@ -394,7 +394,7 @@ def test_a_copy_is_independent_and_a_state_goes_round():
 
 def resumable(directory: Path, **options) -> dict[str, Tensor]:
     torch.set_default_dtype(torch.float64)
-    o = sslapd(batch_norm=True, dropout=0.2, local=True, alpha=0.5)
+    o = sslapd(batch_norm=True, dropout=0.2, local_reparameterisation=True, alpha=0.5)
     settings = {"epochs": 2, "batch_size": 4, "labeled_batch_size": 2, "ema": 0.9, "checkpoint_every": 2}
     fit(o, X, Y, **settings, directory=directory, resume=True, **options)
     return o.state_dict()
@@ -481,17 +481,17 @@ def test_classes_without_weight_count_for_nothing():
 @pytest.mark.parametrize("local", [False, True])
 def test_statistics_of_random_weights_are_those_of_their_means(local):
     network = MLP(D, 2, (4, 3), activation=nn.Tanh, batch_norm=True)
-    slots, norms = Slots(network), [part for part in network.modules() if isinstance(part, BatchNorm)]
+    slots, norms = RandomWeights(network), [part for part in network.modules() if isinstance(part, BatchNorm)]
     mu, scale = slots.initial + 0.1, torch.full_like(slots.initial, 0.7)
     w = mu + scale * torch.randn(len(mu), generator=torch.Generator().manual_seed(0))
     mark_normal(w, mu, scale if local else None)
     seen = {}
     hooks = [n.register_forward_pre_hook(lambda n, h: seen.update({n: h[0].detach().clone()})) for n in norms]
     hooks += [n.register_forward_hook(lambda n, _, out: seen.update({(n, "out"): out.detach()})) for n in norms]
-    with slots.filled(w), torch.no_grad():
+    with slots.substituted(w), torch.no_grad():
         torch.manual_seed(0)
         network(X)
-    with slots.filled(mu), torch.no_grad():
+    with slots.substituted(mu), torch.no_grad():
         a = X
         for layer, norm in ((network.first, norms[0]), (network.rest[2], norms[1])):
             mean = layer(a)  # mu_W a + mu_b, where a is what the drawn weights below have made
@@ -505,7 +505,7 @@ def test_statistics_of_random_weights_are_those_of_their_means(local):
 
 @pytest.mark.parametrize("adapted", [True, False])
 def test_a_step_of_sslapd_takes_weighted_statistics_of_the_means(adapted):
-    o, u = sslapd(batch_norm=True, adapted=adapted), X[6:]
+    o, u = sslapd(batch_norm=True, norm_from_mean_weights=adapted), X[6:]
     with torch.no_grad():
         sites = seeded(o._bound, u, None).guide_trace.nodes
         z, q = sites["z"]["value"], sites["y"]["infer"]["log_q"].exp()
@@ -526,7 +526,7 @@ def test_m2_may_have_a_bayesian_decoder(network, local):
     shape = (1, 4, 4)
     options = {"hidden": (H,), "z_dim": Z, "network": network, "likelihood": "bernoulli", "noise": 0.0}
     o = zoo.build("m2", shape, K, **options)
-    weights = zoo.RandomWeights(bayesian=("p_x",), local=local, prior_scale=SCALE)
+    weights = zoo.RandomWeightOptions(bayesian=("p_x",), local_reparameterisation=local, prior_scale=SCALE)
     b = Objective(*weights.pair(o.model, o.guide), o.terms, elbo=o.elbo)
     x = torch.rand(8, *shape)
     batch = Batch(x[:3], torch.eye(K), x[3:])
@@ -548,16 +548,16 @@ class Loose(Nothing):
 
 def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match="bayesian: the network has no linear layer"):
-        Slots(nn.Conv2d(1, 2, 3), nn.BatchNorm1d(2))
+        RandomWeights(nn.Conv2d(1, 2, 3), nn.BatchNorm1d(2))
     model = models.SSLPE(StandardNormal(Z), OneHotCategorical(nn.Identity()), OneHotCategorical(MLP([D, Z], K)))
     with pytest.raises(ValueError, match="no linear layer"):
-        zoo.RandomWeights(bayesian=("p_x",)).pair(model, Nothing())
+        zoo.RandomWeightOptions(bayesian=("p_x",)).pair(model, Nothing())
     for wrong in (("p_w",), "p_y", ("p_z",)):
         with pytest.raises(
             ValueError,
             match="bayesian should name conditionals of the model, of p_x, p_y; got",
         ):
-            zoo.RandomWeights(bayesian=wrong).pair(model, Nothing())
+            zoo.RandomWeightOptions(bayesian=wrong).pair(model, Nothing())
     for scale in (0, -1.0):
         with pytest.raises(ValueError, match=f"prior_scale should be above 0, got {scale}"):
             zoo.build("sslapd", D, K, **SMALL | {"prior_scale": scale})
@@ -575,7 +575,13 @@ DRAWN |= {m: ("p_y",) for m in zoo.METHODS if m.startswith("latent")}
 )
 def test_any_conditional_of_any_model_may_have_random_weights(method, name):
     """Its weights get gradients, and KL(W) counts once per data set; also where the guide has the same conditional."""
-    options = {"bayesian": (name,), "hidden": (5,), "alpha": 1.0, "local": False, "likelihood": "gaussian"}
+    options = {
+        "bayesian": (name,),
+        "hidden": (5,),
+        "alpha": 1.0,
+        "local_reparameterisation": False,
+        "likelihood": "gaussian",
+    }
     o = zoo.build(method, D, K, **{k: v for k, v in options.items() if k in zoo.options_of(method)}).double()
     x, y = X[:6], torch.eye(K)[torch.arange(6) % K]
     o.sizes = (6, 30)
@@ -632,11 +638,11 @@ def test_a_conditional_of_both_programs_has_one_draw_in_a_bound(method):
     torch.manual_seed(1)
     each = []
     for _ in range(10):
-        with drawn.guide.slots.filled(drawn.guide.q_w().rsample()):
+        with drawn.guide.slots.substituted(drawn.guide.q_w().rsample()):
             each.append(drawn.guide.program.classify(X[:6]).mean)
     assert torch.allclose(q, torch.stack(each).mean(0), rtol=1e-10)
-    with pytest.raises(ValueError, match="local: a network that model and guide share"):
-        zoo.build(method, D, K, bayesian=("p_y",), local=True)
+    with pytest.raises(ValueError, match="local_reparameterisation: a network that model and guide share"):
+        zoo.build(method, D, K, bayesian=("p_y",), local_reparameterisation=True)
 
 
 def test_pictures_of_a_model_with_random_weights_are_at_their_mean():

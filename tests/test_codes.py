@@ -16,23 +16,23 @@ from torch.distributions import kl_divergence
 from pyro_ssl import (
     Batch,
     Objective,
-    TraceTopEnum_ELBO,
+    TraceTopKEnum_ELBO,
     fit,
     guides,
     one_hot,
     predict_proba,
     zoo,
 )
-from pyro_ssl.distributions.flows import Flow, Flowing, VampPrior
+from pyro_ssl.distributions.flows import Flow, FlowDistribution, VampPrior
 from pyro_ssl.distributions.mixture import MixtureOfNormals
 from pyro_ssl.infer.traces import closed_form_kl
-from pyro_ssl.objectives.terms import Adversary, Step
-from pyro_ssl.training.fit import players, pretrain
-from pyro_ssl.utils.context import evaluating
+from pyro_ssl.objectives.terms import Adversary, LossContext
+from pyro_ssl.training.fit import parameter_groups, pretrain
+from pyro_ssl.utils.context import eval_mode
 from pyro_ssl.zoo.saved_model import SavedModel
 
 D, K, B, Z, P = 4, 3, 6, 2, 4
-SMALL = {"hidden": (5,), "z_dim": Z, "activation": "tanh", "pseudo_inputs": P, "top": None}
+SMALL = {"hidden": (5,), "z_dim": Z, "activation": "tanh", "pseudo_inputs": P, "top_k": None}
 PLAIN = {"noise": 0.0, "dropout": 0.0, "balance": 0.0, "alpha": 0.0}
 EYE = torch.eye(K, dtype=torch.float64)
 
@@ -148,7 +148,7 @@ def by_hand(o: Objective, x: Tensor, y: Tensor | None, pool: Tensor, shared: boo
 @pytest.mark.parametrize("codes", CODES.values(), ids=CODES)
 def test_bounds_are_the_sums_written_out(codes, shared, noise):
     """Without y, with it, and with the labels of the first rows; there K copies of each stand for it, of one noise each."""
-    o, (x, y) = build(shared_noise=shared, **codes), data()
+    o, (x, y) = build(common_random_numbers=shared, **codes), data()
     of, vamp, by_class = list(o.parameters()), codes.get("prior") == "vamp", "class_prior" in codes
     assert (isinstance(o.model.p_z, VampPrior), isinstance(o.guide.q_z, Flow)) == (vamp, "flow" in codes)
     assert torch.equal(*(o.model.p_z(e).log_prob(torch.zeros(Z)) for e in EYE[:2])) != by_class
@@ -160,11 +160,11 @@ def test_bounds_are_the_sums_written_out(codes, shared, noise):
 
 
 def ladder_by_hand(o: Objective, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-    """The same of two latents, of which the top one has the families."""
+    """The same of two latents, of which the top_k one has the families."""
     m, g = o.model, o.guide
     of_top, flow, vamp = g.q_z[-1], isinstance(g.q_z[-1], Flow), isinstance(m.p_z_top, VampPrior)
-    top = guides.LadderTop(g.up, of_top.base if flow else of_top)
-    q = top(x, y)
+    top_k = guides.LadderTop(g.up, of_top.base if flow else of_top)
+    q = top_k(x, y)
     z_2 = q.mean + q.stddev * noise
     z_2 = of_top.transform()(z_2) if flow else z_2
     p_1, seen = m.p_z[0](z_2), g.q_z[0](g.up[0](x, y))
@@ -175,12 +175,12 @@ def ladder_by_hand(o: Objective, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
     if not (flow or vamp):
         return rest - kl_divergence(q, m.p_z_top(y))
     log_p = log_vamp(m.p_z_top, y, z_2) if vamp else m.p_z_top(y).log_prob(z_2)
-    return rest + log_p - log_q(Flow(top, of_top.transform) if flow else top, x, y, z_2)
+    return rest + log_p - log_q(Flow(top_k, of_top.transform) if flow else top_k, x, y, z_2)
 
 
 @pytest.mark.parametrize("codes", CODES.values(), ids=CODES)
 def test_the_top_of_a_ladder_may_be_of_any_family(codes, noise):
-    o, (x, y) = build("lvae", shared_noise=False, **codes, z_dims=(Z, Z)), data()
+    o, (x, y) = build("lvae", common_random_numbers=False, **codes, z_dims=(Z, Z)), data()
     of = list(o.parameters())
     assert_same(o.bound(x, y), ladder_by_hand(o, x, y, noise[0]), of)
     q = o.guide.q_y(x).probs
@@ -199,13 +199,13 @@ def test_the_kl_of_two_gaussians_alone_is_closed(codes, method):
 # --- flows ------------------------------------------------------------------------------------------------------------
 
 
-def flowing(transforms: int, *lead: int) -> tuple[Flowing, list[Tensor]]:
+def flowing(transforms: int, *lead: int) -> tuple[FlowDistribution, list[Tensor]]:
     maf = zuko.flows.MAF(Z, transforms=transforms, hidden_features=(8,)).transform
     with torch.no_grad():
         for p in maf.parameters():
             p.add_(0.1 * torch.randn(p.shape))
     loc, scale = torch.randn(*lead, Z).requires_grad_(), torch.rand(*lead, Z).add(0.5).requires_grad_()
-    return Flowing(dist.Normal(loc, scale).to_event(1), maf()), [loc, scale, *maf.parameters()]
+    return FlowDistribution(dist.Normal(loc, scale).to_event(1), maf()), [loc, scale, *maf.parameters()]
 
 
 def integral(log_prob, half: float = 20.0) -> float:
@@ -247,7 +247,7 @@ def test_expansions_of_a_flow_share_what_was_drawn(monkeypatch):
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_shared_noise_is_one_noise_in_the_base(shared):
-    o, x = build(flow=2, shared_noise=shared), data()[0]
+    o, x = build(flow=2, common_random_numbers=shared), data()[0]
     z = traces(o, x)[0].nodes["z"]["value"]
     base = o.guide.q_z.base(x, EYE[:, None])
     u = (o.guide.q_z.transform().inv(z) - base.mean) / base.stddev
@@ -259,11 +259,11 @@ def test_the_likeliest_and_one_are_unbiased_for_a_flow():
     o, n = build(flow=1), 20_000
     x, draws = data(1)[0].expand(n, D), {}
     last = [o.guide.q_y.network.rest[-1], o.guide.q_z.base.network.rest[-1]]
-    for top in (1, None):
+    for top_k in (1, None):
         own = [layer.bias.detach().expand(n, -1).clone().requires_grad_() for layer in last]
         hooks = [m.register_forward_hook(lambda m, i, h, b=b: h - m.bias + b) for m, b in zip(last, own, strict=True)]
-        bound = TraceTopEnum_ELBO(top, shared_noise=True).bound(o.model, o.guide, x).value
-        draws[top] = torch.cat([bound[:, None], *torch.autograd.grad(bound.sum(), own)], -1).detach()
+        bound = TraceTopKEnum_ELBO(top_k, common_random_numbers=True).bound(o.model, o.guide, x).value
+        draws[top_k] = torch.cat([bound[:, None], *torch.autograd.grad(bound.sum(), own)], -1).detach()
         for hook in hooks:
             hook.remove()
     error = (draws[1].mean(0) - draws[None].mean(0)) / ((draws[1].var(0) + draws[None].var(0)) / n).sqrt()
@@ -313,7 +313,7 @@ def test_pseudo_inputs_learn_and_the_bound_stays_below_the_evidence(codes):
         log_p = [o.model.p_z(e).log_prob(z) + o.model.p_x(e.expand(1, K), z).log_prob(x[:B]) for e in EYE]
         evidence = torch.cat(log_p).logsumexp(0) + 2 * (line[1] - line[0]).log() - math.log(K)
         draws = o.bound(x[:B].repeat_interleave(n, 0)).reshape(B, n)
-        sampled = TraceTopEnum_ELBO(None, num_particles=n).log_evidence(o.model, o.guide, x[:B])
+        sampled = TraceTopKEnum_ELBO(None, num_particles=n).log_evidence(o.model, o.guide, x[:B])
     assert torch.allclose(sampled, evidence, atol=0.1)
     assert (draws.mean(1) - 4 * draws.std(1) / math.sqrt(n) < evidence).all() and draws.mean() < evidence.mean() - 0.01
 
@@ -435,9 +435,9 @@ def test_extreme_mixtures_stay_finite(apart, scale, logits, dtype):
 # --- the guide that draws the code first ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("guide", "top"), [(guides.Mixture, None), (guides.M2, 1), (guides.M2, None)])
+@pytest.mark.parametrize(("guide", "top_k"), [(guides.Mixture, None), (guides.M2, 1), (guides.M2, None)])
 @pytest.mark.parametrize("classes", [3, 10])
-def test_the_mixture_guide_has_the_bound_of_the_sum(classes, guide, top):
+def test_the_mixture_guide_has_the_bound_of_the_sum(classes, guide, top_k):
     """Value and gradient against quadrature; p(x|z) of one code for each datum, where a sum has one for each class."""
     n, counted, o = 20_000, [], zoo.build("sslpe", D, classes, **SMALL | PLAIN).double()
     x, eye, start = data(1)[0].expand(n, D), torch.eye(classes), mixture(classes, Z, seed=5)
@@ -451,13 +451,13 @@ def test_the_mixture_guide_has_the_bound_of_the_sum(classes, guide, top):
     q_z = lambda x, y: dist.Normal(*((y.unsqueeze(-1) * p).sum(-2) for p in gaussians)).to_event(1)  # noqa: E731
     program = guide(lambda x: dist.OneHotCategorical(logits=logits), q_z)
     o.model.p_x.register_forward_pre_hook(lambda m, inputs: counted.append(inputs[0].shape[:-1].numel()))
-    value = TraceTopEnum_ELBO(top, shared_noise=True).bound(o.model, program, x).value
+    value = TraceTopKEnum_ELBO(top_k, common_random_numbers=True).bound(o.model, program, x).value
     found = torch.autograd.grad(value.sum(), own)
     assert_unbiased(torch.cat([value[:, None], *(g.reshape(n, -1) for g in found)], -1).detach(), exact)
-    copies = 1 if guide is guides.Mixture else classes if top is None else top + 1
+    copies = 1 if guide is guides.Mixture else classes if top_k is None else top_k + 1
     assert counted == [copies * n]
     cost = f"{copies} rows of p(x|z), variance of q(y|x)'s gradient {found[0].var(0).sum():.3f}"
-    print(f"K = {classes}, {guide.__name__}, top={top}: {cost}")
+    print(f"K = {classes}, {guide.__name__}, top_k={top_k}: {cost}")
 
 
 def test_the_mixture_guide_factorises_as_m2s():
@@ -482,11 +482,11 @@ def test_the_game_by_hand(flow):
     """The pair feels w E[log f(y|z)] alone, f minus E[log f(y|z)] alone."""
     o, (x, y) = build("m2_adversarial", adversary=0.7, adversary_lr=3.0, flow=flow), data()
     (term,) = (t for t in o.terms if isinstance(t, Adversary))
-    (one, pair), (scale, theirs) = players(o)
+    (one, pair), (scale, theirs) = parameter_groups(o)
     assert (one, scale) == (1.0, 3.0) and all(a is b for a, b in zip(theirs, term.f.parameters(), strict=True))
     assert sorted(map(id, [*pair, *theirs])) == sorted(map(id, o.parameters()))
     torch.manual_seed(0)
-    value = term(Step(Batch(x, y), o.guide))
+    value = term(LossContext(Batch(x, y), o.guide))
     torch.manual_seed(0)
     log_f = (y * term.f.network(o.guide.encode(x, y).rsample()).log_softmax(-1)).sum(-1).mean()
     assert torch.allclose(value, 0.7 * log_f)
@@ -582,10 +582,10 @@ def test_features_are_fresh_samples_in_training_and_means_in_evaluation(uses):
     pretrain(o.features, x)
     q, used = o.features.objective.guide.q_z(x), (deviations >= o.features.least).double() if uses else torch.ones(3)
     assert torch.equal(o.features.used, used) and used.sum() == (uses or 3)
-    with evaluating(o):
-        assert torch.equal(o.seen(x), used * q.mean)
+    with eval_mode(o):
+        assert torch.equal(o.encode(x), used * q.mean)
     o.train()
-    draws = torch.stack([o.seen(x) for _ in range(4000)])
+    draws = torch.stack([o.encode(x) for _ in range(4000)])
     assert not draws.requires_grad and torch.equal(draws, used * draws)
     assert_unbiased(draws[..., used.bool()], q.mean[..., used.bool()].detach())
     assert torch.allclose(draws.std(0), used * q.stddev, rtol=0.06)

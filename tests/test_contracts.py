@@ -36,10 +36,10 @@ CASES = {
     "grey": {"likelihood": "bernoulli"},
     "learned sigma": {"likelihood": "gaussian", "sigma": None},
     "fixed sigma": {"likelihood": "gaussian", "sigma": 0.5},
-    "all classes": {"top": None},
-    "likeliest class": {"top": 1},
-    "random weights": {"bayesian": ("p_x",), "local": True},
-    "random classifier": {"bayesian": ("p_y",), "local": True, "gibbs_steps": 2},
+    "all classes": {"top_k": None},
+    "likeliest class": {"top_k": 1},
+    "random weights": {"bayesian": ("p_x",), "local_reparameterisation": True},
+    "random classifier": {"bayesian": ("p_y",), "local_reparameterisation": True, "gibbs_steps": 2},
     "flow": {"flow": 2},
     "vamp": {"prior": "vamp", "pseudo_inputs": 3},
     "class prior": {"class_prior": True},
@@ -52,7 +52,9 @@ CASES = {
 
 def build(method: str, case: str, seed: int = 0):
     known = zoo.METHODS[method].build.__kwdefaults__
-    one_draw = {"local": False} if case == "importance weighted" else {}  # of random weights, for all data
+    one_draw = (
+        {"local_reparameterisation": False} if case == "importance weighted" else {}
+    )  # of random weights, for all data
     options = {k: v for k, v in (SMALL | CASES[case] | one_draw).items() if k in known}
     return zoo.build(method, SHAPE, K, seed=seed, **options)
 
@@ -102,7 +104,7 @@ def test_it_learns_its_training_data(method, case):
 @pytest.mark.parametrize("method", [m for m, row in zoo.METHODS.items() if row.model])
 def test_a_pair_matches_with_and_without_labels(method):
     o = build(method, "mlp")
-    x = o.seen(X)
+    x = o.encode(X)
     for y in (Y, None):
         check_pair(o.model, o.guide, x, y)
         guide = poutine.trace(o.guide).get_trace(x, y)

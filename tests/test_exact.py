@@ -28,10 +28,17 @@ D, Z, B = 5, 3, 6
 
 
 def m2(classes: int, **options) -> Objective:
-    plain = {"noise": 0.0, "dropout": 0.0, "balance": 0.0, "top": None, "closed_form": False}
+    plain = {"noise": 0.0, "dropout": 0.0, "balance": 0.0, "top_k": None, "closed_form": False}
     options = (
         plain
-        | {"z_dim": Z, "hidden": (7,), "likelihood": "gaussian", "sigma": 0.7, "alpha": 0.3, "shared_noise": False}
+        | {
+            "z_dim": Z,
+            "hidden": (7,),
+            "likelihood": "gaussian",
+            "sigma": 0.7,
+            "alpha": 0.3,
+            "common_random_numbers": False,
+        }
         | options
     )
     return zoo.build("m2", D, classes, **options).double()
@@ -93,7 +100,7 @@ def test_m2_bounds_are_the_papers_sums(classes, beta):
 def test_m2_loss_is_the_papers_objective(classes):
     """Paper 004, eq. 4 and 9, with the bounds weighted by lambda, per datum."""
     o, (x, y), (u, _) = (
-        m2(classes, labeled=0.5, unlabeled=2.0, balance=0.8, entropy=0.4, mutual_information=0.6, l2=0.1),
+        m2(classes, labeled_weight=0.5, unlabeled_weight=2.0, balance=0.8, entropy=0.4, mutual_information=0.6, l2=0.1),
         data(classes),
         data(classes, 1),
     )
@@ -107,7 +114,7 @@ def test_m2_loss_is_the_papers_objective(classes):
         "labeled": -0.5 * by_hand(o, x, y).mean(),
         "unlabeled": -2.0 * unlabeled_by_hand(o, u, classes).mean(),
         "LabelLogProb": -0.3 * (y * q_l.log()).sum(-1).mean(),
-        "Balance": 0.8 * (marginal * marginal.log()).sum(),
+        "ClassBalance": 0.8 * (marginal * marginal.log()).sum(),
         "Entropy": 0.4 * entropy,
         "MutualInformation": 0.6 * (entropy + (marginal * marginal.log()).sum()),
         "L2": 0.05 * sum((w**2).sum() for program in (o.model, o.guide) for w in program.parameters() if w.dim() > 1),
@@ -150,7 +157,7 @@ def test_balance_is_the_divergence_to_the_classes_frequencies():
     o, (x, _) = m2(3, balance=0.8, class_probs=p.tolist()), data(3)
     marginal = o.classify(x).probs.mean(0)
     kl = kl_divergence(torch.distributions.Categorical(marginal), torch.distributions.Categorical(p))
-    assert_same(o, o.parts(Batch(x_unlabeled=x))["Balance"], 0.8 * (kl - math.log(3)))
+    assert_same(o, o.parts(Batch(x_unlabeled=x))["ClassBalance"], 0.8 * (kl - math.log(3)))
     assert torch.allclose(o.model.p_y().probs, p)
 
 
@@ -178,8 +185,8 @@ def test_what_stands_outside_the_plate_counts_once():
     assert bound.shared is not None and bound.shared.item() == pytest.approx(1.3 + 2.0 + 0.5 * math.log(2 * math.pi))
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_what_stands_outside_the_plate_counts_once_in_a_data_set(together):
+@pytest.mark.parametrize("joint_pass", [True, False])
+def test_what_stands_outside_the_plate_counts_once_in_a_data_set(joint_pass):
     """Of 8 labeled and 32 unlabeled data, whatever the weights of the two parts."""
     o, (x, y) = m2(3), data(3)
 
@@ -203,7 +210,7 @@ def test_what_stands_outside_the_plate_counts_once_in_a_data_set(together):
                     pyro.sample("y", self.q_y(x), infer={"enumerate": "parallel"})
 
     for labeled, unlabeled in ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5)):
-        whole = Objective(Whole(), Guide(), labeled=labeled, unlabeled=unlabeled, together=together)
+        whole = Objective(Whole(), Guide(), labeled_weight=labeled, unlabeled_weight=unlabeled, joint_pass=joint_pass)
         whole.sizes = 8, 32
         whole.check(Batch(x, y, x))
         assert whole.parts(Batch(x, y, x))["weights"].item() == pytest.approx(3.0 * unlabeled / 32)
@@ -233,7 +240,7 @@ def test_scaled_bound_is_pyros_too():
     scaled = pyro.poutine.scale(scale=0.37)
     torch.manual_seed(1)
     ours = o.parts(Batch(x_unlabeled=x))["unlabeled"]
-    weighted = Objective(o.model, o.guide, unlabeled=0.37, elbo=o.elbo)
+    weighted = Objective(o.model, o.guide, unlabeled_weight=0.37, elbo=o.elbo)
     torch.manual_seed(1)
     assert_same(o, weighted.parts(Batch(x_unlabeled=x))["unlabeled"], 0.37 * ours)
     torch.manual_seed(1)

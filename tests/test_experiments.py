@@ -601,12 +601,19 @@ def test_benchmark(tmp_path, script):
     """All codes take their turns, every table has its row, and the memory is measured."""
     tiny = ["--hidden", "8", "--rounds", "1", "--threads", "1", "--out", "out"]
     out = script("benchmark.py", "--classes", "3", "10", "--no-memory", *tiny, cwd=tmp_path)
-    for code in ("pyro example", "ours, all classes", "ours, top=1", "ours, auto", "bare torch, top=1", "floor, top=1"):
+    for code in (
+        "pyro example",
+        "ours, all classes",
+        "ours, top_k=1",
+        "ours, auto",
+        "bare torch, top_k=1",
+        "floor, top_k=1",
+    ):
         assert f"| {code} " in out
     result = json.loads((tmp_path / "out/results.json").read_text())
     assert [r["classes"] for r in result["results"]] == [3, 10]
     assert (tmp_path / "out/benchmark.png").exists() and "K = 10, 1x8" in (tmp_path / "out/table.md").read_text()
-    code = "ours, top=1"  # in a process of its own, which is what takes long
+    code = "ours, top_k=1"  # in a process of its own, which is what takes long
     script("benchmark.py", "--classes", "3", "--codes", code, *tiny, cwd=tmp_path)
     memory = json.loads((tmp_path / "out/results.json").read_text())["results"][0]["mb"]
     assert memory.keys() == {code} and all(mb >= 0 for mb in memory.values())
@@ -628,7 +635,7 @@ def test_bare_torch_in_the_benchmark_is_the_librarys_algorithm(monkeypatch):
     import benchmark
 
     plain = {"activation": "softplus", "likelihood": "bernoulli", "noise": 0.0, "dropout": 0.0, "balance": 0.0}
-    o = zoo.build("m2", benchmark.PIXELS, 5, hidden=(8,), z_dim=benchmark.Z, top=1, **plain)
+    o = zoo.build("m2", benchmark.PIXELS, 5, hidden=(8,), z_dim=benchmark.Z, top_k=1, **plain)
     b = benchmark.Bare(5, [8])
     pairs = [
         (b.q_y[0], o.guide.q_y.network.first.weights[0], o.guide.q_y.network.first.bias),

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pyro_ssl import (
     MLP,
-    Balance,
     Batch,
+    ClassBalance,
     ClassPrior,
     Entropy,
     Gaussian,
@@ -27,7 +27,7 @@ from pyro_ssl import (
     OneHotCategorical,
     SplitLinear,
     StandardNormal,
-    TraceTopEnum_ELBO,
+    TraceTopKEnum_ELBO,
     guides,
     models,
     one_hot,
@@ -37,13 +37,13 @@ from pyro_ssl.infer import elbo, enumeration
 from pyro_ssl.infer.elbo import scale_latents
 from pyro_ssl.infer.enumeration import MASS, MOST, likeliest
 from pyro_ssl.infer.traces import closed_form_kl
-from pyro_ssl.infer.validation import treats_labels_alike
+from pyro_ssl.infer.validation import joint_pass_is_exact
 from pyro_ssl.nn.layers import mark_one_hot
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, Z, B = 4, 2, 6
 PARALLEL = {"enumerate": "parallel"}
-SAMPLED = TraceTopEnum_ELBO(None, closed_form=())
+SAMPLED = TraceTopKEnum_ELBO(None, closed_form=())
 """The sum over all classes with one sample of everything else: Pyro's own, as test_exact.py shows."""
 
 
@@ -174,7 +174,7 @@ class Table(nn.Module):
 
 
 def draws(
-    bound: TraceTopEnum_ELBO,
+    bound: TraceTopKEnum_ELBO,
     classes: int,
     lead: float = 0.0,
     *,
@@ -247,29 +247,32 @@ CASES = [(3, 0.0, 1), (10, 0.0, 1), (10, 0.0, 2), (10, 0.0, 8), (10, 4.0, "auto"
 FEWER = [(*case, shared) for case in CASES for shared in (False, True)] + [(18, 0.0, "auto", True)]
 
 
-@pytest.mark.parametrize(("classes", "lead", "top", "shared"), FEWER)
-def test_fewer_classes_give_the_same_value_and_gradient_in_the_mean(classes, lead, top, shared):
-    print(f"\nK = {classes}, lead {lead}, top {top}, shared noise {shared}")
+@pytest.mark.parametrize(("classes", "lead", "top_k", "shared"), FEWER)
+def test_fewer_classes_give_the_same_value_and_gradient_in_the_mean(classes, lead, top_k, shared):
+    print(f"\nK = {classes}, lead {lead}, top_k {top_k}, shared noise {shared}")
     assert agree(
-        draws(TraceTopEnum_ELBO(top, shared_noise=shared, closed_form=()), classes, lead), exact(classes, lead)
+        draws(TraceTopKEnum_ELBO(top_k, common_random_numbers=shared, closed_form=()), classes, lead),
+        exact(classes, lead),
     )
 
 
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
-@pytest.mark.parametrize("options", [{"shared_noise": False}, {"shared_noise": True, "top": 1}, {"num_particles": 3}])
+@pytest.mark.parametrize(
+    "options", [{"common_random_numbers": False}, {"common_random_numbers": True, "top_k": 1}, {"num_particles": 3}]
+)
 def test_kl_in_closed_form_gives_the_same_value_and_gradient_in_the_mean(options, kl_weight):
     print(f"\nK = 10, KL in closed form with weight {kl_weight}, {options}")
-    ours = draws(TraceTopEnum_ELBO(**{"top": None} | options), 10, kl_weight=kl_weight)
+    ours = draws(TraceTopKEnum_ELBO(**{"top_k": None} | options), 10, kl_weight=kl_weight)
     assert agree(ours, exact(10, kl_weight=kl_weight))
-    if options == {"shared_noise": False}:
+    if options == {"common_random_numbers": False}:
         assert ours["value"].var(1).sum() < exact(10, kl_weight=kl_weight)["value"].var(1).sum()
 
 
 def test_data_beside_labeled_data_have_the_same_gradient_in_the_mean():
     """The labels of the first half are given, and q(y|x) is not taught by them."""
     half = DATA // 2
-    ours = draws(TraceTopEnum_ELBO(2), 10, labeled=half)
-    print("\nK = 10, top 2, beside labeled data")
+    ours = draws(TraceTopKEnum_ELBO(2), 10, labeled_weight=half)
+    print("\nK = 10, top_k 2, beside labeled data")
     assert agree(*({name: value[half:] for name, value in found.items()} for found in (ours, exact(10))))
     assert (ours["logits"][:half] == 0).all()
 
@@ -293,30 +296,30 @@ def test_a_baseline_that_depends_on_the_drawn_class_shows(classes, baseline, mon
         return (weights.detach() * f).sum(-2) + ((weights - weights.detach()) * constant).sum(-2)
 
     monkeypatch.setattr(elbo, "_expectation", expectation)
-    print(f"\nK = {classes}, top 1, wrong baseline: {baseline.__name__}")
-    assert not agree(draws(TraceTopEnum_ELBO(1, closed_form=()), classes), exact(classes))
+    print(f"\nK = {classes}, top_k 1, wrong baseline: {baseline.__name__}")
+    assert not agree(draws(TraceTopKEnum_ELBO(1, closed_form=()), classes), exact(classes))
 
 
 @pytest.mark.parametrize("classes", [3, 10])
 def test_a_missing_weight_shows(classes, monkeypatch):
     """Negative control: the drawn class without one over its probability."""
 
-    def unweighted(log_q, top, right=enumeration._likeliest_and_one):
-        index, correction = right(log_q, top)
+    def unweighted(log_q, top_k, right=enumeration._likeliest_and_one):
+        index, correction = right(log_q, top_k)
         return index, torch.zeros_like(correction)
 
     monkeypatch.setattr(enumeration, "_likeliest_and_one", unweighted)
-    print(f"\nK = {classes}, top 1, without 1 / pi")
-    assert not agree(draws(TraceTopEnum_ELBO(1, closed_form=()), classes), exact(classes))
+    print(f"\nK = {classes}, top_k 1, without 1 / pi")
+    assert not agree(draws(TraceTopKEnum_ELBO(1, closed_form=()), classes), exact(classes))
 
 
-@pytest.mark.parametrize("options", [{"closed_form": ()}, {"shared_noise": True}, {"num_particles": 3}])
-@pytest.mark.parametrize(("classes", "top"), [(2, 1), (2, "auto"), (3, 2), (3, 3), (10, 9), (10, 12)])
-def test_all_but_one_class_and_the_one_left_are_all(classes, top, options):
+@pytest.mark.parametrize("options", [{"closed_form": ()}, {"common_random_numbers": True}, {"num_particles": 3}])
+@pytest.mark.parametrize(("classes", "top_k"), [(2, 1), (2, "auto"), (3, 2), (3, 3), (10, 9), (10, 12)])
+def test_all_but_one_class_and_the_one_left_are_all(classes, top_k, options):
     o, (x, _) = m2(classes), data(classes=classes)
-    ours, theirs = (seeded(TraceTopEnum_ELBO(t, **options).bound, o.model, o.guide, x).value for t in (top, None))
+    ours, theirs = (seeded(TraceTopKEnum_ELBO(t, **options).bound, o.model, o.guide, x).value for t in (top_k, None))
     assert_same(ours, theirs, parameters(o))
-    few = seeded(TraceTopEnum_ELBO(1, **options).bound, o.model, o.guide, x).value
+    few = seeded(TraceTopKEnum_ELBO(1, **options).bound, o.model, o.guide, x).value
     assert torch.allclose(few, theirs) == (classes < 3)
 
 
@@ -324,16 +327,18 @@ def test_shared_noise_is_one_draw_per_datum_and_lowers_the_gradients_variance():
     spread = {}
     for shared in (False, True):
         o, (x, _) = m2(4), data(500)
-        bound = TraceTopEnum_ELBO(None, shared_noise=shared).bound(o.model, o.guide, x)
+        bound = TraceTopKEnum_ELBO(None, common_random_numbers=shared).bound(o.model, o.guide, x)
         q_z, z = bound.guide_trace.nodes["z"]["fn"].base_dist, bound.guide_trace.nodes["z"]["value"]
         noise = (z - q_z.loc) / q_z.scale
         assert torch.allclose(noise, noise[:1], atol=1e-9) == shared
         assert abs(noise.std() - 1) < 0.05 and not torch.allclose(noise[:, 0], noise[:, 1])
-        spread[shared] = draws(TraceTopEnum_ELBO(None, shared_noise=shared, closed_form=()), 3)["logits"].var(1).sum(0)
+        spread[shared] = (
+            draws(TraceTopKEnum_ELBO(None, common_random_numbers=shared, closed_form=()), 3)["logits"].var(1).sum(0)
+        )
     assert (spread[True] < spread[False]).all()
 
 
-# --- top="auto" -------------------------------------------------------------------------------------------------------
+# --- top_k="auto" -------------------------------------------------------------------------------------------------------
 
 
 def log_q(classes: int, mass: float, rows: int = 4) -> Tensor:
@@ -392,7 +397,7 @@ def test_auto_is_a_function_of_q_alone():
     guide = guides.M2(OneHotCategorical(Table(torch.cat([uniform(30, 20), q.detach()]))), m2(30).guide.q_z)
     x, y = data(70, 30)
     for given, expected in ((y[:20], 8), (None, 16)):
-        bound = TraceTopEnum_ELBO("auto").bound(m2(30).model, guide, x, labels=given)
+        bound = TraceTopKEnum_ELBO("auto").bound(m2(30).model, guide, x, labels=given)
         assert len(bound.guide_trace.nodes["y"]["value"]) == expected + 1
 
 
@@ -400,7 +405,7 @@ def test_auto_is_a_function_of_q_alone():
 
 
 def closed(model, guide, x: Tensor, y: Tensor | None = None, sites="auto") -> set[str]:
-    bound = TraceTopEnum_ELBO(None, closed_form=()).bound(model, guide, x, y)
+    bound = TraceTopKEnum_ELBO(None, closed_form=()).bound(model, guide, x, y)
     return set(closed_form_kl(bound.guide_trace, bound.model_trace, sites))
 
 
@@ -425,10 +430,10 @@ def test_masked_or_differently_scaled_sites_are_sampled():
     for s in (0.5, half):
         assert closed(scale(o.model, s), scale(o.guide, s), x) == {"y", "z"}
     for model, guide in ((mask(o.model), mask(o.guide)), (scale(o.model, 0.5), o.guide)):
-        ours = seeded(TraceTopEnum_ELBO(None).bound, model, guide, x).value
+        ours = seeded(TraceTopKEnum_ELBO(None).bound, model, guide, x).value
         assert_same(ours, seeded(SAMPLED.bound, model, guide, x).value, parameters(o))
-    ours = seeded(TraceTopEnum_ELBO(None).bound, scale(o.model, half), scale(o.guide, half), x).value
-    assert_same(ours, 0.5 * seeded(TraceTopEnum_ELBO(None).bound, o.model, o.guide, x).value, parameters(o))
+    ours = seeded(TraceTopKEnum_ELBO(None).bound, scale(o.model, half), scale(o.guide, half), x).value
+    assert_same(ours, 0.5 * seeded(TraceTopKEnum_ELBO(None).bound, o.model, o.guide, x).value, parameters(o))
 
 
 def test_a_family_without_a_known_kl_is_sampled_and_not_to_be_named():
@@ -443,16 +448,16 @@ def test_a_family_without_a_known_kl_is_sampled_and_not_to_be_named():
     unknown, none = "the model has no site 'w'", "no KL in closed form is known for site 'z'"
     for names, wrong in ((("z",), none), (("y", "z"), none), (("y", "w"), unknown)):
         with pytest.raises(ValueError, match=f"closed_form: {wrong}"):
-            TraceTopEnum_ELBO(None, closed_form=names).bound(o.model, o.guide, x)
+            TraceTopKEnum_ELBO(None, closed_form=names).bound(o.model, o.guide, x)
     assert closed(o.model, o.guide, x, sites=("y",)) == {"y"}
-    ours = seeded(TraceTopEnum_ELBO(None).bound, o.model, o.guide, x).value
+    ours = seeded(TraceTopKEnum_ELBO(None).bound, o.model, o.guide, x).value
     assert_same(ours, seeded(SAMPLED.bound, o.model, o.guide, x).value, parameters(o))  # y is summed over, either way
 
 
 @pytest.mark.parametrize("options", [{"importance_weighted": True, "closed_form": ("z",)}, {"closed_form": "z"}])
 def test_what_closed_form_cannot_be_is_refused(options):
     with pytest.raises(ValueError, match="closed_form"):
-        TraceTopEnum_ELBO(**options)
+        TraceTopKEnum_ELBO(**options)
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
@@ -462,7 +467,7 @@ def test_m2_with_kl_in_closed_form_is_reconstruction_minus_kl(given, beta):
     o, (x, y) = m2(), data()
     o.model.p_y = ClassPrior([0.5, 0.3, 0.2]).double()
     with scale_latents(beta):
-        bound = seeded(TraceTopEnum_ELBO(None).bound, o.model, o.guide, x, y if given else None)
+        bound = seeded(TraceTopKEnum_ELBO(None).bound, o.model, o.guide, x, y if given else None)
     z = bound.guide_trace.nodes["z"]["value"]
     y = y if given else torch.eye(3)[:, None]
     loc, scale = (q := o.guide.q_z(x, y).base_dist).loc, q.scale
@@ -473,8 +478,8 @@ def test_m2_with_kl_in_closed_form_is_reconstruction_minus_kl(given, beta):
     assert_same(bound.value, by_hand, parameters(o))
 
 
-@pytest.mark.parametrize("top", [1, 2, "auto"])
-def test_the_labels_kl_is_the_sum_over_all_classes_whatever_is_summed_over(top):
+@pytest.mark.parametrize("top_k", [1, 2, "auto"])
+def test_the_labels_kl_is_the_sum_over_all_classes_whatever_is_summed_over(top_k):
     """Where x and z do not depend on y, nothing is left of the draw: -KL(q(y|x) || p(y)), p(y) not uniform."""
     o, (x, _) = without_z(m2(5)), data()
     prior = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
@@ -485,7 +490,7 @@ def test_the_labels_kl_is_the_sum_over_all_classes_whatever_is_summed_over(top):
         o.guide.q_y.network.rest[-1].bias[3] = 6.0
     y, q = torch.eye(5)[0], o.guide.q_y.network(x).softmax(-1)
     z_free = o.model.p_x(y, torch.zeros(B, Z)).log_prob(x) - kl_divergence(o.guide.q_z(x, y), o.model.p_z())
-    ours = TraceTopEnum_ELBO(top).bound(o.model, o.guide, x)
+    ours = TraceTopKEnum_ELBO(top_k).bound(o.model, o.guide, x)
     assert len(ours.guide_trace.nodes["y"]["value"]) < 5
     assert_same(ours.value, z_free - (q * (q.log() - prior.log())).sum(-1), parameters(o.guide.q_y))
 
@@ -500,7 +505,7 @@ def test_a_closed_form_that_does_not_hold_is_wrong():
     values = {}
     with torch.no_grad():
         for name, sites in (("sampled", ()), ("auto", "auto"), ("forced", ("y",))):
-            values[name] = TraceTopEnum_ELBO(None, closed_form=sites).bound(model, guide, x).value.reshape(B, -1)
+            values[name] = TraceTopKEnum_ELBO(None, closed_form=sites).bound(model, guide, x).value.reshape(B, -1)
     error = {k: (values["sampled"].var(1) / 4000 + v.var(1) / 4000).sqrt() for k, v in values.items()}
     z = {k: (v.mean(1) - values["sampled"].mean(1)).abs() / error[k] for k, v in values.items()}
     assert z["auto"].max() < 4 and z["forced"].max() > 10
@@ -536,14 +541,14 @@ def adgm_by_hand(model: Program, guide: Program, x: Tensor, bound: elbo.Bound, c
 
 
 @pytest.mark.parametrize("closed_form", [True, False])
-@pytest.mark.parametrize("top", [None, 1, 2, "auto"])
+@pytest.mark.parametrize("top_k", [None, 1, 2, "auto"])
 @pytest.mark.parametrize("particles", [1, 5])
-def test_a_guide_that_draws_before_y(particles, top, closed_form):
+def test_a_guide_that_draws_before_y(particles, top_k, closed_form):
     (model, guide), (x, y) = adgm(4), data(classes=4)
-    bound = TraceTopEnum_ELBO(top, num_particles=particles, closed_form="auto" if closed_form else ())
+    bound = TraceTopKEnum_ELBO(top_k, num_particles=particles, closed_form="auto" if closed_form else ())
     of = parameters(model, guide)
     ours = bound.bound(model, guide, x)
-    assert len(ours.guide_trace.nodes["y"]["value"]) == {None: 4, 1: 2, 2: 3, "auto": 4}[top]
+    assert len(ours.guide_trace.nodes["y"]["value"]) == {None: 4, 1: 2, 2: 3, "auto": 4}[top_k]
     assert ours.guide_trace.nodes["z"]["value"].shape[:-3] == ((5,) if particles > 1 else ())
     assert_same(ours.value, adgm_by_hand(model, guide, x, ours, closed_form), of, 1e-10)
     assert all(g.isfinite().all() and g.any() for g in gradients(ours.value.sum(), of))
@@ -563,7 +568,11 @@ def test_a_guide_that_draws_before_y(particles, top, closed_form):
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_particles_are_independent_also_where_classes_share_their_noise(shared):
     (model, guide), (x, _) = adgm(), data()
-    nodes = TraceTopEnum_ELBO(None, num_particles=400, shared_noise=shared).bound(model, guide, x).guide_trace.nodes
+    nodes = (
+        TraceTopKEnum_ELBO(None, num_particles=400, common_random_numbers=shared)
+        .bound(model, guide, x)
+        .guide_trace.nodes
+    )
     q_z = nodes["z"]["fn"].base_dist
     noise = (nodes["z"]["value"] - q_z.loc) / q_z.scale
     assert nodes["a"]["value"].shape == (400, 1, B, 1) and noise.shape == (400, 3, B, Z)
@@ -605,15 +614,15 @@ class LabelGuide(Labels):
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 5])
-@pytest.mark.parametrize("top", [None, 1, 2, "auto", 7])
+@pytest.mark.parametrize("top_k", [None, 1, 2, "auto", 7])
 @pytest.mark.parametrize(
     "options", [{}, {"closed_form": ()}, {"num_particles": 3}, {"num_particles": 3, "importance_weighted": True}]
 )
-def test_codes_are_as_good_as_one_hot_labels(options, top, classes):
+def test_codes_are_as_good_as_one_hot_labels(options, top_k, classes):
     torch.manual_seed(0)
     shapes = {"p_y": (classes,), "p_x": (classes, D), "q_y": (D, classes), "q_z": (classes, D)}
     tables = nn.ParameterDict({name: nn.Parameter(torch.randn(s)) for name, s in shapes.items()})
-    (x, y), bound, of = data(classes=classes), TraceTopEnum_ELBO(top, **options), list(tables.values())
+    (x, y), bound, of = data(classes=classes), TraceTopKEnum_ELBO(top_k, **options), list(tables.values())
     pairs = [(LabelModel(codes, tables), LabelGuide(codes, tables)) for codes in (False, True)]
     values = [seeded(bound.bound, *pair, x).value for pair in pairs]
     assert_same(values[1], values[0], of)
@@ -635,10 +644,10 @@ CERTAIN = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("top", [1, 2, "auto"])
+@pytest.mark.parametrize("top_k", [1, 2, "auto"])
 @pytest.mark.parametrize("closed_form", [(), ("z",), "auto"])
 @pytest.mark.parametrize("logits", CERTAIN)
-def test_a_saturated_classifier_gives_the_exact_sum(logits, closed_form, top, dtype):
+def test_a_saturated_classifier_gives_the_exact_sum(logits, closed_form, top_k, dtype):
     """With q(y|x) exactly 0 or 1, and f the same whatever z: the class that is drawn for nothing leaves no trace."""
     torch.set_default_dtype(dtype)
     o, x = without_z(m2(4)), data()[0].to(dtype)
@@ -647,7 +656,9 @@ def test_a_saturated_classifier_gives_the_exact_sum(logits, closed_form, top, dt
         o.guide.q_z.network.rest[-1].bias[Z:] = math.log(math.expm1(1 - 1e-3))
     o.guide.q_y = OneHotCategorical(Table(CERTAIN[logits].to(dtype).expand(B, 4).clone()))
     of = parameters(o.model, o.guide.q_y)
-    exact, ours = (TraceTopEnum_ELBO(t, closed_form=closed_form).bound(o.model, o.guide, x).value for t in (None, top))
+    exact, ours = (
+        TraceTopKEnum_ELBO(t, closed_form=closed_form).bound(o.model, o.guide, x).value for t in (None, top_k)
+    )
     assert exact.isfinite().all() and exact.min() > -1e3
     assert all(g.isfinite().all() for g in gradients(ours.sum(), of))
     assert_same(ours, exact, of, {torch.float32: 1e-5, torch.float64: 1e-12}[dtype])
@@ -699,10 +710,10 @@ def test_an_importance_weighted_bound_rises_with_its_samples_to_the_evidence(giv
     x, y = x.repeat_interleave(n, 0), y.repeat_interleave(n, 0) if given else None
     with torch.no_grad():
         values = [
-            TraceTopEnum_ELBO(None, num_particles=s, importance_weighted=True).bound(*pair, x, y).value
+            TraceTopKEnum_ELBO(None, num_particles=s, importance_weighted=True).bound(*pair, x, y).value
             for s in (1, 5, 50)
         ]
-        mean, plain = (TraceTopEnum_ELBO(None, num_particles=s).bound(*pair, x, y).value for s in (5, 1))
+        mean, plain = (TraceTopKEnum_ELBO(None, num_particles=s).bound(*pair, x, y).value for s in (5, 1))
     values = [v.reshape(3, n) for v in [*values, mean, plain]]
     means, errors = [v.mean(1) for v in values], [v.std(1) / math.sqrt(n) for v in values]
     one, five, fifty, averaged, elbo_ = range(5)
@@ -724,7 +735,7 @@ def test_log_evidence_is_unbiased_for_the_evidence(given, auxiliary, shared):
     exact = joint(x).diagonal() if given else joint(x).logsumexp(-1)
 
     def estimate(s, x, y):
-        return TraceTopEnum_ELBO(1, num_particles=s, shared_noise=shared).log_evidence(*pair, x, y)
+        return TraceTopKEnum_ELBO(1, num_particles=s, common_random_numbers=shared).log_evidence(*pair, x, y)
 
     torch.manual_seed(0)
     with torch.no_grad():
@@ -740,7 +751,7 @@ def test_one_sample_is_the_elbo(given):
     (x, y), y_given = data(), None
     for pair in (linear_gaussian(0.4), linear_gaussian(0.4, auxiliary=True), adgm(), sslpe()):
         y_given = y if given else None
-        weighted = seeded(TraceTopEnum_ELBO(None, importance_weighted=True).bound, *pair, x, y_given).value
+        weighted = seeded(TraceTopKEnum_ELBO(None, importance_weighted=True).bound, *pair, x, y_given).value
         assert_same(weighted, seeded(SAMPLED.bound, *pair, x, y_given).value, parameters(*pair))
 
 
@@ -750,7 +761,7 @@ def test_every_bound_is_the_evidence_where_the_guide_is_the_posterior(samples, g
     pair, (x, y) = linear_gaussian(0.0), data()
     exact = (joint(x) * y).sum(-1) if given else joint(x).logsumexp(-1)
     for options in ({"importance_weighted": True}, {"closed_form": ()}):
-        bound = TraceTopEnum_ELBO(None, num_particles=samples, **options)
+        bound = TraceTopKEnum_ELBO(None, num_particles=samples, **options)
         assert torch.allclose(bound.bound(*pair, x, y if given else None).value, exact, rtol=0, atol=1e-10)
         assert torch.allclose(bound.log_evidence(*pair, x, y if given else None), exact, rtol=0, atol=1e-10)
         assert torch.allclose(bound.class_bounds(*pair, x), joint(x), rtol=0, atol=1e-10)
@@ -768,21 +779,21 @@ BOUNDS = [
 def test_bounds_per_class_are_the_labeled_bounds_and_add_up_to_the_unlabeled_one(options):
     o, (x, _) = m2(), data()
     o.model.p_y = ClassPrior([0.5, 0.3, 0.2]).double()
-    bound, of = TraceTopEnum_ELBO(1, shared_noise=True, **options), parameters(o)
+    bound, of = TraceTopKEnum_ELBO(1, common_random_numbers=True, **options), parameters(o)
     every = seeded(bound.class_bounds, o.model, o.guide, x)
     assert every.shape == (B, 3)
     for k in range(3):
         y = torch.eye(3)[k].expand(B, 3)
         assert_same(every[:, k], seeded(bound.bound, o.model, o.guide, x, y).value, of)
     q = o.guide.q_y.network(x).softmax(-1)
-    whole = seeded(TraceTopEnum_ELBO(None, shared_noise=True, **options).bound, o.model, o.guide, x).value
+    whole = seeded(TraceTopKEnum_ELBO(None, common_random_numbers=True, **options).bound, o.model, o.guide, x).value
     assert_same((q * (every - q.log())).sum(-1), whole, of)
 
 
 @pytest.mark.parametrize("particles", [1, 3])
 def test_a_bound_per_class_of_some_sites_alone(particles):
     o, (x, _) = m2(), data()
-    bound = TraceTopEnum_ELBO(shared_noise=True, num_particles=particles)
+    bound = TraceTopKEnum_ELBO(common_random_numbers=True, num_particles=particles)
     torch.manual_seed(1)
     noise, eye = torch.randn(particles, 1, B, Z), torch.eye(3)[:, None]
     q = o.guide.q_z(x, eye).base_dist
@@ -798,36 +809,38 @@ def test_a_bound_per_class_of_some_sites_alone(particles):
 def test_bounds_per_class_want_known_sites_and_classes():
     o, vae, (x, _) = m2(), zoo.build("vae", D, 3, likelihood="gaussian").double(), data()
     with pytest.raises(ValueError, match="only: the model has no site a, w"):
-        TraceTopEnum_ELBO().class_bounds(o.model, o.guide, x, only=("w", "x", "a"))
+        TraceTopKEnum_ELBO().class_bounds(o.model, o.guide, x, only=("w", "x", "a"))
     for options in ({}, {"only": ("x",)}):
         with pytest.raises(ValueError, match="guide: no site is enumerated"):
-            TraceTopEnum_ELBO().class_bounds(vae.model, vae.guide, x, **options)
+            TraceTopKEnum_ELBO().class_bounds(vae.model, vae.guide, x, **options)
 
 
 # --- labeled and unlabeled data in one call ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("closed_form", [True, False])
-@pytest.mark.parametrize("weights", [{"labeled": 0.3, "unlabeled": 2.0}, {"labeled": 0.7, "unlabeled": 0.7}])
+@pytest.mark.parametrize(
+    "weights", [{"labeled_weight": 0.3, "unlabeled_weight": 2.0}, {"labeled_weight": 0.7, "unlabeled_weight": 0.7}]
+)
 def test_together_is_as_apart(weights, closed_form):
     """The same noise: torch draws 16 numbers at a time, so those of 8 and of 16 rows are those of 24."""
     terms = {"balance": 0.5, "entropy": 0.4, "mutual_information": 0.6, "l2": 0.1, "alpha": 0.2}
-    o = m2(top=None, closed_form=closed_form, shared_noise=True, **terms, **weights)
+    o = m2(top_k=None, closed_form=closed_form, common_random_numbers=True, **terms, **weights)
     batch, parts = Batch(*data(8), data(16, seed=1)[0]), {}
-    for o.together in (True, False):
-        parts[o.together] = seeded(o.parts, batch, kl_weight=0.5)
+    for o.joint_pass in (True, False):
+        parts[o.joint_pass] = seeded(o.parts, batch, kl_weight=0.5)
     assert list(parts[True]) == list(parts[False]) and len(parts[True]) == 7
     for name, value in parts[True].items():
         assert_same(value, parts[False][name], parameters(o))
 
 
-@pytest.mark.parametrize("top", [1, "auto"])
-def test_together_gives_labeled_data_their_own_bound_whatever_is_summed_over(top):
-    o = without_z(m2(20, top=top, labeled=0.3, unlabeled=2.0))
+@pytest.mark.parametrize("top_k", [1, "auto"])
+def test_together_gives_labeled_data_their_own_bound_whatever_is_summed_over(top_k):
+    o = without_z(m2(20, top_k=top_k, labeled_weight=0.3, unlabeled_weight=2.0))
     batch = Batch(*data(8, 20), data(16, seed=1)[0])
     labeled = {}
-    for o.together in (True, False):
-        labeled[o.together] = o.parts(batch, kl_weight=0.5)["labeled"]
+    for o.joint_pass in (True, False):
+        labeled[o.joint_pass] = o.parts(batch, kl_weight=0.5)["labeled"]
     assert_same(labeled[True], labeled[False], parameters(o))
 
 
@@ -862,21 +875,21 @@ def test_pairs_that_treat_labels_alike():
     o, (x, y) = m2(), data()
     batch = Batch(x, y, data(4, seed=1)[0])
     parts = {"q_y": o.guide.q_y, "q_z": o.guide.q_z}
-    assert treats_labels_alike(o.model, Program(as_m2, classify, **parts), batch)
-    assert not treats_labels_alike(o.model, Program(as_m2, averages, **parts), batch)
+    assert joint_pass_is_exact(o.model, Program(as_m2, classify, **parts), batch)
+    assert not joint_pass_is_exact(o.model, Program(as_m2, averages, **parts), batch)
     model = {"p_y": o.model.p_y, "p_z": o.model.p_z, "p_x": o.model.p_x}
-    assert treats_labels_alike(o.model, o.guide, batch)
-    assert treats_labels_alike(o.model, m2(noise=1.0, dropout=0.5).guide.train(), batch)
-    assert not treats_labels_alike(Program(more_without_y, **model), o.guide, batch)
-    assert not treats_labels_alike(o.model, Program(leaves_out_y, classify, **parts), batch)
+    assert joint_pass_is_exact(o.model, o.guide, batch)
+    assert joint_pass_is_exact(o.model, m2(noise=1.0, dropout=0.5).guide.train(), batch)
+    assert not joint_pass_is_exact(Program(more_without_y, **model), o.guide, batch)
+    assert not joint_pass_is_exact(o.model, Program(leaves_out_y, classify, **parts), batch)
     normed = m2(batch_norm=True)  # as in evaluation: in training its statistics are to be those of all data
-    assert treats_labels_alike(normed.model, normed.guide, batch)
-    assert not treats_labels_alike(*adgm(), batch)
+    assert joint_pass_is_exact(normed.model, normed.guide, batch)
+    assert not joint_pass_is_exact(*adgm(), batch)
     o.guide.q_y.network.register_forward_pre_hook(lambda q_y, args: (args[0] - args[0].mean(0),))
-    assert not treats_labels_alike(o.model, o.guide, batch)  # q(y|x) of a datum depends on the others
+    assert not joint_pass_is_exact(o.model, o.guide, batch)  # q(y|x) of a datum depends on the others
     vae = zoo.build("vae", D, 3, likelihood="gaussian").double()
-    assert not treats_labels_alike(vae.model, vae.guide, batch)
-    assert treats_labels_alike(*sslpe(), batch)
+    assert not joint_pass_is_exact(vae.model, vae.guide, batch)
+    assert joint_pass_is_exact(*sslpe(), batch)
 
 
 def test_whether_labels_are_treated_alike_is_found_out_without_a_trace():
@@ -884,30 +897,30 @@ def test_whether_labels_are_treated_alike_is_found_out_without_a_trace():
     o.guide.q_z.eval()
     batch = Batch(x, y, data(4, seed=1)[0])
     modes, before = [m.training for m in o.modules()], torch.get_rng_state()
-    assert treats_labels_alike(o.model, o.guide, batch)
+    assert joint_pass_is_exact(o.model, o.guide, batch)
     assert [m.training for m in o.modules()] == modes
     assert torch.equal(torch.get_rng_state(), before)
     assert all(p.grad is None for p in o.parameters()) and not pyro.get_param_store()
 
 
 @pytest.mark.parametrize(
-    ("options", "together"),
+    ("options", "joint_pass"),
     [
         ({}, True),
-        ({"hidden": (4000,), "top": None}, False),
-        ({"hidden": (4000,), "top": None, "batch_norm": True}, True),
+        ({"hidden": (4000,), "top_k": None}, False),
+        ({"hidden": (4000,), "top_k": None, "batch_norm": True}, True),
     ],
 )
-def test_a_step_calls_its_programs_once_where_that_is_exact_and_cheap(options, together):
+def test_a_step_calls_its_programs_once_where_that_is_exact_and_cheap(options, joint_pass):
     o, calls = m2(**options), {"q_y": 0, "q_z": 0, "p_x": 0}
     batch = Batch(*data(600), data(16, seed=1)[0])
     o.check(batch)
-    assert o._found_alike is together
+    assert o._joint_pass_is_exact is joint_pass
     for name in calls:
         part = getattr(o.guide, name, None) or getattr(o.model, name)
         part.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
     o.parts(batch)
-    assert calls == ({"q_y": 1, "q_z": 1, "p_x": 1} if together else {"q_y": 2, "q_z": 2, "p_x": 2})
+    assert calls == ({"q_y": 1, "q_z": 1, "p_x": 1} if joint_pass else {"q_y": 2, "q_z": 2, "p_x": 2})
 
 
 # --- rows in place of products ----------------------------------------------------------------------------------------
@@ -932,10 +945,10 @@ def test_a_marked_one_hot_picks_its_row(lead):
     assert list(flops.values()) == [first + rest, first, first + rest]
 
 
-@pytest.mark.parametrize("top", [None, 2])
+@pytest.mark.parametrize("top_k", [None, 2])
 @pytest.mark.parametrize("classes", [3, 100])
-def test_a_bound_with_many_classes_is_that_of_products(classes, top, monkeypatch):
-    (x, y), of, marks = data(classes=classes), parameters(o := m2(classes, top=top)), []
+def test_a_bound_with_many_classes_is_that_of_products(classes, top_k, monkeypatch):
+    (x, y), of, marks = data(classes=classes), parameters(o := m2(classes, top_k=top_k)), []
 
     def spy(value, index):
         assert torch.equal(value.argmax(-1), index.expand(value.shape[:-1]))
@@ -956,18 +969,18 @@ def test_a_bound_with_many_classes_is_that_of_products(classes, top, monkeypatch
 @pytest.mark.parametrize("given", [True, False])
 def test_a_weight_multiplies_an_importance_weighted_bound(given):
     o, (x, y) = m2(), data()
-    o.elbo = TraceTopEnum_ELBO(None, num_particles=5, importance_weighted=True)
+    o.elbo = TraceTopKEnum_ELBO(None, num_particles=5, importance_weighted=True)
     batch = Batch(x, y) if given else Batch(x_unlabeled=x)
     part = "labeled" if given else "unlabeled"
     whole = seeded(o.parts, batch)[part]
-    o.labeled = o.unlabeled = 0.3
+    o.labeled_weight = o.unlabeled_weight = 0.3
     assert_same(seeded(o.parts, batch)[part], 0.3 * whole, parameters(o))
 
 
 def test_a_labels_kl_may_be_named_where_some_labels_are_given():
     o, (x, y) = m2(), data()
-    named = TraceTopEnum_ELBO(None, closed_form=("y", "z"))
-    auto = TraceTopEnum_ELBO(None)
+    named = TraceTopKEnum_ELBO(None, closed_form=("y", "z"))
+    auto = TraceTopKEnum_ELBO(None)
     for label in (None, y):
         values = [seeded(e.bound, o.model, o.guide, x, label).value for e in (named, auto)]
         assert_same(*values, parameters(o))
@@ -995,17 +1008,17 @@ def test_a_kl_that_is_not_the_mean_of_its_sample_is_not_taken(name):
     pair, x = in_z(*DIFFERENT[name]()), data()[0]
     with torch.no_grad():
         auto, sampled = (
-            TraceTopEnum_ELBO(None, closed_form=c, num_particles=20_000).bound(*pair, x).value for c in ("auto", ())
+            TraceTopKEnum_ELBO(None, closed_form=c, num_particles=20_000).bound(*pair, x).value for c in ("auto", ())
         )
     assert torch.allclose(auto, sampled, atol=0.1)
 
 
 @pytest.mark.parametrize("particles", [1, 5])
-@pytest.mark.parametrize("term", [Entropy, MutualInformation, Balance])
+@pytest.mark.parametrize("term", [Entropy, MutualInformation, ClassBalance])
 def test_terms_of_a_guide_that_draws_before_y_are_of_what_it_classifies_by(term, particles):
     (model, guide), (x, _) = adgm(), data()
     guide.classifier = lambda q, x: q.q_y(torch.zeros(len(x), 1), x)
-    o = Objective(model, guide, [term()], elbo=TraceTopEnum_ELBO(None, num_particles=particles))
+    o = Objective(model, guide, [term()], elbo=TraceTopKEnum_ELBO(None, num_particles=particles))
     apart = Objective(None, guide, [term()])
     batch, name = Batch(x_unlabeled=x), term.__name__
     assert_same(o.parts(batch)[name], apart.parts(batch)[name], parameters(guide))
@@ -1016,11 +1029,11 @@ def test_a_conditional_of_codes_gives_its_networks_output():
     assert torch.equal(p_x(torch.arange(3)).mean, p_x.network.weight)
 
 
-@pytest.mark.parametrize("top", [None, 1, "auto"])
+@pytest.mark.parametrize("top_k", [None, 1, "auto"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_certainty_leaves_gradients_finite_in_float32(weighted, top):
+def test_certainty_leaves_gradients_finite_in_float32(weighted, top_k):
     torch.set_default_dtype(torch.float32)
-    o, x = m2(top=top, num_particles=3, importance_weighted=weighted), data()[0].float()
+    o, x = m2(top_k=top_k, num_particles=3, importance_weighted=weighted), data()[0].float()
     with torch.no_grad():
         o.guide.q_y.network.rest[-1].bias.copy_(torch.tensor([80.0, -80.0, 0.0]))
     o.bound(x).sum().backward()
@@ -1049,7 +1062,7 @@ def test_a_binary_label_has_its_kl_in_closed_form(particles):
     pair = pair_over(dist.Bernoulli(torch.tensor(0.4)), dist.Bernoulli(torch.tensor(0.8)))
     with torch.no_grad():
         auto, sampled = (
-            TraceTopEnum_ELBO(None, closed_form=c, num_particles=n).bound(*pair, data()[0]).value
+            TraceTopKEnum_ELBO(None, closed_form=c, num_particles=n).bound(*pair, data()[0]).value
             for c, n in (("auto", 20_000 * particles), ((), 20_000))
         )
     assert torch.allclose(auto, sampled, atol=0.1)
@@ -1060,7 +1073,7 @@ def test_an_infinite_kl_is_not_taken():
     y = dist.OneHotCategorical(torch.ones(3) / 3)
     model, guide = pair_over(y, y, dist.Uniform(-10.0, 10.0), dist.Normal(1.0, 0.1))
     assert "z" not in closed(model, guide, data()[0])
-    assert TraceTopEnum_ELBO(None).bound(model, guide, data()[0]).value.isfinite().all()
+    assert TraceTopKEnum_ELBO(None).bound(model, guide, data()[0]).value.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -1073,17 +1086,17 @@ def test_an_infinite_kl_is_not_taken():
 def test_what_else_a_guide_says_does_not_stop_its_training(extra):
     y = dist.OneHotCategorical(torch.ones(3) / 3)
     pair, (x, labels) = pair_over(y, y, extra=extra), data()
-    assert treats_labels_alike(*pair, Batch(x, labels, x)) in (True, False)
+    assert joint_pass_is_exact(*pair, Batch(x, labels, x)) in (True, False)
 
 
 def test_labels_of_another_kind_go_apart():
     y = dist.Categorical(torch.ones(3) / 3)
     pair, (x, labels) = pair_over(y, y), data()
-    assert not treats_labels_alike(*pair, Batch(x, labels, x))
+    assert not joint_pass_is_exact(*pair, Batch(x, labels, x))
     with pytest.raises(ValueError, match=r"labels: site 'y' wants at most 6 values of shape \(\), got \(6, 3\)"):
-        TraceTopEnum_ELBO().bound(*pair, x, labels=labels)
+        TraceTopKEnum_ELBO().bound(*pair, x, labels=labels)
     with pytest.raises(ValueError, match="labels: the guide enumerates nothing"):
-        TraceTopEnum_ELBO().bound(*pair, x, labels.argmax(-1), labels=labels)
+        TraceTopKEnum_ELBO().bound(*pair, x, labels.argmax(-1), labels=labels)
 
 
 def test_a_plate_of_ones_own_is_refused_by_name():
@@ -1101,4 +1114,7 @@ def test_a_prior_that_is_added_later_counts():
     o, x = m2(), data()[0]
     o.bound(x)
     o.model.w = pyro.nn.PyroSample(dist.Normal(0.0, 1.0))
-    assert not callable(getattr(elbo.local(o.model), "func", None)) and elbo.local(o.guide) is not o.guide
+    assert (
+        not callable(getattr(elbo.without_param_store(o.model), "func", None))
+        and elbo.without_param_store(o.guide) is not o.guide
+    )

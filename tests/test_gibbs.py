@@ -19,7 +19,7 @@ from pyro_ssl import (
 )
 from pyro_ssl.infer import gibbs as sampling
 from pyro_ssl.nn.layers import Linear
-from pyro_ssl.nn.random_weights import Slots
+from pyro_ssl.nn.random_weights import RandomWeights
 from pyro_ssl.prediction import predict as prediction
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -175,7 +175,7 @@ class Regression(nn.Module):
 def test_random_weights_are_drawn_anew_for_each_chain_and_step(steps, chains):
     """The total variance has that of the weights; by one draw for all chains, or for all steps, it would be short of it."""
     model, q_z = Regression(), lambda x, y: dist.Normal(0.3 * x.expand(y.shape), 0.6).to_event(1)
-    slots = Slots(model)
+    slots = RandomWeights(model)
     guide = guides.MeanField(Guide(lambda x: dist.Normal(x, 1.0).to_event(1), q_z), slots.initial)
     mean, deviation = {"weight": torch.tensor([A, B]), "bias": torch.tensor([0.2])}, 0.7
     with torch.no_grad():

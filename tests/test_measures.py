@@ -160,7 +160,7 @@ def test_every_method_has_its_scores_and_attacks(method):
     elif by_layer:
         with torch.no_grad():
             q = o.guide.q_y
-            logits = q.parameters_of(o.guide.encode(x) if method == "vae" else o.seen(x))
+            logits = q.parameters_of(o.guide.encode(x) if method == "vae" else o.encode(x))
         assert torch.allclose(found["energy"], logits.logsumexp(-1), atol=1e-5)
         layer = [m for m in q.network.modules() if isinstance(m, Linear | SplitLinear)][-1]
         assert torch.allclose(layer(h), logits, atol=1e-5)
@@ -201,12 +201,12 @@ def test_how_sure_is_told_apart_where_a_difference_would_be_zero():
 def test_separations_name_a_set_of_another_shape():
     o = zoo.build("gm", (1, 4, 4), 3, hidden=(7,), z_dim=3)
     own, foreign = torch.rand(9, 1, 4, 4), {"ones": torch.ones(5, 1, 4, 4), "noise": torch.rand(5, 1, 4, 4)}
-    found = ood.separations(ood.of_sets(o, {"own": own, **foreign}, ood.fitted(o, own, torch.arange(9) % 3)))
+    found = ood.ood_metrics(ood.score_sets(o, {"own": own, **foreign}, ood.fitted(o, own, torch.arange(9) % 3)))
     assert found.keys() == foreign.keys()
     assert set(found["ones"]) == {"max p", "entropy", "log p(z)", "log p(z), refitted"}
     assert found["ones"]["log p(z), refitted"]["auroc"] > 0.9
     with pytest.raises(ValueError, match="wide.*(1, 4, 5)"):
-        ood.of_sets(o, {"own": own, "wide": torch.rand(5, 1, 4, 5)})
+        ood.score_sets(o, {"own": own, "wide": torch.rand(5, 1, 4, 5)})
     with pytest.raises(ValueError, match="without NaN"):
         ood.separation(torch.rand(3, 2), torch.rand(3))
 

@@ -81,11 +81,11 @@ def by_hand(probs, y, bins: int) -> float:
 def test_ece_is_the_papers_sum(problem, bins, on_edges):
     probs, y = problem
     if on_edges:  # confidences that are whole numbers of bins
-        top = (probs.max(-1, keepdim=True).values * bins).ceil() / bins
+        top_k = (probs.max(-1, keepdim=True).values * bins).ceil() / bins
         index = probs.argmax(-1, keepdim=True)
         others = probs.scatter(-1, index, 0)
-        others = (1 - top) * others / others.sum(-1, keepdim=True).clamp_min(1e-30)
-        probs = others.scatter(-1, index, top)
+        others = (1 - top_k) * others / others.sum(-1, keepdim=True).clamp_min(1e-30)
+        probs = others.scatter(-1, index, top_k)
     assert metrics.ece(probs, y, bins) == pytest.approx(by_hand(probs, y, bins), abs=1e-9)
 
 

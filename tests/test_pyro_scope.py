@@ -24,7 +24,7 @@ from pyro.infer.autoguide import (
 from pyro.nn import PyroModule, PyroSample
 from torch import Tensor, nn
 
-from pyro_ssl import Batch, Objective, TraceTopEnum_ELBO, bounds, fit
+from pyro_ssl import Batch, Objective, TraceTopKEnum_ELBO, bounds, fit
 from pyro_ssl.infer.enumeration import ScopeError
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -992,7 +992,7 @@ def stock_elbo(pair: Pair) -> TraceEnum_ELBO:
 def test_pair_has_stock_pyros_value_and_gradient(make):
     pair = make()
     stock, expected = loss_and_gradients(stock_elbo(pair), pair, pair.stock_validates)
-    ours, gradients = loss_and_gradients(TraceTopEnum_ELBO(None, closed_form=(), **pair.options), pair)
+    ours, gradients = loss_and_gradients(TraceTopKEnum_ELBO(None, closed_form=(), **pair.options), pair)
     assert stock.isfinite()
     assert ours.item() == pytest.approx(stock.item(), rel=1e-10, abs=1e-10)
     assert expected and any(g.abs().max() > 1e-3 for g in expected)
@@ -1003,7 +1003,7 @@ def test_pair_has_stock_pyros_value_and_gradient(make):
 def test_one_datum_beside_a_plate_of_size_1():
     """Its bound leaves the shared latent out, as that of more data; training, which weighs by the plate's size, is refused."""
     pair = shared_in_a_plate_of_1()
-    elbo = TraceTopEnum_ELBO(None)
+    elbo = TraceTopKEnum_ELBO(None)
     torch.manual_seed(0)
     several = elbo.bound(pair.model, pair.guide, data())
     torch.manual_seed(0)
@@ -1018,7 +1018,7 @@ def test_one_datum_beside_a_plate_of_size_1():
 def test_pair_is_refused_in_words(make):
     pair = make()
     with pytest.raises(ValueError, match=pair.refused) as error:
-        loss_and_gradients(TraceTopEnum_ELBO(None, closed_form=()), pair)
+        loss_and_gradients(TraceTopKEnum_ELBO(None, closed_form=()), pair)
     if pair.stock:
         with pytest.raises((ValueError, NotImplementedError), match=pair.stock):
             loss_and_gradients(stock_elbo(pair), pair)
@@ -1053,7 +1053,7 @@ def test_the_way_out_trains_what_is_refused(make):
     assert fit(objective, data(), epochs=2)["loss"][-1] is not None
     for call in (
         lambda: objective.bound(data()),
-        lambda: Objective(pair.model, pair.guide, elbo=stock_elbo(pair), together=True),
+        lambda: Objective(pair.model, pair.guide, elbo=stock_elbo(pair), joint_pass=True),
     ):
         with pytest.raises(ValueError, match="bound per datum"):
             call()
@@ -1102,7 +1102,7 @@ def several_particles(importance_weighted: bool, data_of: Callable[..., Tensor] 
     programs = [Program(model, m=1.0), Program(guide, a=0.5, b=0.3)]
     if data_of is not None:
         programs = [Given(p, data_of) for p in programs]
-    elbo = TraceTopEnum_ELBO(None, num_particles=3, importance_weighted=importance_weighted)
+    elbo = TraceTopKEnum_ELBO(None, num_particles=3, importance_weighted=importance_weighted)
     runs = []
     for seed in range(200):
         torch.manual_seed(seed)
@@ -1140,7 +1140,7 @@ def test_a_marked_model_site_without_finite_support_is_refused(family):
     with pytest.raises(NotImplementedError):
         loss_and_gradients(stock_elbo(pair), pair)
     with pytest.raises(ScopeError, match="'n' is marked for enumeration, but"):
-        loss_and_gradients(TraceTopEnum_ELBO(None), pair)
+        loss_and_gradients(TraceTopKEnum_ELBO(None), pair)
 
 
 # --- what has no loss per datum ----------------------------------------------------------------------------------------
@@ -1205,7 +1205,7 @@ def test_stock_elbo_weighs_a_plate_that_is_as_large_as_the_batch_by_chance(size)
     for in_plate in (False, True):
         model = program(lambda s: (0.0, 2.0), in_plate, m=1.0)
         guide = program(lambda s: (s.b, 0.5), in_plate, a=0.5, b=0.2)
-        objective = Objective(model, guide, elbo=stock_elbo(Pair(model, guide)), unlabeled=0.5)
+        objective = Objective(model, guide, elbo=stock_elbo(Pair(model, guide)), unlabeled_weight=0.5)
         objective.sizes = 0, 100
         batch = Batch(x_unlabeled=data(4))
         objective.check(batch)
@@ -1223,7 +1223,7 @@ def test_a_bound_of_trained_pyro_params_is_refused():
             pyro.sample("x", normal(loc.expand(D)), obs=x)
 
     pyro.clear_param_store()
-    elbo = TraceTopEnum_ELBO()
+    elbo = TraceTopKEnum_ELBO()
     untrained = elbo.bound(model, lambda x: None, data())
     assert untrained.value.shape == (B,)
     svi = pyro.infer.SVI(model, lambda x: None, pyro.optim.Adam({"lr": 0.1}), elbo)

@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 from pyro_ssl import (
     Objective,
     SemiSupervisedRegressor,
-    TraceTopEnum_ELBO,
+    TraceTopKEnum_ELBO,
     estimator,
     fit,
     gibbs,
@@ -56,7 +56,7 @@ def by_hand(o: Objective, x: Tensor, y: Tensor | None, closed: bool) -> tuple[Te
     if not bayesian:
         return value + model.p_y(x, z).log_prob(y), torch.zeros(())
     q_w, p_w = Normal(o.guide.loc, (0.5 * o.guide.log_variance).exp()), Normal(torch.zeros_like(w), o.model.scale)
-    mark_normal(w, q_w.mean, q_w.stddev if o.guide.local else None)
+    mark_normal(w, q_w.mean, q_w.stddev if o.guide.local_reparameterisation else None)
     with o.model.given(w):
         value = value + model.p_y(x, z).log_prob(y)
     kl = kl_divergence(q_w, p_w).sum() if closed else (q_w.log_prob(w) - p_w.log_prob(w)).sum()
@@ -107,7 +107,11 @@ def test_the_predicted_distribution_has_the_moments_of_the_chains(seeded):
     assert torch.allclose(predicted.variance, found.variance, rtol=1e-12)
 
 
-OPTIONS = [("sslpe", {}), ("sslapd", {"local": True}), ("sslapd", {"local": False})]
+OPTIONS = [
+    ("sslpe", {}),
+    ("sslapd", {"local_reparameterisation": True}),
+    ("sslapd", {"local_reparameterisation": False}),
+]
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -134,16 +138,16 @@ def test_bounds_are_those_written_out(method, options, closed, given, seeded):
 
 
 def test_more_samples_have_the_same_mean_and_a_tighter_bound(seeded):
-    """There is nothing to sum over: `top` says nothing."""
+    """There is nothing to sum over: `top_k` says nothing."""
     n, x, means = 20_000, torch.randn(1, D), {}
-    for options in ({}, {"top": 1}, {"num_particles": 5}, {"num_particles": 5, "importance_weighted": True}):
+    for options in ({}, {"top_k": 1}, {"num_particles": 5}, {"num_particles": 5, "importance_weighted": True}):
         o = build("sslpe", **options).double().eval()
         with torch.no_grad():
             draws = o.bound(x.expand(n, D))
         assert draws.shape == (n,)
         means[len(means)] = draws.mean().item(), draws.std().item() / math.sqrt(n)
     with torch.no_grad():
-        evidence = TraceTopEnum_ELBO(num_particles=n).log_evidence(o.model, o.guide, x).item()
+        evidence = TraceTopKEnum_ELBO(num_particles=n).log_evidence(o.model, o.guide, x).item()
     for k in (1, 2):
         assert abs(means[k][0] - means[0][0]) < 4 * math.hypot(means[k][1], means[0][1])
     assert means[0][0] < means[3][0] - 0.1 and means[3][0] < evidence + 0.05

@@ -260,7 +260,7 @@ def test_whoever_has_the_turn_already_may_train_while_another_trains():
 
     def second() -> dict[str, torch.Tensor]:
         assert started.wait(PATIENCE)
-        with modes.reproducibly(5):
+        with modes.fixed_seed(5):
             return trained(small("adgm"))
 
     outer, inner = in_threads(first, second)

@@ -27,7 +27,7 @@ from pyro_ssl.training import checkpoints
 from pyro_ssl.training.batches import Batches
 from pyro_ssl.training.fit import SCHEDULES, DivergedError, DivergedWarning
 from pyro_ssl.utils.arguments import one_hot
-from pyro_ssl.utils.context import evaluating
+from pyro_ssl.utils.context import eval_mode
 
 X = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.where(torch.arange(90) < 20, torch.arange(90) % 3, -1)
@@ -295,7 +295,7 @@ def test_an_objective_that_is_refused_a_directory_is_as_it_was(tmp_path):
     o = small().train()
     with pytest.raises(FileExistsError):
         run(o, directory=tmp_path)
-    assert o.sizes is None and not o._found_alike and o.training
+    assert o.sizes is None and not o._joint_pass_is_exact and o.training
 
 
 def test_the_mode_is_as_it_was_after_an_error():
@@ -637,7 +637,7 @@ def resumable(directory, **arguments):
     """A run with every kind of state: noise, batch norm, dropout, averages, schedule, warm-up, early stopping."""
     torch.manual_seed(123)  # a caller's state, which must not matter
     score = EarlyStopping(lambda o: -abs(o.bound(X).mean().item()), patience=50)
-    o = small(noise=0.2, dropout=0.3, batch_norm=True, top=1, mutual_information=0.1)
+    o = small(noise=0.2, dropout=0.3, batch_norm=True, top_k=1, mutual_information=0.1)
     return run(o, directory=directory, resume=True, early_stopping=score, **RESUMABLE | arguments)
 
 
@@ -808,7 +808,7 @@ def test_only_labeled_only_unlabeled_one_row():
 def test_evaluating_restores_every_mode():
     o = small(batch_norm=True)
     o.guide.q_y.eval()
-    with pytest.raises(RuntimeError), evaluating(o):
+    with pytest.raises(RuntimeError), eval_mode(o):
         assert not o.training
         raise RuntimeError
     assert o.training and not o.guide.q_y.training and torch.is_grad_enabled()

@@ -20,7 +20,7 @@ from pyro_ssl import (
     Flat,
     Objective,
     Term,
-    TraceTopEnum_ELBO,
+    TraceTopKEnum_ELBO,
     bounds,
     fit,
     guides,
@@ -222,7 +222,7 @@ def test_a_plain_module_trains():
     assert moved(plain, before) == set(before)
 
 
-@pytest.mark.parametrize("elbo", [enum_elbo(), TraceTopEnum_ELBO(), TraceTopEnum_ELBO(1)])
+@pytest.mark.parametrize("elbo", [enum_elbo(), TraceTopKEnum_ELBO(), TraceTopKEnum_ELBO(1)])
 @pytest.mark.parametrize("method", ["vae", "m2"])
 def test_an_elbo_module_has_and_trains_all_parameters(method, elbo):
     o = small(method)
@@ -236,7 +236,7 @@ def test_an_elbo_module_has_and_trains_all_parameters(method, elbo):
 # --- stock SVI --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("elbo", [enum_elbo(), TraceTopEnum_ELBO(top=1)], ids=["TraceEnum", "TraceTopEnum"])
+@pytest.mark.parametrize("elbo", [enum_elbo(), TraceTopKEnum_ELBO(top_k=1)], ids=["TraceEnum", "TraceTopEnum"])
 @pytest.mark.parametrize("given", [True, False], ids=["labeled", "unlabeled"])
 @pytest.mark.parametrize("method", ["vae", "m2"])
 def test_every_pair_trains_under_stock_svi(method, given, elbo):
@@ -256,7 +256,7 @@ def test_every_method_takes_a_step_under_stock_svi(method):
     own = {k: v for k, v in SMALL.items() if k in zoo.options_of(method)}
     own |= {"z_dims": (2, 2)} if method == "lvae" else {"z1_dim": 2, "m1_hidden": (4,)} if method == "m1_m2" else {}
     o = zoo.build(method, D, K, seed=0, **own)
-    x, stepper = o.seen(X), svi(o, enum_elbo())
+    x, stepper = o.encode(X), svi(o, enum_elbo())
     with pyro.validation_enabled(method not in ("sslpe", "sslapd")):
         assert math.isfinite(stepper.step(x, Y)) and math.isfinite(stepper.step(x))
 
@@ -317,7 +317,7 @@ def test_a_deterministic_factor_in_a_guide_is_wrong_in_stock_pyro_and_a_term_is_
         return value.item(), torch.autograd.grad(value, guide.theta)[0].item()
 
     stock = lambda m, g: Trace_ELBO().differentiable_loss(m, g, x)  # noqa: E731
-    elbo = TraceTopEnum_ELBO(None, closed_form=())
+    elbo = TraceTopKEnum_ELBO(None, closed_form=())
     ours = lambda m, g: elbo.differentiable_loss(m, g, x)  # noqa: E731
 
     def term(m, g):
@@ -390,15 +390,15 @@ def test_masking_a_site_in_both_programs_and_a_factor_replace_a_density_by_a_rat
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("top", [None, 1])
-def test_data_that_are_masked_out_add_nothing(top):
+@pytest.mark.parametrize("top_k", [None, 1])
+def test_data_that_are_masked_out_add_nothing(top_k):
     """The enumerated label's entropy too: with a mask around both programs, as stock Pyro has it."""
     o, x, keep = small(z_dim=1).double(), X[:B].double(), torch.arange(B) < 2
     torch.manual_seed(1)
     with poutine.mask(mask=keep):
-        ours = TraceTopEnum_ELBO(top).bound(o.model, o.guide, x).value
+        ours = TraceTopKEnum_ELBO(top_k).bound(o.model, o.guide, x).value
     assert (ours[2:] == 0).all() and (ours[:2] != 0).all()
-    if top is None:
+    if top_k is None:
         torch.manual_seed(1)
         with poutine.mask(mask=keep):
             assert -enum_elbo().loss(o.model, o.guide, x) == pytest.approx(ours.sum().item(), abs=1e-10)
@@ -435,28 +435,28 @@ def test_convolutions_that_are_normalised_see_the_image_alone():
 # --- the class drawn beside the likeliest -----------------------------------------------------------------------------
 
 
-def classes_and_log_weights(log_q: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What an enumerated site with q(y|x) gets: the likeliest classes and the one drawn, each `(top + 1, B)`."""
+def classes_and_log_weights(log_q: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What an enumerated site with q(y|x) gets: the likeliest classes and the one drawn, each `(top_k + 1, B)`."""
 
     def guide():
         with pyro.plate("data", len(log_q)):
             pyro.sample("y", dist.OneHotCategorical(logits=log_q), infer={"enumerate": "parallel"})
 
-    site = poutine.trace(EnumerateMessenger(top)(guide)).get_trace().nodes["y"]
-    assert (site["value"].sum(-1) == 1).all() and len(site["value"]) == top + 1
+    site = poutine.trace(EnumerateMessenger(top_k)(guide)).get_trace().nodes["y"]
+    assert (site["value"].sum(-1) == 1).all() and len(site["value"]) == top_k + 1
     return site["value"].argmax(-1), site["infer"]["log_weights"]
 
 
-@pytest.mark.parametrize("top", [1, 2])
+@pytest.mark.parametrize("top_k", [1, 2])
 @pytest.mark.parametrize(
     "logits", [[1000.0, -1000.0, 0.0, -1000.0], [100.0, -60.0, -60.0, -60.0], [0.0, -torch.inf, -torch.inf, -torch.inf]]
 )
-def test_a_likeliest_class_is_never_drawn_again(logits, top):
+def test_a_likeliest_class_is_never_drawn_again(logits, top_k):
     n = 20_000
     log_q = torch.tensor(logits).log_softmax(-1).expand(n, 4).clone().requires_grad_()
     assert log_q[0].exp().tolist() == [1, 0, 0, 0]
-    index, log_weights = classes_and_log_weights(log_q, top)
-    best, drawn = index[:top], index[top]
+    index, log_weights = classes_and_log_weights(log_q, top_k)
+    best, drawn = index[:top_k], index[top_k]
     assert (best[0] == 0).all() and not (best == drawn).any()
     total = log_weights.exp().sum(0)
     assert torch.allclose(total, torch.ones(n)) and log_weights.exp().isfinite().all()
@@ -480,11 +480,11 @@ def test_an_extreme_draw_does_not_draw_the_likeliest_again(classes, spread, u, m
 
 
 def test_the_loss_of_a_saturated_classifier_does_not_jump():
-    o = small(top=1)
+    o = small(top_k=1)
     with torch.no_grad():
         o.guide.q_y.network.rest[-1].bias.copy_(torch.tensor([300.0, 0.0, 0.0]))
         assert o.classify(X).probs.max(-1).values.min() == 1
         torch.manual_seed(0)
-        exact = Objective(o.model, o.guide, elbo=TraceTopEnum_ELBO(None)).bound(X)
+        exact = Objective(o.model, o.guide, elbo=TraceTopKEnum_ELBO(None)).bound(X)
         values = torch.stack([o.bound(X) for _ in range(100)])
     assert values.isfinite().all() and values.min() > exact.min() - 100 and values.max() < exact.max() + 100

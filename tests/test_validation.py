@@ -23,7 +23,7 @@ from pyro_ssl import (
     Batch,
     Normal,
     Objective,
-    TraceTopEnum_ELBO,
+    TraceTopKEnum_ELBO,
     class_bounds,
     fit,
     one_hot,
@@ -243,7 +243,9 @@ def stock() -> TraceEnum_ELBO:
     ],
     ids=["factor, both", "factor, labeled", "latent, labeled", "latent, unlabeled"],
 )
-@pytest.mark.parametrize("weights", [{}, {"labeled": 0.3, "unlabeled": 2.0}, {"labeled": None}], ids=str)
+@pytest.mark.parametrize(
+    "weights", [{}, {"labeled_weight": 0.3, "unlabeled_weight": 2.0}, {"labeled_weight": None}], ids=str
+)
 def test_stock_elbo_has_the_loss_of_ours(weights, programs, batch, subsample, monkeypatch):
     """With lambda, beta_t, what all data share counted once in the data set, and a subsampled plate."""
     if subsample:
@@ -253,7 +255,7 @@ def test_stock_elbo_has_the_loss_of_ours(weights, programs, batch, subsample, mo
     given = {"both": (x[:20], y, x[20:]), "labeled": (x[:20], y, None), "unlabeled": (None, None, x[20:])}[batch]
     model, guide = (program().double() for program in programs)
     losses, gradients = [], []
-    for elbo in (stock(), TraceTopEnum_ELBO(None, closed_form=())):
+    for elbo in (stock(), TraceTopKEnum_ELBO(None, closed_form=())):
         objective = Objective(model, guide, elbo=elbo, **weights)
         objective.sizes = 20, 400
         torch.manual_seed(1)
@@ -353,14 +355,14 @@ def test_a_stock_elbo_checks_as_stock_pyro_does():
 
 
 def test_arguments_of_trace_enum_elbo_are_taken():
-    """`TraceTopEnum_ELBO` in the place of `TraceEnum_ELBO`, with its arguments."""
-    elbo = TraceTopEnum_ELBO(
+    """`TraceTopKEnum_ELBO` in the place of `TraceEnum_ELBO`, with its arguments."""
+    elbo = TraceTopKEnum_ELBO(
         max_plate_nesting=1, vectorize_particles=False, strict_enumeration_warning=True, num_particles=2
     )
     svi = SVI(Model(), Guide(), pyro.optim.Adam({"lr": 0.01}), elbo)
     assert svi.step(X) != 0
     with pytest.warns(UserWarning, match="no site is marked"):
         svi.step(X[:20], Y)
-    TraceTopEnum_ELBO(max_plate_nesting=float("inf"))
+    TraceTopKEnum_ELBO(max_plate_nesting=float("inf"))
     with pytest.raises(ValueError, match="max_plate_nesting should be 1, got 2.*TraceEnum_ELBO"):
-        TraceTopEnum_ELBO(max_plate_nesting=2)
+        TraceTopKEnum_ELBO(max_plate_nesting=2)

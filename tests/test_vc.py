@@ -1,4 +1,4 @@
-"""CE, GM and VC against their written objectives; discriminators against known ratios; no gradient between the players."""
+"""CE, GM and VC against their written objectives; discriminators against known ratios; no gradient between the parameter_groups."""
 
 import math
 from dataclasses import replace
@@ -14,7 +14,7 @@ from pyro_ssl.evaluation.ood import ClassDensities
 from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.terms import L2, Term
-from pyro_ssl.training.fit import players
+from pyro_ssl.training.fit import parameter_groups
 
 N, K, Z = 7, 3, 4
 
@@ -108,13 +108,13 @@ def test_the_unlabeled_bound_of_a_mixture_is_the_density_of_its_code():
 
 def test_a_discriminator_for_each_class_by_hand():
     """One hidden layer of its own for each class; with spectral norm each of its layers stretches by 1 at most."""
-    t, z = Discriminators(Z, K, hidden=6, sees="linear").double(), torch.randn(N, Z)
+    t, z = Discriminators(Z, K, hidden=6, inputs="linear").double(), torch.randn(N, Z)
     first, last = t.first.weight.view(K, 6, Z), t.last.weight
     for k in range(K):
         by_hand = torch.tanh(z @ first[k].T + t.first.bias.view(K, 6)[k]) @ last[k] + t.last.bias[k]
         assert torch.allclose(t(z)[:, k], by_hand, atol=1e-12)
     for hidden in (0, 6):
-        t = Discriminators(Z, K, hidden=hidden, sees="linear", spectral_norm=True).double()
+        t = Discriminators(Z, K, hidden=hidden, inputs="linear", spectral_norm=True).double()
         given, layers = z.clone().requires_grad_(), [t.first.weight.view(K, -1, Z)]
         slopes = torch.stack([torch.autograd.grad(t(given)[:, k].sum(), given)[0] for k in range(K)])
         assert (slopes.norm(dim=-1) <= 1 + 1e-9).all()
@@ -123,14 +123,14 @@ def test_a_discriminator_for_each_class_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("sees", "hidden", "error"),
-    [("linear", 0, None), ("squares", 0, 0.15), ("products", 0, 0.15), ("squares", 16, 0.15), ("linear", 16, 0.2)],
+    ("inputs", "hidden", "error"),
+    [("linear", 0, None), ("squared", 0, 0.15), ("quadratic", 0, 0.15), ("squared", 16, 0.15), ("linear", 16, 0.2)],
 )
-def test_discriminators_recover_the_ratio_of_two_gaussians(sees, hidden, error):
+def test_discriminators_recover_the_ratio_of_two_gaussians(inputs, hidden, error):
     torch.manual_seed(0)
     p_z = ClassNormal(1, 2, spread=0.0).double()  # N(0, I), against N(0, diag(.25, 4)): means are equal
     scale = torch.tensor([0.5, 2.0])
-    ratio = LogRatio(Discriminators(2, 1, sees=sees, hidden=hidden).double(), p_z)
+    ratio = LogRatio(Discriminators(2, 1, inputs=inputs, hidden=hidden).double(), p_z)
     term = Discrimination(ratio)
     optimizer = torch.optim.Adam(term.parameters(), lr=2e-2)
     for _ in range(1500):
@@ -198,7 +198,7 @@ def test_no_gradient_leaks_between_the_players():
 def test_without_going_through_it_the_code_has_the_gradient_of_cross_entropy():
     b = batch()
     alike = {}
-    for name, options in (("ce", {"shared_variance": False}), ("vc", {"through": False})):
+    for name, options in (("ce", {"shared_variance": False}), ("vc", {"backpropagate": False})):
         objective = built(name, **options)
         with torch.no_grad():
             objective.model.p_z.loc.copy_(torch.arange(K * Z).view(K, Z) / 10.0)
@@ -234,7 +234,7 @@ def test_discriminators_are_given_the_codes_of_labeled_data_and_then_of_others_w
         assert torch.allclose(z, objective.guide.q_z.network(x)) and spy.rows == (1 if x_unlabeled is None else K)
         assert torch.equal(y[:N], b.y) and torch.equal(y.argmax(-1)[N:], objective.classify(x).logits.argmax(-1)[N:])
     apart = built("vc")
-    apart.together = False
+    apart.joint_pass = False
     with pytest.raises(ValueError, match="in one call"):
         apart(b)
 
@@ -251,7 +251,7 @@ def test_weight_decay_is_the_pairs_alone():
 
 
 def test_what_its_options_are_for():
-    players_of = players(zoo.build("vc", (5,), K, hidden=(8,), discriminator_lr=0.3))
+    players_of = parameter_groups(zoo.build("vc", (5,), K, hidden=(8,), discriminator_lr=0.3))
     assert [share for share, _ in players_of] == [1.0, 0.3]
     objective = built("vc", l2=1.0, discriminator_hidden=5)
     (l2,) = [term for term in objective.terms if isinstance(term, L2)]
@@ -308,14 +308,14 @@ def test_a_batch_without_some_class(method):
 
 BAD = {
     "z_dim": ({"z_dim": 0}, "z_dim should be a whole number above 0, got 0"),
-    "sees": ({"sees": "cubes"}, "sees should be one of linear, squares, products, got 'cubes'"),
+    "inputs": ({"discriminator_inputs": "cubes"}, "inputs should be one of linear, squared, quadratic, got 'cubes'"),
     "hidden": ({"discriminator_hidden": -1}, "discriminator_hidden should be 0 or above and .*, got -1 and"),
     "rate": ({"discriminator_lr": 0.0}, "discriminator_lr above 0, got 0 and 0.0"),
     "ratio": ({"ratio": math.nan}, "ratio should be a finite number, got nan"),
     "draws": ({"draws": 0}, "draws should be a whole number above 0"),
     "negative": ({"ratio": -0.1}, "ratio should be above 0 with a log_ratio"),
     "density": ({"density": -1.0}, "^density should be 0 or above, got -1"),
-    "labeled": ({"labeled": 0.0}, "labeled should be a number above 0"),
+    "labeled": ({"labeled_weight": 0.0}, "labeled_weight should be a number above 0"),
 }
 
 
@@ -400,7 +400,12 @@ def test_semi_supervised_learning_with_every_term():
         known[(x[:, 0] - at).abs().masked_fill(y != k, math.inf).argsort()[:2]] = k
     x, accuracy, histories = x.float(), [], []
     for weight in (0.0, 1.0):  # an epoch without unlabeled data is one step
-        terms = {"unlabeled": weight, "entropy": 0.5 * weight, "mutual_information": 0.5 * weight, "balance": weight}
+        terms = {
+            "unlabeled_weight": weight,
+            "entropy": 0.5 * weight,
+            "mutual_information": 0.5 * weight,
+            "balance": weight,
+        }
         o = zoo.build("vc", (2,), 2, z_dim=2, hidden=(32,), noise=0.3, seed=1, **terms).float()
         histories.append(fit(o, x, known, epochs=40 if weight else 300, batch_size=50, lr=3e-3, seed=1))
         accuracy.append(float((o.classify(x).mean.argmax(-1) == y).float().mean()))

@@ -13,22 +13,22 @@ from torch.distributions import kl_divergence
 from pyro_ssl import (
     Batch,
     Objective,
-    TraceTopEnum_ELBO,
+    TraceTopKEnum_ELBO,
     guides,
     models,
     one_hot,
     zoo,
 )
 from pyro_ssl.distributions.conditionals import ClassPrior, OneHotCategorical, expected, merge
-from pyro_ssl.infer.validation import treats_labels_alike
+from pyro_ssl.infer.validation import joint_pass_is_exact
 from pyro_ssl.nn.layers import class_weights
-from pyro_ssl.objectives.terms import Consistency, Entropy, MutualInformation, Step, entropy
+from pyro_ssl.objectives.terms import Consistency, Entropy, LossContext, MutualInformation, entropy
 from pyro_ssl.prediction.predict import predict_proba
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, K, B, P_Y = 4, 3, 6, (0.5, 0.3, 0.2)
-SMALL = {"hidden": (5,), "z_dim": 2, "a_dim": 3, "z_dims": (4, 3, 2), "z_y_dim": 3, "top": None, "activation": "tanh"}
-PLAIN = {"noise": 0.0, "dropout": 0.0, "balance": 0.0, "alpha": 0.0, "labeled": 1.0}
+SMALL = {"hidden": (5,), "z_dim": 2, "a_dim": 3, "z_dims": (4, 3, 2), "z_y_dim": 3, "top_k": None, "activation": "tanh"}
+PLAIN = {"noise": 0.0, "dropout": 0.0, "balance": 0.0, "alpha": 0.0, "labeled_weight": 1.0}
 ROWS = {B: slice(B), 8: slice(8), 16: slice(8, 24), 24: slice(24)}
 LATENT = ("latent_classifier", "latent_classifier_exact", "latent_classifier_simplified", "latent_classifier_split")
 
@@ -200,7 +200,7 @@ def by_hand(method: str, o: Objective, x, y, pool, **options) -> Tensor:
 )
 @pytest.mark.parametrize("method", BY_HAND)
 def test_bounds_are_the_sums_written_out(method, closed_form, shared, beta, given, noise):
-    o, (x, y) = build(method, closed_form=closed_form, shared_noise=shared), data()
+    o, (x, y) = build(method, closed_form=closed_form, common_random_numbers=shared), data()
     y = y if given else None
     theirs = by_hand(method, o, x, y, noise, closed_form=closed_form, shared=shared, beta=beta)
     assert_same(o.bound(x, y, kl_weight=beta), theirs, o)
@@ -237,7 +237,7 @@ def test_a_wrong_sum_shows(method, slip, given, noise):
 def test_a_kl_where_it_is_not_exact_shows(method, sites, noise):
     """Negative control of the bound: the model conditions these sites on what the guide draws after them."""
     o, (x, _) = build(method), data()
-    o.elbo = TraceTopEnum_ELBO(None, shared_noise=True, closed_form=sites)
+    o.elbo = TraceTopKEnum_ELBO(None, common_random_numbers=True, closed_form=sites)
     assert not torch.allclose(o.bound(x), by_hand(method, o, x, None, noise), atol=1e-2)
 
 
@@ -249,7 +249,7 @@ def test_bounds_are_pyros_own(method, scale, given, noise):
 
     Pyro's validation takes SSLPE's p(y|x,z), of a z for each class, for a conflict of dimensions; its sum is right.
     """
-    o, (x, y) = build(method, closed_form=False, shared_noise=False), data()
+    o, (x, y) = build(method, closed_form=False, common_random_numbers=False), data()
     y = y if given else None
     stock = TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False)
     with pyro.poutine.scale(scale=scale), pyro.validation_enabled(method != "sslpe"):
@@ -267,26 +267,26 @@ def test_a_bound_per_class_is_the_labeled_bound(method, noise):
 # --- labeled and unlabeled data in one call ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("closed_form", "top"), [(True, None), (False, None), (True, 1)])
+@pytest.mark.parametrize(("closed_form", "top_k"), [(True, None), (False, None), (True, 1)])
 @pytest.mark.parametrize("method", SUMMED)
-def test_together_is_as_apart(method, closed_form, top, noise):
+def test_together_is_as_apart(method, closed_form, top_k, noise):
     """And as written out; labeled data have their own bound whatever is summed over."""
-    o, (x, y), (u, _) = build(method, closed_form=closed_form, top=top), data(8), data(16)
+    o, (x, y), (u, _) = build(method, closed_form=closed_form, top_k=top_k), data(8), data(16)
     batch, options = Batch(x, y, u), {"closed_form": closed_form, "beta": 0.5}
-    assert treats_labels_alike(o.model, o.guide, batch)
-    weights, terms = {"labeled": 0.3, "unlabeled": 2.0}, [Entropy(0.4), MutualInformation(0.6)]
+    assert joint_pass_is_exact(o.model, o.guide, batch)
+    weights, terms = {"labeled_weight": 0.3, "unlabeled_weight": 2.0}, [Entropy(0.4), MutualInformation(0.6)]
     parts, calls = {}, []
     o.guide.register_forward_pre_hook(lambda *_: calls.append(len(calls)))
-    for together in (True, False):
-        whole = Objective(o.model, o.guide, terms, **weights, elbo=o.elbo, together=together)
-        parts[together] = whole.parts(batch, kl_weight=0.5)
-        assert len(calls) == (1 if together else 3)
+    for joint_pass in (True, False):
+        whole = Objective(o.model, o.guide, terms, **weights, elbo=o.elbo, joint_pass=joint_pass)
+        parts[joint_pass] = whole.parts(batch, kl_weight=0.5)
+        assert len(calls) == (1 if joint_pass else 3)
     assert list(parts[True]) == list(parts[False]) == ["labeled", "unlabeled", "Entropy", "MutualInformation"]
     for name, value in parts[True].items():
-        if name != "unlabeled" or top is None:
+        if name != "unlabeled" or top_k is None:
             assert_same(value, parts[False][name], o)
     assert_same(parts[True]["labeled"], -0.3 * by_hand(method, o, x, y, noise, **options).mean(), o)
-    if top is None:
+    if top_k is None:
         assert_same(parts[True]["unlabeled"], -2.0 * by_hand(method, o, u, None, noise, **options).mean(), o)
 
 
@@ -294,7 +294,7 @@ def test_together_is_as_apart(method, closed_form, top, noise):
 def test_a_guide_without_y_is_called_apart(method):
     o, (x, y) = build(method), data()
     o.check(Batch(x, y, x))
-    assert not treats_labels_alike(o.model, o.guide, Batch(x, y, x))
+    assert not joint_pass_is_exact(o.model, o.guide, Batch(x, y, x))
     assert o(Batch(x, y, x)).isfinite()
 
 
@@ -305,7 +305,7 @@ def test_a_guide_without_y_is_called_apart(method):
 def test_sslpe_guided_by_its_own_classifier_is_a_vae(closed_form, noise):
     """Paper 002, appendix A: all terms in y cancel, for each datum, and nothing teaches p(y|x,z)."""
     o, other, (x, _) = build("sslpe"), build("latent_classifier"), data()
-    p_y, q_z, bound = o.model.p_y, other.guide.q_z, TraceTopEnum_ELBO(None, closed_form=closed_form).bound
+    p_y, q_z, bound = o.model.p_y, other.guide.q_z, TraceTopKEnum_ELBO(None, closed_form=closed_form).bound
 
     def guide(x, y=None):
         with pyro.plate("data", len(x)):
@@ -360,7 +360,7 @@ def test_bounds_are_below_the_evidence(method, given):
         evidence = log_evidence(method, o.model, x, y)
         draws = o.bound(x.repeat_interleave(n, 0), None if y is None else y.repeat_interleave(n, 0)).reshape(B, n)
         assert (draws.mean(1) - 4 * draws.std(1) / math.sqrt(n) < evidence).all()
-        sampled = TraceTopEnum_ELBO(None, num_particles=20_000).log_evidence(o.model, o.guide, x, y)
+        sampled = TraceTopKEnum_ELBO(None, num_particles=20_000).log_evidence(o.model, o.guide, x, y)
     assert torch.allclose(sampled, evidence, atol=0.1) and (draws.mean(1) < evidence - 0.05).any()
 
 
@@ -378,7 +378,7 @@ def test_the_labels_kl_is_mutual_information_and_balance(seed):
     """Paper 004, eq. 6 to 8: E KL(q(y|x) || p(y)) - I(y;x) = KL(q(y) || p(y)), which is 0 where q(y), the mean, is p(y)."""
     logits = 3 * torch.randn(7, K, generator=torch.Generator().manual_seed(seed))
     q, known = logits.softmax(-1), {"unlabeled": dist.OneHotCategorical(logits=logits)}
-    information = -MutualInformation().formula(Step(Batch(x_unlabeled=logits), None, known))
+    information = -MutualInformation().formula(LossContext(Batch(x_unlabeled=logits), None, known))
     assert torch.allclose(information, entropy(q.mean(0)) - entropy(q).mean(), rtol=0, atol=1e-12)
     for p in (torch.tensor(P_Y), q.mean(0)):
         excess = (q * (q / p).log()).sum(-1).mean() - information
@@ -486,11 +486,11 @@ BAD = [
     ({"entropy": math.nan}, "entropy should be a finite number, got nan"),
     ({"mutual_information": None}, "mutual_information should be a finite number, got None"),
     ({"l2": -1.0}, "l2 should be 0 or above"),
-    ({"labeled": math.inf}, "labeled should be a finite number or None, got inf"),
-    ({"labeled": -1.0}, "labeled should be 0 or above"),
-    ({"unlabeled": "x"}, "unlabeled should be a finite number"),
+    ({"labeled_weight": math.inf}, "labeled_weight should be a finite number or None, got inf"),
+    ({"labeled_weight": -1.0}, "labeled_weight should be 0 or above"),
+    ({"unlabeled_weight": "x"}, "unlabeled_weight should be a finite number"),
     ({"free_bits": math.inf}, "free_bits should be a finite number"),
-    ({"top": True}, "top should be a whole number or None or one of auto, got True"),
+    ({"top_k": True}, "top_k should be a whole number or None or one of auto, got True"),
     ({"batch_norm": "x"}, "batch_norm should be True or False, got 'x'"),
     ({"mixture": 1}, "mixture should be True or False, got 1"),
     ({"adversary": "x"}, "adversary should be a finite number"),
@@ -528,7 +528,7 @@ def test_no_classes_are_refused(method):
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 1.0])
 def test_consistency_is_the_cross_entropy_of_what_is_certain_without_noise(method, threshold):
     o, x = zoo.build(method, (D,), K, noise=0.7, dropout=0.4, hidden=(5,)).double(), data()[0]
-    step = Step(Batch(x_unlabeled=x), o.guide)
+    step = LossContext(Batch(x_unlabeled=x), o.guide)
     modes = {name: part.training for name, part in o.named_modules()}
     torch.manual_seed(1)
     ours = Consistency(threshold=threshold).formula(step)
@@ -589,7 +589,7 @@ def test_convolutions_with_batch_norm_see_all_data_in_one_call():
     o = zoo.build("m2", (1, 8, 8), 3, network="conv", channels=(2, 2), hidden=(4,), batch_norm=True)
     x, y = torch.rand(6, 1, 8, 8), torch.eye(3)[torch.arange(6) % 3]
     o.double().check(Batch(x.double(), y.double(), x.double()))
-    assert o._found_alike
+    assert o._joint_pass_is_exact
 
 
 @pytest.mark.parametrize(

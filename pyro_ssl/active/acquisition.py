@@ -14,9 +14,9 @@ from pyro_ssl.infer.gibbs import walk
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import AT_ONCE, as_known, chunked, gibbs, label_of, predict_proba
 from pyro_ssl.utils.arguments import as_data, check_positive
-from pyro_ssl.utils.context import evaluating, reproducibly
+from pyro_ssl.utils.context import eval_mode, fixed_seed
 
-DRAWN = 2**24
+MAX_DRAWN_VALUES = 2**24
 """Numbers p(y|x) that are held at once, data times draws times classes: 130 MB in double precision."""
 
 Acquisition = Literal["entropy", "variation_ratios", "margin", "bald", "batch_bald", "variance", "random"]
@@ -72,13 +72,13 @@ def _draws(p: Any) -> Tensor:
     return as_probabilities(p, "p", "(S, N, K)")
 
 
-OF_MEAN: dict[str, Callable[[Tensor], Tensor]] = {
+MEAN_SCORES: dict[str, Callable[[Tensor], Tensor]] = {
     "entropy": entropy, "variation_ratios": variation_ratios, "margin": margin
 }  # fmt: skip
 """Of the mean prediction alone, so that any method has them."""
 
 
-def best(scores: Any, n: int, seed: int = 0) -> Tensor:
+def top_n(scores: Any, n: int, seed: int = 0) -> Tensor:
     """The n highest scores' places, highest first, `(n,)`; among equals, to nine digits of the highest, the seed decides.
 
     Raises:
@@ -104,7 +104,7 @@ def _scores_of_data(scores: Any) -> Tensor:
     return scores
 
 
-def powered(scores: Any, power: float, seed: int = 0) -> Tensor:
+def power_scores(scores: Any, power: float, seed: int = 0) -> Tensor:
     r"""Scores whose highest are a draw, without replacement, in proportion to :math:`s^\beta`: `power * log(s)` + Gumbel noise.
 
     The n highest of all are much alike, for each is asked as if it were alone; a draw is not.
@@ -175,13 +175,17 @@ def batch_bald(p: Any, n: int, *, configurations: int = 10_000, seed: int = 0) -
         ]
         gain = torch.cat(mixed) - (weight @ posterior) @ known
         gain[chosen] = -torch.inf
-        chosen.append(int(best(alone.where(gain > gain.max() - 1e-9, -torch.inf), 1, seed)))
+        chosen.append(int(top_n(alone.where(gain > gain.max() - 1e-9, -torch.inf), 1, seed)))
         gains.append(gain[chosen[-1]])
-        weight, posterior = _told(weight, posterior, p[:, chosen[-1]], configurations // classes, generator)
+        weight, posterior = _condition_on_label(
+            weight, posterior, p[:, chosen[-1]], configurations // classes, generator
+        )
     return torch.tensor(chosen), torch.stack(gains).clamp_min(0)
 
 
-def _told(weight: Tensor, posterior: Tensor, p: Tensor, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _condition_on_label(
+    weight: Tensor, posterior: Tensor, p: Tensor, most: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Labelings `(C,)` and what each says of the draws, `(C, S)`, with one more datum's label, `p` `(S, K)`: all, or one each."""
     joint = posterior[:, None] * p.T  # (C, K, S)
     of_label = joint.sum(-1)
@@ -312,12 +316,12 @@ def _scores(members: list[Objective], x: Tensor, acquisition: Acquisition | Scor
 def _scored(members: list[Objective], x: Tensor, acquisition: Acquisition | Score, draws: int, seed: int) -> Tensor:
     if acquisition == "variance":
         return _variance(members, x, seed)
-    if acquisition in OF_MEAN or (callable(acquisition) and not _differ(members, x)):
+    if acquisition in MEAN_SCORES or (callable(acquisition) and not _differ(members, x)):
         p = torch.stack([predict_proba(m, x, seed=seed) for m in members]).double()
-        return acquisition(p) if callable(acquisition) else OF_MEAN[acquisition](p)
+        return acquisition(p) if callable(acquisition) else MEAN_SCORES[acquisition](p)
     score = acquisition if callable(acquisition) else bald
     classes = int(label_of(members[0], x).event_shape[-1])
-    parts = x.split(max(1, DRAWN // (draws * len(members) * classes)))
+    parts = x.split(max(1, MAX_DRAWN_VALUES // (draws * len(members) * classes)))
     return torch.cat([score(_label_draws(members, part, draws, seed).double()) for part in parts])
 
 
@@ -341,13 +345,13 @@ def acquire(
         x: The pool, `(N, *event)`.
         n: How many.
         acquisition: As of `scores`; `batch_bald` counts what they tell together, the others what each tells alone.
-        power: Draw them in proportion to the scores to this power, see `powered`; None takes the highest.
+        power: Draw them in proportion to the scores to this power, see `power_scores`; None takes the highest.
         draws: S, of BALD: no more than log S nats can be told by all labels together.
         candidates: Data with the highest BALD, from which `batch_bald` chooses.
         seed: Of whatever is drawn, and of ties.
 
     Raises:
-        ValueError: As of `scores` and `powered`; n is not in 1 .. N; there is a power of `batch_bald`.
+        ValueError: As of `scores` and `power_scores`; n is not in 1 .. N; there is a power of `batch_bald`.
     """
     members = _several(members)
     x = as_known(members[0], x)
@@ -360,8 +364,8 @@ def acquire(
     x = x[order]
     found = _scores(members, x, acquisition, draws, seed)
     if acquisition != "batch_bald":
-        return order[best(found if power is None else powered(found, power, seed), n, seed)]
-    first = best(found, min(max(n, candidates), len(x)), seed)
+        return order[top_n(found if power is None else power_scores(found, power, seed), n, seed)]
+    first = top_n(found, min(max(n, candidates), len(x)), seed)
     return order[first[batch_bald(_label_draws(members, x[first], draws, seed), n, seed=seed)[0]]]
 
 
@@ -429,8 +433,8 @@ def _drawn(objective: Objective, x: Tensor) -> Literal["weights", "latents"] | N
         return "weights"
     if objective.gibbs_steps:
         return "latents"
-    with evaluating(objective), reproducibly(0), torch.no_grad():
-        few = objective.seen(x[:8].to(next(objective.parameters(), x)))
+    with eval_mode(objective), fixed_seed(0), torch.no_grad():
+        few = objective.encode(x[:8].to(next(objective.parameters(), x)))
         once, again = (_classified(objective.guide, few) for _ in range(2))
     return None if once.equal(again) else "latents"
 
@@ -453,11 +457,11 @@ def _draws_of(objective: Objective, x: Tensor, draws: int, seed: int) -> Tensor:
     kind, guide, steps = _drawn(objective, x), objective.guide, objective.gibbs_steps
     w = None
     if kind == "weights":
-        with evaluating(objective), reproducibly(seed):
+        with eval_mode(objective), fixed_seed(seed):
             w = guide.draw_weights(draws)
 
     def of_batch(x: Tensor) -> Tensor:
-        x = objective.seen(x)
+        x = objective.encode(x)
         if steps and w is not None:
             p = walk(objective.model, guide, x, steps=steps, chains=CHAINS, weights=w, skipped=steps // 2)[0].mean(1)
         elif steps:  # the last step's: a mean over z would be no draw of it
@@ -473,7 +477,7 @@ def _draws_of(objective: Objective, x: Tensor, draws: int, seed: int) -> Tensor:
 
 
 def _given(guide: Any, w: Tensor, x: Tensor) -> Tensor:
-    with guide.slots.filled(w):
+    with guide.slots.substituted(w):
         return guide.program.classify(x).mean
 
 

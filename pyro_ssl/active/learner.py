@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import zoo
-from pyro_ssl.active.acquisition import Acquisition, Score, acquire, best, check, check_power, diverse
+from pyro_ssl.active.acquisition import Acquisition, Score, acquire, check, check_power, diverse, top_n
 from pyro_ssl.data.extent import Extent
 from pyro_ssl.evaluation.ood import features
 from pyro_ssl.objectives.batch import Batch
@@ -26,12 +26,12 @@ from pyro_ssl.training.fit import History, fit
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, as_input, check_positive, placed
 from pyro_ssl.utils.arrays import as_array, check_unmasked, extreme_rows
-from pyro_ssl.utils.context import reproducibly
+from pyro_ssl.utils.context import fixed_seed
 
 FORMAT = "pyro-ssl active learner"
 IN_TRAINING = "learner.training"
 """Folder of the round that is being trained; it is deleted after it."""
-THEIRS = set(fit.__kwdefaults__ or {}) - {"seed", "directory", "resume", "identity"}
+FIT_ARGUMENTS = set(fit.__kwdefaults__ or {}) - {"seed", "directory", "resume", "identity"}
 """Arguments of `fit` that are not the learner's own to give."""
 
 
@@ -111,7 +111,7 @@ class ActiveLearner:
         if not fresh > 1:
             raise ValueError(f"fresh should be above 1, times the labels of the last round from scratch; got {fresh}")
         for name, given in (("training", training), ("warm", warm)):
-            if unknown := sorted(set(given or {}) - THEIRS):
+            if unknown := sorted(set(given or {}) - FIT_ARGUMENTS):
                 raise ValueError(
                     f"{name} has {', '.join(unknown)}, which are no arguments of fit, or the learner's to give"
                 )
@@ -128,7 +128,7 @@ class ActiveLearner:
         self._learned = 0  # how many of the labels
         self._fresh = 0  # how many there were in the last round from scratch
         self._pool: Tensor | None = None
-        self._pool_is: list[Any] | None = None
+        self._pool_fingerprint: list[Any] | None = None
         self._written: str | None = None
         self.directory = None if directory is None else Path(directory)
         if self.directory is not None:
@@ -138,9 +138,9 @@ class ActiveLearner:
     @property
     def left(self) -> int:
         """How many rows of the pool can still be asked for."""
-        if self._pool_is is None:
+        if self._pool_fingerprint is None:
             raise ValueError("pool: not known before the first query or teach")
-        return self._pool_is[0][0] - len(self.indices) - len(self.skipped)
+        return self._pool_fingerprint[0][0] - len(self.indices) - len(self.skipped)
 
     def query(self, pool: Any, n: int = 1) -> Tensor:
         """Rows of the pool whose labels are wanted most, `(n,)`, most wanted first; the same ones until they are taught.
@@ -153,7 +153,7 @@ class ActiveLearner:
             ValueError: The pool is empty, another, or none that the method can learn; n is more than is left; the method has not
                 what the acquisition asks for.
         """
-        x = self._see(pool)
+        x = self._register_pool(pool)
         check_positive(n=n)
         if n > self.left:
             raise ValueError(f"n should be at most {self.left}, the rows of the pool without a label; got {n}")
@@ -172,7 +172,7 @@ class ActiveLearner:
         members = self._built()
         check(self.acquisition, members, x, self.draws)
         if members[0].learns_unlabeled and self.training.get("transform") is None:
-            with reproducibly(self.seed):
+            with fixed_seed(self.seed):
                 like = next(members[0].parameters())
                 x = placed(as_input(members[0], x), like)
                 few, extremes = x[:100], x[extreme_rows(x)]
@@ -180,7 +180,7 @@ class ActiveLearner:
 
     def _first(self, pool: Tensor, n: int, seed: int) -> Tensor:
         if self.start == "random":
-            return best(torch.zeros(len(pool)), n, seed)
+            return top_n(torch.zeros(len(pool)), n, seed)
         codes = pool if self.code is None else as_data(self.code(as_data(pool)), "code").detach()
         if len(codes) != len(pool):
             raise ValueError(f"code should give {len(pool)} rows, one for each datum, got {tuple(codes.shape)}")
@@ -204,10 +204,10 @@ class ActiveLearner:
             CheckpointError: Another learner has written to the directory.
         """
         if pool is not None:
-            self._see(pool)
+            self._register_pool(pool)
         if self._pool is None:
             raise ValueError("pool: not known yet; give it, as in teach(indices, labels, pool=x)")
-        if pool is None and self._pool_is != _fingerprint(self._pool):
+        if pool is None and self._pool_fingerprint != _fingerprint(self._pool):
             raise ValueError("pool: its values were changed after the query; give it as it was")
         new, out = self._rows("indices", indices), self._rows("skipped", skipped)
         if both := sorted(set(new) & set(out)):
@@ -226,7 +226,7 @@ class ActiveLearner:
         Arguments:
             pool: As of `query`.
         """
-        self._see(pool)
+        self._register_pool(pool)
         if self.indices:
             self._train()
 
@@ -244,16 +244,16 @@ class ActiveLearner:
 
     # --- what is known ------------------------------------------------------------------------------------------------
 
-    def _see(self, pool: Any) -> Tensor:
+    def _register_pool(self, pool: Any) -> Tensor:
         x = as_data(pool, "pool", integers=True)
         this = _fingerprint(x)
-        if (self.indices or self.skipped) and self._pool_is != this:
-            was = tuple((self._pool_is or [()])[0])
+        if (self.indices or self.skipped) and self._pool_fingerprint != this:
+            was = tuple((self._pool_fingerprint or [()])[0])
             raise ValueError(
                 f"pool: it is not the one that the labels are of, from shape {was} to {tuple(x.shape)} or in its values; "
                 "give the same one"
             )
-        self._pool, self._pool_is = x, this
+        self._pool, self._pool_fingerprint = x, this
         return x
 
     def _rows(self, name: str, rows: Any) -> list[int]:
@@ -354,7 +354,7 @@ class ActiveLearner:
 
     def _known(self, n: int) -> list[Any]:
         """The pool and the first n labels."""
-        return [self._pool_is, self.indices[:n], self.labels[:n]]
+        return [self._pool_fingerprint, self.indices[:n], self.labels[:n]]
 
     def _settings(self, members: Sequence[Objective]) -> list[Any]:
         """What the weights follow from, beside the labels, as plain data."""
@@ -373,7 +373,7 @@ class ActiveLearner:
                 f"{path} was written by another learner meanwhile; make a new one, which reads it"
             )
         known = {"indices": indices, "labels": labels, "skipped": skipped}
-        text = files.sealed({"format": FORMAT, "pool": self._pool_is} | known)
+        text = files.sealed({"format": FORMAT, "pool": self._pool_fingerprint} | known)
         files.write_text(path, text)
         self._written = text
 
@@ -396,7 +396,7 @@ class ActiveLearner:
             raise
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise files.CheckpointError(f"{path} is damaged, or no active learner's: {error}") from None
-        self.indices, self.labels, self.skipped, self._pool_is = indices, labels, skipped, found["pool"]
+        self.indices, self.labels, self.skipped, self._pool_fingerprint = indices, labels, skipped, found["pool"]
 
     def _read_members(self, path: Path) -> None:
         """The model of the last round, unless it is damaged or of other settings: labels are worth more, and stay."""

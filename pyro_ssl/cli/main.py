@@ -38,8 +38,8 @@ from pyro_ssl.utils.arguments import as_data, check_event_shape, check_positive
 from pyro_ssl.utils.compat import options_of
 from pyro_ssl.zoo.saved_model import SavedModel
 
-MISTAKES = (ValueError, TypeError, OSError, MemoryError, torch.cuda.OutOfMemoryError, DivergedError)
-_OF_FIT = (
+USER_ERRORS = (ValueError, TypeError, OSError, MemoryError, torch.cuda.OutOfMemoryError, DivergedError)
+FIT_OPTIONS = (
     "epochs",
     "batch_size",
     "labeled_batch_size",
@@ -55,7 +55,7 @@ _OF_FIT = (
 DEEPEST = 50
 """Levels of nesting in an argument or a configuration file."""
 EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
-_OF_RUN = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise")
+RUN_OPTIONS = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise")
 _KINDS: dict[str, tuple[type, ...]] = {
     "method": (str,), "options": (dict,), "training": (dict,), "data": (str,), "data_root": (str, NoneType),
     "labels": (int, str, NoneType), "how": (str,), "label_file": (str, NoneType), "seed": (int,), "binarise": (bool,),
@@ -79,9 +79,9 @@ def main(argv: list[str] | None = None) -> int:
             with files.naming("standard output"):
                 sys.stdout.flush()
     except (KeyboardInterrupt, EOFError):
-        print(f"\npyro-ssl: stopped{_goes_on(arguments)}", file=sys.stderr)
+        print(f"\npyro-ssl: stopped{_resume_hint(arguments)}", file=sys.stderr)
         return 130
-    except MISTAKES as error:
+    except USER_ERRORS as error:
         if os.environ.get("PYRO_SSL_DEBUG"):
             raise
         print(f"pyro-ssl: error: {_said(error)}", file=sys.stderr)
@@ -135,7 +135,7 @@ def _stopped_at_once_if_asked_twice() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _goes_on(arguments: Namespace | None) -> str:
+def _resume_hint(arguments: Namespace | None) -> str:
     """How a command that was stopped is gone on with, if it can be."""
     if arguments is None:
         return ""
@@ -236,7 +236,9 @@ def _label_parser() -> ArgumentParser:
         "--warm", type=dict[str, Any] | None, default={"epochs": 2}, help="those that are others in later rounds"
     )
     parser.add_argument("--acquisition", type=Acquisition, default="entropy", help="which labels are wanted")
-    parser.add_argument("--power", type=float | None, default=None, help="draw them by it, see acquisition.powered")
+    parser.add_argument(
+        "--power", type=float | None, default=None, help="draw them by it, see acquisition.power_scores"
+    )
     parser.add_argument("--start", type=Literal["random", "diverse"], default="diverse", help="the first round's")
     parser.add_argument("--seed", type=int, default=0, help="of weights, training and picks")
     return parser
@@ -267,7 +269,7 @@ def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
         "--schedule", type=str, default="one_cycle", help="of the learning rate: " + ", ".join(SCHEDULES)
     )
     of_fit = set(fit.__kwdefaults__ or {}) | {"objective", "x", "y"}
-    skip: set[str | int] = {*(of_fit - set(_OF_FIT))}
+    skip: set[str | int] = {*(of_fit - set(FIT_OPTIONS))}
     parser.add_function_arguments(fit, skip=skip)
     parser.add_function_arguments(row.build, skip={"x_shape", "classes", "regression"})
     parser.set_defaults(row.training)
@@ -300,8 +302,8 @@ def _train(arguments: Namespace) -> None:
     if given.schedule not in SCHEDULES:
         raise ValueError(f"--schedule should be one of {', '.join(SCHEDULES)}, got {given.schedule!r}")
     options = {k: given.get(k, default) for k, default in zoo.options_of(name).items()}
-    config = {"method": name, "options": options, "training": {k: given[k] for k in (*_OF_FIT, "schedule")}}
-    run = {k: given[k] for k in _OF_RUN}
+    config = {"method": name, "options": options, "training": {k: given[k] for k in (*FIT_OPTIONS, "schedule")}}
+    run = {k: given[k] for k in RUN_OPTIONS}
     for k in ("data", "data_root", "label_file"):  # paths, so that a run can be resumed from another folder
         if run[k] and (k != "data" or run[k].endswith(".npz")):
             run[k] = str(Path(run[k]).resolve())
@@ -331,7 +333,7 @@ def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
     labels = draw.codes(dataset.y)
     print(labels_found(labels, dataset.classes), flush=True)
     warn_of_missing_classes(labels, dataset.classes)
-    with _begun(out, config), _by_name():
+    with _new_run(out, config), _by_name():
         history = fit(
             objective, dataset.x, labels, seed=seed, directory=out, resume=resume,
             identity={"method": name, "options": options, "binarise": config["binarise"]},
@@ -398,7 +400,7 @@ def _owned(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _begun(out: Path, config: dict[str, Any]) -> Iterator[None]:
+def _new_run(out: Path, config: dict[str, Any]) -> Iterator[None]:
     """Write `config.json`, and take it back if training is refused before it starts: the same `--out` can be given again."""
     begun = (out / "config.json").exists()
     files.write_text(out / "config.json", json.dumps(config, indent=1))
@@ -424,7 +426,7 @@ def _evaluate(arguments: Namespace) -> None:
     if device is not None:
         saved.objective.to(device)
     out = directory / "evaluation"
-    found = reports.of_test(saved.objective, dataset, out)
+    found = reports.test_report(saved.objective, dataset, out)
     lines = [(f"test_{name}", f"{value:.6f}") for name, value in found.items()]
     print(*(f"{name:24} {value}" for name, value in lines), sep="\n")
     files.write_text(out / "test.md", reports.table(("measure", "value"), lines) + "\n")
@@ -443,7 +445,7 @@ def _evaluate(arguments: Namespace) -> None:
         if labeled is not None and int(labeled[1].bincount(minlength=len(saved.classes)).min()) < 2:
             print("\nlog p(z), refitted, is left out: a class has fewer than two labels")
             labeled = None
-        write("ood", reports.of_foreign(saved.objective, dataset, foreign, labeled, out))
+        write("ood", reports.ood_report(saved.objective, dataset, foreign, labeled, out))
     if arguments.corruptions:
         write("corruptions", reports.of_corruptions(saved.objective, dataset, out))
     if name := arguments.attack:
@@ -588,7 +590,7 @@ def _label(arguments: Namespace) -> None:
         learner = ActiveLearner(
             lambda seed: zoo.build(arguments.method, tuple(pool.shape[1:]), len(classes), seed=seed, **options),
             acquisition=arguments.acquisition, power=arguments.power, start=arguments.start, code=codes,
-            training={"progress": None} | row.training | arguments.training, warm=arguments.warm,
+            training={"progress": None} | row.training | arguments.training, update_training=arguments.warm,
             directory=out, identity={"method": arguments.method, "options": options, "classes": classes}, seed=arguments.seed,
         )  # fmt: skip
         question = Question(out / "asked.json", pool, classes)
@@ -675,7 +677,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
         if type(config[name]) not in kinds:
             wanted = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
             raise ValueError(f"{path} is damaged: {name} should be {wanted}, got {config[name]!r:.80}")
-    if not {"epochs", "ema"} <= config["training"].keys() <= {*_OF_FIT, "schedule"}:
+    if not {"epochs", "ema"} <= config["training"].keys() <= {*FIT_OPTIONS, "schedule"}:
         raise ValueError(f"{path} is damaged: training should hold arguments of fit, got {config['training']!r:.200}")
     return config
 

@@ -88,7 +88,7 @@ class LabelDraw:
         """The labels `(n,)`, int64, with -1 wherever they are not drawn.
 
         Arguments:
-            y: Codes of all rows, `(n,)`, a tensor or an array.
+            y: LatentOptions of all rows, `(n,)`, a tensor or an array.
 
         Raises:
             ValueError: y has not n rows.

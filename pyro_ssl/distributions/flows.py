@@ -14,10 +14,10 @@ from pyro_ssl.distributions.conditionals import Conditional, Prior
 from pyro_ssl.distributions.row_noise import draw
 from pyro_ssl.nn.layers import Shape, as_shape, one_hot_index
 from pyro_ssl.utils.arguments import check_positive
-from pyro_ssl.utils.context import in_evaluation
+from pyro_ssl.utils.context import parts_in_eval_mode
 
 
-class Flowing(TorchDistribution):
+class FlowDistribution(TorchDistribution):
     r"""What a transform makes of a base distribution.
 
     .. math:: z = T(u), \quad u \sim \mathrm{base}, \qquad \log q(z) = \log \mathrm{base}(u) - \log |\det \partial T / \partial u|
@@ -69,8 +69,8 @@ class Flowing(TorchDistribution):
         u = self.transform.inv(value)
         return self.base.log_prob(u) - self.transform.call_and_ladj(u)[1]
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Flowing:
-        return Flowing(self.base.expand(batch_shape), self.transform, self._drawn)
+    def expand(self, batch_shape: Any, _instance: Any = None) -> FlowDistribution:
+        return FlowDistribution(self.base.expand(batch_shape), self.transform, self._drawn)
 
 
 class Flow(nn.Module):
@@ -90,7 +90,7 @@ class Flow(nn.Module):
         self.base, self.transform = base, transform
 
     def forward(self, *inputs: Tensor) -> TorchDistribution:
-        return Flowing(self.base(*inputs), self.transform())
+        return FlowDistribution(self.base(*inputs), self.transform())
 
 
 class VampPrior(Prior):
@@ -128,7 +128,7 @@ class VampPrior(Prior):
 
     def forward(self, *given: Tensor) -> TorchDistribution:
         inputs = list(self.inputs)
-        with in_evaluation(self.q_z.modules()):
+        with parts_in_eval_mode(self.q_z.modules()):
             q = self.q_z(*inputs, self.eye.unsqueeze(-2)) if self.by_class else self.q_z(*inputs)  # ([K,] P, Z)
         if not self.by_class:
             return _mixture(q)
@@ -141,8 +141,8 @@ def _mixture(q: Any, index: Tensor | None = None) -> TorchDistribution:
 
     Gaussians that one transform follows are mixed before it.
     """
-    if isinstance(q, Flowing):
-        return Flowing(_mixture(q.base, index), q.transform)
+    if isinstance(q, FlowDistribution):
+        return FlowDistribution(_mixture(q.base, index), q.transform)
     loc, scale = q.base_dist.loc, q.base_dist.scale
     if index is not None:
         loc, scale = loc[index], scale[index]

@@ -26,8 +26,8 @@ class MixtureOfNormals(TorchDistribution):
 
     The gradient in gamma is unbiased, but its variance grows without bound as components move apart: a sample between two far
     ones, hardly ever drawn, would have to move the whole way. Components six standard deviations apart are well. In a bound
-    over many classes, as `mixture` of SSLPE, it has a seventieth of the variance of `top=1` where q(y|x) is uncertain among
-    100 classes; of few classes, or where q(y|x) is nearly certain, `top` does as well for less: `experiments/gradient_variance.py`.
+    over many classes, as `mixture` of SSLPE, it has a seventieth of the variance of `top_k=1` where q(y|x) is uncertain among
+    100 classes; of few classes, or where q(y|x) is nearly certain, `top_k` does as well for less: `experiments/gradient_variance.py`.
 
     Arguments:
         logits: log gamma, up to a constant, `(*, K)`.

@@ -15,7 +15,7 @@ from pyro_ssl.distributions.row_noise import RowNoise, draw
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import as_known, probs_of_any
 from pyro_ssl.utils.arguments import as_codes, check_positive
-from pyro_ssl.utils.context import evaluating, reproducibly
+from pyro_ssl.utils.context import eval_mode, fixed_seed
 
 Aim = Literal["loss", "logits"]
 AIMS: tuple[Aim, ...] = ("loss", "logits")
@@ -45,7 +45,7 @@ def fgsm(
     Arguments:
         objective: The method; what it draws to predict is drawn anew for each gradient.
         x: Data `(N, *event)`, within `bounds`.
-        y: Codes `(N,)`.
+        y: LatentOptions `(N,)`.
         epsilon: Largest change of a pixel, in the units of x; 0 and above.
         aim: What is made larger: `loss` or `logits`.
         bounds: Of the pixels; None for none.
@@ -149,7 +149,7 @@ def under_attack(
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
-        y: Codes `(N,)`.
+        y: LatentOptions `(N,)`.
         epsilons: Sizes.
         attack: `fgsm` or `pgd`.
         seed: Of the starts, and of what is drawn.
@@ -212,7 +212,7 @@ def _attacked(
     if bounds is not None and not bounds[0] <= float(x.min()) <= float(x.max()) <= bounds[1]:
         raise ValueError(f"x should be within bounds {bounds}, got {float(x.min()):.4g} .. {float(x.max()):.4g}")
     y = as_codes(y, len(x))
-    with evaluating(objective), torch.enable_grad(), reproducibly(seed):
+    with eval_mode(objective), torch.enable_grad(), fixed_seed(seed):
         probe = x[:1].to(like).requires_grad_()
         logits = objective.classify(probe).logits
         free = not logits.requires_grad or torch.autograd.grad(logits.sum(), probe, allow_unused=True)[0] is None
@@ -223,7 +223,7 @@ def _attacked(
             "objective: what it predicts has no gradient in x, such as by Gibbs sampling or features as given"
         )
     found: list[Tensor] = []
-    with evaluating(objective), torch.enable_grad(), reproducibly(seed):
+    with eval_mode(objective), torch.enable_grad(), fixed_seed(seed):
         for part, codes in zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True):
             with RowNoise(part, seed):
                 found.append(search(partial(_loss, objective, codes, aim, count(seed)), part).cpu())
@@ -231,7 +231,7 @@ def _attacked(
 
 
 def _loss(objective: Objective, codes: Tensor, aim: Aim, seeds: Iterator[int], x: Tensor) -> Tensor:
-    with reproducibly(next(seeds)):
+    with fixed_seed(next(seeds)):
         log_q = objective.classify(x).logits
     own = log_q.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
     if aim == "loss":

@@ -24,7 +24,7 @@ def reliability(probs: Any, y: Any, bins: int = 20) -> Reliability:
 
     Arguments:
         probs: p(y|x), `(N, K)`.
-        y: Codes `(N,)`.
+        y: LatentOptions `(N,)`.
         bins: Their number.
 
     Raises:
@@ -46,7 +46,7 @@ def calibration_test(probs: Any, y: Any, *, bins: int = 20, draws: int = 1000, s
 
     Arguments:
         probs: p(y|x), `(N, K)`.
-        y: Codes `(N,)`.
+        y: LatentOptions `(N,)`.
         bins: Of the ECE.
         draws: Data sets drawn.
         seed: Of the draws.
@@ -74,7 +74,7 @@ def temperature(logits: Any, y: Any) -> float:
 
     Arguments:
         logits: f, `(N, K)`.
-        y: Codes `(N,)`, of data that were not trained on.
+        y: LatentOptions `(N,)`, of data that were not trained on.
 
     Raises:
         TypeError, ValueError: y is as `metrics.checked` wants it, logits are any finite numbers `(N, K)`,

@@ -17,7 +17,7 @@ from pyro_ssl.evaluation import metrics
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.utils.arguments import as_data
-from pyro_ssl.utils.context import reproducibly
+from pyro_ssl.utils.context import fixed_seed
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -154,7 +154,7 @@ def corrupted(x: Any, name: str, severity: int, seed: int = 0) -> Tensor:
     if x.dim() != 4 or x.shape[1] not in (1, 3) or not 0 <= float(x.min()) <= float(x.max()) <= 1:
         extent = f"within {float(x.min()):.4g} .. {float(x.max()):.4g}"
         raise ValueError(f"x should be images (N, 1 or 3, H, W) in [0, 1], got {tuple(x.shape)}, {extent}")
-    with reproducibly(seed):
+    with fixed_seed(seed):
         return CORRUPTIONS[name](x, severity).clamp(0, 1)
 
 
@@ -166,7 +166,7 @@ def under_corruption(
     Arguments:
         objective: The method.
         x: Images `(N, C, H, W)` in [0, 1].
-        y: Codes `(N,)`.
+        y: LatentOptions `(N,)`.
         names: Of the corruptions.
         seed: Of what is drawn.
 

@@ -39,7 +39,7 @@ def ece(probs: Any, y: Any, bins: int = 15, *, adaptive: bool = False) -> float:
 
     Arguments:
         probs: p(y|x), `(N, K)`.
-        y: Codes `(N,)`.
+        y: LatentOptions `(N,)`.
         bins: Their number; bin b holds confidences in (b / bins, (b + 1) / bins].
         adaptive: Bins hold equally many data, give or take one.
 
@@ -77,7 +77,7 @@ def checked(probs: Any, y: Any) -> tuple[Tensor, Tensor]:
 
     Arguments:
         probs: p(y|x), `(N, K)`, a tensor or an array of floating-point numbers.
-        y: Codes `(N,)` in 0 .. K - 1, of any whole-number type.
+        y: LatentOptions `(N,)` in 0 .. K - 1, of any whole-number type.
 
     Raises:
         TypeError: They do not hold numbers, or y no whole numbers.
@@ -190,7 +190,7 @@ def evaluate(probs: Any, y: Any) -> dict[str, float]:
 
     Arguments:
         probs: p(y|x), `(N, K)`.
-        y: Codes `(N,)`.
+        y: LatentOptions `(N,)`.
 
     Raises:
         TypeError, ValueError: See `checked`.

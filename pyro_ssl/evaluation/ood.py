@@ -109,7 +109,7 @@ def _read(objective: Objective, x: Any, chunk: int, seed: int) -> tuple[Tensor |
     z = None
     with objective.programs() as (_, guide):
         if hasattr(guide, "code"):
-            z = chunked(objective, lambda x: guide.code(objective.seen(x)).mean, chunk, seed, x)
+            z = chunked(objective, lambda x: guide.code(objective.encode(x)).mean, chunk, seed, x)
     if (last := _last_layer(objective, x)) is None:
         return z, None
     layer, classes = last
@@ -152,7 +152,7 @@ class ClassDensities:
     .. math:: \log p(z) = \log \sum_y \pi_y\, \mathcal N(z; \mu_y, \Sigma_y + \epsilon I)
 
     Arguments:
-        z: Codes of training data, `(N, Z)`.
+        z: LatentOptions of training data, `(N, Z)`.
         y: Their classes, `(N,)`.
         classes: K; by default as many as y has.
         ridge: epsilon, over the mean variance of the codes within classes.
@@ -196,7 +196,7 @@ class ClassDensities:
         return torch.cat([(self.log_prior + self.densities.log_prob(part)).logsumexp(-1) for part in parts])
 
 
-def of_sets(
+def score_sets(
     objective: Objective, sets: dict[str, Any], densities: ClassDensities | None = None, *, seed: int = 0
 ) -> dict[str, dict[str, Tensor]]:
     """`scores` of several sets by name.
@@ -218,8 +218,8 @@ def of_sets(
     return {name: scores(objective, x, densities, seed=seed) for name, x in sets.items()}
 
 
-def separations(scored: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dict[str, float]]]:
-    """`separation` of the first set from each of the others by each score, `{set: {score: {"auroc": ...}}}`, from `of_sets`."""
+def ood_metrics(scored: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dict[str, float]]]:
+    """`separation` of the first set from each of the others by each score, `{set: {score: {"auroc": ...}}}`, from `score_sets`."""
     own, *others = scored
     return {name: {k: separation(mine, scored[name][k]) for k, mine in scored[own].items()} for name in others}
 

@@ -25,14 +25,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
-def of_test(objective: Objective, dataset: Dataset, out: Path) -> dict[str, float]:
+def test_report(objective: Objective, dataset: Dataset, out: Path) -> dict[str, float]:
     """Accuracy, log-likelihood, Brier, calibration; `reliability.png`."""
     probs, y = predict_proba(objective, dataset.x_test), dataset.y_test
     plots.save(plots.reliability({dataset.name: reliability(probs, y)}), out / "reliability.png")
     return metrics.evaluate(probs, y) | {"calibration_p_value": calibration_test(probs, y)}
 
 
-def of_foreign(
+def ood_report(
     objective: Objective, dataset: Dataset, foreign: dict[str, Tensor], labeled: tuple[Tensor, Tensor] | None, out: Path
 ) -> str:
     """How well each score tells other sets from the test data; `ood.png`.
@@ -45,11 +45,11 @@ def of_foreign(
         out: The folder of the picture.
     """
     densities = None if labeled is None else ood.fitted(objective, *labeled)
-    scored = ood.of_sets(objective, {dataset.name: dataset.x_test, **foreign}, densities)
+    scored = ood.score_sets(objective, {dataset.name: dataset.x_test, **foreign}, densities)
     plots.save(plots.histograms(scored, dataset.name), out / "ood.png")
     rows = [
         (name, score, *(f"{value[k]:.4f}" for k in ("auroc", "aupr", "fpr95")))
-        for name, by_score in ood.separations(scored).items()
+        for name, by_score in ood.ood_metrics(scored).items()
         for score, value in by_score.items()
     ]
     return table(("foreign data", "score", "AUROC", "AUPR", "FPR95"), rows)

@@ -1,6 +1,6 @@
 """Bounds and samplers over a Pyro model and guide: the ELBO, enumeration, Gibbs sampling, checks of a pair."""
 
-from pyro_ssl.infer.elbo import TraceTopEnum_ELBO
+from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.infer.enumeration import ScopeError
 
-__all__ = ["ScopeError", "TraceTopEnum_ELBO"]
+__all__ = ["ScopeError", "TraceTopKEnum_ELBO"]

@@ -26,7 +26,7 @@ from pyro_ssl.infer.enumeration import (
     ReplayMessenger,
     ScopeError,
     SharedLatent,
-    Top,
+    TopK,
     data_plates,
     is_enumerated,
     is_per_datum,
@@ -36,12 +36,12 @@ from pyro_ssl.infer.traces import TracePair, closed_form_kl, entropy_of, log_pro
 from pyro_ssl.infer.validation import check_scope, check_shapes
 from pyro_ssl.nn.layers import weighed
 from pyro_ssl.utils.compat import children_of, has_pyro_attributes
-from pyro_ssl.utils.context import exclusive, own_param_store
+from pyro_ssl.utils.context import empty_param_store, exclusive
 
 Program = Callable[..., Any]
 
 
-def local(program: Program) -> Program:
+def without_param_store(program: Program) -> Program:
     """The program without its bookkeeping in Pyro's parameter store, where it has only a module's own parameters.
 
     Each access to a conditional would register all its parameters: a quarter of a small step's time, to no effect here.
@@ -148,15 +148,15 @@ class Bound(NamedTuple):
     shared: Tensor | None = None
 
 
-class TraceTopEnum_ELBO(ELBO):
+class TraceTopKEnum_ELBO(ELBO):
     r"""The ELBO with at most one enumerated site, y, in guide and model together; per datum.
 
     .. math:: U(x) = \sum_y q(y|x)\, f(y) + \mathrm H(q(y|x)), \qquad
               f(y) = \log p(x, y, z_y) - \log q(z_y | x, y), \quad z_y \sim q(z | x, y)
 
     A site that the model marks for enumeration and the guide leaves out is summed out of the model, inside the logarithm:
-    :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With `top=k`, the guide's sum runs over the k likeliest
-    classes and one drawn from the rest, weighted by one over its probability; value and gradient stay unbiased. For `top=None`
+    :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With `top_k=k`, the guide's sum runs over the k likeliest
+    classes and one drawn from the rest, weighted by one over its probability; value and gradient stay unbiased. For `top_k=None`
     and `closed_form=()` it equals `TraceEnum_ELBO` in value and gradient (where that is run with Pyro's validation off: it
     mistakes a z that differs by class, before y in the model, for an error).
 
@@ -165,10 +165,10 @@ class TraceTopEnum_ELBO(ELBO):
     refused, and for it there is `pyro.infer.TraceEnum_ELBO`.
 
     Arguments:
-        top: Number k of likeliest classes; None, or K - 1 and above, sums over all K. "auto" takes 1, 2, 4, 8 or 16, the
+        top_k: Number k of likeliest classes; None, or K - 1 and above, sums over all K. "auto" takes 1, 2, 4, 8 or 16, the
             first that holds 95 % of q(y|x) in the batch's mean, and 16 where none does: all classes of up to 17 while
             q(y|x) is spread, and two once it has concentrated. It looks at q(y|x) and not at the draw, so it costs no bias.
-        shared_noise: Give a datum's Gaussian sites one noise for all its classes: each class's expectation is as it was,
+        common_random_numbers: Give a datum's Gaussian sites one noise for all its classes: each class's expectation is as it was,
             and the differences between classes, which teach q(y|x), vary less.
         num_particles: Samples S of the guide's other sites, for each class. Where a latent is shared by all data, S runs of
             the programs, each with its own draw of it.
@@ -196,9 +196,9 @@ class TraceTopEnum_ELBO(ELBO):
 
     def __init__(
         self,
-        top: Top = "auto",
+        top_k: TopK = "auto",
         *,
-        shared_noise: bool = False,
+        common_random_numbers: bool = False,
         num_particles: int = 1,
         importance_weighted: bool = False,
         closed_form: Literal["auto"] | Collection[str] = "auto",
@@ -209,8 +209,8 @@ class TraceTopEnum_ELBO(ELBO):
     ) -> None:
         if not free_bits >= 0 or (free_bits and (importance_weighted or (closed_form != "auto" and not closed_form))):
             raise ValueError(f"free_bits should be 0 or above, and wants KLs in closed form; got {free_bits}")
-        if top not in ("auto", None) and not _is_count(top):
-            raise ValueError(f'top should be at least 1, None for all classes, or "auto"; got {top!r}')
+        if top_k not in ("auto", None) and not _is_count(top_k):
+            raise ValueError(f'top_k should be at least 1, None for all classes, or "auto"; got {top_k!r}')
         if not _is_count(num_particles):
             raise ValueError(f"num_particles should be a whole number above 0, got {num_particles!r}")
         if closed_form != "auto" and (isinstance(closed_form, str) or not isinstance(closed_form, Collection)):
@@ -227,7 +227,11 @@ class TraceTopEnum_ELBO(ELBO):
             vectorize_particles=vectorize_particles,
             strict_enumeration_warning=strict_enumeration_warning,
         )
-        self.top, self.shared_noise, self.importance_weighted = top, shared_noise, importance_weighted
+        self.top_k, self.common_random_numbers, self.importance_weighted = (
+            top_k,
+            common_random_numbers,
+            importance_weighted,
+        )
         self.closed_form, self.free_bits = () if importance_weighted else closed_form, free_bits
 
     def bound(self, model: Program, guide: Program, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Bound:
@@ -242,7 +246,7 @@ class TraceTopEnum_ELBO(ELBO):
             kwargs: Further arguments of both.
         """
         with _apart(model, guide), undo_subsampling(_rows(args, kwargs)):
-            pairs = self._pairs(local(model), local(guide), args, kwargs, labels=labels)
+            pairs = self._pairs(without_param_store(model), without_param_store(guide), args, kwargs, labels=labels)
         return self._mean([self._value(pair) for pair in pairs])
 
     def class_bounds(
@@ -263,7 +267,7 @@ class TraceTopEnum_ELBO(ELBO):
         if only is not None and (isinstance(only, str) or self.importance_weighted):
             raise ValueError("only should be a tuple of site names, of a bound that is not importance-weighted")
         with _apart(model, guide), undo_subsampling(_rows(args, kwargs)):
-            pairs = self._pairs(local(model), local(guide), args, kwargs, all_classes=True)
+            pairs = self._pairs(without_param_store(model), without_param_store(guide), args, kwargs, all_classes=True)
         return torch.stack([self._class_bounds(pair, only) for pair in pairs]).mean(0)
 
     def _class_bounds(self, pair: TracePair, only: Collection[str] | None) -> Tensor:
@@ -287,7 +291,9 @@ class TraceTopEnum_ELBO(ELBO):
         The mean of S weights, summed over all classes; its logarithm is a lower bound in the mean.
         """
         with _apart(model, guide), undo_subsampling(_rows(args, kwargs)):
-            (pair,) = self._pairs(local(model), local(guide), args, kwargs, all_classes=True, shared_once=True)
+            (pair,) = self._pairs(
+                without_param_store(model), without_param_store(guide), args, kwargs, all_classes=True, shared_once=True
+            )
         f = _f(pair, {})
         if pair.label is not None and pair.label["mask"] is not None:
             raise ScopeError(f"site {pair.label['name']!r} is masked, and the evidence is a sum over its classes")
@@ -363,8 +369,8 @@ class TraceTopEnum_ELBO(ELBO):
         if isinstance(poutine.unwrap(guide), Messenger):
             raise ScopeError("guide: a GuideMessenger draws while the model runs, and has no trace of its own")
         enumerate_ = EnumerateMessenger(
-            None if all_classes else self.top,
-            self.shared_noise,
+            None if all_classes else self.top_k,
+            self.common_random_numbers,
             samples,
             marginal=self.importance_weighted,
             labels=labels,
@@ -446,7 +452,7 @@ def differentiable_loss(elbo: Any, model: nn.Module, guide: nn.Module, *args: An
     An ELBO that gives its gradients only by `loss_and_grads` has them put into a scalar that is linear in the parameters.
     """
     every = dict.fromkeys([*model.parameters(), *guide.parameters()])  # each once, in order
-    with own_param_store():
+    with empty_param_store():
         if not torch.is_grad_enabled():  # where `differentiable_loss` raises
             return next(iter(every)).new_tensor(elbo.loss(model, guide, *args))
         if hasattr(elbo, "differentiable_loss"):
@@ -472,7 +478,7 @@ def differentiable_loss(elbo: Any, model: nn.Module, guide: nn.Module, *args: An
 def _apart(*programs: Program) -> Iterator[None]:
     """An empty parameter store inside the block; ValueError if `pyro.param` wanted what the caller's holds."""
     theirs = dict(pyro.get_param_store().named_parameters())
-    with own_param_store():
+    with empty_param_store():
         yield
         own = {id(p) for program in programs if isinstance(program, nn.Module) for p in program.parameters()}
         for name, p in pyro.get_param_store().named_parameters() if theirs else ():
@@ -539,7 +545,7 @@ def _expectation(f: Tensor, weights: Tensor) -> Tensor:
     """`sum_y w(y) f(y)` over dimension -2, `([S,] B)`, with a baseline in the gradient with respect to w.
 
     The weights sum to one whatever the parameters of q(y|x), or do so in expectation, so taking the first class's f off
-    changes no gradient's mean. With `top`, the first is the likeliest: it must not depend on the class drawn, or the
+    changes no gradient's mean. With `top_k`, the first is the likeliest: it must not depend on the class drawn, or the
     estimate is biased.
     """
     fixed = weights.detach()

@@ -18,18 +18,18 @@ from pyro_ssl.distributions.row_noise import draw
 from pyro_ssl.nn.layers import class_weights, mark_one_hot
 from pyro_ssl.utils.compat import ENUMERATE_DIM
 
-Top = int | None | Literal["auto"]
+TopK = int | None | Literal["auto"]
 
 MASS, MOST = 0.95, 16
-"""`top="auto"`: as few of the likeliest classes as hold this share of q(y|x), in the batch's mean; and never more than these."""
+"""`top_k="auto"`: as few of the likeliest classes as hold this share of q(y|x), in the batch's mean; and never more than these."""
 
 
 WAY_OUT = "; Objective(elbo=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...)) takes any pair that Pyro can enumerate"
-"""How every refusal of a pair outside the scope of `TraceTopEnum_ELBO` ends."""
+"""How every refusal of a pair outside the scope of `TraceTopKEnum_ELBO` ends."""
 
 
 class ScopeError(ValueError):
-    """A model/guide pair is outside the scope of `TraceTopEnum_ELBO`; the message says how to mend it."""
+    """A model/guide pair is outside the scope of `TraceTopKEnum_ELBO`; the message says how to mend it."""
 
     def __init__(self, message: str) -> None:
         sentence = message.partition("\n")[
@@ -85,8 +85,8 @@ class EnumerateMessenger(Messenger):
     log q minus the log-probability of drawing it, held constant; and `log_q`, `([S,] B, K)`.
 
     Arguments:
-        top: As of `TraceTopEnum_ELBO`.
-        shared_noise: As of `TraceTopEnum_ELBO`.
+        top_k: As of `TraceTopKEnum_ELBO`.
+        common_random_numbers: As of `TraceTopKEnum_ELBO`.
         samples: S.
         marginal: Weigh by q(y|x) averaged over the samples of what the guide draws before y.
         labels: Values of the first rows of data, `(L, *event)`, which are then not summed over but given.
@@ -100,8 +100,8 @@ class EnumerateMessenger(Messenger):
 
     def __init__(
         self,
-        top: Top = None,
-        shared_noise: bool = False,
+        top_k: TopK = None,
+        common_random_numbers: bool = False,
         samples: int = 1,
         *,
         marginal: bool = False,
@@ -110,7 +110,7 @@ class EnumerateMessenger(Messenger):
         shared_once: bool = False,
     ) -> None:
         super().__init__()
-        self.top, self.shared_noise, self.samples = top, shared_noise, samples
+        self.top_k, self.common_random_numbers, self.samples = top_k, common_random_numbers, samples
         self.marginal, self.labels = marginal, labels
         self.rows, self.shared_once = rows, shared_once
 
@@ -131,7 +131,7 @@ class EnumerateMessenger(Messenger):
             if not self.shared_once:
                 raise SharedLatent
             return
-        several = self.samples > 1 or (self.values > 1 and self.shared_noise)
+        several = self.samples > 1 or (self.values > 1 and self.common_random_numbers)
         if several and msg["fn"].has_rsample:
             self._sample(msg)
 
@@ -155,11 +155,11 @@ class EnumerateMessenger(Messenger):
             assert self.labels is not None
             self._give(msg, self.labels.unsqueeze(0), log_q.new_zeros(*log_q.shape[:-2], 1, known), log_q, known)
             return
-        top = likeliest(marginal[known:], self.top)
+        top_k = likeliest(marginal[known:], self.top_k)
         index = torch.arange(len(support), device=log_q.device).unsqueeze(-1)
         log_weights = log_q.movedim(-1, -2)
-        if top is not None:
-            index, correction = _likeliest_and_one(marginal, top)
+        if top_k is not None:
+            index, correction = _likeliest_and_one(marginal, top_k)
             log_weights = log_q.movedim(-1, -2).gather(-2, index.expand(*log_q.shape[:-2], *index.shape)) - correction
         value = support[index]
         if self.labels is not None:  # V copies of each given label, equally weighed
@@ -191,7 +191,7 @@ class EnumerateMessenger(Messenger):
         if hasattr(wide, "push"):  # a flow: noise is shared in its base
             return wide.push(self._draw(wide.base, batch_shape))
         base = wide.base_dist if isinstance(wide, Independent) else wide
-        if self.shared_noise and isinstance(base, Normal) and batch_shape[-2:-1] == (self.values,):
+        if self.common_random_numbers and isinstance(base, Normal) and batch_shape[-2:-1] == (self.values,):
             loc = base.loc.select(-2 - wide.event_dim, 0)
             noise = draw(dist.Normal(torch.zeros_like(loc), 1.0).to_event(wide.event_dim))
             return base.loc + base.scale * noise.unsqueeze(-2 - wide.event_dim)
@@ -269,20 +269,20 @@ def _log_probs(fn: Any) -> Tensor:
     return fn.log_prob(fn.enumerate_support(expand=False)).movedim(0, -1)
 
 
-def likeliest(log_q: Tensor, top: Top) -> int | None:
+def likeliest(log_q: Tensor, top_k: TopK) -> int | None:
     """How many of the likeliest classes to sum over, from log q(y|x) `(B, K)`; None for all."""
     classes = log_q.shape[-1]
-    if top == "auto":
+    if top_k == "auto":
         most = min(MOST, classes)
         held = log_q.detach().exp().topk(most, -1).values.mean(0).cumsum(-1).tolist()
-        top = next((k for k in (1, 2, 4, 8) if k < most and held[k - 1] >= MASS), most)
-    return None if top is None or int(top) >= classes - 1 else int(top)
+        top_k = next((k for k in (1, 2, 4, 8) if k < most and held[k - 1] >= MASS), most)
+    return None if top_k is None or int(top_k) >= classes - 1 else int(top_k)
 
 
-def _likeliest_and_one(log_q: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """The likeliest classes and one drawn from the rest: indices, and log-probability of being drawn, each `(top + 1, B)`."""
+def _likeliest_and_one(log_q: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """The likeliest classes and one drawn from the rest: indices, and log-probability of being drawn, each `(top_k + 1, B)`."""
     with torch.no_grad():
-        best = log_q.topk(top, dim=-1).indices
+        best = log_q.topk(top_k, dim=-1).indices
         # The likeliest at -inf, not at probability 0: of a float32 q that is exactly one-hot, no rest would be left.
         log_pi = log_q.clamp_min(torch.finfo(log_q.dtype).min).scatter(-1, best, -torch.inf).log_softmax(-1)
         cdf = log_pi.exp().cumsum(-1)
@@ -291,7 +291,7 @@ def _likeliest_and_one(log_q: Tensor, top: int) -> tuple[Tensor, Tensor]:
         log_drawn = log_pi.gather(-1, drawn)
         # Where a sum's rounding drew a likeliest class after all, its weight is 0.
         log_drawn = log_drawn.masked_fill(log_drawn == -torch.inf, torch.inf)
-        correction = nn.functional.pad(log_drawn, (top, 0))
+        correction = nn.functional.pad(log_drawn, (top_k, 0))
     return torch.cat([best, drawn], dim=-1).T, correction.T
 
 

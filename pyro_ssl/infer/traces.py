@@ -92,7 +92,7 @@ def _rows(sites: list[Any], enumerated: Any, given: int | None) -> int | None:
 def closed_form_kl(
     guide_trace: Trace, model_trace: Trace, sites: Literal["auto"] | Collection[str] = "auto"
 ) -> dict[str, Tensor]:
-    """KL(q || p), with its scale, of the sites where it replaces log p - log q; see `TraceTopEnum_ELBO`."""
+    """KL(q || p), with its scale, of the sites where it replaces log p - log q; see `TraceTopKEnum_ELBO`."""
     guided = {name: site for name, site in sample_sites(guide_trace) if not site["is_observed"]}
     latents = {name: site for name, site in sample_sites(model_trace) if name in guided}
     if sites != "auto":

@@ -28,17 +28,17 @@ from pyro_ssl.infer.enumeration import (
 )
 from pyro_ssl.infer.traces import TracePair, log_prob, sample_sites
 from pyro_ssl.nn.layers import weighed
-from pyro_ssl.utils.context import in_evaluation, own_param_store, same_random_state, with_checks
+from pyro_ssl.utils.context import empty_param_store, parts_in_eval_mode, preserve_random_state, validation_enabled
 
 SCORELESS = (Distribution.score_parts, ExpandedDistribution.score_parts, MaskedDistribution.score_parts)
 """Pyro's `score_parts` that have no score term for a reparameterised distribution, or ask the wrapped one."""
 
 
-# --- the scope of TraceTopEnum_ELBO, at every evaluation --------------------------------------------------------------
+# --- the scope of TraceTopKEnum_ELBO, at every evaluation --------------------------------------------------------------
 
 
 def check_scope(pair: TracePair) -> None:
-    """Raise ScopeError unless the bound of a pair is right as `TraceTopEnum_ELBO` computes it.
+    """Raise ScopeError unless the bound of a pair is right as `TraceTopKEnum_ELBO` computes it.
 
     It looks at plates, marks and distributions alone, at no tensor's value.
     """
@@ -296,7 +296,7 @@ def check_foreign_pair(elbo: Any, model: nn.Module, guide: nn.Module, x: Tensor,
 
     It returns the names of the plates that are all data's, and have as many places as there are data here by chance.
     """
-    with trial(), with_checks():
+    with trial(), validation_enabled():
         guide_trace = poutine.trace(guide).get_trace(x, y)
         model_trace = poutine.trace(poutine.replay(model, guide_trace)).get_trace(x, y)
         check_parameters(model, guide)
@@ -352,7 +352,7 @@ def check_support(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | Non
 @contextmanager
 def trial() -> Iterator[None]:
     """Run programs without gradient and leave the random state and the parameter store as they were."""
-    with torch.no_grad(), same_random_state(), weighed(), own_param_store():
+    with torch.no_grad(), preserve_random_state(), weighed(), empty_param_store():
         yield
 
 
@@ -368,7 +368,7 @@ def _traces(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> 
     return TracePair.of(guide_trace, model_trace, len(x))
 
 
-def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
+def joint_pass_is_exact(model: nn.Module, guide: Any, batch: Any) -> bool:
     """Whether labeled and unlabeled data can share one pass without changing either bound.
 
     They can where the guide enumerates `y` and is otherwise the same program without y as with it: every site has the same
@@ -379,7 +379,7 @@ def treats_labels_alike(model: nn.Module, guide: Any, batch: Any) -> bool:
     x, y, n = batch.x, batch.y, len(batch.x)
     both = torch.cat([x, batch.x_unlabeled])
     try:
-        with in_evaluation(parts), trial():
+        with parts_in_eval_mode(parts), trial():
             joint_messenger = EnumerateMessenger(1, labels=y, rows=len(both))
             joint = poutine.trace(joint_messenger(guide)).get_trace(both)
             together = poutine.trace(poutine.replay(model, joint)).get_trace(both)

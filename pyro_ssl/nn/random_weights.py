@@ -12,7 +12,7 @@ from pyro_ssl.nn.layers import Linear, SplitLinear, mark_normal, normal_of
 from pyro_ssl.utils.context import exclusive
 
 
-class Slots:
+class RandomWeights:
     """Places for weights in networks: their parameters are taken out, and values are put in from outside, for a while.
 
     Of linear layers alone: convolutions and the scales of batch norm stay what they are.
@@ -41,7 +41,7 @@ class Slots:
             owner.__dict__[name] = None
 
     @contextmanager
-    def filled(self, w: Tensor) -> Iterator[None]:
+    def substituted(self, w: Tensor) -> Iterator[None]:
         """Inside the block the networks have these weights, `(P,)`, or several draws of them, `(S, 1, P)`."""
         with exclusive():
             before = [owner.__dict__[name] for owner, name in self.places]

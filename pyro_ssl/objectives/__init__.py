@@ -3,11 +3,11 @@
 from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.pretrained import Features
+from pyro_ssl.objectives.pretrained import PretrainedEncoder
 from pyro_ssl.objectives.terms import (
     L2,
     Adversary,
-    Balance,
+    ClassBalance,
     Consistency,
     Entropy,
     LabelLogProb,
@@ -18,13 +18,13 @@ from pyro_ssl.objectives.terms import (
 __all__ = [
     "L2",
     "Adversary",
-    "Balance",
+    "ClassBalance",
     "Batch",
     "Consistency",
     "Discrimination",
     "Discriminators",
     "Entropy",
-    "Features",
+    "PretrainedEncoder",
     "LabelLogProb",
     "LogRatio",
     "MutualInformation",

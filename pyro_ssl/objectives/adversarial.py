@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_ssl.distributions.conditionals import Prior
-from pyro_ssl.objectives.terms import Step, Term
+from pyro_ssl.objectives.terms import LossContext, Term
 from pyro_ssl.utils.arguments import check_positive
 
-Sees = Literal["linear", "squares", "products"]
+DiscriminatorInputs = Literal["linear", "squared", "quadratic"]
 
 
 class Discriminators(nn.Module):
@@ -25,33 +25,39 @@ class Discriminators(nn.Module):
         dim: Z.
         classes: K.
         hidden: Width of a hidden layer, of tanh, for each class; 0 for none.
-        sees: What T is a function of: `linear` z, `squares` z and z_i^2, `products` z and all z_i z_j.
+        inputs: What T is a function of: `linear` z, `squared` z and z_i^2, `quadratic` z and all z_i z_j.
         spectral_norm: Divide each class's weights of a layer by their largest singular value.
 
     Raises:
-        ValueError: A size is out of range; `sees` is unknown.
+        ValueError: A size is out of range; `inputs` is unknown.
 
     References:
         Paper 000, eq. 9.
     """
 
     def __init__(
-        self, dim: int, classes: int, *, hidden: int = 0, sees: Sees = "squares", spectral_norm: bool = False
+        self,
+        dim: int,
+        classes: int,
+        *,
+        hidden: int = 0,
+        inputs: DiscriminatorInputs = "squared",
+        spectral_norm: bool = False,
     ) -> None:
         super().__init__()
         check_positive(dim=dim, classes=classes)
-        sizes = {"linear": dim, "squares": 2 * dim, "products": dim + dim * (dim + 1) // 2}
-        if sees not in sizes:
-            raise ValueError(f"sees should be one of {', '.join(sizes)}, got {sees!r}")
+        sizes = {"linear": dim, "squared": 2 * dim, "quadratic": dim + dim * (dim + 1) // 2}
+        if inputs not in sizes:
+            raise ValueError(f"inputs should be one of {', '.join(sizes)}, got {inputs!r}")
         if hidden < 0:
             raise ValueError(f"hidden should be 0 or above, got {hidden}")
-        self.sees, self.classes, self.spectral_norm = sees, classes, spectral_norm
-        self.first = nn.Linear(sizes[sees], classes * (hidden or 1))
+        self.inputs, self.classes, self.spectral_norm = inputs, classes, spectral_norm
+        self.first = nn.Linear(sizes[inputs], classes * (hidden or 1))
         self.last = nn.Linear(hidden, classes) if hidden else None  # row y reads the hidden layer of class y
 
     def forward(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):  # small layers, and differences of squares
-            h = nn.functional.linear(self._seen(z), self._weight(self.first), self.first.bias)
+            h = nn.functional.linear(self._features(z), self._weight(self.first), self.first.bias)
             if self.last is None:
                 return h
             return (h.unflatten(-1, (self.classes, -1)).tanh() * self._weight(self.last)).sum(-1) + self.last.bias
@@ -62,10 +68,10 @@ class Discriminators(nn.Module):
         by_class = layer.weight.unflatten(0, (self.classes, -1))
         return (by_class / torch.linalg.matrix_norm(by_class, 2, keepdim=True)).flatten(0, 1)
 
-    def _seen(self, z: Tensor) -> Tensor:
-        if self.sees == "linear":
+    def _features(self, z: Tensor) -> Tensor:
+        if self.inputs == "linear":
             return z
-        if self.sees == "squares":
+        if self.inputs == "squared":
             return torch.cat([z, z.square()], -1)
         rows, columns = torch.triu_indices(z.shape[-1], z.shape[-1], device=z.device)
         return torch.cat([z, z[..., rows] * z[..., columns]], -1)
@@ -82,7 +88,7 @@ class LogRatio(nn.Module):
     Arguments:
         discriminators: T, from z to a number for each class.
         p_z: z given y.
-        through: Whether T's gradient reaches z, as in the authors' later code; section 3.2 of the paper says that no
+        backpropagate: Whether T's gradient reaches z, as in the authors' later code; section 3.2 of the paper says that no
             gradient of the discriminators is needed.
         bounded: :math:`2 \log(1 + e^T) - 2 \log 2`, the loss of a GAN's generator, in T's place, which is not the paper's: in
             z it has the gradient of :math:`2\,(\mathrm{KL}[q \| p] - 2\, \mathrm{JS}[q, p])`, which is KL's where q(z|y) is near
@@ -92,13 +98,15 @@ class LogRatio(nn.Module):
         Arjovsky & Bottou 2017, theorem 2.5.
     """
 
-    def __init__(self, discriminators: nn.Module, p_z: Prior, *, through: bool = True, bounded: bool = False) -> None:
+    def __init__(
+        self, discriminators: nn.Module, p_z: Prior, *, backpropagate: bool = True, bounded: bool = False
+    ) -> None:
         super().__init__()
-        self.discriminators, self.p_z, self.through, self.bounded = discriminators, p_z, through, bounded
+        self.discriminators, self.p_z, self.backpropagate, self.bounded = discriminators, p_z, backpropagate, bounded
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
         frozen = {name: p.detach() for name, p in self.discriminators.named_parameters()}
-        t = torch.func.functional_call(self.discriminators, frozen, z if self.through else z.detach())
+        t = torch.func.functional_call(self.discriminators, frozen, z if self.backpropagate else z.detach())
         t, log_p = (y * t).sum(-1), self.p_z(y).log_prob(z.detach())
         if not self.bounded:
             return t - (log_p - log_p.detach())
@@ -130,7 +138,7 @@ class Discrimination(Term):
         self.discriminators, self.lr_scale = ratio.discriminators, lr_scale
         self._p_z = (ratio.p_z,)  # not a part of this player
 
-    def formula(self, step: Step) -> Tensor:
+    def formula(self, step: LossContext) -> Tensor:
         own = self.loss(*step.codes())
         return own - own.detach()
 

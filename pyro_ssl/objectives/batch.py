@@ -16,7 +16,7 @@ class Batch:
         x: Labeled data, `(B_l, *event)`.
         y: Their one-hot labels, `(B_l, K)`.
         x_unlabeled: Unlabeled data, `(B_u, *event)`.
-        seen: Whether the data are what the pair sees already, an objective's `features` of x.
+        encoded: Whether the data have already been encoded by the objective's pretrained encoder.
 
     Raises:
         ValueError: A part is empty, or x and y are not equally many.
@@ -25,7 +25,7 @@ class Batch:
     x: Tensor | None = None
     y: Tensor | None = None
     x_unlabeled: Tensor | None = None
-    seen: bool = False
+    encoded: bool = False
 
     def __post_init__(self) -> None:
         sizes = [None if t is None else len(t) for t in (self.x, self.y, self.x_unlabeled)]

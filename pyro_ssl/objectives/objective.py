@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pyro_ssl.data.extent import Extent
 from pyro_ssl.infer.elbo import (
     Bound,
-    TraceTopEnum_ELBO,
+    TraceTopKEnum_ELBO,
     differentiable_loss,
     scale_data,
     scale_latents,
@@ -34,11 +34,11 @@ from pyro_ssl.infer.validation import (
     check_support,
     classified,
     first_nonfinite,
-    treats_labels_alike,
+    joint_pass_is_exact,
     trial,
 )
 from pyro_ssl.objectives.batch import Batch, transformed
-from pyro_ssl.objectives.terms import Step, Term
+from pyro_ssl.objectives.terms import LossContext, Term
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.utils.compat import BatchNormBase
 from pyro_ssl.utils.context import exclusive
@@ -54,16 +54,16 @@ class Objective(nn.Module):
         model: A program over `(x, y=None)`; None for a purely discriminative method.
         guide: Its guide, with `classify(x) -> Distribution`.
         terms: What is added to the loss.
-        labeled: Weight lambda_l of the labeled bound, 003's lambda, applied by `poutine.scale`; None gives N_l / N_u, with
+        labeled_weight: Weight lambda_l of the labeled bound, 003's lambda, applied by `poutine.scale`; None gives N_l / N_u, with
             which J is the papers' sum over the data sets, and 1 where nothing is unlabeled; 0 leaves the bound out.
-        unlabeled: Weight lambda_u of the unlabeled bound.
-        elbo: The bound: a `TraceTopEnum_ELBO`, or any other `pyro.infer.ELBO`, such as `TraceEnum_ELBO(max_plate_nesting=2)`
+        unlabeled_weight: Weight lambda_u of the unlabeled bound.
+        elbo: The bound: a `TraceTopKEnum_ELBO`, or any other `pyro.infer.ELBO`, such as `TraceEnum_ELBO(max_plate_nesting=2)`
             for a pair outside the scope of ours. The loss is then what it says; there is no bound per datum, so that
             `bound` and a joint pass are refused.
-        together: Evaluate labeled and unlabeled data in one call of the programs. By default `check`, and so `fit`, finds out
+        joint_pass: Evaluate labeled and unlabeled data in one call of the programs. By default `check`, and so `fit`, finds out
             whether that is exact, and whether it saves time: an extra class for each labeled datum costs less than a call;
             with batch norm, wherever it is exact, so that all data share its statistics.
-        features: What the pair sees of x, in its place: a module; a `Features` is trained first, by `fit`.
+        features: What the pair sees of x, in its place: a module; a `PretrainedEncoder` is trained first, by `fit`.
         gibbs_steps: 0 predicts by the guide's q(y|x); more, by as many steps of `gibbs`, the model's own p(y|x).
         gibbs_chains: Chains of each datum that a prediction averages.
 
@@ -84,17 +84,17 @@ class Objective(nn.Module):
         guide: nn.Module,
         terms: Iterable[Term] = (),
         *,
-        labeled: float | None = 1.0,
-        unlabeled: float = 1.0,
+        labeled_weight: float | None = 1.0,
+        unlabeled_weight: float = 1.0,
         elbo: ELBO | None = None,
-        together: bool | None = None,
+        joint_pass: bool | None = None,
         gibbs_steps: int = 0,
         gibbs_chains: int = 1,
         features: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_programs(model, guide)
-        for name, weight in (("labeled", labeled), ("unlabeled", unlabeled)):
+        for name, weight in (("labeled_weight", labeled_weight), ("unlabeled_weight", unlabeled_weight)):
             if weight is not None and not weight >= 0:
                 raise ValueError(f"{name} should be 0 or above, got {weight}")
         if gibbs_steps:
@@ -102,16 +102,16 @@ class Objective(nn.Module):
         self.model: Any = model
         self.guide: Any = guide
         self.terms = nn.ModuleList(terms)
-        self.labeled, self.unlabeled = labeled, unlabeled
-        self.elbo: Any = TraceTopEnum_ELBO() if elbo is None else elbo
+        self.labeled_weight, self.unlabeled_weight = labeled_weight, unlabeled_weight
+        self.elbo: Any = TraceTopKEnum_ELBO() if elbo is None else elbo
         if not isinstance(self.elbo, ELBO):
             raise ValueError(f"elbo should be a pyro.infer.ELBO, got {elbo!r}")
-        if together and not self.has_bound_per_datum:
+        if joint_pass and not self.has_bound_per_datum:
             raise ValueError(
-                f"together=True needs a bound per datum, and a {type(elbo).__name__} has none; leave it out"
+                f"joint_pass=True needs a bound per datum, and a {type(elbo).__name__} has none; leave it out"
             )
-        self.together, self.gibbs_steps, self.gibbs_chains = together, gibbs_steps, gibbs_chains
-        self._found_alike = False
+        self.joint_pass, self.gibbs_steps, self.gibbs_chains = joint_pass, gibbs_steps, gibbs_chains
+        self._joint_pass_is_exact = False
         self._shared_plates: frozenset[str] = frozenset()
         self.sizes: tuple[int, int] | None = None
         self.input_limit: float | None = None
@@ -121,7 +121,7 @@ class Objective(nn.Module):
     @exclusive()
     def classify(self, x: Tensor) -> TorchDistribution:
         """What the method predicts, by its guide or by Gibbs sampling: p(y|x) over one-hot, or real, `(B, K)`."""
-        x = self.seen(x)
+        x = self.encode(x)
         if not self.gibbs_steps:
             return classified(self.guide, x)
         found = gibbs(self.model, self.guide, x, steps=self.gibbs_steps, chains=self.gibbs_chains)
@@ -138,22 +138,22 @@ class Objective(nn.Module):
         with self.model.given(self.guide.loc):
             yield self.model.program, self.guide.program
 
-    def seen(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> Tensor:
         """What the pair sees of x."""
         return x if self.features is None else self.features(x)
 
-    def _seen(self, batch: Batch) -> Batch:
-        return batch if self.features is None or batch.seen else transformed(batch, self.features)
+    def _encoded(self, batch: Batch) -> Batch:
+        return batch if self.features is None or batch.encoded else transformed(batch, self.features)
 
     @property
     def learns_unlabeled(self) -> bool:
         """Whether data without labels add to the loss; where they do not, training passes over them."""
-        return (self.model is not None and self.unlabeled > 0) or any(t.needs == "unlabeled" for t in self.terms)
+        return (self.model is not None and self.unlabeled_weight > 0) or any(t.needs == "unlabeled" for t in self.terms)
 
     @property
     def has_bound_per_datum(self) -> bool:
-        """Whether the ELBO gives a bound per datum, as `TraceTopEnum_ELBO` does, and not only a loss of all data at hand."""
-        return isinstance(self.elbo, TraceTopEnum_ELBO)
+        """Whether the ELBO gives a bound per datum, as `TraceTopKEnum_ELBO` does, and not only a loss of all data at hand."""
+        return isinstance(self.elbo, TraceTopKEnum_ELBO)
 
     @exclusive()
     def bound(self, x: Tensor, y: Tensor | None = None, *, kl_weight: float = 1.0) -> Tensor:
@@ -163,8 +163,8 @@ class Objective(nn.Module):
             ValueError: The ELBO has no bound per datum.
         """
         if not self.has_bound_per_datum:
-            raise ValueError(f"elbo: a {type(self.elbo).__name__} has no bound per datum; a TraceTopEnum_ELBO has one")
-        return self._bound(self.seen(x), y, kl_weight).value
+            raise ValueError(f"elbo: a {type(self.elbo).__name__} has no bound per datum; a TraceTopKEnum_ELBO has one")
+        return self._bound(self.encode(x), y, kl_weight).value
 
     @exclusive()
     def _bound(
@@ -192,31 +192,31 @@ class Objective(nn.Module):
             batch: Labeled and unlabeled data; a part that is None adds nothing.
             kl_weight: Weight beta_t of the continuous latents' KL.
         """
-        batch = self._seen(batch)
-        step = Step(batch, self.guide)
+        batch = self._encoded(batch)
+        step = LossContext(batch, self.guide)
         parts = {} if self.model is None else self._bounds(batch, kl_weight, step)
         for term in self.terms:
             if (value := term(step)) is not None:
                 parts[_unused(type(term).__name__, parts)] = value
         return parts
 
-    def _bounds(self, batch: Batch, kl_weight: float, step: Step) -> dict[str, Tensor]:
+    def _bounds(self, batch: Batch, kl_weight: float, step: LossContext) -> dict[str, Tensor]:
         """The labeled and the unlabeled part; the step is told what q(y|x) was on the way."""
         x, y, u = batch.x, batch.y, batch.x_unlabeled
         if not self.has_bound_per_datum:
             return self._losses(batch, kl_weight)
         parts = {}
-        together = self._found_alike if self.together is None else self.together
+        joint_pass = self._joint_pass_is_exact if self.joint_pass is None else self.joint_pass
         sizes = self.sizes or batch.sizes
-        labeled = self._labeled(*sizes)
-        both = u is not None and self.unlabeled
-        if together and x is not None and y is not None and labeled and (both or self.together):
+        labeled = self._weight_of_labeled(*sizes)
+        both = u is not None and self.unlabeled_weight
+        if joint_pass and x is not None and y is not None and labeled and (both or self.joint_pass):
             others = x[:0] if u is None or not both else u
             weight: float | Tensor = labeled
-            if len(others) and labeled != self.unlabeled:
-                weight = torch.cat([x.new_full((len(x),), labeled), x.new_full((len(others),), self.unlabeled)])
+            if len(others) and labeled != self.unlabeled_weight:
+                weight = torch.cat([x.new_full((len(x),), labeled), x.new_full((len(others),), self.unlabeled_weight)])
             bound = self._bound(torch.cat([x, others]), None, kl_weight, weight, labels=y)
-            step.evaluated(bound.guide_trace, len(x))
+            step.record_trace(bound.guide_trace, len(x))
             parts = {"labeled": -bound.value[: len(x)].mean()}
             if len(others):
                 parts["unlabeled"] = -bound.value[len(x) :].mean()
@@ -224,10 +224,10 @@ class Objective(nn.Module):
         if x is not None and labeled:
             bound = self._bound(x, y, kl_weight, labeled)
             parts = {"labeled": -bound.value.mean()} | self._shared(bound, sizes)
-        if u is not None and self.unlabeled:
-            bound = self._bound(u, None, kl_weight, self.unlabeled)
+        if u is not None and self.unlabeled_weight:
+            bound = self._bound(u, None, kl_weight, self.unlabeled_weight)
             parts |= {"unlabeled": -bound.value.mean()} | self._shared(bound, sizes)
-            step.evaluated(bound.guide_trace)
+            step.record_trace(bound.guide_trace)
         return parts
 
     def _losses(self, batch: Batch, kl_weight: float) -> dict[str, Tensor]:
@@ -237,10 +237,10 @@ class Objective(nn.Module):
         """
         sizes = self.sizes or batch.sizes
         calls = []
-        if batch.x is not None and self._labeled(*sizes):
-            calls.append(("labeled", batch.x, batch.y, self._labeled(*sizes)))
-        if batch.x_unlabeled is not None and self.unlabeled:
-            calls.append(("unlabeled", batch.x_unlabeled, None, self.unlabeled))
+        if batch.x is not None and self._weight_of_labeled(*sizes):
+            calls.append(("labeled", batch.x, batch.y, self._weight_of_labeled(*sizes)))
+        if batch.x_unlabeled is not None and self.unlabeled_weight:
+            calls.append(("unlabeled", batch.x_unlabeled, None, self.unlabeled_weight))
         parts = {}
         for name, x, y, weight in calls:
             rows = len(x)
@@ -261,20 +261,20 @@ class Objective(nn.Module):
         """KL(W) per datum: J times the data set's size has it once, whatever the batches."""
         return {} if bound.shared is None else {"weights": bound.shared / self._weighed_size(*sizes)}
 
-    def _labeled(self, n_labeled: int, n_unlabeled: int) -> float:
+    def _weight_of_labeled(self, n_labeled: int, n_unlabeled: int) -> float:
         return (
-            self.labeled
-            if self.labeled is not None
+            self.labeled_weight
+            if self.labeled_weight is not None
             else n_labeled / n_unlabeled
-            if n_unlabeled and self.unlabeled
+            if n_unlabeled and self.unlabeled_weight
             else 1.0
         )
 
     def _weighed_size(self, n_labeled: int, n_unlabeled: int) -> float:
         """How many data J is the mean of: it weighs a bound as that of one such datum, an unlabeled one if there are any."""
-        if n_unlabeled and self.unlabeled:
-            return n_unlabeled / self.unlabeled
-        return n_labeled / (self._labeled(n_labeled, n_unlabeled) or 1.0) if n_labeled else 1.0
+        if n_unlabeled and self.unlabeled_weight:
+            return n_unlabeled / self.unlabeled_weight
+        return n_labeled / (self._weight_of_labeled(n_labeled, n_unlabeled) or 1.0) if n_labeled else 1.0
 
     def forward(self, batch: Batch, *, kl_weight: float = 1.0) -> Tensor:
         """The loss, a scalar."""
@@ -297,24 +297,24 @@ class Objective(nn.Module):
     def _check_pair(self, batch: Batch, extremes: Batch | None) -> None:
         if self.model is None:
             return
-        batch = self._seen(batch)
+        batch = self._encoded(batch)
         check: Any = partial(check_pair, weighed=True)
         if not self.has_bound_per_datum:
             check = partial(check_foreign_pair, self.elbo)
-        for of, checked in ((batch, check), (extremes and self._seen(extremes), check_support)):
+        for of, checked in ((batch, check), (extremes and self._encoded(extremes), check_support)):
             for x, y in ((of.x, of.y), (of.x_unlabeled, None)) if of else ():
                 if x is not None and (found := checked(self.model, self.guide, x, y)):
                     self._shared_plates |= found
-        if self.together is None and self.has_bound_per_datum:
+        if self.joint_pass is None and self.has_bound_per_datum:
             both = None not in (batch.x, batch.y, batch.x_unlabeled)
             pays = both and (any(isinstance(part, BatchNormBase) for part in self.modules()) or self._saves_time(batch))
-            self._found_alike = pays and treats_labels_alike(self.model, self.guide, batch)
+            self._joint_pass_is_exact = pays and joint_pass_is_exact(self.model, self.guide, batch)
 
     def _saves_time(self, batch: Batch) -> bool:
-        """Whether evaluating each labeled datum for several classes costs less than a second call of the programs."""
+        """Whether eval_mode each labeled datum for several classes costs less than a second call of the programs."""
         assert batch.x is not None and batch.y is not None
-        top, classes = self.elbo.top, batch.y.shape[-1]
-        extra = min(classes, MOST if top == "auto" else classes if top is None else top + 1) - 1
+        top_k, classes = self.elbo.top_k, batch.y.shape[-1]
+        extra = min(classes, MOST if top_k == "auto" else classes if top_k is None else top_k + 1) - 1
         weights = sum(p.numel() for program in (self.model, self.guide) for p in program.parameters())
         return extra * len(batch.x) * weights <= EXTRA
 
@@ -329,7 +329,7 @@ class Objective(nn.Module):
     def culprit(self, batch: Batch) -> str:
         """The first site, or else the first part, whose value is not finite: for the message of a run that diverged."""
         with torch.no_grad():
-            seen = self._seen(batch)
+            seen = self._encoded(batch)
             if self.model is not None:
                 for x, y in ((seen.x, seen.y), (seen.x_unlabeled, None)):
                     if x is not None and (site := first_nonfinite(*self._traces(x, y))):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.utils.context import evaluating
+from pyro_ssl.utils.context import eval_mode
 
 
-class Features(nn.Module):
+class PretrainedEncoder(nn.Module):
     r"""The code of x under a trained encoder, :math:`z_1 \sim q(z_1 \mid x)`.
 
     A fresh sample each time in training, the mean in evaluation; without gradient. Latents that the encoder does not use are
@@ -38,7 +38,7 @@ class Features(nn.Module):
         self.register_buffer("used", torch.ones(size))
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
 
-    def train(self, mode: bool = True) -> Features:
+    def train(self, mode: bool = True) -> PretrainedEncoder:
         """Whether codes are sampled; the first model stays as in evaluation."""
         super().train(mode)
         self.objective.eval()
@@ -46,15 +46,15 @@ class Features(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        return self.drawn(self._moments(x))
+        return self.sample(self._moments(x))
 
     @torch.no_grad()
-    def read(self, x: Tensor) -> Tensor:
+    def moments(self, x: Tensor) -> Tensor:
         """Means and standard deviations of the codes of x, `(N, 2, Z)`, so that training need not encode a datum twice."""
-        with evaluating(self.objective):
+        with eval_mode(self.objective):
             return torch.cat([self._moments(part.to(self.used)) for part in x.split(4096)])
 
-    def drawn(self, moments: Tensor) -> Tensor:
+    def sample(self, moments: Tensor) -> Tensor:
         """Codes `(N, Z)` from their moments: samples in training, means in evaluation."""
         mean, std = moments.unbind(-2)
         return self.used * (torch.normal(mean, std) if self.training else mean)
@@ -66,6 +66,6 @@ class Features(nn.Module):
     @torch.no_grad()
     def finish_training(self, x: Tensor) -> None:
         """Find which latents the trained encoder uses, on all data `(N, *event)`, and set `trained`."""
-        used = self.read(x)[:, 0].std(0, correction=0) >= self.least
+        used = self.moments(x)[:, 0].std(0, correction=0) >= self.least
         self.used.copy_(used if used.any() else torch.ones_like(used))
         self.trained.fill_(True)

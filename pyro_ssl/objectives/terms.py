@@ -18,7 +18,7 @@ from pyro_ssl.infer.enumeration import data_plates, is_per_datum
 from pyro_ssl.infer.traces import sample_sites
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.utils.arguments import check_probs
-from pyro_ssl.utils.context import in_evaluation
+from pyro_ssl.utils.context import parts_in_eval_mode
 
 
 class Guide(Protocol):
@@ -32,7 +32,7 @@ class Guide(Protocol):
 
 
 @dataclass
-class Step:
+class LossContext:
     """A batch together with q(y|x) on both of its parts, computed at most once per step.
 
     Where the bound has already evaluated q(y|x), the terms are given that very distribution.
@@ -61,10 +61,10 @@ class Step:
         """q(y|x) on unlabeled data with all networks as in evaluation, without gradient, `(B_u, K)`."""
         assert self.batch.x_unlabeled is not None and isinstance(self.guide, nn.Module)
         networks = [m for m in self.guide.modules() if not hasattr(m, "classify")]
-        with torch.no_grad(), in_evaluation(networks):
+        with torch.no_grad(), parts_in_eval_mode(networks):
             return self.guide.classify(self.batch.x_unlabeled).mean
 
-    def evaluated(self, guide_trace: Any, labeled: int | None = None) -> None:
+    def record_trace(self, guide_trace: Any, labeled: int | None = None) -> None:
         """Take q(y|x) from the site `y` of a guide's trace: of the unlabeled part, or of both, `labeled` rows first.
 
         Where the guide draws something before y, its q(y|x,a) is not q(y|x), but a guide may say, by an attribute
@@ -97,7 +97,7 @@ class Step:
         labeled = 0 if self.batch.y is None else self.labeled
         if self.trace is None or labeled is None:
             raise ValueError(
-                "objective: discriminators learn from labeled data and others in one call; give Objective(together=True) and a "
+                "objective: discriminators learn from labeled data and others in one call; give Objective(joint_pass=True) and a "
                 "weight `labeled` above 0"
             )
         z = self.trace.nodes["z"]["value"]
@@ -124,10 +124,10 @@ class Term(nn.Module, ABC):
         self.weight = weight
 
     @abstractmethod
-    def formula(self, step: Step) -> Tensor:
+    def formula(self, step: LossContext) -> Tensor:
         """The formula, a scalar in nats."""
 
-    def forward(self, step: Step) -> Tensor | None:
+    def forward(self, step: LossContext) -> Tensor | None:
         """weight * formula, or None where the batch has not the part that it reads."""
         missing = {"labeled": step.batch.x is None, "unlabeled": step.batch.x_unlabeled is None}
         return None if missing.get(self.needs, False) or self.weight == 0 else self.weight * self.formula(step)
@@ -145,7 +145,7 @@ class LabelLogProb(Term):
         Kingma et al. 2014, eq. 9; paper 004, eq. 4.
     """
 
-    def formula(self, step: Step) -> Tensor:
+    def formula(self, step: LossContext) -> Tensor:
         y = step.batch.y
         assert y is not None
         return -step.q_labeled.log_prob(y).mean()
@@ -162,7 +162,7 @@ class Entropy(Term):
 
     needs = "unlabeled"
 
-    def formula(self, step: Step) -> Tensor:
+    def formula(self, step: LossContext) -> Tensor:
         return step.q_unlabeled.entropy().mean()
 
 
@@ -180,7 +180,7 @@ class MutualInformation(Term):
 
     needs = "unlabeled"
 
-    def formula(self, step: Step) -> Tensor:
+    def formula(self, step: LossContext) -> Tensor:
         q = step.q_unlabeled
         return q.entropy().mean() - entropy(q.mean.mean(0))
 
@@ -210,13 +210,13 @@ class Consistency(Term):
             raise ValueError(f"threshold should be in (0, 1], got {threshold}")
         self.threshold = threshold
 
-    def formula(self, step: Step) -> Tensor:
+    def formula(self, step: LossContext) -> Tensor:
         sure, best = step.q_without_noise.max(-1)
         log_q = step.q_unlabeled.logits
         return -(log_q.gather(-1, best.unsqueeze(-1)).squeeze(-1) * (sure >= self.threshold)).mean()
 
 
-class Balance(Term):
+class ClassBalance(Term):
     r"""The classifier's marginal against p(y): classes are as frequent as it says, equally where it is uniform.
 
     .. math:: \mathrm{KL}\Big(\frac{1}{B_u} \sum_i q(y \mid x_i) \,\Big\|\, p(y)\Big) - \log K,
@@ -241,7 +241,7 @@ class Balance(Term):
         p = None if class_probs is None else torch.as_tensor(check_probs(class_probs))
         self.register_buffer("log_ratio", None if p is None else p.log() + math.log(len(p)))
 
-    def formula(self, step: Step) -> Tensor:
+    def formula(self, step: LossContext) -> Tensor:
         marginal = step.q_unlabeled.mean.mean(0)
         if self.log_ratio is None:
             return -entropy(marginal)
@@ -257,7 +257,7 @@ class L2(Term):
         module: Its parameters of two or more dimensions are penalised, each once, but for those that are a prior's own, such
             as means and pseudo-inputs.
         weight: Of the term.
-        without: Modules within it, such as other players, whose parameters are not.
+        without: Modules within it, such as other parameter_groups, whose parameters are not.
     """
 
     needs = "nothing"
@@ -276,7 +276,7 @@ class L2(Term):
         if not self.weights:
             raise ValueError("module has no weights of two or more dimensions to penalise")
 
-    def formula(self, step: Step) -> Tensor:
+    def formula(self, step: LossContext) -> Tensor:
         return 0.5 * torch.stack([w.square().sum() for w in self.weights]).sum()
 
 
@@ -303,7 +303,7 @@ class Adversary(Term):
             raise ValueError(f"lr_scale should be above 0, got {lr_scale}")
         self.f, self.lr_scale = f, lr_scale
 
-    def formula(self, step: Step) -> Tensor:
+    def formula(self, step: LossContext) -> Tensor:
         x, y = step.batch.x, step.batch.y
         assert x is not None and y is not None
         guide: Any = step.guide

@@ -13,12 +13,12 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_ssl.infer.elbo import local
+from pyro_ssl.infer.elbo import without_param_store
 from pyro_ssl.infer.traces import sample_sites
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import as_known, chunked, classified_at_once, label_of, rows_at_once
 from pyro_ssl.utils.arguments import as_tensor, check_positive
-from pyro_ssl.utils.context import evaluating, own_param_store, reproducibly, without_checks
+from pyro_ssl.utils.context import empty_param_store, eval_mode, fixed_seed, validation_disabled
 
 CANDIDATES = 100
 """Draws of what stands before y, or beside it, of which one is chosen by the likelihood of y."""
@@ -42,7 +42,7 @@ def generate(objective: Objective, n: int, y: Any = None, *, seed: int = 0) -> T
     """
     check_positive(n=n)
     like = next(objective.parameters())
-    with evaluating(objective), reproducibly(seed), objective.programs() as (model, guide):
+    with eval_mode(objective), fixed_seed(seed), objective.programs() as (model, guide):
         before, p_x = _before_x(model, like.new_zeros(1, 1))
         event = like.new_zeros(1, *p_x.event_shape)
         if y is None:
@@ -78,9 +78,9 @@ def reconstruct(objective: Objective, x: Any, y: Any = None, *, into: Any = None
     def function(x: Tensor, *given: Tensor) -> Tensor:
         label = given[0] if y is not None else _likeliest(objective, x)
         with objective.programs() as (model, guide):
-            seen = objective.seen(x)
+            seen = objective.encode(x)
             with _alone(), poutine.trace() as traced, _Means():
-                local(guide)(seen, label)
+                without_param_store(guide)(seen, label)
             codes = {n: s["value"] for n, s in sample_sites(traced.trace) if not s["is_observed"]}
             return _mean(_before_x(model, seen, label if into is None else given[-1], codes)[1], len(x))
 
@@ -115,7 +115,7 @@ def _chosen(model: Any, y: Tensor) -> Tensor:
     before, p_x = _before_x(model, many.new_zeros(len(many), 1), many)
     values = {name: site["value"] for name, site in before.items()}
     with _alone(), poutine.trace() as traced, poutine.condition(data=values):
-        local(model)(_rows(p_x.sample(), p_x, len(many)), many)
+        without_param_store(model)(_rows(p_x.sample(), p_x, len(many)), many)
     sites = dict(sample_sites(traced.trace))
     if "y" not in sites:
         raise ValueError("y: the model has none to give; leave it out")
@@ -134,7 +134,7 @@ def _before_x(
     stop = _Stop()
     with _alone(), poutine.trace() as traced, poutine.condition(data=given), poutine.uncondition(), stop:
         try:
-            local(model)(x, y)
+            without_param_store(model)(x, y)
         except _Reached:
             pass
     if stop.p_x is None:
@@ -153,7 +153,7 @@ def _rows(x: Tensor, p_x: Any, n: int) -> Tensor:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Without gradient, the caller's parameter store or Pyro's checks."""
-    with torch.no_grad(), own_param_store(), without_checks():
+    with torch.no_grad(), empty_param_store(), validation_disabled():
         yield
 
 

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_ssl.distributions.row_noise import RowNoise
-from pyro_ssl.infer.elbo import TraceTopEnum_ELBO
+from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.infer.gibbs import Gibbs
 from pyro_ssl.infer.gibbs import gibbs as sample
 from pyro_ssl.infer.validation import check_pair, check_support, classified
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.utils.arguments import as_input, as_tensor, as_values, check_positive, placed
 from pyro_ssl.utils.arrays import extreme_rows
-from pyro_ssl.utils.context import evaluating, reproducibly, without_checks
+from pyro_ssl.utils.context import eval_mode, fixed_seed, validation_disabled
 
 AT_ONCE = 2**15
 """Evaluations of p(x|.) at once, data times classes times samples: what bounds the memory, with 784 pixels to 1 GB."""
@@ -105,7 +105,7 @@ def bounds(
         x: Data `(N, *event)`.
         y: One-hot labels `(N, K)`.
         num_particles: Samples of z per class.
-        importance_weighted: The tighter bound over these samples, in place of their mean; see `TraceTopEnum_ELBO`.
+        importance_weighted: The tighter bound over these samples, in place of their mean; see `TraceTopKEnum_ELBO`.
         chunk: Data at once; by default what bounds the memory.
         seed: Of the samples.
 
@@ -129,7 +129,7 @@ def bounds_of_any(
     seed: int = 0,
 ) -> Tensor:
     """`bounds` of data that need not be in the units of training, such as foreign ones."""
-    elbo = TraceTopEnum_ELBO(None, num_particles=num_particles, importance_weighted=importance_weighted)
+    elbo = TraceTopKEnum_ELBO(None, num_particles=num_particles, importance_weighted=importance_weighted)
     function = lambda *seen: elbo.bound(objective.model, objective.guide, *seen).value  # noqa: E731
     return _by_model(objective, function, x, y, num_particles, chunk, seed)
 
@@ -160,8 +160,8 @@ def class_bounds(
             method has no model.
     """
     x = as_known(objective, x)
-    elbo = TraceTopEnum_ELBO(
-        None, shared_noise=True, num_particles=num_particles, importance_weighted=importance_weighted
+    elbo = TraceTopKEnum_ELBO(
+        None, common_random_numbers=True, num_particles=num_particles, importance_weighted=importance_weighted
     )
     function = lambda batch: elbo.class_bounds(objective.model, objective.guide, batch, only=only)  # noqa: E731
     return _by_model(objective, function, x, None, num_particles, chunk, seed)
@@ -200,8 +200,8 @@ def log_evidence(
     x = as_known(objective, x)
     block = min(num_particles, rows_at_once(x, _classes(objective, x, y)))
     blocks, rest = divmod(num_particles, block)
-    elbos = [TraceTopEnum_ELBO(None, num_particles=block)] * blocks
-    elbos += [TraceTopEnum_ELBO(None, num_particles=rest)] if rest else []
+    elbos = [TraceTopKEnum_ELBO(None, num_particles=block)] * blocks
+    elbos += [TraceTopKEnum_ELBO(None, num_particles=rest)] if rest else []
 
     def function(*batch: Tensor) -> Tensor:
         logs = [e.log_evidence(objective.model, objective.guide, *batch) + math.log(e.num_particles) for e in elbos]
@@ -240,7 +240,7 @@ def gibbs(
     check_positive(steps=steps, chains=chains, chunk=1 if chunk is None else chunk)
 
     def function(batch: Tensor) -> Tensor:
-        found = sample(objective.model, objective.guide, objective.seen(batch), steps=steps, chains=chains, hard=hard)
+        found = sample(objective.model, objective.guide, objective.encode(batch), steps=steps, chains=chains, hard=hard)
         sizes[:] = [part.shape[-1] for part in found]
         return torch.cat(found, -1)
 
@@ -265,9 +265,9 @@ def _by_model(
     others = [] if y is None else [_one_hot_rows(objective, x, y)]
     for rows, checked in ((slice(100), check_pair), (extreme_rows(x).cpu(), check_support)):
         first = [placed(x[rows], like), *(d[rows].to(like) for d in others)]
-        with evaluating(objective):
-            checked(objective.model, objective.guide, objective.seen(first[0]), first[1] if others else None)
-    of_seen = lambda x, *others: function(objective.seen(x), *others)  # noqa: E731
+        with eval_mode(objective):
+            checked(objective.model, objective.guide, objective.encode(first[0]), first[1] if others else None)
+    of_seen = lambda x, *others: function(objective.encode(x), *others)  # noqa: E731
     return chunked(objective, of_seen, chunk or rows_at_once(x, classes * samples), seed, x, *others)
 
 
@@ -295,8 +295,8 @@ def _classes(objective: Objective, x: Any, y: Any) -> int:
 def label_of(objective: Objective, x: Any) -> Any:
     """q(y|x) of the first datum: what kind of y it is."""
     like = next(objective.parameters())
-    with evaluating(objective), reproducibly(0):
-        return classified(objective.guide, objective.seen(placed(as_input(objective, x[:1]), like)))
+    with eval_mode(objective), fixed_seed(0):
+        return classified(objective.guide, objective.encode(placed(as_input(objective, x[:1]), like)))
 
 
 def chunked(
@@ -309,9 +309,9 @@ def chunked(
     """
     like = next(objective.parameters())
     data = [x if isinstance(x, Tensor) else as_input(objective, x), *others]
-    with evaluating(objective), without_checks():
+    with eval_mode(objective), validation_disabled():
         found: list[Tensor] = []
         for x, *rest in zip(*(d.split(chunk) for d in data), strict=True):
-            with reproducibly(seed), RowNoise(x, seed):
+            with fixed_seed(seed), RowNoise(x, seed):
                 found.append(function(placed(x, like), *(d.to(like) for d in rest)).cpu())
         return torch.cat(found)

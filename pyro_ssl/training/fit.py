@@ -31,7 +31,7 @@ from pyro_ssl.data.labels import warn_of_missing_classes
 from pyro_ssl.infer.validation import classified
 from pyro_ssl.objectives.batch import Batch, transformed
 from pyro_ssl.objectives.objective import Objective, total
-from pyro_ssl.objectives.pretrained import Features
+from pyro_ssl.objectives.pretrained import PretrainedEncoder
 from pyro_ssl.training import checkpoints, resuming
 from pyro_ssl.training.batches import Batches
 from pyro_ssl.utils import files
@@ -46,13 +46,13 @@ from pyro_ssl.utils.arguments import (
     placed,
 )
 from pyro_ssl.utils.context import (
-    evaluating,
+    eval_mode,
     exclusive,
+    fixed_seed,
     give_way,
     one_training,
-    reproducibly,
-    same_buffers,
-    without_checks,
+    preserve_buffers,
+    validation_disabled,
 )
 
 History = dict[str, list[float]]
@@ -154,7 +154,7 @@ def fit(
         x: Data `(N, *event)`; any array of finite numbers, none of them masked. They become numbers
             of the weights' dtype, except whole numbers where the model or the guide holds an
             `nn.Embedding` or `nn.EmbeddingBag`: these stay whole, int64.
-        y: Codes `(N,)` in 0 .. K - 1, -1 or masked for unlabeled; for a method of real labels these,
+        y: LatentOptions `(N,)` in 0 .. K - 1, -1 or masked for unlabeled; for a method of real labels these,
             `(N,)` or `(N, D)`, with NaN or a mask for unlabeled; None if nothing is labeled. A
             `LabelWarning` names classes without a label.
         epochs: Passes over the unlabeled data, or over the labeled, where that takes more steps or the objective learns from
@@ -214,14 +214,14 @@ def fit(
             if store is not None:
                 held.enter_context(files.locked(store.directory, "fit.lock"))
                 store.begin(resume)
-            if isinstance(objective.features, Features) and not objective.features.trained:
+            if isinstance(objective.features, PretrainedEncoder) and not objective.features.trained:
                 first = None if directory is None else Path(directory) / "features"
                 data = as_input(objective, x)
                 shared: dict[str, Any] = {"seed": seed, "resume": resume, "progress": progress, "transform": transform}
                 pretrain(objective.features, data, directory=first, **shared)
                 run = begin()
             objective.extent = run.averaged.extent = Extent.of(as_input(objective, x))
-            held.enter_context(reproducibly(seed))
+            held.enter_context(fixed_seed(seed))
             if store is not None:
                 store.restore(run)
         try:
@@ -235,7 +235,7 @@ def fit(
     return run.history
 
 
-def pretrain(features: Features, x: Tensor, **arguments: Any) -> None:
+def pretrain(features: PretrainedEncoder, x: Tensor, **arguments: Any) -> None:
     """Train an encoder's own objective on all data, without labels, and find which latents it uses.
 
     Arguments:
@@ -283,14 +283,14 @@ def _check_objective(objective: Any) -> None:
 @contextmanager
 def _as_before(objective: Objective) -> Iterator[None]:
     """Put the objective back as it was if the block fails: what precedes the first step changes no weights."""
-    device, sizes, alike = next(objective.parameters()).device, objective.sizes, objective._found_alike
+    device, sizes, alike = next(objective.parameters()).device, objective.sizes, objective._joint_pass_is_exact
     extent = objective.extent
     modes = {part: part.training for part in objective.modules()}
     try:
         yield
     except BaseException:
         objective.to(device)
-        objective.sizes, objective._found_alike = sizes, alike
+        objective.sizes, objective._joint_pass_is_exact = sizes, alike
         objective.extent = extent
         for part, training in modes.items():
             part.training = training
@@ -359,16 +359,16 @@ class _Run:
             "y": files.checksum(labels.where(known[:, None], -1)),
         }
         self.objective, self.parameters, self.transform, self.device = objective, parameters, transform, home
-        with reproducibly(seed), same_buffers(objective.to(home)):
+        with fixed_seed(seed), preserve_buffers(objective.to(home)):
             features, self.encoded = objective.features, False
-            if isinstance(features, Features) and features.trained and transform is None:
-                x, self.transform, self.encoded = features.read(x), features.drawn, True
+            if isinstance(features, PretrainedEncoder) and features.trained and transform is None:
+                x, self.transform, self.encoded = features.moments(x), features.sample, True
             self.batches = Batches(x.to(home), labels, known, int(batch_size), int(labeled_batch_size), seed)
             objective.sizes = len(self.batches.x), len(self.batches.x_unlabeled)
-            objective.check(self.batch(0), self._as_seen(self.batches.extremes()))
+            objective.check(self.batch(0), self._prepared(self.batches.extremes()))
             self.largest_loss = self._largest_loss()
-        self.players = players(objective)
-        groups = [{"params": p, "lr": lr * scale} for scale, p in self.players]
+        self.parameter_groups = parameter_groups(objective)
+        groups = [{"params": p, "lr": lr * scale} for scale, p in self.parameter_groups]
         groups[1:] = [group | {"weight_decay": 0.0} for group in groups[1:]]  # an optimiser's is of the pair
         self.optimizer = _fused(optimizer, groups, lr)
         self.total = int(epochs) * self.batches.steps_per_epoch
@@ -394,16 +394,16 @@ class _Run:
         """The size from which on a loss is absurd: of untrained weights on a batch, on the data farthest out, in nats per column."""
         parts = self.objective.parts(self.batch(0))
         self.part_names = list(parts)
-        extreme = self.objective.parts(self._as_seen(self.batches.extremes()))
+        extreme = self.objective.parts(self._prepared(self.batches.extremes()))
         largest = max(abs(total(parts).item()), abs(total(extreme).item()))
         return ABSURD * (largest + self.batches.columns + 1)
 
     def batch(self, step: int) -> Batch:
         """The data of a step, transformed; of an objective whose features are trained, these."""
-        return self._as_seen(self.batches(step))
+        return self._prepared(self.batches(step))
 
-    def _as_seen(self, batch: Batch) -> Batch:
-        return replace(transformed(batch, self.transform), seen=self.encoded)
+    def _prepared(self, batch: Batch) -> Batch:
+        return replace(transformed(batch, self.transform), encoded=self.encoded)
 
     @property
     def averaged(self) -> Objective:
@@ -459,21 +459,22 @@ class _Run:
         """One optimiser step on labeled and unlabeled data."""
         batch = self.batch(self.at.step)
         kl_weight = min(1.0, (self.at.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        with without_checks():  # the first batch was checked
+        with validation_disabled():  # the first batch was checked
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bfloat16"):
                 parts = self.objective.parts(batch, kl_weight=kl_weight)
             loss = total(parts)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norms = [
-                nn.utils.get_total_norm([p.grad for p in group if p.grad is not None]) for _, group in self.players
+                nn.utils.get_total_norm([p.grad for p in group if p.grad is not None])
+                for _, group in self.parameter_groups
             ]
             if self.max_norm is not None:
-                for (_, group), norm in zip(self.players, norms, strict=True):
+                for (_, group), norm in zip(self.parameter_groups, norms, strict=True):
                     nn.utils.clip_grads_with_norm_(group, self.max_norm, norm)
             values = torch.stack([*parts.values(), loss, *norms]).detach().tolist()
             if not all(map(math.isfinite, values)):
-                with same_buffers(self.objective):
+                with preserve_buffers(self.objective):
                     culprit = self.objective.culprit(batch)
                 raise DivergedError(
                     f"step {self.at.step}: the loss or its gradient is not finite, first at {culprit}; "
@@ -514,12 +515,12 @@ class _Run:
     def call(self, callbacks: tuple[Callable[[Epoch], None], ...], epoch: Epoch) -> None:
         """Callbacks see the objective as it would be evaluated, and move nothing of the training's."""
         for callback in callbacks:
-            with reproducibly(0), evaluating(epoch.objective):
+            with fixed_seed(0), eval_mode(epoch.objective):
                 callback(epoch)
 
     def evaluate(self, stopping: EarlyStopping) -> float:
         """The score of this epoch; keeps the weights if it is the best. Training's random state does not move."""
-        with reproducibly(0), evaluating(self.averaged):
+        with fixed_seed(0), eval_mode(self.averaged):
             score = _score(stopping.score(self.averaged), len(self.history["loss"]) + 1 if self.history else 1)
         if score > self.at.best:
             self.at.best, self.at.since_best = score, 0
@@ -612,8 +613,8 @@ class _Run:
 
     def _used(self) -> list[bool]:
         """Which parameters have a gradient, in the order of the optimiser's."""
-        parameters = [p for _, group in self.players for p in group]
-        with reproducibly(0), same_buffers(self.objective):  # which the gradient needs as they are here
+        parameters = [p for _, group in self.parameter_groups for p in group]
+        with fixed_seed(0), preserve_buffers(self.objective):  # which the gradient needs as they are here
             loss = total(self.objective.parts(self.batch(0)))
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         return [gradient is not None for gradient in gradients]
@@ -748,7 +749,7 @@ def _checked(**settings: Any) -> dict[str, Any]:
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in settings.items()}
 
 
-def players(objective: Objective) -> list[tuple[float, list[nn.Parameter]]]:
+def parameter_groups(objective: Objective) -> list[tuple[float, list[nn.Parameter]]]:
     """The parameters that one player trains and its share of the learning rate: the pair's first, then each adversary's.
 
     Adam keeps its averages per parameter, so groups of one optimiser are optimisers of their own.
@@ -778,8 +779,8 @@ def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
     like = next(objective.parameters())
     if y is None:
         return torch.zeros(len(x), 1, dtype=like.dtype), torch.zeros(len(x), dtype=torch.bool)
-    with evaluating(objective), reproducibly(0):
-        q = classified(objective.guide, objective.seen(placed(x[:2], like)))
+    with eval_mode(objective), fixed_seed(0):
+        q = classified(objective.guide, objective.encode(placed(x[:2], like)))
     size = q.event_shape[-1]
     if not q.has_enumerate_support:
         return as_values(y, len(x), size, like.dtype)

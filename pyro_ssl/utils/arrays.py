@@ -80,7 +80,7 @@ def check_unmasked(values: Any, name: str) -> None:
         row = int(np.argwhere(mask)[0][0]) if mask.ndim else 0
         raise ValueError(
             f"{name} has {int(mask.sum())} masked entries, first in row {row}; "
-            f"drop or impute them, as by {name}.filled(value)"
+            f"drop or impute them, as by {name}.substituted(value)"
         )
 
 

@@ -115,21 +115,21 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def same_random_state() -> Iterator[None]:
+def preserve_random_state() -> Iterator[None]:
     """Leave torch's generators as they were before the block."""
     with exclusive(), torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
         yield
 
 
 @contextmanager
-def reproducibly(seed: int) -> Iterator[None]:
+def fixed_seed(seed: int) -> Iterator[None]:
     """Seed torch's generators inside the block, and leave the caller's as they were.
 
     Raises:
         ValueError: The seed is no whole number in 0 .. 2**64 - 1.
     """
     check_seed(seed)
-    with same_random_state():
+    with preserve_random_state():
         if torch.accelerator.is_available():
             torch.manual_seed(seed)
         else:  # torch.manual_seed would note the whole call stack for each kind of device that is not there
@@ -138,7 +138,7 @@ def reproducibly(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def same_checks() -> Iterator[None]:
+def preserve_validation() -> Iterator[None]:
     """Leave the checks of torch's distributions as they were before the block: on, or off."""
     with exclusive():
         validate = distributions_validate()
@@ -149,31 +149,31 @@ def same_checks() -> Iterator[None]:
 
 
 @contextmanager
-def without_checks() -> Iterator[None]:
+def validation_disabled() -> Iterator[None]:
     """Turn Pyro's and torch's checks off inside the block, and leave each as it was before.
 
     `pyro.validation_enabled` alone would leave torch's as Pyro's were.
     """
-    with same_checks(), pyro.validation_enabled(False):
+    with preserve_validation(), pyro.validation_enabled(False):
         yield
 
 
 @contextmanager
-def with_checks() -> Iterator[None]:
+def validation_enabled() -> Iterator[None]:
     """Turn Pyro's and torch's checks on inside the block, and leave each as it was before."""
-    with same_checks(), pyro.validation_enabled(True):
+    with preserve_validation(), pyro.validation_enabled(True):
         yield
 
 
 @contextmanager
-def own_param_store() -> Iterator[None]:
+def empty_param_store() -> Iterator[None]:
     """An empty parameter store inside the block; the caller's is neither read nor written."""
     with exclusive(), pyro.get_param_store().scope():
         yield
 
 
 @contextmanager
-def in_evaluation(parts: Iterable[nn.Module]) -> Iterator[None]:
+def parts_in_eval_mode(parts: Iterable[nn.Module]) -> Iterator[None]:
     """These parts, without what is inside them, in evaluation mode inside the block."""
     with exclusive():
         modes = {part: part.training for part in parts}
@@ -187,15 +187,15 @@ def in_evaluation(parts: Iterable[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def eval_mode(module: nn.Module) -> Iterator[None]:
     """The whole module in evaluation mode, without gradients, inside the block."""
-    with in_evaluation(module.modules()), torch.no_grad():
+    with parts_in_eval_mode(module.modules()), torch.no_grad():
         module.eval()  # of a module that does more than set flags
         yield
 
 
 @contextmanager
-def same_buffers(module: nn.Module) -> Iterator[None]:
+def preserve_buffers(module: nn.Module) -> Iterator[None]:
     """Put the buffers back after the block: a trial run must not move batch norm's statistics."""
     with exclusive():
         before = [b.clone() for b in module.buffers()]

@@ -20,15 +20,15 @@ from pyro_ssl.distributions.conditionals import (
     StandardNormal,
 )
 from pyro_ssl.distributions.flows import Flow, VampPrior
-from pyro_ssl.infer.elbo import TraceTopEnum_ELBO
+from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.nn.augmentation import Noise
 from pyro_ssl.nn.backbones import Backbone
 from pyro_ssl.nn.layers import Shape, as_shape, check_shape
 from pyro_ssl.nn.networks import MLP, ConvDecoder, ConvEncoder
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.terms import L2, Balance, Consistency, Entropy, LabelLogProb, MutualInformation, Term
+from pyro_ssl.objectives.terms import L2, ClassBalance, Consistency, Entropy, LabelLogProb, MutualInformation, Term
 from pyro_ssl.utils.arguments import check_kind, check_positive, check_probs, looks_channels_last
-from pyro_ssl.utils.context import same_checks
+from pyro_ssl.utils.context import preserve_validation
 
 Network = Literal["mlp", "conv"]
 Likelihood = Literal["bernoulli", "gaussian"]
@@ -125,7 +125,9 @@ class Networks:
             return ConvEncoder([self.x_shape, *others], out, self.channels, **chosen)
         return MLP([self.x_shape, *others], out, **chosen)
 
-    def classifying(self, others: Sequence[Shape], out: Shape, dropout: float, **regularisers: Any) -> nn.Module:
+    def classifier_network_of(
+        self, others: Sequence[Shape], out: Shape, dropout: float, **regularisers: Any
+    ) -> nn.Module:
         """From x, where it is what is classified, and others: by the classifier's network, with noise in training."""
         noise = Noise(self.noise, warp=self.warp, crop=self.crop, flip=self.flip)
         if self.backbone is not None:
@@ -133,7 +135,7 @@ class Networks:
         return self.encoder(others, out, self.classifier_network, noise=noise, dropout=dropout, **regularisers)
 
     @property
-    def _of_classifier(self) -> Sequence[int]:
+    def _classifier_hidden(self) -> Sequence[int]:
         return self.hidden if self.classifier_hidden is None else self.classifier_hidden
 
     @property
@@ -161,13 +163,13 @@ class Networks:
     def q_y(self, *others: Shape, real: bool = False) -> Conditional:
         """y given x and others: one-hot, or a real vector of size `classes`."""
         out = 2 * self.classes if real else self.classes
-        network = self.classifying(others, out, self.dropout, hidden=self._of_classifier)
+        network = self.classifier_network_of(others, out, self.dropout, hidden=self._classifier_hidden)
         return Normal(network) if real else OneHotCategorical(network)
 
     def p_y_of(self, *latents: Shape) -> OneHotCategorical:
         """One-hot y given latent variables; without dropout, so that it is the same in model and guide."""
         chosen: dict[str, Any] = {"activation": self._activation, "batch_norm": self.batch_norm}
-        return OneHotCategorical(MLP(list(latents), self.classes, self._of_classifier, **chosen))
+        return OneHotCategorical(MLP(list(latents), self.classes, self._classifier_hidden, **chosen))
 
     def q_z(self, z_dim: int, *others: Shape) -> Normal:
         """z given x and others."""
@@ -175,11 +177,11 @@ class Networks:
 
     def q_z_classified(self, z_dim: int, dropout: float = 0.0) -> Normal:
         """z given x, where z is what is classified: with the classifier's network and noise."""
-        return Normal(self.classified(2 * z_dim, dropout))
+        return Normal(self.code_network(2 * z_dim, dropout))
 
-    def classified(self, out: int, dropout: float) -> nn.Module:
+    def code_network(self, out: int, dropout: float) -> nn.Module:
         """From x to a code that is classified, by the classifier's network and noise, in full precision."""
-        return self.classifying([], out, dropout, precise=True)
+        return self.classifier_network_of([], out, dropout, precise=True)
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,8 @@ class Loss:
 
     Arguments:
         alpha: Weight of -log q(y|x), on the mean over labeled data.
-        labeled: Weight of the labeled bound; None is N_l / N_u, of the papers' sums over the data (1 if nothing is unlabeled).
-        unlabeled: Weight of the unlabeled bound.
+        labeled_weight: Weight of the labeled bound; None is N_l / N_u, of the papers' sums over the data (1 if nothing is unlabeled).
+        unlabeled_weight: Weight of the unlabeled bound.
         balance: Weight of the KL of q(y|x)'s mean on unlabeled data to `class_probs`, up to a constant.
         entropy: Weight of H(q(y|x)) on unlabeled data, MIER's beta.
         mutual_information: Weight of -I(y;x) on unlabeled data, MIER's gamma.
@@ -199,8 +201,8 @@ class Loss:
     """
 
     alpha: float = 1.0
-    labeled: float | None = None
-    unlabeled: float = 1.0
+    labeled_weight: float | None = None
+    unlabeled_weight: float = 1.0
     balance: float = 5.0
     entropy: float = 0.0
     mutual_information: float = 0.0
@@ -217,14 +219,14 @@ class Loss:
         self,
         model: nn.Module,
         guide: nn.Module,
-        elbo: TraceTopEnum_ELBO,
+        elbo: TraceTopKEnum_ELBO,
         others: Sequence[Term] = (),
         **arguments: Any,
     ) -> Objective:
         """The pair's objective with the terms of this loss, and others."""
         terms = [
             LabelLogProb(self.alpha),
-            Balance(self.balance, self.class_probs),
+            ClassBalance(self.balance, self.class_probs),
             Entropy(self.entropy),
             MutualInformation(self.mutual_information),
             Consistency(self.consistency),
@@ -235,15 +237,15 @@ class Loss:
             model,
             guide,
             [term for term in terms if term.weight],
-            labeled=self.labeled,
-            unlabeled=self.unlabeled,
+            labeled_weight=self.labeled_weight,
+            unlabeled_weight=self.unlabeled_weight,
             elbo=elbo,
             **arguments,
         )
 
 
 @dataclass(frozen=True)
-class Codes:
+class LatentOptions:
     """What family the code's posterior and prior are of.
 
     Arguments:
@@ -267,7 +269,7 @@ class Codes:
         """The posterior: base, and the transforms after it."""
         if not self.flow:
             return base
-        with same_checks():  # zuko turns off everybody's
+        with preserve_validation():  # zuko turns off everybody's
             import zuko
 
         width = max(64, 2 * z_dim)
@@ -281,37 +283,37 @@ class Codes:
 
 
 @dataclass(frozen=True)
-class Sum:
+class BoundOptions:
     """How the bound sums over classes and samples.
 
     Arguments:
-        top: Sum over this many of the likeliest classes and one drawn; None (null on the command line) sums over all, "auto"
+        top_k: Sum over this many of the likeliest classes and one drawn; None (null on the command line) sums over all, "auto"
             over as many as hold most of q(y|x).
-        shared_noise: One noise in z for all classes of a datum, which lowers the variance of their differences.
+        common_random_numbers: One noise in z for all classes of a datum, which lowers the variance of their differences.
         closed_form: KL terms in closed form, where that is exact, in place of a sample of them.
         num_particles: Samples of z per class.
         importance_weighted: The importance-weighted bound over these samples, in place of their mean.
         free_bits: The KL of a continuous latent, where in closed form, counts at least so many nats per datum.
     """
 
-    top: int | None | Literal["auto"] = "auto"
-    shared_noise: bool = True
+    top_k: int | None | Literal["auto"] = "auto"
+    common_random_numbers: bool = True
     closed_form: bool = True
     num_particles: int = 1
     importance_weighted: bool = False
     free_bits: float = 0.0
 
-    def elbo(self, codes: Codes, weights: Any) -> TraceTopEnum_ELBO:
+    def elbo(self, codes: LatentOptions, weights: Any) -> TraceTopKEnum_ELBO:
         """The bound, for codes of a family and perhaps random weights."""
-        if self.importance_weighted and weights.bayesian and weights.local:
+        if self.importance_weighted and weights.bayesian and weights.local_reparameterisation:
             raise ValueError(
-                "importance_weighted: weights drawn for each datum would stand inside its logarithm; set local=False"
+                "importance_weighted: weights drawn for each datum would stand inside its logarithm; set local_reparameterisation=False"
             )
         if self.free_bits and (codes.flow or codes.prior == "vamp"):
             raise ValueError("free_bits are of a KL in closed form, which neither a flow nor a vamp prior has")
-        return TraceTopEnum_ELBO(
-            self.top,
-            shared_noise=self.shared_noise,
+        return TraceTopKEnum_ELBO(
+            self.top_k,
+            common_random_numbers=self.common_random_numbers,
             num_particles=self.num_particles,
             importance_weighted=self.importance_weighted,
             closed_form="auto" if self.closed_form else (),

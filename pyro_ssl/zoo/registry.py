@@ -27,42 +27,44 @@ from pyro_ssl.distributions.conditionals import (
     OneHotCategorical,
     StandardNormal,
 )
-from pyro_ssl.infer.elbo import TraceTopEnum_ELBO
+from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.nn.layers import BatchNorm, Shape, as_shape
 from pyro_ssl.nn.networks import MLP
-from pyro_ssl.nn.random_weights import Slots
-from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio, Sees
+from pyro_ssl.nn.random_weights import RandomWeights
+from pyro_ssl.objectives.adversarial import Discrimination, DiscriminatorInputs, Discriminators, LogRatio
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.pretrained import Features
+from pyro_ssl.objectives.pretrained import PretrainedEncoder
 from pyro_ssl.objectives.terms import L2, Adversary, LabelLogProb, MutualInformation, Term
 from pyro_ssl.utils.arguments import check_positive, check_seed
-from pyro_ssl.utils.context import reproducibly
-from pyro_ssl.zoo.options import Codes, Loss, Networks, Sum, check_sizes, grouped
+from pyro_ssl.utils.context import fixed_seed
+from pyro_ssl.zoo.options import BoundOptions, LatentOptions, Loss, Networks, check_sizes, grouped
 
 
 @dataclass(frozen=True)
-class RandomWeights:
+class RandomWeightOptions:
     """Weights of the model's networks with a prior N(0, s^2) and a mean-field posterior, in place of point estimates.
 
     Arguments:
         bayesian: Names of the model's conditionals whose linear layers have random weights, such as (p_y,).
         prior_scale: Standard deviation s of the prior over a weight.
         log_variance: Start of the posterior's log-variance.
-        local: Local reparameterisation: draw what the weights make for each datum, not the weights.
-        adapted: Batch norm behind random weights takes its statistics from their means, not from a draw.
+        local_reparameterisation: Local reparameterisation: draw what the weights make for each datum, not the weights.
+        norm_from_mean_weights: Batch norm behind random weights takes its statistics from their means, not from a draw.
     """
 
     bayesian: Sequence[str] = ()
     prior_scale: float = 1.0
     log_variance: float = -10.0
-    local: bool = False
-    adapted: bool = True
+    local_reparameterisation: bool = False
+    norm_from_mean_weights: bool = True
 
     def __post_init__(self) -> None:
         if not self.prior_scale > 0:
             raise ValueError(f"prior_scale should be above 0, got {self.prior_scale}")
-        if self.local and not self.adapted:
-            raise ValueError("adapted=False needs local=False: what is drawn for each datum has no other statistics")
+        if self.local_reparameterisation and not self.norm_from_mean_weights:
+            raise ValueError(
+                "norm_from_mean_weights=False needs local_reparameterisation=False: what is drawn for each datum has no other statistics"
+            )
 
     def pair(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
         """The pair, with random weights if there shall be any."""
@@ -79,8 +81,11 @@ class RandomWeights:
         drawn = [getattr(model, name) for name in dict.fromkeys(names)]
         normed = any(isinstance(layer, BatchNorm) for part in drawn for layer in part.modules())
         common = any(id(inner) in shared for part in drawn for inner in part.modules())
-        slots = Slots(*drawn)
-        settings: dict[str, Any] = {"local": self.local, "adapted": self.adapted and normed}
+        slots = RandomWeights(*drawn)
+        settings: dict[str, Any] = {
+            "local_reparameterisation": self.local_reparameterisation,
+            "norm_from_mean_weights": self.norm_from_mean_weights and normed,
+        }
         return (
             models.Bayesian(model, slots, self.prior_scale),
             guides.MeanField(guide, slots.initial, self.log_variance, slots=slots if common else None, **settings),
@@ -93,9 +98,9 @@ class Shared:
 
     nets: Networks
     loss: Loss
-    sums: Sum
-    codes: Codes
-    weights: RandomWeights
+    sums: BoundOptions
+    codes: LatentOptions
+    weights: RandomWeightOptions
 
     def objective(self, model: nn.Module, guide: nn.Module, **others: Any) -> Objective:
         """The pair, with random weights if there shall be any, its bound, and the terms of the loss."""
@@ -134,7 +139,7 @@ class Method:
     columns: bool = True
 
 
-OF_CLASSIFIERS = ("classifier_network", "backbone", "warp", "crop", "flip")
+IMAGE_OPTIONS = ("classifier_network", "backbone", "warp", "crop", "flip")
 """Options of a classifier of images."""
 
 
@@ -150,15 +155,15 @@ def classifier(nets: Networks, *, l2: float = 0.0) -> Objective:
 
 
 @grouped(
-    without=(*OF_CLASSIFIERS, "noise", "dropout", "batch_norm", "class_prior", "classifier_hidden", "class_probs"),
+    without=(*IMAGE_OPTIONS, "noise", "dropout", "batch_norm", "class_prior", "classifier_hidden", "class_probs"),
     activation="softplus",
     likelihood="bernoulli",
     sigma=None,
 )
 def vae(
     nets: Networks,
-    codes: Codes,
-    weights: RandomWeights,
+    codes: LatentOptions,
+    weights: RandomWeightOptions,
     *,
     z_dim: int = 50,
     probe_hidden: Sequence[int] = (),
@@ -177,11 +182,11 @@ def vae(
     q_z = codes.q_z(nets.q_z(z_dim), z_dim)
     model = models.VAE(codes.p_z(z_dim, q_z, [nets.x_shape]), nets.p_x(z_dim))
     guide = guides.VAE(q_z, OneHotCategorical(MLP(z_dim, nets.classes, probe_hidden)))
-    elbo = Sum(num_particles=num_particles, importance_weighted=importance_weighted).elbo(codes, weights)
-    return Objective(*weights.pair(model, guide), [LabelLogProb()], labeled=None, elbo=elbo)
+    elbo = BoundOptions(num_particles=num_particles, importance_weighted=importance_weighted).elbo(codes, weights)
+    return Objective(*weights.pair(model, guide), [LabelLogProb()], labeled_weight=None, elbo=elbo)
 
 
-@grouped(labeled=1.0)
+@grouped(labeled_weight=1.0)
 def m2(shared: Shared, *, z_dim: int = 50) -> Objective:
     r"""M2, a class and a style make x; the defaults suit images in [0, 1] and few labels.
 
@@ -191,14 +196,14 @@ def m2(shared: Shared, *, z_dim: int = 50) -> Objective:
     return shared.objective(*_m2(shared.nets, shared.codes, z_dim))
 
 
-def _m2(nets: Networks, codes: Codes, z_dim: int) -> tuple[models.M2, guides.M2]:
+def _m2(nets: Networks, codes: LatentOptions, z_dim: int) -> tuple[models.M2, guides.M2]:
     k = nets.classes
     q_y, p_x = nets.q_y(), nets.p_x(k, z_dim)
     q_z = codes.q_z(nets.q_z(z_dim, k), z_dim)
     return models.M2(nets.p_y(), codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x), guides.M2(q_y, q_z)
 
 
-@grouped(labeled=1.0)
+@grouped(labeled_weight=1.0)
 def m2_adversarial(
     shared: Shared,
     *,
@@ -220,7 +225,7 @@ def m2_adversarial(
     return shared.objective(*_m2(nets, shared.codes, z_dim), others=[Adversary(f, adversary, adversary_lr)])
 
 
-@grouped(without=OF_CLASSIFIERS, likelihood="bernoulli", noise=0.0)
+@grouped(without=IMAGE_OPTIONS, likelihood="bernoulli", noise=0.0)
 def m1_m2(
     shared: Shared,
     *,
@@ -248,7 +253,7 @@ def m1_m2(
         nets.x_shape, nets.classes, z_dim=z1_dim, network=nets.network, channels=nets.channels, hidden=m1_hidden,
         likelihood=nets.likelihood, sigma=nets.sigma,
     )  # fmt: skip
-    features = Features(first, z1_dim, {"epochs": m1_epochs, "batch_size": 200, "lr": 1e-3})
+    features = PretrainedEncoder(first, z1_dim, {"epochs": m1_epochs, "batch_size": 200, "lr": 1e-3})
     inner = replace(nets, x_shape=(z1_dim,), network="mlp", likelihood="gaussian", sigma=sigma1)
     return shared.objective(*_m2(inner, shared.codes, z_dim), features=features)
 
@@ -313,9 +318,9 @@ LATENT: dict[str, Any] = {"balance": 0.0, "alpha": 0.0, "noise": 0.0, "dropout":
 """The paper's, and sigma, which it leaves open: with noise and dropout these methods classify worse."""
 
 
-@grouped(without=("class_prior", "shared_noise"), **LATENT, labeled=0.5)
+@grouped(without=("class_prior", "common_random_numbers"), **LATENT, labeled_weight=0.5)
 def latent_classifier(shared: Shared, *, z_dim: int = 50, draws: int = 100) -> Objective:
-    r"""Paper 003's model: the code determines the class, and both make x; `labeled` is the paper's lambda.
+    r"""Paper 003's model: the code determines the class, and both make x; `labeled_weight` is the paper's lambda.
 
     Arguments:
         z_dim: Z.
@@ -326,7 +331,7 @@ def latent_classifier(shared: Shared, *, z_dim: int = 50, draws: int = 100) -> O
 
 
 def _latent_classifier(
-    nets: Networks, codes: Codes, z_dim: int
+    nets: Networks, codes: LatentOptions, z_dim: int
 ) -> tuple[models.LatentClassifier, nn.Module, Conditional]:
     p_y = nets.p_y_of(z_dim)
     q_z = codes.q_z(nets.q_z_classified(z_dim, nets.dropout), z_dim)
@@ -334,7 +339,7 @@ def _latent_classifier(
     return model, q_z, p_y
 
 
-@grouped(without=("class_prior", "top", "shared_noise"), **LATENT, labeled=0.5)
+@grouped(without=("class_prior", "top_k", "common_random_numbers"), **LATENT, labeled_weight=0.5)
 def latent_classifier_exact(shared: Shared, *, z_dim: int = 50, draws: int = 100) -> Objective:
     r"""The same model under its exact bound: y is summed inside the logarithm, log p(x|z) = log sum_y p(y|z) p(x|y,z).
 
@@ -346,9 +351,9 @@ def latent_classifier_exact(shared: Shared, *, z_dim: int = 50, draws: int = 100
     return shared.objective(model, guides.LatentEncoder(q_z, p_y, draws))
 
 
-@grouped(without=("class_prior", "top", "shared_noise"), **LATENT, labeled=1e-3)
+@grouped(without=("class_prior", "top_k", "common_random_numbers"), **LATENT, labeled_weight=1e-3)
 def latent_classifier_simplified(shared: Shared, *, z_dim: int = 50, draws: int = 100) -> Objective:
-    r"""Paper 003's simplification: given the code, class and x are independent; `labeled` is the paper's lambda.
+    r"""Paper 003's simplification: given the code, class and x are independent; `labeled_weight` is the paper's lambda.
 
     Arguments:
         z_dim: Z.
@@ -361,7 +366,7 @@ def latent_classifier_simplified(shared: Shared, *, z_dim: int = 50, draws: int 
     return shared.objective(model, guides.LatentEncoder(q_z, p_y, draws))
 
 
-@grouped(without=("class_prior", "top", "shared_noise"), **LATENT, labeled=0.5)
+@grouped(without=("class_prior", "top_k", "common_random_numbers"), **LATENT, labeled_weight=0.5)
 def latent_classifier_split(shared: Shared, *, z_y_dim: int = 10, z_dim: int = 50, draws: int = 100) -> Objective:
     r"""Paper 003's special case: the code has two parts, of which the first determines the class.
 
@@ -425,12 +430,12 @@ def _sslpe(
 
 
 sslpe = grouped(without=("class_prior",))(_sslpe)
-sslapd = grouped(without=("class_prior",), bayesian=("p_y",), local=True)(_sslpe)
+sslapd = grouped(without=("class_prior",), bayesian=("p_y",), local_reparameterisation=True)(_sslpe)
 
 
 VARIATIONAL: dict[str, Any] = {
     "without": ("classifier_hidden", "classifier_network", "likelihood", "sigma"),
-    "labeled": 1.0, "balance": 0.0, "noise": 0.0, "dropout": 0.0,
+    "labeled_weight": 1.0, "balance": 0.0, "noise": 0.0, "dropout": 0.0,
 }  # fmt: skip
 
 
@@ -453,7 +458,7 @@ def ce(
         draws: Samples of a stochastic code that a prediction averages over.
 
     Raises:
-        ValueError: labeled is not above 0.
+        ValueError: labeled_weight is not above 0.
     """
     p_y, p_z, guide = _variational(nets, z_dim, stochastic, shared_variance, draws)
     return _of_class(loss, models.VC(p_y, p_z), guide)
@@ -474,7 +479,7 @@ def gm(
         draws: Samples of a stochastic code that a prediction averages over.
 
     Raises:
-        ValueError: labeled is not above 0; density is below 0.
+        ValueError: labeled_weight is not above 0; density is below 0.
     """
     p_y, p_z, guide = _variational(nets, z_dim, stochastic, shared_variance, draws)
     return _of_class(loss, models.VC(p_y, p_z, density=density), guide)
@@ -483,7 +488,7 @@ def gm(
 @grouped(**VARIATIONAL)
 def vc(
     nets: Networks, loss: Loss, *, z_dim: int = 16, ratio: float = 0.1, density: float = 0.0, discriminator_hidden: int = 0,
-    sees: Sees = "squares", spectral_norm: bool = False, through: bool = True, discriminator_lr: float = 1.0, bounded: bool = True,
+    discriminator_inputs: DiscriminatorInputs = "squared", spectral_norm: bool = False, backpropagate: bool = True, discriminator_lr: float = 1.0, bounded: bool = True,
     stochastic: bool = False, shared_variance: bool = False, draws: int = 20,
 ) -> Objective:  # fmt: skip
     r"""The variational classifier: within each class, codes shall be distributed as the class's Gaussian prior.
@@ -493,9 +498,9 @@ def vc(
         ratio: Weight of the log-ratio; the paper's is 1, its authors' later code has 0.01.
         density: Weight of log p(z|y) beside it.
         discriminator_hidden: Width of the discriminators' hidden layer; 0 for none.
-        sees: What the discriminators see of z: `linear`, `squares`, `products`.
+        discriminator_inputs: What the discriminators see of z: `linear`, `squared`, `quadratic`.
         spectral_norm: Keep the discriminators' weights at singular values of 1.
-        through: Whether the discriminators' gradient reaches the code.
+        backpropagate: Whether the discriminators' gradient reaches the code.
         discriminator_lr: The discriminators' learning rate over the pair's.
         bounded: In place of T, the paper's, 2 log(1 + exp T) less a constant, which drives no code further that is far
             likelier under the prior, see `LogRatio`.
@@ -504,7 +509,7 @@ def vc(
         draws: Samples of a stochastic code that a prediction averages over.
 
     Raises:
-        ValueError: labeled, ratio or discriminator_lr is not above 0; density or discriminator_hidden is below 0.
+        ValueError: labeled_weight, ratio or discriminator_lr is not above 0; density or discriminator_hidden is below 0.
     """
     if discriminator_hidden < 0 or not discriminator_lr > 0:
         raise ValueError(
@@ -512,8 +517,10 @@ def vc(
             f"got {discriminator_hidden} and {discriminator_lr}"
         )
     p_y, p_z, guide = _variational(nets, z_dim, stochastic, shared_variance, draws)
-    t = Discriminators(z_dim, nets.classes, hidden=discriminator_hidden, sees=sees, spectral_norm=spectral_norm)
-    log_ratio = LogRatio(t, p_z, through=through, bounded=bounded)
+    t = Discriminators(
+        z_dim, nets.classes, hidden=discriminator_hidden, inputs=discriminator_inputs, spectral_norm=spectral_norm
+    )
+    log_ratio = LogRatio(t, p_z, backpropagate=backpropagate, bounded=bounded)
     model = models.VC(p_y, p_z, density=density, ratio=ratio, log_ratio=log_ratio)
     return _of_class(loss, model, guide, Discrimination(log_ratio, discriminator_lr))
 
@@ -522,22 +529,24 @@ def _variational(
     nets: Networks, z_dim: int, stochastic: bool, shared_variance: bool, draws: int
 ) -> tuple[ClassPrior, ClassNormal, guides.VC]:
     p_y, p_z = nets.p_y(learn=True), ClassNormal(nets.classes, z_dim, shared=shared_variance)
-    code = nets.classified(2 * z_dim if stochastic else z_dim, nets.dropout)
+    code = nets.code_network(2 * z_dim if stochastic else z_dim, nets.dropout)
     q_z = Normal(code) if stochastic else Delta(code)
     return p_y, p_z, guides.VC(q_z, Bayes(p_y, p_z), draws if stochastic else 1)
 
 
-def _of_class(loss: Loss, model: models.VC, guide: guides.VC, *players: Term) -> Objective:
+def _of_class(loss: Loss, model: models.VC, guide: guides.VC, *parameter_groups: Term) -> Objective:
     """Its code is evaluated once for all data, of a step and for all classes: so y is enumerated, and labeled data with it.
 
     Mutual information, with the unlabeled bound's own weight, makes that the code's marginal objective, see `models.VC`.
     """
-    if not loss.labeled:
+    if not loss.labeled_weight:
         raise ValueError(
-            f"labeled should be a number above 0, for codes of a class are labeled ones; got {loss.labeled}"
+            f"labeled_weight should be a number above 0, for codes of a class are labeled ones; got {loss.labeled_weight}"
         )
-    marginal = [MutualInformation(loss.unlabeled)] if loss.unlabeled else []
-    return loss.objective(model, guide, TraceTopEnum_ELBO(None), others=[*marginal, *players], together=True)
+    marginal = [MutualInformation(loss.unlabeled_weight)] if loss.unlabeled_weight else []
+    return loss.objective(
+        model, guide, TraceTopKEnum_ELBO(None), others=[*marginal, *parameter_groups], joint_pass=True
+    )
 
 
 METHODS: dict[str, Method] = {
@@ -606,7 +615,7 @@ def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: 
     row, known = method(name), options_of(name)
     if unknown := sorted(options.keys() - known.keys()):
         raise ValueError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(known)}")
-    with torch.inference_mode(False), torch.enable_grad(), reproducibly(seed):
+    with torch.inference_mode(False), torch.enable_grad(), fixed_seed(seed):
         objective = row.build(as_shape(x_shape), classes, **options)
     sigma = options.get("sigma")
     unit = max(1.0, float(sigma)) if isinstance(sigma, Real) else 1.0
