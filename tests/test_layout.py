@@ -21,7 +21,7 @@ from pyro_ssl.utils import compat
 ROOT = Path(__file__).parent.parent
 LIBRARY = sorted((ROOT / "pyro_ssl").rglob("*.py"))
 PROGRAMS = sorted([*(ROOT / "models").glob("*.py"), *(ROOT / "guides").glob("*.py")])
-EVERYTHING = [*LIBRARY, *PROGRAMS, *sorted((ROOT / "experiments").glob("*.py")), *sorted((ROOT / "tests").glob("*.py"))]
+EVERYTHING = [*LIBRARY, *PROGRAMS, *sorted((ROOT / "experiments").glob("*.py")), *sorted((ROOT / "tests").rglob("*.py"))]
 
 
 def imports(path: Path) -> set[str]:

@@ -34,7 +34,7 @@ from pyro_ssl.nn.layers import class_weights
 from pyro_ssl.training import checkpoints
 from pyro_ssl.utils import files
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 D, K, B = 4, 3, 6
 X = torch.randn(60, D, generator=torch.Generator().manual_seed(0)) + torch.tensor([2.0, 0.0, 0.0, 0.0])
 CODES = torch.arange(60) % K

@@ -21,7 +21,7 @@ from scipy import stats
 from pyro_ssl import Batch, data, zoo
 from pyro_ssl.evaluation import metrics
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+EXPERIMENTS = Path(__file__).parent.parent.parent / "experiments"
 
 
 SAVEFIG = Figure.savefig

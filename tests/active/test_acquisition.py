@@ -18,7 +18,7 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.active import acquisition
-from pyro_ssl.active.acquisition import bald, batch_bald, best, entropy, label_draws, margin, scores, variation_ratios
+from pyro_ssl.active.acquisition import bald, batch_bald, top_n, entropy, label_draws, margin, scores, variation_ratios
 from pyro_ssl.infer.gibbs import Gibbs
 
 S, N, K = 5, 7, 3
@@ -136,7 +136,7 @@ def test_draws_may_be_an_array(name):
     torch.testing.assert_close(FUNCTIONS[name](p.numpy()), FUNCTIONS[name](p))
     assert batch_bald(p.numpy(), 2)[0].equal(batch_bald(p, 2)[0])
     scored = FUNCTIONS[name](p)
-    assert best(scored.numpy(), 3).equal(best(scored, 3))
+    assert top_n(scored.numpy(), 3).equal(top_n(scored, 3))
     assert acquisition.power_scores(scored.numpy(), 1.0).equal(acquisition.power_scores(scored, 1.0))
 
 
@@ -173,28 +173,28 @@ def test_batches_tell_no_more_than_the_draws_differ():
 
 def test_the_best_are_the_highest_and_ties_go_by_the_seed():
     values = torch.tensor([1.0, 3.0, 2.0, 3.0, 3.0, 0.0])
-    assert best(values, 4).tolist()[3] == 2 and set(best(values, 3).tolist()) == {1, 3, 4}
-    firsts = {tuple(best(values, 1, seed).tolist()) for seed in range(30)}
-    assert firsts == {(1,), (3,), (4,)} and best(values, 5, 7).equal(best(values, 5, 7))
+    assert top_n(values, 4).tolist()[3] == 2 and set(top_n(values, 3).tolist()) == {1, 3, 4}
+    firsts = {tuple(top_n(values, 1, seed).tolist()) for seed in range(30)}
+    assert firsts == {(1,), (3,), (4,)} and top_n(values, 5, 7).equal(top_n(values, 5, 7))
     agree = bald(draws(1, (1, 200, K)).expand(5, -1, -1))
-    assert len({int(best(agree, 1, seed)) for seed in range(5)}) == 5
-    assert best(torch.tensor([-torch.inf, 1e-30, -torch.inf]), 1).tolist() == [1]
+    assert len({int(top_n(agree, 1, seed)) for seed in range(5)}) == 5
+    assert top_n(torch.tensor([-torch.inf, 1e-30, -torch.inf]), 1).tolist() == [1]
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, "batch_bald"])
 def test_the_order_of_the_pool_does_not_matter(name):
     p, order = draws(4, (S, 40, K)), torch.randperm(40, generator=torch.Generator().manual_seed(1))
-    pick = (lambda p: batch_bald(p, 5)[0]) if name == "batch_bald" else (lambda p: best(FUNCTIONS[name](p), 5))
+    pick = (lambda p: batch_bald(p, 5)[0]) if name == "batch_bald" else (lambda p: top_n(FUNCTIONS[name](p), 5))
     assert order[pick(p[:, order])].equal(pick(p))
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: best(torch.zeros(3), 4), "n should be at most 3"),
-        (lambda: best(torch.zeros(3), 0), "n should be a whole number above 0"),
-        (lambda: best(torch.tensor([0.0, math.nan]), 1), "NaN"),
-        (lambda: best(bald(math.nan * draws()), 1), "NaN"),
+        (lambda: top_n(torch.zeros(3), 4), "n should be at most 3"),
+        (lambda: top_n(torch.zeros(3), 0), "n should be a whole number above 0"),
+        (lambda: top_n(torch.tensor([0.0, math.nan]), 1), "NaN"),
+        (lambda: top_n(bald(math.nan * draws()), 1), "NaN"),
         (lambda: batch_bald(math.nan * draws(), 1), "NaN"),
         (lambda: batch_bald(draws(), N + 1), f"n should be at most {N}"),
         (lambda: batch_bald(draws(), 1, configurations=K - 1), "configurations"),
@@ -364,12 +364,12 @@ def test_by_power_data_are_drawn_in_proportion(power):
     scores = torch.tensor([1.0, 2.0, 0.5, 0.0])
     share = scores.double() ** power / (scores.double() ** power).sum()
     seeds = 4000
-    picks = torch.stack([best(acquisition.power_scores(scores, power, s), 2, s) for s in range(seeds)])
+    picks = torch.stack([top_n(acquisition.power_scores(scores, power, s), 2, s) for s in range(seeds)])
     first, pairs = picks[:, 0].bincount(minlength=4) / seeds, (picks == torch.tensor([1, 0])).all(1).double().mean()
     assert (first - share).abs().max() < 4 * 0.5 / math.sqrt(seeds)
     assert abs(pairs - share[1] * share[0] / (1 - share[1])) < 4 * 0.5 / math.sqrt(seeds)
     assert not (picks == 3).any()  # what tells nothing comes last
-    assert best(acquisition.power_scores(scores, 1e6), 4).tolist() == [1, 0, 2, 3]
+    assert top_n(acquisition.power_scores(scores, 1e6), 4).tolist() == [1, 0, 2, 3]
 
 
 def test_power_of_a_method_and_what_has_none(methods):
@@ -436,7 +436,7 @@ def test_draws_are_held_of_parts_of_the_pool(methods, monkeypatch):
 
 
 def test_a_batch_is_chosen_from_the_candidates(methods):
-    own = best(scores(methods["sslapd"], X, "bald", draws=6), 8)
+    own = top_n(scores(methods["sslapd"], X, "bald", draws=6), 8)
     chosen = [acquisition.acquire(methods["sslapd"], X, 5, "batch_bald", draws=6, candidates=c) for c in (5, 8, 30)]
     assert set(chosen[0].tolist()) == set(own[:5].tolist()) and set(chosen[1].tolist()) <= set(own.tolist())
 
