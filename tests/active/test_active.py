@@ -226,8 +226,9 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("when", MOMENTS)
-@pytest.mark.parametrize("warm", [None, {"epochs": 1}])
-@pytest.mark.parametrize(("members", "first"), [(1, 2), (2, 2), (1, 0)])
+@pytest.mark.parametrize(
+    ("members", "first", "warm"), [(2, 2, None), (2, 1, {"epochs": 1}), (1, 2, {"epochs": 1}), (1, 0, None)]
+)
 def test_a_killed_loop_goes_on_to_the_same_picks(tmp_path, monkeypatch, whole, when, warm, members, first):
     arguments = {"warm": warm, "members": members, "acquisition": "entropy"}
     unbroken, wanted, then = whole(tuple((warm or {}).items()), members, first)
