@@ -534,11 +534,23 @@ def by_labels_alone() -> float:
     return SemiSupervisedClassifier("classifier", random_state=0).fit(x, labels).score(x, y)
 
 
+STEPS = {
+    "m1_m2": (250, 3e-3),
+    "sdgm": (250, 3e-3),
+    "adgm": (100, 1e-2),
+    "m2_adversarial": (150, 3e-3),
+    "latent_classifier_exact": (150, 3e-3),
+    "latent_classifier_simplified": (75, 3e-3),
+    "latent_classifier_split": (150, 3e-3),
+}
+"""Of the methods that need more than 60 steps at a rate of 0.01, or a lower rate."""
+
+
 @pytest.mark.parametrize("method", [name for name, row in zoo.METHODS.items() if row.unlabeled and row.columns])
 def test_every_methods_defaults_beat_the_labels_alone(by_labels_alone, method):
     x, y, labels = far_blobs()
-    steps = 250 if method in ("m1_m2", "adgm", "sdgm") else 150
-    model = SemiSupervisedClassifier(method, epochs=1, min_steps=steps, random_state=0).fit(x, labels)
+    steps, lr = STEPS.get(method, (60, 1e-2))
+    model = SemiSupervisedClassifier(method, epochs=1, min_steps=steps, lr=lr, random_state=0).fit(x, labels)
     assert model.score(x, y) > max(by_labels_alone, 0.85)
 
 
