@@ -29,7 +29,7 @@ def learner(**arguments):
     return ActiveLearner(**({"build": m2, "training": QUICK} | arguments))
 
 
-FEW = POOL[:40]
+FEW = POOL[:60]
 """Where only what is asked matters: one step an epoch, for most of the time goes into training."""
 
 
