@@ -210,14 +210,20 @@ def image_grid(pictures: Tensor, titles: Sequence[str] = ()) -> Any:
     """Images `(rows, columns, C, H, W)` side by side."""
     import matplotlib.pyplot as plt
 
-    rows, columns = pictures.shape[:2]
-    figure, axes = plt.subplots(rows, columns, figsize=(0.6 * columns, 0.6 * rows), squeeze=False)
+    rows, columns, channels, height, width = pictures.shape
+    gap = max(1, round(0.06 * width))
+    white = 1.0 if channels == 3 else 0.0  # the map of greys begins with white
+    sheet = pictures.new_full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), white)
     for r in range(rows):
         for c in range(columns):
-            _show(axes[r, c], pictures[r, c], "gray_r")
-    for ax, title in zip(axes[0], titles, strict=False):
-        ax.set_title(title, fontsize=9)
-    figure.subplots_adjust(wspace=0.06, hspace=0.06)
+            top, left = r * (height + gap), c * (width + gap)
+            sheet[:, top : top + height, left : left + width] = pictures[r, c]
+    figure, ax = plt.subplots(figsize=(0.6 * columns, 0.6 * rows))  # axes for each image would take 20 ms each
+    _show(ax, sheet, "gray_r")
+    for c, title in zip(range(columns), titles, strict=False):
+        middle = c * (width + gap) + (width - 1) / 2
+        above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 9}
+        ax.annotate(title, (middle, -0.5), annotation_clip=False, **above)
     return figure
 
 

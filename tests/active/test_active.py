@@ -33,6 +33,10 @@ def learner(**arguments):
     return ActiveLearner(**({"build": m2, "training": QUICK} | arguments))
 
 
+FEW = POOL[:60]
+"""Where only what is asked matters: one step an epoch, for most of the time goes into training."""
+
+
 def rounds(made, n, pool=POOL, each=4):
     """The rows asked for in n rounds, all of them answered."""
     asked = []
@@ -217,9 +221,9 @@ def whole(tmp_path_factory):
     def of(warm, members, first):
         directory = tmp_path_factory.mktemp("loops") / "whole"
         made = learner(update_training=dict(warm) or None, members=members, acquisition="entropy", directory=directory)
-        asked = rounds(made, first + 1)
-        then = made.predict_proba(POOL)
-        asked += rounds(made, 1)
+        asked = rounds(made, first + 1, FEW)
+        then = made.predict_proba(FEW)
+        asked += rounds(made, 1, FEW)
         return made, asked, then
 
     return of
@@ -234,24 +238,24 @@ def test_a_killed_loop_goes_on_to_the_same_picks(tmp_path, monkeypatch, whole, w
     unbroken, wanted, then = whole(tuple((warm or {}).items()), members, first)
 
     made = learner(**arguments, directory=tmp_path / "killed")
-    assert rounds(made, first) == wanted[:first]
+    assert rounds(made, first, FEW) == wanted[:first]
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill(patch, when, members)
-        rounds(made, 1)
+        rounds(made, 1, FEW)
 
     again = learner(**arguments, directory=tmp_path / "killed")
     assert len(again.indices) == 4 * (first + (when != "before labels"))
     if when == "before labels":
-        assert rounds(again, 1) == wanted[first : first + 1]
+        assert rounds(again, 1, FEW) == wanted[first : first + 1]
     elif when != "after the model":
         with pytest.raises(ValueError, match="has learned"):  # the model of the round before is no answer
-            again.predict_proba(POOL)
-    again.learn(POOL)
-    assert again.predict_proba(POOL).equal(then) and len(again.history) == first + 1
-    assert rounds(again, 1) == wanted[first + 1 :]
+            again.predict_proba(FEW)
+    again.learn(FEW)
+    assert again.predict_proba(FEW).equal(then) and len(again.history) == first + 1
+    assert rounds(again, 1, FEW) == wanted[first + 1 :]
     assert again.indices == unbroken.indices and again.labels == unbroken.labels
     assert (
-        again.predict_proba(POOL).equal(unbroken.predict_proba(POOL))
+        again.predict_proba(FEW).equal(unbroken.predict_proba(FEW))
         and not (tmp_path / "killed" / active.IN_TRAINING).exists()
     )
 
@@ -261,12 +265,12 @@ def test_another_process_goes_on(tmp_path):
 import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_active import POOL, learner, rounds
-print(rounds(learner(directory={str(tmp_path)!r}, update_training={{"epochs": 1}}), 2))
+from test_active import FEW, learner, rounds
+print(rounds(learner(directory={str(tmp_path)!r}, update_training={{"epochs": 1}}), 2, FEW))
 """
-    here = rounds(learner(directory=tmp_path, update_training={"epochs": 1}), 2)
+    here = rounds(learner(directory=tmp_path, update_training={"epochs": 1}), 2, FEW)
     there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert here + json.loads(there) == rounds(learner(update_training={"epochs": 1}), 4)
+    assert here + json.loads(there) == rounds(learner(update_training={"epochs": 1}), 4, FEW)
 
 
 def test_labels_stay_where_training_fails(tmp_path):

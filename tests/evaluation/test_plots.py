@@ -76,8 +76,12 @@ def test_images_of_every_kind_are_drawn(options, tmp_path):
 
 
 def pixels(figure) -> torch.Tensor:
-    """What each axes shows, row by row."""
-    return torch.stack([torch.as_tensor(ax.images[0].get_array()) for ax in figure.axes])
+    """The images of a grid, row by row, which stand a white pixel apart."""
+    sheet = torch.as_tensor(figure.axes[0].images[0].get_array())
+    sheet = torch.nn.functional.pad(sheet, (0, 1, 0, 1))
+    found = sheet.unfold(0, 5, 5).unfold(1, 5, 5)
+    assert (found[..., 4, :] == 0).all() and (found[..., 4] == 0).all()
+    return found[..., :4, :4].flatten(0, 1)
 
 
 def test_analogies_show_the_image_and_each_class_with_its_style():
@@ -89,6 +93,14 @@ def test_analogies_show_the_image_and_each_class_with_its_style():
         expected = [o.model.p_x(eye[k].expand(2, 3), z).mean[:, 0] for k in range(3)]
     assert torch.equal(shown[:, 0], x[:, 0])
     assert torch.allclose(shown[:, 1:], torch.stack(expected, 1).clamp(0, 1), atol=1e-6)
+
+
+def test_titles_stand_over_their_columns():
+    for channels in (1, 3):
+        figure = plots.image_grid(torch.ones(2, 3, channels, 4, 6), ["a", "b", "c"])
+        ax = figure.axes[0]
+        assert [(t.get_text(), t.xy[0]) for t in ax.texts] == [("a", 2.5), ("b", 9.5), ("c", 16.5)]
+        assert ax.images[0].get_array().shape[:2] == (9, 20)
 
 
 def test_samples_are_a_function_of_their_seed_and_share_z_in_a_row():

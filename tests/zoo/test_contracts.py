@@ -95,7 +95,8 @@ def test_contract(method, case):
 def test_it_learns_its_training_data(method, case):
     x = (Y @ torch.eye(K, 64)).reshape(-1, *SHAPE) * 0.8 + 0.1
     o = build(method, case)
-    history = fit(o, x, Y.argmax(-1), epochs=20, lr=3e-2, schedule="constant", batch_size=12)
+    epochs = 20 if case == "conv" else 12  # convolutions are slower to begin
+    history = fit(o, x, Y.argmax(-1), epochs=epochs, lr=3e-2, schedule="constant", batch_size=12)
     part = "LabelLogProb" if method == "vc" else "loss"  # a game's loss need not fall
     assert history[part][-1] < history[part][0]
     assert torch.isfinite(predict_proba(o, x)).all()
