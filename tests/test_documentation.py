@@ -1,0 +1,115 @@
+"""The Python of README.md and docs/ runs as it stands, page by page, and does what the pages say."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_ssl import data, fit, zoo
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    "README.md",
+    "experiments/README.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+@cache
+def names_of(page: str) -> dict[str, Any]:
+    """The names that a page's Python leaves behind, run from top to bottom."""
+    torch.manual_seed(0)  # a reader's own networks start from the reader's random state
+    methods = dict(zoo.METHODS)
+    space: dict[str, Any] = {"__name__": "page"}
+    try:
+        for block in PYTHON.findall((ROOT / page).read_text()):
+            exec(block, space)
+        return space | {"methods": dict(zoo.METHODS)}
+    finally:
+        zoo.METHODS.clear()
+        zoo.METHODS.update(methods)
+
+
+def test_readme_prints_what_it_says(capsys):
+    capsys.readouterr()
+    names_of.__wrapped__("README.md")
+    printed = re.findall(r"(\w+): (\d\.\d\d)", capsys.readouterr().out)
+    said = re.findall(r"^(\w+): (\d\.\d\d)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [name for name, _ in printed] == [name for name, _ in said] == ["classifier", "m2"]
+    for (_, score), (_, expected) in zip(printed, said, strict=True):
+        assert float(score) == pytest.approx(float(expected), abs=0.03)
+
+
+def test_readme_is_one_screen_before_what_it_prints():
+    first, _, _ = (ROOT / "README.md").read_text().partition("```text")
+    assert len(first.splitlines()) <= 30
+
+
+def test_quickstart():
+    names = names_of("docs/quickstart.md")
+    assert names["m2"].score(names["x_test"], names["y_test"]) > 0.9
+    assert names["mean"].shape == names["std"].shape == (1000,)
+    assert (names["std"] > 0).all()
+    assert names["chains"].mean.shape == (1000, 1)
+    assert names["chains"].z.shape == (1000, 2)
+
+
+def test_model_selection():
+    search = names_of("docs/model_selection.md")["search"]
+    assert search.best_params_.keys() == {"options__z_dim", "training__lr"}
+    assert search.best_score_ == max(search.cv_results_["mean_test_score"])
+
+
+def test_active_learning():
+    names = names_of("docs/active_learning.md")
+    assert len(names["learner"].indices) == 12
+    assert (names["predicted"] == names["y"]).mean() > 0.95
+
+
+def test_a_model_of_ones_own_learns():
+    names = names_of("docs/own_model.md")
+    assert names["accuracy"] > 0.8
+    assert names["history"]["loss"][-1] < names["history"]["loss"][0]
+    assert np.isfinite(names["loss"])  # under stock Pyro
+
+
+def test_a_method_of_ones_own_is_found(monkeypatch):
+    monkeypatch.setitem(
+        zoo.METHODS, "m2_vector", names_of("docs/own_model.md")["methods"]["m2_vector"]
+    )
+    digits = data.load("digits")
+    objective = zoo.build("m2_vector", digits.x_shape, 10, z_dim=4)
+    history = fit(objective, digits.x, data.draw_labels(digits.y, 50).codes(digits.y), epochs=3)
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_the_bound():
+    names = names_of("docs/bound.md")
+    assert names["evidence"].shape == (100,)
+    assert names["per_class"].shape == (100, 10)
+    right = (names["per_class"].argmax(-1) == data.load("digits").y_test[:100]).float().mean()
+    assert right > 0.2
+    assert np.isfinite(names["loss"])
+
+
+def test_the_table_of_methods_is_the_zoos():
+    table = (ROOT / "docs/methods.md").read_text().replace("\\|", "|")
+    for name, row in zoo.METHODS.items():
+        factors = rf"\| {re.escape(row.model)} \| {re.escape(row.guide)} \|"
+        assert re.search(rf"\| `{name}` {factors}", table) or not row.model, name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / page).read_text()):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), link
+        titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if anchor else []
+        anchors = [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+        assert not anchor or anchor in anchors, link
