@@ -10,8 +10,8 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.nn.layers import mark_normal
 from pyro_ssl.nn.random_weights import RandomWeights
+from pyro_ssl.nn.tensor_notes import mark_normal
 
 WEIGHT_DRAWS = 10
 """Draws of W that a prediction by a shared network averages."""

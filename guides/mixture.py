@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_ssl.distributions.conditionals import Conditional
 from pyro_ssl.distributions.mixture import MixtureOfNormals
-from pyro_ssl.nn.layers import weighed
+from pyro_ssl.nn.tensor_notes import weighted_classes
 
 
 class Mixture(PyroModule):
@@ -45,7 +45,7 @@ class Mixture(PyroModule):
         """q(z|x), over `(*, Z)`."""
         logits = self.q_y(x).logits
         eye = torch.eye(logits.shape[-1]).to(logits)
-        with weighed(logits.movedim(-1, 0)):  # for batch norm in q_z
+        with weighted_classes(logits.movedim(-1, 0)):  # for batch norm in q_z
             of_class = self.q_z(x, eye.unsqueeze(-2)).base_dist  # (K, B, Z)
         return MixtureOfNormals(logits, of_class.loc.movedim(0, -2), of_class.scale.movedim(0, -2))
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from pyro_ssl.distributions.conditionals import Conditional, Prior
 from pyro_ssl.distributions.row_noise import draw
-from pyro_ssl.nn.layers import Shape, as_shape, one_hot_index
+from pyro_ssl.nn.layers import Shape, as_shape
+from pyro_ssl.nn.tensor_notes import one_hot_index
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.utils.context import parts_in_eval_mode
 

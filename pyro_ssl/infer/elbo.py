@@ -34,7 +34,7 @@ from pyro_ssl.infer.enumeration import (
 )
 from pyro_ssl.infer.traces import TracePair, closed_form_kl, entropy_of, log_prob, sample_sites, scaled
 from pyro_ssl.infer.validation import check_scope, check_shapes
-from pyro_ssl.nn.layers import weighed
+from pyro_ssl.nn.tensor_notes import weighted_classes
 from pyro_ssl.utils.compat import children_of, has_pyro_attributes
 from pyro_ssl.utils.context import empty_param_store, exclusive
 
@@ -377,7 +377,7 @@ class TraceTopKEnum_ELBO(ELBO):
             rows=rows,
             shared_once=shared_once,
         )
-        with weighed():
+        with weighted_classes():
             guide_trace = poutine.trace(enumerate_(guide)).get_trace(*args, **kwargs)
             if labels is not None and enumerate_.label is None:
                 raise ValueError("labels: the guide enumerates nothing that they could be values of")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, Normal, OneHotCategorical
 
 from pyro_ssl.distributions.row_noise import draw
-from pyro_ssl.nn.layers import class_weights, mark_one_hot
+from pyro_ssl.nn.tensor_notes import class_weights, mark_one_hot
 from pyro_ssl.utils.compat import ENUMERATE_DIM
 
 TopK = int | None | Literal["auto"]

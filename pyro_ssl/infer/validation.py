@@ -27,7 +27,7 @@ from pyro_ssl.infer.enumeration import (
     is_per_datum,
 )
 from pyro_ssl.infer.traces import TracePair, log_prob, sample_sites
-from pyro_ssl.nn.layers import weighed
+from pyro_ssl.nn.tensor_notes import weighted_classes
 from pyro_ssl.utils.context import empty_param_store, parts_in_eval_mode, preserve_random_state, validation_enabled
 
 SCORELESS = (Distribution.score_parts, ExpandedDistribution.score_parts, MaskedDistribution.score_parts)
@@ -352,7 +352,7 @@ def check_support(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | Non
 @contextmanager
 def trial() -> Iterator[None]:
     """Run programs without gradient and leave the random state and the parameter store as they were."""
-    with torch.no_grad(), preserve_random_state(), weighed(), empty_param_store():
+    with torch.no_grad(), preserve_random_state(), weighted_classes(), empty_param_store():
         yield
 
 

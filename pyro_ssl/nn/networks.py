@@ -1,4 +1,4 @@
-"""Networks over several inputs, each of which may carry extra leading (enumerated or sampled) dimensions."""
+"""Networks over several inputs, each of which may have extra leading dimensions."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ import torch
 from torch import Tensor, nn
 
 from pyro_ssl.nn.augmentation import Noise
-from pyro_ssl.nn.layers import BatchNorm, Flat, Linear, Shape, SplitLinear, as_shape
+from pyro_ssl.nn.layers import Flat, Linear, Shape, SplitLinear, as_shape
+from pyro_ssl.nn.norm import BatchNorm
 
 
 class MLP(nn.Module):
-    """A multi-layer perceptron over one or several inputs, whose first layer is split per input.
+    """A multi-layer perceptron over one or several inputs, whose first layer is split by input.
 
     Arguments:
-        in_shapes: Event shape of each input, `784`, `(1, 28, 28)` or `[(1, 28, 28), 10]` (a list means several inputs).
+        in_shapes: Event shape of each input, `784`, `(1, 28, 28)` or `[(1, 28, 28), 10]` (a list
+            means several inputs).
         out_shape: Event shape of the output.
         hidden: Widths of the hidden layers; none makes it linear.
         activation: Class of the activation.
-        batch_norm: Batch norm before each activation; inside a bound whatever stands for an enumerated label is weighed by
-            q(y|x).
+        batch_norm: Batch norm before each activation; values of an enumerated label count with
+            their weight q(y|x).
         dropout: Probability of dropping a hidden unit in training.
-        noise: What the first input goes through in training; a number is the standard deviation of Gaussian noise.
-        precise: Under autocast, the last layer is in full precision: for a code, which half precision would round by as much
-            as its scale may be.
+        noise: Augmentation of the first input in training; a number is the standard deviation of
+            Gaussian noise.
+        precise: Under autocast, compute the last layer in full precision: for a latent, whose scale
+            may be as small as half precision rounds.
+
+    >>> mlp = MLP([(1, 8, 8), 10], 2, hidden=(32,))
+    >>> mlp(torch.rand(5, 1, 8, 8), torch.eye(10).unsqueeze(1)).shape
+    torch.Size([10, 5, 2])
     """
 
     def __init__(
@@ -42,28 +49,32 @@ class MLP(nn.Module):
         precise: bool = False,
     ) -> None:
         super().__init__()
-        shapes = in_shapes if isinstance(in_shapes, list) else [in_shapes]
         self.out_shape = as_shape(out_shape)
         widths = [*hidden, math.prod(self.out_shape)]
-        self.noise, self.precise = noise if isinstance(noise, Noise) else Noise(noise), precise
-        self.first = SplitLinear(shapes, widths[0])
+        self.noise = _as_noise(noise)
+        self.precise = precise
+        self.first = SplitLinear(_as_list(in_shapes), widths[0])
         layers: list[nn.Module] = []
-        for i, o in pairwise(widths):
-            layers += [BatchNorm(i)] if batch_norm else []
-            layers += [activation()]
-            layers += [nn.Dropout(dropout)] if dropout else []
-            layers += [Linear(i, o)]
+        for before, after in pairwise(widths):
+            if batch_norm:
+                layers.append(BatchNorm(before))
+            layers.append(activation())
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+            layers.append(Linear(before, after))
         self.rest = nn.Sequential(*layers)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         inputs = (self.noise(inputs[0]), *inputs[1:])
         if not self.precise:
-            return self.rest(self.first(*inputs)).unflatten(-1, self.out_shape)
+            h: Tensor = self.rest(self.first(*inputs))
+            return h.unflatten(-1, self.out_shape)
         *hidden, last = [self.first, *self.rest]
         for layer in hidden:
             inputs = (layer(*inputs),)
         with torch.autocast(inputs[0].device.type, enabled=False):
-            return last(*(h.to(self.first.bias) for h in inputs)).unflatten(-1, self.out_shape)
+            h = last(*(x.to(self.first.bias) for x in inputs))
+            return h.unflatten(-1, self.out_shape)
 
 
 class ConvEncoder(nn.Module):
@@ -72,15 +83,24 @@ class ConvEncoder(nn.Module):
     The convolutions see the image alone, so they run once and not once per enumerated label.
 
     Arguments:
-        in_shapes: `[(C, H, W), ...]`: the image's shape, then the event shapes of further inputs (or the image's alone).
+        in_shapes: `[(C, H, W), ...]`: shape of the image, then event shapes of further inputs; or
+            the shape of the image alone.
         out_shape: Event shape of the output.
         channels: Output channels of each 3x3 convolution with stride 2.
         hidden: Widths of the hidden layers after the convolutions.
         activation: Class of the activation.
-        batch_norm: Batch norm after each convolution; safe, since the image carries no enumerated label.
+        batch_norm: Batch norm after each convolution; safe, since the image carries no enumerated
+            label.
         dropout: Probability of dropping a hidden unit in training.
-        noise: What the image goes through in training; a number is the standard deviation of Gaussian noise.
-        precise: As of `MLP`.
+        noise: Augmentation of the image in training; a number is the standard deviation of Gaussian
+            noise.
+        precise: Compute the last layer in full precision under autocast, see `MLP`.
+
+    Raises:
+        ValueError: The first input is no image.
+
+    >>> ConvEncoder([(1, 8, 8), 10], 2)(torch.rand(5, 1, 8, 8), torch.rand(5, 10)).shape
+    torch.Size([5, 2])
     """
 
     def __init__(
@@ -97,38 +117,52 @@ class ConvEncoder(nn.Module):
         precise: bool = False,
     ) -> None:
         super().__init__()
-        image, *others = in_shapes if isinstance(in_shapes, list) else [in_shapes]
+        image, *others = _as_list(in_shapes)
         shape = as_shape(image)
         if len(shape) != 3:
-            raise ValueError(f"in_shapes: the first input of a ConvEncoder should be an image (C, H, W), got {shape}")
+            raise ValueError(
+                "in_shapes: the first input of a ConvEncoder should be an image (C, H, W), "
+                f"got {shape}"
+            )
         layers: list[nn.Module] = []
-        for i, o in pairwise([shape[0], *channels]):
-            layers += [nn.Conv2d(i, o, 3, stride=2, padding=1)]
-            layers += [nn.BatchNorm2d(o)] if batch_norm else []
-            layers += [activation()]
-        self.noise = noise if isinstance(noise, Noise) else Noise(noise)
+        for before, after in pairwise([shape[0], *channels]):
+            layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(after))
+            layers.append(activation())
+        self.noise = _as_noise(noise)
         self.features = Flat(nn.Sequential(*layers), event_dim=3)
-        with torch.no_grad():
-            features = tuple(nn.Sequential(*layers).eval()(torch.zeros(1, *shape)).shape[1:])
-        self.features.train()
-        self.head = MLP([features, *others], out_shape, hidden, activation=activation, dropout=dropout, precise=precise)
+        self.head = MLP(
+            [_output_shape(self.features, shape), *others],
+            out_shape,
+            hidden,
+            activation=activation,
+            dropout=dropout,
+            precise=precise,
+        )
 
     def forward(self, image: Tensor, *others: Tensor) -> Tensor:
-        return self.head(self.features(self.noise(image)), *others)
+        features = self.features(self.noise(image))
+        h: Tensor = self.head(features, *others)
+        return h
 
 
 class ConvDecoder(nn.Module):
-    """An MLP over the inputs, then transposed convolutions up to an image: the mirror of `ConvEncoder`.
+    """An MLP over the inputs, then transposed convolutions: the mirror of `ConvEncoder`.
 
     Arguments:
         in_shapes: Event shape of each input.
-        out_shape: `(C, H, W)`; where H or W is not divisible by 2 once per channel, the picture is larger, and cut.
+        out_shape: `(C, H, W)`; if H or W is not divisible by 2 once per channel, a larger image is
+            computed and cut.
         channels: Channels before each transposed convolution, coarsest first.
         hidden: Widths of the hidden layers before the convolutions.
         activation: Class of the activation.
 
     Raises:
         ValueError: The output is no image.
+
+    >>> ConvDecoder([2, 10], (1, 9, 9))(torch.rand(5, 2), torch.rand(5, 10)).shape
+    torch.Size([5, 1, 9, 9])
     """
 
     def __init__(
@@ -143,15 +177,38 @@ class ConvDecoder(nn.Module):
         super().__init__()
         shape = as_shape(out_shape)
         if len(shape) != 3:
-            raise ValueError(f"out_shape: the output of a ConvDecoder should be an image (C, H, W), got {shape}")
-        c, self.height, self.width = shape
-        n = 2 ** len(channels)
-        coarse = (channels[0], -(-self.height // n), -(-self.width // n))
+            raise ValueError(
+                f"out_shape: the output of a ConvDecoder should be an image (C, H, W), got {shape}"
+            )
+        image_channels, self.height, self.width = shape
+        factor = 2 ** len(channels)
+        coarse_height = math.ceil(self.height / factor)
+        coarse_width = math.ceil(self.width / factor)
+        coarse = (channels[0], coarse_height, coarse_width)
         self.first = MLP(in_shapes, coarse, hidden, activation=activation)
         layers: list[nn.Module] = []
-        for i, o in pairwise([*channels, c]):
-            layers += [activation(), nn.ConvTranspose2d(i, o, 4, stride=2, padding=1)]
+        for before, after in pairwise([*channels, image_channels]):
+            layers.append(activation())
+            layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=1))
         self.image = Flat(nn.Sequential(*layers), event_dim=3)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        return self.image(self.first(*inputs))[..., : self.height, : self.width]
+        image: Tensor = self.image(self.first(*inputs))
+        return image[..., : self.height, : self.width]
+
+
+def _as_list(shapes: Shape | list[Shape]) -> list[Shape]:
+    return shapes if isinstance(shapes, list) else [shapes]
+
+
+def _as_noise(noise: float | Noise) -> Noise:
+    return noise if isinstance(noise, Noise) else Noise(noise)
+
+
+def _output_shape(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Event shape of a network's output, without a trace in the statistics of its batch norm."""
+    network.eval()
+    with torch.no_grad():
+        output: Tensor = network(torch.zeros(1, *in_shape))
+    network.train()
+    return tuple(output.shape[1:])

@@ -28,8 +28,9 @@ from pyro_ssl.distributions.conditionals import (
     StandardNormal,
 )
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
-from pyro_ssl.nn.layers import BatchNorm, Shape, as_shape
+from pyro_ssl.nn.layers import Shape, as_shape
 from pyro_ssl.nn.networks import MLP
+from pyro_ssl.nn.norm import BatchNorm
 from pyro_ssl.nn.random_weights import RandomWeights
 from pyro_ssl.objectives.adversarial import Discrimination, DiscriminatorInputs, Discriminators, LogRatio
 from pyro_ssl.objectives.objective import Objective

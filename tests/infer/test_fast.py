@@ -38,7 +38,7 @@ from pyro_ssl.infer.elbo import scale_latents
 from pyro_ssl.infer.enumeration import MASS, MOST, likeliest
 from pyro_ssl.infer.traces import closed_form_kl
 from pyro_ssl.infer.validation import joint_pass_is_exact
-from pyro_ssl.nn.layers import mark_one_hot
+from pyro_ssl.nn.tensor_notes import mark_one_hot
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, Z, B = 4, 2, 6

@@ -29,9 +29,12 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.evaluation import plots
-from pyro_ssl.nn.layers import BatchNorm, Linear, SplitLinear, class_weights, mark_normal, mark_one_hot
+from pyro_ssl.nn.layers import Linear, SplitLinear
+from pyro_ssl.nn.norm import BatchNorm
 from pyro_ssl.nn.random_weights import RandomWeights
+from pyro_ssl.nn.tensor_notes import class_weights, mark_normal, mark_one_hot, mean_of
 from pyro_ssl.prediction.predict import predict_proba, weight_kl
+from pyro_ssl.zoo.registry import RandomWeightOptions
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, K, Z, H = 3, 3, 2, 5
@@ -315,7 +318,7 @@ def test_a_marked_one_hot_input_has_the_moments_of_a_dense_one():
             mark_normal(w, loc, noise)
             with slots.substituted(w):
                 a, b = (seeded(layer, x, label) for label in (dense, marked))
-            assert torch.allclose(a, b, atol=1e-12) and torch.allclose(a._pyro_ssl_mean, b._pyro_ssl_mean, atol=1e-12)
+            assert torch.allclose(a, b, atol=1e-12) and torch.allclose(mean_of(a), mean_of(b), atol=1e-12)
 
 
 def test_local_reparameterisation_has_the_same_mean_loss_and_a_quieter_gradient():
@@ -526,7 +529,7 @@ def test_m2_may_have_a_bayesian_decoder(network, local):
     shape = (1, 4, 4)
     options = {"hidden": (H,), "z_dim": Z, "network": network, "likelihood": "bernoulli", "noise": 0.0}
     o = zoo.build("m2", shape, K, **options)
-    weights = zoo.RandomWeightOptions(bayesian=("p_x",), local_reparameterisation=local, prior_scale=SCALE)
+    weights = RandomWeightOptions(bayesian=("p_x",), local_reparameterisation=local, prior_scale=SCALE)
     b = Objective(*weights.pair(o.model, o.guide), o.terms, elbo=o.elbo)
     x = torch.rand(8, *shape)
     batch = Batch(x[:3], torch.eye(K), x[3:])
@@ -547,17 +550,17 @@ class Loose(Nothing):
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(ValueError, match="bayesian: the network has no linear layer"):
+    with pytest.raises(ValueError, match="bayesian: got a network without Linear or SplitLinear"):
         RandomWeights(nn.Conv2d(1, 2, 3), nn.BatchNorm1d(2))
     model = models.SSLPE(StandardNormal(Z), OneHotCategorical(nn.Identity()), OneHotCategorical(MLP([D, Z], K)))
-    with pytest.raises(ValueError, match="no linear layer"):
-        zoo.RandomWeightOptions(bayesian=("p_x",)).pair(model, Nothing())
+    with pytest.raises(ValueError, match="without Linear or SplitLinear"):
+        RandomWeightOptions(bayesian=("p_x",)).pair(model, Nothing())
     for wrong in (("p_w",), "p_y", ("p_z",)):
         with pytest.raises(
             ValueError,
             match="bayesian should name conditionals of the model, of p_x, p_y; got",
         ):
-            zoo.RandomWeightOptions(bayesian=wrong).pair(model, Nothing())
+            RandomWeightOptions(bayesian=wrong).pair(model, Nothing())
     for scale in (0, -1.0):
         with pytest.raises(ValueError, match=f"prior_scale should be above 0, got {scale}"):
             zoo.build("sslapd", D, K, **SMALL | {"prior_scale": scale})

@@ -26,7 +26,8 @@ from pyro_ssl import (
 )
 from pyro_ssl.distributions.conditionals import GreyBernoulli, IsotropicNormal
 from pyro_ssl.nn.augmentation import Noise, warped
-from pyro_ssl.nn.layers import BatchNorm, Linear, as_shape
+from pyro_ssl.nn.layers import Linear, as_shape
+from pyro_ssl.nn.norm import BatchNorm
 from pyro_ssl.training.batches import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")

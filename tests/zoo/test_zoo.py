@@ -21,7 +21,7 @@ from pyro_ssl import (
 )
 from pyro_ssl.distributions.conditionals import ClassPrior, OneHotCategorical, expected, merge
 from pyro_ssl.infer.validation import joint_pass_is_exact
-from pyro_ssl.nn.layers import class_weights
+from pyro_ssl.nn.tensor_notes import class_weights
 from pyro_ssl.objectives.terms import Consistency, Entropy, LossContext, MutualInformation, entropy
 from pyro_ssl.prediction.predict import predict_proba
 
