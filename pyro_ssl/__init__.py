@@ -25,7 +25,9 @@ _HOME = {
     "MutualInformation": "objectives.terms",
     "ClassBalance": "objectives.terms",
     "L2": "objectives.terms",
-    "Adversary": "objectives.terms",
+    "Adversary": "objectives.adversarial",
+    "GuidePredictor": "objectives.predictors",
+    "GibbsPredictor": "objectives.predictors",
     "PretrainedEncoder": "objectives.pretrained",
     "Flow": "distributions.flows",
     "VampPrior": "distributions.flows",
@@ -107,13 +109,13 @@ if TYPE_CHECKING:
     from pyro_ssl.nn.backbones import Backbone
     from pyro_ssl.nn.layers import Flat, SplitLinear
     from pyro_ssl.nn.networks import MLP, ConvDecoder, ConvEncoder
-    from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
+    from pyro_ssl.objectives.adversarial import Adversary, Discrimination, Discriminators, LogRatio
     from pyro_ssl.objectives.batch import Batch
     from pyro_ssl.objectives.objective import Objective
+    from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor
     from pyro_ssl.objectives.pretrained import PretrainedEncoder
     from pyro_ssl.objectives.terms import (
         L2,
-        Adversary,
         ClassBalance,
         Consistency,
         Entropy,

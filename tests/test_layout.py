@@ -194,7 +194,7 @@ def test_what_the_process_has_once_is_used_under_one_lock():
         "torch.manual_seed",
         "default_generator.manual_seed",
         "get_param_store().scope",
-        "validation_enabled",
+        "pyro.validation_enabled",
         "enable_validation",
         "set_default_validate_args",
     }

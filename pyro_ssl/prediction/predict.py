@@ -72,8 +72,7 @@ def as_known(objective: Objective, x: Any, name: str = "x") -> Tensor:
 
 def classified_at_once(objective: Objective, x: Tensor) -> int:
     """How many data are classified at once: a classifier may widen each number by hundreds."""
-    chains = objective.gibbs_chains if objective.gibbs_steps else 1
-    return max(1, min(4096, AT_ONCE // chains, 2**19 // x[0].numel()))
+    return max(1, min(4096, AT_ONCE // objective.predictor.chains, 2**19 // x[0].numel()))
 
 
 def weight_kl(objective: Objective) -> float:

@@ -31,10 +31,11 @@ from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.nn.layers import BatchNorm, Shape, as_shape
 from pyro_ssl.nn.networks import MLP
 from pyro_ssl.nn.random_weights import RandomWeights
-from pyro_ssl.objectives.adversarial import Discrimination, DiscriminatorInputs, Discriminators, LogRatio
+from pyro_ssl.objectives.adversarial import Adversary, Discrimination, DiscriminatorInputs, Discriminators, LogRatio
 from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor, Predictor
 from pyro_ssl.objectives.pretrained import PretrainedEncoder
-from pyro_ssl.objectives.terms import L2, Adversary, LabelLogProb, MutualInformation, Term
+from pyro_ssl.objectives.terms import L2, LabelLogProb, MutualInformation, Term
 from pyro_ssl.utils.arguments import check_positive, check_seed
 from pyro_ssl.utils.context import fixed_seed
 from pyro_ssl.zoo.options import BoundOptions, LatentOptions, Loss, Networks, check_sizes, grouped
@@ -411,6 +412,10 @@ def _sslpe(
             importance-weighted bound; MIER or consistency of a real y.
     """
     nets, codes = shared.nets, shared.codes
+    predictor: Predictor = GuidePredictor()
+    if gibbs_steps:
+        check_positive(gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
+        predictor = GibbsPredictor(gibbs_steps, gibbs_chains)
     if regression:
         loss = shared.loss
         if not gibbs_steps:
@@ -426,7 +431,7 @@ def _sslpe(
     p_x, p_y = nets.p_x(z_dim), nets.q_y(z_dim, real=regression)
     model = models.SSLPE(codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x, p_y)
     guide = (guides.Mixture if mixture else guides.M2)(q_y, q_z)
-    return shared.objective(model, guide, gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
+    return shared.objective(model, guide, predictor=predictor)
 
 
 sslpe = grouped(without=("class_prior",))(_sslpe)

@@ -9,6 +9,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from pyro_ssl import (
+    GibbsPredictor,
     Objective,
     fit,
     gibbs,
@@ -252,7 +253,7 @@ def test_many_rows_run_in_chunks_of_bounded_memory(chains, by):
     if by == "gibbs":
         assert all(len(part) == n for part in gibbs(o, x, steps=1, chains=chains))
     else:
-        o.gibbs_steps, o.gibbs_chains = 1, chains
+        o.predictor = GibbsPredictor(1, chains)
         assert len(predict_proba(o, x)) == n
     sizes = [z.numel() for z in o.model.z]
     assert sum(sizes) == n * chains and {len(z) for z in o.model.z} == {chains}

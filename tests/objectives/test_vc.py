@@ -217,7 +217,7 @@ class Spy(Term):
     needs = "nothing"
 
     def formula(self, step):
-        self.codes, self.rows = step.codes(), len(step.trace.nodes["y"]["value"])
+        self.codes, self.rows = step.classes_and_latents(), len(step.trace.nodes["y"]["value"])
         return torch.zeros(())
 
 

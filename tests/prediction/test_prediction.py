@@ -11,6 +11,7 @@ from scipy import stats
 from zuko.flows import MAF
 
 from pyro_ssl import (
+    GibbsPredictor,
     SemiSupervisedClassifier,
     bounds,
     class_bounds,
@@ -182,7 +183,7 @@ def test_a_rows_results_do_not_depend_on_its_place(name, x):
     in_any_place(lambda x, chunk: bounds(o, x, num_particles=3, chunk=chunk), x, 1e-3)
     in_any_place(lambda x, chunk: bounds(o, x, one_hot(torch.ones(len(x)), K), chunk=chunk), x, 1e-3)
     in_any_place(lambda x, chunk: log_evidence(o, x, num_particles=5, chunk=chunk), x, 1e-3)
-    if o.gibbs_steps:
+    if isinstance(o.predictor, GibbsPredictor):
         in_any_place(lambda x, chunk: torch.cat(gibbs(o, x, steps=3, chains=2, hard=True, chunk=chunk), -1), x)
 
 
