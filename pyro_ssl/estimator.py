@@ -19,11 +19,12 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import zoo
-from pyro_ssl.data.datasets import encode
+from pyro_ssl.data.classes import encode
 from pyro_ssl.data.labels import labels_found, warn_of_marked_values
 from pyro_ssl.model_selection import labeled_rows
 from pyro_ssl.objectives.predictors import GibbsPredictor
-from pyro_ssl.prediction.predict import gibbs, predict_proba
+from pyro_ssl.prediction.gibbs import gibbs
+from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.batches import steps_per_epoch
 from pyro_ssl.training.fit import fit

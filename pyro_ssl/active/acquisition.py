@@ -13,7 +13,9 @@ from pyro_ssl.evaluation.metrics import as_probabilities
 from pyro_ssl.infer.gibbs import Gibbs, walk
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
-from pyro_ssl.prediction.predict import AT_ONCE, as_known, chunked, gibbs, label_of, predict_proba
+from pyro_ssl.prediction.chunks import AT_ONCE, as_known, chunked, label_of
+from pyro_ssl.prediction.gibbs import gibbs
+from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.utils.arguments import as_data, check_positive
 from pyro_ssl.utils.context import eval_mode, fixed_seed
 

@@ -31,7 +31,8 @@ from pyro_ssl import (
 from pyro_ssl.evaluation import plots
 from pyro_ssl.nn.layers import BatchNorm, Linear, SplitLinear, class_weights, mark_normal, mark_one_hot
 from pyro_ssl.nn.random_weights import RandomWeights
-from pyro_ssl.prediction.predict import predict_proba, weight_kl
+from pyro_ssl.prediction.bounds import weight_kl
+from pyro_ssl.prediction.predict import predict_proba
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, K, Z, H = 3, 3, 2, 5
