@@ -4,7 +4,7 @@ from pyro_ssl.objectives.adversarial import Adversary, Discrimination, Discrimin
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor, Predictor
+from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor, LabelPredictor
 from pyro_ssl.objectives.pretrained import PretrainedEncoder
 from pyro_ssl.objectives.terms import (
     L2,
@@ -28,11 +28,11 @@ __all__ = [
     "GibbsPredictor",
     "GuidePredictor",
     "LabelLogProb",
+    "LabelPredictor",
     "LogRatio",
     "LossContext",
     "MutualInformation",
     "Objective",
-    "Predictor",
     "PretrainedEncoder",
     "Term",
 ]

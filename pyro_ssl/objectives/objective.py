@@ -36,7 +36,7 @@ from pyro_ssl.infer.validation import (
 )
 from pyro_ssl.objectives.batch import Batch, transformed
 from pyro_ssl.objectives.loss_context import LossContext
-from pyro_ssl.objectives.predictors import GuidePredictor, Predictor
+from pyro_ssl.objectives.predictors import GuidePredictor, LabelPredictor
 from pyro_ssl.objectives.terms import Term
 from pyro_ssl.utils.compat import BatchNormBase
 from pyro_ssl.utils.context import exclusive, preserve_random_state
@@ -101,7 +101,7 @@ class Objective(nn.Module):
         unlabeled_weight: float = 1.0,
         elbo: ELBO | None = None,
         joint_pass: bool | None = None,
-        predictor: Predictor | None = None,
+        predictor: LabelPredictor | None = None,
         features: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Objective(nn.Module):
                 "leave it out"
             )
         self.joint_pass = joint_pass
-        self.predictor: Predictor = GuidePredictor() if predictor is None else predictor
+        self.predictor: LabelPredictor = GuidePredictor() if predictor is None else predictor
         self.sizes: tuple[int, int] | None = None
         self.input_limit: float | None = None
         self.extent: Extent | None = None

@@ -13,7 +13,7 @@ from pyro_ssl.infer.validation import classified
 from pyro_ssl.utils.arguments import check_positive
 
 
-class Predictor(Protocol):
+class LabelPredictor(Protocol):
     """Predicts the label of encoded data by a pair of programs."""
 
     @property

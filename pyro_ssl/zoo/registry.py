@@ -33,7 +33,7 @@ from pyro_ssl.nn.networks import MLP
 from pyro_ssl.nn.random_weights import RandomWeights
 from pyro_ssl.objectives.adversarial import Adversary, Discrimination, DiscriminatorInputs, Discriminators, LogRatio
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor, Predictor
+from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor, LabelPredictor
 from pyro_ssl.objectives.pretrained import PretrainedEncoder
 from pyro_ssl.objectives.terms import L2, LabelLogProb, MutualInformation, Term
 from pyro_ssl.utils.arguments import check_positive, check_seed
@@ -412,7 +412,7 @@ def _sslpe(
             importance-weighted bound; MIER or consistency of a real y.
     """
     nets, codes = shared.nets, shared.codes
-    predictor: Predictor = GuidePredictor()
+    predictor: LabelPredictor = GuidePredictor()
     if gibbs_steps:
         check_positive(gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
         predictor = GibbsPredictor(gibbs_steps, gibbs_chains)
