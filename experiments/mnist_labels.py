@@ -39,7 +39,7 @@ from common import (
     where,
 )
 
-from pyro_ssl import generate, gibbs, predict_proba
+from pyro_ssl import GibbsPredictor, generate, gibbs, predict_proba
 from pyro_ssl.evaluation import plots
 from pyro_ssl.utils.context import eval_mode, fixed_seed
 
@@ -165,8 +165,8 @@ def samples(objective: Any, n: int) -> Any:
 
 def embedding(objective: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
     """t-SNE of the code, averaged over a Gibbs chain where the model predicts (Figure 5.14)."""
-    if objective.gibbs_steps:
-        z = gibbs(objective, x, steps=objective.gibbs_steps).z
+    if isinstance(objective.predictor, GibbsPredictor):
+        z = gibbs(objective, x, steps=objective.predictor.steps).z
     else:
         with eval_mode(objective), fixed_seed(0):
             q = objective.classify(x).mean

@@ -21,13 +21,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Results, arguments, draws_of, mean_sd, parsed, resolved, sources, study, table, where
+from common import (
+    Results,
+    arguments,
+    draws_of,
+    mean_sd,
+    parsed,
+    resolved,
+    sources,
+    study,
+    table,
+    where,
+)
 from torch import Tensor
 
 from pyro_ssl import data, zoo
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.nn.norm import BatchNorm
-from pyro_ssl.prediction.predict import bounds, predict_proba, weight_kl
+from pyro_ssl.prediction.bounds import bounds, weight_kl
+from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training.fit import Epoch, fit
 from pyro_ssl.utils.context import fixed_seed
 

@@ -55,7 +55,8 @@ from torch import Tensor
 from pyro_ssl import data, reconstruct
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.prediction.predict import chunked, predict_proba
+from pyro_ssl.prediction.chunks import chunked
+from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training.batches import steps_per_epoch
 
 SIZES = (100, 1000, 2000, 5000, 10_000, 20_000, 50_000)

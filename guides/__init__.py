@@ -3,7 +3,12 @@
 from pyro_ssl.guides.auxiliary import Auxiliary
 from pyro_ssl.guides.bayesian import MeanField
 from pyro_ssl.guides.classifier import Classifier
-from pyro_ssl.guides.latent_classifier import VC, LatentClassifier, LatentEncoder, SplitLatentEncoder
+from pyro_ssl.guides.latent_classifier import (
+    VC,
+    LatentClassifier,
+    LatentEncoder,
+    SplitLatentEncoder,
+)
 from pyro_ssl.guides.lvae import LVAE, LadderTop
 from pyro_ssl.guides.m2 import M2
 from pyro_ssl.guides.mixture import Mixture

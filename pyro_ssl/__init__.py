@@ -25,7 +25,9 @@ _HOME = {
     "MutualInformation": "objectives.terms",
     "ClassBalance": "objectives.terms",
     "L2": "objectives.terms",
-    "Adversary": "objectives.terms",
+    "Adversary": "objectives.adversarial",
+    "GuidePredictor": "objectives.predictors",
+    "GibbsPredictor": "objectives.predictors",
     "PretrainedEncoder": "objectives.pretrained",
     "Flow": "distributions.flows",
     "VampPrior": "distributions.flows",
@@ -34,17 +36,17 @@ _HOME = {
     "EarlyStopping": "training.fit",
     "fit": "training.fit",
     "predict_proba": "prediction.predict",
-    "bounds": "prediction.predict",
-    "class_bounds": "prediction.predict",
-    "log_evidence": "prediction.predict",
-    "gibbs": "prediction.predict",
-    "weight_kl": "prediction.predict",
+    "bounds": "prediction.bounds",
+    "class_bounds": "prediction.bounds",
+    "log_evidence": "prediction.bounds",
+    "gibbs": "prediction.gibbs",
+    "weight_kl": "prediction.bounds",
     "generate": "prediction.generate",
     "reconstruct": "prediction.generate",
     "SavedModel": "zoo.saved_model",
     "one_hot": "utils.arguments",
-    "draw_labels": "data.datasets",
-    "LabelDraw": "data.datasets",
+    "draw_labels": "data.label_draws",
+    "LabelDraw": "data.label_draws",
     "Dataset": "data.datasets",
     "MLP": "nn.networks",
     "ConvEncoder": "nn.networks",
@@ -87,7 +89,8 @@ __all__ = [*_HOME, *_MODULES]
 
 if TYPE_CHECKING:
     from pyro_ssl.active.learner import ActiveLearner
-    from pyro_ssl.data.datasets import Dataset, LabelDraw, draw_labels
+    from pyro_ssl.data.datasets import Dataset
+    from pyro_ssl.data.label_draws import LabelDraw, draw_labels
     from pyro_ssl.distributions.conditionals import (
         Bayes,
         Bernoulli,
@@ -107,13 +110,13 @@ if TYPE_CHECKING:
     from pyro_ssl.nn.backbones import Backbone
     from pyro_ssl.nn.layers import Flat, SplitLinear
     from pyro_ssl.nn.networks import MLP, ConvDecoder, ConvEncoder
-    from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
+    from pyro_ssl.objectives.adversarial import Adversary, Discrimination, Discriminators, LogRatio
     from pyro_ssl.objectives.batch import Batch
     from pyro_ssl.objectives.objective import Objective
+    from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor
     from pyro_ssl.objectives.pretrained import PretrainedEncoder
     from pyro_ssl.objectives.terms import (
         L2,
-        Adversary,
         ClassBalance,
         Consistency,
         Entropy,
@@ -121,8 +124,10 @@ if TYPE_CHECKING:
         MutualInformation,
         Term,
     )
+    from pyro_ssl.prediction.bounds import bounds, class_bounds, log_evidence, weight_kl
     from pyro_ssl.prediction.generate import generate, reconstruct
-    from pyro_ssl.prediction.predict import bounds, class_bounds, gibbs, log_evidence, predict_proba, weight_kl
+    from pyro_ssl.prediction.gibbs import gibbs
+    from pyro_ssl.prediction.predict import predict_proba
     from pyro_ssl.training.fit import EarlyStopping, fit
     from pyro_ssl.utils.arguments import one_hot
     from pyro_ssl.zoo.saved_model import SavedModel

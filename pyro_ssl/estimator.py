@@ -19,14 +19,21 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import zoo
-from pyro_ssl.data.datasets import encode
+from pyro_ssl.data.classes import encode
 from pyro_ssl.data.labels import labels_found, warn_of_marked_values
 from pyro_ssl.model_selection import labeled_rows
-from pyro_ssl.prediction.predict import gibbs, predict_proba
+from pyro_ssl.objectives.predictors import GibbsPredictor
+from pyro_ssl.prediction.gibbs import gibbs
+from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.batches import steps_per_epoch
 from pyro_ssl.training.fit import fit
-from pyro_ssl.utils.arguments import check_event_shape, check_kind, check_positive, looks_channels_last
+from pyro_ssl.utils.arguments import (
+    check_event_shape,
+    check_kind,
+    check_positive,
+    looks_channels_last,
+)
 from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_unmasked
 from pyro_ssl.utils.files import CheckpointError
 from pyro_ssl.zoo.saved_model import SavedModel, listed, whole_or_refused
@@ -480,8 +487,9 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """E[y|x], `(N,)` or `(N, D)` as y was; with `return_std` also the predictive standard deviation, of that shape."""
         rows = self._rows(X)  # first, for it says if there was no fit
-        steps, chains = self.objective_.gibbs_steps, max(4, self.objective_.gibbs_chains)
-        found = gibbs(self.objective_, rows, steps=steps, chains=chains)
+        predictor = self.objective_.predictor
+        assert isinstance(predictor, GibbsPredictor)  # the zoo refuses a real y without one
+        found = gibbs(self.objective_, rows, steps=predictor.steps, chains=max(4, predictor.chains))
         mean = found.mean.double().numpy() * self.y_std_ + self.y_mean_
         std = found.variance.sqrt().double().numpy() * self.y_std_
         mean, std = (v[:, 0] if self.flat_ else v for v in (mean, std))

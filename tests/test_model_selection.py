@@ -12,7 +12,13 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor
 from pyro_ssl.data.labels import LabelWarning
-from pyro_ssl.model_selection import LabeledScorer, PartialLabelKFold, PartialLabelSplit, has_label, labeled_rows
+from pyro_ssl.model_selection import (
+    LabeledScorer,
+    PartialLabelKFold,
+    PartialLabelSplit,
+    has_label,
+    labeled_rows,
+)
 
 CLASS = np.arange(60) % 3
 KNOWN = np.arange(60) < 18  # six labels of each class

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.evaluation.metrics import as_probabilities
-from pyro_ssl.infer.gibbs import walk
+from pyro_ssl.infer.gibbs import Gibbs, walk
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.prediction.predict import AT_ONCE, as_known, chunked, gibbs, label_of, predict_proba
+from pyro_ssl.objectives.predictors import GibbsPredictor
+from pyro_ssl.prediction.chunks import AT_ONCE, as_known, chunked, label_of
+from pyro_ssl.prediction.gibbs import gibbs
+from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.utils.arguments import as_data, check_positive
 from pyro_ssl.utils.context import eval_mode, fixed_seed
 
@@ -431,7 +434,7 @@ def _drawn(objective: Objective, x: Tensor) -> Literal["weights", "latents"] | N
     """What differs between a method's draws of p(y|x), for data like x."""
     if _weights_predict(objective):
         return "weights"
-    if objective.gibbs_steps:
+    if isinstance(objective.predictor, GibbsPredictor):
         return "latents"
     with eval_mode(objective), fixed_seed(0), torch.no_grad():
         few = objective.encode(x[:8].to(next(objective.parameters(), x)))
@@ -445,8 +448,8 @@ def _weights_predict(objective: Objective) -> bool:
     if not hasattr(guide, "draw_weights"):
         return False
     if not hasattr(model, "slots"):  # a pair of another's, whose `given` fills what Gibbs sampling predicts with
-        return bool(objective.gibbs_steps)
-    if not objective.gibbs_steps:
+        return isinstance(objective.predictor, GibbsPredictor)
+    if not isinstance(objective.predictor, GibbsPredictor):
         return guide.slots is not None
     random = {id(owner) for owner, _ in model.slots.places}
     return any(id(part) in random for part in model.program.p_y.modules())
@@ -454,7 +457,8 @@ def _weights_predict(objective: Objective) -> bool:
 
 def _draws_of(objective: Objective, x: Tensor, draws: int, seed: int) -> Tensor:
     """Draws of one objective's p(y|x), `(S, N, K)`."""
-    kind, guide, steps = _drawn(objective, x), objective.guide, objective.gibbs_steps
+    kind, guide = _drawn(objective, x), objective.guide
+    steps = objective.predictor.steps if isinstance(objective.predictor, GibbsPredictor) else 0
     w = None
     if kind == "weights":
         with eval_mode(objective), fixed_seed(seed):
@@ -496,6 +500,12 @@ def _classified(guide: Any, x: Tensor) -> Tensor:
 
 def _variance(members: list[Objective], x: Tensor, seed: int) -> Tensor:
     """Var[y|x], summed over y's dimensions: the mean of the members' variances and the variance of their means."""
-    found = [gibbs(m, x, steps=m.gibbs_steps, chains=max(4, m.gibbs_chains), seed=seed) for m in members]
+    found = [_gibbs(member, x, seed) for member in members]
     means = torch.stack([f.mean for f in found])
     return (torch.stack([f.variance for f in found]).mean(0) + means.var(0, correction=0)).sum(-1)
+
+
+def _gibbs(objective: Objective, x: Tensor, seed: int) -> Gibbs:
+    predictor = objective.predictor
+    assert isinstance(predictor, GibbsPredictor)  # the zoo refuses a real y without one
+    return gibbs(objective, x, steps=predictor.steps, chains=max(4, predictor.chains), seed=seed)

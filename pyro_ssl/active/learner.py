@@ -15,12 +15,21 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import zoo
-from pyro_ssl.active.acquisition import Acquisition, Score, acquire, check, check_power, diverse, top_n
+from pyro_ssl.active.acquisition import (
+    Acquisition,
+    Score,
+    acquire,
+    check,
+    check_power,
+    diverse,
+    top_n,
+)
 from pyro_ssl.data.extent import Extent
 from pyro_ssl.evaluation.ood import features
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.prediction.predict import label_of, predict_proba
+from pyro_ssl.prediction.chunks import label_of
+from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.fit import History, fit
 from pyro_ssl.utils import files

@@ -1,24 +1,21 @@
-"""Data sets, draws of labels, and what a trained model remembers of its data."""
+"""Data sets, draws of labels, and the extent of a method's training data."""
 
+from pyro_ssl.data.classes import codes_of, encode, names_of
 from pyro_ssl.data.datasets import (
     DATASETS,
     Dataset,
-    LabelDraw,
     arrays_of,
     circles,
-    codes_of,
-    data_root,
     digits,
-    draw_labels,
-    encode,
     from_arrays,
     from_npz,
     from_torch,
     load,
-    names_of,
     recoded,
     two_moons,
 )
+from pyro_ssl.data.images import data_root
+from pyro_ssl.data.label_draws import LabelDraw, draw_labels
 
 __all__ = [
     "DATASETS",

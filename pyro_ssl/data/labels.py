@@ -1,4 +1,4 @@
-"""Which rows have no label, how many have one of each class, and warnings where that looks wrong."""
+"""Missing labels, counts of labels, and warnings where labels look wrong."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from pyro_ssl.utils.arguments import MISSING_WORDS, is_missing
 from pyro_ssl.utils.arrays import brief, few
 
 MARKERS = frozenset(
-    ["unknown", "unk", "notknown", "unlabeled", "unlabelled", "notlabeled", "notlabelled", "nolabel", "nolabels"]
-    + ["undefined", "undetermined", "missing", "none", "na", "nan", "null", "nil", "notavailable", "todo", "tbd"]
+    "unknown unk notknown unlabeled unlabelled notlabeled notlabelled nolabel nolabels undefined "
+    "undetermined missing none na nan null nil notavailable todo tbd".split()
 )
-"""Names that a row without a label may have been given in place of one: their letters, in lower case."""
+"""Names that may stand for a missing label: their letters, in lower case."""
 MARKER_SIGNS = re.compile(r"[?.*_-]+")
-"""Signs of that kind; "-" is none beside a class "+"."""
+"""Signs that may stand for one; beside a class "+", "-" is a class."""
 MARKER_NUMBERS = re.compile(r"(-\d+|9{2,}|255|65535|4294967295)(\.0)?")
-"""Numbers of that kind: below 0, all nines, or what -1 becomes in numbers without a sign."""
-SHOWN = 10
-"""Classes that a message names at most."""
+"""Numbers that may stand for one: below 0, all nines, or -1 as an unsigned number."""
+CLASSES_SHOWN = 10
+"""Largest number of classes that a message names."""
 
 
 class LabelWarning(UserWarning):
-    """Labels that may not say what was meant: a class without one, or one that looks like a missing label."""
+    """Labels may be wrong: a class has none, or one looks like a missing label."""
 
 
 def missing_labels(y: np.ndarray) -> np.ndarray:
-    """Which rows have no label, `(N,)`: NaN or -1, and of objects and text what `is_missing` says."""
+    """Mask of the rows without a label, `(N,)`: NaN or -1, or `is_missing` for objects and text.
+
+    >>> missing_labels(np.array([0, -1, 2]))
+    array([False,  True, False])
+    """
     if y.dtype.kind == "b":
         return np.zeros(y.shape, bool)
     if y.dtype.kind in "iuf":
@@ -38,66 +42,31 @@ def missing_labels(y: np.ndarray) -> np.ndarray:
     return np.array([is_missing(value) for value in y.tolist()], dtype=bool)
 
 
-def warn_of_words(y: np.ndarray, name: str = "y") -> None:
-    """Warn of rows that have no label by a word, such as "None", that could be the name of a class."""
-    if y.dtype.kind not in "OU":
-        return
-    texts = [value.strip() for value in y.tolist() if isinstance(value, str)]
-    words = sorted(MISSING_WORDS.intersection(texts))
-    if words:
-        rows = sum(text in MISSING_WORDS for text in texts)
-        warnings.warn(
-            f"{name}: {rows} rows of {few(words)} are taken to have no label; if that is a class, give it another name",
-            LabelWarning,
-            stacklevel=4,
-        )
-
-
-def warn_of_markers(classes: Sequence[Any], counts: Sequence[int], name: str = "y") -> None:
-    """Warn if most rows have a class, such as "unknown" or 999, that looks like a missing label.
+def labels_found(codes: Any, classes: Sequence[Any]) -> str:
+    """How many rows have each class, and how many no label, in one line.
 
     Arguments:
-        classes: The K classes.
-        counts: How many rows each has, `(K,)`.
-        name: What the caller calls the labels.
+        codes: Class indices `(N,)`, -1 where there is no label.
+        classes: Names of the K classes.
+
+    >>> labels_found([0, 1, 1, -1], ["cat", "dog"])
+    "labels: 1 of 'cat', 2 of 'dog'; 1 rows without a label"
     """
-    if not len(counts):
-        return
-    most = int(np.argmax(counts))
-    signs = "+" in classes and classes[most] == "-"
-    if 2 * counts[most] > sum(counts) and _looks_like_a_marker(classes[most]) and not signs:
-        warnings.warn(
-            f"{name}: class {brief(classes[most])} has {counts[most]} of the {sum(counts)} labels and looks "
-            "like a mark for rows without one; if so, write -1, NaN or None there, else rename the class",
-            LabelWarning,
-            stacklevel=4,
-        )
-
-
-def warn_of_marked_values(values: np.ndarray, name: str = "y") -> None:
-    """Warn if most real labels are one number, such as -1 or -999, that looks like a missing label.
-
-    Arguments:
-        values: Real labels of the rows that have one, `(n, D)`.
-        name: What the caller calls the labels.
-    """
-    numbers, counts = np.unique(values, return_counts=True)
-    most = int(np.argmax(counts))
-    number = f"{numbers[most]:.10g}"
-    if 2 * counts[most] > counts.sum() and _looks_like_a_marker(number):
-        warnings.warn(
-            f"{name} is {number} in more than half of its rows, and is taken for real labels of {number}; "
-            "rows without one need NaN",
-            LabelWarning,
-            stacklevel=5,
-        )
+    counts = _counts(codes, len(classes))
+    if len(classes) > CLASSES_SHOWN:
+        of_each = f"{counts.min()} to {counts.max()} of each of {len(classes)} classes"
+        text = f"{counts.sum()}, {of_each}"
+    else:
+        named = zip(classes, counts.tolist(), strict=True)
+        text = ", ".join(f"{count} of {brief(name)}" for name, count in named)
+    return f"labels: {text}; {len(codes) - counts.sum()} rows without a label"
 
 
 def warn_of_missing_classes(codes: Any, classes: Sequence[Any]) -> None:
-    """Warn, by name, of classes of which no row has a label: they are learned without one.
+    """Warn, by name, of classes without a labeled row: they are learned without labels.
 
     Arguments:
-        codes: Labels as codes, -1 where there is none; `(N,)`.
+        codes: Class indices `(N,)`, -1 where there is no label.
         classes: Names of the K classes.
     """
     counts = _counts(codes, len(classes))
@@ -105,27 +74,77 @@ def warn_of_missing_classes(codes: Any, classes: Sequence[Any]) -> None:
     if not without:
         return
     number = "class" if len(without) == 1 else "classes"
-    only_second = list(classes) == [0, 1] and counts[0] == 0 < counts[1]
-    hint = " (-1 stands for no label: classes -1 and 1 should be written 0 and 1)" if only_second else ""
+    hint = ""
+    if list(classes) == [0, 1] and counts[0] == 0 < counts[1]:
+        hint = " (-1 stands for no label: classes -1 and 1 should be written 0 and 1)"
     warnings.warn(
-        f"y: no row of {number} {few(without, SHOWN)} has a label; label one at least of each class{hint}",
+        f"y: no row of {number} {few(without, CLASSES_SHOWN)} has a label; "
+        f"label one at least of each class{hint}",
         LabelWarning,
         stacklevel=3,
     )
 
 
-def labels_found(codes: Any, classes: Sequence[Any]) -> str:
-    """How many rows of each class, and how many without a label, in one line.
+def warn_of_words(y: np.ndarray, name: str = "y") -> None:
+    """Warn of rows without a label by a word, such as "None", that could be a class."""
+    if y.dtype.kind not in "OU":
+        return
+    texts = [value.strip() for value in y.tolist() if isinstance(value, str)]
+    words = sorted(MISSING_WORDS.intersection(texts))
+    if not words:
+        return
+    rows = sum(text in MISSING_WORDS for text in texts)
+    warnings.warn(
+        f"{name}: {rows} rows of {few(words)} are taken to have no label; "
+        "if that is a class, give it another name",
+        LabelWarning,
+        stacklevel=4,
+    )
+
+
+def warn_of_markers(classes: Sequence[Any], counts: Sequence[int], name: str = "y") -> None:
+    """Warn if most rows have a class, such as "unknown" or 999, that looks like a missing label.
 
     Arguments:
-        codes: Labels as codes, -1 where there is none; `(N,)`.
-        classes: Names of the K classes.
+        classes: The K classes.
+        counts: Number of rows of each, `(K,)`.
+        name: Name of the labels, for the message.
     """
-    counts = _counts(codes, len(classes))
-    text = ", ".join(f"{count} of {brief(name)}" for name, count in zip(classes, counts.tolist(), strict=True))
-    if len(classes) > SHOWN:
-        text = f"{counts.sum()}, {counts.min()} to {counts.max()} of each of {len(classes)} classes"
-    return f"labels: {text}; {len(codes) - counts.sum()} rows without a label"
+    if not len(counts):
+        return
+    largest = int(np.argmax(counts))
+    label = classes[largest]
+    is_sign_of_two = label == "-" and "+" in classes
+    is_most = 2 * counts[largest] > sum(counts)
+    if not is_most or is_sign_of_two or not _looks_like_a_marker(label):
+        return
+    warnings.warn(
+        f"{name}: class {brief(label)} has {counts[largest]} of the {sum(counts)} labels and looks "
+        "like a mark for rows without one; if so, write -1, NaN or None there, "
+        "else rename the class",
+        LabelWarning,
+        stacklevel=4,
+    )
+
+
+def warn_of_marked_values(values: np.ndarray, name: str = "y") -> None:
+    """Warn if most real labels are one number, such as -1 or -999, that looks like a missing label.
+
+    Arguments:
+        values: Real labels of the labeled rows, `(n, D)`.
+        name: Name of the labels, for the message.
+    """
+    numbers, counts = np.unique(values, return_counts=True)
+    most = int(np.argmax(counts))
+    number = f"{numbers[most]:.10g}"
+    if 2 * counts[most] <= counts.sum() or not _looks_like_a_marker(number):
+        return
+    warnings.warn(
+        f"{name} is {number} in more than half of its rows, and is taken for real labels of "
+        f"{number}; rows without one need NaN",
+        LabelWarning,
+        stacklevel=5,
+    )
 
 
 def _counts(codes: Any, classes: int) -> np.ndarray:
@@ -137,4 +156,5 @@ def _looks_like_a_marker(value: Any) -> bool:
     text = str(value).strip().lower()
     if MARKER_NUMBERS.fullmatch(text) or MARKER_SIGNS.fullmatch(text):
         return True
-    return re.sub(r"[\W_]", "", text) in MARKERS  # "not labeled", "n/a", "no_label"
+    letters = re.sub(r"[\W_]", "", text)  # of "not labeled", "n/a", "no_label"
+    return letters in MARKERS

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from pyro_ssl.distributions.row_noise import RowNoise, draw
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.prediction.predict import as_known, probs_of_any
+from pyro_ssl.prediction.chunks import as_known
+from pyro_ssl.prediction.predict import probs_of_any
 from pyro_ssl.utils.arguments import as_codes, check_positive
 from pyro_ssl.utils.context import eval_mode, fixed_seed
 

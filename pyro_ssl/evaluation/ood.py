@@ -12,7 +12,8 @@ from torch.distributions import MultivariateNormal
 from pyro_ssl.distributions.conditionals import Bayes
 from pyro_ssl.nn.layers import SplitLinear
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.prediction.predict import as_known, bounds_of_any, chunked
+from pyro_ssl.prediction.bounds import bounds_of_any
+from pyro_ssl.prediction.chunks import as_known, chunked
 from pyro_ssl.utils.arguments import as_codes, as_data, check_event_shape, check_positive
 
 

@@ -32,7 +32,14 @@ from pyro_ssl.infer.enumeration import (
     is_per_datum,
     log_mean_exp,
 )
-from pyro_ssl.infer.traces import TracePair, closed_form_kl, entropy_of, log_prob, sample_sites, scaled
+from pyro_ssl.infer.traces import (
+    TracePair,
+    closed_form_kl,
+    entropy_of,
+    log_prob,
+    sample_sites,
+    scaled,
+)
 from pyro_ssl.infer.validation import check_scope, check_shapes
 from pyro_ssl.nn.tensor_notes import weighted_classes
 from pyro_ssl.utils.compat import children_of, has_pyro_attributes

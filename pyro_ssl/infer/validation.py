@@ -28,7 +28,12 @@ from pyro_ssl.infer.enumeration import (
 )
 from pyro_ssl.infer.traces import TracePair, log_prob, sample_sites
 from pyro_ssl.nn.tensor_notes import weighted_classes
-from pyro_ssl.utils.context import empty_param_store, parts_in_eval_mode, preserve_random_state, validation_enabled
+from pyro_ssl.utils.context import (
+    empty_param_store,
+    parts_in_eval_mode,
+    preserve_random_state,
+    validation_enabled,
+)
 
 SCORELESS = (Distribution.score_parts, ExpandedDistribution.score_parts, MaskedDistribution.score_parts)
 """Pyro's `score_parts` that have no score term for a reparameterised distribution, or ask the wrapped one."""

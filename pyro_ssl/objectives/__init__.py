@@ -1,12 +1,13 @@
-"""The loss: the ELBO of a pair, terms that are added to it, and encoders that are trained beforehand."""
+"""The loss: the ELBO of a pair, terms added to it, and pretrained encoders."""
 
-from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
+from pyro_ssl.objectives.adversarial import Adversary, Discrimination, Discriminators, LogRatio
 from pyro_ssl.objectives.batch import Batch
+from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor, LabelPredictor
 from pyro_ssl.objectives.pretrained import PretrainedEncoder
 from pyro_ssl.objectives.terms import (
     L2,
-    Adversary,
     ClassBalance,
     Consistency,
     Entropy,
@@ -18,16 +19,20 @@ from pyro_ssl.objectives.terms import (
 __all__ = [
     "L2",
     "Adversary",
-    "ClassBalance",
     "Batch",
+    "ClassBalance",
     "Consistency",
     "Discrimination",
     "Discriminators",
     "Entropy",
-    "PretrainedEncoder",
+    "GibbsPredictor",
+    "GuidePredictor",
     "LabelLogProb",
+    "LabelPredictor",
     "LogRatio",
+    "LossContext",
     "MutualInformation",
     "Objective",
+    "PretrainedEncoder",
     "Term",
 ]

@@ -1,31 +1,85 @@
-"""Log-ratios of a code's distribution within a class and the prior's, by classifiers that tell the two apart."""
+r"""Adversarial terms: a pair of programs and a classifier of its latents play against each other.
+
+Two games are here, each with the terms of both players. In paper 003's, an `Adversary` predicts
+the class from z, and the pair hides it. In paper 000's, `Discriminators` tell the latents of a
+class from samples of its prior, by their own term `Discrimination`, and the pair is trained with
+the `LogRatio` that they estimate.
+
+Every value is constant in the other player's parameters, so that one step on the sum of all terms
+is one step of each player.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from pyro_ssl.distributions.conditionals import Prior
-from pyro_ssl.objectives.terms import LossContext, Term
+from pyro_ssl.objectives.loss_context import LossContext
+from pyro_ssl.objectives.terms import Term
 from pyro_ssl.utils.arguments import check_positive
 
 DiscriminatorInputs = Literal["linear", "squared", "quadratic"]
 
 
-class Discriminators(nn.Module):
-    r"""One binary classifier for each class, T_y(z): `(*, Z)` -> `(*, K)`.
+class Adversary(Term):
+    r"""A classifier f(y|z) of the latent, which the pair prevents from predicting the class.
 
-    The logarithm of a ratio of two Gaussians is quadratic in z: a linear T sees nothing but a difference of means, squares
-    see one of variances, products one of covariances.
+    With J the loss,
+
+    .. math:: \min_{\theta, \phi} \max_\psi\;
+              J + w\, \mathrm E_{q(z|x,y)}[\log f_\psi(y \mid z)]
+
+    on labeled data. The value is the pair's part, w E[log f]; the adversary's own gradient, of
+    -E[log f], adds nothing to the value.
 
     Arguments:
-        dim: Z.
-        classes: K.
-        hidden: Width of a hidden layer, of tanh, for each class; 0 for none.
-        inputs: What T is a function of: `linear` z, `squared` z and z_i^2, `quadratic` z and all z_i z_j.
+        f: The conditional of one-hot y given z.
+        weight: Weight w.
+        lr_scale: Learning rate of the adversary over the pair's.
+
+    Raises:
+        ValueError: The weight is not finite, or lr_scale is not above 0.
+
+    References:
+        Paper 003, appendix E.
+
+    >>> from pyro_ssl import MLP, OneHotCategorical
+    >>> Adversary(OneHotCategorical(MLP(2, 3, hidden=(8,)))).lr_scale
+    1.0
+    """
+
+    def __init__(self, f: nn.Module, weight: float = 1.0, lr_scale: float = 1.0) -> None:
+        super().__init__(weight)
+        _check_lr_scale(lr_scale)
+        self.f = f
+        self.lr_scale = lr_scale
+
+    def formula(self, context: LossContext) -> Tensor:
+        x = context.batch.x
+        y = context.batch.y
+        assert x is not None and y is not None
+        guide: Any = context.guide
+        z = guide.encode(x, y).rsample()
+        of_pair = _frozen_call(self.f, z).log_prob(y).mean()
+        own = -self.f(z.detach()).log_prob(y).mean()
+        return of_pair + (own - own.detach()) / self.weight
+
+
+class Discriminators(nn.Module):
+    r"""One binary classifier T_y(z) for each class: `(*, Z)` -> `(*, K)`.
+
+    The logarithm of a ratio of two Gaussians is quadratic in z: a linear T detects a difference of
+    means only, squares one of variances, products one of covariances.
+
+    Arguments:
+        dim: Size Z of the latent.
+        classes: Number of classes K.
+        hidden: Width of each class's hidden layer, of tanh; 0 for none.
+        inputs: Inputs of T: `linear` z, `squared` z and z_i^2, `quadratic` z and all z_i z_j.
         spectral_norm: Divide each class's weights of a layer by their largest singular value.
 
     Raises:
@@ -33,6 +87,9 @@ class Discriminators(nn.Module):
 
     References:
         Paper 000, eq. 9.
+
+    >>> Discriminators(4, 3, hidden=8)(torch.zeros(5, 4)).shape
+    torch.Size([5, 3])
     """
 
     def __init__(
@@ -51,22 +108,21 @@ class Discriminators(nn.Module):
             raise ValueError(f"inputs should be one of {', '.join(sizes)}, got {inputs!r}")
         if hidden < 0:
             raise ValueError(f"hidden should be 0 or above, got {hidden}")
-        self.inputs, self.classes, self.spectral_norm = inputs, classes, spectral_norm
+        self.inputs = inputs
+        self.classes = classes
+        self.spectral_norm = spectral_norm
         self.first = nn.Linear(sizes[inputs], classes * (hidden or 1))
-        self.last = nn.Linear(hidden, classes) if hidden else None  # row y reads the hidden layer of class y
+        # Row y reads the hidden layer of class y.
+        self.last = nn.Linear(hidden, classes) if hidden else None
 
     def forward(self, z: Tensor) -> Tensor:
-        with torch.autocast(z.device.type, enabled=False):  # small layers, and differences of squares
+        # Small layers, and differences of squares: without reduced precision.
+        with torch.autocast(z.device.type, enabled=False):
             h = nn.functional.linear(self._features(z), self._weight(self.first), self.first.bias)
             if self.last is None:
                 return h
-            return (h.unflatten(-1, (self.classes, -1)).tanh() * self._weight(self.last)).sum(-1) + self.last.bias
-
-    def _weight(self, layer: nn.Linear) -> Tensor:
-        if not self.spectral_norm:
-            return layer.weight
-        by_class = layer.weight.unflatten(0, (self.classes, -1))
-        return (by_class / torch.linalg.matrix_norm(by_class, 2, keepdim=True)).flatten(0, 1)
+            h = h.unflatten(-1, (self.classes, -1)).tanh()
+            return (h * self._weight(self.last)).sum(-1) + self.last.bias
 
     def _features(self, z: Tensor) -> Tensor:
         if self.inputs == "linear":
@@ -76,75 +132,119 @@ class Discriminators(nn.Module):
         rows, columns = torch.triu_indices(z.shape[-1], z.shape[-1], device=z.device)
         return torch.cat([z, z[..., rows] * z[..., columns]], -1)
 
+    def _weight(self, layer: nn.Linear) -> Tensor:
+        if not self.spectral_norm:
+            return layer.weight
+        by_class = layer.weight.unflatten(0, (self.classes, -1))
+        return (by_class / torch.linalg.matrix_norm(by_class, 2, keepdim=True)).flatten(0, 1)
+
 
 class LogRatio(nn.Module):
-    r"""The log-ratio of the codes of class y and the prior, as discriminators have it, with gradients for the pair.
+    r"""Log-ratio of the latents of class y to the prior, estimated by discriminators.
 
     .. math:: T_y(z) \approx \log \frac{q(z \mid y)}{p(z \mid y)}
 
-    The gradient with respect to the parameters of p(z|y) is that of -log p(z|y), and not T's, which has them nowhere. That
-    with respect to z is T's; none reaches the discriminators, which have an objective of their own.
+    This is the pair's part of the game. The gradient with respect to the parameters of p(z|y) is
+    that of -log p(z|y), since T does not depend on them; that with respect to z is T's; the
+    discriminators, which have an objective of their own, get none.
 
     Arguments:
         discriminators: T, from z to a number for each class.
-        p_z: z given y.
-        backpropagate: Whether T's gradient reaches z, as in the authors' later code; section 3.2 of the paper says that no
-            gradient of the discriminators is needed.
-        bounded: :math:`2 \log(1 + e^T) - 2 \log 2`, the loss of a GAN's generator, in T's place, which is not the paper's: in
-            z it has the gradient of :math:`2\,(\mathrm{KL}[q \| p] - 2\, \mathrm{JS}[q, p])`, which is KL's where q(z|y) is near
-            p(z|y), and ends where T, far out, would drive z further.
+        p_z: Prior of z given y.
+        backpropagate: Let T's gradient reach z, as in the authors' later code; section 3.2 of the
+            paper says that no gradient of the discriminators is needed.
+        bounded: Use :math:`2 \log(1 + e^T) - 2 \log 2`, the loss of a GAN's generator, in place of
+            T. This is not the paper's. In z it has the gradient of
+            :math:`2\,(\mathrm{KL}[q \| p] - 2\, \mathrm{JS}[q, p])`, which is the KL divergence's
+            where q(z|y) is near p(z|y), and vanishes where T, far out, would drive z further.
 
     References:
         Arjovsky & Bottou 2017, theorem 2.5.
+
+    >>> from pyro_ssl import ClassNormal
+    >>> ratio = LogRatio(Discriminators(4, 3), ClassNormal(3, 4))
+    >>> ratio(torch.eye(3), torch.zeros(3, 4)).shape
+    torch.Size([3])
     """
 
     def __init__(
-        self, discriminators: nn.Module, p_z: Prior, *, backpropagate: bool = True, bounded: bool = False
+        self,
+        discriminators: nn.Module,
+        p_z: Prior,
+        *,
+        backpropagate: bool = True,
+        bounded: bool = False,
     ) -> None:
         super().__init__()
-        self.discriminators, self.p_z, self.backpropagate, self.bounded = discriminators, p_z, backpropagate, bounded
+        self.discriminators = discriminators
+        self.p_z = p_z
+        self.backpropagate = backpropagate
+        self.bounded = bounded
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
-        frozen = {name: p.detach() for name, p in self.discriminators.named_parameters()}
-        t = torch.func.functional_call(self.discriminators, frozen, z if self.backpropagate else z.detach())
-        t, log_p = (y * t).sum(-1), self.p_z(y).log_prob(z.detach())
-        if not self.bounded:
-            return t - (log_p - log_p.detach())
-        return 2 * (nn.functional.softplus(t) - math.log(2)) - (log_p - log_p.detach())
+        """T_y(z) of latents `(B, Z)` of one-hot classes `(B, K)`: `(B,)`."""
+        inputs = z if self.backpropagate else z.detach()
+        t = (y * _frozen_call(self.discriminators, inputs)).sum(-1)
+        log_p = self.p_z(y).log_prob(z.detach())
+        if self.bounded:
+            t = 2 * (nn.functional.softplus(t) - math.log(2))
+        return t - (log_p - log_p.detach())
 
 
 class Discrimination(Term):
-    r"""The discriminators' own objective: codes of class y against samples of p(z|y), for them alone.
+    r"""The discriminators' part: latents of class y against samples of p(z|y).
 
-    .. math:: \max_\psi\; \mathrm E_{q(z|y)}[\log \sigma(T_y(z))] + \mathrm E_{p(z|y)}[\log(1 - \sigma(T_y(z)))]
+    .. math:: \max_\psi\; \mathrm E_{q(z|y)}[\log \sigma(T_y(z))]
+              + \mathrm E_{p(z|y)}[\log(1 - \sigma(T_y(z)))]
 
-    Data without a label count for a class drawn from q(y|x). Its value adds nothing to the pair's loss, and its gradient
-    reaches neither codes nor prior.
+    Unlabeled data count for a class sampled from q(y|x). The value adds nothing to the pair's loss,
+    and its gradient reaches neither latents nor prior.
 
     Arguments:
-        ratio: Whose discriminators play.
-        lr_scale: Their learning rate over the pair's.
+        ratio: The log-ratio whose discriminators play.
+        lr_scale: Learning rate of the discriminators over the pair's.
+
+    Raises:
+        ValueError: lr_scale is not above 0.
 
     References:
         Paper 000, eq. 9.
+
+    >>> from pyro_ssl import ClassNormal
+    >>> term = Discrimination(LogRatio(Discriminators(4, 3), ClassNormal(3, 4)))
+    >>> term.loss(torch.eye(3), torch.zeros(3, 4)).shape
+    torch.Size([])
     """
 
     needs = "nothing"
 
     def __init__(self, ratio: LogRatio, lr_scale: float = 1.0) -> None:
         super().__init__()
-        if not lr_scale > 0:
-            raise ValueError(f"lr_scale should be above 0, got {lr_scale}")
-        self.discriminators, self.lr_scale = ratio.discriminators, lr_scale
-        self._p_z = (ratio.p_z,)  # not a part of this player
+        _check_lr_scale(lr_scale)
+        self.discriminators = ratio.discriminators
+        self.lr_scale = lr_scale
+        self._p_z = (ratio.p_z,)  # in a tuple, so that it is no part of this player
 
-    def formula(self, step: LossContext) -> Tensor:
-        own = self.loss(*step.codes())
+    def formula(self, context: LossContext) -> Tensor:
+        y, z = context.classes_and_latents()
+        own = self.loss(y, z)
         return own - own.detach()
 
     def loss(self, y: Tensor, z: Tensor) -> Tensor:
-        """Minus the formula, for codes `(B, Z)` of classes `(B, K)`."""
+        """Minus the formula, for latents `(B, Z)` of one-hot classes `(B, K)`."""
         (p_z,) = self._p_z
-        real, prior = z.detach(), p_z(y).sample()
-        t_q, t_p = ((y * self.discriminators(part)).sum(-1) for part in (real, prior))
+        prior = p_z(y).sample()
+        t_q = (y * self.discriminators(z.detach())).sum(-1)
+        t_p = (y * self.discriminators(prior)).sum(-1)
         return (nn.functional.softplus(-t_q) + nn.functional.softplus(t_p)).mean()
+
+
+def _frozen_call(module: nn.Module, z: Tensor) -> Any:
+    """Call a module without gradient to its parameters."""
+    frozen = {name: p.detach() for name, p in module.named_parameters()}
+    return torch.func.functional_call(module, frozen, z)
+
+
+def _check_lr_scale(lr_scale: float) -> None:
+    if not lr_scale > 0:
+        raise ValueError(f"lr_scale should be above 0, got {lr_scale}")

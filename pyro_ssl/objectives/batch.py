@@ -10,16 +10,20 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """What one step sees: labeled and unlabeled data together, either of which may be absent.
+    """Labeled and unlabeled data of one step; either part may be absent.
 
     Arguments:
         x: Labeled data, `(B_l, *event)`.
         y: Their one-hot labels, `(B_l, K)`.
         x_unlabeled: Unlabeled data, `(B_u, *event)`.
-        encoded: Whether the data have already been encoded by the objective's pretrained encoder.
+        encoded: Whether the data are already encoded by the objective's pretrained encoder.
 
     Raises:
-        ValueError: A part is empty, or x and y are not equally many.
+        ValueError: A part is empty, or x and y have different numbers of rows.
+
+    >>> import torch
+    >>> Batch(torch.zeros(2, 4), torch.eye(2), torch.zeros(5, 4)).sizes
+    (2, 5)
     """
 
     x: Tensor | None = None
@@ -28,22 +32,25 @@ class Batch:
     encoded: bool = False
 
     def __post_init__(self) -> None:
-        sizes = [None if t is None else len(t) for t in (self.x, self.y, self.x_unlabeled)]
-        if 0 in sizes or sizes[0] != sizes[1]:
+        rows = [None if part is None else len(part) for part in (self.x, self.y, self.x_unlabeled)]
+        if 0 in rows or rows[0] != rows[1]:
             raise ValueError(
-                f"batch: got {sizes[0]} rows in x, {sizes[1]} in y and {sizes[2]} in x_unlabeled; "
+                f"batch: got {rows[0]} rows in x, {rows[1]} in y and {rows[2]} in x_unlabeled; "
                 "x and y should have equally many, and a part without data should be None"
             )
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """B_l and B_u."""
-        return 0 if self.x is None else len(self.x), 0 if self.x_unlabeled is None else len(self.x_unlabeled)
+        """Numbers of rows B_l and B_u."""
+        labeled = 0 if self.x is None else len(self.x)
+        unlabeled = 0 if self.x_unlabeled is None else len(self.x_unlabeled)
+        return labeled, unlabeled
 
 
 def transformed(batch: Batch, transform: Callable[[Tensor], Tensor] | None) -> Batch:
     """The batch with its data, not its labels, passed through a function."""
     if transform is None:
         return batch
-    apply = lambda x: None if x is None else transform(x)  # noqa: E731
-    return Batch(apply(batch.x), batch.y, apply(batch.x_unlabeled))
+    x = None if batch.x is None else transform(batch.x)
+    x_unlabeled = None if batch.x_unlabeled is None else transform(batch.x_unlabeled)
+    return Batch(x, batch.y, x_unlabeled)

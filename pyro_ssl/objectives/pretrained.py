@@ -1,4 +1,4 @@
-"""What a first model, trained on all data beforehand, makes of x: the data of a second one."""
+"""A pretrained encoder: the latents of a first model are the data of a second one."""
 
 from __future__ import annotations
 
@@ -10,36 +10,50 @@ from torch import Tensor, nn
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.utils.context import eval_mode
 
+ROWS_AT_ONCE = 4096
+
 
 class PretrainedEncoder(nn.Module):
-    r"""The code of x under a trained encoder, :math:`z_1 \sim q(z_1 \mid x)`.
+    r"""The latent of x under a trained encoder, :math:`z_1 \sim q(z_1 \mid x)`.
 
-    A fresh sample each time in training, the mean in evaluation; without gradient. Latents that the encoder does not use are
-    set to 0, but for an encoder that uses none.
+    It is a fresh sample each time in training, and the mean in evaluation; without gradient.
+    Latents that the encoder does not use are set to 0, unless it uses none.
 
     Arguments:
-        objective: The first model's, whose guide has a Gaussian `q_z`; `fit` of the second model trains it first.
-        size: Z of its code.
+        objective: Objective of the first model, whose guide has a Gaussian `q_z`; `fit` of the
+            second model trains it first.
+        size: Size Z of the latent.
         training: Arguments of that `fit`.
-        least: Standard deviation, over data, of a used latent's mean, at least.
+        least: Smallest standard deviation, over data, of a used latent's mean.
 
     References:
         Kingma et al. 2014, M1+M2.
+
+    >>> from pyro_ssl import zoo
+    >>> m1 = zoo.build("vae", (4,), 3, hidden=(8,), z_dim=2)
+    >>> PretrainedEncoder(m1, 2)(torch.rand(5, 4)).shape
+    torch.Size([5, 2])
     """
 
     used: Tensor
     trained: Tensor
 
     def __init__(
-        self, objective: Objective, size: int, training: dict[str, Any] | None = None, least: float = 0.1
+        self,
+        objective: Objective,
+        size: int,
+        training: dict[str, Any] | None = None,
+        least: float = 0.1,
     ) -> None:
         super().__init__()
-        self.objective, self.arguments, self.least = objective.requires_grad_(False), training or {}, least
+        self.objective = objective.requires_grad_(False)
+        self.arguments = training or {}
+        self.least = least
         self.register_buffer("used", torch.ones(size))
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
 
     def train(self, mode: bool = True) -> PretrainedEncoder:
-        """Whether codes are sampled; the first model stays as in evaluation."""
+        """Switch between samples and means; the first model stays in eval mode."""
         super().train(mode)
         self.objective.eval()
         return self
@@ -48,16 +62,21 @@ class PretrainedEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.sample(self._moments(x))
 
+    def sample(self, moments: Tensor) -> Tensor:
+        """Latents `(N, Z)` from their moments: samples in training, means in evaluation."""
+        mean, std = moments.unbind(-2)
+        latents = torch.normal(mean, std) if self.training else mean
+        return self.used * latents
+
     @torch.no_grad()
     def moments(self, x: Tensor) -> Tensor:
-        """Means and standard deviations of the codes of x, `(N, 2, Z)`, so that training need not encode a datum twice."""
-        with eval_mode(self.objective):
-            return torch.cat([self._moments(part.to(self.used)) for part in x.split(4096)])
+        """Means and standard deviations of the latents of x, `(N, 2, Z)`.
 
-    def sample(self, moments: Tensor) -> Tensor:
-        """Codes `(N, Z)` from their moments: samples in training, means in evaluation."""
-        mean, std = moments.unbind(-2)
-        return self.used * (torch.normal(mean, std) if self.training else mean)
+        With these, training encodes each datum once only.
+        """
+        with eval_mode(self.objective):
+            chunks = [self._moments(chunk.to(self.used)) for chunk in x.split(ROWS_AT_ONCE)]
+        return torch.cat(chunks)
 
     def _moments(self, x: Tensor) -> Tensor:
         q = self.objective.guide.q_z(x)
@@ -65,7 +84,8 @@ class PretrainedEncoder(nn.Module):
 
     @torch.no_grad()
     def finish_training(self, x: Tensor) -> None:
-        """Find which latents the trained encoder uses, on all data `(N, *event)`, and set `trained`."""
-        used = self.moments(x)[:, 0].std(0, correction=0) >= self.least
+        """Find which latents the encoder uses on all data `(N, *event)`, and set `trained`."""
+        spread = self.moments(x)[:, 0].std(0, correction=0)
+        used = spread >= self.least
         self.used.copy_(used if used.any() else torch.ones_like(used))
         self.trained.fill_(True)

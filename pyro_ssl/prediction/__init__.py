@@ -1,6 +1,17 @@
-"""What a trained objective says of data: class probabilities, bounds, samples."""
+"""Prediction by a trained objective: class probabilities, bounds, Gibbs samples, generated data."""
 
+from pyro_ssl.prediction.bounds import bounds, class_bounds, log_evidence, weight_kl
 from pyro_ssl.prediction.generate import generate, reconstruct
-from pyro_ssl.prediction.predict import bounds, class_bounds, gibbs, log_evidence, predict_proba, weight_kl
+from pyro_ssl.prediction.gibbs import gibbs
+from pyro_ssl.prediction.predict import predict_proba
 
-__all__ = ["bounds", "class_bounds", "generate", "gibbs", "log_evidence", "predict_proba", "reconstruct", "weight_kl"]
+__all__ = [
+    "bounds",
+    "class_bounds",
+    "generate",
+    "gibbs",
+    "log_evidence",
+    "predict_proba",
+    "reconstruct",
+    "weight_kl",
+]

@@ -22,7 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, ExponentialLR, LRScheduler, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LRScheduler,
+    OneCycleLR,
+    StepLR,
+)
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -283,15 +290,13 @@ def _check_objective(objective: Any) -> None:
 @contextmanager
 def _as_before(objective: Objective) -> Iterator[None]:
     """Put the objective back as it was if the block fails: what precedes the first step changes no weights."""
-    device, sizes, alike = next(objective.parameters()).device, objective.sizes, objective._joint_pass_is_exact
-    extent = objective.extent
+    device, sizes, extent = next(objective.parameters()).device, objective.sizes, objective.extent
     modes = {part: part.training for part in objective.modules()}
     try:
         yield
     except BaseException:
         objective.to(device)
-        objective.sizes, objective._joint_pass_is_exact = sizes, alike
-        objective.extent = extent
+        objective.sizes, objective.extent = sizes, extent
         for part, training in modes.items():
             part.training = training
         raise
@@ -365,7 +370,9 @@ class _Run:
                 x, self.transform, self.encoded = features.moments(x), features.sample, True
             self.batches = Batches(x.to(home), labels, known, int(batch_size), int(labeled_batch_size), seed)
             objective.sizes = len(self.batches.x), len(self.batches.x_unlabeled)
-            objective.check(self.batch(0), self._prepared(self.batches.extremes()))
+            first = self.batch(0)
+            objective.check(first, self._prepared(self.batches.extremes()))
+            self.joint = objective.joint_pass_for(first)
             self.largest_loss = self._largest_loss()
         self.parameter_groups = parameter_groups(objective)
         groups = [{"params": p, "lr": lr * scale} for scale, p in self.parameter_groups]
@@ -392,9 +399,9 @@ class _Run:
     @torch.no_grad()
     def _largest_loss(self) -> float:
         """The size from which on a loss is absurd: of untrained weights on a batch, on the data farthest out, in nats per column."""
-        parts = self.objective.parts(self.batch(0))
+        parts = self.objective.parts(self.batch(0), joint=self.joint)
         self.part_names = list(parts)
-        extreme = self.objective.parts(self._prepared(self.batches.extremes()))
+        extreme = self.objective.parts(self._prepared(self.batches.extremes()), joint=self.joint)
         largest = max(abs(total(parts).item()), abs(total(extreme).item()))
         return ABSURD * (largest + self.batches.columns + 1)
 
@@ -461,7 +468,7 @@ class _Run:
         kl_weight = min(1.0, (self.at.step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         with validation_disabled():  # the first batch was checked
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings["precision"] == "bfloat16"):
-                parts = self.objective.parts(batch, kl_weight=kl_weight)
+                parts = self.objective.parts(batch, kl_weight=kl_weight, joint=self.joint)
             loss = total(parts)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -475,7 +482,7 @@ class _Run:
             values = torch.stack([*parts.values(), loss, *norms]).detach().tolist()
             if not all(map(math.isfinite, values)):
                 with preserve_buffers(self.objective):
-                    culprit = self.objective.culprit(batch)
+                    culprit = self.objective.culprit(batch, joint=self.joint)
                 raise DivergedError(
                     f"step {self.at.step}: the loss or its gradient is not finite, first at {culprit}; "
                     "the weights are as they were before this step; try a smaller lr or a clip_norm"
@@ -615,7 +622,7 @@ class _Run:
         """Which parameters have a gradient, in the order of the optimiser's."""
         parameters = [p for _, group in self.parameter_groups for p in group]
         with fixed_seed(0), preserve_buffers(self.objective):  # which the gradient needs as they are here
-            loss = total(self.objective.parts(self.batch(0)))
+            loss = total(self.objective.parts(self.batch(0), joint=self.joint))
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         return [gradient is not None for gradient in gradients]
 

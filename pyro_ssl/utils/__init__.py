@@ -1,1 +1,1 @@
-"""Helpers without probability in them: arrays, arguments, context managers, files."""
+"""Helpers without probability in them: arguments, arrays, context managers, files."""

@@ -1,4 +1,4 @@
-"""Arrays that users give: checks of what is none, masks, and short text of values for messages."""
+"""Arrays from users: what is no array, masks, and short text of values for messages."""
 
 from __future__ import annotations
 
@@ -12,50 +12,21 @@ import torch
 from torch import Tensor
 
 
-def check_array_like(values: Any, name: str) -> None:
-    """Raise TypeError, with the fix, for what numpy or torch would misread.
-
-    Arguments:
-        values: What the caller was given.
-        name: What the caller calls it, for the message.
-
-    Raises:
-        TypeError: It is sparse, a picture, a tuple of arrays or a torch Dataset.
-    """
-    if isinstance(values, Tensor):
-        if values.layout is not torch.strided:
-            raise TypeError(f"{name} should be a dense array, got a sparse tensor; give {name}.to_dense()")
-        return
-    if _is_scipy_sparse(values):
-        raise TypeError(f"{name} should be a dense array, got a sparse {type(values).__name__}; give {name}.toarray()")
-    if isinstance(values, torch.utils.data.Dataset | torch.utils.data.DataLoader):
-        raise TypeError(
-            f"{name} should be an array, got a {type(values).__name__}; pyro_ssl.data.from_torch reads torch Datasets"
-        )
-    if _is_picture(values) or (_is_sequence(values) and any(map(_is_picture, values))):
-        raise TypeError(
-            f"{name} should be an array (N, C, H, W) in [0, 1], got PIL images; "
-            "give torch.stack([torchvision.transforms.functional.to_tensor(image) for image in images])"
-        )
-    if isinstance(values, tuple) and any(getattr(value, "ndim", 0) for value in values):
-        raise TypeError(
-            f"{name} should be one array whose rows are data, got a tuple of {len(values)}; "
-            "give data and labels apart, as in fit(objective, x, y), and join columns by np.column_stack"
-        )
-
-
 def as_array(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """An array-like as a numpy array, and which of its entries are masked, of the same shape.
+    """An array-like as a numpy array, and the mask of its masked entries.
 
-    Values of pandas' own dtypes come as objects: whole numbers beside NA stay whole.
+    Values of pandas' own dtypes become objects, so that whole numbers beside NA stay whole.
 
     Arguments:
         values: A tensor, array, masked array, pandas object or nested list.
-        name: What the caller calls it, for messages.
+        name: Name of the argument, for messages.
 
     Raises:
         TypeError: It is no array; see `check_array_like`.
         ValueError: Its rows differ in shape.
+
+    >>> as_array([1, 2], "y")
+    (array([1, 2]), array([False, False]))
     """
     check_array_like(values, name)
     if isinstance(values, Tensor):
@@ -64,40 +35,106 @@ def as_array(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     if _is_masked(values):
         masked = np.ma.asarray(values)
         return masked.data, np.ma.getmaskarray(masked)
+    dtype = object if _has_pandas_dtype(values) else None
     try:
-        array = np.asarray(values, object if _has_pandas_dtype(values) else None)
+        array = np.asarray(values, dtype)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} should be one array with rows of the same shape: {error}") from None
+        raise ValueError(
+            f"{name} should be one array with rows of the same shape: {error}"
+        ) from None
     return array, np.zeros(array.shape, bool)
 
 
-def check_unmasked(values: Any, name: str) -> None:
-    """Raise ValueError if an entry is masked: numpy and scikit-learn take the number under the mask."""
-    if not _is_masked(values):
+def check_array_like(values: Any, name: str) -> None:
+    """Check that values are an array that numpy and torch read rightly.
+
+    Arguments:
+        values: The argument.
+        name: Its name, for messages.
+
+    Raises:
+        TypeError: It is sparse, a picture, a tuple of arrays or a torch Dataset; with the fix.
+    """
+    if isinstance(values, Tensor):
+        if values.layout is not torch.strided:
+            raise TypeError(
+                f"{name} should be a dense array, got a sparse tensor; give {name}.to_dense()"
+            )
         return
-    mask = np.ma.getmaskarray(np.ma.asarray(values))
-    if mask.any():
-        row = int(np.argwhere(mask)[0][0]) if mask.ndim else 0
-        raise ValueError(
-            f"{name} has {int(mask.sum())} masked entries, first in row {row}; "
-            f"drop or impute them, as by {name}.substituted(value)"
+    kind = type(values).__name__
+    if _is_scipy_sparse(values):
+        raise TypeError(
+            f"{name} should be a dense array, got a sparse {kind}; give {name}.toarray()"
+        )
+    if isinstance(values, torch.utils.data.Dataset | torch.utils.data.DataLoader):
+        raise TypeError(
+            f"{name} should be an array, got a {kind}; "
+            "pyro_ssl.data.from_torch reads torch Datasets"
+        )
+    if _is_picture(values) or (_is_sequence(values) and any(map(_is_picture, values))):
+        raise TypeError(
+            f"{name} should be an array (N, C, H, W) in [0, 1], got PIL images; give torch.stack("
+            "[torchvision.transforms.functional.to_tensor(image) for image in images])"
+        )
+    if isinstance(values, tuple) and any(getattr(value, "ndim", 0) for value in values):
+        raise TypeError(
+            f"{name} should be one array whose rows are data, got a tuple of {len(values)}; "
+            "give data and labels apart, as in fit(objective, x, y), and join columns by "
+            "np.column_stack"
         )
 
 
+def check_unmasked(values: Any, name: str) -> None:
+    """Check that no entry is masked: numpy and scikit-learn take the number under the mask.
+
+    Raises:
+        ValueError: An entry is masked.
+    """
+    if not _is_masked(values):
+        return
+    mask = np.ma.getmaskarray(np.ma.asarray(values))
+    if not mask.any():
+        return
+    row = int(np.argwhere(mask)[0][0]) if mask.ndim else 0
+    raise ValueError(
+        f"{name} has {int(mask.sum())} masked entries, first in row {row}; "
+        f"drop or impute them, as by {name}.filled(value)"
+    )
+
+
 def check_signed(array: np.ndarray, name: str) -> None:
-    """Raise ValueError where unsigned labels hold what -1 becomes in their dtype, such as 255 in uint8."""
+    """Check that unsigned labels do not hold -1 as it is in their dtype, such as 255 in uint8.
+
+    Raises:
+        ValueError: They do.
+    """
     if array.dtype.kind != "u" or not array.size:
         return
     largest = np.iinfo(array.dtype).max
     if array.max() == largest:
         raise ValueError(
             f"{name} is {array.dtype} and holds {largest}, which is what -1 becomes there; "
-            f"if {largest} is a class, give {name}.astype(np.int64), and if it is none, write -1 into signed numbers"
+            f"if {largest} is a class, give {name}.astype(np.int64), and if it is none, "
+            "write -1 into signed numbers"
         )
 
 
+def extreme_rows(x: Tensor) -> Tensor:
+    """Indices of the rows with the smallest and with the largest number, `(2,)`.
+
+    >>> extreme_rows(torch.tensor([[0.0], [3.0], [-1.0]]))
+    tensor([2, 1])
+    """
+    flat = x.flatten(1)
+    return torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax()])
+
+
 def few(values: Iterable[Any], most: int = 10) -> str:
-    """Values in a list for a message, which says how many it leaves out."""
+    """Values in a list for a message, which says how many it leaves out.
+
+    >>> few(range(100), most=3)
+    '0, 1, 2 and 97 more'
+    """
     shown = list(values)
     rest = len(shown) - most
     text = ", ".join(map(brief, shown[:most]))
@@ -105,7 +142,11 @@ def few(values: Iterable[Any], most: int = 10) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value as Python would show it, cut where it is long."""
+    """A value as Python shows it, cut where it is long.
+
+    >>> brief(np.float64(0.5))
+    '0.5'
+    """
     if isinstance(value, np.generic):
         value = value.item()
     return reprlib.repr(value)
@@ -113,7 +154,7 @@ def brief(value: Any) -> str:
 
 def _of_tensor(values: Tensor) -> np.ndarray:
     values = values.detach().cpu()
-    if values.dtype == torch.bfloat16:  # which numpy has not
+    if values.dtype == torch.bfloat16:  # numpy has none
         values = values.float()
     return values.numpy()
 
@@ -129,7 +170,9 @@ def _has_pandas_dtype(values: Any) -> bool:
 def _is_masked(values: Any) -> bool:
     if isinstance(values, np.ma.MaskedArray):
         return True
-    return isinstance(values, list | tuple) and any(isinstance(value, np.ma.MaskedArray) for value in values)
+    if not isinstance(values, list | tuple):
+        return False
+    return any(isinstance(value, np.ma.MaskedArray) for value in values)
 
 
 def _is_sequence(values: Any) -> bool:
@@ -139,16 +182,10 @@ def _is_sequence(values: Any) -> bool:
 
 
 def _is_picture(value: Any) -> bool:
-    pillow = sys.modules.get("PIL.Image")  # without it there is no image
+    pillow = sys.modules.get("PIL.Image")  # before it is imported there is no image
     return pillow is not None and isinstance(value, pillow.Image)
 
 
 def _is_scipy_sparse(values: Any) -> bool:
     sparse = sys.modules.get("scipy.sparse")
     return sparse is not None and sparse.issparse(values)
-
-
-def extreme_rows(x: Tensor) -> Tensor:
-    """Places of the two data that hold the smallest and the largest number, `(2,)`."""
-    flat = x.flatten(1)
-    return torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax()])

@@ -1,7 +1,7 @@
-"""The private names of torch, Pyro and argparse that the library reads.
+"""The private names of torch, Pyro and argparse that the library uses.
 
-A test says which of them is gone. Two more are methods that Pyro calls on our handlers, and so
-stand where the handlers are: `_pyro_sample` and `_process_message`.
+A test says which of them is gone. Two more are methods that Pyro calls on our handlers, and are
+therefore in the handlers: `_pyro_sample` and `_process_message`.
 """
 
 from __future__ import annotations
@@ -14,29 +14,34 @@ from torch.distributions import Distribution
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BatchNormBase = _BatchNorm
-"""The class that torch's batch norms inherit from, and those of other libraries."""
+"""Base class of torch's batch norms, and of those of other libraries."""
 
 DETERMINISTIC = "_deterministic"
-"""The mark of `pyro.deterministic` in a site's `infer`."""
+"""Key of a site's `infer` that marks a `pyro.deterministic`."""
 ENUMERATE_DIM = "_enumerate_dim"
-"""Where a site's `infer` holds the dimension along which it is enumerated."""
+"""Key of a site's `infer` with the dimension along which it is enumerated."""
 
 
 def children_of(module: nn.Module) -> list[nn.Module]:
-    """List the modules directly inside.
+    """The modules directly inside a module.
 
-    `Module.children` sorts out doubles too, which costs time in every step.
+    `Module.children` also removes doubles, which costs time in every step.
+
+    >>> children_of(nn.Sequential(nn.Tanh()))
+    [Tanh()]
     """
     return [part for part in module._modules.values() if part is not None]
 
 
 def has_pyro_attributes(module: nn.Module) -> bool:
-    """Whether it has `PyroParam` or `PyroSample` attributes itself, and not in a part."""
-    return isinstance(module, PyroModule) and bool(module._pyro_params or module._pyro_samples)
+    """Whether a module itself, and not a part of it, has `PyroParam` or `PyroSample` attributes."""
+    if not isinstance(module, PyroModule):
+        return False
+    return bool(module._pyro_params or module._pyro_samples)
 
 
 def distributions_validate() -> bool:
-    """Whether torch's distributions check their arguments, unless they are told otherwise.
+    """Whether torch's distributions validate their arguments by default.
 
     `Distribution.set_default_validate_args` sets it.
     """
@@ -44,7 +49,7 @@ def distributions_validate() -> bool:
 
 
 def validate_value(distribution: Distribution, value: Tensor) -> None:
-    """Raise ValueError for a value outside the support, if the distribution is one that checks."""
+    """Raise ValueError for a value outside the support, if the distribution validates."""
     if distribution._validate_args:
         distribution._validate_sample(value)
 

@@ -1,6 +1,6 @@
-"""Context managers for eval mode, buffers, seeds and checks.
+"""Context managers for eval mode, buffers, seeds and validation.
 
-All of them hold one lock: what a process has once is used by one thread at a time.
+All of them hold one lock, `exclusive()`: what a process has once is used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -18,9 +18,129 @@ from torch.distributions import Distribution
 from pyro_ssl.utils.arguments import check_seed
 from pyro_ssl.utils.compat import distributions_validate
 
+# --- random state, validation, parameter store ----------------------------------------------------
+
+
+@contextmanager
+def fixed_seed(seed: int) -> Iterator[None]:
+    """Seed torch's generators inside the block, and restore the caller's afterwards.
+
+    Raises:
+        ValueError: The seed is not a whole number in 0 .. 2**64 - 1.
+
+    >>> with fixed_seed(0):
+    ...     first = torch.rand(3)
+    >>> with fixed_seed(0):
+    ...     torch.equal(torch.rand(3), first)
+    True
+    """
+    check_seed(seed)
+    with preserve_random_state():
+        if torch.accelerator.is_available():
+            torch.manual_seed(seed)
+        else:  # torch.manual_seed would record the call stack for each kind of absent device
+            torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def preserve_random_state() -> Iterator[None]:
+    """Restore the state of torch's generators after the block."""
+    with exclusive(), torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+        yield
+
+
+@contextmanager
+def validation_disabled() -> Iterator[None]:
+    """Turn Pyro's and torch's validation off inside the block, and restore each afterwards.
+
+    `pyro.validation_enabled` alone would set torch's to Pyro's afterwards.
+    """
+    with preserve_validation(), pyro.validation_enabled(False):
+        yield
+
+
+@contextmanager
+def validation_enabled() -> Iterator[None]:
+    """Turn Pyro's and torch's validation on inside the block, and restore each afterwards."""
+    with preserve_validation(), pyro.validation_enabled(True):
+        yield
+
+
+@contextmanager
+def preserve_validation() -> Iterator[None]:
+    """Restore the validation of torch's distributions, on or off, after the block."""
+    with exclusive():
+        validate = distributions_validate()
+        try:
+            yield
+        finally:
+            Distribution.set_default_validate_args(validate)
+
+
+@contextmanager
+def empty_param_store() -> Iterator[None]:
+    """An empty parameter store inside the block; the caller's is neither read nor written.
+
+    >>> with empty_param_store():
+    ...     weight = pyro.param("weight", torch.zeros(2))
+    >>> "weight" in pyro.get_param_store()
+    False
+    """
+    with exclusive(), pyro.get_param_store().scope():
+        yield
+
+
+# --- modules --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """The whole module in eval mode, without gradients, inside the block.
+
+    >>> network = nn.Dropout()
+    >>> with eval_mode(network):
+    ...     network.training
+    False
+    >>> network.training
+    True
+    """
+    with parts_in_eval_mode(module.modules()), torch.no_grad():
+        module.eval()  # a module may do more there than set flags
+        yield
+
+
+@contextmanager
+def parts_in_eval_mode(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """These modules, without those inside them, in eval mode inside the block."""
+    with exclusive():
+        modes = {part: part.training for part in parts}
+        try:
+            for part in modes:
+                part.training = False
+            yield
+        finally:
+            for part, training in modes.items():
+                part.training = training
+
+
+@contextmanager
+def preserve_buffers(module: nn.Module) -> Iterator[None]:
+    """Restore the buffers after the block: a trial run must not move batch norm's statistics."""
+    with exclusive():
+        before = [buffer.clone() for buffer in module.buffers()]
+        try:
+            yield
+        finally:
+            for buffer, value in zip(module.buffers(), before, strict=True):
+                buffer.copy_(value)
+
+
+# --- threads --------------------------------------------------------------------------------------
+
 
 class _Turns(ContextDecorator):
-    """A re-entrant lock; its holder can let threads that wait have it for a while."""
+    """A re-entrant lock whose holder can let waiting threads have it for a while."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -39,7 +159,7 @@ class _Turns(ContextDecorator):
 
     @property
     def mine(self) -> bool:
-        """Whether this thread has it."""
+        """Whether this thread holds the lock."""
         if not self._lock.acquire(blocking=False):
             return False
         depth = self._depth
@@ -47,7 +167,7 @@ class _Turns(ContextDecorator):
         return depth > 0
 
     def give_way(self) -> None:
-        """Let the thread that is next in line have it first.
+        """Let the thread that is next in line have the lock first.
 
         Nothing happens if no thread waits, or if the holder has entered more than once.
         """
@@ -55,14 +175,15 @@ class _Turns(ContextDecorator):
             return
         self.__exit__()
         try:
-            with self._door:  # free once the other thread is in; else this one would be back first
+            # The door is free once the other thread is in; without it this one would be back first.
+            with self._door:
                 pass
         finally:
             self._lock.acquire()
             self._depth += 1
 
     def renew_door(self) -> None:
-        """Forget who is in line: in a forked process there is one thread."""
+        """Forget the line: a forked process has one thread."""
         self._door = threading.Lock()
 
 
@@ -74,16 +195,19 @@ def exclusive() -> _Turns:
     """Let one thread at a time into the block, or the decorated function; it may enter again.
 
     It belongs around everything that uses what a process has once: Pyro's stack of handlers and its
-    parameter store, torch's random state, the checks of distributions. And around networks that are
-    in another mode, or have other weights, for a while.
+    parameter store, torch's random state, the validation of distributions. It also belongs around
+    networks whose mode or weights are changed for a while.
+
+    >>> with exclusive(), exclusive():
+    ...     pass
     """
     return _TURNS
 
 
 @contextmanager
 def one_training() -> Iterator[None]:
-    """Let one thread at a time train; others can predict meanwhile, whenever it calls `give_way`."""
-    if _TURNS.mine:  # who trains elsewhere waits for this thread, which must not wait for it
+    """Let one thread at a time train; others can predict whenever it calls `give_way`."""
+    if _TURNS.mine:  # a training in another thread waits for this one, which must not wait for it
         yield
         return
     with _TRAININGS:
@@ -91,7 +215,7 @@ def one_training() -> Iterator[None]:
 
 
 def give_way() -> None:
-    """Let threads that wait predict now, between two steps; they leave everything as they found it."""
+    """Let waiting threads predict now, between two steps; they leave everything as it was."""
     _TURNS.give_way()
 
 
@@ -112,95 +236,3 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=_TURNS.__exit__,
         after_in_child=_after_fork_in_child,
     )
-
-
-@contextmanager
-def preserve_random_state() -> Iterator[None]:
-    """Leave torch's generators as they were before the block."""
-    with exclusive(), torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-        yield
-
-
-@contextmanager
-def fixed_seed(seed: int) -> Iterator[None]:
-    """Seed torch's generators inside the block, and leave the caller's as they were.
-
-    Raises:
-        ValueError: The seed is no whole number in 0 .. 2**64 - 1.
-    """
-    check_seed(seed)
-    with preserve_random_state():
-        if torch.accelerator.is_available():
-            torch.manual_seed(seed)
-        else:  # torch.manual_seed would note the whole call stack for each kind of device that is not there
-            torch.default_generator.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def preserve_validation() -> Iterator[None]:
-    """Leave the checks of torch's distributions as they were before the block: on, or off."""
-    with exclusive():
-        validate = distributions_validate()
-        try:
-            yield
-        finally:
-            Distribution.set_default_validate_args(validate)
-
-
-@contextmanager
-def validation_disabled() -> Iterator[None]:
-    """Turn Pyro's and torch's checks off inside the block, and leave each as it was before.
-
-    `pyro.validation_enabled` alone would leave torch's as Pyro's were.
-    """
-    with preserve_validation(), pyro.validation_enabled(False):
-        yield
-
-
-@contextmanager
-def validation_enabled() -> Iterator[None]:
-    """Turn Pyro's and torch's checks on inside the block, and leave each as it was before."""
-    with preserve_validation(), pyro.validation_enabled(True):
-        yield
-
-
-@contextmanager
-def empty_param_store() -> Iterator[None]:
-    """An empty parameter store inside the block; the caller's is neither read nor written."""
-    with exclusive(), pyro.get_param_store().scope():
-        yield
-
-
-@contextmanager
-def parts_in_eval_mode(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """These parts, without what is inside them, in evaluation mode inside the block."""
-    with exclusive():
-        modes = {part: part.training for part in parts}
-        try:
-            for part in modes:
-                part.training = False
-            yield
-        finally:
-            for part, training in modes.items():
-                part.training = training
-
-
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """The whole module in evaluation mode, without gradients, inside the block."""
-    with parts_in_eval_mode(module.modules()), torch.no_grad():
-        module.eval()  # of a module that does more than set flags
-        yield
-
-
-@contextmanager
-def preserve_buffers(module: nn.Module) -> Iterator[None]:
-    """Put the buffers back after the block: a trial run must not move batch norm's statistics."""
-    with exclusive():
-        before = [b.clone() for b in module.buffers()]
-        try:
-            yield
-        finally:
-            for buffer, value in zip(module.buffers(), before, strict=True):
-                buffer.copy_(value)

@@ -26,7 +26,15 @@ from pyro_ssl.nn.backbones import Backbone
 from pyro_ssl.nn.layers import Shape, as_shape, check_shape
 from pyro_ssl.nn.networks import MLP, ConvDecoder, ConvEncoder
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.terms import L2, ClassBalance, Consistency, Entropy, LabelLogProb, MutualInformation, Term
+from pyro_ssl.objectives.terms import (
+    L2,
+    ClassBalance,
+    Consistency,
+    Entropy,
+    LabelLogProb,
+    MutualInformation,
+    Term,
+)
 from pyro_ssl.utils.arguments import check_kind, check_positive, check_probs, looks_channels_last
 from pyro_ssl.utils.context import preserve_validation
 

@@ -32,10 +32,17 @@ from pyro_ssl.nn.layers import Shape, as_shape
 from pyro_ssl.nn.networks import MLP
 from pyro_ssl.nn.norm import BatchNorm
 from pyro_ssl.nn.random_weights import RandomWeights
-from pyro_ssl.objectives.adversarial import Discrimination, DiscriminatorInputs, Discriminators, LogRatio
+from pyro_ssl.objectives.adversarial import (
+    Adversary,
+    Discrimination,
+    DiscriminatorInputs,
+    Discriminators,
+    LogRatio,
+)
 from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor, LabelPredictor
 from pyro_ssl.objectives.pretrained import PretrainedEncoder
-from pyro_ssl.objectives.terms import L2, Adversary, LabelLogProb, MutualInformation, Term
+from pyro_ssl.objectives.terms import L2, LabelLogProb, MutualInformation, Term
 from pyro_ssl.utils.arguments import check_positive, check_seed
 from pyro_ssl.utils.context import fixed_seed
 from pyro_ssl.zoo.options import BoundOptions, LatentOptions, Loss, Networks, check_sizes, grouped
@@ -412,6 +419,10 @@ def _sslpe(
             importance-weighted bound; MIER or consistency of a real y.
     """
     nets, codes = shared.nets, shared.codes
+    predictor: LabelPredictor = GuidePredictor()
+    if gibbs_steps:
+        check_positive(gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
+        predictor = GibbsPredictor(gibbs_steps, gibbs_chains)
     if regression:
         loss = shared.loss
         if not gibbs_steps:
@@ -427,7 +438,7 @@ def _sslpe(
     p_x, p_y = nets.p_x(z_dim), nets.q_y(z_dim, real=regression)
     model = models.SSLPE(codes.p_z(z_dim, q_z, [nets.x_shape, k]), p_x, p_y)
     guide = (guides.Mixture if mixture else guides.M2)(q_y, q_z)
-    return shared.objective(model, guide, gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
+    return shared.objective(model, guide, predictor=predictor)
 
 
 sslpe = grouped(without=("class_prior",))(_sslpe)

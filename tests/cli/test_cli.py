@@ -14,7 +14,7 @@ import pytest
 
 from pyro_ssl import data
 from pyro_ssl.cli import main as cli
-from pyro_ssl.data.datasets import LabelDraw
+from pyro_ssl.data.label_draws import LabelDraw
 from pyro_ssl.data.labels import LabelWarning
 from pyro_ssl.evaluation.corruptions import CORRUPTIONS
 from pyro_ssl.utils import files

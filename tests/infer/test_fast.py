@@ -914,12 +914,11 @@ def test_whether_labels_are_treated_alike_is_found_out_without_a_trace():
 def test_a_step_calls_its_programs_once_where_that_is_exact_and_cheap(options, joint_pass):
     o, calls = m2(**options), {"q_y": 0, "q_z": 0, "p_x": 0}
     batch = Batch(*data(600), data(16, seed=1)[0])
-    o.check(batch)
-    assert o._joint_pass_is_exact is joint_pass
+    assert o.joint_pass_for(batch) is joint_pass
     for name in calls:
         part = getattr(o.guide, name, None) or getattr(o.model, name)
         part.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
-    o.parts(batch)
+    o.parts(batch, joint=joint_pass)
     assert calls == ({"q_y": 1, "q_z": 1, "p_x": 1} if joint_pass else {"q_y": 2, "q_z": 2, "p_x": 2})
 
 

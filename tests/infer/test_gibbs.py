@@ -9,6 +9,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from pyro_ssl import (
+    GibbsPredictor,
     Objective,
     fit,
     gibbs,
@@ -20,7 +21,7 @@ from pyro_ssl import (
 from pyro_ssl.infer import gibbs as sampling
 from pyro_ssl.nn.layers import Linear
 from pyro_ssl.nn.random_weights import RandomWeights
-from pyro_ssl.prediction import predict as prediction
+from pyro_ssl.prediction import chunks
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -252,11 +253,11 @@ def test_many_rows_run_in_chunks_of_bounded_memory(chains, by):
     if by == "gibbs":
         assert all(len(part) == n for part in gibbs(o, x, steps=1, chains=chains))
     else:
-        o.gibbs_steps, o.gibbs_chains = 1, chains
+        o.predictor = GibbsPredictor(1, chains)
         assert len(predict_proba(o, x)) == n
     sizes = [z.numel() for z in o.model.z]
     assert sum(sizes) == n * chains and {len(z) for z in o.model.z} == {chains}
-    assert max(sizes) <= max(prediction.AT_ONCE, chains)
+    assert max(sizes) <= max(chunks.AT_ONCE, chains)
 
 
 def test_a_seed_says_it_all_and_nobody_elses_state_is_touched():

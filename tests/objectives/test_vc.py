@@ -132,7 +132,7 @@ def test_discriminators_recover_the_ratio_of_two_gaussians(inputs, hidden, error
     scale = torch.tensor([0.5, 2.0])
     ratio = LogRatio(Discriminators(2, 1, inputs=inputs, hidden=hidden).double(), p_z)
     term = Discrimination(ratio)
-    slow = sees == "linear" and hidden > 0  # it has to build the squares itself
+    slow = inputs == "linear" and hidden > 0  # it has to build the squares itself
     optimizer = torch.optim.Adam(term.parameters(), lr=2e-2 if slow else 4e-2)
     for _ in range(1500 if slow else 600):
         optimizer.zero_grad()
@@ -218,7 +218,7 @@ class Spy(Term):
     needs = "nothing"
 
     def formula(self, step):
-        self.codes, self.rows = step.codes(), len(step.trace.nodes["y"]["value"])
+        self.codes, self.rows = step.classes_and_latents(), len(step.trace.nodes["y"]["value"])
         return torch.zeros(())
 
 

@@ -122,10 +122,10 @@ def test_a_program_of_ones_own_and_a_real_label():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: generate(build("classifier"), 2), "without a model makes no data"),
+        (lambda: generate(build("classifier"), 2), "without a model generates no data"),
         (lambda: generate(build("vc"), 2), "no site x"),
         (lambda: reconstruct(build("ce"), X), "no site x"),
-        (lambda: generate(build("vae"), 2, EYE[0]), "y: the model has none to give"),
+        (lambda: generate(build("vae"), 2, EYE[0]), "y: the model has no site y"),
         (lambda: generate(build("m2"), 0), "n should be a whole number above 0"),
         (lambda: generate(build("m2"), 4, EYE), r"y should be one-hot, \(3,\) or \(4, 3\), got shape \(3, 3\)"),
         (lambda: generate(build("m2"), 3, torch.tensor([0, 1, 2])), "y should be one-hot"),

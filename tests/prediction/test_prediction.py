@@ -11,6 +11,7 @@ from scipy import stats
 from zuko.flows import MAF
 
 from pyro_ssl import (
+    GibbsPredictor,
     SemiSupervisedClassifier,
     bounds,
     class_bounds,
@@ -29,7 +30,7 @@ from pyro_ssl.distributions.mixture import MixtureOfNormals
 from pyro_ssl.distributions.row_noise import RowNoise, draw
 from pyro_ssl.evaluation.attacks import pgd
 from pyro_ssl.evaluation.ood import fitted, scores
-from pyro_ssl.prediction import predict as prediction
+from pyro_ssl.prediction import chunks
 from pyro_ssl.prediction.generate import reconstruct
 from pyro_ssl.training import checkpoints
 from pyro_ssl.utils import files
@@ -70,7 +71,7 @@ def test_evidence_is_the_sum_of_the_joint_over_classes(m2, x):
 def test_samples_come_in_blocks(m2, x, monkeypatch):
     """Blocks of samples, the last one short, give the same estimate as all at once, but for their noise."""
     whole = log_evidence(m2, x, num_particles=5000)
-    monkeypatch.setattr(prediction, "AT_ONCE", K * 300)
+    monkeypatch.setattr(chunks, "AT_ONCE", K * 300)
     assert torch.allclose(log_evidence(m2, x, num_particles=5000), whole, atol=0.15)
     one = log_evidence(m2, x[:1], num_particles=1, seed=3)
     assert torch.equal(one, log_evidence(m2, x[:1], num_particles=1, seed=3))
@@ -93,7 +94,7 @@ def test_bounds_per_class(m2, x):
 @pytest.mark.parametrize("times", [1, 10, 10**6])
 def test_large_data_are_fewer_at_once(shape, times):
     x = torch.zeros(1).expand(2, *shape)
-    rows = prediction.rows_at_once(x, times)
+    rows = chunks.rows_at_once(x, times)
     assert rows == 1 or rows * times * max(784, x[0].numel()) <= 2**15 * 784
 
 
@@ -182,7 +183,7 @@ def test_a_rows_results_do_not_depend_on_its_place(name, x):
     in_any_place(lambda x, chunk: bounds(o, x, num_particles=3, chunk=chunk), x, 1e-3)
     in_any_place(lambda x, chunk: bounds(o, x, one_hot(torch.ones(len(x)), K), chunk=chunk), x, 1e-3)
     in_any_place(lambda x, chunk: log_evidence(o, x, num_particles=5, chunk=chunk), x, 1e-3)
-    if o.gibbs_steps:
+    if isinstance(o.predictor, GibbsPredictor):
         in_any_place(lambda x, chunk: torch.cat(gibbs(o, x, steps=3, chains=2, hard=True, chunk=chunk), -1), x)
 
 

@@ -295,7 +295,7 @@ def test_an_objective_that_is_refused_a_directory_is_as_it_was(tmp_path):
     o = small().train()
     with pytest.raises(FileExistsError):
         run(o, directory=tmp_path)
-    assert o.sizes is None and not o._joint_pass_is_exact and o.training
+    assert o.sizes is None and o.extent is None and o.training
 
 
 def test_the_mode_is_as_it_was_after_an_error():
@@ -796,7 +796,7 @@ def test_progress_is_for_terminals(capsys):
     assert "step" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore::pyro_ssl.labels.LabelWarning")
+@pytest.mark.filterwarnings("ignore::pyro_ssl.data.labels.LabelWarning")
 def test_only_labeled_only_unlabeled_one_row():
     fit(small(), X[:20], Y[:20], epochs=1)
     fit(small(), X, None, epochs=1)

@@ -20,7 +20,14 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.data.labels import LabelWarning, labels_found, warn_of_missing_classes
-from pyro_ssl.utils.arguments import as_codes, as_data, as_tensor, as_values, check_event_shape, looks_channels_last
+from pyro_ssl.utils.arguments import (
+    as_codes,
+    as_data,
+    as_tensor,
+    as_values,
+    check_event_shape,
+    looks_channels_last,
+)
 from pyro_ssl.zoo.options import grouped
 from pyro_ssl.zoo.registry import Shared
 
@@ -47,7 +54,7 @@ BAD_DATA = {
     "strings": (np.array([["a", "b"]]), TypeError, "should hold numbers"),
     "objects": (np.array([[{}, 1]]), TypeError, "should hold numbers"),
     "dates": (X.astype("datetime64[s]"), TypeError, "real numbers, got an array of dtype datetime64"),
-    "masked": (np.ma.array(X, mask=X > 0.9), ValueError, "3 masked entries, first in row 7; drop or impute them"),
+    "masked": (np.ma.array(X, mask=X > 0.9), ValueError, r"3 masked entries, first in row 7; .*, as by pixels\.filled\(value\)"),
     "rows, one masked": ([X[0], np.ma.array(X[1], mask=[0, 1, 0])], ValueError, "1 masked entries, first in row 1"),
     "scipy's sparse": (scipy.sparse.csr_matrix(X), TypeError, r"a dense array, got a sparse csr_matrix.*toarray\(\)"),
     "sparse array": (scipy.sparse.coo_array(X), TypeError, r"a dense array, got a sparse coo_array.*toarray\(\)"),

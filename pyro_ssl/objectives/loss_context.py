@@ -1,0 +1,140 @@
+"""What the terms of a loss read: the batch, the guide, and q(y|x) on both parts of the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from pyro.distributions import OneHotCategorical, TorchDistribution
+from torch import Tensor, nn
+
+from pyro_ssl.infer.enumeration import data_plates, is_per_datum
+from pyro_ssl.infer.traces import sample_sites
+from pyro_ssl.objectives.batch import Batch
+from pyro_ssl.utils.context import parts_in_eval_mode
+
+
+class Guide(Protocol):
+    """A guide program that also classifies."""
+
+    training: bool
+
+    def __call__(self, x: Tensor, y: Tensor | None = None) -> Any: ...
+
+    def classify(self, x: Tensor) -> TorchDistribution: ...
+
+
+@dataclass
+class LossContext:
+    """A batch with q(y|x) on both of its parts, computed at most once per step.
+
+    Where the bound has already evaluated q(y|x), the terms read that distribution.
+
+    Arguments:
+        batch: The data of the step, encoded.
+        guide: The guide, which classifies.
+        known: q(y|x) by part, `labeled` or `unlabeled`, as far as the bound has evaluated it.
+        trace: The guide's trace, once `record_trace` has it.
+        labeled: Number of labeled rows in the trace, which come first; None in a trace of
+            unlabeled data alone.
+
+    >>> from pyro_ssl import Batch, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> LossContext(Batch(x_unlabeled=torch.randn(5, 4)), m2.guide).q_unlabeled.mean.shape
+    torch.Size([5, 3])
+    """
+
+    batch: Batch
+    guide: Guide
+    known: dict[str, TorchDistribution] = field(default_factory=dict)
+    trace: Any = None
+    labeled: int | None = None
+
+    @cached_property
+    def q_labeled(self) -> TorchDistribution:
+        """q(y|x) on labeled data, over one-hot `(B_l, K)`."""
+        assert self.batch.x is not None
+        return self.known.get("labeled") or self.guide.classify(self.batch.x)
+
+    @cached_property
+    def q_unlabeled(self) -> TorchDistribution:
+        """q(y|x) on unlabeled data, over one-hot `(B_u, K)`."""
+        assert self.batch.x_unlabeled is not None
+        return self.known.get("unlabeled") or self.guide.classify(self.batch.x_unlabeled)
+
+    @cached_property
+    def q_without_noise(self) -> Tensor:
+        """q(y|x) on unlabeled data with all networks in eval mode, without gradient, `(B_u, K)`."""
+        assert self.batch.x_unlabeled is not None
+        assert isinstance(self.guide, nn.Module)
+        networks = [part for part in self.guide.modules() if not hasattr(part, "classify")]
+        with torch.no_grad(), parts_in_eval_mode(networks):
+            return self.guide.classify(self.batch.x_unlabeled).mean
+
+    def record_trace(self, guide_trace: Any, labeled: int | None = None) -> None:
+        """Keep a guide's trace, and read q(y|x) off its site `y` where that is q(y|x).
+
+        Where the guide samples something before y, such as the auxiliary variable of q(y|x,a), the
+        site is not q(y|x). A guide may say, by an attribute `classifies_by_one_draw`, that its
+        `classify` is no more than that in training.
+
+        Arguments:
+            guide_trace: Trace of the unlabeled part, or of both.
+            labeled: In a trace of both, the number of labeled rows, which come first.
+        """
+        self.trace = guide_trace
+        self.labeled = labeled
+        if not self._classifies(guide_trace):
+            return
+        q = guide_trace.nodes["y"]["fn"]
+        if not isinstance(q, OneHotCategorical):
+            return
+        logits = _first_draw(q.logits)
+        if labeled is None:
+            self.known["unlabeled"] = q if logits is q.logits else OneHotCategorical(logits=logits)
+            return
+        for name, part in (("labeled", logits[:labeled]), ("unlabeled", logits[labeled:])):
+            if len(part):
+                self.known[name] = OneHotCategorical(logits=part)
+
+    def _classifies(self, guide_trace: Any) -> bool:
+        """Whether the site `y` of a trace is q(y|x)."""
+        if "y" not in guide_trace.nodes:
+            return False
+        rows = next((plate.size for plate in data_plates(guide_trace.nodes["y"])), None)
+        sampled = [
+            name
+            for name, site in sample_sites(guide_trace)
+            if not site["is_observed"] and is_per_datum(site, rows)
+        ]
+        if sampled[:1] == ["y"]:
+            return True
+        by_one_draw = getattr(self.guide, "classifies_by_one_draw", False)
+        return "y" in sampled and self.guide.training and by_one_draw
+
+    def classes_and_latents(self) -> tuple[Tensor, Tensor]:
+        """One-hot classes `(B, K)` and the latents z `(B, Z)` that the guide sampled for them.
+
+        Labeled data come first; classes of unlabeled data are sampled from q(y|x).
+
+        Raises:
+            ValueError: The bound did not evaluate labeled and unlabeled data in one pass.
+        """
+        labeled = 0 if self.batch.y is None else self.labeled
+        if self.trace is None or labeled is None:
+            raise ValueError(
+                "objective: discriminators learn from labeled and unlabeled data in one call; "
+                "give Objective(joint_pass=True) and a labeled_weight above 0"
+            )
+        z = _first_draw(self.trace.nodes["z"]["value"])
+        classes = [] if self.batch.y is None else [self.batch.y]
+        if len(z) > labeled:
+            classes.append(self.q_unlabeled.sample())
+        return torch.cat(classes).detach(), z
+
+
+def _first_draw(values: Tensor) -> Tensor:
+    """The first of several draws, `(B, *)`."""
+    return values.flatten(0, -3)[0] if values.dim() > 2 else values

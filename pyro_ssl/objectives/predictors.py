@@ -1,0 +1,80 @@
+"""How an objective predicts: by its guide's q(y|x), or by Gibbs sampling in its model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from pyro.distributions import Normal, OneHotCategorical, TorchDistribution
+from torch import Tensor
+
+from pyro_ssl.infer.gibbs import gibbs
+from pyro_ssl.infer.validation import classified
+from pyro_ssl.utils.arguments import check_positive
+
+
+class LabelPredictor(Protocol):
+    """Predicts the label of encoded data by a pair of programs."""
+
+    @property
+    def chains(self) -> int:
+        """Evaluations of each datum at a time, which limit the chunks of prediction."""
+
+    def __call__(self, model: Any, guide: Any, x: Tensor) -> TorchDistribution:
+        """p(y|x) over one-hot labels `(B, K)`, or over real ones `(B, D)`.
+
+        Arguments:
+            model: The model, or None for a discriminative method.
+            guide: Its guide.
+            x: Encoded data `(B, *event)`.
+        """
+
+
+@dataclass(frozen=True)
+class GuidePredictor:
+    """Predict by the guide's q(y|x).
+
+    >>> import torch
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (2,), 3, hidden=(8,), z_dim=2)
+    >>> GuidePredictor()(m2.model, m2.guide, torch.zeros(5, 2)).mean.shape
+    torch.Size([5, 3])
+    """
+
+    chains: ClassVar[int] = 1
+
+    def __call__(self, model: Any, guide: Any, x: Tensor) -> TorchDistribution:
+        return classified(guide, x)
+
+
+@dataclass(frozen=True)
+class GibbsPredictor:
+    """Predict by Gibbs sampling the model's own p(y|x,z); see `pyro_ssl.infer.gibbs.gibbs`.
+
+    A real y is predicted by a Gaussian with the mean and the variance of the chains.
+
+    Arguments:
+        steps: Steps of each chain.
+        chains: Independent chains of each datum, averaged.
+
+    Raises:
+        ValueError: steps or chains is not a whole number above 0.
+
+    >>> import torch
+    >>> from pyro_ssl import zoo
+    >>> sslpe = zoo.build("sslpe", (2,), 3, hidden=(8,), z_dim=2)
+    >>> GibbsPredictor(steps=3, chains=2)(sslpe.model, sslpe.guide, torch.zeros(5, 2)).mean.shape
+    torch.Size([5, 3])
+    """
+
+    steps: int = 10
+    chains: int = 1
+
+    def __post_init__(self) -> None:
+        check_positive(steps=self.steps, chains=self.chains)
+
+    def __call__(self, model: Any, guide: Any, x: Tensor) -> TorchDistribution:
+        sampled = gibbs(model, guide, x, steps=self.steps, chains=self.chains)
+        if classified(guide, x[:1]).has_enumerate_support:
+            return OneHotCategorical(probs=sampled.mean)
+        return Normal(sampled.mean, sampled.variance.sqrt()).to_event(1)

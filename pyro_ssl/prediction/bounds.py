@@ -1,0 +1,268 @@
+"""Bounds and evidence of a data set, in nats per datum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
+from pyro_ssl.infer.validation import check_pair, check_support
+from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.prediction.chunks import as_known, chunked, label_of, rows_at_once
+from pyro_ssl.utils.arguments import as_input, as_tensor, as_values, check_positive, placed
+from pyro_ssl.utils.arrays import extreme_rows
+from pyro_ssl.utils.context import eval_mode
+
+ROWS_CHECKED = 100
+"""Number of rows on which a pair is checked."""
+
+
+def bounds(
+    objective: Objective,
+    x: Any,
+    y: Any = None,
+    *,
+    num_particles: int = 1,
+    importance_weighted: bool = False,
+    chunk: int | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """L(x, y), or U(x) without y and summed over all classes, per datum: `(N,)` nats on the CPU.
+
+    With random weights they are bounds given W, one draw of it for all data, without KL(W), which
+    belongs to no datum; see `weight_kl`. With features (M1+M2) they are of the features' mean, not
+    of x.
+
+    Arguments:
+        objective: The method.
+        x: Data `(N, *event)`.
+        y: One-hot labels `(N, K)`.
+        num_particles: Samples of z per class.
+        importance_weighted: The tighter bound over these samples instead of their mean; see
+            `TraceTopKEnum_ELBO`.
+        chunk: Data at once; by default as many as fit into about 1 GB.
+        seed: Seed of the samples.
+
+    Raises:
+        ValueError: y has not one one-hot row per datum; the method has no model; x is outside the
+            model's support.
+
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bounds(m2, torch.zeros(5, 4)).shape
+    torch.Size([5])
+    """
+    return bounds_of_any(
+        objective,
+        as_known(objective, x),
+        y,
+        num_particles,
+        importance_weighted=importance_weighted,
+        chunk=chunk,
+        seed=seed,
+    )
+
+
+def bounds_of_any(
+    objective: Objective,
+    x: Any,
+    y: Any = None,
+    num_particles: int = 1,
+    *,
+    importance_weighted: bool = False,
+    chunk: int | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """`bounds` of data that need not be in the units of training, such as foreign ones."""
+    elbo = TraceTopKEnum_ELBO(
+        None, num_particles=num_particles, importance_weighted=importance_weighted
+    )
+
+    def bound(*batch: Tensor) -> Tensor:
+        return elbo.bound(objective.model, objective.guide, *batch).value
+
+    return _by_model(objective, bound, x, y, num_particles, chunk, seed)
+
+
+def class_bounds(
+    objective: Objective,
+    x: Any,
+    *,
+    only: Collection[str] | None = None,
+    num_particles: int = 1,
+    importance_weighted: bool = False,
+    chunk: int | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """L(x, y) of every class, `(N, K)` nats on the CPU.
+
+    Their softmax is the model's own p(y|x), up to the bound's gap.
+
+    Arguments:
+        objective: A method whose guide enumerates y.
+        x: Data `(N, *event)`.
+        only: Names of the model's sites to sum: with `("x",)`, log p(x|y,z), the argmax classifies
+            by reconstruction.
+        num_particles: See `bounds`.
+        importance_weighted: See `bounds`.
+        chunk: See `bounds`.
+        seed: Seed of the samples, whose noise is the same for all classes.
+
+    Raises:
+        ValueError: The guide enumerates nothing; `only` is not a tuple of the model's sites, or the
+            bound is importance-weighted; the method has no model.
+
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> class_bounds(m2, torch.zeros(5, 4)).shape
+    torch.Size([5, 3])
+    """
+    x = as_known(objective, x)
+    elbo = TraceTopKEnum_ELBO(
+        None,
+        common_random_numbers=True,
+        num_particles=num_particles,
+        importance_weighted=importance_weighted,
+    )
+
+    def bound(batch: Tensor) -> Tensor:
+        return elbo.class_bounds(objective.model, objective.guide, batch, only=only)
+
+    return _by_model(objective, bound, x, None, num_particles, chunk, seed)
+
+
+def log_evidence(
+    objective: Objective,
+    x: Any,
+    y: Any = None,
+    *,
+    num_particles: int = 100,
+    chunk: int | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Estimate log p(x), or log p(x, y) with y, by importance sampling: `(N,)` nats on the CPU.
+
+    The estimate is the logarithm of the mean of `num_particles` weights p(x, y, z) / q(z|x, y),
+    summed over all classes where y is not given; its expectation is a lower bound. With random
+    weights it is neither, but a mean over as many draws of W as there are blocks of samples. Memory
+    does not grow with `num_particles`.
+
+    Arguments:
+        objective: The method.
+        x: Data `(N, *event)`.
+        y: One-hot labels `(N, K)`.
+        num_particles: Samples of z per class.
+        chunk: Data at once; by default as many as fit into about 1 GB.
+        seed: Seed of the samples.
+
+    Raises:
+        ValueError: See `bounds`; num_particles is not above 0.
+
+    References:
+        Burda et al. 2016.
+
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> log_evidence(m2, torch.zeros(5, 4), num_particles=10).shape
+    torch.Size([5])
+    """
+    check_positive(num_particles=num_particles)
+    x = as_known(objective, x)
+    block = min(num_particles, rows_at_once(x, _values_of_label(objective, x, y)))
+    blocks, rest = divmod(num_particles, block)
+    elbos = [TraceTopKEnum_ELBO(None, num_particles=block)] * blocks
+    if rest:
+        elbos.append(TraceTopKEnum_ELBO(None, num_particles=rest))
+
+    def evidence(*batch: Tensor) -> Tensor:
+        logs = []
+        for elbo in elbos:
+            log_mean = elbo.log_evidence(objective.model, objective.guide, *batch)
+            logs.append(log_mean + math.log(elbo.num_particles))
+        return torch.stack(logs).logsumexp(0) - math.log(num_particles)
+
+    return _by_model(objective, evidence, x, y, block, chunk, seed)
+
+
+def weight_kl(objective: Objective) -> float:
+    """KL(q(W) || p(W)) of random weights, in nats of all data together; 0 where there are none.
+
+    `bounds` leaves it out.
+
+    >>> from pyro_ssl import zoo
+    >>> weight_kl(zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2))
+    0.0
+    """
+    model = objective.model
+    guide = objective.guide
+    if not hasattr(guide, "q_w"):
+        return 0.0
+    with torch.no_grad():
+        return float(kl_divergence(guide.q_w(), model.p_w()))
+
+
+def _by_model(
+    objective: Objective,
+    function: Callable[..., Tensor],
+    x: Any,
+    y: Any,
+    samples: int,
+    chunk: int | None,
+    seed: int,
+) -> Tensor:
+    """A function of all data, in chunks, once the data are checked against the model."""
+    check_positive(num_particles=samples, chunk=1 if chunk is None else chunk)
+    x = as_input(objective, x)
+    values = _values_of_label(objective, x, y)
+    labels = [] if y is None else [_as_labels(objective, x, y)]
+    _check_data(objective, x, labels)
+
+    def of_encoded(x: Tensor, *labels: Tensor) -> Tensor:
+        return function(objective.encode(x), *labels)
+
+    if chunk is None:
+        chunk = rows_at_once(x, values * samples)
+    return chunked(objective, of_encoded, chunk, seed, x, *labels)
+
+
+def _check_data(objective: Objective, x: Tensor, labels: list[Tensor]) -> None:
+    """Check the pair on the first data, and the support on those farthest out."""
+    like = next(objective.parameters())
+    for rows, check in ((slice(ROWS_CHECKED), check_pair), (extreme_rows(x).cpu(), check_support)):
+        y = labels[0][rows].to(like) if labels else None
+        with eval_mode(objective):
+            check(objective.model, objective.guide, objective.encode(placed(x[rows], like)), y)
+
+
+def _values_of_label(objective: Objective, x: Any, y: Any) -> int:
+    """For how many values of the label the model is evaluated."""
+    if objective.model is None:
+        raise ValueError("objective: a method without a model has no bound and no evidence")
+    if y is not None:
+        return 1
+    q = label_of(objective, x)
+    return int(q.event_shape[-1]) if q.has_enumerate_support else 1
+
+
+def _as_labels(objective: Objective, x: Any, y: Any) -> Tensor:
+    """Labels as a tensor `(N, K)`, one-hot or real as q(y|x) is."""
+    q = label_of(objective, x)
+    shape = (len(x), int(q.event_shape[-1]))
+    y = as_tensor(y, "y")
+    if not q.has_enumerate_support:
+        return as_values(y, *shape, dtype=next(objective.parameters()).dtype)[0]
+    if y.shape != shape or not is_one_hot(y):
+        raise ValueError(
+            f"y should be one-hot with shape {shape}, got {tuple(y.shape)}; see pyro_ssl.one_hot"
+        )
+    return y
+
+
+def is_one_hot(y: Tensor) -> bool:
+    """Whether each row of y is 1 in one place and 0 in all others."""
+    return bool(((y == 0) | (y == 1)).all()) and bool((y.sum(-1) == 1).all())

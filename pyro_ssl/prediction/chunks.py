@@ -1,0 +1,93 @@
+"""The one way through a data set: chunk by chunk, in eval mode, with a fixed seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_ssl.distributions.row_noise import RowNoise
+from pyro_ssl.infer.validation import classified
+from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.utils.arguments import as_input, placed
+from pyro_ssl.utils.context import eval_mode, fixed_seed, validation_disabled
+
+AT_ONCE = 2**15
+"""Evaluations of p(x|.) at once, data times classes times samples: 1 GB of memory at 784 pixels."""
+PIXELS = 784
+"""Size of a datum that `AT_ONCE` is for; of larger data fewer are evaluated at once."""
+
+
+def chunked(
+    objective: Objective,
+    function: Callable[..., Tensor],
+    chunk: int,
+    seed: int,
+    x: Any,
+    *others: Tensor,
+) -> Tensor:
+    """Apply a function to the rows of x and others, chunk by chunk: `(N, *)` on the CPU.
+
+    The objective is in eval mode and without gradient. What is sampled for a row is seeded by
+    the row's values, see `RowNoise`; what all rows share is the same in each chunk. The random
+    state stays as it was.
+
+    Arguments:
+        objective: The method, whose device and dtype the function's arguments get.
+        function: A function of rows `(B, *event)` of x and of each of the others.
+        chunk: Rows at once.
+        seed: Seed of the samples.
+        x: Data `(N, *event)`; a tensor is taken as it is, anything else goes through `as_input`.
+        others: Further tensors of N rows.
+
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> chunked(m2, lambda x: m2.classify(x).mean, 2, 0, torch.zeros(5, 4)).shape
+    torch.Size([5, 3])
+    """
+    like = next(objective.parameters())
+    data = [x if isinstance(x, Tensor) else as_input(objective, x), *others]
+    results: list[Tensor] = []
+    with eval_mode(objective), validation_disabled():
+        for rows, *rest in zip(*(part.split(chunk) for part in data), strict=True):
+            with fixed_seed(seed), RowNoise(rows, seed):
+                result = function(placed(rows, like), *(part.to(like) for part in rest))
+                results.append(result.cpu())
+        return torch.cat(results)
+
+
+def rows_at_once(x: Tensor, times: int) -> int:
+    """How many rows of x to evaluate at once, each so many times; fewer of large data.
+
+    >>> rows_at_once(torch.zeros(1, 784), times=10)
+    3276
+    """
+    evaluations = min(AT_ONCE, AT_ONCE * PIXELS // x[0].numel())
+    return max(1, evaluations // times)
+
+
+def as_known(objective: Objective, x: Any, name: str = "x") -> Tensor:
+    """Data `(N, *event)` in the shape and the units of the training data, as `as_input` has them.
+
+    Arguments:
+        objective: The method.
+        x: The data.
+        name: Name of the argument, for messages.
+
+    Raises:
+        ValueError: They have another shape, or are in other units; see `Extent`.
+    """
+    x = as_input(objective, x, name)
+    if objective.extent is not None:
+        objective.extent.check(x, name)
+    return x
+
+
+def label_of(objective: Objective, x: Any) -> Any:
+    """q(y|x) of the first datum, for the kind and the size of y."""
+    like = next(objective.parameters())
+    first = placed(as_input(objective, x[:1]), like)
+    with eval_mode(objective), fixed_seed(0):
+        return classified(objective.guide, objective.encode(first))

@@ -1,0 +1,71 @@
+"""Gibbs sampling in the method's own model, for data of any size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_ssl.infer.gibbs import Gibbs
+from pyro_ssl.infer.gibbs import gibbs as gibbs_of_batch
+from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.prediction.chunks import as_known, chunked, rows_at_once
+from pyro_ssl.utils.arguments import check_positive
+
+
+def gibbs(
+    objective: Objective,
+    x: Any,
+    *,
+    steps: int = 10,
+    chains: int = 1,
+    hard: bool = False,
+    chunk: int | None = None,
+    seed: int = 0,
+) -> Gibbs:
+    """Sample p(y|x) and the latent; see `pyro_ssl.infer.gibbs.gibbs` for the formulas.
+
+    Arguments:
+        objective: A method whose model predicts, such as `sslpe`.
+        x: Data `(N, *event)`.
+        steps: Steps T of each chain.
+        chains: Independent chains of each datum, averaged; random weights are sampled anew in each
+            step of each chain.
+        hard: Average the sampled labels instead of their probabilities.
+        chunk: Data at once; by default as many as fit into about 1 GB.
+        seed: Seed of the chains.
+
+    Returns:
+        `Gibbs(mean, variance, z)`, of y and of the latent, `(N, K)` and `(N, Z)`, on the CPU.
+
+    Raises:
+        ValueError: The method's model does not predict; steps, chains or chunk is not above 0.
+
+    >>> from pyro_ssl import zoo
+    >>> sslpe = zoo.build("sslpe", (4,), 3, hidden=(8,), z_dim=2)
+    >>> sampled = gibbs(sslpe, torch.zeros(5, 4), steps=3, chains=2)
+    >>> sampled.mean.shape, sampled.z.shape
+    (torch.Size([5, 3]), torch.Size([5, 2]))
+    """
+    check_positive(steps=steps, chains=chains)
+    x = as_known(objective, x)
+    if chunk is None:
+        chunk = rows_at_once(x, chains)
+    check_positive(chunk=chunk)
+    sizes: list[int] = []
+
+    def joined(batch: Tensor) -> Tensor:
+        sampled = gibbs_of_batch(
+            objective.model,
+            objective.guide,
+            objective.encode(batch),
+            steps=steps,
+            chains=chains,
+            hard=hard,
+        )
+        sizes[:] = [part.shape[-1] for part in sampled]
+        return torch.cat(sampled, -1)
+
+    values = chunked(objective, joined, chunk, seed, x)
+    return Gibbs(*values.split(sizes, -1))
