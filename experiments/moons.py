@@ -28,7 +28,7 @@ from pyro_ssl import data, zoo
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.nn.layers import BatchNorm
 from pyro_ssl.prediction.predict import bounds, predict_proba, weight_kl
-from pyro_ssl.training.fit import Epoch, fit
+from pyro_ssl.training import Epoch, fit
 from pyro_ssl.utils.context import fixed_seed
 
 METHODS = ("classifier", "m2", "sdgm", "sslpe", "sslapd")

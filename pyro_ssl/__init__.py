@@ -31,7 +31,7 @@ _HOME = {
     "VampPrior": "distributions.flows",
     "MixtureOfNormals": "distributions.mixture",
     "TraceTopKEnum_ELBO": "infer.elbo",
-    "EarlyStopping": "training.fit",
+    "EarlyStopping": "training.callbacks",
     "fit": "training.fit",
     "predict_proba": "prediction.predict",
     "bounds": "prediction.predict",
@@ -123,7 +123,7 @@ if TYPE_CHECKING:
     )
     from pyro_ssl.prediction.generate import generate, reconstruct
     from pyro_ssl.prediction.predict import bounds, class_bounds, gibbs, log_evidence, predict_proba, weight_kl
-    from pyro_ssl.training.fit import EarlyStopping, fit
+    from pyro_ssl.training import EarlyStopping, fit
     from pyro_ssl.utils.arguments import one_hot
     from pyro_ssl.zoo.saved_model import SavedModel
 

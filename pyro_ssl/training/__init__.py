@@ -1,5 +1,18 @@
-"""Training: `fit`, its batches, and checkpoints from which a run resumes to the same bits."""
+"""Training: `fit`, its callbacks, and checkpoints from which a run resumes to the same bits."""
 
-from pyro_ssl.training.fit import SCHEDULES, DivergedError, DivergedWarning, EarlyStopping, Epoch, fit
+from pyro_ssl.training.callbacks import EarlyStopping, Epoch
+from pyro_ssl.training.fit import fit
+from pyro_ssl.training.optimizers import SCHEDULES
+from pyro_ssl.training.run import DivergedError, DivergedWarning, History
+from pyro_ssl.training.settings import as_device
 
-__all__ = ["SCHEDULES", "DivergedError", "DivergedWarning", "EarlyStopping", "Epoch", "fit"]
+__all__ = [
+    "SCHEDULES",
+    "DivergedError",
+    "DivergedWarning",
+    "EarlyStopping",
+    "Epoch",
+    "History",
+    "as_device",
+    "fit",
+]

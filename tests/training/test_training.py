@@ -25,7 +25,7 @@ from pyro_ssl import (
 )
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.batches import Batches
-from pyro_ssl.training.fit import SCHEDULES, DivergedError, DivergedWarning
+from pyro_ssl.training import SCHEDULES, DivergedError, DivergedWarning
 from pyro_ssl.utils.arguments import one_hot
 from pyro_ssl.utils.context import eval_mode
 
@@ -391,7 +391,7 @@ def test_divergence_names_site_and_step_and_keeps_the_last_checkpoint(tmp_path):
     o = small()
     o.model.p_x.network = Blowup(9)
     with pytest.raises(
-        DivergedError, match=r"step 9: .*site 'x'.* smaller lr .*begin anew with it, in another directory"
+        DivergedError, match=r"step 9: .*site 'x'.* smaller lr .*start again with it in another directory"
     ):
         run(o, directory=tmp_path, optimizer=o.model.p_x.network.optimizer)
     assert all(v.isfinite().all() for v in weights(o).values())
@@ -796,7 +796,7 @@ def test_progress_is_for_terminals(capsys):
     assert "step" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore::pyro_ssl.labels.LabelWarning")
+@pytest.mark.filterwarnings("ignore::pyro_ssl.data.labels.LabelWarning")
 def test_only_labeled_only_unlabeled_one_row():
     fit(small(), X[:20], Y[:20], epochs=1)
     fit(small(), X, None, epochs=1)
