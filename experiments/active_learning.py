@@ -56,7 +56,7 @@ from pyro_ssl import ActiveLearner, data, zoo
 from pyro_ssl.active import acquisition
 from pyro_ssl.active.learner import codes
 from pyro_ssl.evaluation import metrics, plots
-from pyro_ssl.training.fit import fit
+from pyro_ssl.training import fit
 
 ON_MOONS: dict[str, dict[str, Any]] = {
     "sslpe": NETWORK | OPTIONS["sslpe"] | ONE_CHAIN | {"labeled_weight": 1e-2, "balance": 5.0},

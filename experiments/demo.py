@@ -19,7 +19,7 @@ from common import parallel, provenance, summary, table, write
 from pyro_ssl import data, zoo
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.prediction.predict import predict_proba
-from pyro_ssl.training.fit import fit
+from pyro_ssl.training import fit
 
 # The classifier and M2's q(y|x) are the same network with the same regularisers.
 MOONS = {"hidden": (128, 128), "activation": "relu", "noise": 0.0, "dropout": 0.0}

@@ -49,7 +49,7 @@ from common import (
 
 from pyro_ssl import class_bounds, data, predict_proba, reconstruct, zoo
 from pyro_ssl.evaluation import metrics, plots
-from pyro_ssl.training.fit import Epoch, fit
+from pyro_ssl.training import Epoch, fit
 from pyro_ssl.utils.context import eval_mode, fixed_seed
 
 WEIGHTS = (0.0, 0.001, 0.1, 0.5, 1.0, 10.0, 100.0, 10000.0)

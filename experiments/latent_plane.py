@@ -22,7 +22,7 @@ from common import Results, arguments, draws_of, parsed, resolved, sources, stud
 
 from pyro_ssl import class_bounds, data, predict_proba, reconstruct, zoo
 from pyro_ssl.evaluation import metrics, plots
-from pyro_ssl.training.fit import fit
+from pyro_ssl.training import fit
 
 PLANE: dict[str, Any] = {
     "hidden": (50, 50, 50),

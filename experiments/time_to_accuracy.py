@@ -17,7 +17,7 @@ from common import RESULTS, provenance, write
 
 from pyro_ssl import data, zoo
 from pyro_ssl.prediction.predict import predict_proba
-from pyro_ssl.training.fit import fit
+from pyro_ssl.training import fit
 
 
 def main() -> None:

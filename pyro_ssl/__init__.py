@@ -33,7 +33,7 @@ _HOME = {
     "VampPrior": "distributions.flows",
     "MixtureOfNormals": "distributions.mixture",
     "TraceTopKEnum_ELBO": "infer.elbo",
-    "EarlyStopping": "training.fit",
+    "EarlyStopping": "training.callbacks",
     "fit": "training.fit",
     "predict_proba": "prediction.predict",
     "bounds": "prediction.bounds",
@@ -128,7 +128,7 @@ if TYPE_CHECKING:
     from pyro_ssl.prediction.generate import generate, reconstruct
     from pyro_ssl.prediction.gibbs import gibbs
     from pyro_ssl.prediction.predict import predict_proba
-    from pyro_ssl.training.fit import EarlyStopping, fit
+    from pyro_ssl.training import EarlyStopping, fit
     from pyro_ssl.utils.arguments import one_hot
     from pyro_ssl.zoo.saved_model import SavedModel
 

@@ -30,8 +30,7 @@ from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import label_of
 from pyro_ssl.prediction.predict import predict_proba
-from pyro_ssl.training import checkpoints
-from pyro_ssl.training.fit import History, fit
+from pyro_ssl.training import History, checkpoints, fit
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, as_input, check_positive, placed
 from pyro_ssl.utils.arrays import as_array, check_unmasked, extreme_rows
@@ -477,4 +476,4 @@ def _text(path: Path) -> str | None:
 
 
 def _said(arguments: dict[str, Any] | None) -> str:
-    return checkpoints.said(arguments and sorted(arguments.items()))
+    return checkpoints.stable_repr(arguments and sorted(arguments.items()))

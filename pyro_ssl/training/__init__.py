@@ -1,12 +1,14 @@
-"""Training: `fit`, its batches, and checkpoints from which a run resumes to the same bits."""
+"""Training: `fit`, its callbacks, and checkpoints from which a run resumes to the same bits."""
 
-from pyro_ssl.training.fit import (
-    SCHEDULES,
-    DivergedError,
-    DivergedWarning,
-    EarlyStopping,
-    Epoch,
-    fit,
-)
 
-__all__ = ["SCHEDULES", "DivergedError", "DivergedWarning", "EarlyStopping", "Epoch", "fit"]
+
+__all__ = [
+    "SCHEDULES",
+    "DivergedError",
+    "DivergedWarning",
+    "EarlyStopping",
+    "Epoch",
+    "History",
+    "as_device",
+    "fit",
+]

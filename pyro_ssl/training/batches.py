@@ -2,79 +2,129 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.objectives.batch import Batch
+from pyro_ssl.objectives.batch import Batch, transformed
 from pyro_ssl.utils.arrays import extreme_rows
 
 
 def steps_per_epoch(labeled: int, unlabeled: int, batch_size: int, labeled_batch_size: int) -> int:
-    """Steps of a pass over so many unlabeled data, or over the labeled ones beside them, if that takes more."""
-    if not unlabeled:
+    """Steps of one pass over the unlabeled data, or over the labeled data if that takes more.
+
+    >>> steps_per_epoch(labeled=20, unlabeled=70, batch_size=10, labeled_batch_size=8)
+    7
+
+    Arguments:
+        labeled: Number of labeled data.
+        unlabeled: Number of unlabeled data.
+        batch_size: Unlabeled data per step (labeled, if all are).
+        labeled_batch_size: Labeled data per step beside them.
+    """
+    if unlabeled == 0:
         return max(1, labeled // batch_size)
     return max(1, unlabeled // batch_size, labeled // labeled_batch_size)
 
 
 class Batches:
-    """Labeled and unlabeled data on one device, and the batch of every step as a function of the step alone.
+    """Labeled and unlabeled data on one device, and the batch of every step.
 
-    The order is drawn anew each pass by a generator of its own seeded by (seed, pass), so that a resumed run sees the same
-    batches and nobody else's random state is touched.
+    Each pass has a new order, from a generator that is seeded by (seed, pass): a resumed run gets
+    the same batches, and the global random state does not change.
+
+    >>> known = torch.arange(90) < 20
+    >>> batches = Batches(
+    ...     torch.rand(90, 4), torch.eye(3)[torch.zeros(90, dtype=int)], known,
+    ...     batch_size=10, labeled_batch_size=8, seed=0,
+    ... )
+    >>> batches(0).x.shape, batches(0).x_unlabeled.shape
+    (torch.Size([8, 4]), torch.Size([10, 4]))
 
     Arguments:
         x: Data `(N, *event)`.
         y: Labels `(N, K)`, one-hot or real.
-        known: Which rows have one, `(N,)`.
+        known: Which rows have a label, `(N,)`.
         batch_size: Unlabeled data per step (labeled, if all are).
         labeled_batch_size: Labeled data per step beside them.
-        seed: Of the order.
+        seed: Seed of the order.
+        transform: Function of the data of each batch.
+        encoded: Whether the data have already been encoded by the objective's pretrained encoder.
     """
 
     def __init__(
-        self, x: Tensor, y: Tensor, known: Tensor, batch_size: int, labeled_batch_size: int, seed: int
+        self,
+        x: Tensor,
+        y: Tensor,
+        known: Tensor,
+        batch_size: int,
+        labeled_batch_size: int,
+        seed: int,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        encoded: bool = False,
     ) -> None:
         known = known.to(x.device)
-        self.x, self.y = x[known], y.to(x.device)[known]
+        self.x = x[known]
+        self.y = y.to(x.device)[known]
         self.x_unlabeled = x[~known]
         self.seed = seed
+        self.transform = transform
+        self.encoded = encoded
         self.unlabeled_size = min(batch_size, len(self.x_unlabeled))
-        self.labeled_size = min(labeled_batch_size if self.unlabeled_size else batch_size, len(self.x))
-        sizes = len(self.x), len(self.x_unlabeled)
-        self.steps_per_epoch = steps_per_epoch(*sizes, batch_size, labeled_batch_size)
+        if self.unlabeled_size == 0:
+            labeled_batch_size = batch_size
+        self.labeled_size = min(labeled_batch_size, len(self.x))
+        self.steps_per_epoch = steps_per_epoch(*self.sizes, batch_size, labeled_batch_size)
         self._orders: dict[int, tuple[int, Tensor]] = {}
 
     def __call__(self, step: int) -> Batch:
+        """The data of a step, transformed."""
         labeled = self._rows(0, len(self.x), self.labeled_size, step)
-        return self._of(labeled, self._rows(1, len(self.x_unlabeled), self.unlabeled_size, step))
+        unlabeled = self._rows(1, len(self.x_unlabeled), self.unlabeled_size, step)
+        return self._batch(labeled, unlabeled)
+
+    def extremes(self) -> Batch:
+        """The rows with the smallest and the largest number of the labeled and unlabeled data."""
+        labeled = extreme_rows(self.x) if len(self.x) else None
+        unlabeled = extreme_rows(self.x_unlabeled) if len(self.x_unlabeled) else None
+        return self._batch(labeled, unlabeled)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Number of labeled and of unlabeled data."""
+        return len(self.x), len(self.x_unlabeled)
 
     @property
     def columns(self) -> int:
         """Numbers in a datum."""
-        return self.x[0].numel() if len(self.x) else self.x_unlabeled[0].numel()
+        rows = self.x if len(self.x) else self.x_unlabeled
+        return rows[0].numel()
 
-    def extremes(self) -> Batch:
-        """Of either part the data that hold its smallest and its largest number."""
-        return self._of(*(extreme_rows(x) if len(x) else None for x in (self.x, self.x_unlabeled)))
-
-    def _of(self, labeled: Tensor | None, unlabeled: Tensor | None) -> Batch:
-        return Batch(
+    def _batch(self, labeled: Tensor | None, unlabeled: Tensor | None) -> Batch:
+        batch = Batch(
             x=None if labeled is None else self.x[labeled],
             y=None if labeled is None else self.y[labeled],
             x_unlabeled=None if unlabeled is None else self.x_unlabeled[unlabeled],
         )
+        return replace(transformed(batch, self.transform), encoded=self.encoded)
 
     def _rows(self, part: int, n: int, size: int, step: int) -> Tensor | None:
+        """Rows of one part of the data (0 labeled, 1 unlabeled) in a step."""
         if size == 0:
             return None
-        steps = n // size  # of one pass; the last, short batch is left to another pass's order
+        steps = n // size  # the rows that are left over come in other passes
         index, start = divmod(step, steps)
         return self._order(part, n, index)[start * size : (start + 1) * size]
 
     def _order(self, part: int, n: int, index: int) -> Tensor:
-        if self._orders.get(part, (-1,))[0] != index:
-            seed = np.random.SeedSequence([self.seed, part, index]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-            order = torch.randperm(n, generator=torch.Generator().manual_seed(int(seed)))
-            self._orders[part] = (index, order.to(self.x.device))
-        return self._orders[part][1]
+        """The order of a pass; the last one asked for is kept."""
+        if part in self._orders and self._orders[part][0] == index:
+            return self._orders[part][1]
+        words = np.random.SeedSequence([self.seed, part, index]).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+        order = torch.randperm(n, generator=generator).to(self.x.device)
+        self._orders[part] = (index, order)
+        return order

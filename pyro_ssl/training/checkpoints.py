@@ -1,7 +1,7 @@
-"""Directories of tensors and plain data that are written whole or not at all, and never run code when read.
+"""Directories of tensors and plain data, written atomically and read without running code.
 
-A directory holds `state.json` and `state.safetensors`. It is written aside, flushed and renamed; what stood there before
-is kept beside it as `<name>.previous`, and is used when the newer one is damaged.
+A directory holds `state.json` and `state.safetensors`. It is written aside, flushed and renamed;
+the one before it is kept as `<name>.previous`, and is used when the newer one is damaged.
 """
 
 from __future__ import annotations
@@ -29,36 +29,48 @@ VERSION = 1
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be read, and the one before it is used."""
+    """A checkpoint could not be read, so the one before it is used."""
 
 
 def save(
-    directory: str | Path, tensors: dict[str, Tensor], data: dict[str, Any], *, keep_previous: bool = True
+    directory: str | Path,
+    tensors: dict[str, Tensor],
+    data: dict[str, Any],
+    *,
+    keep_previous: bool = True,
 ) -> None:
     """Write tensors and JSON data as `directory`, atomically.
 
-    Arguments:
-        directory: Where; its parent is made if missing.
-        tensors: Any tensors, on any device; shared storage is written twice.
-        data: What JSON can hold; floats come back bit for bit.
-        keep_previous: Keep what stood there as `<directory>.previous`.
+    If the directory is a symbolic link, its target is replaced and the link stays.
 
-    A symbolic link stays: what it points to is replaced.
+    >>> from tempfile import mkdtemp
+    >>> directory = Path(mkdtemp()) / "checkpoint"
+    >>> save(directory, {"w": torch.zeros(2)}, {"step": 7})
+    >>> load(directory)
+    ({'w': tensor([0., 0.])}, {'step': 7})
+
+    Arguments:
+        directory: The directory; its parent is made if missing.
+        tensors: Any tensors, on any device; shared storage is written twice.
+        data: Data for JSON; floats come back bit for bit.
+        keep_previous: Keep the directory that was there as `<directory>.previous`.
 
     Raises:
-        OSError: The disk is full or not writable; what stood there before is unharmed.
-        FileExistsError: `directory` is a file, or holds anything that `save` did not write.
-        TypeError: `data` holds what JSON cannot.
+        OSError: The disk is full or not writable; the directory that was there is unharmed.
+        FileExistsError: `directory` is a file, or holds files that `save` did not write.
+        TypeError: JSON cannot hold the data.
     """
     target = followed(directory)
     aside = _aside(target)
     previous = previous_of(target)
     for place in (target, aside, previous):
         _check_ours(place)
-    blob = safetensors.torch.save({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
-    header = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(blob).hexdigest()}
+    blob = safetensors.torch.save(
+        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    )
+    header = {"format": FORMAT, "version": VERSION, "sha256": _sha256(blob)}
     body = json.dumps(data, allow_nan=True, default=_number)
-    text = json.dumps({**header, "sha256_data": hashlib.sha256(body.encode()).hexdigest(), "data": body})
+    text = json.dumps({**header, "sha256_data": _sha256(body.encode()), "data": body})
     _remove(aside)
     try:
         aside.mkdir(parents=True)
@@ -72,7 +84,7 @@ def save(
     if _is_whole(target):
         _remove(previous)
         target.rename(previous)
-    else:  # nothing, or something damaged, for which the good one before it must not give way
+    else:  # missing or damaged: the good one before it stays
         _remove(target)
     aside.rename(target)
     _flush(target.parent)
@@ -81,11 +93,14 @@ def save(
 
 
 def load(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save` wrote; if it is missing or damaged, what it had replaced, with a `CheckpointWarning`.
+    """Read a directory of `save`, or the one before it if it is missing or damaged.
 
     Raises:
-        FileNotFoundError: There is neither.
-        CheckpointError: What there is cannot be used; the message says why.
+        FileNotFoundError: Neither exists.
+        CheckpointError: Neither can be used; the message says why.
+
+    Warns:
+        CheckpointWarning: The directory is damaged, and the one before it is used.
     """
     target = followed(directory)
     try:
@@ -100,18 +115,18 @@ def load(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def exists(directory: str | Path) -> bool:
-    """Whether there is anything for `load` to read."""
+    """Whether there is a directory for `load` to read."""
     return followed(directory).exists() or previous_of(Path(directory)).exists()
 
 
 def previous_of(directory: Path) -> Path:
-    """Where `save` keeps what stood in `directory` before."""
+    """Where `save` keeps the directory that was there before."""
     directory = followed(directory)
     return directory.with_name(directory.name + ".previous")
 
 
 def _remove(path: Path) -> None:
-    """Remove a directory of `save`, or a link in its place, if there is one."""
+    """Remove a directory of `save`, or a link in its place, if it exists."""
     if path.is_symlink():
         path.unlink()
     else:
@@ -123,10 +138,17 @@ def _aside(directory: Path) -> Path:
 
 
 def _check_ours(target: Path) -> None:
-    """Raise FileExistsError where replacing the directory would move or delete things of the user's."""
-    names = {p.name for p in target.iterdir()} if target.is_dir() else {target.name} if target.exists() else set()
-    if other := sorted(names - {"state.json", "state.safetensors"}):
-        raise FileExistsError(f"{target} holds other things, such as {other[0]}; give a new directory")
+    """Raise FileExistsError if replacing the directory would move or delete the user's files."""
+    names = set()
+    if target.is_dir():
+        names = {path.name for path in target.iterdir()}
+    elif target.exists():
+        names = {target.name}
+    other = sorted(names - {"state.json", "state.safetensors"})
+    if other:
+        raise FileExistsError(
+            f"{target} holds other things, such as {other[0]}; give a new directory"
+        )
 
 
 def _is_whole(directory: Path) -> bool:
@@ -138,49 +160,70 @@ def _is_whole(directory: Path) -> bool:
 
 
 def _read(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The content of a directory, after all checks."""
     if not directory.exists():
         raise FileNotFoundError(f"{directory}: no such directory")
+    header = _read_header(directory)
+    body = header.get("data")
+    if not isinstance(body, str) or _sha256(body.encode()) != header.get("sha256_data"):
+        raise CheckpointError(f"{directory}/state.json is damaged: its checksum does not match")
+    try:
+        blob = (directory / "state.safetensors").read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{directory}/state.safetensors cannot be read: {error}") from None
+    if _sha256(blob) != header.get("sha256"):
+        raise CheckpointError(
+            f"{directory}/state.safetensors is damaged: its checksum does not match"
+        )
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{directory}/state.json is damaged: {error}") from None
+    if not isinstance(data, dict):
+        got = type(data).__name__
+        raise CheckpointError(f"{directory}/state.json is damaged: its data are a {got}, no object")
+    try:
+        return safetensors.torch.load(blob), data
+    except Exception as error:  # safetensors and torch raise half a dozen kinds of errors
+        raise CheckpointError(f"{directory}/state.safetensors is damaged: {error}") from None
+
+
+def _read_header(directory: Path) -> dict[str, Any]:
+    """`state.json`, if it has this format and no newer version."""
     try:
         header = json.loads((directory / "state.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{directory} holds no state.json: not written by pyro-ssl, or damaged") from None
+        raise CheckpointError(
+            f"{directory} holds no state.json: not written by pyro-ssl, or damaged"
+        ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{directory}/state.json is damaged: {error}") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f"{directory}/state.json was not written by pyro-ssl")
     version = header.get("version")
     if not isinstance(version, int) or version < 1:
-        raise CheckpointError(f"{directory}/state.json is damaged: its format version is {version!r}")
+        raise CheckpointError(
+            f"{directory}/state.json is damaged: its format version is {version!r}"
+        )
     if version > VERSION:
         raise CheckpointError(
-            f"{directory} has format version {version}, newer than {VERSION}, the newest known here; upgrade pyro-ssl"
+            f"{directory} has format version {version}, newer than {VERSION}, the newest known "
+            "here; upgrade pyro-ssl"
         )
-    body = header.get("data")
-    if not isinstance(body, str) or hashlib.sha256(body.encode()).hexdigest() != header.get("sha256_data"):
-        raise CheckpointError(f"{directory}/state.json is damaged: its checksum does not match")
-    try:
-        blob = (directory / "state.safetensors").read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{directory}/state.safetensors cannot be read: {error}") from None
-    if hashlib.sha256(blob).hexdigest() != header.get("sha256"):
-        raise CheckpointError(f"{directory}/state.safetensors is damaged: its checksum does not match")
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{directory}/state.json is damaged: {error}") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{directory}/state.json is damaged: its data are no object, but {type(data).__name__}")
-    try:
-        return safetensors.torch.load(blob), data
-    except Exception as error:  # safetensors and torch raise half a dozen kinds for a header that lies
-        raise CheckpointError(f"{directory}/state.safetensors is damaged: {error}") from None
+    return header
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _number(value: Any) -> Any:
-    """A numpy number as Python's own; anything else is refused by name."""
+    """A number of numpy as Python's own; other objects are refused by name."""
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"data holds a {type(value).__name__}, {value!r}, which cannot be saved without pickling")
+    raise TypeError(
+        f"data holds a {type(value).__name__}, {value!r}, which cannot be saved without pickling"
+    )
 
 
 def _flush(directory: Path) -> None:
@@ -191,16 +234,27 @@ def _flush(directory: Path) -> None:
         os.close(descriptor)
 
 
-def said(thing: Any) -> str:
-    """As text that is the same in another process: functions by their names."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+def stable_repr(value: Any) -> str:
+    """The repr without memory addresses, which is the same in every process; functions by name."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
-    """Nested dicts and lists with tensors in them, as plain data; the tensors go into `tensors` under paths from `prefix`.
+    """Nested dicts and lists with tensors in them, as plain data for JSON.
+
+    >>> tensors = {}
+    >>> pack("run", {"w": torch.zeros(2)}, tensors)
+    {'items': [['w', {'tensor': 'run/w'}]]}
+    >>> list(tensors)
+    ['run/w']
+
+    Arguments:
+        prefix: First part of the tensors' names.
+        state: The state.
+        tensors: Filled with the tensors by their paths.
 
     Raises:
-        TypeError: Something is neither a tensor nor plain data, so it could only be restored by running code.
+        TypeError: An entry is neither a tensor nor plain data; only code could restore it.
     """
     if isinstance(state, Tensor):
         while prefix in tensors:  # as under the keys 1 and "1", or "a/b" and "a" over "b"
@@ -208,7 +262,11 @@ def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[prefix] = state
         return {"tensor": prefix}
     if isinstance(state, dict):
-        return {"items": [[_plain(k, prefix), pack(f"{prefix}/{k}", v, tensors)] for k, v in state.items()]}
+        return {
+            "items": [
+                [_plain(k, prefix), pack(f"{prefix}/{k}", v, tensors)] for k, v in state.items()
+            ]
+        }
     if isinstance(state, (list, tuple)):
         kind = "list" if isinstance(state, list) else "tuple"
         return {kind: [pack(f"{prefix}/{i}", v, tensors) for i, v in enumerate(state)]}
@@ -219,7 +277,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The inverse of `pack`.
 
     Raises:
-        CheckpointError: It is not what `pack` gives: of another form, or each tensor is not there once.
+        CheckpointError: It has another form than `pack` gives, or a tensor is missing or left over.
     """
     left = dict(tensors)
     try:
@@ -232,7 +290,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _unpack(packed: Any, left: dict[str, Tensor]) -> Any:
-    """The state; its tensors are taken out of those left."""
+    """The state; its tensors are removed from those left."""
     if not isinstance(packed, dict) or len(packed) != 1:
         raise CheckpointError(f"the data hold {packed!r:.80}, which this version does not write")
     ((kind, value),) = packed.items()
@@ -262,18 +320,23 @@ def _is_plain(value: Any) -> bool:
 
 
 def check_tensors(found: Any, like: Mapping[str, Tensor], what: str) -> None:
-    """Raise CheckpointError unless tensors have the names, shapes and dtypes of others; no value is looked at.
+    """Check that tensors have the names, shapes and dtypes of others; values may differ.
 
     Arguments:
-        found: Tensors by name, out of a file.
-        like: Those they have to match.
-        what: What they are, for the message.
+        found: Tensors by name, from a file.
+        like: The tensors to match.
+        what: Start of the message.
+
+    Raises:
+        CheckpointError: They do not match.
     """
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise CheckpointError(f"{what}: tensors by name are wanted, got {type(found).__name__}")
-    if missing := sorted(like.keys() - found.keys()):
+    missing = sorted(like.keys() - found.keys())
+    if missing:
         raise CheckpointError(f"{what}: Missing key(s): {', '.join(missing[:5])}")
-    if unexpected := sorted(map(str, found.keys() - like.keys())):
+    unexpected = sorted(map(str, found.keys() - like.keys()))
+    if unexpected:
         raise CheckpointError(f"{what}: Unexpected key(s): {', '.join(unexpected[:5])}")
     for name, tensor in like.items():
         if found[name].shape != tensor.shape:
@@ -287,27 +350,32 @@ def check_tensors(found: Any, like: Mapping[str, Tensor], what: str) -> None:
 def _plain(value: Any, where: str) -> Any:
     if _is_plain(value):
         return value
-    raise TypeError(f"{where} holds a {type(value).__name__}, which cannot be saved without pickling")
+    raise TypeError(
+        f"{where} holds a {type(value).__name__}, which cannot be saved without pickling"
+    )
 
 
 def rng_tensors() -> dict[str, Tensor]:
     """States of torch's global generators, by device."""
     states = {"rng/cpu": torch.get_rng_state()}
-    return states | {
-        f"rng/cuda/{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])
-    }
+    if torch.cuda.is_available():
+        for i, state in enumerate(torch.cuda.get_rng_state_all()):
+            states[f"rng/cuda/{i}"] = state
+    return states
 
 
 def set_rng(tensors: Mapping[str, Tensor]) -> None:
-    """Restore what `rng_tensors` gave.
+    """Restore the states of `rng_tensors`.
 
     Raises:
-        CheckpointError: These are no states of such generators.
+        CheckpointError: They are no states of such generators.
     """
     cpu = "rng/cpu"
     if cpu not in tensors:
         raise CheckpointError("the state of the random numbers is missing")
-    check_tensors({cpu: tensors[cpu]}, {cpu: torch.get_rng_state()}, "the state of the random numbers")
+    check_tensors(
+        {cpu: tensors[cpu]}, {cpu: torch.get_rng_state()}, "the state of the random numbers"
+    )
     try:
         torch.set_rng_state(tensors[cpu])
         for name in sorted(tensors.keys() - {cpu}):
@@ -317,4 +385,6 @@ def set_rng(tensors: Mapping[str, Tensor]) -> None:
             if int(place) < torch.cuda.device_count():
                 torch.cuda.set_rng_state(tensors[name], int(place))
     except (RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the state of the random numbers cannot be restored: {error}") from None
+        raise CheckpointError(
+            f"the state of the random numbers cannot be restored: {error}"
+        ) from None

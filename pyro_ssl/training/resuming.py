@@ -1,7 +1,8 @@
-"""What a training checkpoint has to hold: compared with what the run itself has, before any of it is taken over.
+"""The state of a run for its checkpoint, and back: all of it is checked before anything is changed.
 
-A checkpoint with a right checksum may still have been edited, or be of another program. What follows from the settings (the
-schedule, the optimiser's arguments, which state it keeps) is computed anew and compared; the rest is checked for its form.
+A checkpoint with a right checksum may still have been edited, or be of another program. What
+follows from the settings (schedule, optimiser arguments, which state it keeps) is computed
+anew and compared; the rest is checked for its form.
 """
 
 from __future__ import annotations
@@ -18,189 +19,365 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from pyro_ssl.objectives.objective import total
+from pyro_ssl.training import checkpoints
 from pyro_ssl.training.checkpoints import check_tensors
+from pyro_ssl.training.run import Position, Run
+from pyro_ssl.utils.context import fixed_seed, preserve_buffers
 from pyro_ssl.utils.files import CheckpointError
 
 State = dict[str, Any]
-OF_THE_MACHINE = ("params", "fused", "foreach")
-"""What an optimiser's group has that is of the process, not of the run."""
+PROCESS_OPTIONS = ("params", "fused", "foreach")
+"""Entries of an optimiser's group that depend on the process and not on the run."""
 
 
-def require(holds: bool, what: str) -> None:
+def state(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and plain data from which `restore` continues to the same bits."""
+    average = None if run.average is None else dict(run.average.objective.state_dict())
+    parts = {
+        "objective": dict(run.objective.state_dict()),
+        "optimizer": run.optimizer.state_dict(),
+        "schedule": run.schedule.state_dict(),
+        "average": average,
+        "best": run.best_weights,
+    }
+    tensors = checkpoints.rng_tensors()
+    packed = checkpoints.pack("run", parts, tensors)
+    data = {
+        "run": packed,
+        "position": vars(run.position),
+        "history": run.history,
+        "settings": run.settings_data,
+    }
+    return tensors, data
+
+
+def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
+    """Bring a new run to the state of a checkpoint.
+
+    Arguments:
+        run: A new run.
+        tensors: Tensors of `state`.
+        data: Plain data of `state`.
+
+    Raises:
+        CheckpointError: It was changed, or is not one of such a run.
+        ValueError: It is of a run with other settings, or other data.
+    """
+    names = {"settings", "run", "position", "history"}
+    complete = names <= data.keys() and isinstance(data["settings"], dict)
+    require(complete, "it should hold settings, run, position and history")
+    _check_settings(data["settings"], run.settings_data)
+    rng = {name: tensor for name, tensor in tensors.items() if name.startswith("rng/")}
+    others = {name: tensor for name, tensor in tensors.items() if name not in rng}
+    parts = checkpoints.unpack(data["run"], others)
+    position = data["position"]
+    history = data["history"]
+    check_position(
+        position,
+        history,
+        run.part_names,
+        steps_per_epoch=run.batches.steps_per_epoch,
+        total=run.total,
+        scored=run.patience is not None,
+    )
+    if _is_replayable(run):
+        replay(run.schedule, position["step"])
+    _check_parts(run, parts, position["step"])
+    has_best = position["best"] == -math.inf or parts["best"] is not None
+    require(has_best, "the best weights are missing")
+    checkpoints.set_rng(rng)  # before all else, for it may still refuse
+    _load_parts(run, parts)
+    run.position = Position(**position)
+    run.history = history
+
+
+def _is_replayable(run: Run) -> bool:
+    """Whether the schedule is a named one, whose state follows from the number of steps."""
+    return isinstance(run.settings.schedule, str)
+
+
+def _load_parts(run: Run, parts: Mapping[str, Any]) -> None:
+    run.objective.load_state_dict(parts["objective"])
+    if _is_replayable(run):
+        groups = run.optimizer.state_dict()["param_groups"]
+    else:
+        groups = parts["optimizer"]["param_groups"]
+        run.schedule.load_state_dict(parts["schedule"])
+    run.optimizer.load_state_dict({"state": parts["optimizer"]["state"], "param_groups": groups})
+    _match_memory_format(run.optimizer)
+    if run.average is not None:
+        run.average.objective.load_state_dict(parts["average"])
+    run.best_weights = parts["best"]
+
+
+def _match_memory_format(optimizer: Optimizer) -> None:
+    """Lay out each state tensor like its parameter, as a fused step expects (channels_last)."""
+    for parameter, tensors in optimizer.state.items():
+        for name, value in tensors.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                alike = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+                tensors[name] = alike.copy_(value)
+
+
+def _check_settings(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise ValueError naming the first setting that differs from the run to resume."""
+    for name, value in settings.items():
+        was = saved.get(name, value)  # earlier versions did not save every setting
+        unnamed_schedule = name == "schedule" and was is None
+        if was != value and not unnamed_schedule:
+            raise ValueError(
+                f"{name}: the run to resume had {was}, got {value}; give what it was started with "
+                "(x and y are compared by their checksums)"
+            )
+
+
+def _check_parts(run: Run, parts: Any, step: int) -> None:
+    """Raise CheckpointError unless weights, optimiser and schedule have the form of this run's."""
+    names = {"objective", "optimizer", "schedule", "average", "best"}
+    complete = isinstance(parts, dict) and parts.keys() == names
+    require(complete, f"run should hold {', '.join(sorted(names))}")
+    weights = run.objective.state_dict()
+    message = (
+        "objective: its weights have other names, shapes or dtypes than those of the run to resume"
+    )
+    check_tensors(parts["objective"], weights, message)
+    require((parts["average"] is None) == (run.average is None), "average should go with ema")
+    for name in ("average", "best"):
+        if parts[name] is not None:
+            check_tensors(parts[name], weights, name)
+    schedule = run.schedule.state_dict()
+    if _is_replayable(run):
+        check_same(parts["schedule"], schedule, "schedule")
+    else:
+        check_alike(parts["schedule"], schedule, "schedule")
+        at_step = parts["schedule"].get("last_epoch", step) == step
+        require(at_step, f"schedule should be at step {step}")
+    check_optimizer(
+        parts["optimizer"], run.optimizer, _has_gradient(run), exact=_is_replayable(run)
+    )
+
+
+def _has_gradient(run: Run) -> list[bool]:
+    """Which parameters have a gradient, in the optimiser's order."""
+    parameters = [p for _, group in run.parameter_groups for p in group]
+    # the gradient needs the buffers as they are in the block
+    with fixed_seed(0), preserve_buffers(run.objective):
+        loss = total(run.objective.parts(run.batches(0), joint=run.joint))
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return [gradient is not None for gradient in gradients]
+
+
+def require(holds: bool, message: str) -> None:
     """Raise CheckpointError, with what the checkpoint should hold, unless it does."""
     if not holds:
-        raise CheckpointError(f"the checkpoint was changed, or is not of this run: {what}")
+        raise CheckpointError(f"the checkpoint was changed, or is not of this run: {message}")
 
 
 def check_position(
-    position: Any, history: Any, parts: Collection[str], *, steps_per_epoch: int, total: int, scored: bool
+    position: Any,
+    history: Any,
+    parts: Collection[str],
+    *,
+    steps_per_epoch: int,
+    total: int,
+    scored: bool,
 ) -> None:
-    """Check where a run is, and what it has measured until then, against each other.
+    """Check the position of a run and its measurements against each other.
 
     Arguments:
-        position: Step, seconds, best score, epochs since, and sums of the epoch that is not over.
+        position: Step, seconds, best score, epochs since then, and sums over the current epoch.
         history: Lists of one number per epoch.
         parts: Names of the parts of the run's loss.
         steps_per_epoch: Steps of an epoch.
         total: Steps of the run.
-        scored: Whether the run has a score, for early stopping.
+        scored: Whether the run has early stopping.
 
     Raises:
-        CheckpointError: They are of another form, or contradict each other.
-        ValueError: The run had early stopping, and has not now, or the other way round.
+        CheckpointError: They have another form, or contradict each other.
+        ValueError: The run had early stopping and has none now, or the other way round.
     """
     names = {"step", "seconds", "best", "since_best", "sums"}
-    require(isinstance(position, dict) and position.keys() == names, f"position should hold {', '.join(sorted(names))}")
-    step, sums = position["step"], position["sums"]
-    require(type(step) is int and 0 < step <= total, f"step should be in 1 .. {total}, got {step!r:.80}")
-    require(_is_finite(position["seconds"]), f"seconds should be a number, got {position['seconds']!r:.80}")
-    require(isinstance(sums, dict) and all(map(_is_finite, sums.values())), "sums should be finite numbers by name")
+    complete = isinstance(position, dict) and position.keys() == names
+    require(complete, f"position should hold {', '.join(sorted(names))}")
+    step = position["step"]
+    in_range = type(step) is int and 0 < step <= total
+    require(in_range, f"step should be in 1 .. {total}, got {step!r:.80}")
+    seconds = position["seconds"]
+    require(_is_finite(seconds), f"seconds should be a number, got {seconds!r:.80}")
     epochs, within = divmod(step, steps_per_epoch)
-    names = {*parts, "loss"} if within else set()
-    require(sums.keys() >= names and bool(sums) == bool(within), f"sums should hold {sorted(names)}")
-    require(not within or _adds_up(sums), "sums should add up to the loss")
+    _check_sums(position["sums"], parts if within else None)
     _check_history(history, epochs, parts)
     if epochs and scored != ("score" in history):
         had = "none" if scored else "some"
-        raise ValueError(f"early_stopping: the run to resume had {had}; give what it was started with")
-    found = position["best"], position["since_best"]
-    require(found == best_of(history.get("score", [])), "best should be the best score of the history")
+        raise ValueError(
+            f"early_stopping: the run to resume had {had}; give what it was started with"
+        )
+    expected = best_of(history.get("score", []))
+    is_best = (position["best"], position["since_best"]) == expected
+    require(is_best, "best should be the best score of the history")
+
+
+def _check_sums(sums: Any, parts: Collection[str] | None) -> None:
+    """Check the sums over an epoch that has begun; with parts None, none has."""
+    finite = isinstance(sums, dict) and all(map(_is_finite, sums.values()))
+    require(finite, "sums should be finite numbers by name")
+    if parts is None:
+        require(not sums, "sums should hold []")
+        return
+    names = {*parts, "loss"}
+    require(sums.keys() >= names, f"sums should hold {sorted(names)}")
+    require(_adds_up(sums), "sums should add up to the loss")
 
 
 def _check_history(history: Any, epochs: int, parts: Collection[str]) -> None:
     require(isinstance(history, dict), "history should hold lists by name")
     for name, values in history.items():
-        whole = isinstance(values, list) and len(values) == epochs
-        require(whole, f"history: {name!r:.80} should hold {epochs} numbers, one for each epoch")
-        numbers = (v == -math.inf or _is_finite(v) for v in values)
-        require(all(numbers), f"history: {name!r:.80} should hold numbers")
-    names = {*parts, "loss", "lr", "seconds"} if epochs else set()
-    require(history.keys() >= names and bool(history) == bool(names), f"history should hold {sorted(names)}")
-    of_loss = history.keys() - {"lr", "seconds", "score"}
+        complete = isinstance(values, list) and len(values) == epochs
+        require(complete, f"history: {name!r:.80} should hold {epochs} numbers, one for each epoch")
+        numbers = all(value == -math.inf or _is_finite(value) for value in values)
+        require(numbers, f"history: {name!r:.80} should hold numbers")
+    if not epochs:
+        require(not history, "history should hold []")
+        return
+    names = {*parts, "loss", "lr", "seconds"}
+    require(history.keys() >= names, f"history should hold {sorted(names)}")
+    losses = history.keys() - {"lr", "seconds", "score"}
     for epoch in range(epochs):
-        losses = {name: history[name][epoch] for name in of_loss}
-        require(_adds_up(losses), f"history: the parts of epoch {epoch + 1} should add up to its loss")
+        adds_up = _adds_up({name: history[name][epoch] for name in losses})
+        require(adds_up, f"history: the parts of epoch {epoch + 1} should add up to its loss")
 
 
 def best_of(scores: Sequence[float]) -> tuple[float, int]:
-    """The best score, -inf if there is none, and how many came after it."""
-    best, since = -math.inf, 0
+    """The best score, -inf if there is none, and the number of scores after it."""
+    best = -math.inf
+    since_best = 0
     for score in scores:
-        since += 1
+        since_best += 1
         if score > best:
-            best, since = score, 0
-    return best, since
+            best = score
+            since_best = 0
+    return best, since_best
 
 
 def _adds_up(parts: Mapping[str, float]) -> bool:
-    """Whether the parts of a loss sum to it, as far as single precision goes."""
+    """Whether the parts of a loss sum to it, up to single precision."""
     others = [value for name, value in parts.items() if name != "loss"]
     scale = 1.0 + sum(map(abs, others))
     return "loss" in parts and abs(sum(others) - parts["loss"]) < 1e-2 * scale
 
 
 def replay(schedule: LRScheduler, steps: int) -> None:
-    """Bring a new schedule, and its optimiser's learning rates, to where they are after so many steps."""
+    """Bring a new schedule, with its optimiser's learning rates, to its state after some steps."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the optimiser has made no step
+        warnings.simplefilter("ignore")  # the optimiser itself has made no step
         for _ in range(steps):
             schedule.step()
 
 
 def check_same(found: Any, expected: Any, where: str, but: Sequence[str] = ()) -> None:
-    """Check plain data against data computed anew: numbers to nine digits, and of dicts what both have.
+    """Compare plain data with recomputed data: numbers to nine digits, and common keys of dicts.
 
     Raises:
         CheckpointError: They differ.
     """
-    said = f"{where} should be {expected!r:.80}, got {found!r:.80}"
+    message = f"{where} should be {expected!r:.80}, got {found!r:.80}"
     if isinstance(expected, dict):
-        require(isinstance(found, dict), said)
+        require(isinstance(found, dict), message)
         for name in expected.keys() & found.keys() - set(but):
             check_same(found[name], expected[name], f"{where}/{name}", but)
         return
     if isinstance(expected, (list, tuple)):
-        require(isinstance(found, (list, tuple)) and len(found) == len(expected), said)
+        require(isinstance(found, (list, tuple)) and len(found) == len(expected), message)
         for i, (a, b) in enumerate(zip(found, expected, strict=True)):
             check_same(a, b, f"{where}/{i}", but)
         return
     if _is_number(expected):
-        require(_is_number(found) and math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-15), said)
+        require(
+            _is_number(found) and math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-15),
+            message,
+        )
         return
-    require(type(found) is type(expected) and found == expected, said)
+    require(type(found) is type(expected) and found == expected, message)
 
 
 def check_alike(found: Any, like: Any, where: str) -> None:
-    """Check plain data for the form of others: keys, lengths and kinds; a number may be another finite one.
+    """Check that plain data have the form of others: keys, lengths and kinds, but not numbers.
 
     Raises:
-        CheckpointError: It is of another form.
+        CheckpointError: They have another form.
     """
-    said = f"{where} should be like {like!r:.80}, got {found!r:.80}"
+    message = f"{where} should be like {like!r:.80}, got {found!r:.80}"
     if isinstance(like, dict):
-        require(isinstance(found, dict) and found.keys() == like.keys(), said)
+        require(isinstance(found, dict) and found.keys() == like.keys(), message)
         for name in like:
             check_alike(found[name], like[name], f"{where}/{name}")
         return
     if isinstance(like, (list, tuple)):
-        require(type(found) is type(like) and len(found) == len(like), said)
+        require(type(found) is type(like) and len(found) == len(like), message)
         for i, (a, b) in enumerate(zip(found, like, strict=True)):
             check_alike(a, b, f"{where}/{i}")
         return
     if isinstance(like, Tensor):
-        require(isinstance(found, Tensor), said)
+        require(isinstance(found, Tensor), message)
         check_tensors({where: found}, {where: like}, "the checkpoint")
         return
-    require(_is_finite(found) if _is_number(like) else type(found) is type(like), said)
+    alike = _is_finite(found) if _is_number(like) else type(found) is type(like)
+    require(alike, message)
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[int, State] | None:
-    """The form of the state that an optimiser of torch's keeps for each parameter; None if it cannot be told.
+    """The form of the state that a torch optimiser keeps for each parameter; None if unknown.
 
-    It is that after a step on a copy, with gradients of 0.
+    It is the state of a copy after a step with gradients of 0.
     """
-    if not type(optimizer).__module__.startswith("torch.optim"):  # another one's may change its form as it goes
-        return None
+    if not type(optimizer).__module__.startswith("torch.optim"):
+        return None  # the form of its state may change during training
     trial = deepcopy(optimizer)
     for group in trial.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
     try:
         trial.step()
-    except (TypeError, RuntimeError):  # one that wants a closure, or sparse gradients
+    except (TypeError, RuntimeError):  # it needs a closure, or sparse gradients
         return None
     return trial.state_dict()["state"]
 
 
-def check_optimizer(found: Any, optimizer: Optimizer, used: Sequence[bool], exact: bool) -> None:
+def check_optimizer(
+    found: Any, optimizer: Optimizer, has_gradient: Sequence[bool], exact: bool
+) -> None:
     """Check an optimiser's state dict.
 
     Arguments:
-        found: That of the checkpoint.
-        optimizer: A new one, whose learning rates are brought to the same step.
-        used: Which of its parameters have a gradient.
-        exact: Whether its groups have to be the same; else they have to be alike, as under a schedule of the user's.
+        found: State dict of the checkpoint.
+        optimizer: A new optimiser, with the learning rates of the same step.
+        has_gradient: Which of its parameters have a gradient.
+        exact: Whether its groups have to be equal; under a user's own schedule their form has to.
 
     Raises:
-        CheckpointError: It is of another form, or of other arguments.
+        CheckpointError: It has another form, or other arguments.
     """
-    whole = isinstance(found, dict) and found.keys() == {"state", "param_groups"} and isinstance(found["state"], dict)
-    require(whole, "optimizer should hold state and param_groups")
+    complete = isinstance(found, dict) and found.keys() == {"state", "param_groups"}
+    complete = complete and isinstance(found["state"], dict)
+    require(complete, "optimizer should hold state and param_groups")
     groups = optimizer.state_dict()["param_groups"]
     if exact:
-        check_same(found["param_groups"], groups, "optimizer/param_groups", but=OF_THE_MACHINE)
+        check_same(found["param_groups"], groups, "optimizer/param_groups", but=PROCESS_OPTIONS)
     else:
         check_alike(found["param_groups"], groups, "optimizer/param_groups")
     indices = [index for group in groups for index in group["params"]]
-    require(found["state"].keys() <= set(indices), "optimizer/state should be of the run's parameters")
+    require(
+        found["state"].keys() <= set(indices), "optimizer/state should be of the run's parameters"
+    )
     like = optimizer_state(optimizer)
     if like is None:
         return
-    needed = {index for index, has_gradient in zip(indices, used, strict=True) if has_gradient and index in like}
-    missing = sorted(needed - found["state"].keys())
+    used = [index for index, has in zip(indices, has_gradient, strict=True) if has]
+    missing = [index for index in used if index in like and index not in found["state"]]
     require(not missing, f"optimizer/state of the parameters {missing[:5]} is missing")
-    for index, state in found["state"].items():
-        check_alike(state, like.get(index, {}), f"optimizer/state/{index}")
+    for index, tensors in found["state"].items():
+        check_alike(tensors, like.get(index, {}), f"optimizer/state/{index}")
 
 
 def _is_number(value: Any) -> bool:

@@ -602,7 +602,7 @@ def test_killed_before_its_config_was_written_a_run_is_begun_again(left, capsys)
 def test_a_run_that_diverged_is_not_to_be_resumed(capsys):
     arguments = MISTAKES["diverges"][0]
     assert run(*arguments) == 2
-    assert "smaller lr or a clip_norm; begin anew with it, in another directory" in capsys.readouterr().err
+    assert "smaller lr or a clip_norm; start again with it in another directory" in capsys.readouterr().err
     assert run(*arguments) == 2
     assert "as it was started; for other settings give another directory" in capsys.readouterr().err
 

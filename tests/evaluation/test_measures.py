@@ -15,7 +15,7 @@ from pyro_ssl.evaluation.attacks import fgsm, pgd, under_attack
 from pyro_ssl.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupted, under_corruption
 from pyro_ssl.nn.layers import Linear, SplitLinear
 from pyro_ssl.prediction.predict import predict_proba
-from pyro_ssl.training.fit import fit
+from pyro_ssl.training import fit
 from pyro_ssl.utils.torchvision_repair import torchvision
 
 torchvision()  # torchmetrics imports it
@@ -51,7 +51,9 @@ def test_temperature_undoes_a_scale_and_is_at_the_minimum():
     assert calibration.temperature(logits, y) == pytest.approx(1.7, rel=0.03)
     for seed in range(100):
         logits, y = problem(200, sharp=1.5, seed=seed)
-        t = torch.tensor(calibration.temperature(logits, y), dtype=torch.float64, requires_grad=True)
+        t = torch.tensor(
+            calibration.temperature(logits, y), dtype=torch.float64, requires_grad=True
+        )
         torch.nn.functional.cross_entropy(logits / t, y).backward()
         assert abs(float(t.grad)) < 1e-4
 
@@ -93,11 +95,17 @@ def test_torchmetrics_agrees_on_separation():
             own, foreign = own.round(), foreign.round()
         found, truth = ood.separation(own, foreign), torch.tensor([0] * n + [1] * m)
         scores = -torch.cat([own, foreign])
-        ranks = (scores[:, None] >= scores).sum(1) / (n + m)  # within [0, 1], where torchmetrics leaves them
+        ranks = (scores[:, None] >= scores).sum(1) / (
+            n + m
+        )  # within [0, 1], where torchmetrics leaves them
         assert found["auroc"] == pytest.approx(float(binary_auroc(ranks, truth)), abs=1e-6)
-        assert found["aupr"] == pytest.approx(float(binary_average_precision(ranks, truth)), abs=1e-6)
+        assert found["aupr"] == pytest.approx(
+            float(binary_average_precision(ranks, truth)), abs=1e-6
+        )
         threshold = own.sort().values[n - math.ceil(0.95 * n)]  # 95 % of the own reach it
-        assert found["fpr95"] == pytest.approx(float((foreign >= threshold).double().mean()), abs=1e-12)
+        assert found["fpr95"] == pytest.approx(
+            float((foreign >= threshold).double().mean()), abs=1e-12
+        )
 
 
 def test_class_densities_are_those_of_a_mixture():
@@ -110,7 +118,9 @@ def test_class_densities_are_those_of_a_mixture():
         own = z[y == k].double().numpy()
         covariance = torch.from_numpy(own).T.cov(correction=0).numpy()
         density += (
-            len(own) / 500 * torch.as_tensor(multivariate_normal(own.mean(0), covariance).pdf(z.double().numpy()))
+            len(own)
+            / 500
+            * torch.as_tensor(multivariate_normal(own.mean(0), covariance).pdf(z.double().numpy()))
         )
     assert torch.allclose(ours, density.log(), atol=1e-9)
     with pytest.raises(ValueError, match="class 1 has 0 data"):
@@ -123,7 +133,9 @@ def test_class_densities_are_those_of_a_mixture():
 
 @pytest.mark.parametrize("bayesian", ["p_x", "p_y"])
 def test_features_of_a_method_with_random_weights(bayesian):
-    o = zoo.build("latent_classifier_simplified", (4,), 3, z_dim=2, hidden=(5,), bayesian=(bayesian,)).eval()
+    o = zoo.build(
+        "latent_classifier_simplified", (4,), 3, z_dim=2, hidden=(5,), bayesian=(bayesian,)
+    ).eval()
     x = torch.randn(6, 4)
     with torch.no_grad(), o.programs() as (_, guide):
         assert torch.allclose(ood.features(o, x), guide.q_z(x).mean)
@@ -132,7 +144,12 @@ def test_features_of_a_method_with_random_weights(bayesian):
 SMALL = {"hidden": (7,), "z_dim": 3}
 
 
-DRAWN = ("adgm", "sdgm", "sslpe", "sslapd")  # what is classified is drawn, or Gibbs sampling predicts
+DRAWN = (
+    "adgm",
+    "sdgm",
+    "sslpe",
+    "sslapd",
+)  # what is classified is drawn, or Gibbs sampling predicts
 CODES = ("ce", "gm", "vc")
 BY_CODE = (*CODES, *(name for name in zoo.METHODS if name.startswith("latent_classifier")))
 WITHOUT_GRADIENT = ("vae", "m1_m2", "sslpe", "sslapd")
@@ -142,7 +159,9 @@ WITHOUT_GRADIENT = ("vae", "m1_m2", "sslpe", "sslapd")
 def test_every_method_has_its_scores_and_attacks(method):
     torch.manual_seed(0)
     x, y = torch.rand(9, 1, 4, 4), torch.arange(9) % 3
-    o = zoo.build(method, (1, 4, 4), 3, **{k: v for k, v in SMALL.items() if k in zoo.options_of(method)}).eval()
+    o = zoo.build(
+        method, (1, 4, 4), 3, **{k: v for k, v in SMALL.items() if k in zoo.options_of(method)}
+    ).eval()
     densities = ood.fitted(o, x, y)
     found = ood.scores(o, x, densities)
     p = predict_proba(o, x)
@@ -152,7 +171,9 @@ def test_every_method_has_its_scores_and_attacks(method):
     expected = {"max p", "entropy"} | ({"log p(z)"} if method in CODES else set())
     expected |= {"energy"} if by_layer or method == "ce" else set()
     expected |= {"log p(z), refitted"} if method not in DRAWN else set()
-    assert found.keys() == expected | ({"log p(x)"} if method not in (*CODES, "classifier") else set())
+    assert found.keys() == expected | (
+        {"log p(x)"} if method not in (*CODES, "classifier") else set()
+    )
     assert all(s.shape == (9,) for s in found.values())
     h = ood.features(o, x)
     if method in DRAWN:
@@ -169,7 +190,9 @@ def test_every_method_has_its_scores_and_attacks(method):
             assert torch.equal(h, o.guide.code(x).mean)
     if method in CODES:
         with torch.no_grad():
-            log_p = torch.stack([o.model.p_z(y).log_prob(h) for y in torch.eye(3)], -1) - math.log(3)
+            log_p = torch.stack([o.model.p_z(y).log_prob(h) for y in torch.eye(3)], -1) - math.log(
+                3
+            )
         assert torch.allclose(found["log p(z)"], log_p.logsumexp(-1), atol=1e-4)
     if method == "ce":
         scale = o.model.p_z.scale[0].detach()
@@ -185,7 +208,10 @@ def test_every_method_has_its_scores_and_attacks(method):
 
 def test_a_code_that_is_classified_by_one_layer_has_an_energy():
     found = [
-        ood.scores(zoo.build("latent_classifier_simplified", (5,), 3, hidden=(8,), z_dim=2, draws=n), torch.rand(20, 5))
+        ood.scores(
+            zoo.build("latent_classifier_simplified", (5,), 3, hidden=(8,), z_dim=2, draws=n),
+            torch.rand(20, 5),
+        )
         for n in (1, 100)
     ]
     assert "energy" in found[0] and "energy" not in found[1]  # a mean of softmaxes is none
@@ -194,14 +220,21 @@ def test_a_code_that_is_classified_by_one_layer_has_an_energy():
 def test_how_sure_is_told_apart_where_a_difference_would_be_zero():
     logits = torch.tensor([[40.0, 0.0], [30.0, 0.0], [0.0, 5.0]])
     found = ood._log_max(logits.log_softmax(-1))
-    assert found.tolist() == pytest.approx([-math.exp(-40), -math.exp(-30), -math.log1p(math.exp(-5))], rel=1e-5)
+    assert found.tolist() == pytest.approx(
+        [-math.exp(-40), -math.exp(-30), -math.log1p(math.exp(-5))], rel=1e-5
+    )
     assert found[0] > found[1] > found[2]
 
 
 def test_separations_name_a_set_of_another_shape():
     o = zoo.build("gm", (1, 4, 4), 3, hidden=(7,), z_dim=3)
-    own, foreign = torch.rand(9, 1, 4, 4), {"ones": torch.ones(5, 1, 4, 4), "noise": torch.rand(5, 1, 4, 4)}
-    found = ood.ood_metrics(ood.score_sets(o, {"own": own, **foreign}, ood.fitted(o, own, torch.arange(9) % 3)))
+    own, foreign = (
+        torch.rand(9, 1, 4, 4),
+        {"ones": torch.ones(5, 1, 4, 4), "noise": torch.rand(5, 1, 4, 4)},
+    )
+    found = ood.ood_metrics(
+        ood.score_sets(o, {"own": own, **foreign}, ood.fitted(o, own, torch.arange(9) % 3))
+    )
     assert found.keys() == foreign.keys()
     assert set(found["ones"]) == {"max p", "entropy", "log p(z)", "log p(z), refitted"}
     assert found["ones"]["log p(z), refitted"]["auroc"] > 0.9
@@ -215,17 +248,25 @@ def test_separations_name_a_set_of_another_shape():
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
 def test_a_corruption_grows_with_its_severity_and_is_reproducible(name, shape):
     g = torch.Generator().manual_seed(0)
-    rough = torch.nn.functional.interpolate(torch.rand(20, shape[0], 9, 9, generator=g), shape[1:], mode="bicubic")
+    rough = torch.nn.functional.interpolate(
+        torch.rand(20, shape[0], 9, 9, generator=g), shape[1:], mode="bicubic"
+    )
     x = rough.clamp(0, 1)
     state = torch.random.get_rng_state()
     far = [float((corrupted(x, name, s) - x).square().sum()) for s in SEVERITIES]
     assert far == sorted(far) and far[0] > 0
     again = corrupted(x, name, 5)
-    assert torch.equal(again, corrupted(x, name, 5)) and 0 <= float(again.min()) and float(again.max()) <= 1
+    assert (
+        torch.equal(again, corrupted(x, name, 5))
+        and 0 <= float(again.min())
+        and float(again.max()) <= 1
+    )
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(("haze", 1), "haze"), (("fog", 6), "6"), (("fog", 0), "0")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(("haze", 1), "haze"), (("fog", 6), "6"), (("fog", 0), "0")]
+)
 def test_bad_corruptions(arguments, message):
     with pytest.raises(ValueError, match=message):
         corrupted(torch.rand(2, 1, 8, 8), *arguments)
@@ -250,13 +291,17 @@ def test_fog_has_a_texture_and_each_severity_is_measured(trained):
     objective, x, y = trained
     found = under_corruption(objective, x, y, ["contrast"])["contrast"]
     for severity, row in zip(SEVERITIES, found, strict=True):
-        assert row == metrics.evaluate(predict_proba(objective, corrupted(x, "contrast", severity)), y)
+        assert row == metrics.evaluate(
+            predict_proba(objective, corrupted(x, "contrast", severity)), y
+        )
 
 
 @pytest.fixture(scope="module")
 def trained():
     digits = data.load("digits")
-    objective = zoo.build("classifier", digits.x_shape, 10, seed=0, hidden=(32,), noise=0.0, dropout=0.0)
+    objective = zoo.build(
+        "classifier", digits.x_shape, 10, seed=0, hidden=(32,), noise=0.0, dropout=0.0
+    )
     fit(objective, digits.x, digits.y, epochs=20, batch_size=64, lr=3e-3, progress=False)
     return objective, digits.x_test[:300], digits.y_test[:300]
 
@@ -285,7 +330,11 @@ def test_pgd_stays_within_epsilon_and_does_worse_than_one_step(trained):
     one = fgsm(objective, x, y, 0.1)
     many = pgd(objective, x, y, 0.1, restarts=2)
     for moved in (one, many):
-        assert float((moved - x).abs().max()) <= 0.1 + 1e-6 and 0 <= float(moved.min()) and float(moved.max()) <= 1
+        assert (
+            float((moved - x).abs().max()) <= 0.1 + 1e-6
+            and 0 <= float(moved.min())
+            and float(moved.max()) <= 1
+        )
     assert mean_loss(objective, many, y) > mean_loss(objective, one, y)
     assert torch.equal(many, pgd(objective, x, y, 0.1, restarts=2))
 
@@ -299,13 +348,18 @@ def test_pgd_keeps_of_each_datum_the_worst_of_random_starts(trained):
     start = pgd(objective, x, y, 0.1, steps=1, step_size=0.0)
     assert 0.03 < float((start - x).abs().mean()) <= 0.1
     once, often = (  # in one chunk, so that the first start is the same
-        losses(objective, pgd(objective, x, y, 0.1, steps=3, restarts=n, chunk=len(x)), y) for n in (1, 4)
+        losses(objective, pgd(objective, x, y, 0.1, steps=3, restarts=n, chunk=len(x)), y)
+        for n in (1, 4)
     )
     assert (often >= once - 1e-6).all() and (often > once + 1e-3).any()
 
 
 def test_a_code_that_is_drawn_is_drawn_anew_in_each_step(monkeypatch):
-    o, x, seen = zoo.build("vc", (1, 4, 4), 3, z_dim=2, hidden=(8,), stochastic=True), torch.rand(5, 1, 4, 4), []
+    o, x, seen = (
+        zoo.build("vc", (1, 4, 4), 3, z_dim=2, hidden=(8,), stochastic=True),
+        torch.rand(5, 1, 4, 4),
+        [],
+    )
     classify = type(o).classify
     monkeypatch.setattr(type(o), "classify", lambda *a: seen.append(classify(*a)) or seen[-1])
     pgd(o, x, torch.arange(5) % 3, 0.0, steps=3)
@@ -317,7 +371,8 @@ def test_under_attack_counts_what_neither_aim_turns(trained):
     objective, x, y = trained
     (row,) = under_attack(objective, x, y, [0.1])
     right = [
-        predict_proba(objective, fgsm(objective, x, y, 0.1, aim=aim)).argmax(-1) == y for aim in ("loss", "logits")
+        predict_proba(objective, fgsm(objective, x, y, 0.1, aim=aim)).argmax(-1) == y
+        for aim in ("loss", "logits")
     ]
     expected = [float(part.double().mean()) for part in (*right, right[0] & right[1])]
     assert [row["loss"], row["logits"], row["either"]] == pytest.approx(expected)
@@ -344,7 +399,9 @@ def test_the_difference_of_logits_does_not_saturate(trained):
     x, y = x[right], y[right]
     by_loss, by_logits = (fgsm(sure, x, y, 0.1, aim=aim) for aim in ("loss", "logits"))
     accuracy = [metrics.accuracy(predict_proba(sure, moved), y) for moved in (by_loss, by_logits)]
-    assert accuracy[1] < accuracy[0] - 0.1  # the loss has lost its gradient, not the classifier its weakness
+    assert (
+        accuracy[1] < accuracy[0] - 0.1
+    )  # the loss has lost its gradient, not the classifier its weakness
 
 
 @pytest.mark.parametrize(
@@ -366,14 +423,23 @@ def test_bad_attacks(trained, changes, message):
 
 def test_arrays_are_as_good_as_tensors():
     g = torch.Generator().manual_seed(0)
-    own, foreign, z = torch.rand(50, generator=g) + 0.5, torch.rand(40, generator=g), torch.randn(60, 3, generator=g)
+    own, foreign, z = (
+        torch.rand(50, generator=g) + 0.5,
+        torch.rand(40, generator=g),
+        torch.randn(60, 3, generator=g),
+    )
     y = torch.arange(60) % 2
     assert ood.separation(own.numpy(), foreign.tolist()) == ood.separation(own, foreign)
-    of_arrays, of_tensors = ood.ClassDensities(z.numpy(), y.numpy().astype(np.uint8)), ood.ClassDensities(z, y)
+    of_arrays, of_tensors = (
+        ood.ClassDensities(z.numpy(), y.numpy().astype(np.uint8)),
+        ood.ClassDensities(z, y),
+    )
     torch.testing.assert_close(of_arrays.log_prob(z.numpy()), of_tensors.log_prob(z))
     with pytest.raises(ValueError, match=r"z should have shape \(N, 3\)"):
         of_tensors.log_prob(z[:, :2])
     with pytest.raises(ValueError, match="z holds NaN"):
         of_tensors.log_prob(z.index_fill(0, torch.tensor([4]), math.nan))
     images = torch.rand(5, 1, 8, 8, generator=g)
-    torch.testing.assert_close(corrupted(images.numpy(), "contrast", 2), corrupted(images, "contrast", 2))
+    torch.testing.assert_close(
+        corrupted(images.numpy(), "contrast", 2), corrupted(images, "contrast", 2)
+    )

@@ -14,7 +14,7 @@ from pyro_ssl.evaluation.ood import ClassDensities
 from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.terms import L2, Term
-from pyro_ssl.training.fit import parameter_groups
+from pyro_ssl.training.optimizers import parameter_groups
 
 N, K, Z = 7, 3, 4
 

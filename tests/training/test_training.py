@@ -23,9 +23,8 @@ from pyro_ssl import (
     predict_proba,
     zoo,
 )
-from pyro_ssl.training import checkpoints
+from pyro_ssl.training import SCHEDULES, DivergedError, DivergedWarning, checkpoints
 from pyro_ssl.training.batches import Batches
-from pyro_ssl.training.fit import SCHEDULES, DivergedError, DivergedWarning
 from pyro_ssl.utils.arguments import one_hot
 from pyro_ssl.utils.context import eval_mode
 
@@ -391,7 +390,7 @@ def test_divergence_names_site_and_step_and_keeps_the_last_checkpoint(tmp_path):
     o = small()
     o.model.p_x.network = Blowup(9)
     with pytest.raises(
-        DivergedError, match=r"step 9: .*site 'x'.* smaller lr .*begin anew with it, in another directory"
+        DivergedError, match=r"step 9: .*site 'x'.* smaller lr .*start again with it in another directory"
     ):
         run(o, directory=tmp_path, optimizer=o.model.p_x.network.optimizer)
     assert all(v.isfinite().all() for v in weights(o).values())

@@ -1,0 +1,210 @@
+"""What happens after a step and after an epoch: early stopping, progress, files, user functions."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.training import checkpoints, resuming
+from pyro_ssl.training.run import Callback, History, Run
+from pyro_ssl.utils import files
+from pyro_ssl.utils.arguments import check_positive
+from pyro_ssl.utils.context import eval_mode, fixed_seed
+
+
+@dataclass
+class EarlyStopping(Callback):
+    """Stop when a score has not risen for `patience` epochs, and keep the weights that scored best.
+
+    >>> stopping = EarlyStopping(lambda objective: 0.0, patience=5)
+
+    Arguments:
+        score: Function of the objective with its averaged weights, in evaluation mode; higher is
+            better. What it measures is up to you: the unlabeled bound, accuracy on labels set
+            aside; never use the test set. A score of NaN ends the training with a ValueError.
+        patience: Epochs without improvement before training stops.
+    """
+
+    score: Callable[[Objective], float]
+    patience: int = 10
+
+    def check(self) -> None:
+        """Raise ValueError unless the score is a function and the patience a number above 0."""
+        if not callable(self.score):
+            raise ValueError(
+                f"early_stopping: score should be a function of the objective, got {self.score!r}"
+            )
+        check_positive(patience=self.patience)
+
+    def after_epoch(self, run: Run) -> None:
+        """Score the epoch, and keep the weights if they are the best so far."""
+        with fixed_seed(0), eval_mode(run.averaged):  # the run's random state does not move
+            score = _as_score(self.score(run.averaged), run.epoch)
+        run.history.setdefault("score", []).append(score)
+        if score <= run.position.best:
+            run.position.since_best += 1
+            return
+        run.position.best = score
+        run.position.since_best = 0
+        weights = run.averaged.state_dict()
+        run.best_weights = {name: value.detach().clone() for name, value in weights.items()}
+
+
+def _as_score(score: Any, epoch: int) -> float:
+    """A score as a number that can be compared with others; -inf is the worst.
+
+    Raises:
+        ValueError: It is no number, NaN or infinity.
+    """
+    try:
+        number = float(score)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"early_stopping: score should give a number, got {score!r:.80} in epoch {epoch}"
+        ) from None
+    if math.isnan(number) or number == math.inf:
+        raise ValueError(
+            f"early_stopping: score should give a number, got {number} in epoch {epoch}, so no "
+            "epoch can be called the best; correct the score, or try a smaller lr if the weights "
+            "have diverged"
+        )
+    return number
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The argument of a user's callback after each epoch.
+
+    Arguments:
+        epoch: Epochs completed.
+        step: Steps completed.
+        metrics: Measurements of this epoch: parts of the loss, `loss`, `lr`, `seconds`, `score`.
+        objective: The objective with its averaged weights, in evaluation mode.
+    """
+
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    objective: Objective
+
+
+class UserCallbacks(Callback):
+    """The user's functions of an `Epoch`.
+
+    Arguments:
+        functions: Called in this order, in evaluation mode and without effect on the run's random
+            state.
+    """
+
+    def __init__(self, functions: Sequence[Callable[[Epoch], None]]) -> None:
+        self.functions = tuple(functions)
+
+    def after_epoch(self, run: Run) -> None:
+        """Call each function."""
+        epoch = Epoch(run.epoch, run.position.step, run.metrics, run.averaged)
+        for function in self.functions:
+            with fixed_seed(0), eval_mode(epoch.objective):
+                function(epoch)
+
+
+class ProgressBar(Callback):
+    """A bar of steps, with the loss of the last epoch.
+
+    Arguments:
+        bar: The bar, see `progress_bar`.
+    """
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self.bar = bar
+
+    def after_epoch(self, run: Run) -> None:
+        """Show the loss."""
+        self.bar.set_postfix(loss=f"{run.metrics['loss']:.4g}")
+
+    def after_step(self, run: Run) -> None:
+        """Count the step."""
+        self.bar.update()
+
+
+@contextmanager
+def progress_bar(run: Run, show: bool | None) -> Iterator[ProgressBar]:
+    """A progress bar that is removed after the block.
+
+    Arguments:
+        run: The run, whose steps may have begun.
+        show: Whether to show it; None shows it on a terminal only.
+    """
+    if show is None:
+        show = sys.stderr.isatty()
+    with tqdm(
+        total=run.total, initial=run.position.step, disable=not show, unit="step", leave=False
+    ) as bar:
+        yield ProgressBar(bar)
+
+
+class RunDirectory(Callback):
+    """The files of a run: `metrics.jsonl`, `checkpoint/` and `checkpoint.previous/`.
+
+    Arguments:
+        directory: The folder; its parents must not exist.
+        checkpoint_every: Steps between checkpoints; None writes one per epoch.
+    """
+
+    def __init__(self, directory: str | Path, checkpoint_every: int | None = None) -> None:
+        self.directory = Path(directory)
+        self.checkpoint = self.directory / "checkpoint"
+        self.metrics = self.directory / "metrics.jsonl"
+        self.checkpoint_every = checkpoint_every
+
+    def check_is_free(self) -> None:
+        """Raise FileExistsError if the directory holds another run."""
+        if checkpoints.exists(self.checkpoint) or self.metrics.exists():
+            raise FileExistsError(
+                f"directory {self.directory} holds another run; resume it, or choose another "
+                "directory"
+            )
+
+    def restore(self, run: Run) -> None:
+        """Bring the run to its last checkpoint, if there is one, and the metrics file with it.
+
+        Raises:
+            CheckpointError: The checkpoint was changed, or is of another run.
+            ValueError: It is of a run with other settings, or other data.
+        """
+        if checkpoints.exists(self.checkpoint):
+            tensors, data = checkpoints.load(self.checkpoint)
+            try:
+                resuming.restore(run, tensors, data)
+            except files.CheckpointError as error:
+                raise files.CheckpointError(f"{self.checkpoint}: {error}") from None
+        files.write_text(self.metrics, "".join(_metrics_lines(run.history)))
+
+    def after_epoch(self, run: Run) -> None:
+        """Append the epoch to `metrics.jsonl`."""
+        with files.naming(self.metrics), self.metrics.open("a") as file:
+            file.write(_metrics_lines(run.history)[-1])
+
+    def after_step(self, run: Run) -> None:
+        """Write a checkpoint if it is time for one."""
+        every = self.checkpoint_every or run.batches.steps_per_epoch
+        step = run.position.step
+        if step % every == 0 or step == run.total:
+            checkpoints.save(self.checkpoint, *resuming.state(run))
+
+
+def _metrics_lines(history: History) -> list[str]:
+    """A line of JSON for each epoch."""
+    lines = []
+    for i in range(len(history.get("loss", []))):
+        values = {name: numbers[i] for name, numbers in history.items()}
+        lines.append(json.dumps({"epoch": i + 1} | values) + "\n")
+    return lines

@@ -1,0 +1,148 @@
+"""From data, labels and settings to a new `Run`, with all checks before the first step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_ssl.data.labels import warn_of_missing_classes
+from pyro_ssl.infer.validation import classified
+from pyro_ssl.objectives.objective import Objective, total
+from pyro_ssl.objectives.pretrained import PretrainedEncoder
+from pyro_ssl.training.batches import Batches
+from pyro_ssl.training.optimizers import new_optimizer, new_schedule, parameter_groups
+from pyro_ssl.training.run import DIVERGED_FACTOR, Run, WeightAverage
+from pyro_ssl.training.settings import Settings, as_device
+from pyro_ssl.utils.arguments import as_codes, as_input, as_values, one_hot, placed
+from pyro_ssl.utils.context import eval_mode, exclusive, fixed_seed, preserve_buffers
+from pyro_ssl.utils.files import checksum
+
+MAX_STEPS = 10**12
+"""Most steps of a run; at a microsecond each they take eleven days."""
+
+
+@exclusive()
+def new_run(
+    objective: Objective,
+    x: Any,
+    y: Any,
+    settings: Settings,
+    *,
+    device: str | torch.device | None = None,
+    patience: int | None = None,
+) -> Run:
+    """Check the data against the objective, and set up optimiser and schedule.
+
+    Arguments:
+        objective: What to train; it is moved to the device.
+        x: Data `(N, *event)`.
+        y: Labels `(N,)`, or `(N, D)` real ones, or None.
+        settings: What it is trained with.
+        device: Where to train; by default where the objective is.
+        patience: Epochs without a better score before the run stops, with early stopping.
+
+    Raises:
+        ValueError: Data, labels or settings do not fit the objective.
+    """
+    if device is not None:
+        device = as_device(device)
+    else:
+        device = next(p.device for p in objective.parameters() if p.requires_grad)
+    x = as_input(objective, x)
+    labels, known = _labels(objective, x, y)
+    if not objective.learns_unlabeled and known.any():
+        x, labels, known = x[known], labels[known], known[known]
+    checksums = {"x": checksum(x), "y": checksum(labels.where(known[:, None], -1))}
+    objective.to(device)
+    with fixed_seed(settings.seed), preserve_buffers(objective):
+        batches = _batches(objective, x, labels, known, settings, device)
+        objective.sizes = batches.sizes
+        first = batches(0)
+        objective.check(first, batches.extremes())
+        joint = objective.joint_pass_for(first)
+        part_names, largest_loss = _first_losses(objective, batches, joint)
+    steps = int(settings.epochs) * batches.steps_per_epoch
+    if steps > MAX_STEPS:
+        raise ValueError(
+            f"epochs should be fewer, got {settings.epochs}: "
+            f"that makes more than {MAX_STEPS:.0e} steps"
+        )
+    groups = parameter_groups(objective)
+    optimizer = new_optimizer(settings.optimizer, groups, settings.lr)
+    return Run(
+        settings=settings,
+        settings_data=settings.as_data() | checksums,
+        objective=objective,
+        batches=batches,
+        parameter_groups=groups,
+        optimizer=optimizer,
+        schedule=new_schedule(settings.schedule, optimizer, steps),
+        joint=joint,
+        total=steps,
+        part_names=part_names,
+        largest_loss=largest_loss,
+        average=WeightAverage(objective, settings.ema) if settings.ema else None,
+        patience=patience,
+    )
+
+
+def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
+    """Labels as q(y|x) has them, `(N, K)`, one-hot or real; and which rows have one, `(N,)`."""
+    like = next(objective.parameters())
+    if y is None:
+        return torch.zeros(len(x), 1, dtype=like.dtype), torch.zeros(len(x), dtype=torch.bool)
+    with eval_mode(objective), fixed_seed(0):
+        q = classified(objective.guide, objective.encode(placed(x[:2], like)))
+    size = q.event_shape[-1]
+    if not q.has_enumerate_support:
+        return as_values(y, len(x), size, like.dtype)
+    classes = as_codes(y, len(x)).cpu()
+    largest = int(classes.max())
+    if largest >= size:
+        raise ValueError(f"y: got label {largest}, but q(y|x) has {size} classes, 0 .. {size - 1}")
+    warn_of_missing_classes(classes, range(size))
+    return one_hot(classes.clamp_min(0), size, like.dtype), classes >= 0
+
+
+def _batches(
+    objective: Objective,
+    x: Tensor,
+    labels: Tensor,
+    known: Tensor,
+    settings: Settings,
+    device: torch.device,
+) -> Batches:
+    """The batches of a run; a trained encoder encodes all data once if there is no transform."""
+    transform = settings.transform
+    features = objective.features
+    encoded = isinstance(features, PretrainedEncoder) and features.trained and transform is None
+    if encoded:
+        x = features.moments(x)
+        transform = features.sample
+    return Batches(
+        x.to(device),
+        labels,
+        known,
+        batch_size=int(settings.batch_size),
+        labeled_batch_size=int(settings.labeled_batch_size),
+        seed=settings.seed,
+        transform=transform,
+        encoded=bool(encoded),
+    )
+
+
+@torch.no_grad()
+def _first_losses(
+    objective: Objective, batches: Batches, joint: bool
+) -> tuple[list[str], float]:
+    """Names of the parts of the loss, and the size above which a mean loss has diverged.
+
+    That is a multiple of the untrained weights' loss, on a batch or on the most extreme data, plus
+    a nat per column.
+    """
+    parts = objective.parts(batches(0), joint=joint)
+    extreme = objective.parts(batches.extremes(), joint=joint)
+    largest = max(abs(total(parts).item()), abs(total(extreme).item()))
+    return list(parts), DIVERGED_FACTOR * (largest + batches.columns + 1)

@@ -1,0 +1,324 @@
+"""A training run: its state, one optimiser step, and the loop over steps."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from pyro_ssl.objectives.batch import Batch
+from pyro_ssl.objectives.objective import Objective, total
+from pyro_ssl.training.batches import Batches
+from pyro_ssl.training.settings import Settings
+from pyro_ssl.utils.context import give_way, preserve_buffers, validation_disabled
+
+History = dict[str, list[float]]
+"""One number per epoch for each part of the loss, and for `loss`, `lr`, `seconds` and `score`."""
+
+DIVERGED_FACTOR = 1000.0
+"""Factor over the untrained weights' loss above which a finite mean loss counts as diverged."""
+
+
+class DivergedError(FloatingPointError):
+    """The loss or its gradient is not finite; the message names the site and the step.
+
+    The weights are as they were before that step; the running statistics of batch norm include it.
+    """
+
+
+class DivergedWarning(UserWarning):
+    """The loss is finite, but orders of magnitude larger than with untrained weights."""
+
+
+@dataclass
+class Position:
+    """How far a run is; all of it goes into the checkpoint.
+
+    Arguments:
+        step: Steps made.
+        seconds: Time spent in steps.
+        best: Best score of early stopping.
+        since_best: Epochs since then.
+        sums: Sums over the current epoch of the parts of the loss.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    since_best: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    """The state of a training run.
+
+    Arguments:
+        settings: What it is trained with.
+        settings_data: The settings as plain data, with checksums of the data, for checkpoints.
+        objective: What is trained.
+        batches: The batch of every step.
+        parameter_groups: The parameters of each player and its factor of the learning rate.
+        optimizer: One optimiser for all players.
+        schedule: Its learning rates.
+        joint: Evaluate labeled and unlabeled data in one pass; see `Objective.joint_pass_for`.
+        total: Steps in all.
+        part_names: Names of the parts of the loss.
+        largest_loss: Size of the mean loss above which `DivergedWarning` is given.
+        average: The averaged weights, with `ema`.
+        patience: Epochs without a better score before the run stops; None for no early stopping.
+        position: How far it is.
+        history: The measurements of each epoch.
+        best_weights: The weights with the best score.
+    """
+
+    settings: Settings
+    settings_data: dict[str, Any]
+    objective: Objective
+    batches: Batches
+    parameter_groups: list[tuple[float, list[nn.Parameter]]]
+    optimizer: Optimizer
+    schedule: LRScheduler
+    joint: bool
+    total: int
+    part_names: Sequence[str]
+    largest_loss: float
+    average: WeightAverage | None = None
+    patience: int | None = None
+    position: Position = field(default_factory=Position)
+    history: History = field(default_factory=dict)
+    best_weights: dict[str, Tensor] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.position.step // self.batches.steps_per_epoch
+
+    @property
+    def at_epoch_end(self) -> bool:
+        """Whether the last step was the last one of an epoch."""
+        return self.position.step % self.batches.steps_per_epoch == 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are made, or early stopping has run out of patience."""
+        if self.patience is not None and self.position.since_best >= self.patience:
+            return True
+        return self.position.step >= self.total
+
+    @property
+    def averaged(self) -> Objective:
+        """The objective to evaluate: with averaged weights if there are any."""
+        return self.objective if self.average is None else self.average.objective
+
+    @property
+    def kl_weight(self) -> float:
+        """Weight of the latents' KL in this step: a linear warm-up to 1."""
+        warmup_steps = self.settings.warmup * self.batches.steps_per_epoch
+        if not warmup_steps:
+            return 1.0
+        return min(1.0, (self.position.step + 1) / warmup_steps)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The measurements of the last epoch."""
+        return {name: values[-1] for name, values in self.history.items()}
+
+
+class Callback(Protocol):
+    """What happens after a step and after an epoch; subclasses override what they need."""
+
+    def after_epoch(self, run: Run) -> None:
+        """Called once an epoch's measurements stand in `run.history`."""
+
+    def after_step(self, run: Run) -> None:
+        """Called after every step and, at the end of an epoch, after all `after_epoch`."""
+
+
+def train(run: Run, callbacks: Sequence[Callback]) -> History:
+    """Make the steps that are left, and leave the weights to use in the objective.
+
+    Arguments:
+        run: A new run, or one that is restored from a checkpoint.
+        callbacks: Called in this order.
+
+    Raises:
+        DivergedError: The loss or its gradient is not finite.
+    """
+    with _marked_as_being_trained(run):
+        run.objective.train()
+        while not run.is_over:
+            give_way()
+            started = time.perf_counter()
+            losses = train_step(run, run.batches(run.position.step))
+            _record(run, losses, time.perf_counter() - started)
+            if run.at_epoch_end:
+                _end_epoch(run)
+                for callback in callbacks:
+                    callback.after_epoch(run)
+            for callback in callbacks:
+                callback.after_step(run)
+    _load_final_weights(run)
+    return run.history
+
+
+def train_step(run: Run, batch: Batch) -> dict[str, float]:
+    """One optimiser step on labeled and unlabeled data; the parts of the loss and their sum.
+
+    Raises:
+        DivergedError: The loss or its gradient is not finite; the weights have not changed.
+    """
+    with validation_disabled():  # the first batch was checked
+        parts = _loss_parts(run, batch)
+        loss = total(parts)
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norms = _clip_gradients(run)
+        # one transfer from the device for all numbers
+        values = torch.stack([*parts.values(), loss, *norms]).detach().tolist()
+        if not all(map(math.isfinite, values)):
+            raise _diverged(run, batch)
+    run.optimizer.step()
+    run.schedule.step()
+    if run.average is not None:
+        run.average.update(run.position.step)
+    return dict(zip([*parts, "loss"], values, strict=False))
+
+
+def _loss_parts(run: Run, batch: Batch) -> dict[str, Tensor]:
+    half = run.settings.precision == "bfloat16"
+    device = next(run.objective.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        return run.objective.parts(batch, kl_weight=run.kl_weight, joint=run.joint)
+
+
+def _clip_gradients(run: Run) -> list[Tensor]:
+    """The norm of each player's gradient, which is clipped if the settings say so."""
+    groups = [group for _, group in run.parameter_groups]
+    norms = []
+    for group in groups:
+        gradients = [p.grad for p in group if p.grad is not None]
+        norms.append(nn.utils.get_total_norm(gradients))
+    if run.settings.clip_norm is not None:
+        for group, norm in zip(groups, norms, strict=True):
+            nn.utils.clip_grads_with_norm_(group, run.settings.clip_norm, norm)
+    return norms
+
+
+def _diverged(run: Run, batch: Batch) -> DivergedError:
+    with preserve_buffers(run.objective):
+        culprit = run.objective.culprit(batch, joint=run.joint)
+    return DivergedError(
+        f"step {run.position.step}: the loss or its gradient is not finite, first at {culprit}; "
+        "the weights are as they were before this step; try a smaller lr or a clip_norm"
+    )
+
+
+def _record(run: Run, losses: dict[str, float], seconds: float) -> None:
+    """Count a step, its time and its losses."""
+    position = run.position
+    position.step += 1
+    position.seconds += seconds
+    for name, value in losses.items():
+        position.sums[name] = position.sums.get(name, 0.0) + value
+
+
+def _end_epoch(run: Run) -> None:
+    """Move the means over the epoch into the history."""
+    steps = run.batches.steps_per_epoch
+    metrics = {name: value / steps for name, value in run.position.sums.items()}
+    metrics["lr"] = float(run.schedule.get_last_lr()[0])
+    metrics["seconds"] = run.position.seconds
+    run.position.sums = {}
+    for name, value in metrics.items():
+        run.history.setdefault(name, []).append(value)
+    if abs(metrics["loss"]) > run.largest_loss:
+        warnings.warn(
+            f"epoch {run.epoch}: the mean loss is {metrics['loss']:.3g} nats, more than "
+            f"{DIVERGED_FACTOR:.0f} times that of untrained weights: training has diverged; "
+            "try a smaller lr or a clip_norm",
+            DivergedWarning,
+            stacklevel=4,  # the caller of fit
+        )
+        run.largest_loss = math.inf  # warn once
+
+
+def _load_final_weights(run: Run) -> None:
+    """Leave the weights to use in the objective: the best, else the averaged, else the last."""
+    if run.best_weights is not None:
+        run.objective.load_state_dict(run.best_weights)
+    elif run.average is not None:
+        run.objective.load_state_dict(run.average.objective.state_dict())
+    run.objective.eval()
+
+
+class WeightAverage:
+    """An exponential average of parameters and buffers; its decay rises, so the start fades fast.
+
+    Arguments:
+        objective: The objective whose weights are averaged.
+        decay: Largest decay per step.
+    """
+
+    def __init__(self, objective: Objective, decay: float) -> None:
+        self.objective = deepcopy(objective)
+        self.decay = decay
+        self._averages: list[Tensor] = []
+        self._current: list[Tensor] = []
+        self._counters: list[tuple[Tensor, Tensor]] = []  # whole numbers, such as batch norm's
+        for average, current in zip(_tensors(self.objective), _tensors(objective), strict=True):
+            if average.is_floating_point():
+                self._averages.append(average)
+                self._current.append(current)
+            else:
+                self._counters.append((average, current))
+
+    def update(self, step: int) -> None:
+        """Take the weights after a step into the average; the steps count from 0."""
+        for counter, current in self._counters:
+            counter.copy_(current)
+        decay = 0.0 if step == 0 else min(self.decay, (1 + step) / (10 + step))
+        get_ema_multi_avg_fn(decay)(self._averages, self._current, None)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    for parameter in module.parameters():
+        yield parameter.detach()
+    for buffer in module.buffers():
+        yield buffer.detach()
+
+
+_BEING_TRAINED: WeakSet[Objective] = WeakSet()
+
+
+def is_being_trained(objective: Objective) -> bool:
+    """Whether a run has this objective, or its average, in training now."""
+    return objective in _BEING_TRAINED
+
+
+@contextmanager
+def _marked_as_being_trained(run: Run) -> Iterator[None]:
+    """Refuse nested training of the objective; restore the modes of its modules after an error."""
+    modes = {part: part.training for part in run.objective.modules()}
+    objectives = (run.objective, run.averaged)
+    _BEING_TRAINED.update(objectives)
+    try:
+        yield
+    except BaseException:
+        for part, training in modes.items():
+            part.training = training
+        raise
+    finally:
+        _BEING_TRAINED.difference_update(objectives)
