@@ -28,6 +28,10 @@ from pyro_ssl.cli.main import versions
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.evaluation.reports import table as table  # for the scripts
 from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.prediction.bounds import bounds, weight_kl
+from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.training.fit import fit
+from pyro_ssl.training.run import DivergedError, History
 from pyro_ssl.utils.files import write_text
 
 RESULTS = Path(__file__).parent / "results"

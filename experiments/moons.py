@@ -37,6 +37,11 @@ from torch import Tensor
 
 from pyro_ssl import data, zoo
 from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.nn.norm import BatchNorm
+from pyro_ssl.prediction.bounds import bounds, weight_kl
+from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.training.callbacks import Epoch
+from pyro_ssl.training.fit import fit
 from pyro_ssl.utils.context import fixed_seed
 
 METHODS = ("classifier", "m2", "sdgm", "sslpe", "sslapd")

@@ -72,6 +72,9 @@ from pyro_ssl.evaluation.attacks import under_attack
 from pyro_ssl.evaluation.corruptions import SEVERITIES, under_corruption
 from pyro_ssl.evaluation.reports import table
 from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.prediction.chunks import chunked
+from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.training.fit import fit
 from pyro_ssl.utils.context import eval_mode
 
 EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)

@@ -31,6 +31,12 @@ from pyro_ssl.data.labels import LabelWarning, labels_found, warn_of_missing_cla
 from pyro_ssl.evaluation import metrics, plots, reports
 from pyro_ssl.evaluation.attacks import ATTACKS
 from pyro_ssl.evaluation.corruptions import corrupted
+from pyro_ssl.prediction.chunks import as_known
+from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.training.fit import fit
+from pyro_ssl.training.optimizers import SCHEDULES
+from pyro_ssl.training.run import DivergedError
+from pyro_ssl.training.settings import as_device
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, check_event_shape, check_positive
 from pyro_ssl.utils.compat import options_of

@@ -1,6 +1,10 @@
 """Training: `fit`, its callbacks, and checkpoints from which a run resumes to the same bits."""
 
-
+from pyro_ssl.training.callbacks import EarlyStopping, Epoch
+from pyro_ssl.training.fit import fit
+from pyro_ssl.training.optimizers import SCHEDULES
+from pyro_ssl.training.run import DivergedError, DivergedWarning, History
+from pyro_ssl.training.settings import as_device
 
 __all__ = [
     "SCHEDULES",

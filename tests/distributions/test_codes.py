@@ -26,6 +26,10 @@ from pyro_ssl import (
 from pyro_ssl.distributions.flows import Flow, FlowDistribution, VampPrior
 from pyro_ssl.distributions.mixture import MixtureOfNormals
 from pyro_ssl.infer.traces import closed_form_kl
+from pyro_ssl.objectives.adversarial import Adversary
+from pyro_ssl.objectives.loss_context import LossContext
+from pyro_ssl.training.fit import pretrain
+from pyro_ssl.training.optimizers import parameter_groups
 from pyro_ssl.utils.context import eval_mode
 from pyro_ssl.zoo.saved_model import SavedModel
 
