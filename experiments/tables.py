@@ -32,7 +32,7 @@ from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.svm import SVC
 
 from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor, data
-from pyro_ssl.estimator import TABULAR
+from pyro_ssl.zoo.presets import TABULAR_DEFAULTS
 
 TABLES = {
     "iris": datasets.load_iris,
@@ -51,7 +51,7 @@ def main() -> None:
     draws, asked = draws_of(given, [0] if smoke else [0, 1, 2, 3, 4])
     configs = {
         f"{name.replace(' ', '_')}_{n}_{draw}": {
-            "data": name, "labels": n, "draw": draw, "options": TABULAR, **({"epochs": 1} if smoke else {}),
+            "data": name, "labels": n, "draw": draw, "options": TABULAR_DEFAULTS, **({"epochs": 1} if smoke else {}),
         }
         for name in (("iris", REAL) if smoke else TABLES)
         for n in ((30, 100) if name == REAL else (3, 10))

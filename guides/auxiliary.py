@@ -24,6 +24,8 @@ class Auxiliary(PyroModule):
         Maaloe et al. 2016, eq. 8.
     """
 
+    factorisation = "q(a|x) q(y|x,a) q(z|x,a,y)"
+
     classifies_by_one_draw = True
 
     def __init__(

@@ -14,6 +14,8 @@ class Classifier(PyroModule):
         q_y: One-hot y given x.
     """
 
+    factorisation = "q(y|x)"
+
     def __init__(self, q_y: Conditional | nn.Module) -> None:
         super().__init__()
         self.q_y = q_y

@@ -21,6 +21,8 @@ class LatentEncoder(PyroModule):
         draws: Samples of z that `classify` averages over in evaluation; in training it is one.
     """
 
+    factorisation = "q(z|x)"
+
     def __init__(self, q_z: Conditional | nn.Module, p_y: Conditional | nn.Module, draws: int = 100) -> None:
         super().__init__()
         self.q_z, self.p_y, self.draws = q_z, p_y, draws
@@ -57,6 +59,8 @@ class LatentClassifier(LatentEncoder):
         Paper 003, propositions 1 and 2.
     """
 
+    factorisation = "q(z|x) p(y|z)"
+
     classifies_by_one_draw = True
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -74,6 +78,8 @@ class VC(LatentClassifier):
     References:
         Paper 000, eq. 4 to 6.
     """
+
+    factorisation = "q(z|x), p(y|z) by Bayes' rule"
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
@@ -97,6 +103,8 @@ class SplitLatentEncoder(PyroModule):
     References:
         Paper 003, appendix C.
     """
+
+    factorisation = "q(z_y|x) q(z_u|x,z_y)"
 
     def __init__(
         self,

@@ -53,6 +53,8 @@ class LVAE(PyroModule):
         Sonderby et al. 2016, eq. 10 to 15.
     """
 
+    factorisation = "q(y|x) q(z_L|x,y) prod q(z_l|z_l+1,x,y)"
+
     def __init__(
         self,
         q_y: Conditional | nn.Module,

@@ -18,6 +18,8 @@ class M2(PyroModule):
         q_z: z given x and y.
     """
 
+    factorisation = "q(y|x) q(z|x,y)"
+
     def __init__(self, q_y: Conditional | nn.Module, q_z: Conditional | nn.Module) -> None:
         super().__init__()
         self.q_y, self.q_z = q_y, q_z

@@ -29,6 +29,8 @@ class Mixture(PyroModule):
         Paper 002, eq. 4.14, 4.15 and appendix B.
     """
 
+    factorisation = "q(z|x) q(y|x,z)"
+
     def __init__(self, q_y: Conditional | nn.Module, q_z: Conditional | nn.Module) -> None:
         super().__init__()
         self.q_y, self.q_z = q_y, q_z

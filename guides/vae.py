@@ -20,6 +20,8 @@ class VAE(PyroModule):
         q_y: One-hot y given the code `(*, Z)`.
     """
 
+    factorisation = "q(z|x)"
+
     def __init__(self, q_z: Conditional | nn.Module, q_y: Conditional | nn.Module) -> None:
         super().__init__()
         self.q_z, self.q_y = q_z, q_y

@@ -24,6 +24,8 @@ class ADGM(PyroModule):
         Maaloe et al. 2016, eq. 7; paper 002, section 3.1.1.
     """
 
+    factorisation = "p(y) p(z) p(x|y,z) p(a|x,y,z)"
+
     def __init__(
         self, p_y: Prior, p_z: Prior | Conditional, p_x: Conditional | nn.Module, p_a: Conditional | nn.Module
     ) -> None:
@@ -52,6 +54,8 @@ class SDGM(PyroModule):
     References:
         Maaloe et al. 2016, eq. 14.
     """
+
+    factorisation = "p(y) p(z) p(a|y,z) p(x|a,y,z)"
 
     def __init__(
         self, p_y: Prior, p_z: Prior | Conditional, p_a: Conditional | nn.Module, p_x: Conditional | nn.Module

@@ -24,6 +24,8 @@ class LatentClassifier(PyroModule):
         Paper 003, section 4.1.
     """
 
+    factorisation = "p(z) p(y|z) p(x|y,z)"
+
     def __init__(self, p_z: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module) -> None:
         super().__init__()
         self.p_z, self.p_y, self.p_x = p_z, p_y, p_x
@@ -51,6 +53,8 @@ class SimplifiedLatentClassifier(PyroModule):
         Paper 003, section 4.1 and Fig. 6b.
     """
 
+    factorisation = "p(z) p(y|z) p(x|z)"
+
     def __init__(self, p_z: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module) -> None:
         super().__init__()
         self.p_z, self.p_y, self.p_x = p_z, p_y, p_x
@@ -77,6 +81,8 @@ class SplitLatentClassifier(PyroModule):
     References:
         Paper 003, appendix C.
     """
+
+    factorisation = "p(z_y) p(z_u) p(y|z_y) p(x|z_y,z_u)"
 
     def __init__(self, p_z_y: Prior, p_z_u: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module) -> None:
         super().__init__()

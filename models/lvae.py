@@ -24,6 +24,8 @@ class LVAE(PyroModule):
         Sonderby et al. 2016; paper 004, section 5.
     """
 
+    factorisation = "p(y) p(z_L) prod p(z_l|z_l+1) p(x|y,z_1)"
+
     def __init__(
         self,
         p_y: Prior,

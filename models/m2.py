@@ -21,6 +21,8 @@ class M2(PyroModule):
         Kingma et al. 2014; paper 004, eq. 1 and 3.
     """
 
+    factorisation = "p(y) p(z) p(x|y,z)"
+
     def __init__(self, p_y: Prior, p_z: Prior | Conditional, p_x: Conditional | nn.Module) -> None:
         super().__init__()
         self.p_y, self.p_z, self.p_x = p_y, p_z, p_x

@@ -25,6 +25,8 @@ class SSLPE(PyroModule):
         Paper 002, eq. 4.1 to 4.4.
     """
 
+    factorisation = "p(z) p(x|z) p(y|x,z)"
+
     def __init__(self, p_z: Prior, p_x: Conditional | nn.Module, p_y: Conditional | nn.Module) -> None:
         super().__init__()
         self.p_z, self.p_x, self.p_y = p_z, p_x, p_y

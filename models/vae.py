@@ -20,6 +20,8 @@ class VAE(PyroModule):
         Kingma & Welling 2014; M1 of Kingma et al. 2014 (paper 002, section 3.1).
     """
 
+    factorisation = "p(z) p(x|z)"
+
     def __init__(self, p_z: Prior, p_x: Conditional | nn.Module) -> None:
         super().__init__()
         self.p_z, self.p_x = p_z, p_x

@@ -38,6 +38,8 @@ class VC(PyroModule):
         Paper 000, eq. 6 and section 5.
     """
 
+    factorisation = "p(y) p(z|y)"
+
     def __init__(
         self, p_y: Prior, p_z: Prior, *, density: float = 0.0, ratio: float = 0.0, log_ratio: nn.Module | None = None
     ) -> None:

@@ -36,6 +36,7 @@ from pyro_ssl.utils.arguments import (
 )
 from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_unmasked
 from pyro_ssl.utils.files import CheckpointError
+from pyro_ssl.zoo.renamed import current_options
 from pyro_ssl.zoo.saved_model import SavedModel, listed, whole_or_refused
 
 TABULAR: dict[str, Any] = {
@@ -299,7 +300,10 @@ class _SemiSupervised(BaseEstimator, ABC):
         holds = "SemiSupervisedRegressor" if "y_mean" in extra else "SemiSupervisedClassifier"
         if not any(base.__name__ == holds for base in cls.__mro__):
             raise CheckpointError(f"{directory} holds a {holds}, not a {cls.__name__}; read it with {holds}.load")
-        self = cls(**extra["parameters"])
+        parameters = extra["parameters"]
+        if parameters["options"]:
+            parameters["options"] = current_options(parameters["options"])
+        self = cls(**parameters)
         self._load_labels(saved.classes, extra)
         self.objective_, self.options_, self.history_ = saved.objective, saved.options, extra["history"]
         self.mean_, self.std_ = _moments_of(extra, saved.x_shape)

@@ -249,7 +249,7 @@ def _label_parser() -> ArgumentParser:
 
 
 def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
-    parser = ArgumentParser(description=(row.build.__doc__ or "").splitlines()[0])
+    parser = ArgumentParser(description=row.summary)
     parser.add_argument("--config", action=_Config, help="YAML file with any of these options")
     parser.add_argument(
         "--resume", type=str | None, default=None, help="directory of a run to go on with, as it was started"
@@ -275,9 +275,21 @@ def _train_parser(name: str, row: zoo.Method) -> ArgumentParser:
     of_fit = set(fit.__kwdefaults__ or {}) | {"objective", "x", "y"}
     skip: set[str | int] = {*(of_fit - set(FIT_OPTIONS))}
     parser.add_function_arguments(fit, skip=skip)
-    parser.add_function_arguments(row.build, skip={"x_shape", "classes", "regression"})
+    _add_options(parser, row)
     parser.set_defaults(row.training)
     return parser
+
+
+def _add_options(parser: ArgumentParser, row: zoo.Method) -> None:
+    """The options of a method, in a group for each group of options."""
+    options = [option for option in row.options.values() if option.name != "regression"]
+    for title in dict.fromkeys(option.group for option in options):
+        group = parser.add_argument_group(title)
+        for option in options:
+            if option.group == title:
+                group.add_argument(
+                    f"--{option.name}", type=option.kind, default=option.default, help=option.help
+                )
 
 
 def _list(arguments: Namespace) -> None:
@@ -286,7 +298,7 @@ def _list(arguments: Namespace) -> None:
     ]
     for name, row in zoo.METHODS.items():
         cells = [cell.ljust(width) for cell, width in zip((name, row.model or "-", row.guide), widths, strict=True)]
-        print("  ".join([*cells, (row.build.__doc__ or "").splitlines()[0]]))
+        print("  ".join([*cells, row.summary]))
     print(f"\ndata: {', '.join(data.DATASETS)}, or a path to an .npz file with x, y, x_test, y_test")
 
 
@@ -298,6 +310,11 @@ def _train(arguments: Namespace) -> None:
         config = _read_config(Path(resume))
         if name not in (None, config["method"]):
             raise ValueError(f"--resume: {resume} is a run of {config['method']}, not of {name}")
+        if zoo.current_options(config["options"]) != config["options"]:
+            raise ValueError(
+                f"--resume: {resume} is a run of an earlier version, which this one can evaluate but not resume; "
+                "train again in another directory"
+            )
         return train(Path(resume), config, resume=True)
     if name is None:
         raise ValueError(f"train needs a method, one of {', '.join(zoo.METHODS)}, or --resume DIR")

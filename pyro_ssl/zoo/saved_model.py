@@ -1,4 +1,4 @@
-"""Trained models on disk: a method's name, its options and its weights; nothing that runs."""
+"""Trained models on disk: a method's name, its options and its weights; no code."""
 
 from __future__ import annotations
 
@@ -18,22 +18,45 @@ from pyro_ssl.data.extent import Extent
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints
 from pyro_ssl.utils.files import CheckpointError
+from pyro_ssl.zoo.renamed import current_options
 
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-"""Of weights, by the name in the file."""
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+"""Dtypes of weights, by their names in the file."""
+
+_KINDS: dict[str, type] = {
+    "method": str,
+    "x_shape": list,
+    "classes": list,
+    "options": dict,
+    "dtype": str,
+    "extra": dict,
+}
+"""What describes a model."""
 
 
 @dataclass
 class SavedModel:
-    """A trained objective and what it takes to build it again.
+    """A trained objective, and what it takes to build it again.
 
     Arguments:
         method: Name in the zoo.
         x_shape: Event shape of x.
-        classes: The classes' values, in the order of the columns of p(y|x).
-        options: The method's options.
+        classes: Values of the classes, in the order of the columns of p(y|x).
+        options: Options of the method.
         objective: The trained objective.
         extra: Plain data of the caller's.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> objective = zoo.build("m2", (4,), 2, z_dim=2)
+    >>> with TemporaryDirectory() as directory:
+    ...     SavedModel("m2", (4,), ["a", "b"], {"z_dim": 2}, objective).save(directory)
+    ...     SavedModel.load(directory).classes
+    ['a', 'b']
     """
 
     method: str
@@ -44,77 +67,140 @@ class SavedModel:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def save(self, directory: str | Path) -> None:
-        """Write it; what stood there is replaced at once or not at all.
+        """Write the model; an earlier one in the directory is replaced at once or not at all.
 
         Raises:
-            OSError: It cannot be written, or the directory holds other things; what stood there is unharmed.
+            OSError: The model cannot be written, or the directory holds other files; an earlier
+                model is unchanged.
         """
-        data = {k: getattr(self, k) for k in ("method", "x_shape", "classes", "extra")}
-        data["options"] = listed(self.options)
         extent = self.objective.extent
-        data["extent"] = None if extent is None else extent.plain()
-        dtype = str(next(self.objective.parameters()).dtype).removeprefix("torch.")
+        dtype = next(self.objective.parameters()).dtype
+        description = {
+            "method": self.method,
+            "x_shape": self.x_shape,
+            "classes": self.classes,
+            "extra": self.extra,
+            "options": listed(self.options),
+            "extent": None if extent is None else extent.plain(),
+            "kind": "model",
+            "dtype": str(dtype).removeprefix("torch."),
+        }
         tensors = dict(self.objective.state_dict())
-        checkpoints.save(directory, tensors, data | {"kind": "model", "dtype": dtype}, keep_previous=False)
+        checkpoints.save(directory, tensors, description, keep_previous=False)
 
     @classmethod
     def load(cls, directory: str | Path) -> SavedModel:
-        """Read it, in evaluation mode on the CPU.
+        """Read a model, in evaluation mode on the CPU; models of earlier versions load too.
 
         Raises:
-            FileNotFoundError, CheckpointError: There is no such model, or it cannot be used.
+            FileNotFoundError: There is no such model.
+            CheckpointError: The model is damaged, or does not fit this version.
         """
-        tensors, data = checkpoints.load(directory)
-        if data.get("kind") != "model":
+        tensors, description = checkpoints.load(directory)
+        if description.get("kind") != "model":
             raise CheckpointError(f"{directory} holds no trained model")
         try:
-            _check(data)
-            x_shape, classes = tuple(data["x_shape"]), data["classes"]
-            with _Budget(tensors):
-                objective = zoo.build(data["method"], x_shape, len(classes), **data["options"])
-            objective.to(DTYPES[data["dtype"]])
-            checkpoints.check_tensors(tensors, objective.state_dict(), "weights")
-            objective.load_state_dict(tensors)
-            objective.extent = Extent.read(data.get("extent")) or _earlier_extent(x_shape, data["extra"])
-        except Exception as error:  # whatever the method's code raises for options that it never wrote
+            return cls._built(tensors, description)
+        except Exception as error:  # whatever a method raises for options that it never wrote
             hint = ""
-            if str(data.get("method")) not in zoo.METHODS:
+            if str(description.get("method")) not in zoo.METHODS:
                 hint = "; a method of your own has to be in zoo.METHODS before"
-            raise CheckpointError(f"{directory} does not fit this version of the zoo: {error!s:.500}{hint}") from None
-        return cls(data["method"], x_shape, classes, data["options"], objective.eval(), data["extra"])
+            raise CheckpointError(
+                f"{directory} does not fit this version of the zoo: {error!s:.500}{hint}"
+            ) from None
+
+    @classmethod
+    def _built(cls, tensors: dict[str, Tensor], description: dict[str, Any]) -> SavedModel:
+        """The model of a file: built by its options, then filled with its weights."""
+        _check(description)
+        method = description["method"]
+        x_shape = tuple(description["x_shape"])
+        classes = description["classes"]
+        options = current_options(description["options"])
+        extra = description["extra"]
+        with _Budget(tensors):
+            objective = zoo.build(method, x_shape, len(classes), **options)
+        objective.to(DTYPES[description["dtype"]])
+        checkpoints.check_tensors(tensors, objective.state_dict(), "weights")
+        objective.load_state_dict(tensors)
+        extent = Extent.read(description.get("extent"))
+        objective.extent = extent or _earlier_extent(x_shape, extra)
+        return cls(method, x_shape, classes, options, objective.eval(), extra)
+
+
+def listed(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with lists in place of arrays.
+
+    >>> listed({"class_probs": torch.tensor([0.25, 0.75])})
+    {'class_probs': [0.25, 0.75]}
+    """
+    return {
+        name: value.tolist() if hasattr(value, "tolist") else value
+        for name, value in options.items()
+    }
+
+
+def whole_or_refused(load: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Decorate a `load(cls, directory)`: errors that a damaged file causes are CheckpointErrors.
+
+    >>> @whole_or_refused
+    ... def load(cls, directory):
+    ...     return {}["history"]
+    >>> load(SavedModel, "run")  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ...
+    CheckpointError: run does not hold what SavedModel.save writes; KeyError: 'history'
+    """
+
+    @wraps(load)
+    def loaded(cls: Any, directory: str | Path) -> Any:
+        try:
+            return load(cls, directory)
+        except (FileNotFoundError, CheckpointError):
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error!s:.200}"
+            raise CheckpointError(
+                f"{directory} does not hold what {cls.__name__}.save writes; {reason}"
+            ) from None
+
+    return loaded
+
+
+def _check(description: dict[str, Any]) -> None:
+    """Raise CheckpointError unless the description of a model has values of the right kinds."""
+    for name, kind in _KINDS.items():
+        value = description.get(name)
+        if not isinstance(value, kind):
+            raise CheckpointError(f"{name} should be a {kind.__name__}, got {value!r:.80}")
+    sizes = description["x_shape"]
+    if not sizes or not all(type(size) is int and size > 0 for size in sizes):
+        raise CheckpointError(f"x_shape should be whole numbers above 0, got {sizes!r:.80}")
+    dtype = description["dtype"]
+    if dtype not in DTYPES:
+        raise CheckpointError(f"dtype should be one of {', '.join(DTYPES)}, got {dtype!r:.80}")
 
 
 def _earlier_extent(x_shape: tuple[int, ...], extra: dict[str, Any]) -> Extent:
-    """What files of earlier versions tell: the shape, and the range of images."""
+    """The extent as files of earlier versions have it: the shape, and the range of images."""
     if len(x_shape) != 3 or "extent" not in extra:
         return Extent(x_shape)
     low, high = extra["extent"]
     return Extent(x_shape, (float(low),), (float(high),))
 
 
-def _check(data: dict[str, Any]) -> None:
-    """Raise CheckpointError unless what describes a model is of its kind."""
-    kinds = {"method": str, "x_shape": list, "classes": list, "options": dict, "dtype": str, "extra": dict}
-    for name, kind in kinds.items():
-        if not isinstance(data.get(name), kind):
-            raise CheckpointError(f"{name} should be a {kind.__name__}, got {data.get(name)!r:.80}")
-    sizes = data["x_shape"]
-    if not sizes or not all(type(size) is int and size > 0 for size in sizes):
-        raise CheckpointError(f"x_shape should be whole numbers above 0, got {sizes!r:.80}")
-    if data["dtype"] not in DTYPES:
-        raise CheckpointError(f"dtype should be one of {', '.join(DTYPES)}, got {data['dtype']!r:.80}")
-
-
 class _Budget(TorchFunctionMode):
-    """Inside the block no tensor is made that is larger than all of a file's, nor many times as much or as many in all.
+    """Limits the tensors that are made inside the block to what a file's weights can need.
 
-    A file's options may ask for networks of any size; they are refused before memory is.
+    No tensor may be larger than all of the file's, and neither the number of tensors nor their
+    total size may be many times as large. The options of a file may ask for networks of any size:
+    this refuses them before the memory is allocated.
 
     Arguments:
-        tensors: What the file holds.
+        tensors: The weights in the file.
 
     Raises:
-        CheckpointError: More is asked for.
+        CheckpointError: The limits are exceeded.
     """
 
     SLACK = 2**20
@@ -122,12 +208,16 @@ class _Budget(TorchFunctionMode):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.largest = sum(t.numel() for t in tensors.values()) + self.SLACK
+        self.largest = sum(tensor.numel() for tensor in tensors.values()) + self.SLACK
         self.left = self.TIMES * self.largest
         self.calls = self.TIMES * (len(tensors) + 20)
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if func in _FACTORIES:
@@ -139,39 +229,27 @@ class _Budget(TorchFunctionMode):
         return result
 
     def spend(self, size: int) -> None:
-        """Count a tensor of so many elements."""
+        """Count a tensor of `size` elements."""
         self.left -= size
         if size > self.largest or min(self.left, self.calls) < 0:
             raise CheckpointError("its options ask for larger networks than it has weights for")
 
 
-_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.randperm}
+_FACTORIES = {
+    torch.empty,
+    torch.zeros,
+    torch.ones,
+    torch.full,
+    torch.rand,
+    torch.randn,
+    torch.eye,
+    torch.randperm,
+}
 
 
 def _size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """Elements of the tensor that such a function makes."""
+    """Number of elements of the tensor that a factory makes."""
     size = args[0] if args else kwargs.get("size", kwargs.get("n", 0))
     if isinstance(size, int):
         return math.prod(n for n in args if isinstance(n, int))
     return math.prod(size)
-
-
-def whole_or_refused(load: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Decorate a `load(cls, directory)`: what its code raises for a file that it never wrote is a CheckpointError."""
-
-    @wraps(load)
-    def loaded(cls: Any, directory: str | Path) -> Any:
-        try:
-            return load(cls, directory)
-        except (FileNotFoundError, CheckpointError):
-            raise
-        except Exception as error:
-            said = f"{type(error).__name__}: {error!s:.200}"
-            raise CheckpointError(f"{directory} does not hold what {cls.__name__}.save writes; {said}") from None
-
-    return loaded
-
-
-def listed(options: dict[str, Any]) -> dict[str, Any]:
-    """Options whose arrays are lists."""
-    return {k: v.tolist() if hasattr(v, "tolist") else v for k, v in options.items()}

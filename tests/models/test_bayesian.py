@@ -35,7 +35,7 @@ from pyro_ssl.nn.random_weights import RandomWeights
 from pyro_ssl.nn.tensor_notes import class_weights, mark_normal, mark_one_hot, mean_of
 from pyro_ssl.prediction.bounds import weight_kl
 from pyro_ssl.prediction.predict import predict_proba
-from pyro_ssl.zoo.registry import RandomWeightOptions
+from pyro_ssl.zoo.options import RandomWeightOptions
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, K, Z, H = 3, 3, 2, 5

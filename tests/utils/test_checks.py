@@ -28,8 +28,6 @@ from pyro_ssl.utils.arguments import (
     check_event_shape,
     looks_channels_last,
 )
-from pyro_ssl.zoo.options import grouped
-from pyro_ssl.zoo.registry import Shared
 
 X = np.linspace(0, 1, 24).reshape(8, 3)
 Y = np.array([0, 1, 2, -1, -1, 0, 1, 2])
@@ -322,7 +320,7 @@ def test_prediction_checks_its_data():
 
 BAD_ZOO = {
     "method": (("m7", 3, 3), {}, "method should be one of"),
-    "option": (("m2", 3, 3), {"zdim": 2}, "no option zdim; it has z_dim"),
+    "option": (("m2", 3, 3), {"zdim": 2}, "no option zdim; did you mean 'z_dim'"),
     "network": (("m2", 3, 3), {"network": "cnn"}, "network should be one of mlp, conv, got 'cnn'"),
     "activation": (("m2", 3, 3), {"activation": "gelu"}, "activation should be one of softplus"),
     "hidden": (("m2", 3, 3), {"hidden": (0,)}, "hidden should be"),
@@ -393,30 +391,6 @@ def test_rows_of_another_shape_are_refused_with_both_shapes(got, wanted, message
 )  # fmt: skip
 def test_channels_last_is_recognised(shape, expected):
     assert looks_channels_last(shape) is expected
-
-
-def least(shared: Shared) -> Objective:
-    """A method of groups alone."""
-    return shared.objective(None, None)
-
-
-BAD_GROUPS = {
-    "without": ({"without": ("alhpa",)}, "least: no option 'alhpa' in its groups; did you mean 'alpha'?"),
-    "default": ({"alfa": 5.0}, "least: no option 'alfa' in its groups; did you mean 'alpha'?"),
-    "both": ({"without": ("alhpa",), "alfa": 5.0}, "no option 'alhpa'"),
-    "nothing near": ({"qqq": 1}, "no option 'qqq' in its groups; there are network, .*labeled"),
-    "the shape": ({"without": ("x_shape",)}, "no option 'x_shape'"),
-    "contradiction": ({"without": ("alpha",), "alpha": 5.0}, "alpha should have a default or be left out, not both"),
-    "kind": ({"alpha": "5"}, "least: the default of alpha should be a finite number, got '5'"),
-}
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD_GROUPS.values(), ids=BAD_GROUPS)
-def test_a_misspelt_option_of_a_method_is_an_error_where_it_is_declared(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        grouped(**arguments)(least)
-    assert "alpha" not in grouped(without=("alpha",))(least).__kwdefaults__
-    assert grouped(alpha=5.0)(least).__kwdefaults__["alpha"] == 5.0
 
 
 LAST = (8, 8, 3)

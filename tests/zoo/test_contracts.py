@@ -20,7 +20,15 @@ from pyro_ssl.infer.validation import check_pair
 SHAPE, K = (1, 8, 8), 3
 X = torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(0))
 Y = one_hot(torch.arange(12) % K, K)
-SMALL = {"hidden": (9,), "z_dim": 2, "a_dim": 2, "z_dims": (3, 2), "z_y_dim": 2, "draws": 3, "gibbs_steps": 2}
+SMALL = {
+    "hidden": (9,),
+    "z_dim": 2,
+    "a_dim": 2,
+    "z_dims": (3, 2),
+    "z_y_dim": 2,
+    "draws": 3,
+    "gibbs_steps": 2,
+}
 SMALL |= {"z1_dim": 3, "m1_hidden": (9,), "m1_epochs": 2}
 CASES = {
     "mlp": {},
@@ -51,7 +59,7 @@ CASES = {
 
 
 def build(method: str, case: str, seed: int = 0):
-    known = zoo.METHODS[method].build.__kwdefaults__
+    known = zoo.options_of(method)
     one_draw = (
         {"local_reparameterisation": False} if case == "importance weighted" else {}
     )  # of random weights, for all data
@@ -113,7 +121,9 @@ def test_a_pair_matches_with_and_without_labels(method):
         alone = {n for n in model.stochastic_nodes if model.nodes[n]["infer"].get("enumerate")} - {
             *guide.stochastic_nodes
         }
-        assert set(guide.stochastic_nodes) == set(model.stochastic_nodes) - alone  # y, where the model sums it out
+        assert (
+            set(guide.stochastic_nodes) == set(model.stochastic_nodes) - alone
+        )  # y, where the model sums it out
 
 
 @pytest.mark.parametrize("method", [m for m, row in zoo.METHODS.items() if row.model])
@@ -129,9 +139,14 @@ def test_bounds_are_per_datum_and_come_in_chunks(method):
 
 
 def test_rows_say_what_they_are():
-    with pytest.raises(ValueError, match="method should be one of classifier, vae, m2, .*; got 'm3'"):
+    with pytest.raises(
+        ValueError, match="method should be one of classifier, vae, m2, .*; got 'm3'"
+    ):
         zoo.build("m3", 4, 2)
-    with pytest.raises(ValueError, match="m2 has no option alfa; it has"):
+    with pytest.raises(
+        ValueError,
+        match="m2 has no option alfa; did you mean 'alpha'\\? There are z_dim, .*labeled_weight",
+    ):
         zoo.build("m2", 4, 2, alfa=1.0)
     with pytest.raises(ValueError, match="likelihood should be"):
         zoo.build("m2", 4, 2, likelihood="poisson")

@@ -1,0 +1,242 @@
+"""The conditionals of a method, made from its options: a method names only inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from pyro_ssl.distributions.conditionals import (
+    Bernoulli,
+    ClassPrior,
+    Conditional,
+    Gaussian,
+    Normal,
+    OneHotCategorical,
+)
+from pyro_ssl.nn.augmentation import Noise
+from pyro_ssl.nn.backbones import Backbone
+from pyro_ssl.nn.layers import Shape, check_shape
+from pyro_ssl.nn.networks import MLP, ConvDecoder, ConvEncoder
+from pyro_ssl.utils.arguments import check_positive, check_probs, looks_channels_last
+from pyro_ssl.zoo.options import ClassifierOptions, LikelihoodOptions, NetworkOptions
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "softplus": nn.Softplus,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+@dataclass(frozen=True)
+class Conditionals:
+    """Makes the conditionals of a method.
+
+    Arguments:
+        x_shape: Event shape of x, `(D,)` or `(C, H, W)`.
+        classes: K.
+        networks: The networks of all conditionals.
+        classifier: The network that classifies x.
+        likelihood: The family of p(x|.).
+        class_probs: Class probabilities of p(y); None means uniform.
+
+    Raises:
+        ValueError: The options do not suit data of this shape or this number of classes.
+
+    >>> import torch
+    >>> make = Conditionals((4,), 3, NetworkOptions(hidden=(8,)))
+    >>> make.q_y()(torch.zeros(5, 4)).probs.shape
+    torch.Size([5, 3])
+    """
+
+    x_shape: tuple[int, ...]
+    classes: int
+    networks: NetworkOptions = NetworkOptions()
+    classifier: ClassifierOptions = ClassifierOptions()
+    likelihood: LikelihoodOptions = LikelihoodOptions()
+    class_probs: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        check_shape("x_shape", self.x_shape)
+        check_positive(classes=self.classes)
+        if self.class_probs is not None:
+            check_probs(self.class_probs, self.classes)
+        self._check_images()
+        self._check_channels_first()
+
+    def p_y(self, *, learn: bool = False) -> ClassPrior:
+        """The prior over classes."""
+        if self.class_probs is None:
+            return ClassPrior(self.classes, learn=learn)
+        return ClassPrior(check_probs(self.class_probs, self.classes), learn=learn)
+
+    def p_x(self, *inputs: Shape) -> Conditional:
+        """x given inputs."""
+        event_dim = len(self.x_shape)
+        decoder = self._decoder(inputs)
+        if self.likelihood.likelihood == "bernoulli":
+            return Bernoulli(decoder, event_dim)
+        if self.likelihood.sigma is None:
+            return Gaussian(decoder, event_dim, sigma=1.0, learn_sigma=True)
+        return Gaussian(decoder, event_dim, sigma=self.likelihood.sigma, learn_sigma=False)
+
+    def q_y(self, *others: Shape, real: bool = False) -> Conditional:
+        """y given x and others: one-hot, or a real vector of size `classes`."""
+        out = 2 * self.classes if real else self.classes
+        hidden = self._classifier_hidden
+        network = self._classifier(others, out, self.classifier.dropout, hidden=hidden)
+        return Normal(network) if real else OneHotCategorical(network)
+
+    def p_y_of(self, *latents: Shape) -> OneHotCategorical:
+        """One-hot y given latent variables.
+
+        Without dropout, which would be drawn twice: the network is part of model and guide.
+        """
+        network = MLP(
+            list(latents),
+            self.classes,
+            self._classifier_hidden,
+            activation=self._activation,
+            batch_norm=self.networks.batch_norm,
+        )
+        return OneHotCategorical(network)
+
+    def q_z(self, z_dim: int, *others: Shape) -> Normal:
+        """z given x and others."""
+        return Normal(self.encoder(others, 2 * z_dim))
+
+    def q_z_classified(self, z_dim: int, dropout: float = 0.0) -> Normal:
+        """z given x, where z is classified: with the classifier's network and noise."""
+        return Normal(self.code_network(2 * z_dim, dropout))
+
+    def code_network(self, out: Shape, dropout: float) -> nn.Module:
+        """Network from x to a code that is classified, in full precision."""
+        return self._classifier([], out, dropout, precise=True)
+
+    def encoder(self, others: Sequence[Shape], out: Shape) -> nn.Module:
+        """Network from x and others to `out`."""
+        return self._encoder(self.networks.network, others, out)
+
+    def mlp(self, inputs: Sequence[Shape], out: Shape) -> MLP:
+        """Network between latent variables."""
+        return MLP(
+            list(inputs),
+            out,
+            self.networks.hidden,
+            activation=self._activation,
+            batch_norm=self.networks.batch_norm,
+        )
+
+    def _classifier(
+        self,
+        others: Sequence[Shape],
+        out: Shape,
+        dropout: float,
+        *,
+        hidden: Sequence[int] | None = None,
+        precise: bool = False,
+    ) -> nn.Module:
+        options = self.classifier
+        noise = Noise(options.noise, warp=options.warp, crop=options.crop, flip=options.flip)
+        if options.backbone is not None:
+            inputs = [self.x_shape, *others]
+            return Backbone(options.backbone, inputs, out, dropout=dropout, noise=noise)
+        return self._encoder(
+            options.classifier_network or self.networks.network,
+            others,
+            out,
+            hidden=hidden,
+            dropout=dropout,
+            noise=noise,
+            precise=precise,
+        )
+
+    def _encoder(
+        self,
+        network: str,
+        others: Sequence[Shape],
+        out: Shape,
+        *,
+        hidden: Sequence[int] | None = None,
+        dropout: float = 0.0,
+        noise: float | Noise = 0.0,
+        precise: bool = False,
+    ) -> nn.Module:
+        inputs: list[Shape] = [self.x_shape, *others]
+        widths = self.networks.hidden if hidden is None else hidden
+        if network == "conv":
+            return ConvEncoder(
+                inputs,
+                out,
+                self.networks.channels,
+                widths,
+                activation=self._activation,
+                batch_norm=self.networks.batch_norm,
+                dropout=dropout,
+                noise=noise,
+                precise=precise,
+            )
+        return MLP(
+            inputs,
+            out,
+            widths,
+            activation=self._activation,
+            batch_norm=self.networks.batch_norm,
+            dropout=dropout,
+            noise=noise,
+            precise=precise,
+        )
+
+    def _decoder(self, inputs: Sequence[Shape]) -> nn.Module:
+        if self.networks.network != "conv":
+            return self.mlp(inputs, self.x_shape)
+        return ConvDecoder(
+            list(inputs),
+            self.x_shape,
+            self.networks.channels[::-1],
+            hidden=self.networks.hidden,
+            activation=self._activation,
+        )
+
+    @property
+    def _activation(self) -> type[nn.Module]:
+        return ACTIVATIONS[self.networks.activation]
+
+    @property
+    def _classifier_hidden(self) -> Sequence[int]:
+        if self.classifier.classifier_hidden is None:
+            return self.networks.hidden
+        return self.classifier.classifier_hidden
+
+    @property
+    def _convolves(self) -> bool:
+        return "conv" in (self.networks.network, self.classifier.classifier_network)
+
+    def _check_images(self) -> None:
+        is_image = len(self.x_shape) == 3
+        channels = self.networks.channels
+        if self._convolves and (not is_image or not channels):
+            raise ValueError(
+                "network: conv should have an image (C, H, W) and channels; "
+                f"got {self.x_shape}, {channels}"
+            )
+        if self.classifier.augments_images and not is_image:
+            raise ValueError(
+                f"warp, crop and flip are of images (C, H, W); got data {self.x_shape}"
+            )
+        crop = self.classifier.crop
+        if crop and crop >= min(self.x_shape[1:]):
+            raise ValueError(
+                f"crop should be less than the image, got {crop} for data {self.x_shape}"
+            )
+
+    def _check_channels_first(self) -> None:
+        has_backbone = self.classifier.backbone is not None
+        needs_image = self._convolves or has_backbone or self.classifier.augments_images
+        if needs_image and looks_channels_last(self.x_shape):
+            raise ValueError(
+                f"x_shape should be (C, H, W) for convolutions, warp, crop and flip; "
+                f"{self.x_shape} looks like (H, W, C): move the channels to the front, x.transpose(0, 3, 1, 2)"
+            )
