@@ -165,6 +165,16 @@ def test_variance_of_a_real_label_is_that_of_the_mixture(monkeypatch):
     torch.testing.assert_close(scores(members, x[:N], "variance"), wanted, atol=1e-10, rtol=0)
 
 
+def test_acquisition_is_one_row_of_the_table(methods, monkeypatch):
+    def least_likely(p):
+        return 1 - p.mean(0).amin(-1)
+
+    row = acquisition.Acquisition(least_likely, "predictions")
+    monkeypatch.setitem(acquisition.ACQUISITIONS, "least_likely", row)
+    by_name = scores(methods["m2"], X, "least_likely")
+    assert by_name.equal(scores(methods["m2"], X, least_likely))
+
+
 def test_acquisition_may_be_a_function(methods):
     least_likely = lambda p: 1 - p.mean(0).amin(-1)  # noqa: E731
     assert scores(methods["m2"], X, variation_ratios).equal(
