@@ -53,8 +53,7 @@ from moons import NETWORK, ONE_CHAIN, OPTIONS, optimum
 from moons import moons as with_six_labels
 
 from pyro_ssl import ActiveLearner, data, zoo
-from pyro_ssl.active import acquisition
-from pyro_ssl.active.learner import codes
+from pyro_ssl.active import acquisition, vae_embedding
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.training import fit
 
@@ -180,7 +179,7 @@ def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[s
     build = partial(built, config["method"], dataset.x_shape, len(dataset.classes), config["options"])
     learner = ActiveLearner(
         build, acquisition=config["acquisition"], start=config["start"], members=config["members"],
-        code=partial(codes, steps=config.get("steps", 0), seed=config["draw"]), training=config["training"],
+        embedding=partial(vae_embedding, steps=config.get("steps", 0), seed=config["draw"]), training=config["training"],
         update_training=config["warm"], restart_factor=config.get("fresh", math.inf), power=config.get("power"), directory=directory / "learner", identity=config, seed=config["draw"],
     )  # fmt: skip
     of_round, curve = directory / "curve.json", []

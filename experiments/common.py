@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl import data, zoo
-from pyro_ssl.cli.main import versions
+from pyro_ssl.cli.train import versions
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.evaluation.reports import table as table  # for the scripts
 from pyro_ssl.objectives.objective import Objective

@@ -1,21 +1,21 @@
-"""The command `pyro-ssl`: light to import, so that Ctrl-C while the libraries are loaded is told in a line too."""
+"""The command `pyro-ssl`, cheap to import: Ctrl-C is handled while the libraries are loading."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from typing import Any
+from types import FrameType
 
-STOPPED = 130
-"""The exit code after Ctrl-C."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 def main() -> int:
     """Import the command line and run it; see `cli.main.main`."""
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:
-        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGINT, _end)
     from pyro_ssl.cli.main import main as command
 
     if interruptible:
@@ -23,14 +23,14 @@ def main() -> int:
     try:
         return command()
     finally:
-        if interruptible:  # nothing is left to be stopped, but threads that end
+        if interruptible:  # only threads that are ending are left
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _stop(*_: Any) -> None:
-    """End at once: nothing has begun."""
+def _end(number: int, frame: FrameType | None) -> None:
+    """End the process at once, since nothing has started."""
     os.write(2, b"\npyro-ssl: stopped\n")
-    os._exit(STOPPED)
+    os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

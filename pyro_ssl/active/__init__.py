@@ -1,5 +1,6 @@
-"""Which labels to ask for: acquisition functions, the learner that uses them, and a page for a person."""
+"""Active learning: which labels to ask for, the loop that asks, and a page for a person."""
 
+from pyro_ssl.active.cold_start import vae_embedding
 from pyro_ssl.active.learner import ActiveLearner
 
-__all__ = ["ActiveLearner"]
+__all__ = ["ActiveLearner", "vae_embedding"]

@@ -22,7 +22,8 @@ from pyro_ssl import (
     predict_proba,
     zoo,
 )
-from pyro_ssl.active.acquisition import acquire, label_draws
+from pyro_ssl.active.acquisition import acquire
+from pyro_ssl.active.draws import label_draws
 from pyro_ssl.active.learner import ActiveLearner
 from pyro_ssl.data.extent import Extent
 from pyro_ssl.distributions.flows import Flow

@@ -1,0 +1,114 @@
+"""The first query, before there is a label: random data, or the centres of clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pyro_ssl import zoo
+from pyro_ssl.active.pool import check_count, order_by_value
+from pyro_ssl.active.selection import top_n
+from pyro_ssl.evaluation.ood import features
+from pyro_ssl.training.fit import fit
+from pyro_ssl.utils.arguments import as_data
+
+Start = Literal["random", "diverse"]
+Embedding = Callable[[Tensor], Any]
+"""A function of a pool that gives one vector per datum, `(N, Z)`."""
+
+
+def first_query(
+    start: Start, pool: Tensor, n: int, *, embedding: Embedding | None = None, seed: int = 0
+) -> Tensor:
+    """Choose n data without a trained model, `(n,)`.
+
+    >>> pool = torch.tensor([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0]])
+    >>> sorted(i // 2 for i in first_query("diverse", pool, 2).tolist())
+    [0, 1]
+
+    Arguments:
+        start: `random`, or `diverse`, the centres of n clusters.
+        pool: Data `(N, *event)`.
+        n: Number of data.
+        embedding: Gives the vectors that `diverse` clusters; None clusters the data themselves.
+        seed: Seed of the choice.
+
+    Raises:
+        ValueError: n is not in 1 .. N; the embedding gives another number of rows.
+    """
+    if start == "random":
+        return top_n(torch.zeros(len(pool)), n, seed)
+    vectors = pool
+    if embedding is not None:
+        vectors = as_data(embedding(as_data(pool)), "embedding").detach()
+    if len(vectors) != len(pool):
+        shape = tuple(vectors.shape)
+        raise ValueError(f"embedding should give {len(pool)} rows, one per datum, got {shape}")
+    return diverse(vectors, n, seed)
+
+
+def diverse(vectors: Any, n: int, seed: int = 0) -> Tensor:
+    """Choose the vectors nearest to the n centres of k-means, each for one centre, `(n,)`.
+
+    >>> diverse(torch.tensor([[0.0], [0.1], [5.0]]), 2).shape
+    torch.Size([2])
+
+    Arguments:
+        vectors: `(N, Z)`, in a scale where Euclidean distances make sense.
+        n: Number of clusters.
+        seed: Seed of the clustering.
+
+    Raises:
+        ValueError: n is not in 1 .. N.
+    """
+    from sklearn.cluster import MiniBatchKMeans
+
+    vectors = as_data(vectors, "vectors").flatten(1).cpu()
+    check_count(n, len(vectors))
+    order = order_by_value(vectors)
+    vectors = vectors[order]
+    clusters = MiniBatchKMeans(n, random_state=seed, n_init=3, batch_size=4096)
+    clusters.fit(vectors.numpy())
+    centres = torch.as_tensor(clusters.cluster_centers_).to(vectors)
+    chosen: list[int] = []
+    for distances in torch.cdist(centres, vectors):
+        distances[chosen] = torch.inf  # a datum stands for one centre
+        chosen.append(int(distances.argmin()))
+    return order[chosen]
+
+
+def vae_embedding(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) -> Tensor:
+    """Train a variational autoencoder on unlabeled data and return the means of q(z|x), `(N, Z)`.
+
+    >>> vae_embedding(torch.rand(20, 3), z_dim=2, steps=1).shape
+    torch.Size([20, 2])
+
+    Arguments:
+        x: Data `(N, *event)`; images get a convolutional network.
+        z_dim: Z.
+        steps: Number of training steps.
+        seed: Seed of the weights and of training.
+    """
+    x = as_data(x)
+    is_image = x.dim() == 4
+    vae = zoo.build(
+        "vae",
+        tuple(x.shape[1:]),
+        2,
+        seed=seed,
+        z_dim=z_dim,
+        network="conv" if is_image else "mlp",
+        likelihood="gaussian",
+        sigma=0.3,
+        activation="relu",
+        hidden=(256,),
+    )
+    batch_size = min(200, len(x))
+    epochs = max(1, round(steps * batch_size / len(x)))
+    fit(vae, x, epochs=epochs, batch_size=batch_size, lr=2e-3, seed=seed, progress=False)
+    means = features(vae, x)
+    assert means is not None  # a VAE has latents
+    return means

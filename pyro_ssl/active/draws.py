@@ -1,0 +1,231 @@
+"""What acquisition functions are computed from: predictions, draws that differ, moments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pyro_ssl.active.pool import order_by_value
+from pyro_ssl.infer.gibbs import Gibbs, walk
+from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.objectives.predictors import GibbsPredictor
+from pyro_ssl.prediction.chunks import AT_ONCE, as_known, chunked, label_of
+from pyro_ssl.prediction.gibbs import gibbs
+from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.utils.arguments import check_positive
+from pyro_ssl.utils.context import eval_mode, fixed_seed
+
+Members = Objective | Sequence[Objective]
+"""A trained objective, or an ensemble of several whose mean predicts."""
+
+CHAINS = 10
+"""Gibbs chains per draw of W; the noise of z that remains in BALD falls with their number."""
+
+
+def label_draws(members: Members, x: Any, draws: int = 20, *, seed: int = 0) -> Tensor:
+    """Draws of p(y|x), `(S, N, K)` on the CPU.
+
+    What differs between the draws is the first of these that the method has:
+
+    - random weights (SSLAPD, `bayesian`): a draw is one W for all data. z is averaged over ten
+      Gibbs chains without the first half of their steps, since noise of z would look like
+      draws of W that differ;
+    - several objectives: a draw is the prediction of one of them;
+    - latents (z of SSLPE's Gibbs chains and of latent classifiers, a of ADGM): each datum has its
+      own. BALD is then the information of the label about the latent, not about anything that
+      training could still change.
+
+    >>> from pyro_ssl import zoo
+    >>> members = [zoo.build("m2", (3,), 2, hidden=(4,), seed=seed) for seed in range(3)]
+    >>> label_draws(members, torch.zeros(5, 3)).shape
+    torch.Size([3, 5, 2])
+
+    Arguments:
+        members: A trained objective, or several for the same classes.
+        x: Data `(N, *event)`.
+        draws: S, per objective where these have random weights.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: The draws are all the same; draws is not above 1; y is real.
+    """
+    members = as_members(members)
+    x = as_known(members[0], x)
+    if not predicts_classes(members, x):
+        raise ValueError("members: y is real and has no class probabilities to draw")
+    check_draws(members, x, draws)
+    order = order_by_value(x)
+    return draws_in_order(members, x[order], draws, seed)[:, order.argsort()]
+
+
+def draws_in_order(members: list[Objective], x: Tensor, draws: int, seed: int) -> Tensor:
+    """Draws as in `label_draws`, where the random numbers depend on the order of the data."""
+    parts = []
+    for i, member in enumerate(members):
+        if len(members) == 1 or randomness_of(member, x) == "weights":
+            parts.append(_draws_of_one(member, x, draws, seed + i))
+        else:
+            parts.append(predict_proba(member, x, seed=seed)[None])
+    return torch.cat(parts)
+
+
+def predictions(members: list[Objective], x: Tensor, seed: int) -> Tensor:
+    """Each member's p(y|x), `(M, N, K)` in double precision."""
+    return torch.stack([predict_proba(member, x, seed=seed) for member in members]).double()
+
+
+def moments(members: list[Objective], x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Each member's E[y|x] and Var[y|x] of a real label, both `(M, N, D)`, by Gibbs sampling."""
+    results = [_gibbs(member, x, seed) for member in members]
+    means = torch.stack([result.mean for result in results])
+    variances = torch.stack([result.variance for result in results])
+    return means, variances
+
+
+def _gibbs(objective: Objective, x: Tensor, seed: int) -> Gibbs:
+    predictor = objective.predictor
+    assert isinstance(predictor, GibbsPredictor)  # the zoo refuses a real y without one
+    chains = max(4, predictor.chains)
+    return gibbs(objective, x, steps=predictor.steps, chains=chains, seed=seed)
+
+
+def _gibbs_steps(objective: Objective) -> int:
+    """Steps of the Gibbs sampler by which an objective predicts; 0 if it predicts by its guide."""
+    predictor = objective.predictor
+    return predictor.steps if isinstance(predictor, GibbsPredictor) else 0
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def as_members(members: Members) -> list[Objective]:
+    """Return one objective or several as a list; raise ValueError if there is none."""
+    if isinstance(members, Objective):
+        return [members]
+    if not members:
+        raise ValueError("members should be an objective or several, got none")
+    return list(members)
+
+
+def predicts_classes(members: list[Objective], x: Any) -> bool:
+    """Whether y is a class, rather than real."""
+    return bool(label_of(members[0], x).has_enumerate_support)
+
+
+def check_draws(members: list[Objective], x: Tensor, draws: int, *, shared: bool = False) -> None:
+    """Raise ValueError unless draws of p(y|x) differ.
+
+    Arguments:
+        members: The objectives.
+        x: Data like those of the pool.
+        draws: S.
+        shared: Whether one draw has to hold for all data, as for the joint information of labels.
+    """
+    check_positive(draws=draws)
+    if draws < 2:
+        raise ValueError(f"draws should be above 1, since BALD compares draws; got {draws}")
+    if len(members) > 1:
+        return
+    randomness = randomness_of(members[0], x)
+    if randomness is None:
+        raise ValueError(
+            "acquisition: this method is deterministic, so its draws of p(y|x) do not differ; "
+            "use entropy, random weights (sslapd, or bayesian=...) or several members"
+        )
+    if shared and randomness == "latents":
+        raise ValueError(
+            "acquisition: batch_bald needs draws that all data share, of weights or of members, "
+            "but this method draws a latent for each datum; use bald"
+        )
+
+
+def draws_differ(members: list[Objective], x: Tensor) -> bool:
+    """Whether there are several draws of p(y|x) that differ."""
+    return len(members) > 1 or randomness_of(members[0], x) is not None
+
+
+def randomness_of(objective: Objective, x: Tensor) -> Literal["weights", "latents"] | None:
+    """What differs between a method's draws of p(y|x), for data like x; None if nothing does."""
+    if _weights_predict(objective):
+        return "weights"
+    if _gibbs_steps(objective):
+        return "latents"
+    with eval_mode(objective), fixed_seed(0), torch.no_grad():
+        few = objective.encode(x[:8].to(next(objective.parameters(), x)))
+        first = _classify_by_one_draw(objective.guide, few)
+        second = _classify_by_one_draw(objective.guide, few)
+    return None if first.equal(second) else "latents"
+
+
+def _weights_predict(objective: Objective) -> bool:
+    """Whether the weights that predict are random."""
+    guide = objective.guide
+    model = objective.model
+    if not hasattr(guide, "draw_weights"):
+        return False
+    if not hasattr(model, "slots"):  # a pair from outside the zoo: `given` sets what predicts
+        return _gibbs_steps(objective) > 0
+    if not _gibbs_steps(objective):
+        return guide.slots is not None
+    random_modules = {id(owner) for owner, _ in model.slots.places}
+    return any(id(module) in random_modules for module in model.program.p_y.modules())
+
+
+# --- draws of one objective -----------------------------------------------------------------------
+
+
+def _draws_of_one(objective: Objective, x: Tensor, draws: int, seed: int) -> Tensor:
+    """Draws of one objective's p(y|x), `(S, N, K)`."""
+    weights = None
+    if randomness_of(objective, x) == "weights":
+        with eval_mode(objective), fixed_seed(seed):
+            weights = objective.guide.draw_weights(draws)
+
+    def draws_of_batch(batch: Tensor) -> Tensor:
+        return _draws_of_batch(objective, objective.encode(batch), draws, weights).transpose(0, 1)
+
+    evaluations = draws
+    if _gibbs_steps(objective) and weights is not None:
+        evaluations = draws * CHAINS
+    rows = max(1, min(AT_ONCE // evaluations, 2**19 // x[0].numel()))
+    return chunked(objective, draws_of_batch, rows, seed, x).transpose(0, 1)
+
+
+def _draws_of_batch(objective: Objective, x: Tensor, draws: int, weights: Tensor | None) -> Tensor:
+    """Draws `(S, B, K)` for encoded data."""
+    model = objective.model
+    guide = objective.guide
+    steps = _gibbs_steps(objective)
+    if steps and weights is not None:
+        burn_in = steps // 2
+        p, _, _ = walk(
+            model, guide, x, steps=steps, chains=CHAINS, weights=weights, skipped=burn_in
+        )
+        return p.mean(1)
+    if steps:  # only the last step: a mean over steps would average z out
+        p, _, _ = walk(model, guide, x, steps=steps, chains=draws, skipped=steps - 1)
+        return p
+    if weights is not None:
+        return torch.stack([_classify_given_weights(guide, w.squeeze(0), x) for w in weights])
+    return torch.stack([_classify_by_one_draw(guide, x) for _ in range(draws)])
+
+
+def _classify_given_weights(guide: Any, weights: Tensor, x: Tensor) -> Tensor:
+    with guide.slots.substituted(weights):
+        return guide.program.classify(x).mean
+
+
+def _classify_by_one_draw(guide: Any, x: Tensor) -> Tensor:
+    """p(y|x) by one draw of the latent, where `classify` averages over several."""
+    program = getattr(guide, "program", guide)
+    averaged = getattr(program, "draws", None)
+    if averaged is None:
+        return guide.classify(x).mean
+    try:
+        program.draws = 1
+        return guide.classify(x).mean
+    finally:
+        program.draws = averaged

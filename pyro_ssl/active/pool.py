@@ -1,0 +1,58 @@
+"""The pool that data are chosen from: its fingerprint, and an order by the values alone."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_ssl.utils import files
+from pyro_ssl.utils.arguments import as_data, check_positive
+
+ROW_BLOCK = 2**20
+"""Numbers that are projected at once."""
+
+
+class Fingerprint(NamedTuple):
+    """Shape and checksum of a pool, to tell another pool from the same one."""
+
+    shape: list[int]
+    checksum: int
+
+
+def fingerprint(pool: Any) -> Fingerprint:
+    """Compute the fingerprint of a pool; integers count as the floats they become.
+
+    >>> pool = torch.tensor([[0, 1], [2, 3]])
+    >>> fingerprint(pool).shape
+    [2, 2]
+    >>> fingerprint(pool) == fingerprint(pool.float())
+    True
+    """
+    return Fingerprint(list(pool.shape), files.checksum(as_data(pool, "pool")))
+
+
+def order_by_value(x: Tensor) -> Tensor:
+    """Sort the rows by a projection of their values; `(N,)` indices on the CPU.
+
+    Random numbers that are drawn in this order do not depend on where a row stands in the pool.
+
+    >>> x = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
+    >>> x[order_by_value(x)].equal(x.flip(0)[order_by_value(x.flip(0))])
+    True
+    """
+    rows = x.flatten(1)
+    width = rows.shape[1]
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(width, generator=generator, dtype=torch.float64).to(x.device)
+    blocks = rows.split(max(1, ROW_BLOCK // width))
+    projections = [(block * direction).sum(-1) for block in blocks]
+    return torch.cat(projections).argsort(stable=True).cpu()
+
+
+def check_count(n: int, size: int) -> None:
+    """Raise ValueError unless n data can be chosen from `size`."""
+    check_positive(n=n)
+    if n > size:
+        raise ValueError(f"n should be at most {size}, the number of data to choose from; got {n}")

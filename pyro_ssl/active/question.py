@@ -1,0 +1,183 @@
+"""Questions to a person about images, on the page or in the terminal.
+
+Each answer is on disk as soon as it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pyro_ssl.active.labelling import Answers, Page
+from pyro_ssl.active.pool import fingerprint
+from pyro_ssl.evaluation import plots
+from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed
+
+
+class Question:
+    """Images of a pool that a person is asked about, and the answers so far, in a JSON file.
+
+    A contact sheet of the images, PNG, is written next to the file. An existing file is continued.
+
+    Arguments:
+        path: The file.
+        pool: Images `(N, C, H, W)`.
+        classes: Names of the classes.
+
+    Attributes:
+        rows: Rows of the pool that are asked for; empty if there is no open question.
+
+    Raises:
+        ValueError: The file belongs to another pool or to other classes.
+        CheckpointError: The file is damaged.
+    """
+
+    def __init__(self, path: Path, pool: Tensor, classes: Sequence[str]) -> None:
+        self.path = path
+        self.pool = pool
+        self.classes = list(classes)
+        self.rows: list[int] = []
+        self._answers: Answers = {}  # by row
+        if path.exists():
+            self._read()
+
+    @property
+    def left_out(self) -> list[int]:
+        """Rows that were answered with no class."""
+        return [row for row in self.rows if self._answers.get(row, 0) is None]
+
+    def ask(self, rows: Sequence[int]) -> None:
+        """Ask about other rows."""
+        self.rows = list(rows)
+        self._answers = {}
+        self._write({})
+
+    def forget(self, known: Iterable[int]) -> None:
+        """Drop rows whose answers are stored elsewhere."""
+        stored = set(known)
+        self.rows = [row for row in self.rows if row not in stored]
+
+    def answered(self, page: Page | None) -> tuple[list[int], list[int]]:
+        """Wait for all answers and return the rows that have a class, and their classes.
+
+        Arguments:
+            page: Where to ask; None asks in the terminal.
+        """
+        images = self._display()
+        sheet = self.path.with_suffix(".png")
+        plots.save(plots.contact_sheet(images), sheet)
+        place = str(sheet) if page is None else f"{page.address} (and {sheet})"
+        print(f"{len(self.rows)} images: {place}", flush=True)
+        before = {i: self._answers[row] for i, row in enumerate(self.rows) if row in self._answers}
+        if page is None:
+            answers = ask_in_terminal(self.classes, len(self.rows), before, self._write)
+        else:
+            answers = page.ask(images, before, self._write)
+        self._answers = {self.rows[i]: label for i, label in answers.items()}
+        labels = {row: label for row, label in self._answers.items() if label is not None}
+        return list(labels), list(labels.values())
+
+    def _display(self) -> Tensor:
+        """The images in [0, 1], with one scale for the whole pool."""
+        low = float(self.pool.min())
+        high = float(self.pool.max())
+        images = self.pool[self.rows]
+        if 0 <= low and high <= 1:
+            return images
+        scale = (high - low) or 1.0
+        return (images - low) / scale
+
+    def _identity(self) -> dict[str, Any]:
+        return {"pool": list(fingerprint(self.pool)), "classes": self.classes}
+
+    def _write(self, answers: Answers) -> None:
+        by_row = {str(self.rows[i]): label for i, label in answers.items()}
+        write_sealed(self.path, {**self._identity(), "rows": self.rows, "answers": by_row})
+
+    def _read(self) -> None:
+        try:
+            data = read_sealed(self.path)
+            self.rows = [int(row) for row in data["rows"]]
+            self._answers = {int(row): label for row, label in data["answers"].items()}
+            pool = data["pool"]
+            classes = data["classes"]
+        except CheckpointError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CheckpointError(f"{self.path} is damaged: {error}") from None
+        identity = self._identity()
+        folder = self.path.parent
+        if pool != identity["pool"]:
+            raise ValueError(f"--data: the labels in {folder} belong to other images")
+        if classes != identity["classes"]:
+            raise ValueError(
+                f"--classes: the labels in {folder} belong to the classes {', '.join(classes)}, "
+                f"got {', '.join(self.classes)}"
+            )
+        self._check_values()
+
+    def _check_values(self) -> None:
+        for label in self._answers.values():
+            if label is not None and not _is_class(label, self.classes):
+                last = len(self.classes) - 1
+                raise CheckpointError(
+                    f"{self.path} is damaged: there is no class {label!r}, only 0 .. {last}"
+                )
+        for row in self.rows:
+            if not 0 <= row < len(self.pool):
+                last = len(self.pool) - 1
+                raise CheckpointError(f"{self.path} is damaged: row {row} is not in 0 .. {last}")
+
+
+def _is_class(label: Any, classes: Sequence[str]) -> bool:
+    return type(label) is int and 0 <= label < len(classes)
+
+
+def ask_in_terminal(
+    classes: Sequence[str],
+    n: int,
+    answers: Answers | None = None,
+    keep: Callable[[Answers], None] | None = None,
+) -> Answers:
+    """Ask in the terminal for the class of each of n images of a contact sheet.
+
+    A class is given by its name, or by its number unless a name is a number. An empty line leaves
+    the image out.
+
+    Arguments:
+        classes: Names of the classes.
+        n: Number of images.
+        answers: Answers that exist already.
+        keep: Called with all answers after each new one.
+
+    Raises:
+        EOFError: The input ended before all images were answered; the answers so far were kept.
+    """
+    result = dict(answers or {})
+    labels = {name: k for k, name in enumerate(classes)}
+    menu = ", ".join(classes)
+    if not any(name.isdigit() for name in classes):
+        labels = {str(k): k for k in range(len(classes))} | labels
+        menu = ", ".join(f"{k} {name}" for k, name in enumerate(classes))
+    print(f"classes: {menu}")
+    for image in range(n):
+        if image in result:
+            continue
+        result[image] = _ask_for_one(image, labels)
+        if keep is not None:
+            keep(dict(result))
+    return result
+
+
+def _ask_for_one(image: int, labels: dict[str, int]) -> int | None:
+    """Ask until the answer is a class or empty."""
+    while True:
+        text = input(f"image {image}: ").strip()
+        if not text:
+            return None
+        if text in labels:
+            return labels[text]
+        print(f"there is no class {text!r}; an empty line leaves the image out")

@@ -1,0 +1,178 @@
+"""`pyro-ssl evaluate`: measure a trained model; tables and pictures go to DIR/evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
+
+from pyro_ssl import data
+from pyro_ssl.cli.run_directory import read_config
+from pyro_ssl.cli.tables import read_rows
+from pyro_ssl.cli.train import draw_labels
+from pyro_ssl.evaluation import reports
+from pyro_ssl.evaluation.attacks import ATTACKS
+from pyro_ssl.evaluation.corruptions import corrupted
+from pyro_ssl.training.settings import as_device
+from pyro_ssl.utils import files
+from pyro_ssl.utils.arguments import as_data, check_event_shape
+from pyro_ssl.zoo.saved_model import SavedModel
+
+EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
+
+
+def parser() -> ArgumentParser:
+    """Make the parser of the command."""
+    parser = ArgumentParser(
+        description="Measure a trained model on test data: accuracy, likelihood and calibration; "
+        "foreign data, corruptions and attacks on request. "
+        "Tables and pictures are written to DIR/evaluation."
+    )
+    parser.add_argument("directory", type=str, help="directory of a run")
+    parser.add_argument(
+        "--data",
+        type=str | None,
+        default=None,
+        help="another data set with the same classes; by default that of the run",
+    )
+    parser.add_argument(
+        "--data-root", type=str | None, default=None, help="folder of the image data sets"
+    )
+    parser.add_argument(
+        "--ood",
+        type=str,
+        nargs="+",
+        default=[],
+        help="foreign data to detect: names of data sets, or .npy or .csv files of rows",
+    )
+    parser.add_argument(
+        "--corruptions", action="store_true", help="also measure on corrupted images"
+    )
+    parser.add_argument(
+        "--attack",
+        type=str | None,
+        default=None,
+        help="also measure under an adversarial attack: " + " or ".join(ATTACKS),
+    )
+    parser.add_argument(
+        "--epsilons", type=float, nargs="+", default=EPSILONS, help="sizes of the attack"
+    )
+    parser.add_argument("--restarts", type=int, default=1, help="random starts of pgd")
+    parser.add_argument(
+        "--device", type=str | None, default=None, help="device to compute on, such as cuda"
+    )
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Check the request, then measure and write one table after the other."""
+    directory = Path(arguments.directory)
+    device = None if arguments.device is None else as_device(arguments.device)
+    config = read_config(directory)
+    saved = SavedModel.load(directory / "model")
+    root = arguments.data_root or config["data_root"]
+    dataset = _test_data(arguments.data or config["data"], root, saved.classes)
+    _check_attack(arguments)
+    foreign = _foreign_data(arguments.ood, root, saved, dataset)
+    if arguments.corruptions:
+        corrupted(dataset.x_test[:1], "contrast", 1)  # raises for data that are not images
+    objective = saved.objective
+    if device is not None:
+        objective.to(device)
+    out = directory / "evaluation"
+    _write_test_report(reports.test_report(objective, dataset, out), out)
+    if foreign:
+        labeled = None
+        if arguments.data in (None, config["data"]):
+            labeled = _labeled_data(directory, dataset, config)
+        _write(out / "ood.md", reports.ood_report(objective, dataset, foreign, labeled, out))
+    if arguments.corruptions:
+        _write(out / "corruptions.md", reports.of_corruptions(objective, dataset, out))
+    if arguments.attack:
+        table = reports.of_attack(
+            objective,
+            dataset,
+            arguments.attack,
+            arguments.epsilons,
+            out,
+            restarts=arguments.restarts,
+        )
+        _write(out / f"{arguments.attack}.md", table)
+
+
+# --- checks, before anything is measured ----------------------------------------------------------
+
+
+def _test_data(name: str, root: str | None, classes: list[Any]) -> data.Dataset:
+    dataset = data.load(name, root)
+    try:
+        return data.recoded(dataset, classes)
+    except ValueError as error:
+        raise ValueError(f"--data: {error}") from None
+
+
+def _check_attack(arguments: Namespace) -> None:
+    attack = arguments.attack
+    restarts = arguments.restarts
+    if attack not in (None, *ATTACKS):
+        raise ValueError(f"--attack should be one of {', '.join(ATTACKS)}, got {attack!r}")
+    if restarts < 1:
+        raise ValueError(f"--restarts should be 1 or above, got {restarts}")
+    if restarts > 1 and attack != "pgd":
+        raise ValueError(f"--restarts should be 1 without --attack pgd, got {restarts}")
+    if attack and not min(arguments.epsilons) >= 0:
+        raise ValueError(f"--epsilons should be 0 or above, got {min(arguments.epsilons)}")
+
+
+def _foreign_data(
+    names: list[str], root: str | None, saved: SavedModel, dataset: data.Dataset
+) -> dict[str, Tensor]:
+    """Foreign data by name, each with the shape of the model's data."""
+    foreign = {Path(name).stem: _foreign_rows(name, root) for name in names}
+    if len(foreign) < len(names) or dataset.name in foreign:
+        raise ValueError(
+            f"--ood: names should differ from each other and from {dataset.name}, got {names}"
+        )
+    for name, x in foreign.items():
+        check_event_shape(x, saved.x_shape, f"--ood: {name}: x")
+    return foreign
+
+
+def _foreign_rows(name: str, root: str | None) -> Tensor:
+    """The rows of an .npy or .csv file, or the test part of a data set."""
+    if name.endswith((".npy", ".csv")):
+        return as_data(read_rows("--ood", name), "--ood", torch.get_default_dtype())
+    return data.load(name, root).x_test
+
+
+def _labeled_data(
+    directory: Path, dataset: data.Dataset, config: dict[str, Any]
+) -> tuple[Tensor, Tensor] | None:
+    """The labeled rows of the run and their classes; None if a class has fewer than two."""
+    path = directory / "labels.json"
+    draw = data.LabelDraw.load(path) if path.exists() else draw_labels(dataset, config)
+    labels = draw.codes(dataset.y)
+    is_labeled = labels >= 0
+    counts = labels[is_labeled].bincount(minlength=len(dataset.classes))
+    if int(counts.min()) < 2:
+        print("\nlog p(z), refitted, is left out: a class has fewer than two labels")
+        return None
+    return dataset.x[is_labeled], labels[is_labeled]
+
+
+# --- output ---------------------------------------------------------------------------------------
+
+
+def _write_test_report(measures: dict[str, float], out: Path) -> None:
+    rows = [(f"test_{name}", f"{value:.6f}") for name, value in measures.items()]
+    for name, value in rows:
+        print(f"{name:24} {value}")
+    files.write_text(out / "test.md", reports.table(("measure", "value"), rows) + "\n")
+
+
+def _write(path: Path, table: str) -> None:
+    print("\n" + table, flush=True)
+    files.write_text(path, table + "\n")

@@ -1,0 +1,266 @@
+"""`pyro-ssl label`: ask a person for the labels that a method wants most, and train it on them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
+
+from pyro_ssl import data, zoo
+from pyro_ssl.active.acquisition import ACQUISITIONS
+from pyro_ssl.active.cold_start import Start, vae_embedding
+from pyro_ssl.active.labelling import Page
+from pyro_ssl.active.learner import ActiveLearner
+from pyro_ssl.active.question import Question
+from pyro_ssl.cli.method_options import chosen_options
+from pyro_ssl.cli.train import class_numbers_unwarned
+from pyro_ssl.data.labels import warn_of_missing_classes
+from pyro_ssl.utils import files
+from pyro_ssl.utils.arguments import as_data, check_positive
+from pyro_ssl.zoo.saved_model import SavedModel
+
+CONFIDENT = 0.95
+"""Probability above which a prediction counts as confident in the summary of a round."""
+MIN_CONV_SIZE = 8
+"""Height and width from which images get a convolutional network by default."""
+
+
+def parser() -> ArgumentParser:
+    """Make the parser of the command."""
+    parser = ArgumentParser(
+        description="Ask a person for the labels that a method wants most, and train it on them. "
+        "Run the same command again to continue."
+    )
+    parser.add_argument(
+        "directory", type=str, help="directory for the labels, contact sheets and the model"
+    )
+    parser.add_argument(
+        "--data",
+        type=str,
+        required=True,
+        help=".npz file with images x, (N, C, H, W) or (N, H, W)",
+    )
+    parser.add_argument(
+        "--classes",
+        type=str,
+        nargs="+",
+        default=None,
+        help="names of the classes; by default the array classes of the file",
+    )
+    parser.add_argument(
+        "--source",
+        type=Literal["browser", "terminal"],
+        default="browser",
+        help="where to ask: a page in the browser, or the terminal",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=0,
+        help="port of the page, which only this machine can open; 0 takes any free one",
+    )
+    parser.add_argument("--n", type=int, default=10, help="labels per round")
+    parser.add_argument(
+        "--rounds", type=int, default=1, help="number of rounds; the model is trained after each"
+    )
+    parser.add_argument(
+        "--method", type=Literal[tuple(zoo.METHODS)], default="m2", help="method, see pyro-ssl list"
+    )
+    parser.add_argument(
+        "--options", type=dict[str, Any], default={}, help="options of the method, as JSON"
+    )
+    parser.add_argument(
+        "--training",
+        type=dict[str, Any],
+        default={"epochs": 8},
+        help="training options, arguments of fit, as JSON",
+    )
+    parser.add_argument(
+        "--update-training",
+        type=dict[str, Any] | None,
+        default={"epochs": 2},
+        help="training options that differ in later rounds, which continue from the last weights; "
+        "null trains from scratch in each round",
+    )
+    parser.add_argument(
+        "--acquisition",
+        type=Literal[tuple(ACQUISITIONS)],
+        default="entropy",
+        help="score by which labels are asked for",
+    )
+    parser.add_argument(
+        "--power",
+        type=float | None,
+        default=None,
+        help="draw images in proportion to this power of their scores; "
+        "by default the highest scores are taken",
+    )
+    parser.add_argument(
+        "--start",
+        type=Start,
+        default="diverse",
+        help="images of the first round: at random, or the centres of clusters",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, training and queries")
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Ask and train, round by round, until all rounds are done or nothing is left to ask."""
+    check_positive(n=arguments.n, rounds=arguments.rounds)
+    if not 0 <= arguments.port < 2**16:
+        raise ValueError(f"--port should be in 0 .. {2**16 - 1}, got {arguments.port}")
+    images = read_images(arguments.data, arguments.classes)
+    out = Path(arguments.directory)
+    options = _options(arguments, images.pool)
+    with files.locked(out):
+        learner = _learner(arguments, images, options)
+        question = Question(out / "asked.json", images.pool, images.classes)
+        with _page(arguments, images.classes) as page:
+            for _ in range(arguments.rounds):
+                with class_numbers_unwarned():
+                    learner.learn(images.pool)  # labels of an earlier command that was killed
+                    _save(learner, arguments.method, options, images)
+                    if not _ask(learner, question, page, arguments.n):
+                        return
+                    _save(learner, arguments.method, options, images)
+                _print_progress(learner, images)
+
+
+def resume_hint() -> str:
+    """How to continue an interrupted command."""
+    return "; progress is saved; run the same command to continue"
+
+
+def _options(arguments: Namespace, pool: Tensor) -> dict[str, Any]:
+    """All options of the method; images that are large enough get a convolutional network."""
+    options = chosen_options(arguments.method, {}) | arguments.options
+    is_free = "network" in options and "network" not in arguments.options
+    if is_free and min(pool.shape[2:]) >= MIN_CONV_SIZE:
+        options["network"] = "conv"
+    return options
+
+
+def _learner(arguments: Namespace, images: Images, options: dict[str, Any]) -> ActiveLearner:
+    method = arguments.method
+    classes = images.classes
+    x_shape = tuple(images.pool.shape[1:])
+    defaults = {"progress": None, **zoo.method(method).training}
+    return ActiveLearner(
+        lambda seed: zoo.build(method, x_shape, len(classes), seed=seed, **options),
+        acquisition=arguments.acquisition,
+        power=arguments.power,
+        start=arguments.start,
+        embedding=vae_embedding,
+        training=defaults | arguments.training,
+        update_training=arguments.update_training,
+        directory=arguments.directory,
+        identity={"method": method, "options": options, "classes": classes},
+        seed=arguments.seed,
+    )
+
+
+def _page(arguments: Namespace, classes: list[str]) -> AbstractContextManager[Page | None]:
+    if arguments.source == "terminal":
+        return nullcontext()
+    return Page(classes, arguments.port)
+
+
+def _ask(learner: ActiveLearner, question: Question, page: Page | None, n: int) -> bool:
+    """Ask for n labels, or for those of an open question, and teach them; False if none is left."""
+    question.forget(learner.indices + learner.skipped)
+    if not question.rows:
+        has_started = bool(learner.indices or learner.skipped)
+        if has_started and not learner.left:
+            return False
+        if learner.start == "diverse" and not learner.indices:
+            print("training an embedding to find diverse images; this takes minutes", flush=True)
+        count = min(n, learner.left) if has_started else n
+        question.ask(learner.query(question.pool, count).tolist())
+    rows, labels = question.answered(page)
+    learner.teach(rows, labels, pool=question.pool, skipped=question.left_out)
+    return True
+
+
+def _save(learner: ActiveLearner, method: str, options: dict[str, Any], images: Images) -> None:
+    """Save the trained model, if there is one, for `pyro-ssl predict`."""
+    if not learner.members or learner.directory is None:
+        return
+    (objective,) = learner.members
+    x_shape = tuple(images.pool.shape[1:])
+    extra = {"unit": images.unit}
+    saved = SavedModel(method, x_shape, images.classes, options, objective, extra)
+    saved.save(learner.directory / "model")
+
+
+def _print_progress(learner: ActiveLearner, images: Images) -> None:
+    if not learner.members:
+        return
+    warn_of_missing_classes(learner.labels, images.classes)
+    confidence = learner.predict_proba(images.pool).amax(-1)
+    share = 100 * (confidence > CONFIDENT).float().mean()
+    counts = f"{len(learner.indices)} labels; confident of {share:.1f} % of {len(images.pool)}"
+    print(f"{counts} images", flush=True)
+
+
+# --- the images -----------------------------------------------------------------------------------
+
+
+class Images(NamedTuple):
+    """Images to label.
+
+    Arguments:
+        pool: The images, `(N, C, H, W)`.
+        classes: Names of the classes.
+        unit: The number that the file's values were divided by.
+    """
+
+    pool: Tensor
+    classes: list[str]
+    unit: float
+
+
+def read_images(name: str, classes: list[str] | None) -> Images:
+    """Read images and names of classes from an .npz file.
+
+    Arguments:
+        name: Path of the file.
+        classes: Names of the classes; None takes those of the file.
+
+    Raises:
+        ValueError: The file holds no images, or no two different names are known.
+    """
+    arrays = data.arrays_of(name)
+    if "x" not in arrays:
+        names = ", ".join(arrays) or "none"
+        raise ValueError(f"--data: {name} should hold an array x; its arrays: {names}")
+    x, unit = _scaled(arrays["x"])
+    if x.dim() == 3:
+        x = x[:, None]
+    if x.dim() != 4 or x.shape[1] not in (1, 3):
+        raise ValueError(
+            "--data: x should be images (N, C, H, W), one channel or three, or (N, H, W); "
+            f"got {tuple(x.shape)}"
+        )
+    names = classes or [str(c) for c in arrays.get("classes", np.array([])).tolist()]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"--classes: two or more different names are needed, got {names}")
+    return Images(x, names, unit)
+
+
+def _scaled(array: np.ndarray) -> tuple[Tensor, float]:
+    """Pixels, and the number they were divided by: 255 for integers above 1."""
+    x = as_data(array, "--data: x", torch.float32)
+    if array.dtype.kind not in "iu":
+        return x, 1.0
+    low = float(x.min())
+    high = float(x.max())
+    if not 0 <= low <= high <= 255:
+        raise ValueError(f"--data: x, of integers, should be in 0 .. 255, got {low:g} .. {high:g}")
+    unit = 255.0 if high > 1 else 1.0
+    return x / unit, unit

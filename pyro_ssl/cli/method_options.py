@@ -1,0 +1,44 @@
+"""Options of the methods in the zoo, as options of the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_ssl import zoo
+
+GIVEN_BY_DATA = {"regression"}
+"""Options of a method that the data set determines."""
+
+
+def summary(name: str) -> str:
+    """First line of a method's documentation.
+
+    >>> summary("vae").endswith(".")
+    True
+    """
+    return zoo.method(name).summary
+
+
+def add_method_options(parser: ArgumentParser, name: str) -> None:
+    """Add a method's options to a parser, and set the training options that suit the method."""
+    method = zoo.method(name)
+    options = [option for option in method.options.values() if option.name not in GIVEN_BY_DATA]
+    for title in dict.fromkeys(option.group for option in options):
+        group = parser.add_argument_group(title)
+        for option in options:
+            if option.group == title:
+                group.add_argument(
+                    f"--{option.name}", type=option.kind, default=option.default, help=option.help
+                )
+    parser.set_defaults(method.training)
+
+
+def chosen_options(name: str, arguments: Namespace | dict[str, Any]) -> dict[str, Any]:
+    """All options of a method: the given ones, and the defaults of the others.
+
+    >>> chosen_options("m2", {"z_dim": 3})["z_dim"]
+    3
+    """
+    return {k: arguments.get(k, default) for k, default in zoo.options_of(name).items()}

@@ -1,0 +1,103 @@
+"""Rows of data in .npy and .csv files, with errors that name the option, the file and the row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read_rows(option: str, name: str) -> np.ndarray:
+    """Read the array of an .npy file, or the rows of numbers of a .csv file.
+
+    Arguments:
+        option: The command's option, for messages.
+        name: Path of the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It does not hold one array of numbers.
+    """
+    path = Path(name)
+    if not path.exists():
+        raise FileNotFoundError(f"{option}: {path}: no such file")
+    if path.suffix.lower() == ".csv":
+        return _read_csv(option, path)
+    return _read_npy(option, path)
+
+
+def _read_npy(option: str, path: Path) -> np.ndarray:
+    try:
+        with path.open("rb") as file:
+            x: Any = np.load(file, allow_pickle=False)
+    except Exception as error:  # numpy raises several kinds for a damaged file
+        reason = str(error)
+        if "pickle" in reason:
+            reason = (
+                "it has another format, or holds Python objects; "
+                "write numbers with numpy.save, or a .csv file"
+            )
+        raise ValueError(f"{option}: {path} is not a readable .npy file: {reason}") from None
+    if not isinstance(x, np.ndarray):
+        raise ValueError(f"{option}: {path} should be an .npy file with one array, got an .npz")
+    return x
+
+
+def _read_csv(option: str, path: Path) -> np.ndarray:
+    """Read rows of numbers, separated by commas; a header of names is skipped."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = [line for line in text.splitlines() if line.strip()]
+        has_header = bool(lines) and not any(map(_is_number, lines[0].split(",")))
+        if has_header:
+            lines = lines[1:]
+        if not lines:
+            raise ValueError("it has no rows")
+        _check_first_line(lines)
+        return _numbers(lines)
+    except ValueError as error:  # also of bytes that are not text
+        raise ValueError(
+            f"{option}: {path} should hold rows of numbers, separated by commas: {error}"
+        ) from None
+
+
+def _check_first_line(lines: list[str]) -> None:
+    """Raise ValueError if the first line is 0,1,2 and the second does not hold integers."""
+    first = [cell.strip() for cell in lines[0].split(",")]
+    if len(lines) < 2 or first != [str(k) for k in range(len(first))]:
+        return
+    second = lines[1].replace(",", "").replace(" ", "")
+    if not second.isdigit():
+        raise ValueError(
+            f"the first line, {lines[0]:.40}, seems to number the columns, as pandas does; "
+            "leave it out with to_csv(index=False, header=False)"
+        )
+
+
+def _numbers(lines: list[str]) -> np.ndarray:
+    """Convert lines to an array, or raise a ValueError that names the first bad line."""
+    try:
+        return np.loadtxt(lines, delimiter=",", ndmin=2, comments=None)
+    except ValueError:
+        _check_lines(lines)
+        raise
+
+
+def _check_lines(lines: list[str]) -> None:
+    width = lines[0].count(",") + 1
+    for number, line in enumerate(lines, 1):
+        cells = line.split(",")
+        if len(cells) != width:
+            raise ValueError(f"row {number} has {len(cells)} of them, the first {width}") from None
+        for cell in cells:
+            if not _is_number(cell):
+                raise ValueError(f"row {number} holds {cell.strip()!r:.80}") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

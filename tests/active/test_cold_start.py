@@ -1,0 +1,34 @@
+"""The first query: clusters of the data or of an embedding."""
+
+import torch
+from active_programs import POOL, X, learner
+
+from pyro_ssl.active import vae_embedding
+from pyro_ssl.active.cold_start import diverse
+
+
+def test_diverse_start_covers_the_clusters():
+    torch.manual_seed(0)
+    clusters = torch.cat(
+        [torch.randn(50, 2) * 0.1 + torch.tensor(c) for c in ([0.0, 0], [9, 0], [0, 9], [9, 9])]
+    )
+    rows = learner(start="diverse").query(clusters, 4)
+    assert sorted(r // 50 for r in rows.tolist()) == [0, 1, 2, 3]
+    turned = learner(start="diverse", embedding=lambda x: x[:, :1]).query(clusters, 2)
+    assert {float(clusters[r, 0] > 4) for r in turned} == {0.0, 1.0}
+
+
+def test_vae_embedding_separates_groups():
+    torch.manual_seed(0)
+    images = torch.zeros(60, 1, 8, 8)
+    images[:30, :, :4], images[30:, :, 4:] = 1.0, 1.0
+    found = vae_embedding(images + 0.05 * torch.rand(60, 1, 8, 8), steps=60, z_dim=2)
+    assert found.shape == (60, 2)
+    apart = torch.cdist(found, found)
+    assert apart[:30, :30].max() < apart[:30, 30:].min()
+    assert vae_embedding(POOL, steps=2).shape == (200, 16)
+
+
+def test_diverse_does_not_depend_on_the_order_of_the_pool():
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    assert order[diverse(X[order], 5)].equal(diverse(X, 5))

@@ -1,0 +1,130 @@
+"""The labelling page in a real browser."""
+
+import shutil
+import threading
+
+import pytest
+from page_programs import CLASSES, IMAGES
+
+from pyro_ssl.active.labelling import Page
+
+
+@pytest.fixture
+def browser(tmp_path):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if not (chromium and driver):
+        pytest.skip("no chromium and chromedriver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as found:
+        yield found
+
+
+def until(browser, condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, 20).until(lambda _: condition())
+
+
+def test_browser_labels_three_images(browser):
+    from selenium.webdriver.common.by import By
+
+    given = []
+    with Page(CLASSES) as page:
+        thread = threading.Thread(target=lambda: given.append(page.ask(IMAGES)), daemon=True)
+        thread.start()
+        browser.get(page.address)
+        read = "return [...document.querySelectorAll('figcaption')].map(c => c.textContent)"
+
+        def captions():
+            return browser.execute_script(read)
+
+        until(browser, lambda: captions() == ["?", "?", "?"])
+        sizes = browser.execute_script("return [...document.images].map(i => i.naturalWidth)")
+        assert sizes == [8, 8, 8]
+        browser.find_element(
+            By.CSS_SELECTOR, "#classes button:nth-child(2)"
+        ).click()  # with the mouse
+        until(browser, lambda: captions() == ["dog", "?", "?"])
+        refused = browser.execute_async_script(
+            "const done = arguments[0], body = "
+            "JSON.stringify({round: state.round, answers: {1: 9}});"
+            "fetch('answer', {method: 'POST', body})"
+            ".then(async reply => done([reply.status, await reply.text()]))"
+        )
+        assert refused[0] == 400 and "no class 9" in refused[1] and captions() == ["dog", "?", "?"]
+        browser.find_element(By.TAG_NAME, "body").send_keys("e")  # the first letter of a class
+        until(browser, lambda: captions() == ["dog", "eel", "?"])
+        assert browser.find_element(By.ID, "said").text == "1 left"
+        browser.find_element(By.TAG_NAME, "body").send_keys(" ")
+        thread.join(10)
+        assert given == [{0: 1, 1: 2, 2: None}]
+        thread = threading.Thread(target=lambda: given.append(page.ask(IMAGES[:1])), daemon=True)
+        thread.start()
+        until(browser, lambda: captions() == ["?"])  # the next round, without a reload
+        browser.find_element(By.TAG_NAME, "body").send_keys("0")
+        thread.join(10)
+        assert given[1] == {0: 0}
+        thread = threading.Thread(target=lambda: given.append(page.ask(IMAGES)), daemon=True)
+        thread.start()
+        until(browser, lambda: captions() == ["?", "?", "?"])
+        fast = "document.body.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}))"
+        browser.execute_script(f"for (const key of 'cde') {fast}")
+        thread.join(10)
+        assert given[2] == {0: 0, 1: 1, 2: 2}
+    severe = [
+        entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"
+    ]
+    expected = (
+        "/answer",
+        "/round",
+        "/state",
+        "favicon",
+    )  # the refusal, and what is asked while the page closes
+    assert not [m for m in severe if not any(part in m for part in expected)]
+
+
+def test_keys_of_the_page_and_refused_answers(browser):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    read = "return [[...document.querySelectorAll('figcaption')].map(c => c.textContent), now]"
+    press = lambda *keys: browser.find_element(By.TAG_NAME, "body").send_keys(*keys)  # noqa: E731
+    shows = lambda *wanted: until(browser, lambda: browser.execute_script(read) == list(wanted))  # noqa: E731
+    said = lambda: browser.find_element(By.ID, "said").text  # noqa: E731
+    asked = {"daemon": True, "args": [IMAGES]}
+
+    with Page(["A", "a", "Bee", "3"]) as page:
+        threading.Thread(target=page.ask, **asked).start()
+        browser.get(page.address)
+        shows(["?", "?", "?"], 0)
+        press("a", "A")
+        shows(["a", "A", "?"], 2)
+        press("0", "7")  # no numbers where a name is one
+        press(Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_RIGHT)
+        shows(["a", "A", "?"], 1)
+        press("b")
+        shows(["a", "Bee", "?"], 2)
+        browser.execute_script("answer(9)")
+        until(browser, lambda: "no class 9" in said())
+        shows(["a", "Bee", "?"], 2)
+        browser.execute_script("now = 0; answer(8)")
+        until(browser, lambda: "no class 8" in said())
+        shows(["a", "Bee", "?"], 0)
+        assert page.state()["answers"] == {"0": 1, "1": 2}
+    until(browser, lambda: said() == "The program has ended.")
