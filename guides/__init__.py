@@ -1,9 +1,14 @@
-"""Guides, one file per factorisation, under the names of their models. Import from `pyro_ssl.guides`."""
+"""Guides, one file per factorisation, named after their models; import from `pyro_ssl.guides`."""
 
 from pyro_ssl.guides.auxiliary import Auxiliary
 from pyro_ssl.guides.bayesian import MeanField
 from pyro_ssl.guides.classifier import Classifier
-from pyro_ssl.guides.latent_classifier import VC, LatentClassifier, LatentEncoder, SplitLatentEncoder
+from pyro_ssl.guides.latent_classifier import (
+    VC,
+    LatentClassifier,
+    LatentEncoder,
+    SplitLatentEncoder,
+)
 from pyro_ssl.guides.lvae import LVAE, LadderTop
 from pyro_ssl.guides.m2 import M2
 from pyro_ssl.guides.mixture import Mixture

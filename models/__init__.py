@@ -1,8 +1,12 @@
-"""Models, one file per factorisation. Import by the public name: `from pyro_ssl.models.m2 import M2`."""
+"""Models, one file per factorisation; import them from `pyro_ssl.models`."""
 
 from pyro_ssl.models.auxiliary import ADGM, SDGM
 from pyro_ssl.models.bayesian import Bayesian
-from pyro_ssl.models.latent_classifier import LatentClassifier, SimplifiedLatentClassifier, SplitLatentClassifier
+from pyro_ssl.models.latent_classifier import (
+    LatentClassifier,
+    SimplifiedLatentClassifier,
+    SplitLatentClassifier,
+)
 from pyro_ssl.models.lvae import LVAE
 from pyro_ssl.models.m2 import M2
 from pyro_ssl.models.sslpe import SSLPE

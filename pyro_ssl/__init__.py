@@ -28,7 +28,7 @@ _HOME = {
     "Adversary": "objectives.terms",
     "PretrainedEncoder": "objectives.pretrained",
     "Flow": "distributions.flows",
-    "VampPrior": "distributions.flows",
+    "VampPrior": "distributions.priors",
     "MixtureOfNormals": "distributions.mixture",
     "TraceTopKEnum_ELBO": "infer.elbo",
     "EarlyStopping": "training.fit",
@@ -55,11 +55,11 @@ _HOME = {
     "Bernoulli": "distributions.conditionals",
     "Gaussian": "distributions.conditionals",
     "OneHotCategorical": "distributions.conditionals",
-    "StandardNormal": "distributions.conditionals",
-    "ClassPrior": "distributions.conditionals",
-    "ClassNormal": "distributions.conditionals",
+    "StandardNormal": "distributions.priors",
+    "ClassPrior": "distributions.priors",
+    "ClassNormal": "distributions.priors",
     "Delta": "distributions.conditionals",
-    "Bayes": "distributions.conditionals",
+    "Bayes": "distributions.priors",
     "Discriminators": "objectives.adversarial",
     "Discrimination": "objectives.adversarial",
     "LogRatio": "objectives.adversarial",
@@ -89,18 +89,21 @@ if TYPE_CHECKING:
     from pyro_ssl.active.learner import ActiveLearner
     from pyro_ssl.data.datasets import Dataset, LabelDraw, draw_labels
     from pyro_ssl.distributions.conditionals import (
-        Bayes,
         Bernoulli,
-        ClassNormal,
-        ClassPrior,
         Delta,
         Gaussian,
         Normal,
         OneHotCategorical,
-        StandardNormal,
     )
-    from pyro_ssl.distributions.flows import Flow, VampPrior
+    from pyro_ssl.distributions.flows import Flow
     from pyro_ssl.distributions.mixture import MixtureOfNormals
+    from pyro_ssl.distributions.priors import (
+        Bayes,
+        ClassNormal,
+        ClassPrior,
+        StandardNormal,
+        VampPrior,
+    )
     from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
     from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
     from pyro_ssl.nn.augmentation import Noise
@@ -122,7 +125,14 @@ if TYPE_CHECKING:
         Term,
     )
     from pyro_ssl.prediction.generate import generate, reconstruct
-    from pyro_ssl.prediction.predict import bounds, class_bounds, gibbs, log_evidence, predict_proba, weight_kl
+    from pyro_ssl.prediction.predict import (
+        bounds,
+        class_bounds,
+        gibbs,
+        log_evidence,
+        predict_proba,
+        weight_kl,
+    )
     from pyro_ssl.training.fit import EarlyStopping, fit
     from pyro_ssl.utils.arguments import one_hot
     from pyro_ssl.zoo.saved_model import SavedModel

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_ssl.distributions.conditionals import Prior
+from pyro_ssl.distributions.priors import Prior
 from pyro_ssl.objectives.terms import LossContext, Term
 from pyro_ssl.utils.arguments import check_positive
 

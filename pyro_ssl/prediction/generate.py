@@ -14,7 +14,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_ssl.infer.elbo import without_param_store
-from pyro_ssl.infer.traces import sample_sites
+from pyro_ssl.infer.sites import sample_sites
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import as_known, chunked, classified_at_once, label_of, rows_at_once
 from pyro_ssl.utils.arguments import as_tensor, check_positive

@@ -12,21 +12,28 @@ from torch import nn
 
 from pyro_ssl.distributions.conditionals import (
     Bernoulli,
-    ClassPrior,
     Conditional,
     Gaussian,
     Normal,
     OneHotCategorical,
-    StandardNormal,
 )
-from pyro_ssl.distributions.flows import Flow, VampPrior
+from pyro_ssl.distributions.flows import Flow
+from pyro_ssl.distributions.priors import ClassPrior, StandardNormal, VampPrior
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.nn.augmentation import Noise
 from pyro_ssl.nn.backbones import Backbone
 from pyro_ssl.nn.layers import Shape, as_shape, check_shape
 from pyro_ssl.nn.networks import MLP, ConvDecoder, ConvEncoder
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.terms import L2, ClassBalance, Consistency, Entropy, LabelLogProb, MutualInformation, Term
+from pyro_ssl.objectives.terms import (
+    L2,
+    ClassBalance,
+    Consistency,
+    Entropy,
+    LabelLogProb,
+    MutualInformation,
+    Term,
+)
 from pyro_ssl.utils.arguments import check_kind, check_positive, check_probs, looks_channels_last
 from pyro_ssl.utils.context import preserve_validation
 

@@ -17,22 +17,19 @@ import torch
 from torch import nn
 
 from pyro_ssl import guides, models
-from pyro_ssl.distributions.conditionals import (
-    Bayes,
-    ClassNormal,
-    ClassPrior,
-    Conditional,
-    Delta,
-    Normal,
-    OneHotCategorical,
-    StandardNormal,
-)
+from pyro_ssl.distributions.conditionals import Conditional, Delta, Normal, OneHotCategorical
+from pyro_ssl.distributions.priors import Bayes, ClassNormal, ClassPrior, StandardNormal
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.nn.layers import Shape, as_shape
 from pyro_ssl.nn.networks import MLP
 from pyro_ssl.nn.norm import BatchNorm
 from pyro_ssl.nn.random_weights import RandomWeights
-from pyro_ssl.objectives.adversarial import Discrimination, DiscriminatorInputs, Discriminators, LogRatio
+from pyro_ssl.objectives.adversarial import (
+    Discrimination,
+    DiscriminatorInputs,
+    Discriminators,
+    LogRatio,
+)
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.pretrained import PretrainedEncoder
 from pyro_ssl.objectives.terms import L2, Adversary, LabelLogProb, MutualInformation, Term
