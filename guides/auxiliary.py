@@ -9,7 +9,7 @@ from pyro_ssl.distributions.conditionals import Conditional, expected
 
 
 class Auxiliary(PyroModule):
-    r"""An auxiliary a first; a classifier and an encoder that know it.
+    r"""An auxiliary variable a, then a classifier and an encoder given a.
 
     .. math:: q(a, y, z \mid x) = q(a \mid x)\, q(y \mid x, a)\, q(z \mid x, a, y), \qquad
               q(y \mid x) = \mathrm{E}_{q(a|x)}[q(y \mid x, a)]
@@ -18,10 +18,18 @@ class Auxiliary(PyroModule):
         q_a: a given x.
         q_y: One-hot y given x and a.
         q_z: z given x, a and y.
-        draws: Samples of a that `classify` averages over in evaluation; in training it is one, as in the bound.
+        draws: Samples of a that `classify` averages over in evaluation; in training it is one, as
+            in the bound.
 
     References:
         Maaloe et al. 2016, eq. 8.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Normal, OneHotCategorical
+    >>> q_y = OneHotCategorical(MLP([4, 1], 3))
+    >>> guide = Auxiliary(Normal(MLP(4, 2)), q_y, Normal(MLP([4, 1, 3], 4)))
+    >>> guide.classify(torch.rand(5, 4)).mean.shape
+    torch.Size([5, 3])
     """
 
     factorisation = "q(a|x) q(y|x,a) q(z|x,a,y)"
@@ -36,7 +44,10 @@ class Auxiliary(PyroModule):
         draws: int = 100,
     ) -> None:
         super().__init__()
-        self.q_a, self.q_y, self.q_z, self.draws = q_a, q_y, q_z, draws
+        self.q_a = q_a
+        self.q_y = q_y
+        self.q_z = q_z
+        self.draws = draws
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(*, K)`."""

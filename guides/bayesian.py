@@ -12,28 +12,40 @@ from torch import Tensor, nn
 
 from pyro_ssl.nn.random_weights import RandomWeights
 from pyro_ssl.nn.tensor_notes import mark_normal
+from pyro_ssl.types import classifies_by_one_draw
 
 WEIGHT_DRAWS = 10
-"""Draws of W that a prediction by a shared network averages."""
+"""Draws of W that a prediction by a shared network averages over."""
 
 
 class MeanField(PyroModule):
-    r"""Any guide, with a mean-field Gaussian over the model's random weights.
+    r"""A guide with a mean-field Gaussian over the random weights of the model.
 
     .. math:: q(W) = \prod_j \mathcal N(W_j; \mu_j, \sigma_j^2)
 
     Arguments:
         guide: The guide of the model's other latents.
-        initial: The start of mu, `(P,)`.
-        log_variance: The start of log sigma^2: low, so that the data are found before the prior is.
-        norm_from_mean_weights: Batch norm takes its statistics from the weights' means; without, from the draws, which the paper shows to
-            be wrong.
-        slots: The places of W in networks that the guide shares with the model, such as its p(y|z); None if it shares none.
-        local_reparameterisation: In training, draw what the weights make, for each datum, in place of the weights (local reparameterisation):
-            the same mean of a log-density, of less variance. Not of a logarithm of a mean, such as an importance-weighted bound.
+        initial: Initial mu, `(P,)`.
+        log_variance: Initial log sigma^2: low, so that the data are fitted before the prior is.
+        slots: The places of W in networks that the guide shares with the model, such as its p(y|z);
+            None if it shares none.
+        local_reparameterisation: In training, draw the outputs of random layers, for each datum, in
+            place of the weights. A mean of log-densities is the same, with less variance; a
+            logarithm of a mean, such as an importance-weighted bound, is not.
+        norm_from_mean_weights: Take the statistics of batch norm from the means of the weights;
+            without, from the draws, which the paper shows to be wrong.
+
+    Raises:
+        ValueError: Local reparameterisation of a network that the guide shares.
 
     References:
         Paper 002, eq. 4.19, sections 5.1.3 and 5.3; Kingma et al. 2015.
+
+    >>> from pyro_ssl import MLP, OneHotCategorical, guides
+    >>> q_y = OneHotCategorical(MLP(4, 3))
+    >>> guide = MeanField(guides.Classifier(q_y), torch.zeros(12))
+    >>> guide.draw_weights(2).shape
+    torch.Size([2, 1, 12])
     """
 
     def __init__(
@@ -50,14 +62,13 @@ class MeanField(PyroModule):
         self.program: Any = guide
         if slots is not None and local_reparameterisation:
             raise ValueError(
-                "local_reparameterisation: a network that model and guide share needs one draw of W for both, not one a datum"
+                "local_reparameterisation: a network that model and guide share needs one draw of "
+                "W for both, not one a datum"
             )
-        self.local_reparameterisation, self.norm_from_mean_weights, self.slots = (
-            local_reparameterisation,
-            norm_from_mean_weights,
-            slots,
-        )
-        self.classifies_by_one_draw = getattr(guide, "classifies_by_one_draw", False)
+        self.local_reparameterisation = local_reparameterisation
+        self.norm_from_mean_weights = norm_from_mean_weights
+        self.slots = slots
+        self.classifies_by_one_draw = classifies_by_one_draw(guide)
         self.loc = nn.Parameter(initial.clone())
         self.log_variance = nn.Parameter(torch.full_like(initial, log_variance))
 
@@ -71,26 +82,32 @@ class MeanField(PyroModule):
         return self.q_w().sample(torch.Size([draws, 1]))
 
     def classify(self, x: Tensor) -> TorchDistribution:
-        """q(y|x), of the guide; where it is by W, the mean over `WEIGHT_DRAWS` draws, or one in training."""
+        """q(y|x) of the guide; if it depends on W, a mean over draws, or one draw in training."""
         if self.slots is None:
-            return self.program.classify(x)
-        draws = []
+            return self._classify(x)
+        draws: list[TorchDistribution] = []
         for _ in range(1 if self.training else WEIGHT_DRAWS):
             with self.slots.substituted(self.q_w().rsample()):
-                draws.append(self.program.classify(x))
+                draws.append(self._classify(x))
         if len(draws) == 1:
             return draws[0]
         return dist.OneHotCategorical(probs=torch.stack([q.mean for q in draws]).mean(0))
 
-    def encode(self, *inputs: Tensor) -> Any:
-        """q(z|x,y), of the guide."""
-        return self.program.encode(*inputs)
+    def _classify(self, x: Tensor) -> TorchDistribution:
+        q: TorchDistribution = self.program.classify(x)
+        return q
+
+    def encode(self, x: Tensor, y: Tensor) -> TorchDistribution:
+        """q(z|x,y) of the guide."""
+        q: TorchDistribution = self.program.encode(x, y)
+        return q
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         q_w = self.q_w()
         w = pyro.sample("W", q_w)
-        local = self.local_reparameterisation and self.training
-        if local or self.norm_from_mean_weights:
-            mark_normal(w, self.loc, q_w.base_dist.scale if local else None)
+        if self.local_reparameterisation and self.training:
+            mark_normal(w, self.loc, q_w.base_dist.scale)
+        elif self.norm_from_mean_weights:
+            mark_normal(w, self.loc, None)
         with nullcontext() if self.slots is None else self.slots.substituted(w):
             self.program(x, y)

@@ -12,6 +12,11 @@ class Classifier(PyroModule):
 
     Arguments:
         q_y: One-hot y given x.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, OneHotCategorical
+    >>> Classifier(OneHotCategorical(MLP(4, 3))).classify(torch.rand(5, 4)).mean.shape
+    torch.Size([5, 3])
     """
 
     factorisation = "q(y|x)"

@@ -1,4 +1,4 @@
-"""Guides of the models that classify their latent code; each is given the model's own p(y|z)."""
+"""Guides of the models that classify their latent z; each is given the model's p(y|z)."""
 
 import pyro
 from pyro.distributions import TorchDistribution
@@ -13,26 +13,37 @@ class LatentEncoder(PyroModule):
 
     .. math:: q(z \mid x), \qquad q(y \mid x) = \mathrm{E}_{q(z|x)}[p(y \mid z)]
 
-    With `models.LatentClassifier`, which sums y out, the bound is the exact one of paper 003's model.
+    With `models.LatentClassifier`, which sums y out, the bound is the exact one of paper 003's
+    model.
 
     Arguments:
         q_z: z given x.
         p_y: One-hot y given z; the model's.
         draws: Samples of z that `classify` averages over in evaluation; in training it is one.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Normal, OneHotCategorical
+    >>> guide = LatentEncoder(Normal(MLP(4, 4)), OneHotCategorical(MLP(2, 3)))
+    >>> guide.classify(torch.rand(5, 4)).mean.shape
+    torch.Size([5, 3])
     """
 
     factorisation = "q(z|x)"
 
-    def __init__(self, q_z: Conditional | nn.Module, p_y: Conditional | nn.Module, draws: int = 100) -> None:
+    def __init__(
+        self, q_z: Conditional | nn.Module, p_y: Conditional | nn.Module, draws: int = 100
+    ) -> None:
         super().__init__()
-        self.q_z, self.p_y, self.draws = q_z, p_y, draws
+        self.q_z = q_z
+        self.p_y = p_y
+        self.draws = draws
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(*, K)`."""
         return expected(self.p_y, self.code(x), 1 if self.training else self.draws)
 
     def code(self, x: Tensor) -> TorchDistribution:
-        """What is classified: q(z|x)."""
+        """q(z|x), whose samples are classified."""
         return self.q_z(x)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -41,11 +52,11 @@ class LatentEncoder(PyroModule):
 
 
 class LatentClassifier(LatentEncoder):
-    r"""Encoder q(z|x), and y by the model's own p(y|z) where it is missing.
+    r"""Encoder q(z|x), and y by the model's p(y|z) if it is missing.
 
     .. math:: q(y, z \mid x) = q(z \mid x)\, p(y \mid z)
 
-    p(y|z) cancels from the unlabeled bound, which is the paper's
+    p(y|z) cancels from the unlabeled bound, which is that of the paper,
 
     .. math:: U_{\mathrm{our}}(x) = \mathrm{E}_{q(z|x)}\big[\mathrm{E}_{p(y|z)}[\log p(x|y,z)]\big]
               - \mathrm{KL}(q(z|x) \,\|\, p(z))
@@ -53,7 +64,8 @@ class LatentClassifier(LatentEncoder):
     Arguments:
         q_z: z given x.
         p_y: One-hot y given z; the model's.
-        draws: Samples of z that `classify` averages over in evaluation; in training it is one, as in the bound.
+        draws: Samples of z that `classify` averages over in evaluation; in training it is one, as
+            in the bound.
 
     References:
         Paper 003, propositions 1 and 2.
@@ -73,7 +85,8 @@ class LatentClassifier(LatentEncoder):
 class VC(LatentClassifier):
     """`LatentClassifier` with p(y|z) by Bayes' rule, and q(z|x) a `Delta` at f(x) or a Gaussian.
 
-    The density of q(z|x) stands in no term of the objective, and is left out; that of q(z|y) does, as a ratio.
+    The density of q(z|x) stands in no term of the objective, and is left out; that of q(z|y) does,
+    as a ratio.
 
     References:
         Paper 000, eq. 4 to 6.
@@ -89,7 +102,7 @@ class VC(LatentClassifier):
 
 
 class SplitLatentEncoder(PyroModule):
-    r"""Encoders of a code in two parts; the first is classified by the model's p(y|z_y).
+    r"""Encoders of a latent in two parts; the first is classified by the model's p(y|z_y).
 
     .. math:: q(z_y, z_u \mid x) = q(z_y \mid x)\, q(z_u \mid x, z_y), \qquad
               q(y \mid x) = \mathrm{E}_{q(z_y|x)}[p(y \mid z_y)]
@@ -102,6 +115,13 @@ class SplitLatentEncoder(PyroModule):
 
     References:
         Paper 003, appendix C.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Normal, OneHotCategorical
+    >>> q_z_u = Normal(MLP([4, 2], 2))
+    >>> guide = SplitLatentEncoder(Normal(MLP(4, 4)), q_z_u, OneHotCategorical(MLP(2, 3)))
+    >>> guide.code(torch.rand(5, 4)).mean.shape
+    torch.Size([5, 2])
     """
 
     factorisation = "q(z_y|x) q(z_u|x,z_y)"
@@ -114,14 +134,17 @@ class SplitLatentEncoder(PyroModule):
         draws: int = 100,
     ) -> None:
         super().__init__()
-        self.q_z_y, self.q_z_u, self.p_y, self.draws = q_z_y, q_z_u, p_y, draws
+        self.q_z_y = q_z_y
+        self.q_z_u = q_z_u
+        self.p_y = p_y
+        self.draws = draws
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(*, K)`."""
         return expected(self.p_y, self.code(x), 1 if self.training else self.draws)
 
     def code(self, x: Tensor) -> TorchDistribution:
-        """What is classified: q(z_y|x)."""
+        """q(z_y|x), whose samples are classified."""
         return self.q_z_y(x)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The ladder variational autoencoder's guide."""
+"""The guide of the ladder variational autoencoder."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -19,7 +19,7 @@ def _climb(up: Iterable[nn.Module], x: Tensor, y: Tensor) -> Iterator[Tensor]:
 
 
 class LadderTop(nn.Module):
-    """q(z_L|x,y), with nothing of the ladder below it but the path up: for a prior that asks for posteriors.
+    """q(z_L|x,y) by the path up alone, for a `VampPrior` over z_L.
 
     Arguments:
         up: The functions f_1 .. f_L; the first of x and y.
@@ -28,7 +28,8 @@ class LadderTop(nn.Module):
 
     def __init__(self, up: Sequence[nn.Module], q_z: Conditional | nn.Module) -> None:
         super().__init__()
-        self.up, self.q_z = nn.ModuleList(up), q_z
+        self.up = nn.ModuleList(up)
+        self.q_z = q_z
 
     def forward(self, x: Tensor, y: Tensor) -> TorchDistribution:
         *_, d = _climb(self.up, x, y)
@@ -36,12 +37,13 @@ class LadderTop(nn.Module):
 
 
 class LVAE(PyroModule):
-    r"""A deterministic path up from x and y, merged on the way down with the model's own conditionals.
+    r"""A deterministic path up from x and y, merged with the model's conditionals on the way down.
 
     .. math:: d_0 = (x, y), \quad d_l = f_l(d_{l-1}), \qquad
               q(z_l \mid z_{l+1}, x, y) \propto \hat q_l(z_l \mid d_l)\, p(z_l \mid z_{l+1})
 
-    The product of the two Gaussians is a Gaussian of the summed precisions; z_L has no conditional to merge with.
+    The product of the two Gaussians is a Gaussian of the summed precisions; z_L has no conditional
+    to merge with.
 
     Arguments:
         q_y: One-hot y given x.
@@ -51,6 +53,14 @@ class LVAE(PyroModule):
 
     References:
         Sonderby et al. 2016, eq. 10 to 15.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Normal, OneHotCategorical
+    >>> up = [MLP([4, 3], 8), MLP(8, 8)]
+    >>> q_z = [Normal(MLP(8, 4)), Normal(MLP(8, 2))]
+    >>> guide = LVAE(OneHotCategorical(MLP(4, 3)), up, q_z, p_z=[Normal(MLP(1, 4))])
+    >>> [q.event_shape[0] for q in guide.evidence(torch.rand(5, 4), torch.rand(5, 3))]
+    [2, 1]
     """
 
     factorisation = "q(y|x) q(z_L|x,y) prod q(z_l|z_l+1,x,y)"
@@ -64,14 +74,16 @@ class LVAE(PyroModule):
     ) -> None:
         super().__init__()
         self.q_y = q_y
-        self.up, self.q_z, self.p_z = nn.ModuleList(up), nn.ModuleList(q_z), nn.ModuleList(p_z)
+        self.up = nn.ModuleList(up)
+        self.q_z = nn.ModuleList(q_z)
+        self.p_z = nn.ModuleList(p_z)
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(*, K)`."""
         return self.q_y(x)
 
     def evidence(self, x: Tensor, y: Tensor) -> list[TorchDistribution]:
-        """What x and y say about z_1 .. z_L, from below."""
+        """The evidence of x and y about z_1 .. z_L, lowest first."""
         return [q_z(d) for q_z, d in zip(self.q_z, _climb(self.up, x, y), strict=True)]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:

@@ -16,13 +16,20 @@ class M2(PyroModule):
     Arguments:
         q_y: One-hot y given x.
         q_z: z given x and y.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Normal, OneHotCategorical
+    >>> guide = M2(OneHotCategorical(MLP(4, 3)), Normal(MLP([4, 3], 4)))
+    >>> guide.encode(torch.rand(5, 4), torch.eye(3)[[0, 1, 2, 0, 1]]).mean.shape
+    torch.Size([5, 2])
     """
 
     factorisation = "q(y|x) q(z|x,y)"
 
     def __init__(self, q_y: Conditional | nn.Module, q_z: Conditional | nn.Module) -> None:
         super().__init__()
-        self.q_y, self.q_z = q_y, q_z
+        self.q_y = q_y
+        self.q_z = q_z
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(*, K)`."""

@@ -1,4 +1,4 @@
-"""M2's guide the other way round: first the code, from a mixture over classes, then its class."""
+"""M2's guide in the other order: first z, from a mixture over classes, then its class."""
 
 import pyro
 import pyro.distributions as dist
@@ -13,13 +13,13 @@ from pyro_ssl.nn.tensor_notes import weighted_classes
 
 
 class Mixture(PyroModule):
-    r"""The same q(y, z|x) as `guides.M2`, drawn as q(z|x) q(y|x,z).
+    r"""The q(y, z|x) of `guides.M2`, sampled as q(z|x) q(y|x,z).
 
     .. math:: q(z \mid x) = \sum_y q(y \mid x)\, q(z \mid x, y), \qquad
               q(y \mid x, z) \propto q(y \mid x)\, q(z \mid x, y)
 
-    One z stands for all classes, so what the model makes of z alone, such as SSLPE's p(x|z), is evaluated once and not once
-    for each class; q(y|x) gets its gradient through z.
+    One z stands for all classes, so what the model makes of z alone, such as SSLPE's p(x|z), is
+    evaluated once and not once for each class; q(y|x) gets its gradient through z.
 
     Arguments:
         q_y: One-hot y given x.
@@ -27,13 +27,19 @@ class Mixture(PyroModule):
 
     References:
         Paper 002, eq. 4.14, 4.15 and appendix B.
+
+    >>> from pyro_ssl import MLP, Normal, OneHotCategorical
+    >>> guide = Mixture(OneHotCategorical(MLP(4, 3)), Normal(MLP([4, 3], 4)))
+    >>> guide.mixture(torch.rand(5, 4)).rsample().shape
+    torch.Size([5, 2])
     """
 
     factorisation = "q(z|x) q(y|x,z)"
 
     def __init__(self, q_y: Conditional | nn.Module, q_z: Conditional | nn.Module) -> None:
         super().__init__()
-        self.q_y, self.q_z = q_y, q_z
+        self.q_y = q_y
+        self.q_z = q_z
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(*, K)`."""

@@ -1,4 +1,4 @@
-"""Models, one file per factorisation. Import by the public name: `from pyro_ssl.models.m2 import M2`."""
+"""Models, one file per factorisation; import them from `pyro_ssl.models`."""
 
 from pyro_ssl.models.auxiliary import ADGM, SDGM
 from pyro_ssl.models.bayesian import Bayesian

@@ -4,33 +4,51 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.distributions.conditionals import Conditional, Prior
+from pyro_ssl.distributions.conditionals import Conditional
+from pyro_ssl.distributions.priors import Prior
 
 
 class ADGM(PyroModule):
-    r"""The auxiliary deep generative model: M2, and an a that x, y and z explain but that explains nothing.
+    r"""The auxiliary deep generative model: M2 with an auxiliary variable a that generates nothing.
 
     .. math:: p(x, y, z, a) = p(y)\, p(z)\, p(x \mid y, z)\, p(a \mid x, y, z)
 
-    The marginal over a is M2's, so a makes the guide richer, :math:`\int q(a|x) q(y|a,x)\,da`, and not the model.
+    The marginal over x, y and z is that of M2, so a makes the guide richer,
+    :math:`\int q(a|x) q(y|a,x)\,da`, and not the model.
 
     Arguments:
         p_y: Prior over one-hot y, `(K,)`.
-        p_z: Prior over z, `(Z,)`; it is given y, for a p(z|y).
+        p_z: Prior over z, `(Z,)`; it is given y, so it may be a p(z|y).
         p_x: x given y and z.
         p_a: a, `(A,)`, given x, y and z.
 
     References:
         Maaloe et al. 2016, eq. 7; paper 002, section 3.1.1.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Bernoulli, ClassPrior, Normal, StandardNormal
+    >>> p_x = Bernoulli(MLP([3, 2], 4))
+    >>> p_a = Normal(MLP([4, 3, 2], 2))
+    >>> model = ADGM(ClassPrior(3), StandardNormal(2), p_x, p_a)
+    >>> trace = pyro.poutine.trace(model).get_trace(torch.rand(5, 4))
+    >>> [name for name, _ in trace.iter_stochastic_nodes()]
+    ['data', 'y', 'z', 'a']
     """
 
     factorisation = "p(y) p(z) p(x|y,z) p(a|x,y,z)"
 
     def __init__(
-        self, p_y: Prior, p_z: Prior | Conditional, p_x: Conditional | nn.Module, p_a: Conditional | nn.Module
+        self,
+        p_y: Prior,
+        p_z: Prior | Conditional,
+        p_x: Conditional | nn.Module,
+        p_a: Conditional | nn.Module,
     ) -> None:
         super().__init__()
-        self.p_y, self.p_z, self.p_x, self.p_a = p_y, p_z, p_x, p_a
+        self.p_y = p_y
+        self.p_z = p_z
+        self.p_x = p_x
+        self.p_a = p_a
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
@@ -41,27 +59,43 @@ class ADGM(PyroModule):
 
 
 class SDGM(PyroModule):
-    r"""The skip deep generative model: a second layer of latents between y, z and x, with a skip past it.
+    r"""The skip deep generative model: latents a between y, z and x, and a skip past them.
 
     .. math:: p(x, y, z, a) = p(y)\, p(z)\, p(a \mid y, z)\, p(x \mid a, y, z)
 
     Arguments:
         p_y: Prior over one-hot y, `(K,)`.
-        p_z: Prior over z, `(Z,)`; it is given y, for a p(z|y).
+        p_z: Prior over z, `(Z,)`; it is given y, so it may be a p(z|y).
         p_a: a, `(A,)`, given y and z.
         p_x: x given a, y and z.
 
     References:
         Maaloe et al. 2016, eq. 14.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Bernoulli, ClassPrior, Normal, StandardNormal
+    >>> p_a = Normal(MLP([3, 2], 2))
+    >>> p_x = Bernoulli(MLP([1, 3, 2], 4))
+    >>> model = SDGM(ClassPrior(3), StandardNormal(2), p_a, p_x)
+    >>> trace = pyro.poutine.trace(model).get_trace(torch.rand(5, 4))
+    >>> [name for name, _ in trace.iter_stochastic_nodes()]
+    ['data', 'y', 'z', 'a']
     """
 
     factorisation = "p(y) p(z) p(a|y,z) p(x|a,y,z)"
 
     def __init__(
-        self, p_y: Prior, p_z: Prior | Conditional, p_a: Conditional | nn.Module, p_x: Conditional | nn.Module
+        self,
+        p_y: Prior,
+        p_z: Prior | Conditional,
+        p_a: Conditional | nn.Module,
+        p_x: Conditional | nn.Module,
     ) -> None:
         super().__init__()
-        self.p_y, self.p_z, self.p_a, self.p_x = p_y, p_z, p_a, p_x
+        self.p_y = p_y
+        self.p_z = p_z
+        self.p_a = p_a
+        self.p_x = p_x
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):

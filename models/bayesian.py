@@ -15,17 +15,27 @@ from pyro_ssl.nn.random_weights import RandomWeights
 
 
 class Bayesian(PyroModule):
-    r"""Any model, the weights of some of its networks drawn from a prior, once for all data.
+    r"""A model with a prior over the weights of some of its networks, drawn once for all data.
 
-    .. math:: p(W) = \mathcal N(W; 0, s^2 I), \qquad p(\mathrm{data}) = \int p(W) \prod_i p(x_i, y_i \mid W)\, dW
+    .. math:: p(W) = \mathcal N(W; 0, s^2 I), \qquad
+              p(\mathrm{data}) = \int p(W) \prod_i p(x_i, y_i \mid W)\, dW
 
     Arguments:
         model: The model.
-        slots: The places of W in its networks.
+        slots: The places of W in the networks of the model.
         scale: s.
+
+    Raises:
+        ValueError: scale is not above 0.
 
     References:
         Paper 002, eq. 4.16; Blundell et al. 2015.
+
+    >>> from pyro_ssl import MLP, Bernoulli, StandardNormal, models
+    >>> p_x = Bernoulli(MLP(2, 4, hidden=()))
+    >>> model = Bayesian(models.VAE(StandardNormal(2), p_x), RandomWeights(p_x))
+    >>> model.p_w().event_shape
+    torch.Size([12])
     """
 
     def __init__(self, model: nn.Module, slots: RandomWeights, scale: float = 1.0) -> None:
@@ -43,12 +53,13 @@ class Bayesian(PyroModule):
         return IsotropicNormal(normal, 1, validate_args=False)
 
     def given(self, w: Tensor) -> AbstractContextManager[None]:
-        """Inside the block the model's networks have the weights w."""
+        """Inside the block, the networks of the model have the weights w."""
         return self.slots.substituted(w)
 
     def predict(self, x: Tensor, z: Tensor) -> TorchDistribution:
         """p(y|x,z,W); inside a block of `given`."""
-        return self.program.predict(x, z)
+        p: TorchDistribution = self.program.predict(x, z)
+        return p
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
         w = pyro.sample("W", self.p_w())

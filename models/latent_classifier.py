@@ -1,18 +1,19 @@
-"""Models that classify their latent code."""
+"""Models that classify their latent z."""
 
 import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.distributions.conditionals import Conditional, Prior
+from pyro_ssl.distributions.conditionals import Conditional
+from pyro_ssl.distributions.priors import Prior
 
 
 class LatentClassifier(PyroModule):
-    r"""The code z determines the class, and both make x.
+    r"""The latent z determines the class, and both generate x.
 
     .. math:: p(x, y, z) = p(z)\, p(y \mid z)\, p(x \mid y, z)
 
-    y is marked for enumeration: under a guide that does not sample it, it is summed out,
+    y is marked for enumeration: if the guide does not sample it, it is summed out of the model,
     :math:`\log p(x|z) = \log \sum_y p(y|z)\, p(x|y,z)`.
 
     Arguments:
@@ -22,13 +23,25 @@ class LatentClassifier(PyroModule):
 
     References:
         Paper 003, section 4.1.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Bernoulli, OneHotCategorical, StandardNormal
+    >>> p_y = OneHotCategorical(MLP(2, 3))
+    >>> model = LatentClassifier(StandardNormal(2), p_y, Bernoulli(MLP([3, 2], 4)))
+    >>> trace = pyro.poutine.trace(model).get_trace(torch.rand(5, 4))
+    >>> [name for name, _ in trace.iter_stochastic_nodes()]
+    ['data', 'z', 'y']
     """
 
     factorisation = "p(z) p(y|z) p(x|y,z)"
 
-    def __init__(self, p_z: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module) -> None:
+    def __init__(
+        self, p_z: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module
+    ) -> None:
         super().__init__()
-        self.p_z, self.p_y, self.p_x = p_z, p_y, p_x
+        self.p_z = p_z
+        self.p_y = p_y
+        self.p_x = p_x
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
@@ -38,11 +51,11 @@ class LatentClassifier(PyroModule):
 
 
 class SimplifiedLatentClassifier(PyroModule):
-    r"""The code z determines the class and, apart from it, x.
+    r"""The latent z generates the class and, independently of it, x.
 
     .. math:: p(x, y, z) = p(z)\, p(y \mid z)\, p(x \mid z)
 
-    A missing y sums to one and leaves no trace.
+    If y is missing, its factor sums to one and is left out.
 
     Arguments:
         p_z: Prior over z, `(Z,)`.
@@ -51,13 +64,25 @@ class SimplifiedLatentClassifier(PyroModule):
 
     References:
         Paper 003, section 4.1 and Fig. 6b.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Bernoulli, OneHotCategorical, StandardNormal
+    >>> p_y = OneHotCategorical(MLP(2, 3))
+    >>> model = SimplifiedLatentClassifier(StandardNormal(2), p_y, Bernoulli(MLP(2, 4)))
+    >>> trace = pyro.poutine.trace(model).get_trace(torch.rand(5, 4))
+    >>> [name for name, _ in trace.iter_stochastic_nodes()]
+    ['data', 'z']
     """
 
     factorisation = "p(z) p(y|z) p(x|z)"
 
-    def __init__(self, p_z: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module) -> None:
+    def __init__(
+        self, p_z: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module
+    ) -> None:
         super().__init__()
-        self.p_z, self.p_y, self.p_x = p_z, p_y, p_x
+        self.p_z = p_z
+        self.p_y = p_y
+        self.p_x = p_x
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):
@@ -68,25 +93,39 @@ class SimplifiedLatentClassifier(PyroModule):
 
 
 class SplitLatentClassifier(PyroModule):
-    r"""A code in two parts, of which one determines the class.
+    r"""A latent in two parts, of which one determines the class.
 
     .. math:: p(x, y, z_y, z_u) = p(z_y)\, p(z_u)\, p(y \mid z_y)\, p(x \mid z_y, z_u)
 
     Arguments:
-        p_z_y: Prior over the part that is classified.
-        p_z_u: Prior over the rest.
+        p_z_y: Prior over z_y, which is classified.
+        p_z_u: Prior over z_u, the rest.
         p_y: One-hot y given z_y.
         p_x: x given z_y and z_u.
 
     References:
         Paper 003, appendix C.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Bernoulli, OneHotCategorical, StandardNormal
+    >>> p_y = OneHotCategorical(MLP(2, 3))
+    >>> p_x = Bernoulli(MLP([2, 1], 4))
+    >>> model = SplitLatentClassifier(StandardNormal(2), StandardNormal(1), p_y, p_x)
+    >>> trace = pyro.poutine.trace(model).get_trace(torch.rand(5, 4))
+    >>> [name for name, _ in trace.iter_stochastic_nodes()]
+    ['data', 'z_y', 'z_u']
     """
 
     factorisation = "p(z_y) p(z_u) p(y|z_y) p(x|z_y,z_u)"
 
-    def __init__(self, p_z_y: Prior, p_z_u: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module) -> None:
+    def __init__(
+        self, p_z_y: Prior, p_z_u: Prior, p_y: Conditional | nn.Module, p_x: Conditional | nn.Module
+    ) -> None:
         super().__init__()
-        self.p_z_y, self.p_z_u, self.p_y, self.p_x = p_z_y, p_z_u, p_y, p_x
+        self.p_z_y = p_z_y
+        self.p_z_u = p_z_u
+        self.p_y = p_y
+        self.p_x = p_x
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):

@@ -1,4 +1,4 @@
-"""The semi-supervised ladder variational autoencoder's model."""
+"""The model of the semi-supervised ladder variational autoencoder."""
 
 from collections.abc import Sequence
 
@@ -6,22 +6,31 @@ import pyro
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.distributions.conditionals import Conditional, Prior
+from pyro_ssl.distributions.conditionals import Conditional
+from pyro_ssl.distributions.priors import Prior
 
 
 class LVAE(PyroModule):
-    r"""A ladder of latents z_L to z_1; the lowest and the class make x.
+    r"""A ladder of latents z_L to z_1; x is generated from the lowest one and the class.
 
     .. math:: p(x, y, z) = p(y)\, p(z_L) \prod_{l=1}^{L-1} p(z_l \mid z_{l+1})\; p(x \mid y, z_1)
 
     Arguments:
         p_y: Prior over one-hot y, `(K,)`.
-        p_z_top: Prior over z_L; it is given y, for a p(z_L|y).
+        p_z_top: Prior over z_L; it is given y, so it may be a p(z_L|y).
         p_z: z_l given z_{l+1}, for l = 1 .. L - 1, lowest first.
         p_x: x given y and z_1.
 
     References:
         Sonderby et al. 2016; paper 004, section 5.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Bernoulli, ClassPrior, Normal, StandardNormal
+    >>> p_z = [Normal(MLP(1, 4))]
+    >>> model = LVAE(ClassPrior(3), StandardNormal(1), p_z, Bernoulli(MLP([3, 2], 4)))
+    >>> trace = pyro.poutine.trace(model).get_trace(torch.rand(5, 4))
+    >>> [name for name, _ in trace.iter_stochastic_nodes()]
+    ['data', 'y', 'z_2', 'z_1']
     """
 
     factorisation = "p(y) p(z_L) prod p(z_l|z_l+1) p(x|y,z_1)"
@@ -34,7 +43,10 @@ class LVAE(PyroModule):
         p_x: Conditional | nn.Module,
     ) -> None:
         super().__init__()
-        self.p_y, self.p_z_top, self.p_z, self.p_x = p_y, p_z_top, nn.ModuleList(p_z), p_x
+        self.p_y = p_y
+        self.p_z_top = p_z_top
+        self.p_z = nn.ModuleList(p_z)
+        self.p_x = p_x
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):

@@ -5,16 +5,17 @@ from pyro.distributions import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.distributions.conditionals import Conditional, Prior
+from pyro_ssl.distributions.conditionals import Conditional
+from pyro_ssl.distributions.priors import Prior
 
 
 class SSLPE(PyroModule):
-    r"""A latent z makes x, and both make y: the model itself predicts.
+    r"""A latent z generates x, and both generate y: the model itself predicts.
 
     .. math:: p(x, y, z) = p(z)\, p(x \mid z)\, p(y \mid x, z)
 
-    With point estimates of all weights it is SSLPE; with a prior over those of p(y|x,z), see `models.Bayesian`, SSLAPD.
-    y may be of any kind that p_y gives: one-hot classes, or real numbers.
+    With point estimates of all weights it is SSLPE; with a prior over the weights of p(y|x,z), see
+    `models.Bayesian`, it is SSLAPD. y may be one-hot or real, as p_y says.
 
     Arguments:
         p_z: Prior over z, `(Z,)`.
@@ -23,17 +24,29 @@ class SSLPE(PyroModule):
 
     References:
         Paper 002, eq. 4.1 to 4.4.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Bernoulli, OneHotCategorical, StandardNormal
+    >>> p_y = OneHotCategorical(MLP([4, 2], 3))
+    >>> model = SSLPE(StandardNormal(2), Bernoulli(MLP(2, 4)), p_y)
+    >>> model.predict(torch.rand(5, 4), torch.randn(5, 2)).mean.shape
+    torch.Size([5, 3])
     """
 
     factorisation = "p(z) p(x|z) p(y|x,z)"
 
-    def __init__(self, p_z: Prior, p_x: Conditional | nn.Module, p_y: Conditional | nn.Module) -> None:
+    def __init__(
+        self, p_z: Prior, p_x: Conditional | nn.Module, p_y: Conditional | nn.Module
+    ) -> None:
         super().__init__()
-        self.p_z, self.p_x, self.p_y = p_z, p_x, p_y
+        self.p_z = p_z
+        self.p_x = p_x
+        self.p_y = p_y
 
     def predict(self, x: Tensor, z: Tensor) -> TorchDistribution:
         """p(y|x,z)."""
-        return self.p_y(x, z)
+        p: TorchDistribution = self.p_y(x, z)
+        return p
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):

@@ -1,55 +1,80 @@
-"""Classifiers as latent variable models of the class: their code z follows a density of its own for each class."""
+"""Classifiers as latent variable models, whose latent z has a density of its own in each class."""
 
 import pyro
 from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_ssl.distributions.conditionals import Prior
+from pyro_ssl.distributions.priors import Prior
 
 
 class VC(PyroModule):
-    r"""Class y, and a code z whose distribution within the class shall be p(z|y): J_CE, J_GM and J_VC by their weights.
+    r"""Class y, and a latent z that follows p(z|y) within the class: J_CE, J_GM or J_VC.
 
     Beside the classification term log p(y|z), the objective is
 
     .. math:: \log p(y) + v \log p(z \mid y) - w \log \frac{q(z \mid y)}{p(z \mid y)},
               \qquad q(z \mid y) = \int q(z \mid x)\, p(x \mid y)\, dx
 
-    Where y is missing, it is summed over with q(y|z) = p(y|z). The same derivation for the marginal q(z) and p(z),
+    The weights v and w choose the objective. If y is missing, it is summed over with
+    q(y|z) = p(y|z). The same derivation for the marginals q(z) and p(z),
 
-    .. math:: -\mathrm{KL}[q(z) \,\|\, p(z)] = -\mathrm E\Big[\sum_y p(y \mid z) \log \frac{q(z \mid y)}{p(z \mid y)}\Big]
+    .. math:: -\mathrm{KL}[q(z) \,\|\, p(z)] =
+              -\mathrm E\Big[\sum_y p(y \mid z) \log \frac{q(z \mid y)}{p(z \mid y)}\Big]
               - \mathrm{KL}[q(y) \,\|\, p(y)], \qquad q(y) = \mathrm E\, p(y \mid z),
 
-    has the entropy of the marginal q(y) where the bound has the mean one of q(y|z), which would have every prediction
-    uniform. `MutualInformation` is their difference: with a weight of 1 the sum over y is this.
+    has the entropy of the marginal q(y), where the bound has the mean entropy of q(y|z), which
+    would make every prediction uniform. `MutualInformation` is their difference: with a weight of
+    1, the sum over y is the expression above.
 
     Arguments:
         p_y: Prior over one-hot y.
         p_z: z given y.
-        density: v, of the class's density, which puts each code at its likeliest; 1 in J_GM, 0 in J_CE and J_VC.
-        ratio: w, of the log-ratio, in which the code's entropy within the class stands too; 1 in J_VC.
+        density: v, weight of the density within the class, whose maximum attracts each z; 1 in
+            J_GM, 0 in J_CE and J_VC.
+        ratio: w, weight of the log-ratio, which holds the entropy of z within the class too; 1 in
+            J_VC.
         log_ratio: log q(z|y) / p(z|y) from (y, z), such as `LogRatio`.
 
     Raises:
-        ValueError: A weight is below 0; there is a ratio and no weight of it, or a weight and no ratio.
+        ValueError: A weight is below 0; ratio and log_ratio are not given together.
 
     References:
         Paper 000, eq. 6 and section 5.
+
+    >>> import torch
+    >>> from pyro_ssl import ClassNormal, ClassPrior
+    >>> model = VC(ClassPrior(3), ClassNormal(3, 2), density=1.0)
+    >>> trace = pyro.poutine.trace(model).get_trace(torch.rand(5, 4))
+    >>> [name for name, _ in trace.iter_stochastic_nodes()]
+    ['data', 'y', 'z']
     """
 
     factorisation = "p(y) p(z|y)"
 
     def __init__(
-        self, p_y: Prior, p_z: Prior, *, density: float = 0.0, ratio: float = 0.0, log_ratio: nn.Module | None = None
+        self,
+        p_y: Prior,
+        p_z: Prior,
+        *,
+        density: float = 0.0,
+        ratio: float = 0.0,
+        log_ratio: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not density >= 0:
             raise ValueError(f"density should be 0 or above, got {density}")
         if not ratio >= 0 or (ratio > 0) != (log_ratio is not None):
-            raise ValueError(f"ratio should be above 0 with a log_ratio, and 0 without one; got {ratio}")
-        self.p_y, self.p_z, self.ratio, self.log_ratio = p_y, p_z, ratio, log_ratio
-        self.density = poutine.scale(scale=density) if density else poutine.mask(mask=False)  # no scale is 0
+            raise ValueError(
+                f"ratio should be above 0 with a log_ratio, and 0 without one; got {ratio}"
+            )
+        self.p_y = p_y
+        self.p_z = p_z
+        self.ratio = ratio
+        self.log_ratio = log_ratio
+        self.density = (
+            poutine.scale(scale=density) if density else poutine.mask(mask=False)
+        )  # no scale is 0
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):

@@ -30,7 +30,7 @@ _HOME = {
     "GibbsPredictor": "objectives.predictors",
     "PretrainedEncoder": "objectives.pretrained",
     "Flow": "distributions.flows",
-    "VampPrior": "distributions.flows",
+    "VampPrior": "distributions.priors",
     "MixtureOfNormals": "distributions.mixture",
     "TraceTopKEnum_ELBO": "infer.elbo",
     "EarlyStopping": "training.callbacks",
@@ -57,11 +57,11 @@ _HOME = {
     "Bernoulli": "distributions.conditionals",
     "Gaussian": "distributions.conditionals",
     "OneHotCategorical": "distributions.conditionals",
-    "StandardNormal": "distributions.conditionals",
-    "ClassPrior": "distributions.conditionals",
-    "ClassNormal": "distributions.conditionals",
+    "StandardNormal": "distributions.priors",
+    "ClassPrior": "distributions.priors",
+    "ClassNormal": "distributions.priors",
     "Delta": "distributions.conditionals",
-    "Bayes": "distributions.conditionals",
+    "Bayes": "distributions.priors",
     "Discriminators": "objectives.adversarial",
     "Discrimination": "objectives.adversarial",
     "LogRatio": "objectives.adversarial",
@@ -92,18 +92,21 @@ if TYPE_CHECKING:
     from pyro_ssl.data.datasets import Dataset
     from pyro_ssl.data.label_draws import LabelDraw, draw_labels
     from pyro_ssl.distributions.conditionals import (
-        Bayes,
         Bernoulli,
-        ClassNormal,
-        ClassPrior,
         Delta,
         Gaussian,
         Normal,
         OneHotCategorical,
-        StandardNormal,
     )
-    from pyro_ssl.distributions.flows import Flow, VampPrior
+    from pyro_ssl.distributions.flows import Flow
     from pyro_ssl.distributions.mixture import MixtureOfNormals
+    from pyro_ssl.distributions.priors import (
+        Bayes,
+        ClassNormal,
+        ClassPrior,
+        StandardNormal,
+        VampPrior,
+    )
     from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
     from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
     from pyro_ssl.nn.augmentation import Noise

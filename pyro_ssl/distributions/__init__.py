@@ -1,18 +1,15 @@
 """Modules that map tensors to a distribution: conditionals, priors, flows and mixtures."""
 
 from pyro_ssl.distributions.conditionals import (
-    Bayes,
     Bernoulli,
-    ClassNormal,
-    ClassPrior,
     Delta,
     Gaussian,
     Normal,
     OneHotCategorical,
-    StandardNormal,
 )
-from pyro_ssl.distributions.flows import Flow, VampPrior
+from pyro_ssl.distributions.flows import Flow
 from pyro_ssl.distributions.mixture import MixtureOfNormals
+from pyro_ssl.distributions.priors import Bayes, ClassNormal, ClassPrior, StandardNormal, VampPrior
 
 __all__ = [
     "Bayes",

@@ -1,15 +1,13 @@
-"""Conditionals: modules that map tensors to a distribution, so that a program reads `self.p_x(y, z)`.
+"""Conditionals: modules from tensors to a distribution, so that programs read `self.p_x(y, z)`.
 
-A conditional owns its network and nothing else. Priors are conditionals over no input: `self.p_z()`.
+A conditional owns its network and nothing else.
 """
 
 from __future__ import annotations
 
 import math
-import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from numbers import Integral
+from collections.abc import Callable
 
 import pyro.distributions as dist
 import torch
@@ -23,7 +21,7 @@ from pyro_ssl.utils.compat import validate_value
 
 
 class Conditional(nn.Module, ABC):
-    """p(.|inputs): a network and the family its output parametrises.
+    """p(.|inputs): a network and the family that its output parametrises.
 
     Arguments:
         network: Maps the inputs, each `(*, event)`, to `(*, parameters)`; any module.
@@ -32,21 +30,26 @@ class Conditional(nn.Module, ABC):
 
     def __init__(self, network: nn.Module, event_dim: int = 1) -> None:
         super().__init__()
-        self.network, self.event_dim = network, event_dim
+        self.network = network
+        self.event_dim = event_dim
 
     @abstractmethod
     def family(self, parameters: Tensor) -> TorchDistribution:
-        """The distribution with these parameters; what is left of its event is made of batch dimensions."""
+        """The distribution with these parameters; `forward` makes batch dimensions its event."""
 
     def parameters_of(self, *inputs: Tensor) -> Tensor:
-        """What the network gives, in float32 at least: autocast reaches no density."""
-        parameters = self.network(*inputs)
-        return parameters.float() if parameters.dtype in (torch.bfloat16, torch.float16) else parameters
+        """The output of the network, in float32 at least: autocast reaches no density."""
+        parameters: Tensor = self.network(*inputs)
+        if parameters.dtype in (torch.bfloat16, torch.float16):
+            return parameters.float()
+        return parameters
 
     def forward(self, *inputs: Tensor) -> TorchDistribution:
         distribution = self.family(self.parameters_of(*inputs))
         rest = self.event_dim - len(distribution.event_shape)
-        return distribution.to_event(rest) if rest else distribution  # of nothing, it would unwrap an `Independent`
+        if rest == 0:  # to_event(0) would unwrap an `Independent`
+            return distribution
+        return distribution.to_event(rest)
 
 
 class Normal(Conditional):
@@ -56,7 +59,10 @@ class Normal(Conditional):
 
     Arguments:
         network: Output `(*, 2 Z)`: the means, then the raw scales.
-        min_scale: Lower bound of the scale, so that a density cannot run away.
+        min_scale: Lower bound of the scale, so that a density cannot grow without bound.
+
+    >>> Normal(nn.Linear(4, 6))(torch.randn(5, 4)).sample().shape
+    torch.Size([5, 3])
     """
 
     def __init__(self, network: nn.Module, min_scale: float = 1e-3) -> None:
@@ -69,22 +75,29 @@ class Normal(Conditional):
 
 
 class GreyBernoulli(dist.Bernoulli):
-    """A Bernoulli whose observations may be grey, in [0, 1]: minus the cross-entropy, as most papers report on MNIST."""
+    """A Bernoulli with observations in [0, 1].
+
+    Its log-density is minus the cross-entropy, as most papers report on MNIST.
+    """
 
     support = constraints.unit_interval
 
     def log_prob(self, value: Tensor) -> Tensor:
         validate_value(self, value)
-        return torch.addcmul(nn.functional.logsigmoid(self.logits), 1 - value, self.logits, value=-1)
+        log_sigmoid = nn.functional.logsigmoid(self.logits)
+        return torch.addcmul(log_sigmoid, 1 - value, self.logits, value=-1)
 
 
 class Bernoulli(Conditional):
-    """Independent pixels with the network's output as logits; grey values in [0, 1] are allowed unless `binary`.
+    """Independent pixels with the network's output as logits.
 
     Arguments:
         network: Output `(*, event)`: logits.
         event_dim: Number of event dimensions: 1 for vectors, 3 for images.
-        binary: Refuse grey values.
+        binary: Refuse grey values, which are otherwise allowed in [0, 1].
+
+    >>> Bernoulli(nn.Identity())(torch.zeros(5, 3)).log_prob(torch.full((5, 3), 0.5)).shape
+    torch.Size([5])
     """
 
     def __init__(self, network: nn.Module, event_dim: int = 1, *, binary: bool = False) -> None:
@@ -92,13 +105,19 @@ class Bernoulli(Conditional):
         self.binary = binary
 
     def family(self, parameters: Tensor) -> TorchDistribution:
-        return (dist.Bernoulli if self.binary else GreyBernoulli)(logits=parameters)
+        if self.binary:
+            return dist.Bernoulli(logits=parameters)
+        return GreyBernoulli(logits=parameters)
 
 
 class IsotropicNormal(dist.Independent):
-    r"""`Normal(mu, sigma).to_event(n)` with one sigma: its density in one pass over what is a step's largest tensor, not ten.
+    r"""`Normal(mu, sigma).to_event(n)` with one sigma, and a faster log-density.
 
-    .. math:: \log \mathcal N(x; \mu, \sigma^2 I) = -\frac{\lVert x - \mu \rVert^2}{2 \sigma^2} - \frac D2 \log 2 \pi \sigma^2
+    .. math:: \log \mathcal N(x; \mu, \sigma^2 I)
+              = -\frac{\lVert x - \mu \rVert^2}{2 \sigma^2} - \frac D2 \log 2 \pi \sigma^2
+
+    It passes once over the data, often the largest tensor of a step, where `Normal` passes ten
+    times.
 
     Arguments:
         base_distribution: A Normal whose scale is one number.
@@ -107,27 +126,39 @@ class IsotropicNormal(dist.Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         validate_value(self, value)
-        loc, scale, n = self.base_dist.loc, self.base_dist.scale, self.reinterpreted_batch_ndims
-        sigma = scale[(0,) * scale.dim()]
-        loc, value = torch.broadcast_tensors(loc, value)
+        sigma = _one_number(self.base_dist.scale)
+        loc, value = torch.broadcast_tensors(self.base_dist.loc, value)
         error = nn.functional.mse_loss(loc, value, reduction="none")
+        squares: Tensor = sum_rightmost(error, self.reinterpreted_batch_ndims)
         constant = self.event_shape.numel() * (sigma.log() + 0.5 * math.log(2 * math.pi))
-        return -0.5 * sum_rightmost(error, n) / sigma.square() - constant
+        return -0.5 * squares / sigma.square() - constant
+
+
+def _one_number(scale: Tensor) -> Tensor:
+    """The scale as a scalar; `expand` has repeated it."""
+    return scale[(0,) * scale.dim()]
 
 
 @register_kl(Independent, IsotropicNormal)
 def _kl_to_isotropic_normal(q: Independent, p: IsotropicNormal) -> Tensor:
-    """Few passes over it, for it may have as many entries as a network has weights."""
+    """KL in few passes: it may have as many entries as a network has weights."""
     n = p.reinterpreted_batch_ndims
-    if not isinstance(q.base_dist, dist.Normal) or (q.reinterpreted_batch_ndims, q.event_shape) != (n, p.event_shape):
+    has_same_event = (q.reinterpreted_batch_ndims, q.event_shape) == (n, p.event_shape)
+    if not isinstance(q.base_dist, dist.Normal) or not has_same_event:
         raise NotImplementedError
-    sigma = p.base_dist.scale[(0,) * p.base_dist.scale.dim()]
+    sigma = _one_number(p.base_dist.scale)
     squares = torch.zeros(())
-    for a, b in ((q.base_dist.loc, p.base_dist.loc), (q.base_dist.scale, torch.zeros_like(sigma))):
-        a, b = torch.broadcast_tensors(a, b)
-        squares = squares + sum_rightmost(nn.functional.mse_loss(a, b, reduction="none"), n)
+    squares = squares + _squared_error(q.base_dist.loc, p.base_dist.loc, n)
+    squares = squares + _squared_error(q.base_dist.scale, torch.zeros_like(sigma), n)
     entropy = sum_rightmost(q.base_dist.scale.log(), n)
-    return 0.5 * squares / sigma.square() - entropy + p.event_shape.numel() * (sigma.log() - 0.5)
+    constant = p.event_shape.numel() * (sigma.log() - 0.5)
+    return 0.5 * squares / sigma.square() - entropy + constant
+
+
+def _squared_error(a: Tensor, b: Tensor, event_dim: int) -> Tensor:
+    a, b = torch.broadcast_tensors(a, b)
+    error: Tensor = sum_rightmost(nn.functional.mse_loss(a, b, reduction="none"), event_dim)
+    return error
 
 
 class Gaussian(Conditional):
@@ -138,12 +169,15 @@ class Gaussian(Conditional):
     Arguments:
         network: Output `(*, event)`: means.
         event_dim: Number of event dimensions: 1 for vectors, 3 for images.
-        sigma: Standard deviation, in the units of x; the start when it is learned.
+        sigma: Standard deviation, in the units of x; the initial value if it is learned.
         learn_sigma: Learn sigma.
         min_sigma: Lower bound of a learned sigma.
 
     Raises:
-        ValueError: sigma is not above 0, or not above min_sigma while it is learned.
+        ValueError: sigma is not above 0, or a learned sigma is not above min_sigma.
+
+    >>> Gaussian(nn.Identity(), sigma=0.7)(torch.zeros(5, 3)).log_prob(torch.zeros(5, 3)).shape
+    torch.Size([5])
     """
 
     def __init__(
@@ -167,185 +201,74 @@ class Gaussian(Conditional):
             self.register_buffer("log_sigma", log_sigma)
 
     def family(self, parameters: Tensor) -> TorchDistribution:
-        normal = dist.Normal(parameters, self.log_sigma.exp() + self.floor, validate_args=False)
+        sigma = self.log_sigma.exp() + self.floor
+        normal = dist.Normal(parameters, sigma, validate_args=False)
         return IsotropicNormal(normal, self.event_dim)
 
 
 class OneHotCategorical(Conditional):
-    """A one-hot class with the network's output `(*, K)` as logits."""
+    """A one-hot class with the network's output `(*, K)` as logits.
+
+    >>> OneHotCategorical(nn.Linear(4, 3))(torch.randn(5, 4)).mean.shape
+    torch.Size([5, 3])
+    """
 
     def family(self, parameters: Tensor) -> TorchDistribution:
         return dist.OneHotCategorical(logits=parameters)
 
 
 class Delta(Conditional):
-    """All mass at the network's output, `(*, Z)`: a code without noise. Its log-density there is 0."""
+    """All mass at the network's output, `(*, Z)`: a latent without noise. Its log-density is 0.
+
+    >>> Delta(nn.Identity())(torch.ones(5, 3)).sample().shape
+    torch.Size([5, 3])
+    """
 
     def family(self, parameters: Tensor) -> TorchDistribution:
         return dist.Delta(parameters, event_dim=1)
 
 
-class Bayes(nn.Module):
-    r"""The class given its code, by Bayes' rule.
-
-    .. math:: p(y \mid z) = \frac{p(z \mid y)\, p(y)}{\sum_{y'} p(z \mid y')\, p(y')}
-
-    Its logits are log p(y) + log p(z|y), so that their log-sum-exp is log p(z). Where the densities have one covariance it
-    is a softmax layer.
-
-    Arguments:
-        p_y: Prior over one-hot `(K,)`.
-        p_z: Prior over z given one-hot y.
-
-    References:
-        Paper 000, eq. 8.
-    """
-
-    def __init__(self, p_y: Prior, p_z: Prior) -> None:
-        super().__init__()
-        self.p_y, self.p_z = p_y, p_z
-
-    def joint(self, z: Tensor) -> Tensor:
-        """log p(y) + log p(z|y) of every class: `(*, Z)` -> `(*, K)` nats."""
-        log_prior = self.p_y().logits
-        each = torch.eye(len(log_prior), dtype=log_prior.dtype, device=log_prior.device)
-        return log_prior + self.p_z(each).log_prob(z.unsqueeze(-2))
-
-    @property
-    def is_softmax(self) -> bool:
-        """Whether it is a softmax `layer`, the densities having one covariance."""
-        return isinstance(self.p_z, ClassNormal) and len(self.p_z.scale) == 1
-
-    def layer(self, z: Tensor) -> Tensor:
-        """f(z) of that layer, `(*, Z)` -> `(*, K)`: log p(y) + log p(z|y), and log N(z; 0, sigma) taken off."""
-        assert isinstance(self.p_z, ClassNormal) and self.is_softmax
-        return self.joint(z) - dist.Normal(0.0, self.p_z.scale[0]).log_prob(z).sum(-1, keepdim=True)
-
-    def forward(self, z: Tensor) -> TorchDistribution:
-        return dist.OneHotCategorical(logits=self.joint(z))
-
-
-def expected(p_y: Callable[[Tensor], TorchDistribution], given: TorchDistribution, draws: int) -> TorchDistribution:
-    r"""The class, whatever the code: :math:`\mathrm E_{z \sim \mathrm{given}}[p(y \mid z)]`, over one-hot `(B, K)`.
+def expected(
+    p_y: Callable[[Tensor], TorchDistribution], given: TorchDistribution, draws: int
+) -> TorchDistribution:
+    r"""Average p(y|z) over z: :math:`\mathrm E_{z \sim \mathrm{given}}[p(y \mid z)]`.
 
     Arguments:
         p_y: One-hot y given z, `(*, B, Z)`.
         given: The distribution of z, `(B, Z)`.
-        draws: Samples of z, in blocks of bounded memory; one alone keeps the gradient in the parameters of z. A `Delta`, whose
-            samples are all the same, is given one.
+        draws: Samples of z, in blocks of bounded memory. A single sample keeps the gradient in the
+            parameters of z. A `Delta`, whose samples are all the same, is sampled once.
+
+    Returns:
+        The distribution of one-hot y, `(B, K)`.
+
+    >>> z = Normal(nn.Linear(4, 6))(torch.randn(5, 4))
+    >>> expected(OneHotCategorical(nn.Linear(3, 2)), z, draws=10).mean.shape
+    torch.Size([5, 2])
     """
     if draws == 1 or isinstance(given, dist.Delta):
         return p_y(draw(given))
     block = min(draws, max(1, 2**14 // given.batch_shape[-1]))
-    sizes = [block] * (draws // block) + ([draws % block] if draws % block else [])
-    totals = [p_y(draw(given, [n])).logits.logsumexp(0) for n in sizes]  # as probabilities they saturate
+    sizes = [block] * (draws // block)
+    if draws % block:
+        sizes.append(draws % block)
+    # in logarithms: as probabilities they saturate
+    totals = [p_y(draw(given, [size])).logits.logsumexp(0) for size in sizes]
     return dist.OneHotCategorical(logits=torch.stack(totals).logsumexp(0) - math.log(draws))
 
 
 def merge(a: TorchDistribution, b: TorchDistribution) -> TorchDistribution:
-    r"""The normalised product of two diagonal Gaussians over `(Z,)`: precisions add up, means are weighed by them."""
-    precisions = a.variance.reciprocal(), b.variance.reciprocal()
-    total = precisions[0] + precisions[1]
-    return dist.Normal((a.mean * precisions[0] + b.mean * precisions[1]) / total, total.rsqrt()).to_event(1)
+    r"""The normalised product of two diagonal Gaussians over `(Z,)`.
 
+    Precisions add up; the mean is the mean weighted by precision.
 
-class Prior(nn.Module, ABC):
-    """A conditional over no input; a prior over codes may be given the class, and need not look at it."""
-
-    @abstractmethod
-    def forward(self, *given: Tensor) -> TorchDistribution: ...
-
-
-class ClassNormal(Prior):
-    r"""z given one-hot y, with a learned mean and variance of each class.
-
-    .. math:: p(z \mid y) = \mathcal N(\mu_y, \mathrm{diag}\, \sigma_y^2)
-
-    Arguments:
-        classes: K.
-        dim: Z.
-        shared: One variance for all classes, which makes of `Bayes` a softmax layer.
-        spread: Standard deviation of the means at the start, where the scales are 1.
-        min_scale: Lower bound of the scales, below 1.
-
-    Raises:
-        ValueError: A size or a bound is out of range.
-
-    References:
-        Paper 000, section 5.
+    >>> a = dist.Normal(torch.zeros(2), 1.0).to_event(1)
+    >>> b = dist.Normal(torch.ones(2), 1.0).to_event(1)
+    >>> merge(a, b).mean
+    tensor([0.5000, 0.5000])
     """
-
-    def __init__(
-        self, classes: int, dim: int, *, shared: bool = False, spread: float = 1.0, min_scale: float = 1e-3
-    ) -> None:
-        super().__init__()
-        if classes < 1 or dim < 1:
-            raise ValueError(f"classes and dim should be above 0, got {classes} and {dim}")
-        if not 0 < min_scale < 1 or not spread >= 0:
-            raise ValueError(f"min_scale should be in (0, 1) and spread 0 or above, got {min_scale} and {spread}")
-        self.loc = nn.Parameter(spread * torch.randn(classes, dim))
-        self.raw_scale = nn.Parameter(torch.full((1 if shared else classes, dim), 1 - min_scale).expm1().log())
-        self.min_scale = min_scale
-
-    @property
-    def scale(self) -> Tensor:
-        """Standard deviations, `(K, Z)`, or `(1, Z)` if shared."""
-        return nn.functional.softplus(self.raw_scale) + self.min_scale
-
-    def forward(self, *given: Tensor) -> TorchDistribution:
-        y, scale = given[-1], self.scale
-        with torch.autocast(y.device.type, enabled=False):  # y picks rows, which half precision would round
-            loc, scale = y @ self.loc, scale[0] if len(scale) == 1 else y @ scale
-        return dist.Normal(loc, scale).to_event(1)
-
-
-class StandardNormal(Prior):
-    """N(0, I) over `(Z,)`.
-
-    Raises:
-        ValueError: Z is below 1.
-    """
-
-    loc: Tensor
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        if dim < 1:
-            raise ValueError(f"z_dim should be above 0, got {dim}")
-        self.register_buffer("loc", torch.zeros(dim))
-
-    def forward(self, *given: Tensor) -> TorchDistribution:
-        return dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
-
-
-class ClassPrior(Prior):
-    """p(y) over one-hot `(K,)`: uniform over `int` classes, or with the given probabilities.
-
-    Arguments:
-        classes: Their number, or their probabilities.
-        learn: Learn them, from there.
-
-    Raises:
-        ValueError: There is no class, a probability is not above 0, or they do not sum to 1.
-    """
-
-    logits: Tensor
-
-    def __init__(self, classes: int | Sequence[float], *, learn: bool = False) -> None:
-        super().__init__()
-        if isinstance(classes, Integral) and classes < 1:
-            raise ValueError(f"classes: their number should be above 0, got {classes}")
-        if isinstance(classes, Integral):
-            p = torch.full((int(classes),), 1.0 / int(classes))
-        else:
-            p = torch.as_tensor(classes)
-        if not (p > 0).all() or abs(float(p.sum()) - 1) > 1e-5:
-            given = reprlib.repr(p.tolist())
-            raise ValueError(f"classes: prior probabilities should be above 0 and sum to 1, got {given}")
-        if learn:
-            self.logits = nn.Parameter(p.log())
-        else:
-            self.register_buffer("logits", p.log())
-
-    def forward(self, *given: Tensor) -> TorchDistribution:
-        return dist.OneHotCategorical(logits=self.logits)
+    a_precision = a.variance.reciprocal()
+    b_precision = b.variance.reciprocal()
+    total = a_precision + b_precision
+    loc = (a.mean * a_precision + b.mean * b_precision) / total
+    return dist.Normal(loc, total.rsqrt()).to_event(1)

@@ -43,7 +43,9 @@ class MixtureOfNormals(TorchDistribution):
     has_rsample = True
 
     def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor) -> None:
-        self.logits, self.loc, self.scale = logits.log_softmax(-1), loc, scale
+        self.logits = logits.log_softmax(-1)
+        self.loc = loc
+        self.scale = scale
         super().__init__(loc.shape[:-2], loc.shape[-1:], validate_args=False)
 
     @property
@@ -53,7 +55,9 @@ class MixtureOfNormals(TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> MixtureOfNormals:
         shape = torch.Size(batch_shape)
         loc = self.loc.expand(*shape, *self.loc.shape[-2:])
-        return MixtureOfNormals(self.logits.expand(*shape, self.logits.shape[-1]), loc, self.scale.expand_as(loc))
+        return MixtureOfNormals(
+            self.logits.expand(*shape, self.logits.shape[-1]), loc, self.scale.expand_as(loc)
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         return (self.logits + self._log_components(value).sum(-1)).logsumexp(-1)
@@ -98,7 +102,9 @@ class _Pathwise(torch.autograd.Function):
             jacobian -= cdf.unsqueeze(-1) * torch.einsum("...kd,...kj->...dj", pi, slope)
             density = (pi * log_p.exp()).sum(-2).clamp_min(torch.finfo(z.dtype).tiny)
             jacobian = jacobian.tril(-1) + torch.diag_embed(density)
-            back = torch.linalg.solve_triangular(jacobian.mT, grad.unsqueeze(-1), upper=True).squeeze(-1)
+            back = torch.linalg.solve_triangular(
+                jacobian.mT, grad.unsqueeze(-1), upper=True
+            ).squeeze(-1)
         return *torch.autograd.grad(cdf, (logits, loc, scale), -back), None
 
 

@@ -91,7 +91,12 @@ class RowNoise(Messenger):
         return self.symmetric(shape, event_dim, like).erfinv_().mul_(math.sqrt(2))
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["done"] or msg["is_observed"] or site_is_subsample(msg) or not self.is_of_rows(msg["fn"]):
+        if (
+            msg["done"]
+            or msg["is_observed"]
+            or site_is_subsample(msg)
+            or not self.is_of_rows(msg["fn"])
+        ):
             return
         msg["value"] = draw(msg["fn"])
         msg["done"] = True
@@ -119,7 +124,9 @@ def _by_rows(noise: RowNoise, fn: Any, sample_shape: torch.Size) -> Tensor | Non
     while isinstance(base, Independent | dist.MaskedDistribution):
         base = base.base_dist
     shape = sample_shape + base.batch_shape
-    event_dim = len(fn.event_shape) - len(base.event_shape)  # batch dimensions of the base that are the row's own
+    event_dim = len(fn.event_shape) - len(
+        base.event_shape
+    )  # batch dimensions of the base that are the row's own
     if isinstance(base, Normal):
         return torch.addcmul(base.loc, base.scale, noise.gaussian(shape, event_dim, base.loc))
     if isinstance(base, MultivariateNormal):
@@ -148,7 +155,9 @@ def _by_inverse_cdf(noise: RowNoise, base: Any, shape: torch.Size, event_dim: in
 def _index(probs: Tensor, uniform: Tensor) -> Tensor:
     """The class whose share of (0, 1) holds the uniform number: probabilities `(*, K)`, numbers `(*,)`."""
     cdf = probs.cumsum(-1)
-    level = uniform.unsqueeze(-1) * cdf[..., -1:]  # of a rounded sum, so that no class of probability 0 is drawn
+    level = (
+        uniform.unsqueeze(-1) * cdf[..., -1:]
+    )  # of a rounded sum, so that no class of probability 0 is drawn
     return (level > cdf[..., :-1]).sum(-1)
 
 

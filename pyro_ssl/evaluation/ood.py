@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from pyro_ssl.distributions.conditionals import Bayes
+from pyro_ssl.distributions.priors import Bayes
 from pyro_ssl.nn.layers import SplitLinear
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.bounds import bounds_of_any

@@ -1,4 +1,4 @@
-"""Bounds and samplers over a Pyro model and guide: the ELBO, enumeration, Gibbs sampling, checks of a pair."""
+"""Inference in a Pyro model and guide: the ELBO, enumeration, Gibbs sampling, validation."""
 
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.infer.enumeration import ScopeError

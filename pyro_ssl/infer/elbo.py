@@ -1,4 +1,4 @@
-"""An ELBO per datum that sums over an enumerated label, or over its likeliest values, without touching a program."""
+"""An ELBO per datum that sums over an enumerated label, or over its likeliest values."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import pyro
@@ -18,29 +18,29 @@ from pyro.infer.util import is_validation_enabled
 from pyro.nn import PyroModule
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.scale_messenger import ScaleMessenger
 from torch import Tensor, nn
 
+from pyro_ssl.infer.bounds import (
+    expectation,
+    label_terms,
+    log_weight,
+    shared_cost,
+    sum_of_sites,
+    sum_out,
+)
+from pyro_ssl.infer.closed_form import closed_form_kl
 from pyro_ssl.infer.enumeration import (
     EnumerateMessenger,
     ReplayMessenger,
     ScopeError,
     SharedLatent,
-    TopK,
-    data_plates,
-    is_enumerated,
-    is_per_datum,
     log_mean_exp,
 )
-from pyro_ssl.infer.traces import (
-    TracePair,
-    closed_form_kl,
-    entropy_of,
-    log_prob,
-    sample_sites,
-    scaled,
-)
-from pyro_ssl.infer.validation import check_scope, check_shapes
+from pyro_ssl.infer.scales import undo_subsampling
+from pyro_ssl.infer.scope import check_scope, check_shapes
+from pyro_ssl.infer.sites import is_enumerated
+from pyro_ssl.infer.top_k import TopK, TopKPolicy, is_count
+from pyro_ssl.infer.traces import TracePair
 from pyro_ssl.nn.tensor_notes import weighted_classes
 from pyro_ssl.utils.compat import children_of, has_pyro_attributes
 from pyro_ssl.utils.context import empty_param_store, exclusive
@@ -48,105 +48,12 @@ from pyro_ssl.utils.context import empty_param_store, exclusive
 Program = Callable[..., Any]
 
 
-def without_param_store(program: Program) -> Program:
-    """The program without its bookkeeping in Pyro's parameter store, where it has only a module's own parameters.
-
-    Each access to a conditional would register all its parameters: a quarter of a small step's time, to no effect here.
-    """
-    if not isinstance(program, PyroModule) or _has_own(program):
-        return program
-    return partial(nn.Module.__call__, program)
-
-
-def _has_own(module: nn.Module) -> bool:
-    """Whether it, or a part of it, has `PyroParam` or `PyroSample` attributes."""
-    return has_pyro_attributes(module) or any(_has_own(part) for part in children_of(module))
-
-
-class scale_latents(ScaleMessenger):
-    r"""`poutine.scale` for the continuous latent sites alone: the weight beta_t of their KL during a warm-up.
-
-    The label keeps its full weight: its entropy is what keeps q(y|x) soft while the decoder learns.
-
-    Arguments:
-        scale: beta_t.
-        rows: Number of data: a latent that all data share keeps its full weight.
-        shared_plates: Names of plates that all data share, whatever their size.
-    """
-
-    def __init__(self, scale: float, rows: int | None = None, shared_plates: Collection[str] = ()) -> None:
-        super().__init__(scale)
-        self.rows = rows
-        self.shared_plates = shared_plates
-
-    def _process_message(self, msg: Any) -> None:
-        latent = msg["type"] == "sample" and not msg["is_observed"] and not msg["fn"].has_enumerate_support
-        if latent and msg["name"] != "y" and is_per_datum(msg, self.rows, self.shared_plates):
-            super()._process_message(msg)
-
-
-class scale_data(ScaleMessenger):
-    """`poutine.scale` for all sites but those that all data share: the weight of a part of the data.
-
-    Arguments:
-        scale: The weight, or one of each datum, `(B,)`.
-        rows: Number of data.
-        shared_plates: Names of plates that all data share, whatever their size.
-    """
-
-    def __init__(self, scale: float | Tensor, rows: int | None = None, shared_plates: Collection[str] = ()) -> None:
-        super().__init__(scale)
-        self.rows = rows
-        self.shared_plates = shared_plates
-
-    def _process_message(self, msg: Any) -> None:
-        if msg["type"] != "sample" or is_per_datum(msg, self.rows, self.shared_plates):
-            super()._process_message(msg)
-
-
-class scale_shared(ScaleMessenger):
-    """`poutine.scale` for the sites that all data share, and only those.
-
-    Arguments:
-        scale: The weight.
-        rows: Number of data.
-        shared_plates: Names of plates that all data share, whatever their size.
-    """
-
-    def __init__(self, scale: float, rows: int | None = None, shared_plates: Collection[str] = ()) -> None:
-        super().__init__(scale)
-        self.rows = rows
-        self.shared_plates = shared_plates
-
-    def _process_message(self, msg: Any) -> None:
-        if msg["type"] == "sample" and not is_per_datum(msg, self.rows, self.shared_plates):
-            super()._process_message(msg)
-
-
-class undo_subsampling(Messenger):
-    """Take the factor N / B of `pyro.plate(name, N, subsample=x)` off its sites, for a bound per datum.
-
-    Arguments:
-        rows: Number B of data at hand.
-    """
-
-    def __init__(self, rows: int | None = None) -> None:
-        super().__init__()
-        self.rows = rows
-
-    def _pyro_sample(self, msg: Any) -> None:
-        for plate in data_plates(msg):
-            of_data = self.rows is None or plate.size == self.rows
-            if of_data and plate.full_size not in (None, plate.size):
-                msg["scale"] = msg["scale"] * (plate.size / plate.full_size)
-
-
 class Bound(NamedTuple):
-    """A bound per datum, `(B,)`, in nats, the traces that it was read from, and what belongs to no datum.
+    """A bound per datum, `(B,)` nats, its traces, and the part that belongs to no datum.
 
-    `shared` is of what stands outside the plate and all data share: KL(q(W) || p(W)) of latents, such as random weights, and
-    minus the logarithm of observations and factors. A scalar, to be taken off the data set's bound once; None where there is
-    nothing.
+    `shared` is what all data share, outside the plate: KL(q(W) || p(W)) of latents such as random
+    weights, and minus the logarithm of observations and factors. It is a scalar, to be subtracted
+    once from the bound of the whole data set; None if there is nothing.
     """
 
     value: Tensor
@@ -161,44 +68,58 @@ class TraceTopKEnum_ELBO(ELBO):
     .. math:: U(x) = \sum_y q(y|x)\, f(y) + \mathrm H(q(y|x)), \qquad
               f(y) = \log p(x, y, z_y) - \log q(z_y | x, y), \quad z_y \sim q(z | x, y)
 
-    A site that the model marks for enumeration and the guide leaves out is summed out of the model, inside the logarithm:
-    :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With `top_k=k`, the guide's sum runs over the k likeliest
-    classes and one drawn from the rest, weighted by one over its probability; value and gradient stay unbiased. For `top_k=None`
-    and `closed_form=()` it equals `TraceEnum_ELBO` in value and gradient (where that is run with Pyro's validation off: it
-    mistakes a z that differs by class, before y in the model, for an error).
+    A site that the model marks for enumeration and the guide leaves out is summed out of the model,
+    inside the logarithm: :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With
+    `top_k=k`, the guide's sum runs over the k likeliest classes and one drawn from the rest,
+    weighted by one over its probability; value and gradient stay unbiased. For `top_k=None` and
+    `closed_form=()` it equals `TraceEnum_ELBO` in value and gradient (with Pyro's validation off,
+    since that mistakes a z that differs by class, before y in the model, for an error).
 
-    Its scope is a pair over one plate of data, at dimension -1; latents outside it, in plates of another size and in sequential
-    plates are shared by all data and count once. What the guide does not enumerate is reparameterised. Any other pair is
-    refused, and for it there is `pyro.infer.TraceEnum_ELBO`.
+    The scope is a pair over one plate of data, at dimension -1. Latents outside it, in plates of
+    another size and in sequential plates are shared by all data and count once. All latents that
+    the guide does not enumerate are reparameterised. Any other pair is refused; use
+    `pyro.infer.TraceEnum_ELBO` for it.
 
     Arguments:
-        top_k: Number k of likeliest classes; None, or K - 1 and above, sums over all K. "auto" takes 1, 2, 4, 8 or 16, the
-            first that holds 95 % of q(y|x) in the batch's mean, and 16 where none does: all classes of up to 17 while
-            q(y|x) is spread, and two once it has concentrated. It looks at q(y|x) and not at the draw, so it costs no bias.
-        common_random_numbers: Give a datum's Gaussian sites one noise for all its classes: each class's expectation is as it was,
-            and the differences between classes, which teach q(y|x), vary less.
-        num_particles: Samples S of the guide's other sites, for each class. Where a latent is shared by all data, S runs of
-            the programs, each with its own draw of it.
-        importance_weighted: f(y) is the logarithm of the mean of S weights p(x, y, z) / q(z|x, y), a tighter bound; not the
-            mean of S logarithms. Where the guide draws before y, q(y|x) is its mean over these samples. A `poutine.scale`
-            acts on the densities, inside the logarithm. A latent that all data share is drawn once, and its KL stands
-            outside the logarithm.
-        closed_form: Sites whose log p - log q is replaced by minus their KL, in closed form. "auto" takes every site for
-            which that is exact and known: all latents before it in the model stand before it in the guide too, so
-            SSLPE's p(y|x,z) is sampled. Names take just those sites, at the caller's risk; `()` takes none.
-        free_bits: The KL of a continuous latent, where in closed form, counts at least so many nats per datum: below that it
-            is not made smaller. A lower value than the bound's, and so a bound too.
-        max_plate_nesting: As in `TraceEnum_ELBO`: 1, or infinity to leave it open; more plates are outside the scope.
-        vectorize_particles: Draw the samples together; False runs the programs `num_particles` times.
-        strict_enumeration_warning: As in `TraceEnum_ELBO`: warn where no site is enumerated.
+        top_k: Number k of likeliest classes; None, or K - 1 and above, sums over all K. "auto"
+            takes 1, 2, 4, 8 or 16, the first that holds 95 % of q(y|x) in the mean over the batch,
+            and 16 if none does: all of up to 17 classes while q(y|x) is spread, and two once it has
+            concentrated. The choice depends on q(y|x) and not on the draw, so it costs no bias.
+        common_random_numbers: Give the Gaussian sites of a datum the same noise for all classes:
+            the expectation of each class does not change, and the differences between classes,
+            which teach q(y|x), vary less.
+        num_particles: Samples S of the guide's other sites, for each class. If all data share a
+            latent, S runs of the programs, each with its own draw of it.
+        importance_weighted: f(y) is the logarithm of the mean of S weights p(x, y, z) / q(z|x, y),
+            a tighter bound than the mean of S logarithms. If the guide draws before y, q(y|x) is
+            its mean over these samples. A `poutine.scale` acts on the densities, inside the
+            logarithm. A latent that all data share is drawn once, and its KL stands outside the
+            logarithm.
+        closed_form: Sites whose log p - log q is replaced by minus their KL in closed form. "auto"
+            takes all sites for which that is known and exact: all latents before it in the model
+            stand before it in the guide too, so p(y|x,z) of SSLPE is sampled. Names take just those
+            sites, at the caller's risk; `()` takes none.
+        free_bits: Least KL of a continuous latent in closed form, in nats per datum: below it, the
+            KL gets no gradient. The value is lower than the bound's, and so a bound too.
+        max_plate_nesting: See `TraceEnum_ELBO`: 1, or infinity to leave it open; more plates are
+            outside the scope.
+        vectorize_particles: Draw the samples together; False runs the programs `num_particles`
+            times.
+        strict_enumeration_warning: See `TraceEnum_ELBO`: warn if no site is enumerated.
 
     Raises:
-        ValueError: An argument is out of range; a site named in `closed_form` is not the model's, or has no KL in closed form;
-            a shape of a site fits neither its plates nor the label (where Pyro's validation is on).
+        ValueError: An argument is out of range; a site named in `closed_form` is not the model's,
+            or has no KL in closed form; the shape of a site fits neither its plates nor the label
+            (with Pyro's validation on).
         ScopeError: A ValueError: the pair is outside the scope.
 
     References:
         Burda et al. 2016 for the importance-weighted bound; Kingma et al. 2016 for free bits.
+
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, seed=0)
+    >>> TraceTopKEnum_ELBO(top_k=1).bound(m2.model, m2.guide, torch.randn(5, 4)).value.shape
+    torch.Size([5])
     """
 
     def __init__(
@@ -214,19 +135,21 @@ class TraceTopKEnum_ELBO(ELBO):
         vectorize_particles: bool = True,
         strict_enumeration_warning: bool = False,
     ) -> None:
-        if not free_bits >= 0 or (free_bits and (importance_weighted or (closed_form != "auto" and not closed_form))):
-            raise ValueError(f"free_bits should be 0 or above, and wants KLs in closed form; got {free_bits}")
-        if top_k not in ("auto", None) and not _is_count(top_k):
-            raise ValueError(f'top_k should be at least 1, None for all classes, or "auto"; got {top_k!r}')
-        if not _is_count(num_particles):
-            raise ValueError(f"num_particles should be a whole number above 0, got {num_particles!r}")
-        if closed_form != "auto" and (isinstance(closed_form, str) or not isinstance(closed_form, Collection)):
-            raise ValueError(f'closed_form should be "auto" or a tuple of site names, got {closed_form!r}')
-        if importance_weighted and closed_form != "auto" and len(closed_form):
-            raise ValueError("closed_form: an importance-weighted bound has no KL; leave it out or give ()")
+        has_no_kl = importance_weighted or (closed_form != "auto" and not closed_form)
+        if not free_bits >= 0 or (free_bits and has_no_kl):
+            raise ValueError(
+                f"free_bits should be 0 or above, and wants KLs in closed form; got {free_bits}"
+            )
+        self.policy = TopKPolicy(top_k)
+        if not is_count(num_particles):
+            raise ValueError(
+                f"num_particles should be a whole number above 0, got {num_particles!r}"
+            )
+        _check_closed_form(closed_form, importance_weighted)
         if max_plate_nesting not in (1, math.inf):
             raise ScopeError(
-                f"max_plate_nesting should be 1, got {max_plate_nesting!r}: the bound is of one plate of data"
+                f"max_plate_nesting should be 1, got {max_plate_nesting!r}: the bound is of one "
+                "plate of data"
             )
         super().__init__(
             num_particles=num_particles,
@@ -234,83 +157,91 @@ class TraceTopKEnum_ELBO(ELBO):
             vectorize_particles=vectorize_particles,
             strict_enumeration_warning=strict_enumeration_warning,
         )
-        self.top_k, self.common_random_numbers, self.importance_weighted = (
-            top_k,
-            common_random_numbers,
-            importance_weighted,
-        )
-        self.closed_form, self.free_bits = () if importance_weighted else closed_form, free_bits
+        self.top_k = top_k
+        self.common_random_numbers = common_random_numbers
+        self.importance_weighted = importance_weighted
+        self.closed_form = () if importance_weighted else closed_form
+        self.free_bits = free_bits
 
-    def bound(self, model: Program, guide: Program, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Bound:
-        """Bound per datum, `(B,)` nats. The parameter store of the caller is neither read nor written.
+    def bound(
+        self,
+        model: Program,
+        guide: Program,
+        *args: Any,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Bound:
+        """Bound per datum, `(B,)` nats. The caller's parameter store is neither read nor written.
 
         Arguments:
-            model: A program over `(x, y=None)`, or over what `args` holds.
+            model: A program over `(x, y=None)`, or over `args`.
             guide: Its guide.
             args: Arguments of both programs.
-            labels: Values of y for the first rows of data, `(L, *event)`, to evaluate them beside rows that have none:
-                the bound of these rows is then L(x, y), as of programs that are given y.
+            labels: Values of y for the first rows of data, `(L, *event)`, to evaluate them beside
+                rows without labels: the bound of these rows is then L(x, y), as if the programs got
+                y.
             kwargs: Further arguments of both.
         """
-        with _apart(model, guide), undo_subsampling(_rows(args, kwargs)):
-            pairs = self._pairs(without_param_store(model), without_param_store(guide), args, kwargs, labels=labels)
-        return self._mean([self._value(pair) for pair in pairs])
+        run = _Run(model, guide, args, kwargs, labels=labels)
+        return _mean([self._bound(pair) for pair in self._pairs_apart(run)])
 
     def class_bounds(
-        self, model: Program, guide: Program, *args: Any, only: Collection[str] | None = None, **kwargs: Any
+        self,
+        model: Program,
+        guide: Program,
+        *args: Any,
+        only: Collection[str] | None = None,
+        **kwargs: Any,
     ) -> Tensor:
-        """f(y) of every class, `(B, K)` nats: with a guide that knows y, the labeled bound L(x, y) of each.
+        """f(y) of every class, `(B, K)` nats: with a guide over z given y, L(x, y) of each.
 
         Arguments:
             model: A program over `(x, y=None)`, called without y.
             guide: Its guide; one of the two has an enumerated site.
             args: Arguments of both programs.
-            only: Names of the model's sites to sum, without the guide's: ("x",) is the reconstruction.
+            only: Names of sites of the model to sum, without the guide's: ("x",) is the
+                reconstruction.
             kwargs: Further arguments of both.
 
         Raises:
             ValueError: Nothing is enumerated; a name in `only` is not the model's.
         """
         if only is not None and (isinstance(only, str) or self.importance_weighted):
-            raise ValueError("only should be a tuple of site names, of a bound that is not importance-weighted")
-        with _apart(model, guide), undo_subsampling(_rows(args, kwargs)):
-            pairs = self._pairs(without_param_store(model), without_param_store(guide), args, kwargs, all_classes=True)
-        return torch.stack([self._class_bounds(pair, only) for pair in pairs]).mean(0)
-
-    def _class_bounds(self, pair: TracePair, only: Collection[str] | None) -> Tensor:
-        label = pair.label or pair.summed_out
-        if label is None:
-            raise ValueError("guide: no site is enumerated, so there is no bound per class")
-        if only is None:
-            f = _f(pair, self._closed(pair, without=label["name"]))
-        else:
-            if unknown := sorted(set(only) - {name for name, _ in sample_sites(pair.model)}):
-                raise ValueError(f"only: the model has no site {', '.join(unknown)}")
-            f = torch.zeros(())
-            for name, site in sample_sites(pair.model):
-                f = f + log_prob(site) if name in only else f
-        f = f.expand(torch.broadcast_shapes(f.shape, label["infer"]["log_weights"].shape[-2:]))
-        return self._over_particles(f, dim=2).movedim(-1, -2)
+            raise ValueError(
+                "only should be a tuple of site names, of a bound that is not importance-weighted"
+            )
+        run = _Run(model, guide, args, kwargs, all_classes=True)
+        bounds = [self._class_bounds(pair, only) for pair in self._pairs_apart(run)]
+        return torch.stack(bounds).mean(0)
 
     def log_evidence(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Importance-sampling estimate of log p(x), or of log p(x, y) where the guide is given y: `(B,)` nats.
+        """Importance-sampling estimate of log p(x), or of log p(x, y) given y: `(B,)` nats.
 
         The mean of S weights, summed over all classes; its logarithm is a lower bound in the mean.
         """
-        with _apart(model, guide), undo_subsampling(_rows(args, kwargs)):
-            (pair,) = self._pairs(
-                without_param_store(model), without_param_store(guide), args, kwargs, all_classes=True, shared_once=True
-            )
-        f = _f(pair, {})
+        run = _Run(model, guide, args, kwargs, all_classes=True, shared_once=True)
+        (pair,) = self._pairs_apart(run)
+        f = log_weight(pair, {})
         if pair.label is not None and pair.label["mask"] is not None:
-            raise ScopeError(f"site {pair.label['name']!r} is masked, and the evidence is a sum over its classes")
-        f = log_mean_exp(f) if f.dim() > 2 else f
+            raise ScopeError(
+                f"site {pair.label['name']!r} is masked, and the evidence is a sum over its classes"
+            )
+        if f.dim() > 2:
+            f = log_mean_exp(f)
         return f.logsumexp(-2) if f.dim() > 1 else f
 
-    def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Minus the bound, summed over data; parameters may live in the parameter store, as `pyro.infer.SVI` wants."""
-        bound = self._mean([self._value(pair) for pair in self._pairs(model, guide, args, kwargs)])
-        return -bound.value.sum() if bound.shared is None else bound.shared - bound.value.sum()
+    def differentiable_loss(
+        self, model: Program, guide: Program, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Minus the bound, summed over data.
+
+        Parameters may live in the parameter store, as for `pyro.infer.SVI`.
+        """
+        pairs = self._pairs(_Run(model, guide, args, kwargs))
+        bound = _mean([self._bound(pair) for pair in pairs])
+        if bound.shared is None:
+            return -bound.value.sum()
+        return bound.shared - bound.value.sum()
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         with torch.no_grad():
@@ -321,74 +252,66 @@ class TraceTopKEnum_ELBO(ELBO):
         loss.backward()
         return loss.item()
 
-    def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+    def _get_trace(
+        self, model: Program, guide: Program, args: Any, kwargs: Any
+    ) -> tuple[Trace, Trace]:
         """Traces of model and guide for one run, as Pyro's own ELBOs give them."""
-        pair = self._pairs(model, guide, args, kwargs, shared_once=True)[0]
+        pair = self._pairs(_Run(model, guide, args, kwargs, shared_once=True))[0]
         return pair.model, pair.guide
 
-    def _pairs(
-        self,
-        model: Program,
-        guide: Program,
-        args: Any,
-        kwargs: Any,
-        *,
-        labels: Tensor | None = None,
-        all_classes: bool = False,
-        shared_once: bool = False,
-    ) -> list[TracePair]:
-        """The traces of all samples in one run or, where a latent is shared by all data, of one sample in each of S runs."""
-        how: dict[str, Any] = {
-            "labels": labels,
-            "all_classes": all_classes,
-            "shared_once": shared_once or self.importance_weighted,
-        }
-        rows = _rows(args, kwargs)
+    # --- traces
+    # -------------------------------------------------------------------------------------
+
+    def _pairs_apart(self, run: _Run) -> list[TracePair]:
+        """Traces with an empty parameter store and without the factor of subsampling."""
+        with _apart(run.model, run.guide), undo_subsampling(run.rows):
+            return self._pairs(run.without_param_store())
+
+    def _pairs(self, run: _Run) -> list[TracePair]:
+        """The traces of all samples at once, or S pairs of one sample each.
+
+        Samples are drawn one by one if all data share a latent.
+        """
+        rows = run.rows
         if self.num_particles == 1:
-            return [self._pair(model, guide, args, kwargs, 1, rows, **how)]
+            return [self._pair(run, 1, rows)]
         if rows is None:  # a run of one sample tells which plates are the data's
             with torch.no_grad():
-                rows = self._pair(model, guide, args, kwargs, 1, None, **how).rows
+                rows = self._pair(run, 1, None).rows
         if self.vectorize_particles or self.importance_weighted:
             try:
-                pair = self._pair(model, guide, args, kwargs, self.num_particles, rows, **how)
+                pair = self._pair(run, self.num_particles, rows)
                 if pair.rows != rows:  # the first argument does not count the data
-                    pair = self._pair(model, guide, args, kwargs, self.num_particles, pair.rows, **how)
+                    pair = self._pair(run, self.num_particles, pair.rows)
                 return [pair]
             except SharedLatent:
                 pass
-        return [self._pair(model, guide, args, kwargs, 1, rows, **how) for _ in range(self.num_particles)]
+        return [self._pair(run, 1, rows) for _ in range(self.num_particles)]
 
     @exclusive()
-    def _pair(
-        self,
-        model: Program,
-        guide: Program,
-        args: Any,
-        kwargs: Any,
-        samples: int,
-        rows: int | None,
-        *,
-        labels: Tensor | None,
-        all_classes: bool,
-        shared_once: bool,
-    ) -> TracePair:
-        if isinstance(poutine.unwrap(guide), Messenger):
-            raise ScopeError("guide: a GuideMessenger draws while the model runs, and has no trace of its own")
+    def _pair(self, run: _Run, samples: int, rows: int | None) -> TracePair:
+        if isinstance(poutine.unwrap(run.guide), Messenger):
+            raise ScopeError(
+                "guide: a GuideMessenger draws while the model runs, and has no trace of its own"
+            )
         enumerate_ = EnumerateMessenger(
-            None if all_classes else self.top_k,
+            None if run.all_classes else self.top_k,
             self.common_random_numbers,
             samples,
             marginal=self.importance_weighted,
-            labels=labels,
+            labels=run.labels,
             rows=rows,
-            shared_once=shared_once,
+            shared_once=run.shared_once or self.importance_weighted,
         )
         with weighted_classes():
-            guide_trace = poutine.trace(enumerate_(guide)).get_trace(*args, **kwargs)
-            if labels is not None and enumerate_.label is None:
-                raise ValueError("labels: the guide enumerates nothing that they could be values of")
-            model_trace = poutine.trace(ReplayMessenger(guide_trace)(model)).get_trace(*args, **kwargs)
+            guide_trace = poutine.trace(enumerate_(run.guide)).get_trace(*run.args, **run.kwargs)
+            if run.labels is not None and enumerate_.label is None:
+                raise ValueError(
+                    "labels: the guide enumerates nothing that they could be values of; leave them "
+                    "out"
+                )
+            replayed = ReplayMessenger(guide_trace)(run.model)
+            model_trace = poutine.trace(replayed).get_trace(*run.args, **run.kwargs)
         pair = TracePair.of(guide_trace, model_trace, rows)
         check_scope(pair)
         if is_validation_enabled():
@@ -398,164 +321,152 @@ class TraceTopKEnum_ELBO(ELBO):
 
     def _warn_if_nothing_is_enumerated(self, pair: TracePair) -> None:
         if self.strict_enumeration_warning and pair.label is None and pair.summed_out is None:
-            warnings.warn('no site is marked infer={"enumerate": "parallel"}, so nothing is summed over', stacklevel=5)
+            warnings.warn(
+                'no site is marked infer={"enumerate": "parallel"}, so nothing is summed over',
+                stacklevel=5,
+            )
 
-    def _closed(self, pair: TracePair, without: str | None = None) -> dict[str, Tensor]:
-        closed = closed_form_kl(pair.guide, pair.model, self.closed_form)
-        closed = {name: kl for name, kl in closed.items() if name != without}
-        if self.free_bits:
-            for name, kl in closed.items():
-                site = pair.guide.nodes[name]
-                if not is_enumerated(site) and not pair.is_shared(site):
-                    closed[name] = torch.maximum(kl, torch.as_tensor(self.free_bits * site["scale"]).to(kl))
-        return closed
+    # --- bounds of a pair of traces
+    # -----------------------------------------------------------------
 
-    def _value(self, pair: TracePair) -> Bound:
-        """The bound per datum from a guide's trace and the model's trace replayed on it."""
+    def _bound(self, pair: TracePair) -> Bound:
         closed = self._closed(pair)
-        return Bound(self._per_datum(pair, closed), pair.guide, pair.model, _shared(pair, closed))
-
-    @staticmethod
-    def _mean(bounds: list[Bound]) -> Bound:
-        """The mean over runs, with the traces of the last."""
-        last = bounds[-1]
-        if len(bounds) == 1:
-            return last
-        value = torch.stack([bound.value for bound in bounds]).mean(0)
-        shared = [bound.shared for bound in bounds if bound.shared is not None]
-        return last._replace(value=value, shared=torch.stack(shared).mean(0) if shared else None)
+        value = self._per_datum(pair, closed)
+        return Bound(value, pair.guide, pair.model, shared_cost(pair, closed))
 
     def _per_datum(self, pair: TracePair, closed: dict[str, Tensor]) -> Tensor:
-        label = pair.label
-        f = _f(pair, closed)
-        if label is None:
-            return self._over_particles(_summed_out(f, pair.summed_out), dim=1)
-        kl = closed.get(label["name"])
-        known, weights = label["infer"]["known"], label["infer"]["log_weights"].exp()
-        if kl is not None:
-            rest = -kl
-            if known:  # given labels have their log p(y), and no entropy
-                log_p = log_prob(dict(sample_sites(pair.model))[label["name"]])
-                f = f + torch.cat([log_p[..., :known], torch.zeros_like(log_p[..., known:])], -1)
-        else:
-            rest = scaled(label, entropy_of(label["infer"]["log_q"]))
+        f = log_weight(pair, closed)
+        if pair.label is None:
+            return self._over_particles(sum_out(f, pair.summed_out), dim=1)
+        weights = pair.label["infer"]["log_weights"].exp()
+        f, rest = label_terms(pair, f, closed.get(pair.label["name"]))
         if self.importance_weighted:
             f = self._over_particles(f, dim=2)
-        rest = rest.squeeze(-2) if rest.dim() > 1 else rest
-        if known:
-            rest = torch.cat([torch.zeros_like(rest[..., :known]), rest[..., known:]], -1)
-        return self._over_particles(_expectation(f, weights) + rest, dim=1)
+        return self._over_particles(expectation(f, weights) + rest, dim=1)
+
+    def _class_bounds(self, pair: TracePair, only: Collection[str] | None) -> Tensor:
+        label = pair.label or pair.summed_out
+        if label is None:
+            raise ValueError("guide: no site is enumerated, so there is no bound per class")
+        if only is None:
+            closed = self._closed(pair)
+            closed.pop(label["name"], None)
+            f = log_weight(pair, closed)
+        else:
+            f = sum_of_sites(pair, set(only))
+        f = f.expand(torch.broadcast_shapes(f.shape, label["infer"]["log_weights"].shape[-2:]))
+        return self._over_particles(f, dim=2).movedim(-1, -2)
+
+    def _closed(self, pair: TracePair) -> dict[str, Tensor]:
+        """KL by site, in closed form, with free bits."""
+        closed = closed_form_kl(pair.guide, pair.model, self.closed_form)
+        if not self.free_bits:
+            return closed
+        for name, kl in closed.items():
+            site = pair.guide.nodes[name]
+            if not is_enumerated(site) and not pair.is_shared(site):
+                least = torch.as_tensor(self.free_bits * site["scale"]).to(kl)
+                closed[name] = torch.maximum(kl, least)
+        return closed
 
     def _over_particles(self, f: Tensor, dim: int) -> Tensor:
-        """Mean, or logarithm of the mean, over the samples, which are dimension 0 of what has more than `dim` dimensions."""
+        """Average over the samples, dimension 0 if f has more than `dim` dimensions.
+
+        The importance-weighted bound averages weights, the other one logarithms.
+        """
         if f.dim() <= dim:
             return f
         return log_mean_exp(f) if self.importance_weighted else f.mean(0)
 
 
-def differentiable_loss(elbo: Any, model: nn.Module, guide: nn.Module, *args: Any) -> Tensor:
-    """The loss of any ELBO of Pyro's, summed over data, with its gradient; the caller's parameter store is left alone.
+@dataclass(frozen=True)
+class _Run:
+    """A call of both programs, and how the label and shared latents are treated in it."""
 
-    An ELBO that gives its gradients only by `loss_and_grads` has them put into a scalar that is linear in the parameters.
+    model: Program
+    guide: Program
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    labels: Tensor | None = None
+    all_classes: bool = False
+    shared_once: bool = False
+
+    @property
+    def rows(self) -> int | None:
+        """Number of data, by the programs' first argument."""
+        first = next(iter([*self.args, *self.kwargs.values()]), None)
+        return len(first) if isinstance(first, Tensor) and first.dim() else None
+
+    def without_param_store(self) -> _Run:
+        return replace(
+            self,
+            model=without_param_store(self.model),
+            guide=without_param_store(self.guide),
+        )
+
+
+def _mean(bounds: list[Bound]) -> Bound:
+    """The mean over runs, with the traces of the last."""
+    last = bounds[-1]
+    if len(bounds) == 1:
+        return last
+    value = torch.stack([bound.value for bound in bounds]).mean(0)
+    shared = [bound.shared for bound in bounds if bound.shared is not None]
+    return last._replace(value=value, shared=torch.stack(shared).mean(0) if shared else None)
+
+
+def _check_closed_form(closed_form: Any, importance_weighted: bool) -> None:
+    if closed_form == "auto":
+        return
+    if isinstance(closed_form, str) or not isinstance(closed_form, Collection):
+        raise ValueError(
+            f'closed_form should be "auto" or a tuple of site names, got {closed_form!r}'
+        )
+    if importance_weighted and len(closed_form):
+        raise ValueError(
+            "closed_form: an importance-weighted bound has no KL; leave it out or give ()"
+        )
+
+
+def without_param_store(program: Program) -> Program:
+    """A program without entries in Pyro's parameter store, if its parameters are a module's own.
+
+    Each access to a conditional would register all its parameters: a quarter of the time of a small
+    step, to no effect here.
     """
-    every = dict.fromkeys([*model.parameters(), *guide.parameters()])  # each once, in order
-    with empty_param_store():
-        if not torch.is_grad_enabled():  # where `differentiable_loss` raises
-            return next(iter(every)).new_tensor(elbo.loss(model, guide, *args))
-        if hasattr(elbo, "differentiable_loss"):
-            return torch.as_tensor(elbo.differentiable_loss(model, guide, *args))
-        parameters = [p for p in every if p.requires_grad]
-        kept = [p.grad for p in parameters]
-        for p in parameters:
-            p.grad = None
-        try:
-            loss = elbo.loss_and_grads(model, guide, *args)
-            gradients = [p.grad for p in parameters]
-        finally:
-            for p, gradient in zip(parameters, kept, strict=True):
-                p.grad = gradient
-    surrogate = parameters[0].new_tensor(loss)
-    for p, gradient in zip(parameters, gradients, strict=True):
-        if gradient is not None:
-            surrogate = surrogate + ((p - p.detach()) * gradient).sum()
-    return surrogate
+    if not isinstance(program, PyroModule) or _has_pyro_attributes(program):
+        return program
+    return partial(nn.Module.__call__, program)
+
+
+def _has_pyro_attributes(module: nn.Module) -> bool:
+    """Whether a module, or a part of it, has `PyroParam` or `PyroSample` attributes."""
+    if has_pyro_attributes(module):
+        return True
+    return any(_has_pyro_attributes(part) for part in children_of(module))
 
 
 @contextmanager
 def _apart(*programs: Program) -> Iterator[None]:
-    """An empty parameter store inside the block; ValueError if `pyro.param` wanted what the caller's holds."""
+    """An empty parameter store inside the block.
+
+    Raises:
+        ValueError: A program calls `pyro.param` for a parameter that the caller's store holds.
+    """
     theirs = dict(pyro.get_param_store().named_parameters())
     with empty_param_store():
         yield
-        own = {id(p) for program in programs if isinstance(program, nn.Module) for p in program.parameters()}
-        for name, p in pyro.get_param_store().named_parameters() if theirs else ():
-            if name in theirs and id(p) not in own and not torch.equal(p, theirs[name]):
-                raise ValueError(
-                    f"pyro.param({name!r}) has been trained in Pyro's parameter store, which a bound does not read; make it an "
-                    "attribute of the program, nn.Parameter or pyro.nn.PyroParam"
-                )
+        if theirs:
+            _check_params(theirs, programs)
 
 
-def _rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
-    """Number of data, by the programs' first argument."""
-    first = next(iter([*args, *kwargs.values()]), None)
-    return len(first) if isinstance(first, Tensor) and first.dim() else None
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and int(value) >= 1
-
-
-def _summed_out(f: Tensor, site: dict[str, Any] | None) -> Tensor:
-    """`log sum_y exp f(y)` over dimension -2; the scale, one for y and all that depends on it, stays outside."""
-    if site is None:
-        return f.squeeze(-2) if f.dim() > 1 else f
-    scale = site["scale"]
-    return scale * (f / scale).logsumexp(-2)
-
-
-def _f(pair: TracePair, closed: dict[str, Tensor]) -> Tensor:
-    """log p(x, y, z) - log q(z|x, y), `([S,] V, B)`, with minus the KL for sites in closed form; the label's is left out.
-
-    So are sites that all data share. A mask of the site that the model sums out is not applied: its probabilities sum to 1.
-    """
-    summed_out = None if pair.summed_out is None else pair.summed_out["name"]
-    f = torch.zeros(())
-    for name, site in sample_sites(pair.model):
-        if pair.is_shared(site):
-            continue
-        if name == summed_out:
-            f = f + log_prob(site | {"mask": None})
-        elif name not in closed:
-            f = f + log_prob(site)
-        elif not is_enumerated(site):
-            f = f - closed[name]
-    for name, site in sample_sites(pair.guide):
-        if not is_enumerated(site) and name not in closed and not pair.is_shared(site):
-            f = f - log_prob(site)
-    return f
-
-
-def _shared(pair: TracePair, closed: dict[str, Tensor]) -> Tensor | None:
-    """log q(W) - log p(W), or its mean in closed form, of what all data share; observed sites and factors among it."""
-    terms = []
-    for name, site in sample_sites(pair.guide):
-        if pair.is_shared(site):
-            terms.append(closed[name] if name in closed else log_prob(site))
-    for name, site in sample_sites(pair.model):
-        if pair.is_shared(site) and name not in closed:
-            terms.append(-log_prob(site))
-    return torch.stack([term.sum() for term in terms]).sum() if terms else None
-
-
-def _expectation(f: Tensor, weights: Tensor) -> Tensor:
-    """`sum_y w(y) f(y)` over dimension -2, `([S,] B)`, with a baseline in the gradient with respect to w.
-
-    The weights sum to one whatever the parameters of q(y|x), or do so in expectation, so taking the first class's f off
-    changes no gradient's mean. With `top_k`, the first is the likeliest: it must not depend on the class drawn, or the
-    estimate is biased.
-    """
-    fixed = weights.detach()
-    f = torch.where(fixed == 0, 0.0, f)  # 0 log 0 = 0: a class that both programs rule out adds nothing
-    constant = f.detach()
-    return torch.addcmul(fixed * f, weights - fixed, constant - constant[..., :1, :]).sum(-2)
+def _check_params(theirs: dict[str, Tensor], programs: tuple[Program, ...]) -> None:
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    own = {id(p) for module in modules for p in module.parameters()}
+    for name, p in pyro.get_param_store().named_parameters():
+        if name in theirs and id(p) not in own and not torch.equal(p, theirs[name]):
+            raise ValueError(
+                f"pyro.param({name!r}) has been trained in Pyro's parameter store, which a bound "
+                "does not read; make it an attribute of the program, nn.Parameter or "
+                "pyro.nn.PyroParam"
+            )

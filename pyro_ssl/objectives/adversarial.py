@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pyro_ssl.distributions.conditionals import Prior
+from pyro_ssl.distributions.priors import Prior
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.objectives.terms import Term
 from pyro_ssl.utils.arguments import check_positive

@@ -14,24 +14,17 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyro_ssl.data.extent import Extent
-from pyro_ssl.infer.elbo import (
-    Bound,
-    TraceTopKEnum_ELBO,
-    differentiable_loss,
-    scale_data,
-    scale_latents,
-    scale_shared,
-    undo_subsampling,
-)
-from pyro_ssl.infer.enumeration import MOST
+from pyro_ssl.infer.elbo import Bound, TraceTopKEnum_ELBO
+from pyro_ssl.infer.foreign import differentiable_loss
+from pyro_ssl.infer.joint_pass import joint_pass_is_exact
+from pyro_ssl.infer.observations import check_input_units, first_nonfinite
+from pyro_ssl.infer.scales import scale_data, scale_latents, scale_shared, undo_subsampling
+from pyro_ssl.infer.top_k import MOST
 from pyro_ssl.infer.validation import (
     check_foreign_pair,
-    check_input_units,
     check_pair,
     check_programs,
     check_support,
-    first_nonfinite,
-    joint_pass_is_exact,
     trial,
 )
 from pyro_ssl.objectives.batch import Batch, transformed

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_ssl.distributions.conditionals import Prior
+from pyro_ssl.distributions.priors import Prior
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.utils.arguments import check_probs
 

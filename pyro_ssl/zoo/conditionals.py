@@ -9,12 +9,12 @@ from torch import nn
 
 from pyro_ssl.distributions.conditionals import (
     Bernoulli,
-    ClassPrior,
     Conditional,
     Gaussian,
     Normal,
     OneHotCategorical,
 )
+from pyro_ssl.distributions.priors import ClassPrior
 from pyro_ssl.nn.augmentation import Noise
 from pyro_ssl.nn.backbones import Backbone
 from pyro_ssl.nn.layers import Shape, check_shape

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from pyro_ssl import guides, models
-from pyro_ssl.distributions.conditionals import Conditional, StandardNormal
+from pyro_ssl.distributions.conditionals import Conditional
+from pyro_ssl.distributions.priors import StandardNormal
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.zoo import presets
 from pyro_ssl.zoo.conditionals import Conditionals

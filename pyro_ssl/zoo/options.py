@@ -14,9 +14,9 @@ from typing import Any, Literal, get_type_hints
 
 from torch import nn
 
-from pyro_ssl import guides, models
-from pyro_ssl.distributions.conditionals import Conditional, Normal, Prior, StandardNormal
-from pyro_ssl.distributions.flows import Flow, VampPrior
+from pyro_ssl.distributions.conditionals import Conditional, Normal
+from pyro_ssl.distributions.flows import Flow
+from pyro_ssl.distributions.priors import Prior, StandardNormal, VampPrior
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.nn.layers import Shape
 from pyro_ssl.nn.networks import MLP

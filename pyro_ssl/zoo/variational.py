@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pyro_ssl import guides, models
-from pyro_ssl.distributions.conditionals import Bayes, ClassNormal, ClassPrior, Delta, Normal
+from pyro_ssl.distributions.conditionals import Delta, Normal
+from pyro_ssl.distributions.priors import Bayes, ClassNormal, ClassPrior
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.objectives.adversarial import (
     Discrimination,

@@ -23,9 +23,10 @@ from pyro_ssl import (
     predict_proba,
     zoo,
 )
-from pyro_ssl.distributions.flows import Flow, FlowDistribution, VampPrior
+from pyro_ssl.distributions.flows import Flow, FlowDistribution
 from pyro_ssl.distributions.mixture import MixtureOfNormals
-from pyro_ssl.infer.traces import closed_form_kl
+from pyro_ssl.distributions.priors import VampPrior
+from pyro_ssl.infer.closed_form import closed_form_kl
 from pyro_ssl.objectives.adversarial import Adversary
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.training.fit import pretrain
@@ -222,7 +223,7 @@ def test_a_flow_is_a_change_of_variables(transforms, lead):
     """Against a Jacobian of each row; what is kept of the drawing, and what an inverse finds, in value and gradient."""
     q, of = flowing(transforms, *lead)
     u = q.base.rsample()
-    z = q.push(u)
+    z = q.transform_base(u)
     jacobians = [torch.autograd.functional.jacobian(q.transform, row) for row in u.reshape(-1, Z)]
     ladj = torch.linalg.slogdet(torch.stack(jacobians))[1].reshape(lead)
     kept, found = q.log_prob(z), q.log_prob(z.clone())
@@ -569,7 +570,7 @@ def test_the_first_model_is_trained_first_and_then_rests():
     assert not before["trained"] and all(same(s, seen[0]) for s in seen) and len(seen) == 4
     assert not any(torch.equal(seen[0][k], v) for k, v in before.items() if ".q_z." in k)
     alone = build("m1_m2", **RESUMED["m1_m2"]).features
-    alone.fit(x, seed=0)
+    pretrain(alone, x, seed=0)
     assert same(state(alone), seen[0])
 
 

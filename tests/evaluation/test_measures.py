@@ -181,7 +181,7 @@ def test_every_method_has_its_scores_and_attacks(method):
     elif by_layer:
         with torch.no_grad():
             q = o.guide.q_y
-            logits = q.parameters_of(o.guide.encode(x) if method == "vae" else o.encode(x))
+            logits = q.parameters_of(o.guide.embed(x) if method == "vae" else o.encode(x))
         assert torch.allclose(found["energy"], logits.logsumexp(-1), atol=1e-5)
         layer = [m for m in q.network.modules() if isinstance(m, Linear | SplitLinear)][-1]
         assert torch.allclose(layer(h), logits, atol=1e-5)

@@ -34,10 +34,10 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.infer import elbo, enumeration
-from pyro_ssl.infer.elbo import scale_latents
-from pyro_ssl.infer.enumeration import MASS, MOST, likeliest
-from pyro_ssl.infer.traces import closed_form_kl
-from pyro_ssl.infer.validation import joint_pass_is_exact
+from pyro_ssl.infer.closed_form import closed_form_kl
+from pyro_ssl.infer.joint_pass import joint_pass_is_exact
+from pyro_ssl.infer.scales import scale_latents
+from pyro_ssl.infer.top_k import MASS, MOST, TopKPolicy
 from pyro_ssl.nn.tensor_notes import mark_one_hot
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -271,7 +271,7 @@ def test_kl_in_closed_form_gives_the_same_value_and_gradient_in_the_mean(options
 def test_data_beside_labeled_data_have_the_same_gradient_in_the_mean():
     """The labels of the first half are given, and q(y|x) is not taught by them."""
     half = DATA // 2
-    ours = draws(TraceTopKEnum_ELBO(2), 10, labeled_weight=half)
+    ours = draws(TraceTopKEnum_ELBO(2), 10, labeled=half)
     print("\nK = 10, top_k 2, beside labeled data")
     assert agree(*({name: value[half:] for name, value in found.items()} for found in (ours, exact(10))))
     assert (ours["logits"][:half] == 0).all()
@@ -295,7 +295,7 @@ def test_a_baseline_that_depends_on_the_drawn_class_shows(classes, baseline, mon
         constant = f.detach() - baseline(f.detach())
         return (weights.detach() * f).sum(-2) + ((weights - weights.detach()) * constant).sum(-2)
 
-    monkeypatch.setattr(elbo, "_expectation", expectation)
+    monkeypatch.setattr(elbo, "expectation", expectation)
     print(f"\nK = {classes}, top_k 1, wrong baseline: {baseline.__name__}")
     assert not agree(draws(TraceTopKEnum_ELBO(1, closed_form=()), classes), exact(classes))
 
@@ -304,11 +304,11 @@ def test_a_baseline_that_depends_on_the_drawn_class_shows(classes, baseline, mon
 def test_a_missing_weight_shows(classes, monkeypatch):
     """Negative control: the drawn class without one over its probability."""
 
-    def unweighted(log_q, top_k, right=enumeration._likeliest_and_one):
+    def unweighted(log_q, top_k, right=enumeration.likeliest_and_one):
         index, correction = right(log_q, top_k)
         return index, torch.zeros_like(correction)
 
-    monkeypatch.setattr(enumeration, "_likeliest_and_one", unweighted)
+    monkeypatch.setattr(enumeration, "likeliest_and_one", unweighted)
     print(f"\nK = {classes}, top_k 1, without 1 / pi")
     assert not agree(draws(TraceTopKEnum_ELBO(1, closed_form=()), classes), exact(classes))
 
@@ -363,10 +363,10 @@ def test_auto_sums_over_all_classes_while_they_are_few_or_q_is_spread_and_over_t
     classes, mass, concentrated, spread
 ):
     assert (MASS, MOST) == (0.95, 16)
-    assert likeliest(log_q(classes, mass), "auto") == concentrated
-    assert likeliest(uniform(classes), "auto") == (None if classes <= 17 else 16)
-    assert likeliest(log_q(classes, mass), None) is None
-    assert likeliest(log_q(classes, mass), 16) == spread
+    assert TopKPolicy("auto").number(log_q(classes, mass)) == concentrated
+    assert TopKPolicy("auto").number(uniform(classes)) == (None if classes <= 17 else 16)
+    assert TopKPolicy(None).number(log_q(classes, mass)) is None
+    assert TopKPolicy(16).number(log_q(classes, mass)) == spread
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 8])
@@ -374,25 +374,25 @@ def test_auto_takes_the_first_power_of_two_that_holds_its_share(k):
     for share, expected in ((MASS + 1e-9, k), (MASS - 1e-9, 2 * k)):
         q = torch.full((3, 40), (1 - share) / (40 - k))
         q[:, :k] = share / k
-        assert likeliest(q.log(), "auto") == expected
+        assert TopKPolicy("auto").number(q.log()) == expected
 
 
 def test_auto_goes_by_the_batchs_mean():
     sure, unsure = log_q(10, 1 - 1e-12, 94), uniform(10, 6)
-    assert likeliest(sure, "auto") == 1 and likeliest(unsure, "auto") is None
+    assert TopKPolicy("auto").number(sure) == 1 and TopKPolicy("auto").number(unsure) is None
     assert (
-        likeliest(torch.cat([sure, unsure]), "auto") == 2
+        TopKPolicy("auto").number(torch.cat([sure, unsure])) == 2
     )  # 0.94 + 0.06 * 0.1 is below 0.95, and with two classes 0.952
-    assert likeliest(torch.cat([sure, sure, unsure]), "auto") == 1
-    assert likeliest(torch.cat([sure] + 10 * [unsure]), "auto") is None
+    assert TopKPolicy("auto").number(torch.cat([sure, sure, unsure])) == 1
+    assert TopKPolicy("auto").number(torch.cat([sure] + 10 * [unsure])) is None
 
 
 def test_auto_is_a_function_of_q_alone():
     """It draws nothing and sees no bound; order of data and classes does not matter, nor data with a given y."""
     q = (3 * torch.randn(50, 30, generator=torch.Generator().manual_seed(0))).log_softmax(-1).requires_grad_()
     before = torch.get_rng_state()
-    k = likeliest(q, "auto")
-    assert k == likeliest(q.flip(0), "auto") == likeliest(q.flip(1), "auto") == 8
+    k = TopKPolicy("auto").number(q)
+    assert k == TopKPolicy("auto").number(q.flip(0)) == TopKPolicy("auto").number(q.flip(1)) == 8
     assert torch.equal(torch.get_rng_state(), before)
     guide = guides.M2(OneHotCategorical(Table(torch.cat([uniform(30, 20), q.detach()]))), m2(30).guide.q_z)
     x, y = data(70, 30)

@@ -9,7 +9,8 @@ from pyro.distributions import OneHotCategorical
 from torch import nn
 
 from pyro_ssl import fit, models, predict_proba, zoo
-from pyro_ssl.distributions.conditionals import Bayes, ClassNormal, ClassPrior, Delta, expected
+from pyro_ssl.distributions.conditionals import Delta, expected
+from pyro_ssl.distributions.priors import Bayes, ClassNormal, ClassPrior
 from pyro_ssl.evaluation.ood import ClassDensities
 from pyro_ssl.objectives.adversarial import Discrimination, Discriminators, LogRatio
 from pyro_ssl.objectives.batch import Batch

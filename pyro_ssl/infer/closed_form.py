@@ -1,0 +1,116 @@
+"""KL divergences in closed form, which replace log p - log q at a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, Literal
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+from torch.distributions import Categorical, OneHotCategorical, kl_divergence
+
+from pyro_ssl.infer.sites import Site, same_scale, sample_sites, scaled
+
+
+def closed_form_kl(
+    guide_trace: Trace, model_trace: Trace, sites: Literal["auto"] | Collection[str] = "auto"
+) -> dict[str, Tensor]:
+    """KL(q || p) by site, with its scale, where it can replace log p - log q.
+
+    Arguments:
+        guide_trace: Trace of the guide.
+        model_trace: Trace of the model, replayed on it.
+        sites: Names of sites; "auto" takes those where the replacement is exact and the KL is
+            known, see `TraceTopKEnum_ELBO`.
+
+    Raises:
+        ValueError: A named site is not the model's, or has no KL in closed form.
+    """
+    guided = {name: site for name, site in sample_sites(guide_trace) if not site["is_observed"]}
+    if sites != "auto":
+        return _named(guided, model_trace, sites)
+    order = list(guided)
+    earlier = set[str]()  # latents before the site in the model
+    closed: dict[str, Tensor] = {}
+    for name, p in sample_sites(model_trace):
+        if p["is_observed"]:
+            continue
+        is_exact = name in guided and earlier <= set(order[: order.index(name)])
+        kl = _kl(guided[name], p) if is_exact else None
+        if kl is not None:
+            closed[name] = kl
+        earlier.add(name)
+    return closed
+
+
+def _named(
+    guided: dict[str, Site], model_trace: Trace, sites: Collection[str]
+) -> dict[str, Tensor]:
+    unknown = [name for name in sites if name not in model_trace]
+    if unknown:
+        names = ", ".join(map(repr, unknown))
+        raise ValueError(f"closed_form: the model has no site {names}")
+    latents = {name: p for name, p in sample_sites(model_trace) if name in guided}
+    kls = {name: _kl(guided[name], p) for name, p in latents.items() if name in sites}
+    missing = [name for name, kl in kls.items() if kl is None]
+    if missing:
+        names = ", ".join(map(repr, missing))
+        raise ValueError(f"closed_form: no KL in closed form is known for site {names}")
+    return {name: kl for name, kl in kls.items() if kl is not None}
+
+
+def _kl(q: Site, p: Site) -> Tensor | None:
+    """KL with the scale of the sites, `(..., B)`; None if it is not known, or not exact.
+
+    Not exact is the KL of sites of different scales, of masked sites, and of a posterior with mass
+    outside the support of the prior, which a sample may never meet.
+    """
+    if not same_scale(q["scale"], p["scale"]):
+        return None
+    if q["mask"] is not None or p["mask"] is not None:
+        return None
+    parts = [*_parts(q["fn"]), *_parts(p["fn"])]
+    if any(isinstance(part, dist.MaskedDistribution | dist.Delta) for part in parts):
+        return None
+    if _is_categorical(q["fn"]) and _is_categorical(p["fn"]):
+        return scaled(q, _kl_of_categoricals(q["fn"].logits, p["fn"].logits))
+    q_fn = q["fn"]
+    p_fn = p["fn"]
+    try:
+        if q_fn.has_enumerate_support:  # torch's KL of two Bernoullis wants one shape
+            shape = torch.broadcast_shapes(q_fn.batch_shape, p_fn.batch_shape)
+            q_fn = q_fn.expand(shape)
+            p_fn = p_fn.expand(shape)
+        kl = scaled(q, kl_divergence(q_fn, p_fn))
+    except NotImplementedError:
+        return None
+    return kl if kl.isfinite().all() else None
+
+
+def _parts(fn: Any) -> Iterator[Any]:
+    """A distribution and those that it wraps."""
+    yield fn
+    base = getattr(fn, "base_dist", None)
+    if base is not None:
+        yield from _parts(base)
+
+
+def _is_categorical(fn: Any) -> bool:
+    return isinstance(fn, Categorical | OneHotCategorical)
+
+
+def _kl_of_categoricals(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """KL over the last dimension; torch's own has a NaN gradient where q is exactly 0."""
+    log_p = log_p.clamp_min(torch.finfo(log_p.dtype).min)
+    return -entropy_of(log_q) - (log_q.exp() * log_p).sum(-1)
+
+
+def entropy_of(log_q: Tensor) -> Tensor:
+    """Entropy of probabilities over the last dimension; 0 log 0 = 0, and so is its gradient.
+
+    >>> entropy_of(torch.tensor([0.0, -torch.inf]))
+    tensor(-0.)
+    """
+    return -(log_q.exp() * log_q.clamp_min(torch.finfo(log_q.dtype).min)).sum(-1)

@@ -1,0 +1,200 @@
+"""Whether a pair is in the scope of `TraceTopKEnum_ELBO`; checked at every evaluation.
+
+`check_scope` looks at plates, marks and distributions, and at no tensor's value. `check_shapes`
+runs where Pyro's validation is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.distribution import Distribution
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
+from pyro.util import check_model_guide_match, check_site_shape
+from torch import Tensor
+
+from pyro_ssl.infer.enumeration import ScopeError
+from pyro_ssl.infer.sites import (
+    Site,
+    batch_shape,
+    data_plates,
+    is_enumerated,
+    log_prob,
+    same_scale,
+    sample_sites,
+)
+from pyro_ssl.infer.traces import TracePair
+
+SCORELESS = (
+    Distribution.score_parts,
+    ExpandedDistribution.score_parts,
+    MaskedDistribution.score_parts,
+)
+"""Pyro's `score_parts` without a score term for reparameterised distributions.
+
+The last two ask the distribution inside.
+"""
+
+
+def check_scope(pair: TracePair) -> None:
+    """Raise ScopeError unless `TraceTopKEnum_ELBO` computes the right bound of a pair."""
+    for who, site in all_sites(pair):
+        _check_plates(who, site, pair)
+    for _, site in sample_sites(pair.guide):
+        if not is_enumerated(site) and not is_reparameterised(site):
+            raise ScopeError(_why_not_reparameterised(site))
+    _check_dependence(pair)
+    _check_scales(pair)
+
+
+def all_sites(pair: TracePair) -> Iterator[tuple[str, Site]]:
+    """The sites of a guide and then of its model, each with "guide" or "model"."""
+    for who, trace in (("guide", pair.guide), ("model", pair.model)):
+        for _, site in sample_sites(trace):
+            yield who, site
+
+
+def _check_plates(who: str, site: Site, pair: TracePair) -> None:
+    plates = data_plates(site)
+    if not plates:
+        return
+    outer = [plate.name for plate in plates if plate.dim != -1]
+    if outer:
+        raise ScopeError(
+            f"{who} site {site['name']!r} stands in plate {outer[0]!r}, not at dim -1; use "
+            ".to_event() in its place"
+        )
+    plate = plates[0]
+    if pair.rows is None or pair.rows == 1 or plate.size != pair.rows:
+        return
+    if plate.name not in pair.plate_names:
+        raise ScopeError(
+            f"{who} site {site['name']!r} stands in plate {plate.name!r}, whose size {plate.size} "
+            "is the number of data, so it cannot be told whether its values are the data's; put it "
+            "into the plate of what is observed, or, if all data share it, give another number of "
+            "data at once"
+        )
+
+
+def is_reparameterised(site: Site) -> bool:
+    """Whether the gradient of a guide's site goes through its sample, without a score term."""
+    fn = site["fn"]
+    if not fn.has_rsample:
+        return False
+    part: Any = fn
+    while part is not None:
+        score_parts = getattr(type(part), "score_parts", Distribution.score_parts)
+        if score_parts not in SCORELESS:
+            return not isinstance(fn.score_parts(site["value"]).score_function, Tensor)
+        part = getattr(part, "base_dist", None)
+    return True
+
+
+def _why_not_reparameterised(site: Site) -> str:
+    name = site["name"]
+    if isinstance(site["fn"], dist.Unit):
+        return (
+            f"guide: pyro.factor({name!r}) has has_rsample=False or none, whose gradient has a "
+            "score term; give has_rsample=True, which is exact for any function of reparameterised "
+            "samples and parameters"
+        )
+    if site["is_observed"]:
+        return (
+            f"guide site {name!r} is observed and has no reparameterised sample, so Pyro gives it "
+            "a score term; leave it out of the guide, and add its log-probability as a term such "
+            "as LabelLogProb"
+        )
+    return (
+        f"guide site {name!r} has no reparameterised sample, or only in part, so its gradient "
+        'would be wrong; mark it infer={"enumerate": "parallel"} if it has few values, or use a '
+        "reparameterised distribution"
+    )
+
+
+def _check_dependence(pair: TracePair) -> None:
+    """Sites that depend on the enumerated one need its plate: elsewhere they have no weights."""
+    label = pair.label or pair.summed_out
+    if label is None:
+        return
+    own = min(plate.name for plate in data_plates(label))
+    for who, site in all_sites(pair):
+        plates = data_plates(site)
+        is_of_data = any(plate.size == pair.rows for plate in plates)
+        if is_of_data or not _depends_on_label(site):
+            continue
+        where = "outside every plate"
+        if plates:
+            where = f"in plate {min(plate.name for plate in plates)!r}"
+        raise ScopeError(
+            f"{who} site {site['name']!r} depends on {label['name']!r}, which is enumerated in "
+            f"plate {own!r}, and stands {where}; put it into the plate of {label['name']!r}"
+        )
+
+
+def _depends_on_label(site: Site) -> bool:
+    """Whether a site differs by the values of the enumerated site, which are dimension -2."""
+    shape = batch_shape(site)
+    return len(shape) > 1 and shape[-2] > 1
+
+
+def _check_scales(pair: TracePair) -> None:
+    """A site that the model sums out, and all that depends on it, need one scale.
+
+    It stands outside the logarithm.
+    """
+    label = pair.summed_out
+    if label is None:
+        return
+    for name, site in sample_sites(pair.model):
+        depends = site is not label and _depends_on_label(site)
+        if depends and not same_scale(site["scale"], label["scale"]):
+            raise ScopeError(
+                f"site {name!r} depends on {label['name']!r}, which the model sums out, and has "
+                "another scale; give both one poutine.scale"
+            )
+
+
+def check_shapes(pair: TracePair, samples: int = 1) -> None:
+    """Run Pyro's own checks, and look for dimensions of log-densities that nothing explains.
+
+    Arguments:
+        pair: The traces.
+        samples: Samples S of the guide's sites, in dimension -3.
+
+    Raises:
+        ValueError: The traces do not match, or a log-density has an unknown dimension.
+    """
+    try:
+        check_model_guide_match(pair.model, pair.guide, 1)
+    except ValueError as error:
+        raise ValueError(f"{error}; give the site the same event and batch shape in both") from None
+    for who, site in all_sites(pair):
+        if not _has_known_shape(site, pair, samples):
+            raise ValueError(wrong_shape(who, site, pair.rows))
+
+
+def wrong_shape(who: str, site: Site, rows: int | None) -> str:
+    """The message about a site whose log-density has not one value per datum."""
+    return (
+        f"{who} site {site['name']!r}: log_prob has shape {tuple(log_prob(site).shape)}, "
+        f"want (*, {rows}), one value per datum; put the site into pyro.plate('data', len(x)) and "
+        "its event dimensions into .to_event()"
+    )
+
+
+def _has_known_shape(site: Site, pair: TracePair, samples: int) -> bool:
+    """Whether each dimension of a log-density is a plate's, the label's, or the samples'."""
+    shape = log_prob(site).shape
+    # A z before y in the model may differ by y's class, which Pyro takes for a conflict of
+    # dimensions.
+    unmarked: Any = {**site, "infer": {}, "log_prob": torch.empty(shape, device="meta")}
+    try:
+        check_site_shape(unmarked, 1)
+    except ValueError:
+        return False
+    left = list(shape[:-1])
+    explained = zip(reversed(left), (pair.values, samples), strict=False)
+    return len(left) <= 2 and all(size in (1, most) for size, most in explained)
