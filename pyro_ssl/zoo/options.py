@@ -14,6 +14,7 @@ from typing import Any, Literal, get_type_hints
 
 from torch import nn
 
+from pyro_ssl import guides, models
 from pyro_ssl.distributions.conditionals import Conditional, Normal
 from pyro_ssl.distributions.flows import Flow
 from pyro_ssl.distributions.priors import Prior, StandardNormal, VampPrior
