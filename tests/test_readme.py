@@ -30,8 +30,10 @@ EXPERIMENTS = [
 
 
 def ran(*blocks: int, before: dict[str, Any]) -> dict[str, Any]:
-    """Names after some of the README's blocks; those from before, networks among them, stay as they were."""
-    space = {name: deepcopy(v) if isinstance(v, torch.nn.Module) else v for name, v in before.items()}
+    """Names after some of the README's blocks; networks from before stay as they were."""
+    space = {
+        name: deepcopy(v) if isinstance(v, torch.nn.Module) else v for name, v in before.items()
+    }
     for block in blocks:
         exec(BLOCKS[block], space)
     return space
@@ -61,7 +63,9 @@ def test_regression_and_chains(twelve_lines):
 
 def test_a_learner_asks_for_the_right_labels(twelve_lines):
     space = ran(2, before=twelve_lines)
-    assert len(space["learner"].indices) == 12 and (space["active"] == space["y_test"]).mean() > 0.95
+    assert (
+        len(space["learner"].indices) == 12 and (space["active"] == space["y_test"]).mean() > 0.95
+    )
 
 
 def test_a_model_of_ones_own_learns(own_model):
@@ -77,7 +81,9 @@ def test_it_trains_under_stock_pyro(own_model):
 
 def test_the_bound_goes_with_any_pair(own_model):
     torch.manual_seed(0)
-    space = ran(4, 5, before=own_model)  # as one reads: SVI and Adam are imported in the block before
+    space = ran(
+        4, 5, before=own_model
+    )  # as one reads: SVI and Adam are imported in the block before
     assert torch.isfinite(torch.tensor(space["loss"]))
     assert space["evidence"].shape == (100,) and space["per_class"].shape == (100, 10)
     right = (space["per_class"].argmax(-1) == data.load("digits").y_test[:100]).float().mean()
@@ -108,7 +114,9 @@ def test_options_are_chosen_by_cross_validation(twelve_lines):
 def test_the_table_of_methods_is_the_zoos():
     table = README.replace("\\|", "|")
     for name, row in zoo.METHODS.items():
-        assert re.search(rf"\| `{name}`.* \| .*{re.escape(row.model)}.* \| {re.escape(row.guide)} \|", table), name
+        assert re.search(
+            rf"\| `{name}`.* \| .*{re.escape(row.model)}.* \| {re.escape(row.guide)} \|", table
+        ), name
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -124,4 +132,6 @@ def test_its_links_lead_somewhere(page):
         target = (ROOT / page).parent / path if path else ROOT / page
         assert target.exists(), link
         titles = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if anchor else []
-        assert not anchor or anchor in [re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles], link
+        assert not anchor or anchor in [
+            re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles
+        ], link
