@@ -66,7 +66,9 @@ def test_neither_do_bounds_of_classes_scores_draws_and_attacks(x, build):
     )
     in_any_place(lambda x, chunk: label_draws(latent, x, 3).movedim(0, 1), x)
     in_any_place(lambda x, chunk: reconstruct(build("adgm"), x), x)
-    attack = lambda x, chunk: pgd(
-        latent, x, torch.ones(len(x)).long(), 0.1, steps=2, bounds=None, chunk=chunk
-    )  # noqa: E731
+
+    def attack(x, chunk):
+        y = torch.ones(len(x)).long()
+        return pgd(latent, x, y, 0.1, steps=2, bounds=None, chunk=chunk)
+
     in_any_place(attack, x)
