@@ -21,7 +21,12 @@ from pyro_ssl.utils import compat
 ROOT = Path(__file__).parent.parent
 LIBRARY = sorted((ROOT / "pyro_ssl").rglob("*.py"))
 PROGRAMS = sorted([*(ROOT / "models").glob("*.py"), *(ROOT / "guides").glob("*.py")])
-EVERYTHING = [*LIBRARY, *PROGRAMS, *sorted((ROOT / "experiments").glob("*.py")), *sorted((ROOT / "tests").rglob("*.py"))]
+EVERYTHING = [
+    *LIBRARY,
+    *PROGRAMS,
+    *sorted((ROOT / "experiments").glob("*.py")),
+    *sorted((ROOT / "tests").rglob("*.py")),
+]
 
 
 def imports(path: Path) -> set[str]:
@@ -48,7 +53,7 @@ ORDER = (
     {"active", "estimator"},
     {"cli"},
 )
-"""Folders of the package, from the bottom up: a file imports from its own folder and from rows above its own."""
+"""Folders of the package, from the bottom up: a file imports from its own and from rows above."""
 LEVELS = {folder: level for level, folders in enumerate(ORDER) for folder in folders}
 
 
@@ -60,7 +65,11 @@ def folder_of(path: Path) -> str:
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in (*LIBRARY, *PROGRAMS) if p.name not in ("__init__.py", "__main__.py") or p.parent.name != "pyro_ssl"],
+    [
+        p
+        for p in (*LIBRARY, *PROGRAMS)
+        if p.name not in ("__init__.py", "__main__.py") or p.parent.name != "pyro_ssl"
+    ],
     ids=lambda p: f"{p.parent.name}/{p.name}",
 )
 def test_imports_point_one_way(path):
@@ -98,7 +107,8 @@ else:
 
 def test_the_checks_of_torchs_distributions_stay_as_they_were():
     code = (
-        "from torch.distributions import Distribution as D; import pyro_ssl; from pyro_ssl import zoo; before = D._validate_args; "
+        "from torch.distributions import Distribution as D; import pyro_ssl; "
+        "from pyro_ssl import zoo; before = D._validate_args; "
         "zoo.build('m2', (4,), 2, flow=1); assert before and D._validate_args"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -115,7 +125,9 @@ def called(handler: type[Messenger], method: str, **arguments: object) -> bool:
 
 def marks_of(program: Callable[[], object]) -> set[str]:
     """What Pyro notes in `infer` of the site that a program has."""
-    return set(pyro.poutine.trace(pyro.poutine.enum(program, -1)).get_trace().nodes["site"]["infer"])
+    return set(
+        pyro.poutine.trace(pyro.poutine.enum(program, -1)).get_trace().nodes["site"]["infer"]
+    )
 
 
 def coin() -> torch.Tensor:
@@ -124,7 +136,9 @@ def coin() -> torch.Tensor:
 
 
 PRIVATE = {
-    "argparse.ArgumentParser._actions": lambda: isinstance(argparse.ArgumentParser()._actions, list),
+    "argparse.ArgumentParser._actions": lambda: isinstance(
+        argparse.ArgumentParser()._actions, list
+    ),
     "pyro.deterministic, infer: _deterministic": lambda: (
         compat.DETERMINISTIC in marks_of(lambda: pyro.deterministic("site", torch.zeros(())))
     ),
@@ -138,11 +152,15 @@ PRIVATE = {
     "pyro.poutine.scale_messenger.ScaleMessenger._process_message": lambda: called(
         ScaleMessenger, "_process_message", scale=1.0
     ),
-    "torch.distributions.Distribution._validate_args": lambda: torch.distributions.Distribution._validate_args is True,
+    "torch.distributions.Distribution._validate_args": lambda: (
+        torch.distributions.Distribution._validate_args is True
+    ),
     "torch.distributions.Distribution._validate_sample": lambda: callable(
         torch.distributions.Distribution._validate_sample
     ),
-    "torch.nn.Module._modules": lambda: list(torch.nn.Sequential(torch.nn.Identity())._modules) == ["0"],
+    "torch.nn.Module._modules": lambda: (
+        list(torch.nn.Sequential(torch.nn.Identity())._modules) == ["0"]
+    ),
     "torch.nn.modules.batchnorm._BatchNorm": lambda: issubclass(
         torch.nn.BatchNorm1d, torch.nn.modules.batchnorm._BatchNorm
     ),
@@ -158,7 +176,7 @@ def test_a_private_name_is_there(name):
 
 
 def private_names(path: Path) -> set[str]:
-    """Names with one leading underscore that a file takes from elsewhere: imports, and attributes that no file of ours sets."""
+    """Names with one leading underscore that a file imports, or reads as attributes."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Store):
@@ -170,10 +188,14 @@ def private_names(path: Path) -> set[str]:
 
 def own_names() -> set[str]:
     """Everything that our files define: functions, classes, variables, attributes."""
-    nodes = [node for path in (*LIBRARY, *PROGRAMS) for node in ast.walk(ast.parse(path.read_text()))]
+    nodes = [
+        node for path in (*LIBRARY, *PROGRAMS) for node in ast.walk(ast.parse(path.read_text()))
+    ]
     names = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     names |= {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return names | {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+    return names | {
+        n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
+    }
 
 
 def test_private_names_of_others_stand_in_one_module():
@@ -182,13 +204,15 @@ def test_private_names_of_others_stand_in_one_module():
     ours = own_names() | documented
     for path in (*LIBRARY, *PROGRAMS):
         if path.stem != "compat":
-            assert not private_names(path) - ours, f"{path.name}: move it to pyro_ssl/utils/compat.py"
+            assert not private_names(path) - ours, (
+                f"{path.name}: move it to pyro_ssl/utils/compat.py"
+            )
     tested = {name.rpartition(".")[2] for name in PRIVATE if "infer" not in name}
     assert private_names(ROOT / "pyro_ssl" / "utils" / "compat.py") | HANDLERS == tested
 
 
 def test_what_the_process_has_once_is_used_under_one_lock():
-    """The context managers of `utils.context` hold it; whoever called these without would disturb other threads."""
+    """The context managers of `utils.context` hold it; other calls would disturb threads."""
     switches = {
         "fork_rng",
         "torch.manual_seed",
@@ -199,10 +223,16 @@ def test_what_the_process_has_once_is_used_under_one_lock():
         "set_default_validate_args",
     }
     calls = {
-        path.name: {ast.unparse(n.func) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)}
+        path.name: {
+            ast.unparse(n.func)
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call)
+        }
         for path in (*LIBRARY, *PROGRAMS)
     }
     users = {
-        name for name, found in calls.items() if any(f".{call}".endswith(f".{s}") for call in found for s in switches)
+        name
+        for name, found in calls.items()
+        if any(f".{call}".endswith(f".{s}") for call in found for s in switches)
     }
     assert users == {"context.py"}

@@ -263,7 +263,8 @@ def from_npz(path: str | Path) -> Dataset:
         raise ValueError(
             f"{path} should hold arrays x, y, x_test, y_test; {', '.join(missing)} is missing"
         )
-    return from_arrays(*(arrays[name] for name in names), Path(path).stem)
+    name = Path(path).stem
+    return from_arrays(arrays["x"], arrays["y"], arrays["x_test"], arrays["y_test"], name)
 
 
 def arrays_of(path: str | Path) -> dict[str, np.ndarray]:
@@ -290,7 +291,9 @@ def arrays_of(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def from_torch(
-    train: torch.utils.data.Dataset, test: torch.utils.data.Dataset, name: str = "torch"
+    train: torch.utils.data.Dataset[Any],
+    test: torch.utils.data.Dataset[Any],
+    name: str = "torch",
 ) -> Dataset:
     """A data set from two torch Datasets of pairs (x, y), read once; labels as in `from_arrays`.
 

@@ -213,7 +213,7 @@ def _number_of_rows(y: Any) -> int:
     shape = as_array(y, "y")[0].shape
     if len(shape) != 1:
         raise ValueError(f"y should have shape (N,), one class index per row, got {shape}")
-    return shape[0]
+    return int(shape[0])
 
 
 def _check_whole(name: str, values: Any) -> None:

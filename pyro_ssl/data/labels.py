@@ -38,7 +38,8 @@ def missing_labels(y: np.ndarray) -> np.ndarray:
     if y.dtype.kind == "b":
         return np.zeros(y.shape, bool)
     if y.dtype.kind in "iuf":
-        return np.isnan(y) | (y == -1)
+        missing: np.ndarray = np.isnan(y) | (y == -1)
+        return missing
     return np.array([is_missing(value) for value in y.tolist()], dtype=bool)
 
 

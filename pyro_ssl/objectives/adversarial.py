@@ -64,8 +64,8 @@ class Adversary(Term):
         assert x is not None and y is not None
         guide: Any = context.guide
         z = guide.encode(x, y).rsample()
-        of_pair = _frozen_call(self.f, z).log_prob(y).mean()
-        own = -self.f(z.detach()).log_prob(y).mean()
+        of_pair: Tensor = _frozen_call(self.f, z).log_prob(y).mean()
+        own: Tensor = -self.f(z.detach()).log_prob(y).mean()
         return of_pair + (own - own.detach()) / self.weight
 
 
@@ -184,7 +184,7 @@ class LogRatio(nn.Module):
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
         """T_y(z) of latents `(B, Z)` of one-hot classes `(B, K)`: `(B,)`."""
         inputs = z if self.backpropagate else z.detach()
-        t = (y * _frozen_call(self.discriminators, inputs)).sum(-1)
+        t: Tensor = (y * _frozen_call(self.discriminators, inputs)).sum(-1)
         log_p = self.p_z(y).log_prob(z.detach())
         if self.bounded:
             t = 2 * (nn.functional.softplus(t) - math.log(2))

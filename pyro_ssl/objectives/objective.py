@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from pyro_ssl.data.extent import Extent
 from pyro_ssl.infer.elbo import Bound, TraceTopKEnum_ELBO
-from pyro_ssl.infer.foreign import differentiable_loss
 from pyro_ssl.infer.joint_pass import joint_pass_is_exact
 from pyro_ssl.infer.observations import check_input_units, first_nonfinite
-from pyro_ssl.infer.scales import scale_data, scale_latents, scale_shared, undo_subsampling
+from pyro_ssl.infer.scales import scale_data, scale_latents
 from pyro_ssl.infer.top_k import MOST
 from pyro_ssl.infer.validation import (
     check_foreign_pair,
@@ -30,7 +29,9 @@ from pyro_ssl.infer.validation import (
 from pyro_ssl.objectives.batch import Batch, transformed
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.objectives.predictors import GuidePredictor, LabelPredictor
+from pyro_ssl.objectives.stock_losses import stock_losses
 from pyro_ssl.objectives.terms import Term
+from pyro_ssl.objectives.weights import BoundWeights
 from pyro_ssl.utils.compat import BatchNormBase
 from pyro_ssl.utils.context import exclusive, preserve_random_state
 
@@ -125,7 +126,7 @@ class Objective(nn.Module):
 
     # --- the loss -----------------------------------------------------------------------------
 
-    def forward(self, batch: Batch, *, kl_weight: float = 1.0, joint: bool | None = None) -> Tensor:
+    def forward(self, batch: Batch, *, kl_weight: float = 1.0, joint: bool = False) -> Tensor:
         """The loss, a scalar; see `parts`."""
         return total(self.parts(batch, kl_weight=kl_weight, joint=joint))
 
@@ -135,7 +136,7 @@ class Objective(nn.Module):
         batch: Batch,
         *,
         kl_weight: float = 1.0,
-        joint: bool | None = None,
+        joint: bool = False,
     ) -> dict[str, Tensor]:
         """Every part of the loss as a scalar, by name; their sum is the loss.
 
@@ -143,14 +144,14 @@ class Objective(nn.Module):
             batch: Labeled and unlabeled data; a part that is None adds nothing.
             kl_weight: Weight beta_t of the continuous latents' KL.
             joint: Evaluate labeled and unlabeled data in one pass of the programs, where the batch
-                has both; see `joint_pass_for`. By default as `joint_pass`, or in two passes where
-                that is None.
+                has both; see `joint_pass_for`. The objective's own `joint_pass`, unless it is
+                None, takes precedence.
         """
         batch = self._encoded(batch)
         context = LossContext(batch, self.guide)
         parts = {}
         if self.model is not None:
-            parts = self._bounds(batch, kl_weight, bool(joint), context)
+            parts = self._bounds(batch, kl_weight, joint, context)
         for term in self.terms:
             value = term(context)
             if value is not None:
@@ -163,7 +164,15 @@ class Objective(nn.Module):
         """The labeled and the unlabeled part; the context gets their q(y|x)."""
         weights = self._weights(batch)
         if not self.has_bound_per_datum:
-            return self._stock_losses(batch, kl_weight, weights)
+            return stock_losses(
+                self.elbo,
+                self.model,
+                self.guide,
+                batch,
+                kl_weight,
+                weights,
+                self._shared_plates,
+            )
         labeled = batch.x is not None and bool(weights.labeled)
         unlabeled = batch.x_unlabeled is not None and bool(weights.unlabeled)
         if self.joint_pass is not None:
@@ -186,7 +195,7 @@ class Objective(nn.Module):
         return parts
 
     def _joint_bounds(
-        self, batch: Batch, kl_weight: float, weights: _Weights, context: LossContext
+        self, batch: Batch, kl_weight: float, weights: BoundWeights, context: LossContext
     ) -> dict[str, Tensor]:
         """Both parts by one pass of the programs over labeled and then unlabeled data."""
         x = batch.x
@@ -206,46 +215,9 @@ class Objective(nn.Module):
             parts["unlabeled"] = -bound.value[len(x) :].mean()
         return parts | _shared_part(bound, weights)
 
-    def _stock_losses(self, batch: Batch, kl_weight: float, weights: _Weights) -> dict[str, Tensor]:
-        """The labeled and the unlabeled part of an ELBO without a bound per datum, per datum.
-
-        Sites that all data share are in both parts, in shares that count them once in the data set.
-        """
-        calls: list[tuple[str, Tensor, Tensor | None, float]] = []
-        if batch.x is not None and weights.labeled:
-            calls.append(("labeled", batch.x, batch.y, weights.labeled))
-        if batch.x_unlabeled is not None and weights.unlabeled:
-            calls.append(("unlabeled", batch.x_unlabeled, None, weights.unlabeled))
-        plates = self._shared_plates
-        parts = {}
-        for name, x, y, weight in calls:
-            rows = len(x)
-            share = rows / (len(calls) * weights.size)
-            with (
-                undo_subsampling(rows),
-                scale_data(weight, rows, plates),
-                scale_shared(share, rows, plates),
-                scale_latents(kl_weight, rows, plates),
-            ):
-                parts[name] = differentiable_loss(self.elbo, self.model, self.guide, x, y) / rows
-        return parts
-
-    def _weights(self, batch: Batch) -> _Weights:
-        """The bounds' weights, and the number of data that J is the mean of.
-
-        J weighs a bound as that of one such datum: an unlabeled one, if there are any.
-        """
-        n_labeled, n_unlabeled = self.sizes or batch.sizes
-        uses_unlabeled = bool(n_unlabeled and self.unlabeled_weight)
-        labeled = self.labeled_weight
-        if labeled is None:
-            labeled = n_labeled / n_unlabeled if uses_unlabeled else 1.0
-        size = 1.0
-        if uses_unlabeled:
-            size = n_unlabeled / self.unlabeled_weight
-        elif n_labeled:
-            size = n_labeled / (labeled or 1.0)
-        return _Weights(labeled, self.unlabeled_weight, size)
+    def _weights(self, batch: Batch) -> BoundWeights:
+        sizes = self.sizes or batch.sizes
+        return BoundWeights.of(self.labeled_weight, self.unlabeled_weight, sizes)
 
     @exclusive()
     def _bound(
@@ -264,7 +236,7 @@ class Objective(nn.Module):
                 scales.enter_context(scale_data(weight, len(x)))
             if kl_weight != 1:
                 scales.enter_context(scale_latents(kl_weight, len(x)))
-            bound = self.elbo.bound(self.model, self.guide, x, y, labels=labels)
+            bound: Bound = self.elbo.bound(self.model, self.guide, x, y, labels=labels)
         if scales_bound:
             return bound._replace(value=weight * bound.value)
         return bound
@@ -387,9 +359,10 @@ class Objective(nn.Module):
             evaluated = min(classes, top_k + 1)
         programs = (self.model, self.guide)
         weights = sum(p.numel() for program in programs for p in program.parameters())
-        return (evaluated - 1) * len(batch.x) * weights <= JOINT_PASS_BUDGET
+        multiplications = (evaluated - 1) * len(batch.x) * weights
+        return bool(multiplications <= JOINT_PASS_BUDGET)
 
-    def culprit(self, batch: Batch, *, joint: bool | None = None) -> str:
+    def culprit(self, batch: Batch, *, joint: bool = False) -> str:
         """The first site, or else the first part, that is not finite, to explain a divergence."""
         with torch.no_grad():
             site = self._nonfinite_site(self._encoded(batch))
@@ -432,15 +405,7 @@ def total(parts: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(parts.values())).sum()
 
 
-class _Weights(NamedTuple):
-    """Weights of the two bounds, and the number of data that J is the mean of."""
-
-    labeled: float
-    unlabeled: float
-    size: float
-
-
-def _shared_part(bound: Bound, weights: _Weights) -> dict[str, Tensor]:
+def _shared_part(bound: Bound, weights: BoundWeights) -> dict[str, Tensor]:
     """KL(W) per datum: J times the data set's size counts it once, whatever the batches."""
     if bound.shared is None:
         return {}

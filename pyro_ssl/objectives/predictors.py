@@ -44,7 +44,8 @@ class GuidePredictor:
     chains: ClassVar[int] = 1
 
     def __call__(self, model: Any, guide: Any, x: Tensor) -> TorchDistribution:
-        return classified(guide, x)
+        q: TorchDistribution = classified(guide, x)
+        return q
 
 
 @dataclass(frozen=True)

@@ -253,14 +253,15 @@ def _as_labels(objective: Objective, x: Any, y: Any) -> Tensor:
     """Labels as a tensor `(N, K)`, one-hot or real as q(y|x) is."""
     q = label_of(objective, x)
     shape = (len(x), int(q.event_shape[-1]))
-    y = as_tensor(y, "y")
+    labels = as_tensor(y, "y")
     if not q.has_enumerate_support:
         return as_values(y, *shape, dtype=next(objective.parameters()).dtype)[0]
-    if y.shape != shape or not is_one_hot(y):
+    if labels.shape != shape or not is_one_hot(labels):
         raise ValueError(
-            f"y should be one-hot with shape {shape}, got {tuple(y.shape)}; see pyro_ssl.one_hot"
+            f"y should be one-hot with shape {shape}, got {tuple(labels.shape)}; "
+            "see pyro_ssl.one_hot"
         )
-    return y
+    return labels
 
 
 def is_one_hot(y: Tensor) -> bool:

@@ -79,10 +79,10 @@ def as_known(objective: Objective, x: Any, name: str = "x") -> Tensor:
     Raises:
         ValueError: They have another shape, or are in other units; see `Extent`.
     """
-    x = as_input(objective, x, name)
+    data = as_input(objective, x, name)
     if objective.extent is not None:
-        objective.extent.check(x, name)
-    return x
+        objective.extent.check(data, name)
+    return data
 
 
 def label_of(objective: Objective, x: Any) -> Any:

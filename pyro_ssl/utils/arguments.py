@@ -42,26 +42,26 @@ def as_data(
     >>> as_data([[1, 2], [3, 4]]).dtype
     torch.float32
     """
-    x = as_tensor(x, name)
-    is_whole = not x.is_floating_point() and x.dtype != torch.bool
+    data = as_tensor(x, name)
+    is_whole = not data.is_floating_point() and data.dtype != torch.bool
     if integers and is_whole:
         dtype = torch.int64
     elif dtype is None:
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    x = x.to(dtype)
-    if x.dim() < 2:
+        dtype = torch.float64 if data.dtype == torch.float64 else torch.float32
+    data = data.to(dtype)
+    if data.dim() < 2:
         raise ValueError(
-            f"{name} should have shape (data, features, ...), got {tuple(x.shape)}; "
+            f"{name} should have shape (data, features, ...), got {tuple(data.shape)}; "
             "one feature is (data, 1)"
         )
-    if x.numel() == 0:
-        raise ValueError(f"{name} is empty: shape {tuple(x.shape)}")
-    if not x.isfinite().all():
-        row = int((~x.flatten(1).isfinite().all(1)).nonzero()[0])
+    if data.numel() == 0:
+        raise ValueError(f"{name} is empty: shape {tuple(data.shape)}")
+    if not data.isfinite().all():
+        row = int((~data.flatten(1).isfinite().all(1)).nonzero()[0])
         raise ValueError(
-            f"{name} holds NaN or infinity, first in row {row}, as {x.dtype}; drop or impute it"
+            f"{name} holds NaN or infinity, first in row {row}, as {data.dtype}; drop or impute it"
         )
-    return x
+    return data
 
 
 def as_input(objective: nn.Module, x: Any, name: str = "x") -> Tensor:
@@ -318,7 +318,8 @@ def check_probs(probs: Any, classes: int | None = None) -> list[float]:
         raise ValueError(
             f"class_probs should be {wanted} above 0 that sum to 1, got {brief(probs)}"
         )
-    return array.astype(float).tolist()
+    values: list[float] = array.astype(float).tolist()
+    return values
 
 
 def check_kind(name: str, value: Any, kind: Any) -> None:

@@ -1,4 +1,4 @@
-"""Arrays from users: what is no array, masks, and short text of values for messages."""
+"""Arrays from users: checks, masks, and short text of values for messages."""
 
 from __future__ import annotations
 

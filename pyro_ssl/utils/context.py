@@ -1,6 +1,6 @@
 """Context managers for eval mode, buffers, seeds and validation.
 
-All of them hold one lock, `exclusive()`: what a process has once is used by one thread at a time.
+All hold one lock, `exclusive()`: one thread at a time uses the resources of the whole process.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ _TRAININGS = threading.RLock()
 def exclusive() -> _Turns:
     """Let one thread at a time into the block, or the decorated function; it may enter again.
 
-    It belongs around everything that uses what a process has once: Pyro's stack of handlers and its
+    It belongs around all uses of a resource of the whole process: Pyro's stack of handlers and its
     parameter store, torch's random state, the validation of distributions. It also belongs around
     networks whose mode or weights are changed for a while.
 

@@ -17,20 +17,28 @@ OF_Y = [name for name in MODELS if name != "vae"]
 
 def build(name: str, **options):
     chosen = {"hidden": (6,), "z_dim": 2, "z_dims": (3, 2), "flow": 0} | options
-    return zoo.build(name, IMAGE, K, **{k: v for k, v in chosen.items() if k in zoo.options_of(name)})
+    return zoo.build(
+        name, IMAGE, K, **{k: v for k, v in chosen.items() if k in zoo.options_of(name)}
+    )
 
 
-@pytest.mark.parametrize("options", [{}, {"class_prior": True}, {"prior": "vamp", "flow": 1}, {"bayesian": ("p_x",)}])
+@pytest.mark.parametrize(
+    "options", [{}, {"class_prior": True}, {"prior": "vamp", "flow": 1}, {"bayesian": ("p_x",)}]
+)
 @pytest.mark.parametrize("name", MODELS)
 def test_any_model_makes_data(name, options):
     o = build(name, **options).train()
     before, modes = torch.get_rng_state(), [m.training for m in o.modules()]
     made = [generate(o, 4, seed=1), reconstruct(o, X, seed=1)]
-    made += [generate(o, 4, EYE[1], seed=1), reconstruct(o, X, Y, into=EYE[2])] if name in OF_Y else []
+    made += (
+        [generate(o, 4, EYE[1], seed=1), reconstruct(o, X, Y, into=EYE[2])] if name in OF_Y else []
+    )
     shape = (50,) if name == "m1_m2" else IMAGE
     assert [tuple(m.shape) for m in made] == [(n, *shape) for n in (4, 5, 4, 5)[: len(made)]]
     assert all(m.isfinite().all() and not m.requires_grad for m in made)
-    assert torch.equal(made[0], generate(o, 4, seed=1)) and not torch.equal(made[0], generate(o, 4, seed=2))
+    assert torch.equal(made[0], generate(o, 4, seed=1)) and not torch.equal(
+        made[0], generate(o, 4, seed=2)
+    )
     assert torch.equal(before, torch.get_rng_state()) and not pyro.get_param_store()
     assert [m.training for m in o.modules()] == modes
 
@@ -42,9 +50,13 @@ def test_they_are_the_means_of_the_formulas():
         z = o.guide.q_z(X, Y).mean
         torch.testing.assert_close(reconstruct(o, X, Y), o.model.p_x(Y, z).mean)
         torch.testing.assert_close(reconstruct(o, X), reconstruct(o, X, EYE[q.argmax(-1)]))
-        torch.testing.assert_close(reconstruct(o, X, Y, into=EYE[0]), o.model.p_x(EYE[0].expand(5, K), z).mean)
+        torch.testing.assert_close(
+            reconstruct(o, X, Y, into=EYE[0]), o.model.p_x(EYE[0].expand(5, K), z).mean
+        )
         two = [generate(o, 6, EYE[k], seed=3) for k in (0, 1)]
-        o.model.p_x.network.first.weights[0].zero_()  # the class does not matter, and the latents are the same
+        o.model.p_x.network.first.weights[
+            0
+        ].zero_()  # the class does not matter, and the latents are the same
         same = [generate(o, 6, EYE[k], seed=3) for k in (0, 1)]
     assert not torch.equal(*two) and torch.equal(*same)
 
@@ -53,13 +65,15 @@ def test_an_auxiliary_variable_and_a_ladder_go_their_own_way():
     adgm, lvae = build("adgm").eval(), build("lvae").eval()
     with torch.no_grad():
         a = adgm.guide.q_a(X).mean
-        torch.testing.assert_close(reconstruct(adgm, X, Y), adgm.model.p_x(Y, adgm.guide.q_z(X, a, Y).mean).mean)
+        torch.testing.assert_close(
+            reconstruct(adgm, X, Y), adgm.model.p_x(Y, adgm.guide.q_z(X, a, Y).mean).mean
+        )
         assert (reconstruct(lvae, X, Y) != reconstruct(lvae, X.flip(0), Y)).any()
 
 
 @pytest.mark.parametrize("name", ["latent_classifier", "latent_classifier_simplified", "sslpe"])
 def test_codes_are_drawn_given_the_class(name):
-    """Of a model that draws y after z: z is chosen by p(y|.), so what is made of it is of the class."""
+    """In a model that samples y after z, p(y|.) chooses z, and x is of the class."""
     o = build(name, likelihood="gaussian", noise=0.0, dropout=0.0, sigma=1.0).eval()
     p_y = o.model.p_y.network
     with torch.no_grad():  # z's first number decides the class, and is the image
@@ -70,7 +84,9 @@ def test_codes_are_drawn_given_the_class(name):
         p_y.rest[-1].bias[2] = -100.0
         o.model.p_x.network.first.weights[-1][0, :2] = torch.tensor([1.0, -1.0])
         o.model.p_x.network.rest[-1].weight[0, :2] = torch.tensor([1.0, -1.0])
-    first, second, any_of_them = (generate(o, 200, y).flatten(1)[:, 0] for y in (EYE[0], EYE[1], None))
+    first, second, any_of_them = (
+        generate(o, 200, y).flatten(1)[:, 0] for y in (EYE[0], EYE[1], None)
+    )
     assert (first > -1.5).all() and (second < 1.5).all()  # p(y|z) is e^-13 there
     assert first.mean() > 0.5 and second.mean() < -0.5 and abs(any_of_them.mean()) < 0.3
 
@@ -88,8 +104,21 @@ def test_a_model_may_flatten_what_its_guide_does_not():
 
 
 def test_what_comes_after_x_sees_a_draw_of_it():
-    """z ~ N(0, 1), x ~ N(z, 1), the class is the sign of x: E[z | class] is 0.564, and would be 0.79 were x = z."""
-    o = zoo.build("sslpe", (1,), 2, z_dim=1, hidden=(), classifier_hidden=(), sigma=1.0, noise=0.0, dropout=0.0).eval()
+    """z ~ N(0, 1), x ~ N(z, 1), and the class is the sign of x: E[z | class] is 0.564.
+
+    With x = z it would be 0.79.
+    """
+    o = zoo.build(
+        "sslpe",
+        (1,),
+        2,
+        z_dim=1,
+        hidden=(),
+        classifier_hidden=(),
+        sigma=1.0,
+        noise=0.0,
+        dropout=0.0,
+    ).eval()
     p_y, p_x = o.model.p_y.network, o.model.p_x.network
     with torch.no_grad():
         for p in (*p_y.parameters(), *p_x.parameters()):
@@ -127,10 +156,16 @@ def test_a_program_of_ones_own_and_a_real_label():
         (lambda: reconstruct(build("ce"), X), "no site x"),
         (lambda: generate(build("vae"), 2, EYE[0]), "y: the model has no site y"),
         (lambda: generate(build("m2"), 0), "n should be a whole number above 0"),
-        (lambda: generate(build("m2"), 4, EYE), r"y should be one-hot, \(3,\) or \(4, 3\), got shape \(3, 3\)"),
+        (
+            lambda: generate(build("m2"), 4, EYE),
+            r"y should be one-hot, \(3,\) or \(4, 3\), got shape \(3, 3\)",
+        ),
         (lambda: generate(build("m2"), 3, torch.tensor([0, 1, 2])), "y should be one-hot"),
         (lambda: generate(build("m2"), 3, torch.eye(5)[0]), "y should be one-hot"),
-        (lambda: reconstruct(build("m2"), X, EYE), r"y should be one-hot, \(3,\) or \(5, 3\), got shape \(3, 3\)"),
+        (
+            lambda: reconstruct(build("m2"), X, EYE),
+            r"y should be one-hot, \(3,\) or \(5, 3\), got shape \(3, 3\)",
+        ),
         (lambda: reconstruct(build("m2"), X, into=0.5 * Y), "into should be one-hot"),
     ],
 )

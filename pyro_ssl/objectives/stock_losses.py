@@ -1,0 +1,53 @@
+"""The losses of Pyro's own ELBOs, which have no bound per datum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from pyro_ssl.infer.elbo import differentiable_loss, undo_subsampling
+from pyro_ssl.infer.scales import scale_data, scale_latents, scale_shared
+from pyro_ssl.objectives.batch import Batch
+from pyro_ssl.objectives.weights import BoundWeights
+
+
+def stock_losses(
+    elbo: Any,
+    model: nn.Module,
+    guide: nn.Module,
+    batch: Batch,
+    kl_weight: float,
+    weights: BoundWeights,
+    shared_plates: frozenset[str],
+) -> dict[str, Tensor]:
+    """The labeled and the unlabeled part of an ELBO's loss, each per datum.
+
+    Sites that all data share are in both parts, in shares that count them once in the data set.
+
+    Arguments:
+        elbo: Any `pyro.infer.ELBO`.
+        model: The model.
+        guide: Its guide.
+        batch: Encoded data.
+        kl_weight: Weight of the continuous latents' KL.
+        weights: Weights of the two parts.
+        shared_plates: Names of plates that are as large as the batch by chance.
+    """
+    calls: list[tuple[str, Tensor, Tensor | None, float]] = []
+    if batch.x is not None and weights.labeled:
+        calls.append(("labeled", batch.x, batch.y, weights.labeled))
+    if batch.x_unlabeled is not None and weights.unlabeled:
+        calls.append(("unlabeled", batch.x_unlabeled, None, weights.unlabeled))
+    parts = {}
+    for name, x, y, weight in calls:
+        rows = len(x)
+        share = rows / (len(calls) * weights.size)
+        with (
+            undo_subsampling(rows),
+            scale_data(weight, rows, shared_plates),
+            scale_shared(share, rows, shared_plates),
+            scale_latents(kl_weight, rows, shared_plates),
+        ):
+            parts[name] = differentiable_loss(elbo, model, guide, x, y) / rows
+    return parts
