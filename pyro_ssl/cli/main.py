@@ -447,11 +447,11 @@ def _evaluate(arguments: Namespace) -> None:
             labeled = None
         write("ood", reports.ood_report(saved.objective, dataset, foreign, labeled, out))
     if arguments.corruptions:
-        write("corruptions", reports.of_corruptions(saved.objective, dataset, out))
+        write("corruptions", reports.corruption_report(saved.objective, dataset, out))
     if name := arguments.attack:
         write(
             name,
-            reports.of_attack(saved.objective, dataset, name, arguments.epsilons, out, restarts=arguments.restarts),
+            reports.attack_report(saved.objective, dataset, name, arguments.epsilons, out, restarts=arguments.restarts),
         )
 
 
