@@ -295,7 +295,7 @@ def shifted(
         foreign = {name: data.load(name).x[: len(x)] for name in names if name in FOREIGN}
 
     def ood_metrics() -> dict[str, Any]:
-        densities = ood.fitted(objective, dataset.x[codes >= 0], codes[codes >= 0])
+        densities = ood.fit_densities(objective, dataset.x[codes >= 0], codes[codes >= 0])
         return ood.ood_metrics(ood.score_sets(objective, {config["data"]: x, **foreign}, densities))
 
     measures: dict[str, Callable[[], Any]] = {

@@ -1,1 +1,1 @@
-"""Numbers and pictures about predictions: metrics, calibration, foreign data, corruptions, attacks, plots."""
+"""Numbers and pictures about predictions: metrics, calibration, out-of-distribution data, plots."""

@@ -1,4 +1,4 @@
-"""Adversarial images: what a small change of x does to what a method predicts."""
+"""Adversarial attacks: small changes of x that change the prediction."""
 
 from __future__ import annotations
 
@@ -35,27 +35,33 @@ def fgsm(
     chunk: int = 256,
     seed: int = 0,
 ) -> Tensor:
-    r"""The fast gradient sign method, in chunks; `(N, *event)` on the CPU.
+    r"""Attack by the fast gradient sign method; `(N, *event)` on the CPU.
 
     .. math:: x' = \mathrm{clip}\big(x + \epsilon\, \mathrm{sign}\, \nabla_x \ell(x, y)\big), \qquad
               \ell = -\log q(y \mid x)
 
-    The paper prints it without the gradient. A saturated softmax has none in float32, which looks like robustness; `aim` may
-    be the difference of logits, which never saturates: :math:`\max_{k \neq y} \log q(k|x) - \log q(y|x)`.
+    The paper prints it without the gradient. In float32 a saturated softmax has no gradient, which
+    looks like robustness; with `aim="logits"` the attack raises the difference of logits, which
+    never saturates: :math:`\max_{k \neq y} \log q(k|x) - \log q(y|x)`.
+
+    >>> from pyro_ssl import zoo
+    >>> objective = zoo.build("classifier", 4, 2, hidden=(8,))
+    >>> fgsm(objective, torch.rand(3, 4), torch.tensor([0, 1, 0]), 0.1).shape
+    torch.Size([3, 4])
 
     Arguments:
-        objective: The method; what it draws to predict is drawn anew for each gradient.
+        objective: The method; if it draws to predict, then anew for each gradient.
         x: Data `(N, *event)`, within `bounds`.
-        y: LatentOptions `(N,)`.
+        y: Class indices `(N,)`.
         epsilon: Largest change of a pixel, in the units of x; 0 and above.
-        aim: What is made larger: `loss` or `logits`.
-        bounds: Of the pixels; None for none.
-        chunk: Data at once.
-        seed: Of what is drawn.
+        aim: What the attack raises: `loss` or `logits`.
+        bounds: Range of the pixels; None for no bounds.
+        chunk: Data per pass.
+        seed: Seed of the draws.
 
     Raises:
-        ValueError: epsilon is below 0; the aim is unknown; x, its range or y does not fit; the prediction has no gradient
-            in x.
+        ValueError: epsilon is below 0; the aim is unknown; x, its range or y does not fit; the
+            prediction has no gradient in x.
 
     References:
         Goodfellow et al. 2015; paper 000, section 5.3.
@@ -64,9 +70,15 @@ def fgsm(
 
 
 def _fgsm(
-    objective: Objective, x: Any, y: Tensor, epsilons: Iterable[float], *, bounds: Bounds = (0.0, 1.0), **arguments: Any
+    objective: Objective,
+    x: Any,
+    y: Tensor,
+    epsilons: Iterable[float],
+    *,
+    bounds: Bounds = (0.0, 1.0),
+    **arguments: Any,
 ) -> Iterator[Tensor]:
-    """`fgsm` of each size, from one gradient."""
+    """`fgsm` for each size, from one gradient."""
     sizes = [_checked(epsilon) for epsilon in epsilons]
     search = lambda loss, x: _slope(loss, x).sign()  # noqa: E731
     x, signs = _attacked(objective, x, y, search, bounds=bounds, **arguments)
@@ -87,25 +99,26 @@ def pgd(
     chunk: int = 256,
     seed: int = 0,
 ) -> Tensor:
-    """Projected gradient ascent from random starts within epsilon; of each datum the restart that did worst to it.
+    """Attack by projected gradient ascent from random starts; the strongest result for each datum.
 
-    A method that draws to predict has other draws in each step, so that no step is against one of them (Athalye et al. 2018).
+    A method that draws to predict has new draws in each step, so that the steps do not overfit to
+    one draw (Athalye et al. 2018).
 
     Arguments:
-        objective: As of `fgsm`.
-        x: As of `fgsm`.
-        y: As of `fgsm`.
-        epsilon: As of `fgsm`.
+        objective: See `fgsm`.
+        x: See `fgsm`.
+        y: See `fgsm`.
+        epsilon: See `fgsm`.
         steps: Steps of each restart.
-        step_size: Of a step; by default 2.5 epsilon / steps.
+        step_size: Size of a step; by default 2.5 epsilon / steps.
         restarts: Number of starts.
-        aim: As of `fgsm`.
-        bounds: As of `fgsm`.
-        chunk: As of `fgsm`.
-        seed: Of the starts, and of what is drawn.
+        aim: See `fgsm`.
+        bounds: See `fgsm`.
+        chunk: See `fgsm`.
+        seed: Seed of the starts and of the draws.
 
     Raises:
-        ValueError: As of `fgsm`; steps or restarts is not above 0.
+        ValueError: See `fgsm`; steps or restarts is not above 0.
 
     References:
         Madry et al. 2018.
@@ -115,23 +128,29 @@ def pgd(
     size = 2.5 * epsilon / steps if step_size is None else step_size
 
     def search(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        worst, found = torch.full((len(x),), -torch.inf, device=x.device), x
+        largest = torch.full((len(x),), -torch.inf, device=x.device)
+        best = x
+        event_dims = x.dim() - 1
         for _ in range(restarts):
-            start = draw(Uniform(-torch.ones_like(x), torch.ones_like(x)).to_event(x.dim() - 1))
-            at = _within(x + epsilon * start, bounds)
+            uniform = Uniform(-torch.ones_like(x), torch.ones_like(x)).to_event(event_dims)
+            at = _within(x + epsilon * draw(uniform), bounds)
             for _ in range(steps):
-                at = _within((at + size * _slope(loss, at).sign()).clamp(x - epsilon, x + epsilon), bounds)
+                moved = at + size * _slope(loss, at).sign()
+                at = _within(moved.clamp(x - epsilon, x + epsilon), bounds)
             with torch.no_grad():
                 value = loss(at)
-            better = (value > worst).view(-1, *[1] * (x.dim() - 1))
-            worst, found = worst.maximum(value), torch.where(better, at, found)
-        return found
+            better = (value > largest).view(-1, *[1] * event_dims)
+            best = torch.where(better, at, best)
+            largest = largest.maximum(value)
+        return best
 
     return _attacked(objective, x, y, search, aim=aim, bounds=bounds, chunk=chunk, seed=seed)[1]
 
 
-def _pgd(objective: Objective, x: Any, y: Tensor, epsilons: Iterable[float], **arguments: Any) -> Iterator[Tensor]:
-    """`pgd` of each size."""
+def _pgd(
+    objective: Objective, x: Any, y: Tensor, epsilons: Iterable[float], **arguments: Any
+) -> Iterator[Tensor]:
+    """`pgd` for each size."""
     yield from (pgd(objective, x, y, epsilon, **arguments) for epsilon in epsilons)
 
 
@@ -145,33 +164,38 @@ def under_attack(
     seed: int = 0,
     **arguments: Any,
 ) -> list[dict[str, float]]:
-    """Accuracy under an attack of each size, by each of its aims, and under the worse of both for each datum.
+    """Accuracy under an attack of each size: by each aim, and by the worse of both per datum.
 
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
-        y: LatentOptions `(N,)`.
-        epsilons: Sizes.
+        y: Class indices `(N,)`.
+        epsilons: Sizes of the attack.
         attack: `fgsm` or `pgd`.
-        seed: Of the starts, and of what is drawn.
-        arguments: Others of the attack.
+        seed: Seed of the starts and of the draws.
+        arguments: Other arguments of the attack.
 
     Returns:
         For each size `epsilon`, `loss`, `logits` and `either`.
 
     Raises:
-        ValueError: There is no such attack; as of the attack.
+        ValueError: There is no such attack; see the attack.
     """
     if attack not in ATTACKS:
         raise ValueError(f"attack should be one of {', '.join(ATTACKS)}, got {attack!r}")
-    y, epsilons = as_codes(y, len(x)), [float(epsilon) for epsilon in epsilons]
+    y = as_codes(y, len(x))
+    sizes = [float(epsilon) for epsilon in epsilons]
+    attacked = [
+        ATTACKS[attack](objective, x, y, sizes, aim=aim, seed=seed, **arguments) for aim in AIMS
+    ]
     rows: list[dict[str, float]] = []
-    attacked = [ATTACKS[attack](objective, x, y, epsilons, aim=aim, seed=seed, **arguments) for aim in AIMS]
-    for epsilon, *moved in zip(epsilons, *attacked, strict=True):
-        probs = (probs_of_any(objective, at, seed=seed) for at in moved)
-        right: dict[str, Tensor] = {aim: p.argmax(-1) == y for aim, p in zip(AIMS, probs, strict=True)}
-        right["either"] = right["loss"] & right["logits"]
-        rows.append({"epsilon": epsilon} | {k: v.double().mean().item() for k, v in right.items()})
+    for size, *moved in zip(sizes, *attacked, strict=True):
+        correct: dict[str, Tensor] = {}
+        for aim, at in zip(AIMS, moved, strict=True):
+            correct[aim] = probs_of_any(objective, at, seed=seed).argmax(-1) == y
+        correct["either"] = correct["loss"] & correct["logits"]
+        accuracies = {name: float(values.double().mean()) for name, values in correct.items()}
+        rows.append({"epsilon": size} | accuracies)
     return rows
 
 
@@ -204,38 +228,55 @@ def _attacked(
     chunk: int = 256,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Data, and what a search from the loss and a chunk gives for them."""
+    """The data, and the result of a search from the loss and a chunk of data."""
     if aim not in AIMS:
         raise ValueError(f"aim should be one of {', '.join(AIMS)}, got {aim!r}")
     check_positive(chunk=chunk)
     like = next(objective.parameters())
     x = as_known(objective, x).to(like.dtype)
-    if bounds is not None and not bounds[0] <= float(x.min()) <= float(x.max()) <= bounds[1]:
-        raise ValueError(f"x should be within bounds {bounds}, got {float(x.min()):.4g} .. {float(x.max()):.4g}")
+    low = float(x.min())
+    high = float(x.max())
+    if bounds is not None and not bounds[0] <= low <= high <= bounds[1]:
+        raise ValueError(f"x should be within bounds {bounds}, got {low:.4g} .. {high:.4g}")
     y = as_codes(y, len(x))
+    classes = _check_gradient(objective, x[:1].to(like), seed)
+    if int(y.min()) < 0 or int(y.max()) >= classes:
+        raise ValueError(f"y should be in 0 .. {classes - 1}, got {int(y.min())} .. {int(y.max())}")
+    chunks = zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True)
+    results: list[Tensor] = []
     with eval_mode(objective), torch.enable_grad(), fixed_seed(seed):
-        probe = x[:1].to(like).requires_grad_()
-        logits = objective.classify(probe).logits
-        free = not logits.requires_grad or torch.autograd.grad(logits.sum(), probe, allow_unused=True)[0] is None
-    if int(y.min()) < 0 or int(y.max()) >= logits.shape[-1]:
-        raise ValueError(f"y should be in 0 .. {logits.shape[-1] - 1}, got {int(y.min())} .. {int(y.max())}")
-    if free:
-        raise ValueError(
-            "objective: what it predicts has no gradient in x, such as by Gibbs sampling or features as given"
-        )
-    found: list[Tensor] = []
-    with eval_mode(objective), torch.enable_grad(), fixed_seed(seed):
-        for part, codes in zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True):
+        for part, labels in chunks:
+            loss = partial(_loss, objective, labels, aim, count(seed))
             with RowNoise(part, seed):
-                found.append(search(partial(_loss, objective, codes, aim, count(seed)), part).cpu())
-    return x, torch.cat(found)
+                results.append(search(loss, part).cpu())
+    return x, torch.cat(results)
 
 
-def _loss(objective: Objective, codes: Tensor, aim: Aim, seeds: Iterator[int], x: Tensor) -> Tensor:
+def _check_gradient(objective: Objective, x: Tensor, seed: int) -> int:
+    """Raise ValueError unless the prediction has a gradient in x; the number of classes."""
+    with eval_mode(objective), torch.enable_grad(), fixed_seed(seed):
+        x.requires_grad_()
+        logits = objective.classify(x).logits
+        gradient = None
+        if logits.requires_grad:
+            (gradient,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            "objective: its prediction has no gradient in x, as with Gibbs sampling or given "
+            "features"
+        )
+    return int(logits.shape[-1])
+
+
+def _loss(
+    objective: Objective, labels: Tensor, aim: Aim, seeds: Iterator[int], x: Tensor
+) -> Tensor:
+    """What the attack raises, `(B,)`; each call has the draws of the next seed."""
     with fixed_seed(next(seeds)):
-        log_q = objective.classify(x).logits
-    own = log_q.gather(-1, codes.unsqueeze(-1)).squeeze(-1)
+        logits: Tensor = objective.classify(x).logits
+    own = labels.unsqueeze(-1)
     if aim == "loss":
-        return -log_q.log_softmax(-1).gather(-1, codes.unsqueeze(-1)).squeeze(-1)
-    others = log_q.masked_fill(nn.functional.one_hot(codes, log_q.shape[-1]).bool(), -torch.inf)
-    return others.amax(-1) - own
+        return -logits.log_softmax(-1).gather(-1, own).squeeze(-1)
+    is_own = nn.functional.one_hot(labels, logits.shape[-1]).bool()
+    others = logits.masked_fill(is_own, -torch.inf)
+    return others.amax(-1) - logits.gather(-1, own).squeeze(-1)

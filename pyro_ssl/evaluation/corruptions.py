@@ -1,6 +1,7 @@
-"""Corrupted images at five severities, after Hendrycks & Dietterich ("C-style"; made here, not their files).
+"""Corrupted images at five severities, after Hendrycks & Dietterich; not their files.
 
-Each corruption takes images `(N, C, H, W)` in [0, 1] and a severity, 1 to 5, whose levels stand in it; `corrupted` clips.
+Each corruption takes images `(N, C, H, W)` in [0, 1] and a severity, 1 to 5; `corrupted` clips
+the result to [0, 1].
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ def gaussian_noise(x: Tensor, severity: int) -> Tensor:
 
 
 def shot_noise(x: Tensor, severity: int) -> Tensor:
-    """Counts of photons; the level is their number at a value of 1."""
+    """Poisson noise; the level is the number of photons at a value of 1."""
     photons = _level((500.0, 100.0, 50.0, 25.0, 12.0), severity)
     return torch.poisson(x * photons) / photons
 
 
 def impulse_noise(x: Tensor, severity: int) -> Tensor:
-    """Pixels that are 0 or 1; the level is their share."""
+    """Pixels set to 0 or 1; the level is their share."""
     share = _level((0.01, 0.03, 0.06, 0.1, 0.17), severity)
     return torch.where(torch.rand_like(x) < share, (torch.rand_like(x) < 0.5).to(x), x)
 
 
 def gaussian_blur(x: Tensor, severity: int) -> Tensor:
-    """A normal kernel of 9 x 9; the level is its standard deviation in pixels."""
+    """A Gaussian kernel of 9 x 9; the level is its standard deviation in pixels."""
     sigma = _level((0.4, 0.6, 0.8, 1.1, 1.6), severity)
     kernel = (-torch.arange(-4.0, 5.0).square() / (2 * sigma**2)).softmax(0)
     rows, columns = (_along(n, kernel).to(x) for n in x.shape[-2:])
@@ -58,20 +59,20 @@ def motion_blur(x: Tensor, severity: int) -> Tensor:
 
 
 def _along(n: int, kernel: Tensor) -> Tensor:
-    """The matrix `(n, n)` of a convolution along n pixels, the outermost repeated beyond the edges."""
+    """The matrix `(n, n)` of a convolution along n pixels; edge pixels are repeated."""
     at = torch.arange(n)[:, None] + torch.arange(len(kernel)) - len(kernel) // 2
     return torch.zeros(n, n).scatter_add(1, at.clamp(0, n - 1), kernel.expand(n, -1))
 
 
 def contrast(x: Tensor, severity: int) -> Tensor:
-    """Towards the image's mean; the level is what is kept of the difference."""
+    """Values moved to the image's mean; the level is the factor of the difference."""
     kept = _level((0.75, 0.5, 0.4, 0.3, 0.15), severity)
     mean = x.mean((-3, -2, -1), keepdim=True)
     return mean + kept * (x - mean)
 
 
 def brightness(x: Tensor, severity: int) -> Tensor:
-    """The level is added."""
+    """All values raised by the level."""
     return x + _level((0.05, 0.1, 0.15, 0.2, 0.3), severity)
 
 
@@ -88,20 +89,20 @@ def fog(x: Tensor, severity: int) -> Tensor:
 
 
 def pixelate(x: Tensor, severity: int) -> Tensor:
-    """Means of blocks; the level is the share of rows and columns that are left."""
+    """Means of blocks; the level is the share of rows and columns left."""
     size = _level((0.75, 0.6, 0.5, 0.4, 0.3), severity)
     rows, columns = (_blocks(n, max(1, round(size * n))).to(x) for n in x.shape[-2:])
     return rows @ x @ columns
 
 
 def _blocks(n: int, k: int) -> Tensor:
-    """The symmetric matrix `(n, n)` that replaces each of k runs of neighbours by their mean."""
+    """The matrix `(n, n)` that replaces each of k runs of neighbours by its mean."""
     member = torch.nn.functional.one_hot(torch.arange(n) * k // n, k).float()
     return member / member.sum(0) @ member.T
 
 
 def jpeg(x: Tensor, severity: int) -> Tensor:
-    """Written and read as JPEG; the level is its quality."""
+    """JPEG compression; the level is the quality."""
     import numpy as np
     from PIL import Image
 
@@ -109,7 +110,9 @@ def jpeg(x: Tensor, severity: int) -> Tensor:
     images = []
     for image in (255 * x).round().to(torch.uint8).cpu().movedim(-3, -1).numpy():
         file = io.BytesIO()
-        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(file, "JPEG", quality=quality)
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
+            file, "JPEG", quality=quality
+        )
         images.append(torch.from_numpy(np.array(Image.open(file))).reshape(image.shape))
     return torch.stack(images).movedim(-1, -3).to(x) / 255
 
@@ -134,17 +137,20 @@ CORRUPTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 def corrupted(x: Any, name: str, severity: int, seed: int = 0) -> Tensor:
     """Images `(N, C, H, W)` in [0, 1] under a corruption, clipped to [0, 1].
 
+    >>> corrupted(torch.rand(2, 1, 8, 8), "fog", 3).shape
+    torch.Size([2, 1, 8, 8])
+
     Arguments:
         x: The images.
         name: One of `CORRUPTIONS`.
         severity: 1 to 5.
-        seed: Of what is drawn: the same for all severities.
+        seed: Seed of the draws, which all severities share.
 
     Raises:
-        ValueError: There is no such corruption or severity; x is not of images in [0, 1].
+        ValueError: There is no such corruption or severity; x does not hold images in [0, 1].
 
     References:
-        Hendrycks & Dietterich 2019, for the kinds; the levels are ours, for images of 28 to 32 pixels.
+        Hendrycks & Dietterich 2019 for the kinds; the levels are ours, for 28 to 32 pixels.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"name should be one of {', '.join(CORRUPTIONS)}; got {name!r}")
@@ -153,29 +159,37 @@ def corrupted(x: Any, name: str, severity: int, seed: int = 0) -> Tensor:
     x = as_data(x)
     if x.dim() != 4 or x.shape[1] not in (1, 3) or not 0 <= float(x.min()) <= float(x.max()) <= 1:
         extent = f"within {float(x.min()):.4g} .. {float(x.max()):.4g}"
-        raise ValueError(f"x should be images (N, 1 or 3, H, W) in [0, 1], got {tuple(x.shape)}, {extent}")
+        raise ValueError(
+            f"x should be images (N, 1 or 3, H, W) in [0, 1], got {tuple(x.shape)}, {extent}"
+        )
     with fixed_seed(seed):
         return CORRUPTIONS[name](x, severity).clamp(0, 1)
 
 
 def under_corruption(
-    objective: Objective, x: Any, y: Any, names: Iterable[str] = tuple(CORRUPTIONS), *, seed: int = 0
+    objective: Objective,
+    x: Any,
+    y: Any,
+    names: Iterable[str] = tuple(CORRUPTIONS),
+    *,
+    seed: int = 0,
 ) -> dict[str, list[dict[str, float]]]:
     """`metrics.evaluate` of the images under each corruption, at severities 1 to 5.
 
     Arguments:
         objective: The method.
         x: Images `(N, C, H, W)` in [0, 1].
-        y: LatentOptions `(N,)`.
-        names: Of the corruptions.
-        seed: Of what is drawn.
+        y: Class indices `(N,)`.
+        names: Names of the corruptions.
+        seed: Seed of the draws.
 
     Raises:
-        ValueError: As of `corrupted`.
+        ValueError: See `corrupted`.
     """
     return {
         name: [
-            metrics.evaluate(predict_proba(objective, corrupted(x, name, s, seed), seed=seed), y) for s in SEVERITIES
+            metrics.evaluate(predict_proba(objective, corrupted(x, name, s, seed), seed=seed), y)
+            for s in SEVERITIES
         ]
         for name in names
     }

@@ -1,4 +1,4 @@
-"""What a classifier's probabilities are worth."""
+"""Accuracy, log-likelihood, Brier score and calibration error of predicted probabilities."""
 
 from __future__ import annotations
 
@@ -15,33 +15,50 @@ from pyro_ssl.utils.arrays import check_unmasked
 
 
 def accuracy(probs: Any, y: Any) -> float:
-    """Share of data whose likeliest class is right. probs `(N, K)`, y `(N,)` codes."""
+    """Share of correct predictions, from probabilities `(N, K)` and class indices `(N,)`.
+
+    >>> accuracy([[0.9, 0.1], [0.6, 0.4]], [0, 1])
+    0.5
+    """
     probs, y = checked(probs, y)
-    return (probs.argmax(-1) == y).double().mean().item()
+    return float((probs.argmax(-1) == y).double().mean())
 
 
 def log_likelihood(probs: Any, y: Any) -> float:
-    """Mean log p(y|x) in nats; probabilities are taken as at least 1e-12."""
+    """Mean log p(y|x) in nats, with probabilities clipped below at 1e-12.
+
+    >>> round(log_likelihood([[0.9, 0.1], [0.6, 0.4]], [0, 1]), 4)
+    -0.5108
+    """
     probs, y = checked(probs, y)
-    return probs.double().gather(-1, y[:, None]).clamp_min(1e-12).log().mean().item()
+    own = probs.double().gather(-1, y[:, None])
+    return float(own.clamp_min(1e-12).log().mean())
 
 
 def brier(probs: Any, y: Any) -> float:
-    """Mean squared distance between probabilities and one-hot class, in [0, 2]."""
+    """Mean squared distance between probabilities and one-hot label, in [0, 2].
+
+    >>> round(brier([[0.9, 0.1], [0.6, 0.4]], [0, 1]), 4)
+    0.37
+    """
     probs, y = checked(probs, y)
-    return (probs.double() - torch.nn.functional.one_hot(y, probs.shape[-1])).square().sum(-1).mean().item()
+    difference = probs.double() - torch.nn.functional.one_hot(y, probs.shape[-1])
+    return float(difference.square().sum(-1).mean())
 
 
 def ece(probs: Any, y: Any, bins: int = 15, *, adaptive: bool = False) -> float:
     r"""Expected calibration error in [0, 1], over bins of the confidence.
 
+    >>> round(ece([[0.9, 0.1], [0.6, 0.4]], [0, 1]), 4)
+    0.35
+
     .. math:: \sum_b \frac{n_b}{N} \, |\mathrm{acc}_b - \mathrm{conf}_b|
 
     Arguments:
         probs: p(y|x), `(N, K)`.
-        y: LatentOptions `(N,)`.
-        bins: Their number; bin b holds confidences in (b / bins, (b + 1) / bins].
-        adaptive: Bins hold equally many data, give or take one.
+        y: Class indices `(N,)`.
+        bins: Number of bins; bin b holds confidences in (b / bins, (b + 1) / bins].
+        adaptive: Whether the bins hold equal numbers of data.
 
     Raises:
         ValueError: See `checked`; bins is not above 0.
@@ -59,46 +76,50 @@ def ece(probs: Any, y: Any, bins: int = 15, *, adaptive: bool = False) -> float:
     else:
         index = bin_of(confidence, bins)
     gaps = torch.zeros(bins, dtype=torch.float64, device=gap.device)
-    return gaps.index_add(0, index, gap).abs().sum().item() / len(y)
+    return float(gaps.index_add(0, index, gap).abs().sum()) / len(y)
 
 
 def bin_of(confidence: Tensor, bins: int) -> Tensor:
-    """Which of the bins (b / bins, (b + 1) / bins] each confidence is in, `(N,)`, the edges in its own precision.
+    """Index of the bin (b / bins, (b + 1) / bins] of each confidence, `(N,)`.
+
+    The edges have the precision of the confidences.
 
     Raises:
         ValueError: bins is not above 0.
     """
     check_positive(bins=bins)
-    return torch.bucketize(confidence, torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins)
+    return torch.bucketize(
+        confidence, torch.arange(1, bins, dtype=confidence.dtype, device=confidence.device) / bins
+    )
 
 
 def checked(probs: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Probabilities and classes as tensors on one device, or an error that says what they are in place of these.
+    """Probabilities and class indices as tensors on one device, after checks.
 
     Arguments:
         probs: p(y|x), `(N, K)`, a tensor or an array of floating-point numbers.
-        y: LatentOptions `(N,)` in 0 .. K - 1, of any whole-number type.
+        y: Class indices `(N,)` in 0 .. K - 1, of any whole-number type.
 
     Raises:
-        TypeError: They do not hold numbers, or y no whole numbers.
-        ValueError: N is 0 or K below 2; a number is not finite or a row of no probabilities that sum to 1; y has another
-            length, or a code of no class.
+        TypeError: They do not hold numbers, or y does not hold whole numbers.
+        ValueError: N is 0 or K below 2; a number is not finite, or a row does not hold
+            probabilities that sum to 1; y has another length, or an index of no class.
     """
     probs = as_probabilities(probs)
-    return probs, _codes(probs, y, "probs")
+    return probs, _class_indices(probs, y, "probs")
 
 
 def checked_logits(logits: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Logits `(N, K)`, any finite numbers but probabilities, and classes; see `checked`."""
+    """Logits `(N, K)`, which are no probabilities, and class indices; see `checked`."""
     logits = _numbers(logits, "logits")
     _check_shape(logits, "logits", "(N, K)")
-    codes = _codes(logits, y, "logits")
+    classes = _class_indices(logits, y, "logits")
     if _are_probabilities(logits):
         raise ValueError(
             "logits should be logits or log-probabilities, got probabilities: each row sums to 1; "
             "give their logarithm, probs.log()"
         )
-    return logits, codes
+    return logits, classes
 
 
 def as_probabilities(probs: Any, name: str = "probs", shape: str = "(N, K)") -> Tensor:
@@ -106,52 +127,63 @@ def as_probabilities(probs: Any, name: str = "probs", shape: str = "(N, K)") -> 
 
     Arguments:
         probs: The array.
-        name: What the caller calls it.
-        shape: The dimensions that it should have, as they are said.
+        name: Name of the argument, for messages.
+        shape: Expected shape, for messages; its commas are counted.
 
     Raises:
         TypeError: It does not hold floating-point numbers.
         ValueError: It has another shape, a number is not finite, or a row does not sum to 1.
     """
-    probs = _numbers(probs, name)
-    _check_shape(probs, name, shape)
-    slack = 10 * torch.finfo(probs.dtype).eps
-    low, high = float(probs.min()), float(probs.max())
+    numbers = _numbers(probs, name)
+    _check_shape(numbers, name, shape)
+    slack = 10 * torch.finfo(numbers.dtype).eps
+    low = float(numbers.min())
+    high = float(numbers.max())
     if low < -slack or high > 1 + slack:
         raise ValueError(
-            f"{name} should be probabilities, got numbers from {low:.4g} to {high:.4g}; of logits or log-probabilities "
-            "take the softmax first: logits.softmax(-1), and divide percentages by 100"
+            f"{name} should be probabilities, got numbers from {low:.4g} to {high:.4g}; of logits "
+            "or log-probabilities take the softmax first: logits.softmax(-1), and divide "
+            "percentages by 100"
         )
-    off = (probs.double().sum(-1) - 1).abs()
-    if float(off.max()) > 1e-3 + slack * probs.shape[-1]:
-        total = float(probs.double().sum(-1).flatten()[off.argmax()])
-        raise ValueError(f"{name} should sum to 1 over the classes, got a row of sum {total:.4g}; divide it by its sum")
-    return probs
+    sums = numbers.double().sum(-1)
+    off = (sums - 1).abs()
+    if float(off.max()) > 1e-3 + slack * numbers.shape[-1]:
+        worst = float(sums.flatten()[off.argmax()])
+        raise ValueError(
+            f"{name} should sum to 1 over the classes, got a row of sum {worst:.4g}; "
+            "divide it by its sum"
+        )
+    return numbers
 
 
 def _numbers(x: Any, name: str) -> Tensor:
-    """Any array of finite floating-point numbers as a tensor."""
+    """An array of finite floating-point numbers as a tensor."""
     check_unmasked(x, name)
-    if not isinstance(x, Tensor):
-        array = np.asarray(x)
-        if array.dtype.kind not in "iuf":
-            raise TypeError(f"{name} should hold numbers, got an array of dtype {array.dtype}")
-        x = torch.as_tensor(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
-    if x.is_complex() or x.dtype == torch.bool:
-        raise TypeError(f"{name} should hold real numbers, got {x.dtype}")
-    x = x.detach()
-    x = x if x.is_floating_point() else x.double()
-    if not x.isfinite().all():
-        place = int((~x.isfinite()).flatten().nonzero()[0])
-        row = place // max(1, x.shape[-1]) if x.dim() else 0
+    numbers = x if isinstance(x, Tensor) else _from_array(np.asarray(x), name)
+    if numbers.is_complex() or numbers.dtype == torch.bool:
+        raise TypeError(f"{name} should hold real numbers, got {numbers.dtype}")
+    numbers = numbers.detach()
+    if not numbers.is_floating_point():
+        numbers = numbers.double()
+    if not numbers.isfinite().all():
+        place = int((~numbers.isfinite()).flatten().nonzero()[0])
+        row = place // max(1, numbers.shape[-1]) if numbers.dim() else 0
         raise ValueError(
-            f"{name} holds NaN or infinity, first in row {row}; leave such rows out, or see what made them"
+            f"{name} holds NaN or infinity, first in row {row}; leave such rows out, or find out "
+            "what made them"
         )
-    return x
+    return numbers
+
+
+def _from_array(array: Any, name: str) -> Tensor:
+    """A numpy array as a tensor; torch needs the machine's byte order and writable memory."""
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} should hold numbers, got an array of dtype {array.dtype}")
+    return torch.as_tensor(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def _are_probabilities(x: Tensor) -> bool:
-    """Whether all rows, of two or more, sum to 1 and hold nothing below 0: logits do so by no chance."""
+    """Whether there are several rows that all sum to 1 and are nowhere negative."""
     off = (x.double().sum(-1) - 1).abs()
     rounding = 1e-5 + 10 * torch.finfo(x.dtype).eps * x.shape[-1]
     return len(x) > 1 and float(x.min()) >= 0 and float(off.max()) <= rounding
@@ -159,38 +191,51 @@ def _are_probabilities(x: Tensor) -> bool:
 
 def _check_shape(x: Tensor, name: str, shape: str) -> None:
     if x.dim() != shape.count(",") + 1 or not x.numel():
-        raise ValueError(f"{name} should have shape {shape}, without a dimension of size 0; got {tuple(x.shape)}")
+        raise ValueError(
+            f"{name} should have shape {shape}, without a dimension of size 0; got {tuple(x.shape)}"
+        )
     if x.shape[-1] < 2:
         raise ValueError(
-            f"{name} should have shape {shape} with two classes or more, got {tuple(x.shape)}; of two classes give both "
-            "columns, 1 - p and p"
+            f"{name} should have shape {shape} with two classes or more, got {tuple(x.shape)}; "
+            "of two classes give both columns, 1 - p and p"
         )
 
 
-def _codes(scores: Tensor, y: Any, name: str) -> Tensor:
-    """Classes of N rows, `(N,)`, on the device of their scores `(N, K)`."""
-    shape = tuple(np.shape(y)) if not isinstance(y, Tensor) else tuple(y.shape)
+def _class_indices(scores: Tensor, y: Any, name: str) -> Tensor:
+    """Class indices of N rows, `(N,)`, on the device of the scores `(N, K)`."""
+    shape = tuple(y.shape) if isinstance(y, Tensor) else tuple(np.shape(y))
     if shape != (len(scores),):
         raise ValueError(
-            f"{name} should have shape (N, K) and y (N,), one code for each row; got {tuple(scores.shape)} and {shape}"
+            f"{name} should have shape (N, K) and y (N,), one class for each row; "
+            f"got {tuple(scores.shape)} and {shape}"
         )
-    y = as_codes(y, len(scores))
-    low, high, classes = int(y.min()), int(y.max()), scores.shape[-1]
+    indices: Tensor = as_codes(y, len(scores))
+    low = int(indices.min())
+    high = int(indices.max())
+    classes = scores.shape[-1]
     if low < 0:
         raise ValueError(
-            f"y should be in 0 .. {classes - 1}, got {low}; leave out the rows without a label, which -1 marks"
+            f"y should be in 0 .. {classes - 1}, got {low}; leave out the rows without a label, "
+            "which -1 marks"
         )
     if high >= classes:
-        raise ValueError(f"y should be in 0 .. {classes - 1}, got {high}; {name} has {classes} columns")
-    return y.to(scores.device)
+        raise ValueError(
+            f"y should be in 0 .. {classes - 1}, got {high}; {name} has {classes} columns"
+        )
+    return indices.to(scores.device)
 
 
 def evaluate(probs: Any, y: Any) -> dict[str, float]:
-    """All of the above: `accuracy`, `log_likelihood`, `brier`, `ece` of 15 bins, `ece_20`, `ece_adaptive` of 15.
+    """All metrics: `accuracy`, `log_likelihood`, `brier`, `ece`, `ece_20` and `ece_adaptive`.
+
+    The ECE has 15 bins, except `ece_20`.
+
+    >>> sorted(evaluate([[0.9, 0.1], [0.6, 0.4]], [0, 1]))[:2]
+    ['accuracy', 'brier']
 
     Arguments:
         probs: p(y|x), `(N, K)`.
-        y: LatentOptions `(N,)`.
+        y: Class indices `(N,)`.
 
     Raises:
         TypeError, ValueError: See `checked`.

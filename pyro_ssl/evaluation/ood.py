@@ -1,4 +1,4 @@
-"""How familiar a datum looks to a classifier, and how well that tells foreign data from its own."""
+"""Out-of-distribution detection: familiarity scores, and how well they separate foreign data."""
 
 from __future__ import annotations
 
@@ -18,45 +18,97 @@ from pyro_ssl.utils.arguments import as_codes, as_data, check_event_shape, check
 
 
 def scores(
-    objective: Objective, x: Any, densities: ClassDensities | None = None, *, chunk: int = 1024, seed: int = 0
+    objective: Objective,
+    x: Any,
+    densities: ClassDensities | None = None,
+    *,
+    chunk: int = 1024,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
-    r"""Every score that the method has of each datum, `(N,)` on the CPU: the higher, the more familiar the datum.
+    r"""All scores of the method for each datum, `(N,)` on the CPU; higher is more familiar.
 
-    `max p`, max_y p(y|x), as its logarithm, and `entropy`, -H(p(y|x)), of any method. `energy`, log sum_y exp f_y, where
-    p(y|x) is the softmax of a layer's output f, or of densities with one variance. `log p(z)` where p(y|z) follows from
-    densities, by these; `log p(z), refitted` by densities that are given. `log p(x)`, the bound, where the model generates x.
+    ==================== ==========================================================================
+    `max p`              log max_y p(y|x); every method
+    `entropy`            -H(p(y|x)); every method
+    `energy`             log sum_y exp f_y, if p(y|x) is the softmax of a layer's output f, or
+                         follows from densities with one variance
+    `log p(z)`           if p(y|z) follows from densities: their mixture
+    `log p(z), refitted` under the densities that are given
+    `log p(x)`           the bound, if the model generates x
+    ==================== ==========================================================================
 
     Arguments:
         objective: The method.
         x: Data `(N, *event)`, in any units: they may be foreign.
-        densities: Of `features` of the training data.
-        chunk: Data at once.
-        seed: Of what is drawn.
+        densities: Densities of the `features` of the training data.
+        chunk: Data per pass.
+        seed: Seed of the draws.
 
     References:
         Liu et al. 2020 for the energy; Mukhoti et al. 2021 (DDU) for densities of features.
     """
     x = _of_its_shape(objective, x)
-    logits = chunked(objective, lambda x: objective.classify(x).logits, chunk, seed, x).log_softmax(-1)
-    found = {"max p": _log_max(logits), "entropy": (logits.exp() * logits).sum(-1)}
-    z, outputs = _read(objective, x, chunk, seed)
-    if z is not None and isinstance(p_y := getattr(objective.guide, "p_y", None), Bayes):
-        found["log p(z)"] = chunked(objective, p_y.joint, chunk, seed, z).logsumexp(-1)
+    logits = chunked(objective, lambda x: objective.classify(x).logits, chunk, seed, x)
+    log_p = logits.log_softmax(-1)
+    by_name = {"max p": _log_max(log_p), "entropy": (log_p.exp() * log_p).sum(-1)}
+    z, outputs = _features_and_outputs(objective, x, chunk, seed)
+    p_y = getattr(objective.guide, "p_y", None)
+    if z is not None and isinstance(p_y, Bayes):
+        by_name["log p(z)"] = chunked(objective, p_y.joint, chunk, seed, z).logsumexp(-1)
         if p_y.is_softmax:
-            found["energy"] = chunked(objective, p_y.layer, chunk, seed, z).logsumexp(-1)
+            by_name["energy"] = chunked(objective, p_y.layer, chunk, seed, z).logsumexp(-1)
     elif outputs is not None:
-        found["energy"] = outputs.logsumexp(-1)
+        by_name["energy"] = outputs.logsumexp(-1)
     if densities is not None and z is not None:
-        found["log p(z), refitted"] = densities.log_prob(z).float()
+        by_name["log p(z), refitted"] = densities.log_prob(z).float()
     with objective.programs() as (model, _):
         generates = hasattr(model, "p_x")
     if generates:
-        found["log p(x)"] = bounds_of_any(objective, x, seed=seed)
-    return found
+        by_name["log p(x)"] = bounds_of_any(objective, x, seed=seed)
+    return by_name
+
+
+def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) -> Tensor | None:
+    """The input of the classification, `(N, F)` on the CPU.
+
+    It is the mean of the latent that is classified, or else the input of the last layer of q(y|x).
+    None if neither is a function of x alone: the input is drawn (ADGM), or Gibbs sampling predicts.
+
+    Arguments:
+        objective: The method.
+        x: Data `(N, *event)`.
+        chunk: Data per pass.
+        seed: Seed of the draws.
+    """
+    check_positive(chunk=chunk)
+    return _features_and_outputs(objective, _of_its_shape(objective, x), chunk, seed)[0]
+
+
+def fit_densities(
+    objective: Objective, x: Any, y: Any, *, chunk: int = 1024, seed: int = 0
+) -> ClassDensities | None:
+    """`ClassDensities` of the features of labeled data; None if the method has no features.
+
+    Arguments:
+        objective: See `features`.
+        x: Labeled data `(N, *event)`.
+        y: Class indices `(N,)`.
+        chunk: See `features`.
+        seed: See `features`.
+
+    Raises:
+        ValueError: See `ClassDensities`; every class of the method needs data.
+    """
+    x = as_known(objective, x)
+    z = features(objective, x, chunk=chunk, seed=seed)
+    if z is None:
+        return None
+    logits = chunked(objective, lambda x: objective.classify(x).logits, 1, seed, x[:1])
+    return ClassDensities(z, y, logits.shape[-1])
 
 
 def _of_its_shape(objective: Objective, x: Any) -> Tensor:
-    """Data of the method's shape, in whatever units: they may be foreign."""
+    """Data of the method's shape, in any units: they may be foreign."""
     x = as_data(x)
     if objective.extent is not None:
         check_event_shape(x, objective.extent.shape)
@@ -64,126 +116,109 @@ def _of_its_shape(objective: Objective, x: Any) -> Tensor:
 
 
 def _log_max(log_p: Tensor) -> Tensor:
-    """log max_y p from log p `(N, K)`, precise where that is near 0: from the others' odds, and not as a difference."""
+    """log max_y p from log p `(N, K)`, from the odds of the others: precise near 0."""
     best = log_p.topk(1, -1)
     others = (log_p - best.values).scatter(-1, best.indices, -torch.inf)
     return -others.exp().sum(-1).log1p()
 
 
-def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) -> Tensor | None:
-    """What the method classifies: the mean of its code, or else what the last layer of q(y|x) reads; `(N, F)` on the CPU.
-
-    None where there is neither for a datum alone: where what is classified is drawn (ADGM), or Gibbs sampling predicts.
-
-    Arguments:
-        objective: The method.
-        x: Data `(N, *event)`.
-        chunk: Data at once.
-        seed: Of what is drawn.
-    """
-    check_positive(chunk=chunk)
-    return _read(objective, _of_its_shape(objective, x), chunk, seed)[0]
-
-
-def fitted(objective: Objective, x: Any, y: Any, *, chunk: int = 1024, seed: int = 0) -> ClassDensities | None:
-    """`ClassDensities` of the features of labeled data; None where the method has none.
-
-    Arguments:
-        objective: As of `features`.
-        x: Labeled data `(N, *event)`.
-        y: Their classes `(N,)`.
-        chunk: As of `features`.
-        seed: As of `features`.
-
-    Raises:
-        ValueError: As of `ClassDensities`, of every class that the method has.
-    """
-    x = as_known(objective, x)
-    z = features(objective, x, chunk=chunk, seed=seed)
-    if z is None:
-        return None
-    return ClassDensities(z, y, chunked(objective, lambda x: objective.classify(x).logits, 1, seed, x[:1]).shape[-1])
-
-
-def _read(objective: Objective, x: Any, chunk: int, seed: int) -> tuple[Tensor | None, Tensor | None]:
-    """`features`, and the output of the layer whose softmax q(y|x) is, where that reads them."""
+def _features_and_outputs(
+    objective: Objective, x: Any, chunk: int, seed: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """`features`, and the output of the layer whose softmax is q(y|x), if there is such a layer."""
     z = None
     with objective.programs() as (_, guide):
         if hasattr(guide, "code"):
             z = chunked(objective, lambda x: guide.code(objective.encode(x)).mean, chunk, seed, x)
-    if (last := _last_layer(objective, x)) is None:
+    last = _last_layer(objective, x)
+    if last is None:
         return z, None
     layer, classes = last
-    calls: list[tuple[Tensor, Tensor]] = []
-    hook = layer.register_forward_hook(lambda _, given, output: calls.append((given[0].flatten(1), output)))
+    calls: list[Tensor] = []
+    hook = layer.register_forward_hook(
+        lambda _, inputs, output: calls.append(torch.cat([inputs[0].flatten(1), output], -1))
+    )
 
-    def both(x: Tensor) -> Tensor:
+    def input_and_output(x: Tensor) -> Tensor:
         objective.classify(x)
-        found = torch.cat(calls[-1], -1)
+        last_call = calls[-1]
         calls.clear()
-        return found
+        return last_call
 
     try:
-        found = chunked(objective, both, chunk, seed, x)
+        both = chunked(objective, input_and_output, chunk, seed, x)
     finally:
         hook.remove()
-    return found[:, :-classes] if z is None else z, found[:, -classes:]
+    if z is None:
+        z = both[:, :-classes]
+    return z, both[:, -classes:]
 
 
 def _last_layer(objective: Objective, x: Any) -> tuple[nn.Module, int] | None:
-    """The linear layer that gives q(y|x)'s logits, up to a constant of the datum, and their number; None if there is none."""
-    layers = [m for m in objective.guide.modules() if isinstance(m, nn.Linear | SplitLinear)]
+    """The linear layer of q(y|x)'s logits, up to a constant per datum, and their number.
+
+    None if there is no such layer.
+    """
     calls: list[tuple[nn.Module, Tensor]] = []
-    hooks = [m.register_forward_hook(lambda m, _, output: calls.append((m, output))) for m in layers]
+    hooks = []
+    for module in objective.guide.modules():
+        if isinstance(module, nn.Linear | SplitLinear):
+            hook = module.register_forward_hook(lambda m, _, output: calls.append((m, output)))
+            hooks.append(hook)
     try:
-        logits = chunked(objective, lambda x: objective.classify(x).logits, 2, 0, x[:2]).log_softmax(-1)
+        logits = chunked(objective, lambda x: objective.classify(x).logits, 2, 0, x[:2])
     finally:
         for hook in hooks:
             hook.remove()
     if not calls:
         return None
     layer, output = calls[-1]
-    same = output.shape == logits.shape and torch.allclose(output.cpu().log_softmax(-1), logits, atol=1e-5)
-    return (layer, logits.shape[-1]) if same else None
+    if output.shape != logits.shape:
+        return None
+    log_p = logits.log_softmax(-1)
+    if not torch.allclose(output.cpu().log_softmax(-1), log_p, atol=1e-5):
+        return None
+    return layer, logits.shape[-1]
 
 
 class ClassDensities:
-    r"""Gaussians fitted to the codes of each class, with their full covariance, and the mixture's density.
+    r"""A Gaussian with full covariance for the latents of each class, and the mixture's density.
 
     .. math:: \log p(z) = \log \sum_y \pi_y\, \mathcal N(z; \mu_y, \Sigma_y + \epsilon I)
 
+    >>> z = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    >>> ClassDensities(z, torch.arange(20) % 2).log_prob(z).shape
+    torch.Size([20])
+
     Arguments:
-        z: LatentOptions of training data, `(N, Z)`.
-        y: Their classes, `(N,)`.
-        classes: K; by default as many as y has.
-        ridge: epsilon, over the mean variance of the codes within classes.
+        z: Latents or features of training data, `(N, Z)`.
+        y: Class indices `(N,)`.
+        classes: K; by default the number of classes in y.
+        ridge: epsilon, relative to the mean variance within classes.
 
     Raises:
-        ValueError: Shapes do not match, z holds NaN or does not vary within classes, a label is -1, or a class has fewer than
-            two data.
+        ValueError: Shapes do not match, z holds NaN or does not vary within classes, a label is -1,
+            or a class has fewer than two data.
 
     References:
         Mukhoti et al. 2021, DDU.
     """
 
     def __init__(self, z: Any, y: Any, classes: int | None = None, ridge: float = 1e-4) -> None:
-        shapes = tuple(np.shape(z)), tuple(np.shape(y))
-        if len(shapes[0]) != 2 or shapes[1] != shapes[0][:1]:
-            raise ValueError(f"z should have shape (N, Z) and y (N,), got {shapes[0]} and {shapes[1]}")
+        z_shape = tuple(np.shape(z))
+        y_shape = tuple(np.shape(y))
+        if len(z_shape) != 2 or y_shape != z_shape[:1]:
+            raise ValueError(f"z should have shape (N, Z) and y (N,), got {z_shape} and {y_shape}")
         z = as_data(z, "z").double()
         y = as_codes(y, len(z)).to(z.device)
-        if int(y.min()) < 0:
-            raise ValueError("y should hold a class for each row of z; -1 is none")
-        counts = y.bincount(minlength=classes or 0)
-        if classes is not None and len(counts) > classes:
-            raise ValueError(f"y should be below {classes}, the number of classes; got {len(counts) - 1}")
-        if int(counts.min()) < 2:
-            raise ValueError(f"y: class {int(counts.argmin())} has {int(counts.min())} data; a covariance wants 2")
-        mean = torch.nn.functional.one_hot(y, len(counts)).double().T @ z / counts[:, None]
+        counts = _class_counts(y, classes)
+        sums = torch.nn.functional.one_hot(y, len(counts)).double().T @ z
+        mean = sums / counts[:, None]
         centred = z - mean[y]
         if not centred.any():
-            raise ValueError("z does not vary within classes, so that it has no covariance")
-        noise = ridge * centred.square().mean() * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+            raise ValueError("z does not vary within classes, so it has no covariance")
+        identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        noise = ridge * centred.square().mean() * identity
         by_class = centred[y.argsort()].split(counts.tolist())
         covariance = torch.stack([part.T @ part / len(part) for part in by_class])
         self.log_prior = (counts / counts.sum()).log()
@@ -194,19 +229,39 @@ class ClassDensities:
         z = as_data(z, "z")
         check_event_shape(z, self.densities.event_shape, "z")
         parts = z.double().to(self.log_prior.device).unsqueeze(-2).split(1024)
-        return torch.cat([(self.log_prior + self.densities.log_prob(part)).logsumexp(-1) for part in parts])
+        joint = [self.log_prior + self.densities.log_prob(part) for part in parts]
+        return torch.cat([log_p.logsumexp(-1) for log_p in joint])
+
+
+def _class_counts(y: Tensor, classes: int | None) -> Tensor:
+    """Data of each class, `(K,)`, two or more."""
+    if int(y.min()) < 0:
+        raise ValueError("y should hold a class for each row of z, got -1, which marks none")
+    counts = y.bincount(minlength=classes or 0)
+    if classes is not None and len(counts) > classes:
+        raise ValueError(
+            f"y should be below {classes}, the number of classes; got {len(counts) - 1}"
+        )
+    fewest = int(counts.argmin())
+    if int(counts[fewest]) < 2:
+        raise ValueError(f"y: class {fewest} has {int(counts[fewest])} data; a covariance needs 2")
+    return counts
 
 
 def score_sets(
-    objective: Objective, sets: dict[str, Any], densities: ClassDensities | None = None, *, seed: int = 0
+    objective: Objective,
+    sets: dict[str, Any],
+    densities: ClassDensities | None = None,
+    *,
+    seed: int = 0,
 ) -> dict[str, dict[str, Tensor]]:
-    """`scores` of several sets by name.
+    """`scores` of several data sets, by name.
 
     Arguments:
         objective: The method.
-        sets: Data `(N, *event)`, those of the method's own distribution first.
-        densities: As of `scores`.
-        seed: Of what is drawn.
+        sets: Data `(N, *event)` by name, the method's own data set first.
+        densities: See `scores`.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: A set has another event shape than the first.
@@ -220,36 +275,54 @@ def score_sets(
 
 
 def ood_metrics(scored: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dict[str, float]]]:
-    """`separation` of the first set from each of the others by each score, `{set: {score: {"auroc": ...}}}`, from `score_sets`."""
+    """`separation` of the first set from each of the others, by each score.
+
+    >>> metrics = ood_metrics({"own": {"energy": [2.0, 3.0]}, "other": {"energy": [0.0, 1.0]}})
+    >>> metrics["other"]["energy"]["auroc"]
+    1.0
+
+    Arguments:
+        scored: Scores of each set, from `score_sets`.
+
+    Returns:
+        `{set: {score: {"auroc": ..., "aupr": ..., "fpr95": ...}}}`.
+    """
     own, *others = scored
-    return {name: {k: separation(mine, scored[name][k]) for k, mine in scored[own].items()} for name in others}
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    for name in others:
+        metrics[name] = {}
+        for score, values in scored[own].items():
+            metrics[name][score] = separation(values, scored[name][score])
+    return metrics
 
 
 def separation(own: Any, foreign: Any) -> dict[str, float]:
-    """How well a score tells own from foreign data, own ones to score higher.
+    """How well a score separates foreign data from own data, which should score higher.
+
+    >>> separation([2.0, 3.0], [0.0, 1.0])
+    {'auroc': 1.0, 'aupr': 1.0, 'fpr95': 0.0}
 
     Arguments:
         own: Scores of data from the classifier's distribution, `(N,)`.
-        foreign: Of others, `(M,)`.
+        foreign: Scores of other data, `(M,)`.
 
     Returns:
-        `auroc`; `aupr`, with foreign data as what is looked for; `fpr95`, the share of foreign data above the score that 95 %
-        of the own exceed.
+        `auroc`; `aupr`, with foreign data as the positive class; `fpr95`, the share of foreign data
+        above the score that 95 % of the own data exceed.
 
     Raises:
         ValueError: A part is empty, or a score is NaN.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-    own, foreign = torch.as_tensor(own), torch.as_tensor(foreign)
-    both = (own, foreign)
-    if any(s.dim() != 1 or not len(s) or s.isnan().any() for s in both):
-        raise ValueError(
-            f"own and foreign should be (N,) and (M,) without NaN, got {tuple(own.shape)} and {tuple(foreign.shape)}"
-        )
-    scores = torch.cat(both).double().cpu()
-    is_foreign = torch.cat([torch.zeros(len(own)), torch.ones(len(foreign))])
-    finite: Any = scores.clamp(torch.finfo(torch.float64).min, torch.finfo(torch.float64).max).numpy()
+    parts = (torch.as_tensor(own), torch.as_tensor(foreign))
+    for part in parts:
+        if part.dim() != 1 or not len(part) or part.isnan().any():
+            shapes = " and ".join(str(tuple(part.shape)) for part in parts)
+            raise ValueError(f"own and foreign should be (N,) and (M,) without NaN, got {shapes}")
+    limits = torch.finfo(torch.float64)
+    finite = torch.cat(parts).double().cpu().clamp(limits.min, limits.max).numpy()
+    is_foreign = torch.cat([torch.zeros(len(parts[0])), torch.ones(len(parts[1]))])
     false, true, _ = roc_curve(1 - is_foreign, finite, drop_intermediate=False)
     return {
         "auroc": float(roc_auc_score(1 - is_foreign, finite)),

@@ -1,42 +1,62 @@
-"""Pictures: decision regions, analogies, samples per class, learning curves. matplotlib is imported on the first call."""
+"""Pictures: decision regions, analogies, samples per class, curves. matplotlib is imported late."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.evaluation import calibration
+from pyro_ssl.evaluation import calibration, style
+from pyro_ssl.evaluation.style import COLOURS as COLOURS  # the scripts' name of it
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.generate import generate, reconstruct
 from pyro_ssl.prediction.predict import predict_proba
-from pyro_ssl.training.fit import History
+from pyro_ssl.training import History
 from pyro_ssl.utils.files import write_file
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442", "#8C564B", "#4B0092")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NOT_LOSSES = ("lr", "seconds", "score")
+"""Entries of a history that are no parts of the loss."""
+PANELS_PER_ROW = 4
+MAX_BANDS = 2
+"""Most translucent bands in one picture; with more curves, vertical lines show the ranges."""
+SCORE_TITLES = {"max p": "log max p(y|x)", "entropy": "-H(p(y|x))"}
+"""Axis labels of the scores of `ood.scores`, where the score's name is none."""
 
 
+@style.context()
 def decision_regions(
     probability: Callable[[Tensor], Tensor] | Objective,
     x: Tensor,
-    codes: Tensor,
+    labels: Tensor,
     *,
+    classes: Sequence[str] | None = None,
     title: str = "",
     resolution: int = 200,
-    ax: Any = None,
-) -> Any:
-    """p(y|x) over the plane as colour, unlabeled data as dots, labeled ones as large marks.
+    ax: Axes | None = None,
+) -> Axes:
+    """p(y|x) over the plane as colour, unlabeled data as dots, labeled data as large marks.
+
+    >>> points = torch.randn(20, 2)
+    >>> labels = torch.full((20,), -1)
+    >>> ax = decision_regions(lambda x: x.softmax(-1), points, labels, resolution=5)
+    >>> ax.images[0].get_array().shape
+    (5, 5, 3)
 
     Arguments:
         probability: Objective, or function from `(N, 2)` to `(N, K)`.
         x: Data `(N, 2)`.
-        codes: Labels `(N,)`, -1 for unlabeled.
-        title: Above the axes.
+        labels: Class indices `(N,)`, -1 for unlabeled.
+        classes: Names of the classes, for a legend beside the picture; None draws no legend.
+        title: Title above the axes.
         resolution: Points per axis.
         ax: Axes to draw on; new ones by default.
 
@@ -45,96 +65,175 @@ def decision_regions(
     """
     if x.dim() != 2 or x.shape[1] != 2:
         raise ValueError(f"x should have shape (N, 2), got {tuple(x.shape)}")
-    ax = ax or _figure(4.2, 3.6)
-    low, high = x.min(0).values - 0.3, x.max(0).values + 0.3
-    a, b = (torch.linspace(float(low[i]), float(high[i]), resolution) for i in (0, 1))
-    grid = torch.cartesian_prod(a, b)
-    probs = predict_proba(probability, grid) if isinstance(probability, Objective) else probability(grid)
-    colours = np.array([_rgb(COLOURS[k % len(COLOURS)]) for k in range(probs.shape[1])])
-    picture = (probs.numpy() @ colours).reshape(resolution, resolution, 3).transpose(1, 0, 2)
+    ax = ax or _new_axes(4.2, 3.6)
+    low = x.min(0).values - 0.3
+    high = x.max(0).values + 0.3
+    horizontal = torch.linspace(float(low[0]), float(high[0]), resolution)
+    vertical = torch.linspace(float(low[1]), float(high[1]), resolution)
+    grid = torch.cartesian_prod(horizontal, vertical)
+    if isinstance(probability, Objective):
+        probs = predict_proba(probability, grid)
+    else:
+        probs = probability(grid)
+    size = probs.shape[1]
+    picture = style.mixed_colours(probs).reshape(resolution, resolution, 3).transpose(1, 0, 2)
+    corners = [float(edge) for edge in (low[0], high[0], low[1], high[1])]
     ax.imshow(
-        picture, origin="lower", extent=(a[0], a[-1], b[0], b[-1]), aspect="auto", alpha=0.55, interpolation="bilinear"
+        picture,
+        origin="lower",
+        extent=(corners[0], corners[1], corners[2], corners[3]),
+        aspect="auto",
+        alpha=0.55,
+        interpolation="bilinear",
     )
-    if probs.shape[1] == 2:
-        ax.contour(a, b, probs[:, 1].reshape(resolution, resolution).T, levels=[0.5], colors="k", linewidths=0.8)
-    free = codes < 0
-    ax.scatter(*x[free].T, s=2, c="k", alpha=0.25, linewidths=0)
-    labeled = [COLOURS[int(k) % len(COLOURS)] for k in codes[~free]]
-    ax.scatter(*x[~free].T, s=70, c=labeled, edgecolors="w", linewidths=1.5, zorder=3)
-    ax.set(xticks=[], yticks=[], title=title)
+    if size == 2:
+        second = probs[:, 1].reshape(resolution, resolution).T.numpy()
+        ax.contour(
+            horizontal.numpy(), vertical.numpy(), second, levels=[0.5], colors="k", linewidths=0.8
+        )
+    _scatter_labels(ax, x, labels, list(classes or map(str, range(size))))
+    ax.set(xticks=[], yticks=[], xlabel="$x_1$", ylabel="$x_2$", title=title)
+    if classes is not None:
+        style.legend_beside(ax)
     return ax
 
 
-def analogies(objective: Objective, x: Tensor, classes: int, *, seed: int = 0) -> Any:
-    """Each image (left), then its code under every class y, see `generation.reconstruct`.
+def _scatter_labels(ax: Axes, x: Tensor, labels: Tensor, names: Sequence[str]) -> None:
+    free = labels < 0
+    points = x[free].numpy()
+    ax.scatter(points[:, 0], points[:, 1], s=2, c="k", alpha=0.25, linewidths=0, label="unlabeled")
+    for k, name in enumerate(names):
+        points = x[labels == k].numpy()
+        ax.scatter(
+            points[:, 0],
+            points[:, 1],
+            s=70,
+            color=style.class_colour(k),
+            edgecolors="w",
+            linewidths=1.5,
+            zorder=3,
+            label=name,
+        )
+
+
+def analogies(
+    objective: Objective, x: Tensor, classes: int | Sequence[str], *, seed: int = 0
+) -> Figure:
+    """Each image (left), then its latent decoded under every class, see `generate.reconstruct`.
 
     Arguments:
-        objective: With a model of x.
+        objective: An objective with a model of x.
         x: Images `(n, C, H, W)`.
-        classes: K.
-        seed: Of what is drawn.
+        classes: Names of the classes, or K.
+        seed: Seed of the draws.
 
     Returns:
         The figure.
     """
-    eye = torch.eye(classes)
-    likeliest = eye[predict_proba(objective, x, seed=seed).argmax(-1)]  # once, and not for each class
-    pictures = [reconstruct(objective, x, likeliest, into=y, seed=seed) for y in eye]
-    return image_grid(torch.stack([x.cpu(), *pictures], 1), ["x", *map(str, range(classes))])
+    names = _class_names(classes)
+    one_hot = torch.eye(len(names))
+    predicted = one_hot[predict_proba(objective, x, seed=seed).argmax(-1)]
+    pictures = [x.cpu()]
+    for y in one_hot:
+        pictures.append(reconstruct(objective, x, predicted, into=y, seed=seed))
+    return image_grid(torch.stack(pictures, 1), ["x", *names])
 
 
-def class_samples(objective: Objective, classes: int, n: int = 10, *, seed: int = 0) -> Any:
-    """n samples of each class, see `generation.generate`: a column has its class, a row its z where y is drawn first."""
-    pictures = [generate(objective, n, y, seed=seed) for y in torch.eye(classes)]
-    return image_grid(torch.stack(pictures, 1), list(map(str, range(classes))))
+def class_samples(
+    objective: Objective, classes: int | Sequence[str], n: int = 10, *, seed: int = 0
+) -> Figure:
+    """n samples of each class, see `generate.generate`; rows share z where y is drawn first.
+
+    Arguments:
+        objective: An objective with a model of x.
+        classes: Names of the classes, or K.
+        n: Samples of each class.
+        seed: Seed of the draws.
+
+    Returns:
+        The figure.
+    """
+    names = _class_names(classes)
+    pictures = [generate(objective, n, y, seed=seed) for y in torch.eye(len(names))]
+    return image_grid(torch.stack(pictures, 1), names)
 
 
-def learning_curves(histories: dict[str, History], names: Sequence[str] | None = None) -> Any:
+def _class_names(classes: int | Sequence[str]) -> list[str]:
+    if isinstance(classes, int):
+        return [str(k) for k in range(classes)]
+    return list(classes)
+
+
+@style.context()
+def learning_curves(histories: Mapping[str, History], names: Sequence[str] | None = None) -> Figure:
     """Parts of the loss over epochs, one panel each and one line per run.
 
-    Arguments:
-        histories: By name of the run, as `fit` returns them.
-        names: Parts to draw; by default all but `lr` and `seconds`.
-    """
-    import matplotlib.pyplot as plt
+    >>> figure = learning_curves({"m2": {"loss": [3.0, 2.0], "labeled": [3.0, 2.0]}})
+    >>> [ax.get_title() for ax in figure.axes]
+    ['loss', '-ELBO of labeled data']
 
-    every = {k for h in histories.values() for k in h}
-    names = names or sorted(every - {"lr", "seconds"})
-    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 2.6), squeeze=False, layout="constrained")
-    for ax, name in zip(axes[0], names, strict=True):
-        for i, (run, history) in enumerate(histories.items()):
+    Arguments:
+        histories: Histories by name of the run, as `fit` returns them.
+        names: Parts to draw; by default all but the learning rate, the seconds and the score.
+
+    Returns:
+        The figure.
+    """
+    names = names or _parts_of(histories.values())
+    figure, axes = _panels(len(names), width=3.0, height=2.4)
+    colours = style.line_colours(histories)
+    for ax, name in zip(axes, names, strict=True):
+        for run, history in histories.items():
             if name in history:
-                epochs, marker = np.arange(1, len(history[name]) + 1), "o" if len(history[name]) == 1 else None
-                ax.plot(epochs, history[name], label=run, color=COLOURS[i % len(COLOURS)], marker=marker)
-        ax.set(title=name, xlabel="epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    axes[0][0].legend(frameon=False, fontsize=8)
+                values = history[name]
+                marker = "o" if len(values) == 1 else ""
+                epochs = np.arange(1, len(values) + 1)
+                ax.plot(epochs, values, label=run, color=colours[run], marker=marker)
+        ylabel = "" if name in NOT_LOSSES else "nats per datum"
+        ax.set(title=style.part_title(name), xlabel="epoch", ylabel=ylabel)
+        ax.locator_params(axis="x", integer=True)
+    style.figure_legend(figure)
     return figure
 
 
-def reliability(runs: Mapping[str, calibration.Reliability]) -> Any:
-    """Accuracy against confidence, one panel per run; a bar's shade is the share of data in its bin.
+def _parts_of(histories: Iterable[History]) -> list[str]:
+    """Names of the parts of the loss, the loss itself and the bounds first."""
+    names = {name for history in histories for name in history if name not in NOT_LOSSES}
+    first = [name for name in ("loss", "labeled", "unlabeled") if name in names]
+    return first + sorted(names - set(first))
+
+
+@style.context()
+def reliability(runs: Mapping[str, calibration.Reliability]) -> Figure:
+    """Accuracy against confidence, one panel per run; darker bars hold more of the data.
+
+    >>> bins = calibration.reliability([[0.7, 0.3], [0.4, 0.6]], [0, 0], bins=2)
+    >>> reliability({"m2": bins}).axes[0].get_xlabel()
+    'confidence'
 
     Arguments:
-        runs: Of each name its bins, from `calibration.reliability`.
-    """
-    import matplotlib.pyplot as plt
+        runs: Bins of each run by its name, from `calibration.reliability`.
 
-    figure, axes = plt.subplots(
-        1, len(runs), figsize=(3.2 * len(runs), 3.2), squeeze=False, sharey=True, layout="constrained"
-    )
-    for ax, (name, found) in zip(axes[0], runs.items(), strict=True):
-        bins = len(found.share)
-        shade = 0.25 + 0.75 * (found.share / found.share.max()).sqrt()
-        for i, (accuracy, alpha) in enumerate(zip(found.accuracy.tolist(), shade.tolist(), strict=True)):
-            ax.bar((i + 0.5) / bins, accuracy, 0.9 / bins, color=COLOURS[0], alpha=alpha)
-        ax.plot([0, 1], [0, 1], color="k", linewidth=0.8, linestyle="--")
-        error = 100 * (found.share * (found.accuracy - found.confidence).abs()).nansum()
+    Returns:
+        The figure.
+    """
+    figure, axes = _panels(len(runs), width=3.0, height=3.0, sharey=True)
+    for ax, (name, binned) in zip(axes, runs.items(), strict=True):
+        bins = len(binned.share)
+        shades = 0.25 + 0.75 * (binned.share / binned.share.max()).sqrt()
+        for i in range(bins):
+            centre = (i + 0.5) / bins
+            height = float(binned.accuracy[i])
+            alpha = float(shades[i])
+            ax.bar(centre, height, 0.9 / bins, color=style.OWN, alpha=alpha)
+        ax.plot([0, 1], [0, 1], **style.GUIDE_LINE)
+        error = 100 * (binned.share * (binned.accuracy - binned.confidence).abs()).nansum()
         ax.set(title=f"{name}\nECE {error:.2f} %", xlabel="confidence", xlim=(0, 1), ylim=(0, 1))
-    axes[0][0].set(ylabel="accuracy")
+    axes[0].set(ylabel="accuracy")
     return figure
 
 
+@style.context()
 def bands(
     curves: Mapping[str, Sequence[Sequence[float]]],
     x: Sequence[float],
@@ -142,118 +241,207 @@ def bands(
     xlabel: str,
     ylabel: str,
     title: str = "",
-    ax: Any = None,
-) -> Any:
-    """The mean of several runs' curves, and the span from the lowest to the highest, one colour per name.
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """The mean of several runs and their range, one colour per name, the legend beside the axes.
+
+    The range from lowest to highest is a band for one or two names, and vertical lines for more.
+
+    >>> ax = bands({"m2": [[80.0, 90.0], [82.0, 91.0]]}, [10, 20], xlabel="labels", ylabel="%")
+    >>> ax.lines[0].get_ydata().tolist()
+    [81.0, 90.5]
 
     Arguments:
-        curves: Of each name one sequence per run, as long as x.
-        x: Where they were measured.
-        xlabel: Of x.
-        ylabel: Of the curves.
-        title: Above the axes.
+        curves: For each name one sequence per run, as long as x.
+        x: Where the curves were measured.
+        xlabel: Label of x.
+        ylabel: Label of the curves.
+        title: Title above the axes.
+        legend: Whether to draw a legend.
         ax: Axes to draw on; new ones by default.
 
     Returns:
         The axes.
     """
-    ax = ax or _figure(4.2, 3.2)
-    for i, (name, runs) in enumerate(curves.items()):
-        values, colour = np.asarray(runs), COLOURS[i % len(COLOURS)]
-        ax.plot(x, values.mean(0), label=name, color=colour, marker="o", markersize=3)
-        ax.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+    ax = ax or _new_axes(4.6, 3.0)
+    colours = style.line_colours(curves)
+    for name, runs in curves.items():
+        values = np.asarray(runs)
+        ax.plot(x, values.mean(0), label=name, color=colours[name], marker="o")
+        if len(values) == 1:
+            continue
+        low = values.min(0)
+        high = values.max(0)
+        if len(curves) <= MAX_BANDS:
+            ax.fill_between(x, low, high, color=colours[name], alpha=0.2, linewidth=0)
+        else:
+            ax.vlines(x, low, high, color=colours[name], linewidth=0.8)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    ax.legend(frameon=False, fontsize=8)
+    if legend:
+        style.legend_beside(ax)
     return ax
 
 
-def histograms(scores: dict[str, dict[str, Tensor]], own: str) -> Any:
-    """Densities of each score on each set, one panel per score.
+@style.context()
+def histograms(scores: Mapping[str, Mapping[str, Tensor]], own: str) -> Figure:
+    """Densities of each score on each data set, one panel per score.
+
+    >>> figure = histograms({"digits": {"energy": torch.rand(50)}}, "digits")
+    >>> figure.axes[0].get_xlabel()
+    'energy'
 
     Arguments:
-        scores: Of each set, `{score: (N,)}`.
-        own: The set drawn filled.
-    """
-    import matplotlib.pyplot as plt
+        scores: For each data set, `{score: (N,)}`, as from `ood.score_sets`.
+        own: Name of the set that the method was trained on; it is drawn filled.
 
+    Returns:
+        The figure.
+    """
     names = list(scores[own])
-    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 2.8), squeeze=False, layout="constrained")
-    for ax, name in zip(axes[0], names, strict=True):
-        low, high = torch.cat([s[name].double() for s in scores.values()]).quantile(
-            torch.tensor([0.005, 0.995]).double()
-        )
-        for i, (which, found) in enumerate(scores.items()):
+    figure, axes = _panels(len(names), width=2.6, height=2.4)
+    for ax, name in zip(axes, names, strict=True):
+        together = torch.cat([values[name].double() for values in scores.values()])
+        low, high = together.quantile(torch.tensor([0.005, 0.995]).double()).tolist()
+        edges = np.histogram_bin_edges([low, high], 49).tolist()
+        for i, (data, values) in enumerate(scores.items()):
             ax.hist(
-                found[name].clamp(low, high).numpy(), bins=np.histogram_bin_edges([float(low), float(high)], 49), density=True,
-                histtype="stepfilled" if which == own else "step", alpha=0.4 if which == own else 1.0, label=which,
-                color=COLOURS[i % len(COLOURS)],
-            )  # fmt: skip
-        ax.set(title="log max p" if name == "max p" else name, yticks=[])
-    axes[0][0].legend(frameon=False, fontsize=8)
+                values[name].clamp(low, high).numpy(),
+                bins=edges,
+                density=True,
+                histtype="stepfilled" if data == own else "step",
+                alpha=0.4 if data == own else 1.0,
+                label=data,
+                color=style.class_colour(i),
+            )
+        ax.set(xlabel=SCORE_TITLES.get(name, name), yticks=[])
+        ax.locator_params(axis="x", nbins=4)
+    for ax in axes[::PANELS_PER_ROW]:
+        ax.set(ylabel="density")
+    style.figure_legend(figure)
     return figure
 
 
-def save(figure: Any, path: str | Path) -> Path:
-    """Write a figure, or the figure of some axes, as PNG and close it."""
-    import matplotlib.pyplot as plt
+@style.context()
+def image_grid(pictures: Tensor, titles: Sequence[str] = ()) -> Figure:
+    """Images `(rows, columns, C, H, W)` side by side.
 
-    figure = getattr(figure, "figure", figure)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120, bbox_inches="tight", format="png")
-    plt.close(figure)
-    write_file(path, picture.getvalue())
-    return Path(path)
+    >>> figure = image_grid(torch.rand(2, 3, 1, 4, 4), ["a", "b", "c"])
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['a', 'b', 'c']
 
+    Arguments:
+        pictures: The images, with values in [0, 1].
+        titles: Titles of the columns.
 
-def image_grid(pictures: Tensor, titles: Sequence[str] = ()) -> Any:
-    """Images `(rows, columns, C, H, W)` side by side."""
+    Returns:
+        The figure.
+    """
     import matplotlib.pyplot as plt
 
     rows, columns, channels, height, width = pictures.shape
     gap = max(1, round(0.06 * width))
-    white = 1.0 if channels == 3 else 0.0  # the map of greys begins with white
-    sheet = pictures.new_full((channels, rows * (height + gap) - gap, columns * (width + gap) - gap), white)
+    size = (rows * (height + gap) - gap, columns * (width + gap) - gap)
+    white = 1.0 if channels == 3 else 0.0  # the colour map of grey images begins with white
+    sheet = pictures.new_full((channels, *size), white)
     for r in range(rows):
         for c in range(columns):
-            top, left = r * (height + gap), c * (width + gap)
+            top = r * (height + gap)
+            left = c * (width + gap)
             sheet[:, top : top + height, left : left + width] = pictures[r, c]
-    figure, ax = plt.subplots(figsize=(0.6 * columns, 0.6 * rows))  # axes for each image would take 20 ms each
+    # one image in one pair of axes: axes for each image would take 20 ms each
+    figure, ax = plt.subplots(figsize=(0.6 * columns, 0.6 * rows), layout="none")
     _show(ax, sheet, "gray_r")
     for c, title in zip(range(columns), titles, strict=False):
         middle = c * (width + gap) + (width - 1) / 2
-        above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 9}
-        ax.annotate(title, (middle, -0.5), annotation_clip=False, **above)
+        ax.annotate(
+            title,
+            (middle, -0.5),
+            xytext=(0, 6),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            annotation_clip=False,
+        )
     return figure
 
 
-def contact_sheet(images: Tensor, columns: int = 10) -> Any:
-    """Images `(n, C, H, W)` by their numbers, in rows of as many columns."""
+@style.context()
+def contact_sheet(images: Tensor, columns: int = 10) -> Figure:
+    """Numbered images, in rows.
+
+    >>> contact_sheet(torch.rand(3, 1, 4, 4)).axes[2].get_title()
+    '2'
+
+    Arguments:
+        images: Images `(n, C, H, W)` with values in [0, 1].
+        columns: Images per row.
+
+    Returns:
+        The figure.
+    """
     import matplotlib.pyplot as plt
 
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.1 * columns, 1.3 * rows), squeeze=False, layout="constrained")
+    size = (1.1 * columns, 1.3 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     for i, ax in enumerate(axes.flat):
         ax.set_axis_off()
         if i < len(images):
             _show(ax, images[i], "gray")
-            ax.set_title(str(i), fontsize=9)
+            ax.set_title(str(i))
     return figure
 
 
-def _show(ax: Any, picture: Tensor, grey: str) -> None:
-    """An image `(C, H, W)`, of one channel by a map of greys."""
+def save(figure: Figure | Axes, path: str | Path) -> Path:
+    """Write a figure, or the figure of some axes, as PNG, and close it.
+
+    Arguments:
+        figure: Figure or axes.
+        path: The file; its folder is made if missing.
+
+    Returns:
+        The path.
+    """
+    import matplotlib.pyplot as plt
+
+    whole: Any = getattr(figure, "figure", figure)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    picture = io.BytesIO()
+    with style.context():
+        whole.savefig(picture, format="png")
+    plt.close(whole)
+    write_file(path, picture.getvalue())
+    return Path(path)
+
+
+def _panels(
+    n: int, *, width: float, height: float, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure with n panels, in rows."""
+    import matplotlib.pyplot as plt
+
+    columns = min(PANELS_PER_ROW, n)
+    rows = -(-n // columns)
+    size = (width * columns + 1.0, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=sharey)
+    panels = list(axes.flat)
+    for ax in panels[n:]:
+        ax.remove()
+    return figure, panels[:n]
+
+
+def _show(ax: Axes, picture: Tensor, grey: str) -> None:
+    """Draw an image `(C, H, W)`, with a map of greys if it has one channel."""
     image = picture.detach().cpu().clamp(0, 1).permute(1, 2, 0).numpy()
-    ax.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap=grey, vmin=0, vmax=1)
+    if image.shape[-1] != 3:
+        image = image[..., 0]
+    ax.imshow(image, cmap=grey, vmin=0, vmax=1)
     ax.set_axis_off()
 
 
-def _figure(width: float, height: float) -> Any:
+def _new_axes(width: float, height: float) -> Axes:
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
-
-
-def _rgb(colour: str) -> tuple[float, ...]:
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return plt.subplots(figsize=(width, height))[1]

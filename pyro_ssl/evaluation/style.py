@@ -35,7 +35,7 @@ OWN = COLOURS[0]
 """The data set that a method was trained on, beside foreign ones."""
 HIGHLIGHT = "black"
 """Rings around single points, such as those that an acquisition function has chosen."""
-GUIDE_LINE = {"color": "0.3", "linewidth": 0.8, "linestyle": "--"}
+GUIDE_LINE: dict[str, Any] = {"color": "0.3", "linewidth": 0.8, "linestyle": "--"}
 """Reference lines, such as perfect calibration or the accuracy with all labels."""
 
 METHOD_COLOURS = {
@@ -68,7 +68,7 @@ PART_TITLES = {
     "Entropy": "entropy of q(y|x), unlabeled data",
     "MutualInformation": "-I(x; y) of unlabeled data",
     "Consistency": "cross-entropy of noisy inputs",
-    "ClassBalance": "KL of mean q(y|x) from p(y)",
+    "ClassBalance": "KL(mean q(y|x), p(y)) - log K",
     "L2": "squared norm of the weights",
     "Adversary": "log f(y|z) of the adversary",
     "Discrimination": "loss of the discriminators",
@@ -78,7 +78,7 @@ PART_TITLES = {
 }
 """What the parts of a loss are called in pictures."""
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
     "savefig.dpi": 100,

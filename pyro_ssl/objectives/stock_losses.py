@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyro_ssl.infer.elbo import differentiable_loss, undo_subsampling
-from pyro_ssl.infer.scales import scale_data, scale_latents, scale_shared
+from pyro_ssl.infer.foreign import differentiable_loss
+from pyro_ssl.infer.scales import scale_data, scale_latents, scale_shared, undo_subsampling
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.weights import BoundWeights
 

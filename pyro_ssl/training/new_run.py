@@ -117,10 +117,11 @@ def _batches(
     """The batches of a run; a trained encoder encodes all data once if there is no transform."""
     transform = settings.transform
     features = objective.features
-    encoded = isinstance(features, PretrainedEncoder) and features.trained and transform is None
-    if encoded:
+    encoded = False
+    if isinstance(features, PretrainedEncoder) and features.trained and transform is None:
         x = features.moments(x)
         transform = features.sample
+        encoded = True
     return Batches(
         x.to(device),
         labels,
@@ -129,7 +130,7 @@ def _batches(
         labeled_batch_size=int(settings.labeled_batch_size),
         seed=settings.seed,
         transform=transform,
-        encoded=bool(encoded),
+        encoded=encoded,
     )
 
 

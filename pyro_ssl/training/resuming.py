@@ -341,7 +341,8 @@ def optimizer_state(optimizer: Optimizer) -> dict[int, State] | None:
         trial.step()
     except (TypeError, RuntimeError):  # it needs a closure, or sparse gradients
         return None
-    return trial.state_dict()["state"]
+    states: dict[int, State] = trial.state_dict()["state"]
+    return states
 
 
 def check_optimizer(

@@ -142,9 +142,11 @@ class Callback(Protocol):
 
     def after_epoch(self, run: Run) -> None:
         """Called once an epoch's measurements stand in `run.history`."""
+        return
 
     def after_step(self, run: Run) -> None:
         """Called after every step and, at the end of an epoch, after all `after_epoch`."""
+        return
 
 
 def train(run: Run, callbacks: Sequence[Callback]) -> History:
@@ -184,7 +186,7 @@ def train_step(run: Run, batch: Batch) -> dict[str, float]:
         parts = _loss_parts(run, batch)
         loss = total(parts)
         run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norms = _clip_gradients(run)
         # one transfer from the device for all numbers
         values = torch.stack([*parts.values(), loss, *norms]).detach().tolist()
@@ -290,7 +292,8 @@ class WeightAverage:
         for counter, current in self._counters:
             counter.copy_(current)
         decay = 0.0 if step == 0 else min(self.decay, (1 + step) / (10 + step))
-        get_ema_multi_avg_fn(decay)(self._averages, self._current, None)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average(self._averages, self._current, None)
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Calibration, foreign data, corruptions and attacks, against scikit-learn, torchmetrics, loops and what they promise."""
+"""Calibration, foreign data, corruptions and attacks, against scikit-learn and torchmetrics."""
 
 import math
 from itertools import pairwise
@@ -19,7 +19,10 @@ from pyro_ssl.training import fit
 from pyro_ssl.utils.torchvision_repair import torchvision
 
 torchvision()  # torchmetrics imports it
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision  # noqa: E402
+from torchmetrics.functional.classification import (  # noqa: E402
+    binary_auroc,
+    binary_average_precision,
+)
 
 
 def problem(n=4000, k=6, sharp=1.0, seed=0):
@@ -162,7 +165,7 @@ def test_every_method_has_its_scores_and_attacks(method):
     o = zoo.build(
         method, (1, 4, 4), 3, **{k: v for k, v in SMALL.items() if k in zoo.options_of(method)}
     ).eval()
-    densities = ood.fitted(o, x, y)
+    densities = ood.fit_densities(o, x, y)
     found = ood.scores(o, x, densities)
     p = predict_proba(o, x)
     assert torch.allclose(found["max p"].exp(), p.amax(-1), atol=1e-5)
@@ -233,7 +236,7 @@ def test_separations_name_a_set_of_another_shape():
         {"ones": torch.ones(5, 1, 4, 4), "noise": torch.rand(5, 1, 4, 4)},
     )
     found = ood.ood_metrics(
-        ood.score_sets(o, {"own": own, **foreign}, ood.fitted(o, own, torch.arange(9) % 3))
+        ood.score_sets(o, {"own": own, **foreign}, ood.fit_densities(o, own, torch.arange(9) % 3))
     )
     assert found.keys() == foreign.keys()
     assert set(found["ones"]) == {"max p", "entropy", "log p(z)", "log p(z), refitted"}

@@ -23,7 +23,9 @@ def problems(draw, dtypes=(torch.float32, torch.float64)):
     """Probabilities `(N, K)` from hard to flat and classes `(N,)`, right more or less often."""
     n, k, dtype = draw(st.integers(1, 60)), draw(st.integers(2, 12)), draw(st.sampled_from(dtypes))
     g = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
-    logits = torch.randn(n, k, generator=g, dtype=torch.float64) * draw(st.sampled_from([0.1, 1.0, 5.0]))
+    logits = torch.randn(n, k, generator=g, dtype=torch.float64) * draw(
+        st.sampled_from([0.1, 1.0, 5.0])
+    )
     guess = torch.randint(k, (n,), generator=g)
     right = torch.rand(n, generator=g) < draw(st.sampled_from([0.0, 0.5, 1.0]))
     return logits.softmax(-1).to(dtype), torch.where(right, logits.argmax(-1), guess)
@@ -39,12 +41,16 @@ hundreds = settings(max_examples=300, deadline=None, derandomize=True, database=
 def test_scikit_learn_agrees(problem):
     probs, y = problem
     tolerance = TOLERANCE[probs.dtype]
-    assert metrics.accuracy(probs, y) == pytest.approx(accuracy_score(y, probs.argmax(-1)), abs=1e-12)
+    assert metrics.accuracy(probs, y) == pytest.approx(
+        accuracy_score(y, probs.argmax(-1)), abs=1e-12
+    )
     p = (probs.double() / probs.double().sum(-1, keepdim=True)).clamp_min(1e-12)  # as ours are
     expected = -log_loss(y, p.numpy(), labels=range(probs.shape[1]))
     assert metrics.log_likelihood(probs, y) == pytest.approx(expected, rel=tolerance, abs=tolerance)
     by_hand = sum(
-        (p - (j == c)) ** 2 for row, c in zip(probs.tolist(), y.tolist(), strict=True) for j, p in enumerate(row)
+        (p - (j == c)) ** 2
+        for row, c in zip(probs.tolist(), y.tolist(), strict=True)
+        for j, p in enumerate(row)
     )
     assert metrics.brier(probs, y) == pytest.approx(by_hand / len(y), abs=1e-12)
 
@@ -62,7 +68,9 @@ def test_torchmetrics_agrees(problem, bins):
     keep = inside(probs, bins)
     if keep.any():
         probs, y = probs[keep], y[keep]
-        theirs = multiclass_calibration_error(probs.float(), y, probs.shape[1], n_bins=bins, norm="l1")
+        theirs = multiclass_calibration_error(
+            probs.float(), y, probs.shape[1], n_bins=bins, norm="l1"
+        )
         assert metrics.ece(probs, y, bins) == pytest.approx(theirs.item(), abs=2e-6)
 
 
@@ -71,7 +79,11 @@ def by_hand(probs, y, bins: int) -> float:
     gaps = [0.0] * bins
     for row, c in zip(probs.tolist(), y.tolist(), strict=True):
         confidence = max(row)
-        b = next(b for b in range(bins) if confidence <= torch.tensor((b + 1) / bins, dtype=probs.dtype).item())
+        b = next(
+            b
+            for b in range(bins)
+            if confidence <= torch.tensor((b + 1) / bins, dtype=probs.dtype).item()
+        )
         gaps[b] += (row.index(confidence) == c) - confidence
     return sum(map(abs, gaps)) / len(y)
 
@@ -93,22 +105,35 @@ def test_ece_is_the_papers_sum(problem, bins, on_edges):
     ("probs", "y", "bins", "expected"),
     [
         ([[1.0, 0.0]] * 4, [0, 0, 0, 1], 15, 0.25),  # confidence exactly 1 is in the last bin
-        ([[1.0, 0.0], [0.95, 0.05]], [1, 0], 10, abs(-1.0 + 0.05) / 2),  # the same bin: gaps of both signs cancel
-        ([[0.75, 0.25], [0.875, 0.125]], [0, 1], 4, (0.25 + 0.875) / 2),  # 0.75 belongs to the bin below
+        (
+            [[1.0, 0.0], [0.95, 0.05]],
+            [1, 0],
+            10,
+            abs(-1.0 + 0.05) / 2,
+        ),  # the same bin: gaps of both signs cancel
+        (
+            [[0.75, 0.25], [0.875, 0.125]],
+            [0, 1],
+            4,
+            (0.25 + 0.875) / 2,
+        ),  # 0.75 belongs to the bin below
         ([[0.7, 0.3]], [0], 15, 0.3),
         ([[0.5, 0.5]], [1], 2, 0.5),  # of equals, the first is the prediction
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ece_at_the_edges(probs, y, bins, expected, dtype):
-    assert metrics.ece(torch.tensor(probs, dtype=dtype), torch.tensor(y), bins) == pytest.approx(expected, abs=1e-6)
+    assert metrics.ece(torch.tensor(probs, dtype=dtype), torch.tensor(y), bins) == pytest.approx(
+        expected, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_class_without_probability_is_finite(dtype):
     found = metrics.evaluate(torch.eye(3, dtype=dtype)[:2], torch.tensor([0, 2]))
     assert found == pytest.approx(
-        {"accuracy": 0.5, "log_likelihood": math.log(1e-12) / 2, "brier": 1.0} | dict.fromkeys(ECE, 0.5)
+        {"accuracy": 0.5, "log_likelihood": math.log(1e-12) / 2, "brier": 1.0}
+        | dict.fromkeys(ECE, 0.5)
     )
 
 
@@ -120,7 +145,8 @@ def test_one_datum():
 
 
 @pytest.mark.parametrize(
-    ("probs", "y"), [((3,), (3,)), ((3, 2), (2,)), ((3, 2), (3, 1)), ((0, 2), (0,)), ((2, 3, 2), (2,))]
+    ("probs", "y"),
+    [((3,), (3,)), ((3, 2), (2,)), ((3, 2), (3, 1)), ((0, 2), (0,)), ((2, 3, 2), (2,))],
 )
 def test_shapes_that_do_not_match_are_refused(probs, y):
     with pytest.raises(ValueError, match=r"probs should have shape \(N, K\)"):
@@ -136,9 +162,13 @@ def test_adaptive_bins_hold_equally_many(problem, bins):
         zip(probs.double().max(-1).values.tolist(), (probs.argmax(-1) == y).tolist(), strict=True),
         key=lambda row: row[0],
     )
-    chunks = [[row for i, row in enumerate(rows) if i * bins // len(rows) == b] for b in range(bins)]
+    chunks = [
+        [row for i, row in enumerate(rows) if i * bins // len(rows) == b] for b in range(bins)
+    ]
     assert max(map(len, chunks)) - min(map(len, chunks)) <= 1
-    expected = sum(abs(sum(right - confidence for confidence, right in chunk)) for chunk in chunks) / len(rows)
+    expected = sum(
+        abs(sum(right - confidence for confidence, right in chunk)) for chunk in chunks
+    ) / len(rows)
     assert metrics.ece(probs, y, bins, adaptive=True) == pytest.approx(expected, abs=1e-9)
 
 
@@ -170,7 +200,10 @@ def test_arrays_of_any_whole_type_are_as_good_as_tensors(name, dtype):
     expected = function(P, CODES)
     assert same(function(P.numpy(), CODES.numpy().astype(dtype)), expected)
     assert same(function(P, torch.as_tensor(CODES.numpy().astype(dtype))), expected)
-    assert same(function(P.numpy()[::-1], CODES.numpy()[::-1].astype(">i4")), function(P.flip(0), CODES.flip(0)))
+    assert same(
+        function(P.numpy()[::-1], CODES.numpy()[::-1].astype(">i4")),
+        function(P.flip(0), CODES.flip(0)),
+    )
     assert same(function(P.tolist(), CODES.tolist()), function(P.double().numpy(), CODES))
 
 
@@ -180,27 +213,49 @@ def test_rounded_probabilities_are_taken(dtype):
     p = logits.softmax(-1)
     y = torch.arange(500) % 100
     assert metrics.brier(p.to(dtype), y) == pytest.approx(metrics.brier(p, y), abs=0.01)
-    assert metrics.brier(torch.tensor([[0.3333, 0.3333, 0.3333]]), [0]) == pytest.approx(0.6667, abs=1e-3)
+    assert metrics.brier(torch.tensor([[0.3333, 0.3333, 0.3333]]), [0]) == pytest.approx(
+        0.6667, abs=1e-3
+    )
 
 
 BAD = {
-    "logits": (P.log() + 2, CODES, "probs should be probabilities, got numbers from -0.99.* to 1.89"),
+    "logits": (
+        P.log() + 2,
+        CODES,
+        "probs should be probabilities, got numbers from -0.99.* to 1.89",
+    ),
     "log-probabilities": (P.log(), CODES, "of logits or log-probabilities take the softmax"),
     "negative": (P - 0.2, CODES, "probs should be probabilities, got numbers from -0.15"),
-    "not normalised": (P / 2, CODES, r"probs should sum to 1 over the classes, got a row of sum 0\.5; divide it"),
+    "not normalised": (
+        P / 2,
+        CODES,
+        r"probs should sum to 1 over the classes, got a row of sum 0\.5; divide it",
+    ),
     "one column": (
         P[:, :1],
         0 * CODES,
         r"probs should have shape \(N, K\) with two classes or more, got \(4, 1\); of two",
     ),
-    "masked": (np.ma.masked_array(P.numpy(), P.numpy() < 0.2), CODES, "probs has .* masked entries"),
+    "masked": (
+        np.ma.masked_array(P.numpy(), P.numpy() < 0.2),
+        CODES,
+        "probs has .* masked entries",
+    ),
     "no column": (P[:, 0], CODES, r"probs should have shape \(N, K\).*got \(4,\)"),
     "three dimensions": (P[None], CODES, r"probs should have shape \(N, K\).*got \(1, 4, 3\)"),
-    "NaN": (P.index_fill(0, torch.tensor([2]), math.nan), CODES, "probs holds NaN or infinity, first in row 2"),
+    "NaN": (
+        P.index_fill(0, torch.tensor([2]), math.nan),
+        CODES,
+        "probs holds NaN or infinity, first in row 2",
+    ),
     "words": (np.full((4, 3), "a"), CODES, "probs should hold numbers, got an array of dtype <U1"),
-    "another length": (P, CODES[:3], r"y \(N,\), one code for each row; got \(4, 3\) and \(3,\)"),
+    "another length": (P, CODES[:3], r"y \(N,\), one class for each row; got \(4, 3\) and \(3,\)"),
     "one-hot labels": (P, P.round(), r"got \(4, 3\) and \(4, 3\)"),
-    "without a label": (P, CODES - 1, "y should be in 0 .. 2, got -1; leave out the rows without a label"),
+    "without a label": (
+        P,
+        CODES - 1,
+        "y should be in 0 .. 2, got -1; leave out the rows without a label",
+    ),
     "no class": (P, CODES + 1, "y should be in 0 .. 2, got 3; probs has 3 columns"),
     "real labels": (P, CODES.float(), "y should hold integer codes"),
     "names": (P, np.array(list("abcd")), "y should hold integer codes"),
@@ -216,7 +271,8 @@ def test_what_are_no_probabilities_is_refused(name, case):
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in BAD if c not in ("logits", "log-probabilities", "negative", "not normalised")]
+    "case",
+    [c for c in BAD if c not in ("logits", "log-probabilities", "negative", "not normalised")],
 )
 def test_what_are_no_logits_is_refused(case):
     logits, y, message = BAD[case]
@@ -230,7 +286,9 @@ def test_what_are_no_logits_is_refused(case):
 def test_temperature_refuses_probabilities(dtype):
     probs = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).softmax(-1).to(dtype)
     y = torch.arange(50) % 4
-    with pytest.raises(ValueError, match=r"got probabilities: each row sums to 1; give their logarithm"):
+    with pytest.raises(
+        ValueError, match=r"got probabilities: each row sums to 1; give their logarithm"
+    ):
         calibration.temperature(probs, y)
     assert calibration.temperature(probs.log(), y) > 0
 

@@ -38,13 +38,19 @@ def images(channels: int = 1, **options) -> Objective:
 
 
 def histories() -> dict:
-    return {str(s): fit(plane(), data(2), codes(2), epochs=2, seed=s) for s in (0, 1)} | {"other": {"loss": [1.0]}}
+    return {str(s): fit(plane(), data(2), codes(2), epochs=2, seed=s) for s in (0, 1)} | {
+        "other": {"loss": [1.0]}
+    }
 
 
 PICTURES = {
     "regions": lambda o: plots.decision_regions(o, data(2), codes(2), title="t", resolution=9),
-    "regions of a function": lambda o: plots.decision_regions(lambda x: x.softmax(-1), data(2), codes(2), resolution=9),
-    "regions without labels": lambda o: plots.decision_regions(o, data(2), torch.full((12,), -1), resolution=9),
+    "regions of a function": lambda o: plots.decision_regions(
+        lambda x: x.softmax(-1), data(2), codes(2), resolution=9
+    ),
+    "regions without labels": lambda o: plots.decision_regions(
+        o, data(2), torch.full((12,), -1), resolution=9
+    ),
     "analogies": lambda o: plots.analogies(o, data(*IMAGE)[:4], 3),
     "samples": lambda o: plots.class_samples(o, 3, 4),
     "curves": lambda o: plots.learning_curves(histories()),
@@ -67,7 +73,9 @@ def test_a_picture_is_saved_and_nothing_moves(name, training, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 1000
 
 
-@pytest.mark.parametrize("options", [{"network": "conv"}, {"channels": 3}, {"likelihood": "gaussian"}])
+@pytest.mark.parametrize(
+    "options", [{"network": "conv"}, {"channels": 3}, {"likelihood": "gaussian"}]
+)
 def test_images_of_every_kind_are_drawn(options, tmp_path):
     o = images(**options)
     x = data(options.get("channels", 1), 4, 4)[:2]

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from pyro_ssl import zoo
 from pyro_ssl.training import checkpoints
-from pyro_ssl.training.checkpoints import CheckpointWarning, load, pack, previous_of, save, unpack
+from pyro_ssl.training.checkpoints import (
+    CheckpointWarning,
+    load,
+    pack,
+    previous_of,
+    save,
+    unpack,
+)
 from pyro_ssl.utils import files
 from pyro_ssl.utils.files import CheckpointError
 from pyro_ssl.zoo.saved_model import SavedModel
@@ -51,10 +58,18 @@ def tensors(draw):
 
 numbers = st.floats() | st.sampled_from([math.nan, math.inf, -math.inf, -0.0, 1e-308, 5e-324, 0.1])
 plain = st.none() | st.booleans() | st.integers() | numbers | st.text(max_size=5)
-keys = st.text(max_size=3) | st.integers(-2, 12) | st.sampled_from(["a", "a/b", "b", "0", "tensor", "items", "plain"])
+keys = (
+    st.text(max_size=3)
+    | st.integers(-2, 12)
+    | st.sampled_from(["a", "a/b", "b", "0", "tensor", "items", "plain"])
+)
 states = st.recursive(
     plain | tensors(),
-    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(keys, inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(keys, inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -127,7 +142,7 @@ def test_a_checkpoint_of_training_goes_round(tmp_path):
     assert same(unpack(data["run"], tensors), state)
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 CONTENT = {"w": torch.arange(6.0).reshape(2, 3)}, {"step": 7, "name": "é\n", "x": [0.1, math.inf]}
 OLD = {"w": torch.zeros(1)}, {"step": 6}
@@ -243,11 +258,11 @@ def test_a_pickle_is_refused_and_not_run(forged, fresh, monkeypatch):
     assert Path("exploded").exists()  # it would have
 
 
-# --- interruptions ----------------------------------------------------------------------------------------------------
+# --- interruptions --------------------------------------------------------------------------------
 
 
 def full_disk(name: str):
-    """A `write_flushed` that gets half of a file of this name onto the disk, and then there is no space left."""
+    """A `write_flushed` that writes half of a file of this name, and then the disk is full."""
     write = files.write_flushed
 
     def half(path: Path, content: bytes) -> None:
@@ -302,7 +317,10 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
     link.symlink_to(tmp_path / "disk" / "c")  # of nothing yet
     for step in range(3):
         save(link, {"a": torch.ones(2)}, {"step": step})
-        assert link.is_symlink() and load(link)[1] == {"step": step} == load(tmp_path / "disk" / "c")[1]
+        assert (
+            link.is_symlink()
+            and load(link)[1] == {"step": step} == load(tmp_path / "disk" / "c")[1]
+        )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "disk", "other"]
     (tmp_path / "disk" / "c" / "state.json").write_text("damaged")
     with pytest.warns(CheckpointWarning):
@@ -326,7 +344,10 @@ def test_a_link_in_the_place_of_what_is_ours_does_not_stop_saving(fresh, name):
 def test_a_lock_is_of_one_and_ends_with_it(tmp_path):
     pytest.importorskip("fcntl")
     with files.locked(tmp_path / "d"):
-        with pytest.raises(ValueError, match=f"{tmp_path}/d is in use"), files.locked(tmp_path / "d"):
+        with (
+            pytest.raises(ValueError, match=f"{tmp_path}/d is in use"),
+            files.locked(tmp_path / "d"),
+        ):
             pass
         with files.locked(tmp_path / "d", "other"):
             pass
@@ -397,16 +418,25 @@ def test_a_directory_of_the_users_is_never_replaced(tmp_path):
     assert same_content(load(tmp_path / "empty"), CONTENT)
 
 
-# --- trained models ---------------------------------------------------------------------------------------------------
+# --- trained models -------------------------------------------------------------------------------
 
 
 def trained(**options) -> SavedModel:
     options = {"hidden": [5], "z_dim": 2, "batch_norm": True} | options
-    return SavedModel("m2", (4,), ["a", "b", "c"], options, zoo.build("m2", 4, 3, seed=3, **options), {"note": [1.5]})
+    return SavedModel(
+        "m2",
+        (4,),
+        ["a", "b", "c"],
+        options,
+        zoo.build("m2", 4, 3, seed=3, **options),
+        {"note": [1.5]},
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("options", [{}, {"likelihood": "gaussian"}, {"likelihood": "gaussian", "sigma": 0.3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"likelihood": "gaussian"}, {"likelihood": "gaussian", "sigma": 0.3}]
+)
 def test_a_model_goes_round(dtype, options, tmp_path):
     one = trained(**options)
     one.objective.to(dtype)
@@ -430,7 +460,7 @@ def test_a_model_goes_round(dtype, options, tmp_path):
 
 
 def forge(directory: Path, change) -> None:
-    """The model's file with other content and a right checksum, as another version might have written it."""
+    """The model's file with other content and a right checksum, as from another version."""
     tensors, data = load(directory)
     change(tensors, data)
     save(directory, tensors, data, keep_previous=False)

@@ -1,7 +1,7 @@
-"""Files whose checksum is right and whose content is not: they load as what they were, or are refused in words.
+"""Files with a right checksum and wrong content load unchanged, or are refused in words.
 
-Each case changes one thing at random in the JSON or in the tensors of a small model, or of a checkpoint in the middle of a run,
-and writes checksums that fit, as an editor or an attacker would.
+Each case changes one thing at random in the JSON or in the tensors of a small model, or of a
+checkpoint in the middle of a run, and writes checksums that fit, as an editor or an attacker would.
 """
 
 import copy
@@ -16,7 +16,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from pyro_ssl import EarlyStopping, SemiSupervisedClassifier, SemiSupervisedRegressor, fit, zoo
+from pyro_ssl import (
+    EarlyStopping,
+    SemiSupervisedClassifier,
+    SemiSupervisedRegressor,
+    fit,
+    zoo,
+)
 from pyro_ssl.utils.files import CheckpointError
 from pyro_ssl.zoo.saved_model import SavedModel
 
@@ -24,9 +30,30 @@ X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.where(torch.arange(60) < 20, torch.arange(60) % 2, -1)
 OPTIONS = {"hidden": [5], "z_dim": 2, "sigma": 1.0, "batch_norm": True, "noise": 0.1}
 VALUES = [
-    None, True, False, -1, 0, 1, 2, 7, 2**40, 2**70, -1.5, 0.25, "x", "", "float64", "sgd", [], {}, [[]], {"a": 1}, "INFINITE", "DEEP",
+    None,
+    True,
+    False,
+    -1,
+    0,
+    1,
+    2,
+    7,
+    2**40,
+    2**70,
+    -1.5,
+    0.25,
+    "x",
+    "",
+    "float64",
+    "sgd",
+    [],
+    {},
+    [[]],
+    {"a": 1},
+    "INFINITE",
+    "DEEP",
     "NAN",
-]  # fmt: skip
+]
 WORDS = {'"INFINITE"': "1e999", '"DEEP"': "[" * 3000 + "]" * 3000, '"NAN"': "NaN"}
 
 
@@ -35,9 +62,14 @@ def write(directory: Path, tensors: dict, data) -> None:
     body, blob = json.dumps(data), safetensors.torch.save(tensors)
     for word, text in WORDS.items():
         body = body.replace(word, text)
-    sums = {"sha256": hashlib.sha256(blob).hexdigest(), "sha256_data": hashlib.sha256(body.encode()).hexdigest()}
+    sums = {
+        "sha256": hashlib.sha256(blob).hexdigest(),
+        "sha256_data": hashlib.sha256(body.encode()).hexdigest(),
+    }
     (directory / "state.safetensors").write_bytes(blob)
-    (directory / "state.json").write_text(json.dumps({"format": "pyro-ssl", "version": 1, **sums, "data": body}))
+    (directory / "state.json").write_text(
+        json.dumps({"format": "pyro-ssl", "version": 1, **sums, "data": body})
+    )
 
 
 def read(directory: Path) -> tuple[dict, dict]:
@@ -49,11 +81,11 @@ DATA_CHANGES = ["replace"] * 7 + ["delete"] * 2 + ["add"] * 2 + ["copy"] * 3
 TENSOR_CHANGES = ["delete", "rename", "shape", "dtype", "more", "swap", "empty", "grown"]
 CHANGES = [("data", how) for how in DATA_CHANGES] + [("tensors", how) for how in TENSOR_CHANGES]
 ROUND = len(CHANGES)
-"""A round of so many cases has each kind of change; two thirds are of data, as most of what is read is."""
+"""Cases of a round, which has each kind of change; two thirds of them change plain data."""
 
 
 def places(data, names=()):
-    """Every dictionary and list in the data with each of its keys, and the names that lead there, without indices."""
+    """Every dictionary and list in the data with each of its keys, and the path of names to it."""
     for key in data if isinstance(data, dict) else range(len(data)):
         here = (*names, key) if isinstance(data, dict) else names
         yield data, key, here
@@ -62,7 +94,7 @@ def places(data, names=()):
 
 
 def drawn_place(data: dict, draw: random.Random, wanted=lambda value: True) -> tuple:
-    """A dictionary or list and a key: every name as often as any other, however long the lists below it are."""
+    """A dictionary or list and a key, drawn with equal probability for every path of names."""
     by_names: dict = {}
     for parent, key, names in places(data):
         if wanted(parent[key]):
@@ -75,7 +107,7 @@ def is_number(value) -> bool:
 
 
 def change_data(data: dict, how: str, value, draw: random.Random) -> str:
-    """Change one thing in plain data, where it is replaced by a value; what was changed, in words."""
+    """Change one thing in plain data, and return a description of the change."""
     parent, key = drawn_place(data, draw, is_number) if how == "add" else drawn_place(data, draw)
     said = f"{how} {key!r} of {str(parent)[:200]}"
     if how == "delete":
@@ -106,7 +138,9 @@ def change_tensors(tensors: dict, how: str, draw: random.Random) -> str:
     elif how == "more":
         tensors["more"] = torch.zeros(3)
     elif how == "swap":
-        other = draw.choice(sorted(k for k in tensors if tensors[k].shape != tensor.shape) or [name])
+        other = draw.choice(
+            sorted(k for k in tensors if tensors[k].shape != tensor.shape) or [name]
+        )
         tensors[name], tensors[other] = tensors[other], tensor
     elif how == "empty":
         tensors[name] = tensor.new_zeros(0)
@@ -116,13 +150,13 @@ def change_tensors(tensors: dict, how: str, draw: random.Random) -> str:
 
 
 def value_of(case: int):
-    """What a case replaces by: the cases of a kind take the values one after another, so that each has its turn."""
+    """The value of a replacement: the cases of a kind take the values in turn."""
     nth = case // ROUND * DATA_CHANGES.count("replace") + case % ROUND
     return copy.deepcopy(VALUES[nth % len(VALUES)])
 
 
 def changed(directory: Path, to: Path, case: int) -> str:
-    """A copy of a directory of `checkpoints` with one thing changed, of the kind that is the case's turn."""
+    """Write a copy of a checkpoint directory with one change, and return its description."""
     draw, (tensors, data) = random.Random(case), read(directory)
     what, how = CHANGES[case % ROUND]
     if what == "data":
@@ -134,10 +168,12 @@ def changed(directory: Path, to: Path, case: int) -> str:
 
 
 def same(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
+    return a.keys() == b.keys() and all(
+        a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a
+    )
 
 
-# --- models -----------------------------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -168,18 +204,25 @@ def test_a_forged_model_is_what_it_was_or_is_refused(model, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"hidden": [2**15, 2**15]}, {"hidden": [2**12] * 40}, {"z_dim": 10**9}, {"flow": 10**9}, {"hidden": [10**18]},
-        {"prior": "vamp", "pseudo_inputs": 10**9}, {"classifier_hidden": [2**14, 2**14]},
+        {"hidden": [2**15, 2**15]},
+        {"hidden": [2**12] * 40},
+        {"z_dim": 10**9},
+        {"flow": 10**9},
+        {"hidden": [10**18]},
+        {"prior": "vamp", "pseudo_inputs": 10**9},
+        {"classifier_hidden": [2**14, 2**14]},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_options_that_ask_for_much_memory_are_refused_before_it_is_given(model, tmp_path, options):
     tensors, data = read(model)
     data["options"] |= options
     (tmp_path / "m").mkdir()
     write(tmp_path / "m", tensors, data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(CheckpointError, match="its options ask for larger networks than it has weights for"):
+    with pytest.raises(
+        CheckpointError, match="its options ask for larger networks than it has weights for"
+    ):
         SavedModel.load(tmp_path / "m")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
@@ -188,13 +231,19 @@ def test_options_that_ask_for_much_memory_are_refused_before_it_is_given(model, 
 def test_data_that_are_no_object_are_refused(model, tmp_path, data):
     path = Path(shutil.copytree(model, tmp_path / "m")) / "state.json"
     header = json.loads(path.read_text())
-    path.write_text(json.dumps(header | {"data": data, "sha256_data": hashlib.sha256(data.encode()).hexdigest()}))
+    path.write_text(
+        json.dumps(
+            header | {"data": data, "sha256_data": hashlib.sha256(data.encode()).hexdigest()}
+        )
+    )
     with pytest.raises(CheckpointError, match="state.json is damaged"):
         SavedModel.load(tmp_path / "m")
 
 
 def test_a_forged_estimator_is_what_it_was_or_is_refused(tmp_path):
-    one = SemiSupervisedClassifier(epochs=1, min_steps=2, random_state=0, options={"hidden": [4], "z_dim": 2})
+    one = SemiSupervisedClassifier(
+        epochs=1, min_steps=2, random_state=0, options={"hidden": [4], "z_dim": 2}
+    )
     one.fit(X.numpy(), Y.numpy()).save(tmp_path / "whole")
     expected = one.predict_proba(X.numpy())
     (tmp_path / "m").mkdir()
@@ -232,7 +281,7 @@ def test_a_forged_regressor_is_refused(name, value, tmp_path):
         SemiSupervisedRegressor.load(tmp_path / "m")
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------------------
+# --- checkpoints ----------------------------------------------------------------------------------
 
 
 class Stopped(Exception):
@@ -244,9 +293,19 @@ def run(directory: Path, callbacks=()) -> tuple[dict, list]:
     objective = zoo.build("m2", 4, 2, seed=1, **OPTIONS)
     score = EarlyStopping(lambda o: -o.bound(X).mean().abs().item(), patience=50)
     history = fit(
-        objective, X, Y, epochs=4, batch_size=10, ema=0.9, warmup=1, checkpoint_every=3, early_stopping=score,
-        directory=directory, resume=True, callbacks=callbacks,
-    )  # fmt: skip
+        objective,
+        X,
+        Y,
+        epochs=4,
+        batch_size=10,
+        ema=0.9,
+        warmup=1,
+        checkpoint_every=3,
+        early_stopping=score,
+        directory=directory,
+        resume=True,
+        callbacks=callbacks,
+    )
     return {k: v.clone() for k, v in objective.state_dict().items()}, history["loss"]
 
 
@@ -298,8 +357,16 @@ def test_a_refused_checkpoint_leaves_the_objective_as_it_was(broken, tmp_path):
     score = EarlyStopping(lambda o: 0.0, patience=50)
     with pytest.raises(CheckpointError, match="the checkpoint was changed, or is not of this run"):
         fit(
-            objective, X, Y, epochs=4, batch_size=10, ema=0.9, warmup=1, directory=directory, resume=True,
+            objective,
+            X,
+            Y,
+            epochs=4,
+            batch_size=10,
+            ema=0.9,
+            warmup=1,
+            directory=directory,
+            resume=True,
             early_stopping=score,
-        )  # fmt: skip
+        )
     assert same(objective.state_dict(), before) and torch.equal(torch.get_rng_state(), state)
     assert objective.sizes == (1, 2) and not objective.training

@@ -81,7 +81,9 @@ def in_threads(*jobs: Callable[[], Any]) -> list[Any]:
 
 
 def trained(objective: Objective, **arguments: Any) -> dict[str, torch.Tensor]:
-    fit(objective, X, LABELS, **{"epochs": 2, "batch_size": 12, "labeled_batch_size": 6} | arguments)
+    fit(
+        objective, X, LABELS, **{"epochs": 2, "batch_size": 12, "labeled_batch_size": 6} | arguments
+    )
     return {k: v.clone() for k, v in objective.state_dict().items()}
 
 
@@ -191,7 +193,7 @@ def test_estimators_fit_in_threads_as_alone():
 
 @pytest.mark.parametrize("method", ["m2", "sslapd"])
 def test_predictions_come_between_the_steps_of_a_training_and_change_nothing(method):
-    """Of another objective, and of the one in training, whose dropout is on again in the next step."""
+    """Also with the objective in training, whose dropout is on again in the next step."""
     wanted = trained(small(method), epochs=12)
     other, training = small(method, seed=1), small(method)
     alone, predicted, done = predict_proba(other, X), [], threading.Event()
@@ -290,7 +292,7 @@ def predict_and_train_in_child(objective: Objective, wanted: torch.Tensor) -> No
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_a_process_forked_while_threads_work_is_of_use():
-    """So are the workers of a DataLoader. No thread is there to give back what it held in the parent."""
+    """As in a DataLoader's workers, where no thread releases what it held in the parent."""
     other, stop = small("m2", seed=1), threading.Event()
     wanted = predict_proba(other, X)
 
