@@ -1,8 +1,13 @@
 # ruff: noqa: F401
 """Semi-supervised deep generative models and variational classifiers as Pyro model/guide pairs.
 
-`SemiSupervisedClassifier` for scikit-learn users; `zoo.build` and `fit` for experiments; `Objective` with a model, a
-guide and terms of one's own for research. The names below are the public API; they are imported when first used.
+`SemiSupervisedClassifier` is for scikit-learn users, `zoo.build` and `fit` for experiments, and
+`Objective` with a model, a guide and terms of your own for research. The names below are the public
+API; each is imported when it is first used.
+
+>>> import pyro_ssl
+>>> pyro_ssl.zoo.method("m2").guide
+'q(y|x) q(z|x,y)'
 """
 
 from __future__ import annotations
@@ -122,7 +127,14 @@ if TYPE_CHECKING:
         Term,
     )
     from pyro_ssl.prediction.generate import generate, reconstruct
-    from pyro_ssl.prediction.predict import bounds, class_bounds, gibbs, log_evidence, predict_proba, weight_kl
+    from pyro_ssl.prediction.predict import (
+        bounds,
+        class_bounds,
+        gibbs,
+        log_evidence,
+        predict_proba,
+        weight_kl,
+    )
     from pyro_ssl.training.fit import EarlyStopping, fit
     from pyro_ssl.utils.arguments import one_hot
     from pyro_ssl.zoo.saved_model import SavedModel

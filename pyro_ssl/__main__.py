@@ -1,4 +1,4 @@
-"""The command `pyro-ssl`: light to import, so that Ctrl-C while the libraries are loaded is told in a line too."""
+"""The command `pyro-ssl`: light to import, so that Ctrl-C is in one line while libraries load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 STOPPED = 130
-"""The exit code after Ctrl-C."""
+"""Exit code after Ctrl-C."""
 
 
 def main() -> int:
@@ -23,12 +23,12 @@ def main() -> int:
     try:
         return command()
     finally:
-        if interruptible:  # nothing is left to be stopped, but threads that end
+        if interruptible:  # nothing but threads that are ending is left to stop
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _stop(*_: Any) -> None:
-    """End at once: nothing has begun."""
+    """End at once: no work has begun."""
     os.write(2, b"\npyro-ssl: stopped\n")
     os._exit(STOPPED)
 
