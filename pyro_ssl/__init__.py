@@ -1,8 +1,13 @@
 # ruff: noqa: F401
 """Semi-supervised deep generative models and variational classifiers as Pyro model/guide pairs.
 
-`SemiSupervisedClassifier` for scikit-learn users; `zoo.build` and `fit` for experiments; `Objective` with a model, a
-guide and terms of one's own for research. The names below are the public API; they are imported when first used.
+`SemiSupervisedClassifier` is for scikit-learn users, `zoo.build` and `fit` for experiments, and
+`Objective` with a model, a guide and terms of your own for research. The names below are the public
+API; each is imported when it is first used.
+
+>>> import pyro_ssl
+>>> pyro_ssl.zoo.method("m2").guide
+'q(y|x) q(z|x,y)'
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The scikit-learn estimator: its conventions, what counts as a label, what it refuses, and that refusing changes nothing."""
+"""The scikit-learn estimators: conventions, labels, refused input, and state after a refusal."""
 
 import json
 import pickle
@@ -13,30 +13,36 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor, data, estimator, zoo
+from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor, data, zoo
 from pyro_ssl.estimator import column_defaults
 from pyro_ssl.utils.files import CheckpointError
+from pyro_ssl.zoo import presets
 
-EXPECTED_FAILURES = {"check_classifiers_classes": "it takes -1 for a class; here -1 means that a row has no label"}
+EXPECTED_FAILURES = {
+    "check_classifiers_classes": "it takes -1 for a class; here -1 means that a row has no label"
+}
 UNLABELED = np.array([i % 10 >= 2 for i in range(40)])
 
 
 def tiny(**arguments) -> SemiSupervisedClassifier:
     options = {"hidden": (8,), "z_dim": 2, "sigma": 1.0}
     return SemiSupervisedClassifier(
-        **{"epochs": 2, "min_steps": 30, "lr": 0.03, "options": options, "random_state": 0} | arguments
+        **{"epochs": 2, "min_steps": 30, "lr": 0.03, "options": options, "random_state": 0}
+        | arguments
     )
 
 
 def tiny_regressor(**arguments) -> SemiSupervisedRegressor:
     options = {"hidden": (8,), "z_dim": 2, "gibbs_steps": 3}
     return SemiSupervisedRegressor(
-        **{"epochs": 2, "min_steps": 40, "lr": 0.03, "options": options, "random_state": 0} | arguments
+        **{"epochs": 2, "min_steps": 40, "lr": 0.03, "options": options, "random_state": 0}
+        | arguments
     )
 
 
 @parametrize_with_checks(
-    [tiny(min_steps=40), tiny_regressor()], expected_failed_checks=lambda estimator: EXPECTED_FAILURES
+    [tiny(min_steps=40), tiny_regressor()],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
@@ -46,7 +52,9 @@ def test_scikit_learn_conventions(estimator, check):
 def blobs():
     """Two far blobs of 20 rows each, and the blob of each row."""
     rng = np.random.default_rng(0)
-    return np.concatenate([rng.normal(-2, 0.3, (20, 2)), rng.normal(2, 0.3, (20, 2))]), np.repeat([0, 1], 20)
+    return np.concatenate([rng.normal(-2, 0.3, (20, 2)), rng.normal(2, 0.3, (20, 2))]), np.repeat(
+        [0, 1], 20
+    )
 
 
 def masked(values: np.ndarray, missing) -> np.ndarray:
@@ -75,7 +83,9 @@ LABELS = {
     "floats, -1": lambda blob: np.where(UNLABELED, -1.0, np.array([5.0, 9.0])[blob]),
     "negative": lambda blob: np.where(UNLABELED, -1, np.array([-3, -2])[blob]),
     "strings, '-1'": lambda blob: np.where(UNLABELED, "-1", np.array(["dog", "cat"])[blob]),
-    "strings, 'nan'": lambda blob: np.array(["nan" if u else "ab"[b] for u, b in zip(UNLABELED, blob, strict=True)]),
+    "strings, 'nan'": lambda blob: np.array(
+        ["nan" if u else "ab"[b] for u, b in zip(UNLABELED, blob, strict=True)]
+    ),
     "objects, None": lambda blob: masked(np.array(["dog", "cat"])[blob], None),
     "objects, nan": lambda blob: masked(np.array(["dog", "cat"])[blob], np.nan),
     "objects, -1": lambda blob: masked(np.array(["dog", "cat"])[blob], -1),
@@ -84,7 +94,9 @@ LABELS = {
     "whole numbers, None": lambda blob: masked(np.array([5, 9])[blob], None),
     "list": lambda blob: masked(np.array([True, False])[blob], None).tolist(),
     "numpy's mask": lambda blob: np.ma.array(np.array([5, 9])[blob], mask=UNLABELED),
-    "numpy's mask of strings": lambda blob: np.ma.array(np.array(["dog", "cat"])[blob], mask=UNLABELED),
+    "numpy's mask of strings": lambda blob: np.ma.array(
+        np.array(["dog", "cat"])[blob], mask=UNLABELED
+    ),
     "all labeled": lambda blob: np.array(["b", "a"])[blob],
 }
 
@@ -94,11 +106,15 @@ def test_any_labels(blobs, make):
     x, blob = blobs
     y = make(blob)
     known = ~UNLABELED if np.ma.is_masked(y) or len(set(y)) > 2 else np.ones(40, bool)
-    truth = np.array([next(y[i] for i in np.flatnonzero(known) if blob[i] == b) for b in (0, 1)])[blob]
+    truth = np.array([next(y[i] for i in np.flatnonzero(known) if blob[i] == b) for b in (0, 1)])[
+        blob
+    ]
     model = tiny().fit(x, y)
     probs = model.predict_proba(x)
     assert model.classes_.tolist() == sorted(set(truth.tolist()))
-    assert model.class_count_.sum() + model.n_unlabeled_ == 40 and model.n_unlabeled_ == (~known).sum()
+    assert (
+        model.class_count_.sum() + model.n_unlabeled_ == 40 and model.n_unlabeled_ == (~known).sum()
+    )
     assert model.class_count_.tolist() == [(truth[known] == c).sum() for c in model.classes_]
     assert probs.shape == (40, 2)
     np.testing.assert_allclose(probs.sum(1), 1, atol=1e-6)
@@ -117,7 +133,13 @@ def test_any_numbers(blobs, dtype):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"scale": False}, {"batch_size": 10_000}, {"method": "vae", "min_steps": 300}, {"random_state": None}]
+    "arguments",
+    [
+        {"scale": False},
+        {"batch_size": 10_000},
+        {"method": "vae", "min_steps": 300},
+        {"random_state": None},
+    ],
 )
 @pytest.mark.filterwarnings("ignore:method vae is not for columns")
 def test_any_settings(blobs, arguments):
@@ -143,7 +165,8 @@ def test_images_are_taken_as_they_are(blobs):
     assert "sigma" not in model.options_ and "noise" not in model.options_
     np.testing.assert_allclose(fitted(x, scale=True).mean_, x.mean(0))
     with pytest.raises(
-        ValueError, match=r"X, as images, should be in \[0, 1\], got 0.\d+ to 25\d; divide 0 .. 255 by 255"
+        ValueError,
+        match=r"X, as images, should be in \[0, 1\], got 0.\d+ to 25\d; divide 0 .. 255 by 255",
     ):
         fitted(255 * x)
     assert fitted(255 * x, scale=True).predict_proba(255 * x).shape == (40, 2)
@@ -176,7 +199,10 @@ def test_saved_and_loaded(blobs, tmp_path, monkeypatch, labels):
     again = SemiSupervisedClassifier.load(tmp_path / "m")
     np.testing.assert_array_equal(again.predict_proba(x), model.predict_proba(x))
     assert again.classes_.dtype == model.classes_.dtype
-    assert again.class_count_.tolist() == model.class_count_.tolist() and again.n_unlabeled_ == model.n_unlabeled_
+    assert (
+        again.class_count_.tolist() == model.class_count_.tolist()
+        and again.n_unlabeled_ == model.n_unlabeled_
+    )
     assert again.predict(x).tolist() == model.predict(x).tolist()
     assert again.history_ == model.history_
     without_options = [m.get_params(deep=False) | {"options": None} for m in (again, model)]
@@ -219,18 +245,27 @@ def test_classes_are_as_frequent_as_their_labels(tmp_path):
     labels = np.where(np.arange(1500) < 200, y, -1)
     few, even = (tiny(min_steps=100, options=o).fit(x, labels) for o in ({}, {"class_probs": None}))
     counts = np.bincount(y[:200]) + 3
-    np.testing.assert_allclose(few.objective_.model.p_y().probs.numpy(), counts / counts.sum(), rtol=1e-6)
+    np.testing.assert_allclose(
+        few.objective_.model.p_y().probs.numpy(), counts / counts.sum(), rtol=1e-6
+    )
     assert even.predict(x).mean() > few.predict(x).mean()
     assert few.score(x, y) > max(even.score(x, y), 0.9)
     of_array = tiny(min_steps=100, options={"class_probs": counts / counts.sum()}).fit(x, labels)
     np.testing.assert_allclose(of_array.predict_proba(x), few.predict_proba(x), rtol=1e-5)
     of_array.save(tmp_path / "array")
     few.save(tmp_path / "m")
-    np.testing.assert_array_equal(SemiSupervisedClassifier.load(tmp_path / "m").predict_proba(x), few.predict_proba(x))
+    np.testing.assert_array_equal(
+        SemiSupervisedClassifier.load(tmp_path / "m").predict_proba(x), few.predict_proba(x)
+    )
 
 
 def test_what_needs_pickling_is_left_out(blobs, tmp_path):
-    training = {"optimizer": torch.optim.SGD, "ema": np.float32(0.5), "transform": torch.sign, "callbacks": (print,)}
+    training = {
+        "optimizer": torch.optim.SGD,
+        "ema": np.float32(0.5),
+        "transform": torch.sign,
+        "callbacks": (print,),
+    }
     model = tiny(lr=1e-5, training=training).fit(*blobs)
     model.save(tmp_path / "m")
     again = SemiSupervisedClassifier.load(tmp_path / "m")
@@ -243,7 +278,11 @@ def test_leaves_random_states_and_parameter_store(blobs):
     before = (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), random.getstate())
     model = tiny().fit(*blobs)
     model.predict_proba(blobs[0])
-    assert before == (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), random.getstate())
+    assert before == (
+        np.random.get_state()[1].tolist(),
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+    )
     assert list(pyro.get_param_store()) == ["mine"]
 
 
@@ -258,7 +297,9 @@ def test_labels_found_are_said(blobs, capsys):
 def test_no_array_is_misread(blobs):
     x, blob = blobs
     wrong = {
-        "X has 1 masked entries, first in row 3": np.ma.array(x, mask=spoiled(np.zeros(x.shape), 1)),
+        "X has 1 masked entries, first in row 3": np.ma.array(
+            x, mask=spoiled(np.zeros(x.shape), 1)
+        ),
         "X should be an array .* got PIL images": Image.new("L", (2, 40)),
         "X should be one array whose rows are data, got a tuple of 2": (x, x),
     }
@@ -271,7 +312,11 @@ def test_no_array_is_misread(blobs):
 
 
 def test_unfitted(blobs, tmp_path):
-    for call in (lambda m: m.predict(blobs[0]), lambda m: m.predict_proba(blobs[0]), lambda m: m.save(tmp_path / "m")):
+    for call in (
+        lambda m: m.predict(blobs[0]),
+        lambda m: m.predict_proba(blobs[0]),
+        lambda m: m.save(tmp_path / "m"),
+    ):
         with pytest.raises(NotFittedError):
             call(tiny())
 
@@ -286,8 +331,16 @@ REFUSED = {  # what is given, and what the message says
     "no label": (lambda x, y: (x, np.full(40, -1)), {}, "y has no label"),
     "no label, None": (lambda x, y: (x, [None] * 40), {}, "y has no label"),
     "one class": (lambda x, y: (x, np.where(UNLABELED, -1, 3)), {}, "one class only"),
-    "-1 and 1": (lambda x, y: (x, 2 * y - 1), {}, "one class only, 1; .* write classes -1 and 1 as 0 and 1"),
-    "-1 without a sign": (lambda x, y: (x, np.where(UNLABELED, -1, y).astype("u1")), {}, "uint8 and holds 255"),
+    "-1 and 1": (
+        lambda x, y: (x, 2 * y - 1),
+        {},
+        "one class only, 1; .* write classes -1 and 1 as 0 and 1",
+    ),
+    "-1 without a sign": (
+        lambda x, y: (x, np.where(UNLABELED, -1, y).astype("u1")),
+        {},
+        "uint8 and holds 255",
+    ),
     "no y": (lambda x, y: (x, None), {}, "y should hold labels"),
     "short y": (lambda x, y: (x, y[:-1]), {}, r"per row of X, 40; got 39"),
     "two columns": (lambda x, y: (x, np.stack([y, y], 1)), {}, "y should be a 1d array"),
@@ -299,44 +352,133 @@ REFUSED = {  # what is given, and what the message says
     "NaN": (lambda x, y: (spoiled(x, np.nan), y), {}, "X contains NaN"),
     "infinity": (lambda x, y: (spoiled(x, np.inf), y), {}, "X contains infinity"),
     "too large": (lambda x, y: (spoiled(x, 1e200), y), {}, "X is too large"),
-    "too large, unscaled": (lambda x, y: (spoiled(x, 1e200), y), {"scale": False}, "NaN or infinity"),
+    "too large, unscaled": (
+        lambda x, y: (spoiled(x, 1e200), y),
+        {"scale": False},
+        "NaN or infinity",
+    ),
     "empty": (lambda x, y: (x[:0], y[:0]), {}, "0 sample"),
     "no feature": (lambda x, y: (x[:, :0], y), {}, "0 feature"),
     "one row": (lambda x, y: (x[:1], y[:1]), {}, "1 sample"),
     "one dimension": (lambda x, y: (x[:, 0], y), {}, "Expected 2D array"),
     "words": (lambda x, y: (np.full((40, 2), "word", object), y), {}, "could not convert"),
     "complex": (lambda x, y: (x + 1j, y), {}, "Complex data"),
-    "method": (lambda x, y: (x, y), {"method": "m7"}, "method should be one of classifier, vae, m2.*'m7'"),
+    "method": (
+        lambda x, y: (x, y),
+        {"method": "m7"},
+        "method should be one of classifier, vae, m2.*'m7'",
+    ),
     "option": (lambda x, y: (x, y), {"options": {"zdim": 3}}, "no option zdim"),
-    "activation": (lambda x, y: (x, y), {"options": {"activation": "sinus"}}, "activation should be one of"),
-    "network": (lambda x, y: (x, y), {"options": {"network": "transformer"}}, "network should be one of"),
+    "activation": (
+        lambda x, y: (x, y),
+        {"options": {"activation": "sinus"}},
+        "activation should be one of",
+    ),
+    "network": (
+        lambda x, y: (x, y),
+        {"options": {"network": "transformer"}},
+        "network should be one of",
+    ),
     "hidden": (lambda x, y: (x, y), {"options": {"hidden": 8}}, "hidden should be"),
-    "z_dim": (lambda x, y: (x, y), {"options": {"z_dim": 0}}, "z_dim should be a whole number above 0"),
-    "likelihood": (lambda x, y: (x, y), {"options": {"likelihood": "bernoulli"}}, "choose a Gaussian likelihood"),
+    "z_dim": (
+        lambda x, y: (x, y),
+        {"options": {"z_dim": 0}},
+        "z_dim should be a whole number above 0",
+    ),
+    "likelihood": (
+        lambda x, y: (x, y),
+        {"options": {"likelihood": "bernoulli"}},
+        "choose a Gaussian likelihood",
+    ),
     "training": (lambda x, y: (x, y), {"training": {"speed": 3}}, "speed"),
-    "epochs": (lambda x, y: (x, y), {"epochs": 2.5}, "epochs should be a whole number above 0, got 2.5"),
-    "batch_size": (lambda x, y: (x, y), {"batch_size": 0}, "batch_size should be a whole number above 0"),
+    "epochs": (
+        lambda x, y: (x, y),
+        {"epochs": 2.5},
+        "epochs should be a whole number above 0, got 2.5",
+    ),
+    "batch_size": (
+        lambda x, y: (x, y),
+        {"batch_size": 0},
+        "batch_size should be a whole number above 0",
+    ),
     "lr": (lambda x, y: (x, y), {"lr": -1}, "lr should be above 0"),
-    "options": (lambda x, y: (x, y), {"options": [1]}, r"options should be a dictionary .* got \[1\]"),
-    "options by number": (lambda x, y: (x, y), {"options": {1: 2}}, r"options should be a dictionary .* got \{1: 2\}"),
-    "training, list": (lambda x, y: (x, y), {"training": ["ema"]}, "training should be a dictionary .*'ema'"),
-    "training's name": (lambda x, y: (x, y), {"training": {"emma": 0.9}}, "no argument 'emma'; it has batch_size.*ema"),
-    "training's seed": (lambda x, y: (x, y), {"training": {"seed": 3}}, "training should not hold 'seed'"),
-    "scale": (lambda x, y: (x, y), {"scale": "yes"}, "scale should be True or False or None, got 'yes'"),
-    "min_steps": (lambda x, y: (x, y), {"min_steps": "x"}, "min_steps should be a whole number, got 'x'"),
-    "min_steps below 0": (lambda x, y: (x, y), {"min_steps": -1}, "min_steps should be 0 or above, got -1"),
-    "verbose": (lambda x, y: (x, y), {"verbose": "no"}, "verbose should be True or False or a whole number, got 'no'"),
+    "options": (
+        lambda x, y: (x, y),
+        {"options": [1]},
+        r"options should be a dictionary .* got \[1\]",
+    ),
+    "options by number": (
+        lambda x, y: (x, y),
+        {"options": {1: 2}},
+        r"options should be a dictionary .* got \{1: 2\}",
+    ),
+    "training, list": (
+        lambda x, y: (x, y),
+        {"training": ["ema"]},
+        "training should be a dictionary .*'ema'",
+    ),
+    "training's name": (
+        lambda x, y: (x, y),
+        {"training": {"emma": 0.9}},
+        "no argument 'emma'; it has batch_size.*ema",
+    ),
+    "training's seed": (
+        lambda x, y: (x, y),
+        {"training": {"seed": 3}},
+        "training should not hold 'seed'",
+    ),
+    "scale": (
+        lambda x, y: (x, y),
+        {"scale": "yes"},
+        "scale should be True or False or None, got 'yes'",
+    ),
+    "min_steps": (
+        lambda x, y: (x, y),
+        {"min_steps": "x"},
+        "min_steps should be a whole number, got 'x'",
+    ),
+    "min_steps below 0": (
+        lambda x, y: (x, y),
+        {"min_steps": -1},
+        "min_steps should be 0 or above, got -1",
+    ),
+    "verbose": (
+        lambda x, y: (x, y),
+        {"verbose": "no"},
+        "verbose should be True or False or a whole number, got 'no'",
+    ),
     "lr, word": (lambda x, y: (x, y), {"lr": "x"}, "lr should be a finite number, got 'x'"),
-    "method, list": (lambda x, y: (x, y), {"method": ["m2"]}, r"method should be a name .* got \['m2'\]"),
-    "random_state": (lambda x, y: (x, y), {"random_state": 2**70}, f"random_state should be None, .* got {2**70}"),
-    "random_state, word": (lambda x, y: (x, y), {"random_state": "a"}, "random_state should be None, .* got 'a'"),
-    "real y": (lambda x, y: (x, y), {"method": "sslpe", "options": {"regression": True}}, "SemiSupervisedRegressor is"),
+    "method, list": (
+        lambda x, y: (x, y),
+        {"method": ["m2"]},
+        r"method should be a name .* got \['m2'\]",
+    ),
+    "random_state": (
+        lambda x, y: (x, y),
+        {"random_state": 2**70},
+        f"random_state should be None, .* got {2**70}",
+    ),
+    "random_state, word": (
+        lambda x, y: (x, y),
+        {"random_state": "a"},
+        "random_state should be None, .* got 'a'",
+    ),
+    "real y": (
+        lambda x, y: (x, y),
+        {"method": "sslpe", "options": {"regression": True}},
+        "SemiSupervisedRegressor is",
+    ),
     "channels last": (
         lambda x, y: (np.zeros((40, 8, 6, 3)), y),
         {},
-        r"\(N, C, H, W\), got \(40, 8, 6, 3\), which looks like channels last; give X.transpose\(0, 3, 1, 2\)",
+        r"\(N, C, H, W\), got \(40, 8, 6, 3\), which looks like channels last; "
+        r"give X.transpose\(0, 3, 1, 2\)",
     ),
-    "too small": (lambda x, y: (x * 1e-200, y), {}, "X is too small to standardise: .*; multiply it by a constant"),
+    "too small": (
+        lambda x, y: (x * 1e-200, y),
+        {},
+        "X is too small to standardise: .*; multiply it by a constant",
+    ),
     "diverges": (lambda x, y: (x, y), {"lr": 1e12}, "step .* not finite"),
 }
 
@@ -366,14 +508,25 @@ PIXELS = np.random.default_rng(0).random((40, 1, 6, 6))
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda x: x.reshape(40, -1), r"X should have shape \(N, 1, 6, 6\), .*\(40, 36\).*X.reshape\(-1, 1, 6, 6\)"),
+        (
+            lambda x: x.reshape(40, -1),
+            r"X should have shape \(N, 1, 6, 6\), .*\(40, 36\).*X.reshape\(-1, 1, 6, 6\)",
+        ),
         (lambda x: x[:, 0], r"X should have shape \(N, 1, 6, 6\), .*\(40, 6, 6\); add the channel"),
-        (lambda x: x.transpose(0, 2, 3, 1), r"X should have shape \(N, 1, 6, 6\), .*; move the channels to the front"),
-        (lambda x: x[0], r"X should have shape \(N, 1, 6, 6\), .*; for a single row give X\[None\]"),
+        (
+            lambda x: x.transpose(0, 2, 3, 1),
+            r"X should have shape \(N, 1, 6, 6\), .*; move the channels to the front",
+        ),
+        (
+            lambda x: x[0],
+            r"X should have shape \(N, 1, 6, 6\), .*; for a single row give X\[None\]",
+        ),
     ],
 )
 def test_images_of_another_shape_are_refused(make, message):
-    model = tiny(min_steps=1, method="classifier", options={"hidden": (8,)}).fit(PIXELS, np.arange(40) % 2)
+    model = tiny(min_steps=1, method="classifier", options={"hidden": (8,)}).fit(
+        PIXELS, np.arange(40) % 2
+    )
     for call in (model.predict, model.predict_proba):
         with pytest.raises(ValueError, match=message):
             call(make(PIXELS))
@@ -383,7 +536,9 @@ def test_other_units_are_told_in_those_of_fit(blobs):
     x, blob = blobs
     model = tiny(min_steps=1).fit(100 * x + 500, blob)
     low, high = 100 * x.min(0) + 500, 100 * x.max(0) + 500
-    with pytest.raises(ValueError, match="X is in other units than in fit: column .* give it in the units") as error:
+    with pytest.raises(
+        ValueError, match="X is in other units than in fit: column .* give it in the units"
+    ) as error:
         model.predict(x)
     column = int(str(error.value).split("column ")[1].split()[0])
     assert f"in fit from {low[column]:.4g} to {high[column]:.4g};" in str(error.value)
@@ -394,7 +549,10 @@ def test_other_units_are_told_in_those_of_fit(blobs):
 def test_much_smaller_numbers_than_in_fit_are_warned_of(blobs):
     x, blob = blobs
     model = tiny().fit(1000 * x, blob)
-    with pytest.warns(UserWarning, match="x varies less, in every column, than a fiftieth of its range in training"):
+    with pytest.warns(
+        UserWarning,
+        match="x varies less, in every column, than a fiftieth of its range in training",
+    ):
         model.predict(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -405,7 +563,9 @@ def test_much_smaller_numbers_than_in_fit_are_warned_of(blobs):
 
 def test_images_for_a_model_of_columns_are_refused(fitted):
     model, _ = fitted
-    with pytest.raises(ValueError, match=r"X should have shape \(N, 3\), rows of shape \(3,\), got \(40, 1, 6, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"X should have shape \(N, 3\), rows of shape \(3,\), got \(40, 1, 6, 6\)"
+    ):
         model.predict(PIXELS)
 
 
@@ -419,8 +579,12 @@ def test_columns_are_scaled_in_any_unit(blobs, unit):
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e9 + 0.1, -1e-9])
 def test_a_constant_column_is_not_scaled(value):
-    x = np.concatenate([np.random.default_rng(0).normal(size=(400, 1)), np.full((400, 1), value)], 1)
-    model = tiny(method="classifier", options={"hidden": (8,)}, min_steps=1).fit(x, np.arange(400) % 2)
+    x = np.concatenate(
+        [np.random.default_rng(0).normal(size=(400, 1)), np.full((400, 1), value)], 1
+    )
+    model = tiny(method="classifier", options={"hidden": (8,)}, min_steps=1).fit(
+        x, np.arange(400) % 2
+    )
     assert model.std_[1] == 1.0
     np.testing.assert_allclose(model.std_[0], x[:, 0].std())
 
@@ -428,13 +592,21 @@ def test_a_constant_column_is_not_scaled(value):
 def test_few_columns_are_not_noisy():
     x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 2
     for columns, noise, sigma in ((3, 0.0, 0.3), (4, 0.3, 1.0)):
-        model = SemiSupervisedClassifier(options={"hidden": (4,)}, epochs=1, min_steps=1).fit(x[:, :columns], y)
-        assert (model.options_["noise"], model.options_["dropout"], model.options_["sigma"]) == (noise, noise, sigma)
-    given = SemiSupervisedClassifier(options={"hidden": (4,), "noise": 0.1}, epochs=1, min_steps=1).fit(x, y)
+        model = SemiSupervisedClassifier(options={"hidden": (4,)}, epochs=1, min_steps=1).fit(
+            x[:, :columns], y
+        )
+        assert (model.options_["noise"], model.options_["dropout"], model.options_["sigma"]) == (
+            noise,
+            noise,
+            sigma,
+        )
+    given = SemiSupervisedClassifier(
+        options={"hidden": (4,), "noise": 0.1}, epochs=1, min_steps=1
+    ).fit(x, y)
     assert given.options_["noise"] == 0.1
 
 
-# --- regression -------------------------------------------------------------------------------------------------------
+# --- regression -----------------------------------------------------------------------------------
 
 
 def wave(n: int = 400, labeled: int = 60):
@@ -499,7 +671,9 @@ def test_regression_in_any_unit():
     x, y, known = wave(200)
     one = tiny_regressor().fit(x, known).predict(x)
     for unit in (1e-14, 1e14):
-        np.testing.assert_allclose(tiny_regressor().fit(x, known * unit).predict(x) / unit, one, atol=1e-3)
+        np.testing.assert_allclose(
+            tiny_regressor().fit(x, known * unit).predict(x) / unit, one, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("mark", [-1, -999, 9999])
@@ -511,16 +685,20 @@ def test_regression_warns_of_a_number_for_no_label(mark):
 
 def test_regression_is_no_option_of_the_regressor():
     x, _, known = wave()
-    with pytest.raises(ValueError, match="options should not have regression=False in a SemiSupervisedRegressor"):
+    with pytest.raises(
+        ValueError, match="options should not have regression=False in a SemiSupervisedRegressor"
+    ):
         tiny_regressor(options={"regression": False}).fit(x, known)
-    assert tiny_regressor(min_steps=1, options={"regression": True}).fit(x, known).predict(x).shape == (400,)
+    assert tiny_regressor(min_steps=1, options={"regression": True}).fit(x, known).predict(
+        x
+    ).shape == (400,)
 
 
-# --- defaults ---------------------------------------------------------------------------------------------------------
+# --- defaults -------------------------------------------------------------------------------------
 
 
 def far_blobs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two blobs four deviations apart in eight columns, their classes, and the labels of 20 rows in 400."""
+    """Two blobs, four deviations apart in eight columns; their classes; 20 labels of 400 rows."""
     y = np.arange(400) % 2
     x = np.random.default_rng(1).normal(size=(400, 8))
     x[:, 0] += 4 * y
@@ -558,14 +736,18 @@ def test_a_method_that_is_not_for_columns_says_so():
     assert [name for name, row in zoo.METHODS.items() if not row.columns] == ["vae"]
     x, y, labels = far_blobs()
     with pytest.warns(UserWarning, match="method vae is not for columns"):
-        SemiSupervisedClassifier("vae", epochs=1, min_steps=1, options={"hidden": (4,)}).fit(x, labels)
+        SemiSupervisedClassifier("vae", epochs=1, min_steps=1, options={"hidden": (4,)}).fit(
+            x, labels
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        SemiSupervisedClassifier("vae", epochs=1, min_steps=1, options={"hidden": (4,)}).fit(PIXELS, np.arange(40) % 2)
+        SemiSupervisedClassifier("vae", epochs=1, min_steps=1, options={"hidden": (4,)}).fit(
+            PIXELS, np.arange(40) % 2
+        )
 
 
 def test_defaults_of_methods_are_their_options_and_give_way_to_the_callers():
-    for method, defaults in estimator.OF_METHODS.items():
+    for method, defaults in presets.TABULAR_DEFAULTS_BY_METHOD.items():
         assert defaults.keys() <= zoo.options_of(method).keys()
         assert column_defaults(method, 4).items() >= defaults.items()
     assert column_defaults("classifier", 4).keys() == {"hidden", "activation", "noise", "dropout"}
@@ -573,6 +755,8 @@ def test_defaults_of_methods_are_their_options_and_give_way_to_the_callers():
     given = {"sigma": 0.7, "m1_epochs": 1, "hidden": (4,), "m1_hidden": (4,), "z1_dim": 2}
     one = SemiSupervisedClassifier("m1_m2", epochs=1, min_steps=3, options=given).fit(x, labels)
     assert one.options_["sigma"] == 0.7 and one.options_["m1_epochs"] == 1
-    enough = SemiSupervisedClassifier("m1_m2", epochs=1, min_steps=90, options=given | {"z1_dim": 3})
+    enough = SemiSupervisedClassifier(
+        "m1_m2", epochs=1, min_steps=90, options=given | {"z1_dim": 3}
+    )
     del enough.options["m1_epochs"]
     assert enough.fit(x, labels).options_["m1_epochs"] == 45  # of two steps each

@@ -1,4 +1,4 @@
-"""Cross-validation with few labels: which rows are split and scored, and that scikit-learn's searches run on it."""
+"""Cross-validation with few labels: rows that are split and scored, and scikit-learn's searches."""
 
 import pickle
 import warnings
@@ -48,11 +48,13 @@ def tiny(**arguments) -> SemiSupervisedClassifier:
     return SemiSupervisedClassifier(epochs=1, min_steps=40, **usual | arguments)
 
 
-# --- splitters --------------------------------------------------------------------------------------------------------
+# --- splitters ------------------------------------------------------------------------------------
 
 
 @BY_MISSING
-@pytest.mark.parametrize("splitter", [PartialLabelKFold(3), PartialLabelSplit(4, test_size=6, random_state=0)])
+@pytest.mark.parametrize(
+    "splitter", [PartialLabelKFold(3), PartialLabelSplit(4, test_size=6, random_state=0)]
+)
 def test_rows_without_a_label_are_always_for_training(y, splitter):
     splits = list(splitter.split(X, y))
     assert len(splits) == splitter.get_n_splits()
@@ -71,7 +73,8 @@ def test_each_label_is_tested_once_in_k_folds(y):
 def test_shuffles_by_seed():
     y = PARTIAL["-1"]
     one, again, other = (
-        [t.tolist() for _, t in PartialLabelKFold(3, shuffle=True, random_state=s).split(X, y)] for s in (1, 1, 2)
+        [t.tolist() for _, t in PartialLabelKFold(3, shuffle=True, random_state=s).split(X, y)]
+        for s in (1, 1, 2)
     )
     assert one == again != other
     assert "n_splits=3" in repr(PartialLabelKFold(3))
@@ -99,19 +102,45 @@ def test_real_labels_are_split_where_minus_one_is_one_of_them():
     tests = [test for _, test in PartialLabelKFold(6, regression=True).split(X, y)]
     assert sorted(np.concatenate(tests)) == np.flatnonzero(KNOWN).tolist()
     both = np.stack([y, -y], 1)
-    assert [t.tolist() for _, t in PartialLabelKFold(6, regression=True).split(X, both)] == [t.tolist() for t in tests]
+    assert [t.tolist() for _, t in PartialLabelKFold(6, regression=True).split(X, both)] == [
+        t.tolist() for t in tests
+    ]
     assert len(list(PartialLabelSplit(2, regression=True).split(X, y))) == 2
 
 
 REFUSED = {
     "no y": (PartialLabelKFold(2), None, "y should hold labels.*got None"),
-    "no label": (PartialLabelKFold(2), np.full(60, -1), "at least two labels of one class to split, got 0"),
-    "too many folds": (PartialLabelKFold(7), PARTIAL["-1"], "n_splits should be at most 6, the labels of the largest"),
-    "-1 without a sign": (PartialLabelKFold(2), PARTIAL["-1"].astype(np.uint8), "y is uint8 and holds 255"),
+    "no label": (
+        PartialLabelKFold(2),
+        np.full(60, -1),
+        "at least two labels of one class to split, got 0",
+    ),
+    "too many folds": (
+        PartialLabelKFold(7),
+        PARTIAL["-1"],
+        "n_splits should be at most 6, the labels of the largest",
+    ),
+    "-1 without a sign": (
+        PartialLabelKFold(2),
+        PARTIAL["-1"].astype(np.uint8),
+        "y is uint8 and holds 255",
+    ),
     "rows": (PartialLabelKFold(2), PARTIAL["-1"][:-1], "inconsistent numbers of samples"),
-    "too many folds, real": (PartialLabelKFold(99, regression=True), np.ones(60), "n_splits should be at most 60"),
-    "continuous": (PartialLabelSplit(), np.linspace(0, 1, 60), "continuous values.*regression=True"),
-    "columns": (PartialLabelKFold(2), np.zeros((60, 2), int), r"y should have shape \(N,\).*regression=True"),
+    "too many folds, real": (
+        PartialLabelKFold(99, regression=True),
+        np.ones(60),
+        "n_splits should be at most 60",
+    ),
+    "continuous": (
+        PartialLabelSplit(),
+        np.linspace(0, 1, 60),
+        "continuous values.*regression=True",
+    ),
+    "columns": (
+        PartialLabelKFold(2),
+        np.zeros((60, 2), int),
+        r"y should have shape \(N,\).*regression=True",
+    ),
 }
 
 
@@ -122,7 +151,8 @@ def test_what_cannot_be_split_is_refused(splitter, y, message):
 
 
 @pytest.mark.parametrize(
-    ("n_splits", "message"), [(1, "2 or above, got 1"), (2.5, "n_splits should be a whole number above 0, got 2.5")]
+    ("n_splits", "message"),
+    [(1, "2 or above, got 1"), (2.5, "n_splits should be a whole number above 0, got 2.5")],
 )
 def test_folds_are_a_whole_number_from_two(n_splits, message):
     with pytest.raises(ValueError, match=message):
@@ -134,7 +164,7 @@ def test_groups_are_not_ignored_in_silence():
         next(PartialLabelKFold(2).split(X, PARTIAL["-1"], groups=CLASS))
 
 
-# --- scores -----------------------------------------------------------------------------------------------------------
+# --- scores ---------------------------------------------------------------------------------------
 
 
 @BY_MISSING
@@ -148,9 +178,20 @@ def test_rows_with_a_label_are_found(y):
 def test_real_rows_with_a_label_are_found():
     y = np.array([-1.0, np.nan, 2.0])
     assert has_label(y, regression=True).tolist() == [True, False, True]
-    assert has_label(np.stack([y, [0, 0, np.nan]], 1), regression=True).tolist() == [True, False, False]
-    assert has_label(np.array([1.5, None, -1], object), regression=True).tolist() == [True, False, True]
-    assert has_label(np.ma.masked_array([1.0, 2.0], [True, False]), regression=True).tolist() == [False, True]
+    assert has_label(np.stack([y, [0, 0, np.nan]], 1), regression=True).tolist() == [
+        True,
+        False,
+        False,
+    ]
+    assert has_label(np.array([1.5, None, -1], object), regression=True).tolist() == [
+        True,
+        False,
+        True,
+    ]
+    assert has_label(np.ma.masked_array([1.0, 2.0], [True, False]), regression=True).tolist() == [
+        False,
+        True,
+    ]
 
 
 def test_marks_for_no_label_are_told_in_scores_and_splits():
@@ -192,7 +233,10 @@ def test_the_scorer_leaves_rows_without_a_label_out():
 def test_score_is_of_the_labeled_rows(y):
     model = tiny().fit(X, y)
     assert model.score(X, y) == 1
-    wrong = [None if not known else model.classes_[(c + (c == 0)) % 3] for known, c in zip(KNOWN, CLASS, strict=True)]
+    wrong = [
+        None if not known else model.classes_[(c + (c == 0)) % 3]
+        for known, c in zip(KNOWN, CLASS, strict=True)
+    ]
     assert model.score(X, wrong) == pytest.approx(2 / 3)
     assert model.score(X, wrong, sample_weight=np.where(CLASS == 0, 1, 0)) == 0
     with pytest.raises(ValueError, match="y has no label, so there is nothing to score"):
@@ -202,20 +246,24 @@ def test_score_is_of_the_labeled_rows(y):
 def test_regressors_score_is_of_the_labeled_rows():
     y = np.where(KNOWN, X[:, 0], np.nan)
     options = {"hidden": (8,), "z_dim": 2, "gibbs_steps": 2}
-    model = SemiSupervisedRegressor(options=options, epochs=1, min_steps=60, lr=0.03, random_state=0).fit(X, y)
+    model = SemiSupervisedRegressor(
+        options=options, epochs=1, min_steps=60, lr=0.03, random_state=0
+    ).fit(X, y)
     assert model.score(X, y) == pytest.approx(r2_score(y[KNOWN], model.predict(X[KNOWN])))
     with pytest.raises(ValueError, match="y has no label"):
         model.score(X, np.full(60, np.nan))
 
 
-# --- cross-validation and searches ------------------------------------------------------------------------------------
+# --- cross-validation and searches ----------------------------------------------------------------
 
 
 @BY_MISSING
 def test_cross_validation_counts_the_labels_alone(y):
     scores = cross_val_score(tiny(), X, y, cv=PartialLabelKFold(2))
     assert scores.tolist() == [1, 1]
-    of_scorer = cross_val_score(tiny(), X, y, cv=PartialLabelKFold(2), scoring=LabeledScorer(), error_score="raise")
+    of_scorer = cross_val_score(
+        tiny(), X, y, cv=PartialLabelKFold(2), scoring=LabeledScorer(), error_score="raise"
+    )
     assert of_scorer.tolist() == [1, 1]
 
 
@@ -227,25 +275,39 @@ def test_scikit_learns_own_folds_do_not_count_rows_without_a_label():
 def test_a_grid_search_over_options(missing):
     grid = {"options__z_dim": [1, 2], "training__lr": [1e-7, 0.03]}
     model = tiny(method="m2", options={"hidden": (8,), "z_dim": 3})
-    search = GridSearchCV(model, grid, cv=PartialLabelSplit(1, random_state=0), scoring=LabeledScorer("accuracy"))
+    search = GridSearchCV(
+        model, grid, cv=PartialLabelSplit(1, random_state=0), scoring=LabeledScorer("accuracy")
+    )
     search.fit(X, PARTIAL[missing])
     assert search.best_params_["training__lr"] == 0.03 and search.best_score_ == 1
     best = search.best_estimator_
     assert best.options_["z_dim"] == best.options["z_dim"] == search.best_params_["options__z_dim"]
-    assert best.options_["hidden"] == (8,) and model.options == {"hidden": (8,), "z_dim": 3} and model.training is None
+    assert (
+        best.options_["hidden"] == (8,)
+        and model.options == {"hidden": (8,), "z_dim": 3}
+        and model.training is None
+    )
 
 
 def test_options_are_parameters_of_their_own():
     options = {"hidden": (8,)}
     model = tiny(options=options)
-    assert model.get_params()["options__hidden"] == (8,) and "options__hidden" not in model.get_params(deep=False)
+    assert model.get_params()["options__hidden"] == (
+        8,
+    ) and "options__hidden" not in model.get_params(deep=False)
     model.set_params(options__z_dim=2, training__lr=0.1, epochs=3)
-    assert model.options == {"hidden": (8,), "z_dim": 2} and model.training == {"lr": 0.1} and model.epochs == 3
+    assert (
+        model.options == {"hidden": (8,), "z_dim": 2}
+        and model.training == {"lr": 0.1}
+        and model.epochs == 3
+    )
     assert options == {"hidden": (8,)}  # the caller's
     assert clone(model).get_params() == model.get_params()
     model.set_params(options={"hidden": (4,)}, options__z_dim=1)
     assert model.options == {"hidden": (4,), "z_dim": 1}
-    with pytest.raises(ValueError, match="Invalid parameter 'option__z_dim'|Invalid parameter 'option'"):
+    with pytest.raises(
+        ValueError, match="Invalid parameter 'option__z_dim'|Invalid parameter 'option'"
+    ):
         model.set_params(option__z_dim=2)
     with pytest.raises(ValueError, match="options should be a dictionary"):
         model.set_params(options=[1], options__z_dim=2)

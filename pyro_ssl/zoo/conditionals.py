@@ -237,6 +237,7 @@ class Conditionals:
         needs_image = self._convolves or has_backbone or self.classifier.augments_images
         if needs_image and looks_channels_last(self.x_shape):
             raise ValueError(
-                f"x_shape should be (C, H, W) for convolutions, warp, crop and flip; "
-                f"{self.x_shape} looks like (H, W, C): move the channels to the front, x.transpose(0, 3, 1, 2)"
+                "x_shape should be (C, H, W) for convolutions, warp, crop and flip; "
+                f"{self.x_shape} looks like (H, W, C): move the channels to the front, "
+                "x.transpose(0, 3, 1, 2)"
             )

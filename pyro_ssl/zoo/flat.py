@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from functools import cache
 from typing import Any, get_type_hints
 
 
@@ -131,7 +130,6 @@ def _keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
-@cache
 def documented(thing: Any) -> dict[str, str]:
     """Descriptions of the arguments, by name, out of a docstring.
 

@@ -118,7 +118,7 @@ def m2_pair(make: Conditionals, latent: LatentOptions, z_dim: int) -> tuple[mode
     p_x = make.p_x(make.classes, z_dim)
     q_z = latent.q_z(make.q_z(z_dim, make.classes), z_dim)
     p_y = make.p_y()
-    p_z = latent.p_z(z_dim, q_z, [make.x_shape], make.classes)
+    p_z = latent.p_z_of_class(z_dim, q_z, [make.x_shape], make.classes)
     return models.M2(p_y, p_z, p_x), guides.M2(q_y, q_z)
 
 
@@ -211,7 +211,7 @@ def adgm(
     make = Conditionals(x_shape, classes, networks, classifier, likelihood, loss.class_probs)
     q_y = make.q_y(a_dim)
     q_z = latent.q_z(make.q_z(z_dim, a_dim, classes), z_dim)
-    p_z = latent.p_z(z_dim, q_z, [x_shape, a_dim], classes)
+    p_z = latent.p_z_of_class(z_dim, q_z, [x_shape, a_dim], classes)
     p_a = Normal(make.encoder([classes, z_dim], 2 * a_dim))
     model = models.ADGM(make.p_y(), p_z, make.p_x(classes, z_dim), p_a)
     guide = guides.Auxiliary(make.q_z_classified(a_dim), q_y, q_z, draws)
@@ -258,7 +258,7 @@ def sdgm(
     make = Conditionals(x_shape, classes, networks, classifier, likelihood, loss.class_probs)
     q_y = make.q_y(a_dim)
     q_z = latent.q_z(make.q_z(z_dim, a_dim, classes), z_dim)
-    p_z = latent.p_z(z_dim, q_z, [x_shape, a_dim], classes)
+    p_z = latent.p_z_of_class(z_dim, q_z, [x_shape, a_dim], classes)
     p_a = Normal(make.mlp([classes, z_dim], 2 * a_dim))
     model = models.SDGM(make.p_y(), p_z, p_a, make.p_x(a_dim, classes, z_dim))
     guide = guides.Auxiliary(make.q_z_classified(a_dim), q_y, q_z, draws)
@@ -314,7 +314,8 @@ def lvae(
     up = [make.encoder([classes], width), *(make.mlp([width], width) for _ in z_dims[1:])]
     *q_below, q_last = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
     q_top = latent.q_z(q_last, z_dims[-1])
-    p_top = latent.p_z(z_dims[-1], guides.LadderTop(up, q_top), [x_shape], classes)
+    top = guides.LadderTop(up, q_top)
+    p_top = latent.p_z_of_class(z_dims[-1], top, [x_shape], classes)
     model = models.LVAE(make.p_y(), p_top, p_z, p_x)
     guide = guides.LVAE(q_y, up, [*q_below, q_top], p_z)
     return loss.objective(*weights.pair(model, guide), bound.elbo(latent, weights))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any, Literal, get_type_hints
 
 from torch import nn
@@ -270,28 +269,40 @@ class LatentOptions:
         flow = zuko.flows.MAF(z_dim, transforms=self.flow, hidden_features=(width,))
         return Flow(base, flow.transform)
 
-    def p_z(
-        self, z_dim: int, q_z: nn.Module, inputs: Sequence[Shape], classes: int | None = None
-    ) -> Prior | Conditional:
-        """The prior.
+    def p_z(self, z_dim: int, q_z: nn.Module, inputs: Sequence[Shape]) -> Prior:
+        """The prior of a z that does not depend on y.
 
         Arguments:
             z_dim: Z.
             q_z: The posterior, for the `vamp` prior.
-            inputs: Event shapes of its inputs, without y.
-            classes: K, where y is its last input and p(z) may depend on y.
+            inputs: Event shapes of the posterior's inputs.
 
         Raises:
-            ValueError: `class_prior` is set, but the model's z does not depend on y.
+            ValueError: `class_prior` is set.
         """
-        if self.class_prior and classes is None:
-            raise ValueError("class_prior=True needs a model whose z may depend on y, such as m2")
-        shapes = [*inputs] if classes is None else [*inputs, classes]
-        if self.prior == "vamp":
-            return VampPrior(q_z, shapes, self.pseudo_inputs, by_class=self.class_prior)
         if self.class_prior:
-            return Normal(MLP(shapes[-1], 2 * z_dim, ()))
+            raise ValueError("class_prior=True needs a model whose z may depend on y, such as m2")
+        if self.prior == "vamp":
+            return VampPrior(q_z, inputs, self.pseudo_inputs)
         return StandardNormal(z_dim)
+
+    def p_z_of_class(
+        self, z_dim: int, q_z: nn.Module, inputs: Sequence[Shape], classes: int
+    ) -> Prior | Conditional:
+        """The prior of a z that may depend on y.
+
+        Arguments:
+            z_dim: Z.
+            q_z: The posterior, for the `vamp` prior; y is its last input.
+            inputs: Event shapes of its other inputs.
+            classes: K.
+        """
+        shapes = [*inputs, classes]
+        if not self.class_prior:
+            return self.p_z(z_dim, q_z, shapes)
+        if self.prior == "vamp":
+            return VampPrior(q_z, shapes, self.pseudo_inputs, by_class=True)
+        return Normal(MLP(classes, 2 * z_dim, ()))
 
 
 @dataclass(frozen=True)
@@ -447,11 +458,6 @@ def check_kinds(options: Any) -> None:
 
     >>> check_kinds(NetworkOptions())
     """
-    kinds = _kinds(type(options))
+    kinds = get_type_hints(type(options))
     for option in fields(options):
         check_kind(option.name, getattr(options, option.name), kinds[option.name])
-
-
-@cache
-def _kinds(group: type) -> dict[str, Any]:
-    return get_type_hints(group)

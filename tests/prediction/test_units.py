@@ -19,7 +19,7 @@ from pyro_ssl.active.draws import label_draws
 from pyro_ssl.active.learner import ActiveLearner
 from pyro_ssl.data.extent import Extent
 from pyro_ssl.evaluation.attacks import pgd
-from pyro_ssl.evaluation.ood import fitted, scores
+from pyro_ssl.evaluation.ood import fit_densities, scores
 from pyro_ssl.prediction.generate import reconstruct
 from pyro_ssl.training import checkpoints
 from pyro_ssl.utils import files
@@ -64,7 +64,7 @@ FUNCTIONS = {
     "reconstruct": reconstruct,
     "acquire": lambda o, x: acquire(o, x, 3),
     "label_draws": lambda o, x: label_draws(o, x, 2),
-    "fitted": lambda o, x: fitted(o, x, torch.arange(len(x)) % K),
+    "fitted": lambda o, x: fit_densities(o, x, torch.arange(len(x)) % K),
     "pgd": lambda o, x: pgd(o, x, torch.ones(len(x)).long(), 0.1, steps=1, bounds=None),
 }
 

@@ -162,3 +162,16 @@ def test_weights_come_from_the_seed_alone():
     assert torch.equal(torch.rand(2), expected)
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not all(torch.equal(first[k], other[k]) for k in first)
+
+
+OWN_WORDS = {"m1_m2", "sslapd", "ce", "gm", "vc"}
+"""Methods whose rows say more than their programs: M1's code, random weights, densities."""
+
+
+@pytest.mark.parametrize("method", [m for m in zoo.METHODS if m not in OWN_WORDS])
+def test_a_row_states_the_factorisation_of_its_programs(method):
+    row = zoo.METHODS[method]
+    o = build(method, "mlp")
+    assert row.guide.startswith(o.guide.factorisation)
+    if o.model is not None:
+        assert row.model == o.model.factorisation

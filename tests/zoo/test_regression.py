@@ -1,4 +1,4 @@
-"""SSLPE and SSLAPD with a real y: bounds written out, labels of any shape, and a function learned from few of them."""
+"""SSLPE and SSLAPD with a real y: bounds written out, labels of any shape, a learned function."""
 
 import math
 
@@ -23,7 +23,14 @@ from pyro_ssl.utils.arguments import as_values
 
 METHODS = ("sslpe", "sslapd")
 D, B = 3, 6
-SMALL = {"hidden": (5,), "z_dim": 2, "activation": "tanh", "balance": 0.0, "noise": 0.0, "dropout": 0.0}
+SMALL = {
+    "hidden": (5,),
+    "z_dim": 2,
+    "activation": "tanh",
+    "balance": 0.0,
+    "noise": 0.0,
+    "dropout": 0.0,
+}
 
 
 def build(method: str, size: int = 2, **options) -> Objective:
@@ -36,9 +43,10 @@ def seeded(float64):
 
 
 def by_hand(o: Objective, x: Tensor, y: Tensor | None, closed: bool) -> tuple[Tensor, Tensor]:
-    """L(x, y) or U(x), paper 002, eq. 4.5 and 4.9, and log q(W) - log p(W), one sample of each drawn in the guide's order.
+    """L(x, y) or U(x), paper 002, eq. 4.5 and 4.9, and log q(W) - log p(W), by one sample each.
 
-    With weights W the KL is closed too; y, which the model draws after z and the guide before it, is always sampled.
+    Samples are drawn in the guide's order. With weights W the KL is in closed form, too; y, which
+    the model draws after z and the guide before it, is always sampled.
     """
     bayesian = hasattr(o.guide, "q_w")
     model, guide = (getattr(p, "program", p) for p in (o.model, o.guide))
@@ -55,7 +63,10 @@ def by_hand(o: Objective, x: Tensor, y: Tensor | None, closed: bool) -> tuple[Te
     value = value + model.p_x(z).log_prob(x)
     if not bayesian:
         return value + model.p_y(x, z).log_prob(y), torch.zeros(())
-    q_w, p_w = Normal(o.guide.loc, (0.5 * o.guide.log_variance).exp()), Normal(torch.zeros_like(w), o.model.scale)
+    q_w, p_w = (
+        Normal(o.guide.loc, (0.5 * o.guide.log_variance).exp()),
+        Normal(torch.zeros_like(w), o.model.scale),
+    )
     mark_normal(w, q_w.mean, q_w.stddev if o.guide.local_reparameterisation else None)
     with o.model.given(w):
         value = value + model.p_y(x, z).log_prob(y)
@@ -64,13 +75,22 @@ def by_hand(o: Objective, x: Tensor, y: Tensor | None, closed: bool) -> tuple[Te
 
 
 def test_the_regressor_averages_the_chains_that_are_asked_for(monkeypatch):
-    x, y = np.random.default_rng(0).normal(size=(40, 2)), np.r_[np.arange(20.0), np.full(20, np.nan)]
+    x, y = (
+        np.random.default_rng(0).normal(size=(40, 2)),
+        np.r_[np.arange(20.0), np.full(20, np.nan)],
+    )
     called = []
     sample = estimator.gibbs
-    monkeypatch.setattr(estimator, "gibbs", lambda *a, **k: called.append((k["steps"], k["chains"])) or sample(*a, **k))
+    monkeypatch.setattr(
+        estimator,
+        "gibbs",
+        lambda *a, **k: called.append((k["steps"], k["chains"])) or sample(*a, **k),
+    )
     for options in ({}, {"gibbs_chains": 9, "gibbs_steps": 3}):
         small = {"hidden": (5,), "z_dim": 2} | options
-        wave = SemiSupervisedRegressor(epochs=1, min_steps=1, options=small, random_state=0).fit(x, y)
+        wave = SemiSupervisedRegressor(epochs=1, min_steps=1, options=small, random_state=0).fit(
+            x, y
+        )
         assert wave.predict(x).shape == (40,)
     assert called == [(10, 4), (3, 9)]
     with pytest.raises(ValueError, match="gibbs_steps should be above 0 for a real y"):
@@ -80,9 +100,11 @@ def test_the_regressor_averages_the_chains_that_are_asked_for(monkeypatch):
 
 
 def test_predictions_are_in_the_units_of_y(monkeypatch):
-    """y far from mean 0 and scale 1: those of the chains, of y standardised by the labeled rows, put back."""
+    """For y far from mean 0 and scale 1: the chains' moments, scaled back by the labeled rows'."""
     trained = []
-    monkeypatch.setattr(estimator, "fit", lambda o, x, y, **k: trained.append(y) or fit(o, x, y, **k))
+    monkeypatch.setattr(
+        estimator, "fit", lambda o, x, y, **k: trained.append(y) or fit(o, x, y, **k)
+    )
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, (200, 1))
     y = np.c_[100 + 5 * np.sin(2 * x[:, 0]), -3 + 0.2 * x[:, 0]]
@@ -128,19 +150,31 @@ def test_bounds_are_those_written_out(method, options, closed, given, seeded):
     torch.manual_seed(1)
     value, shared = by_hand(o, x, y, closed)
     assert torch.allclose(bound.value, value, rtol=0, atol=1e-10)
-    assert torch.allclose(torch.zeros(()) if bound.shared is None else bound.shared, shared, rtol=0, atol=1e-8)
+    assert torch.allclose(
+        torch.zeros(()) if bound.shared is None else bound.shared, shared, rtol=0, atol=1e-8
+    )
     of = list(o.parameters())
     for ours, theirs in ((bound.value.sum(), value.sum()), (bound.shared, shared)):
         if ours is not None:
-            found = (torch.autograd.grad(v, of, allow_unused=True, retain_graph=True) for v in (ours, theirs))
+            found = (
+                torch.autograd.grad(v, of, allow_unused=True, retain_graph=True)
+                for v in (ours, theirs)
+            )
             for a, b in zip(*found, strict=True):
-                assert (a is None) == (b is None) and (a is None or torch.allclose(a, b, rtol=0, atol=1e-8))
+                assert (a is None) == (b is None) and (
+                    a is None or torch.allclose(a, b, rtol=0, atol=1e-8)
+                )
 
 
 def test_more_samples_have_the_same_mean_and_a_tighter_bound(seeded):
     """There is nothing to sum over: `top_k` says nothing."""
     n, x, means = 20_000, torch.randn(1, D), {}
-    for options in ({}, {"top_k": 1}, {"num_particles": 5}, {"num_particles": 5, "importance_weighted": True}):
+    for options in (
+        {},
+        {"top_k": 1},
+        {"num_particles": 5},
+        {"num_particles": 5, "importance_weighted": True},
+    ):
         o = build("sslpe", **options).double().eval()
         with torch.no_grad():
             draws = o.bound(x.expand(n, D))
@@ -153,7 +187,7 @@ def test_more_samples_have_the_same_mean_and_a_tighter_bound(seeded):
     assert means[0][0] < means[3][0] - 0.1 and means[3][0] < evidence + 0.05
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
+# --- labels ---------------------------------------------------------------------------------------
 
 NAN, INF = math.nan, math.inf
 GOOD = {
@@ -167,7 +201,12 @@ GOOD = {
 BAD = {
     "infinity": ([0.5, INF, 1.0, NAN], 1, ValueError, "y should be finite"),
     "infinity in float32": (np.array([0.5, 1e300, 1.0, NAN]), 1, ValueError, "y should be finite"),
-    "a row in part": ([[1.0, NAN]] * 4, 2, ValueError, "y should be finite, or NaN in all of a row"),
+    "a row in part": (
+        [[1.0, NAN]] * 4,
+        2,
+        ValueError,
+        "y should be finite, or NaN in all of a row",
+    ),
     "too few": ([1.0, 2.0], 1, ValueError, r"y should have shape \(4, 1\).*got \(2,\)"),
     "too wide": ([[1.0, 2.0]] * 4, 1, ValueError, r"y should have shape \(4, 1\).*got \(4, 2\)"),
     "too narrow": ([1.0] * 4, 2, ValueError, r"y should have shape \(4, 2\).*got \(4,\)"),
@@ -201,12 +240,12 @@ def test_bad_labels_are_refused_by_name(y, size, error, message):
     assert all(torch.equal(v, before[k]) for k, v in o.state_dict().items())
 
 
-# --- a function of few labels -----------------------------------------------------------------------------------------
+# --- a function of few labels ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_wave_is_learned_from_thirty_labels(method):
-    """Against the mean of the labels; the predictive standard deviation covers most errors; the seed decides the draws."""
+    """Better than the mean of the labels; the predictive deviation covers most errors; seeded."""
     g = torch.Generator().manual_seed(0)
     x = 4 * torch.rand(1000, 1, generator=g) - 2
     y = torch.sin(2 * x[:, 0]) + 0.1 * torch.randn(1000, generator=g)
