@@ -25,6 +25,7 @@ from pyro_ssl.data.labels import labels_found, warn_of_marked_values
 from pyro_ssl.model_selection import labeled_rows
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
+from pyro_ssl.prediction.gibbs import gibbs
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.batches import steps_per_epoch
