@@ -43,6 +43,8 @@ _HOME = {
     "reconstruct": "prediction.generate",
     "SavedModel": "zoo.saved_model",
     "one_hot": "utils.arguments",
+    "eval_mode": "utils.context",
+    "fixed_seed": "utils.context",
     "draw_labels": "data.datasets",
     "LabelDraw": "data.datasets",
     "Dataset": "data.datasets",
@@ -125,6 +127,7 @@ if TYPE_CHECKING:
     from pyro_ssl.prediction.predict import bounds, class_bounds, gibbs, log_evidence, predict_proba, weight_kl
     from pyro_ssl.training.fit import EarlyStopping, fit
     from pyro_ssl.utils.arguments import one_hot
+    from pyro_ssl.utils.context import eval_mode, fixed_seed
     from pyro_ssl.zoo.saved_model import SavedModel
 
 

@@ -11,22 +11,10 @@ import torch
 from pyro_ssl import data, fit, zoo
 
 ROOT = Path(__file__).parent.parent
-README, RESULTS = ((ROOT / name).read_text() for name in ("README.md", "experiments/README.md"))
+README = (ROOT / "README.md").read_text()
+PAGES = ["README.md", "experiments/README.md"]
+PAGES += [str(page.relative_to(ROOT)) for page in sorted((ROOT / "experiments/results").glob("*.md"))]
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-EXPERIMENTS = [
-    "m2_mnist",
-    "benchmark",
-    "moons",
-    "mnist_labels",
-    "latent_classifier",
-    "mier",
-    "variational_classification",
-    "active_learning",
-    "vae_downstream",
-    "gradient_variance",
-    "tables",
-]
 
 
 def ran(*blocks: int, before: dict[str, Any]) -> dict[str, Any]:
@@ -111,13 +99,7 @@ def test_the_table_of_methods_is_the_zoos():
         assert re.search(rf"\| `{name}`.* \| .*{re.escape(row.model)}.* \| {re.escape(row.guide)} \|", table), name
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_its_figures_are_the_ones_that_were_measured(experiment):
-    table = ROOT / "experiments" / "results" / experiment / "table.md"
-    assert table.read_text().strip() in RESULTS
-
-
-@pytest.mark.parametrize("page", ["README.md", "experiments/README.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_its_links_lead_somewhere(page):
     for link in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / page).read_text()):
         path, _, anchor = link.partition("#")
