@@ -36,7 +36,7 @@ def test_variational_classification(tmp_path, script, scripts, monkeypatch):
     parts = (
         "MNIST, all labels",
         "ce, temperature",
-        "AUROC, mean (sd), worst, against",
+        "FPR95, mean (sd), worst, against",
         "under attack",
         "500 labels alone",
         "others unlabeled",
@@ -48,7 +48,7 @@ def test_variational_classification(tmp_path, script, scripts, monkeypatch):
         for name in ("mnist", "fashion_mnist")
     }
     plane = {"plane.png", "ambiguous.png", "ambiguous_ways.png"}
-    assert by_set | plane == made(tmp_path / "out/variational_classification")
+    assert by_set | plane <= made(tmp_path / "out/variational_classification")
     result = row(tmp_path / "out/variational_classification.csv", "full_mnist_vc_0")
     assert set(json.loads(result["ood"])) == {"fashion_mnist"}
     assert len(json.loads(result["corruptions"])) == 10
