@@ -1,23 +1,8 @@
-"""Active learning: paper 002's Figures 5.8 to 5.12 on two moons, and labels against accuracy on MNIST and Fashion-MNIST.
+"""Active learning: paper 002's Figures 5.8 to 5.12 on two moons; labels against accuracy on images.
 
-    python experiments/active_learning.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2]
-        [--parts moons plane images] [--data mnist fashion_mnist] [--rows sslpe_entropy m2_entropy ...] [--workers 2]
-
-- moons: from four labels at random to thirty, one after the other; SSLPE and SSLAPD by entropy, BALD and at random, ten starts.
-  The pool, 2000 points, is unlabeled data all along. The ceiling is the Bayes-optimal classifier on the same test points.
-- plane: what each acquisition function says of the plane, and what it picks, of SSLAPD trained with six labels.
-- images: from 20 labels to 100 by tens, five starts. `m2` learns from all 60,000 images; its first labels are the middles of
-  clusters of a variational autoencoder's code, and the others are asked for by entropy, or at random. Of `m2_start_ten`, as many
-  middles, and `m2_start_random`, twenty at random, there is the first round alone. `ensemble` is five supervised networks, which
-  start at random and ask by BALD. Beside them what others have published, without unlabeled data: their curves' quartiles, or,
-  where it is said, the first crossing, as ours are.
-
-No validation labels; the test set is measured after each round, and chooses nothing but this: of MNIST's draws 0 to 4, whose
-rounds all went on from the weights of the round before, `m2` by entropy reached 96 to 97 % with 20 labels in four, and in one
-mixed fours and nines up to 100 labels, with 88 to 92 %. Since then a round is from scratch when labels have doubled, and the
-images' starts are five others, 5 to 9. Draws 100 and above are for development
-(give them an `--out` of their own): images kept aside stand for the test set, and of moons other points. Only what is missing is
-run, and a killed run goes on from its last round. Writes to `experiments/results/active_learning`.
+python experiments/active_learning.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2]
+[--parts moons plane images] [--data mnist fashion_mnist] [--rows sslpe_entropy m2_entropy ...]
+[--workers 2]
 """
 
 from __future__ import annotations
@@ -26,48 +11,40 @@ import json
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import (
-    DEVELOPMENT,
-    Results,
-    arguments,
-    developing,
-    draws_of,
-    images,
-    mean_sd,
-    parsed,
-    resolved,
-    sources,
-    study,
-    table,
-    where,
-    write,
-)
+from image_runs import hold_out, images
 from mnist_labels import CONV
 from moons import NETWORK, ONE_CHAIN, OPTIONS, optimum
 from moons import moons as with_six_labels
+from pages import mean_sd, published, published_rows, table, where
+from panels import COLOURS, frame
+from results_table import Result, Results
+from study import DEVELOPMENT, Config, Selection, Study, main, resolved, write_json
 
-from pyro_ssl import ActiveLearner, data, zoo
+from pyro_ssl import ActiveLearner, Dataset, Objective, data, fit, zoo
 from pyro_ssl.active import acquisition, vae_embedding
-from pyro_ssl.evaluation import metrics, plots
-from pyro_ssl.training import fit
+from pyro_ssl.evaluation import metrics, plots, style
 
-ON_MOONS: dict[str, dict[str, Any]] = {
+MOONS_OPTIONS: dict[str, dict[str, Any]] = {
     "sslpe": NETWORK | OPTIONS["sslpe"] | ONE_CHAIN | {"labeled_weight": 1e-2, "balance": 5.0},
-    "sslapd": NETWORK | OPTIONS["sslapd"] | ONE_CHAIN | {"labeled_weight": 0.1, "balance": 5.0, "noise": 0.05},
+    "sslapd": NETWORK
+    | OPTIONS["sslapd"]
+    | ONE_CHAIN
+    | {"labeled_weight": 0.1, "balance": 5.0, "noise": 0.05},
 }
 SUPERVISED: dict[str, Any] = {"network": "conv", "channels": (16, 32, 64), "warp": 0.25}
 ROWS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # part, method, acquisition, options
-    "sslpe_entropy": ("moons", "sslpe", "entropy", ON_MOONS["sslpe"]),
-    "sslpe_random": ("moons", "sslpe", "random", ON_MOONS["sslpe"]),
-    "sslapd_entropy": ("moons", "sslapd", "entropy", ON_MOONS["sslapd"]),
-    "sslapd_bald": ("moons", "sslapd", "bald", ON_MOONS["sslapd"]),
-    "sslapd_random": ("moons", "sslapd", "random", ON_MOONS["sslapd"]),
+    "sslpe_entropy": ("moons", "sslpe", "entropy", MOONS_OPTIONS["sslpe"]),
+    "sslpe_random": ("moons", "sslpe", "random", MOONS_OPTIONS["sslpe"]),
+    "sslapd_entropy": ("moons", "sslapd", "entropy", MOONS_OPTIONS["sslapd"]),
+    "sslapd_bald": ("moons", "sslapd", "bald", MOONS_OPTIONS["sslapd"]),
+    "sslapd_random": ("moons", "sslapd", "random", MOONS_OPTIONS["sslapd"]),
     "plane": ("plane", "sslapd", "entropy", NETWORK | OPTIONS["sslapd"] | ONE_CHAIN),
     "m2_entropy": ("images", "m2", "entropy", CONV),
     "m2_entropy_drawn": ("images", "m2", "entropy", CONV),
@@ -76,337 +53,499 @@ ROWS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # part, method, acqui
     "m2_start_random": ("images", "m2", "random", CONV),
     "ensemble_bald": ("images", "classifier", "bald", SUPERVISED),
 }
-OF_ROW: dict[str, dict[str, Any]] = {
+ROW_CONFIG: dict[str, dict[str, Any]] = {
     "m2_entropy_drawn": {"power": 1.0},
     "m2_start_ten": {"first": 10, "most": 10},
     "m2_start_random": {"start": "random", "most": 20},
 }
 PARTS = ("moons", "plane", "images")
+IMAGE_SETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 MEMBERS = 5
-PUBLISHED = {  # labels to 90 and 95 %, quartiles
-    "BatchBALD, ten at once": ("70 / 90 / 110", "190 / 200 / 230"),
-    "BatchBALD, ten at once, first crossing": ("105", "225"),
-    "BatchBALD, five at once": ("85 / 85 / 100", "170 / 185 / 215"),
-    "BALD, one at once": ("85 / 96 / 101", "197 / 206 / 226"),
-    "BALD, ten at once": ("120 / 120 / 170", "250 / 250 / over 300"),
-    "BALD, forty at once": ("140 / 180 / 180", "260 / 300 / 300"),
-    "BALD, Gal et al. 2017": ("145", "335"),
-    "variation ratios, Gal et al. 2017": ("120", "295"),
-    "entropy, Gal et al. 2017": ("165", "355"),
-    "mean standard deviation, Gal et al. 2017": ("230", "695"),
-    "random, Gal et al. 2017": ("255", "835"),
-}
-GOALS = {"MNIST": (0.9, 0.95, 0.98), "Fashion-MNIST": (0.7, 0.75, 0.8)}
+GOALS = {"mnist": (0.9, 0.95, 0.98), "fashion_mnist": (0.7, 0.75, 0.8)}
+SHOWN_COUNTS = (10, 20, 30, 40, 60, 100)
+DRAWS = {"smoke": [5], "cpu": list(range(10)), "paper": list(range(10))}
+IMAGE_DRAWS = range(5, 10)
 SCALES: dict[str, dict[str, Any]] = {
-    "smoke": {"pool": 60, "first": 1, "later": {"sslpe": 1, "sslapd": 1}, "most": 6, "draws": [5], "epochs": (1, 1), "labels": (20, 40), "supervised": 2, "steps": 2, "rows": 120, "grid": 12, "samples": 4},
-    "cpu": {"pool": 2000, "first": 100, "later": {"sslpe": 10, "sslapd": 20}, "most": 30, "draws": list(range(10)), "epochs": (6, 2), "labels": (20, 100), "supervised": 400, "steps": 2000},
-    "paper": {"pool": 10_000, "first": 100, "later": {"sslpe": 20, "sslapd": 40}, "most": 30, "draws": list(range(10)), "epochs": (20, 5), "labels": (20, 200), "supervised": 1000, "steps": 10_000},
-}  # fmt: skip
-STARTS = range(5, 10)  # of images
+    "smoke": {
+        "pool": 60,
+        "first": 1,
+        "later": {"sslpe": 1, "sslapd": 1},
+        "most": 6,
+        "epochs": (1, 1),
+        "labels": (20, 40),
+        "supervised": 2,
+        "steps": 2,
+        "rows": 120,
+        "grid": 12,
+        "samples": 4,
+    },
+    "cpu": {
+        "pool": 2000,
+        "first": 100,
+        "later": {"sslpe": 10, "sslapd": 20},
+        "most": 30,
+        "epochs": (6, 2),
+        "labels": (20, 100),
+        "supervised": 400,
+        "steps": 2000,
+    },
+    "paper": {
+        "pool": 10_000,
+        "first": 100,
+        "later": {"sslpe": 20, "sslapd": 40},
+        "most": 30,
+        "epochs": (20, 5),
+        "labels": (20, 200),
+        "supervised": 1000,
+        "steps": 10_000,
+    },
+}
+"""By scale: points of the moons, epochs of the first and of later rounds, and labels."""
+FUNCTIONS = ("entropy", "variation_ratios", "bald")
+TITLES = {"entropy": "entropy", "variation_ratios": "variation ratios", "bald": "BALD"}
+WINDOW = (-1.5, 2.5, -1.1, 1.6)
 
 
-def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
-    parser.add_argument("--data", nargs="+", default=["mnist", "fashion_mnist"], choices=["mnist", "fashion_mnist"])
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
-    given = parsed(parser)
-    draws, asked = draws_of(given, SCALES[given.scale]["draws"])
-    configs = {}
+def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
+    made = {}
     for draw in draws:
         for row, (part, *_) in ROWS.items():
-            if part == "images" and (draw in STARTS or draw >= DEVELOPMENT):
-                configs |= {
-                    f"{row}_{name}_{draw}": configure(row, name, draw, given.scale)
-                    for name in ("mnist", "fashion_mnist")
-                }
+            if part == "images" and (draw in IMAGE_DRAWS or draw >= DEVELOPMENT):
+                for name in IMAGE_SETS:
+                    made[f"{row}_{name}_{draw}"] = configure(row, name, draw, scale)
             if part == "moons" or (part == "plane" and draw == draws[0]):
-                configs[f"{row}_{draw}"] = configure(row, "moons", draw, given.scale)
-
-    def chosen(config: dict[str, Any]) -> bool:
-        of = config["part"] in given.parts and config["row"] in given.rows and config["draw"] in asked
-        return of and config["data"] in ("moons", *given.data)
-
-    report(study(configs, run, given, chosen), given.out)
+                made[f"{row}_{draw}"] = configure(row, "moons", draw, scale)
+    return made
 
 
-def configure(row: str, name: str, draw: int, scale: str) -> dict[str, Any]:
-    """Plain data from which a run follows."""
+def configure(row: str, name: str, draw: int, scale: str) -> Config:
     part, method, wanted, options = ROWS[row]
-    s = SCALES[scale]
-    config: dict[str, Any] = {
-        "part": part, "row": row, "data": name, "draw": draw, "method": method, "acquisition": wanted,
-        "options": resolved(method, options), "warm": None, "members": 1, "start": "random",
-    }  # fmt: skip
+    config: Config = {
+        "part": part,
+        "row": row,
+        "data": name,
+        "draw": draw,
+        "method": method,
+        "acquisition": wanted,
+        "options": resolved(method, options),
+        "update_training": None,
+        "members": 1,
+        "start": "random",
+    }
     if part == "images":
-        config |= {"labels": 0, "first": s["labels"][0], "each": 10, "most": s["labels"][1]}
-        if "rows" in s:
-            config["rows"] = s["rows"]
-        if method == "m2":
-            first, later = s["epochs"]
-            training = {"epochs": first, "batch_size": 200, "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.999}
-            config |= {"training": training, "warm": {"epochs": later}, "fresh": 2.0}
-            config |= {"start": "diverse", "steps": s["steps"]} | OF_ROW.get(row, {})
-        else:
-            training = {"epochs": s["supervised"], "labeled_batch_size": 100, "lr": 3e-3, "ema": 0.99}
-            config |= {"training": training, "members": MEMBERS}
-        return config
+        return config | _image_config(row, method, SCALES[scale])
+    return config | _moons_config(part, method, SCALES[scale])
+
+
+def _image_config(row: str, method: str, sizes: dict[str, Any]) -> Config:
+    first, most = sizes["labels"]
+    config: Config = {"labels": 0, "first": first, "each": 10, "most": most}
+    if "rows" in sizes:
+        config["rows"] = sizes["rows"]
+    if method != "m2":
+        training = {
+            "epochs": sizes["supervised"],
+            "labeled_batch_size": 100,
+            "lr": 3e-3,
+            "ema": 0.99,
+        }
+        return config | {"training": training, "members": MEMBERS}
+    epochs, later = sizes["epochs"]
     training = {
-        "epochs": s["first"],
-        "batch_size": min(100, s["pool"]),
+        "epochs": epochs,
+        "batch_size": 200,
+        "labeled_batch_size": 100,
+        "lr": 3e-3,
+        "ema": 0.999,
+    }
+    config |= {"training": training, "update_training": {"epochs": later}, "restart_factor": 2.0}
+    return config | {"start": "diverse", "steps": sizes["steps"]} | ROW_CONFIG.get(row, {})
+
+
+def _moons_config(part: str, method: str, sizes: dict[str, Any]) -> Config:
+    training = {
+        "epochs": sizes["first"],
+        "batch_size": min(100, sizes["pool"]),
         "labeled_batch_size": 30,
         "lr": 1e-2,
         "ema": 0.99,
     }
-    if part == "plane" and "grid" in s:
-        config |= {"grid": s["grid"], "samples": s["samples"]}
-    return config | {
-        "pool": s["pool"], "first": 4, "each": 1, "most": s["most"], "noise": 0.1,
-        "training": training, "warm": {"epochs": s["later"][method]},
-    }  # fmt: skip
+    config: Config = {
+        "pool": sizes["pool"],
+        "first": 4,
+        "each": 1,
+        "most": sizes["most"],
+        "noise": 0.1,
+        "training": training,
+        "update_training": {"epochs": sizes["later"][method]},
+    }
+    if part == "plane" and "grid" in sizes:
+        config |= {"grid": sizes["grid"], "samples": sizes["samples"]}
+    return config
 
 
-def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[str, Any]:
-    """One loop from its first labels to its last; of `plane` the acquisition functions of one model."""
-    if config["part"] == "images":
-        dataset, known = images(config)
-        if config["draw"] >= DEVELOPMENT:
-            dataset, _ = developing(dataset, known)
-    else:
-        dataset = data.two_moons(config["pool"], config["pool"], config["noise"], seed=config["draw"])
+def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
+    """Run one loop from its first labels to its last; for `plane`, the acquisition functions of one
+    model.
+    """
+    dataset = _dataset(config)
     if config["part"] == "plane":
         return plane(config, dataset, directory)
-    build = partial(built, config["method"], dataset.x_shape, len(dataset.classes), config["options"])
-    learner = ActiveLearner(
-        build, acquisition=config["acquisition"], start=config["start"], members=config["members"],
-        embedding=partial(vae_embedding, steps=config.get("steps", 0), seed=config["draw"]), training=config["training"],
-        update_training=config["warm"], restart_factor=config.get("fresh", math.inf), power=config.get("power"), directory=directory / "learner", identity=config, seed=config["draw"],
-    )  # fmt: skip
-    of_round, curve = directory / "curve.json", []
-    if of_round.exists():
-        curve = json.loads(of_round.read_text())["curve"]
+    learner = _learner(config, dataset, directory)
+    of_rounds = directory / "curve.json"
+    curve = json.loads(of_rounds.read_text())["curve"] if of_rounds.exists() else []
     while True:
         started = time.perf_counter()
-        if len(curve) == rounds(config, len(learner.indices)) and len(learner.indices) < config["most"]:
+        measured = len(curve) == rounds(config, len(learner.indices))
+        if measured and len(learner.indices) < config["most"]:
             rows = learner.query(dataset.x, config["each"] if learner.indices else config["first"])
             learner.teach(rows, dataset.y[rows])
-        learner.learn(dataset.x)  # what a killed run was told
-        trained = [h["seconds"][-1] for h in learner.history[-1]]  # more, if a killed run has gone on
-        seconds = max(time.perf_counter() - started, sum(trained))
+        learner.learn(dataset.x)  # a killed run may have labels that it has not learned from
         if len(curve) == rounds(config, len(learner.indices)):
             break
-        found = metrics.evaluate(learner.predict_proba(dataset.x_test), dataset.y_test)
-        curve.append({"labels": len(learner.indices), "round": seconds, **found})
-        write(of_round, {"curve": curve})
-    result: dict[str, Any] = {"curve": curve, "indices": learner.indices, "classes": learner.labels}
+        trained = sum(
+            h["seconds"][-1] for h in learner.history[-1]
+        )  # more, if a killed run was resumed
+        seconds = max(time.perf_counter() - started, trained)
+        result = metrics.evaluate(learner.predict_proba(dataset.x_test), dataset.y_test)
+        curve.append({"labels": len(learner.indices), "round": seconds, **result})
+        write_json(of_rounds, {"curve": curve})
+    total = sum(point["round"] for point in curve)
+    result = {
+        "curve": curve,
+        "indices": learner.indices,
+        "classes": learner.labels,
+        "seconds": total,
+    }
     if config["part"] == "moons":
         best = optimum(dataset.x_test, config["noise"])
-        result |= {"ceiling": metrics.accuracy(best, dataset.y_test), "points": dataset.x[learner.indices].tolist()}
-    return result | {"seconds": sum(point["round"] for point in curve)}
+        result["ceiling"] = metrics.accuracy(best, dataset.y_test)
+        result["points"] = dataset.x[learner.indices].tolist()
+    return result
 
 
-def rounds(config: dict[str, Any], labels: int) -> int:
-    """How many rounds there were when there are as many labels."""
-    return 1 + (labels - config["first"]) // config["each"] if labels else 0
+def _dataset(config: Config) -> Dataset:
+    if config["part"] != "images":
+        return data.two_moons(config["pool"], config["pool"], config["noise"], seed=config["draw"])
+    dataset, labels = images(config)
+    if config["draw"] >= DEVELOPMENT:
+        dataset, _ = hold_out(dataset, labels)
+    return dataset
 
 
-def built(method: str, x_shape: tuple[int, ...], classes: int, options: dict[str, Any], seed: int) -> Any:
+def _learner(config: Config, dataset: Dataset, directory: Path) -> ActiveLearner:
+    build = partial(
+        build_method, config["method"], dataset.x_shape, len(dataset.classes), config["options"]
+    )
+    return ActiveLearner(
+        build,
+        acquisition=config["acquisition"],
+        start=config["start"],
+        members=config["members"],
+        embedding=partial(vae_embedding, steps=config.get("steps", 0), seed=config["draw"]),
+        training=config["training"],
+        warm=config["update_training"],
+        fresh=config.get("restart_factor", math.inf),
+        power=config.get("power"),
+        directory=directory / "learner",
+        identity=config,
+        seed=config["draw"],
+    )
+
+
+def build_method(
+    method: str, x_shape: tuple[int, ...], classes: int, options: dict[str, Any], seed: int
+) -> Objective:
     return zoo.build(method, x_shape, classes, seed=seed, **options)
 
 
-FUNCTIONS = ("entropy", "variation_ratios", "bald")
-WINDOW = (-1.5, 2.5, -1.1, 1.6)
+def rounds(config: Config, labels: int) -> int:
+    """Number of rounds after which there are this many labels."""
+    return 1 + (labels - config["first"]) // config["each"] if labels else 0
 
 
-def plane(config: dict[str, Any], dataset: data.Dataset, directory: Path) -> dict[str, Any]:
-    """Acquisition functions of a model that knows six labels, over the plane and on the pool; picks by several seeds."""
+def plane(config: Config, dataset: Dataset, directory: Path) -> Result:
+    """Evaluate acquisition functions of a model with six labels: over the plane, and what three
+    seeds pick.
+    """
     _, labels = with_six_labels(config | {"points": config["pool"], "labels": "placed"})
-    objective = built(config["method"], (2,), 2, config["options"], config["draw"])
+    objective = build_method(config["method"], (2,), 2, config["options"], config["draw"])
     settings = config["training"] | {"labeled_batch_size": 6}
-    fit(objective, dataset.x, labels, seed=config["draw"], directory=directory / "model", resume=True, **settings)
+    fit(
+        objective,
+        dataset.x,
+        labels,
+        seed=config["draw"],
+        directory=directory / "model",
+        resume=True,
+        **settings,
+    )
     side = config.get("grid", 60)
-    grid = torch.cartesian_prod(torch.linspace(*WINDOW[:2], side), torch.linspace(*WINDOW[2:], side))
-    free = dataset.x[labels < 0]
+    grid = torch.cartesian_prod(
+        torch.linspace(*WINDOW[:2], side), torch.linspace(*WINDOW[2:], side)
+    )
     draws = config.get("samples", 100)
-    found = {name: acquisition.scores(objective, grid, name, draws=draws) for name in FUNCTIONS}
-    fewer = min(draws, 20)
-    picks = {
-        name: [free[acquisition.acquire(objective, free, 5, name, draws=fewer, seed=s)].tolist() for s in range(3)]
-        for name in FUNCTIONS
-    }
+    scores = {name: acquisition.scores(objective, grid, name, draws=draws) for name in FUNCTIONS}
+    unlabeled = dataset.x[labels < 0]
+    picks: dict[str, list[Any]] = {}
+    for name in FUNCTIONS:
+        of_seeds = [
+            acquisition.acquire(objective, unlabeled, 5, name, draws=min(draws, 20), seed=seed)
+            for seed in range(3)
+        ]
+        picks[name] = [unlabeled[rows].tolist() for rows in of_seeds]
     known = labels >= 0
     return {
-        "grid": {k: [round(float(v), 4) for v in values] for k, values in found.items()}, "picks": picks,
+        "grid": {k: [round(float(v), 4) for v in values] for k, values in scores.items()},
+        "picks": picks,
         "pool": [[round(v, 3) for v in row] for row in dataset.x[:1000].tolist()],
-        "labeled": dataset.x[known].tolist(), "classes": labels[known].tolist(),
-    }  # fmt: skip
+        "labeled": dataset.x[known].tolist(),
+        "classes": labels[known].tolist(),
+    }
 
 
-# --- tables and figures -----------------------------------------------------------------------------------------------
+# --- tables and pictures ----------------------------------------------------------------------
 
 
-def report(results: Results, out: Path) -> None:
-    """Tables and figures of what is there."""
-    texts = []
-    if moons := by_row(where(results, part="moons")):
-        texts.append(moons_table(moons))
-        curves_figure(moons, out / "moons.png", "two moons", ceiling=True)
-        sequence(moons, out)
-    for name, title in (("mnist", "MNIST"), ("fashion_mnist", "Fashion-MNIST")):
-        if runs := by_row(where(results, part="images", data=name)):
-            texts.append(images_table(title, runs))
-            curves_figure(runs, out / f"{name}.png", title)
+def report(results: Results, pictures: Path) -> dict[str, str]:
+    blocks = {}
+    moons = by_row(where(results, part="moons"))
+    if moons:
+        blocks["moons"] = moons_table(moons)
+        plot_curves(moons, pictures / "moons.png", "two moons", ceiling=True)
+        plot_sequence(moons, pictures / "sequence.png")
+    for name, title in IMAGE_SETS.items():
+        runs = by_row(where(results, part="images", data=name))
+        if runs:
+            blocks[name] = images_table(name, runs)
+            plot_curves(runs, pictures / f"{name}.png", title)
     for result in where(results, part="plane"):
-        functions(result, out)
-    text = "\n\n".join(texts) + f"\n\nOne thread a run; no validation labels. {sources(results)}\n"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text)
-    print(text)
+        if "grid" in result:
+            plot_functions(result, pictures / "functions.png")
+    return blocks
 
 
-def by_row(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    return {row: mine for row in ROWS if (mine := [r for r in results if r["config"]["row"] == row])}
+def by_row(results: list[Result]) -> dict[str, list[Result]]:
+    rows = {row: [r for r in results if r["config"]["row"] == row] for row in ROWS}
+    return {row: mine for row, mine in rows.items() if mine}
 
 
-def first_at(result: dict[str, Any], accuracy: float) -> float:
-    """The number of labels with which a loop first reached an accuracy; infinity if it has not."""
-    return next((point["labels"] for point in result["curve"] if point["accuracy"] >= accuracy), float("inf"))
+def row_title(row: str) -> str:
+    return row.replace("_", ", ", 1).replace("_", " ")
 
 
-def _labels(value: float, most: int) -> str:
-    return f"{value:g}" if value < float("inf") else f"over {most}"
+def _legend_title(row: str) -> str:
+    for name in ("sslpe", "sslapd", "m2", "bald"):
+        row = row.replace(name, name.upper())
+    return row_title(row)
 
 
-def moons_table(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Labels to the ceiling, in the mean of the first three starts and of all."""
+def first_at(result: Result, accuracy: float) -> float:
+    """Number of labels with which a loop first reached an accuracy; infinity if it never did."""
+    reached = [point["labels"] for point in result["curve"] if point["accuracy"] >= accuracy]
+    return reached[0] if reached else math.inf
+
+
+def _count(value: float, most: int) -> str:
+    return f"{value:g}" if value < math.inf else f"over {most}"
+
+
+def _accuracies(mine: list[Result], labels: int) -> str:
+    values = [
+        100 * point["accuracy"] for r in mine for point in r["curve"] if point["labels"] == labels
+    ]
+    return mean_sd(values) if values else ""
+
+
+def moons_table(runs: dict[str, list[Result]]) -> str:
+    """Labels to half a point below the Bayes-optimal accuracy, and accuracies on the way."""
     header = (
-        "two moons, from 4 labels", "labels to .5 points below the ceiling: mean of 3", "mean of all", "worst", "starts",
-        "accuracy % with 10", "with 15", "with 30", "the ceiling", "s a loop", "paper 002",
-    )  # fmt: skip
-    paper = {"sslpe_entropy": "about 10", "sslapd_entropy": "about 10", "sslapd_bald": "about 15"}
+        "two moons, from 4 labels",
+        "labels to .5 points below the ceiling: mean of 3",
+        "mean of all",
+        "worst",
+        "starts",
+        "accuracy % with 10",
+        "with 15",
+        "with 30",
+        "the ceiling",
+        "s a loop",
+        "paper 002",
+    )
+    paper = published("active_learning", "moons", "labels to the ceiling")
     rows = []
     for row, mine in runs.items():
         most = mine[0]["config"]["most"]
         needed = [min(first_at(r, r["ceiling"] - 0.005), most + 1) for r in mine]
-        never = sum(n > most for n in needed)
-        say = lambda values, most=most: ("over " if max(values) > most else "") + f"{statistics.fmean(values):.1f}"  # noqa: E731
-        at = [
-            mean_sd(100 * point["accuracy"] for r in mine for point in r["curve"] if point["labels"] == n)
-            if any(point["labels"] == n for point in mine[0]["curve"]) else ""
-            for n in (10, 15, 30)
-        ]  # fmt: skip
-        rows.append((
-            shown(row), say(needed[:3]), say(needed) + (f" ({never} not by {most})" if never else ""),
-            _labels(max(needed) if not never else float("inf"), most), len(mine), *at,
-            f"{statistics.fmean(100 * r['ceiling'] for r in mine):.2f}", f"{statistics.fmean(r['seconds'] for r in mine):.0f}",
-            paper.get(row, "often over 30"),
-        ))  # fmt: skip
+        missed = sum(n > most for n in needed)
+        all_starts = _mean_count(needed, most) + (f" ({missed} not by {most})" if missed else "")
+        worst = _count(math.inf if missed else max(needed), most)
+        at = [_accuracies(mine, n) for n in (10, 15, 30)]
+        ceiling = f"{statistics.fmean(100 * r['ceiling'] for r in mine):.2f}"
+        seconds = f"{statistics.fmean(r['seconds'] for r in mine):.0f}"
+        counts = (_mean_count(needed[:3], most), all_starts, worst, len(mine))
+        rows.append((row_title(row), *counts, *at, ceiling, seconds, paper.get(row, "")))
     return table(header, rows)
 
 
-def shown(row: str) -> str:
-    return row.replace("_", ", ", 1).replace("_", " ")
+def _mean_count(needed: list[float], most: int) -> str:
+    return ("over " if max(needed) > most else "") + f"{statistics.fmean(needed):.1f}"
 
 
-def images_table(title: str, runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Quartiles of the labels to each goal; accuracies on the way."""
-    points = (10, 20, 30, 40, 60, 100)
+def images_table(name: str, runs: dict[str, list[Result]]) -> str:
+    """Quartiles of the labels to each goal, and accuracies on the way."""
     header = (
-        f"{title}, labels", *(f"to {100 * g:g} %, quartiles" for g in GOALS[title]), "starts",
-        *(f"accuracy % with {n}" for n in points), "s: the first round, a later one",
-    )  # fmt: skip
+        f"{IMAGE_SETS[name]}, labels",
+        *(f"to {100 * goal:g} %, quartiles" for goal in GOALS[name]),
+        "starts",
+        *(f"accuracy % with {n}" for n in SHOWN_COUNTS),
+        "s: the first round, a later one",
+    )
     rows: list[tuple[Any, ...]] = []
     for row, mine in runs.items():
-        most = mine[0]["config"]["most"]
-        cells = []
-        for goal in GOALS[title]:
-            needed = [first_at(r, goal) for r in mine]
-            quartiles = np.quantile(needed, [0.25, 0.5, 0.75], method="inverted_cdf")
-            cells.append(" / ".join(_labels(float(v), most) for v in quartiles))
-        at = [[100 * p["accuracy"] for r in mine for p in r["curve"] if p["labels"] == n] for n in points]
-        first, later = ([p["round"] for r in mine for p in r["curve"][part]] for part in (slice(1), slice(1, None)))
+        quartiles = [_quartiles(mine, goal) for goal in GOALS[name]]
+        at = [_accuracies(mine, n) for n in SHOWN_COUNTS]
+        first = [r["curve"][0]["round"] for r in mine]
+        later = [point["round"] for r in mine for point in r["curve"][1:]]
         seconds = ", ".join(f"{statistics.fmean(s):.0f}" for s in (first, later) if s)
-        rows.append((shown(row), *cells, len(mine), *(mean_sd(v) if v else "" for v in at), seconds))
-    if title == "MNIST":
-        rows += [(name, *counts, "", "", *[""] * len(points), "") for name, counts in PUBLISHED.items()]
+        rows.append((row_title(row), *quartiles, len(mine), *at, seconds))
+    theirs = [
+        r["row"]
+        for r in published_rows()
+        if (r["study"], r["setting"]) == ("active_learning", name)
+    ]
+    for other in dict.fromkeys(theirs):
+        counts = [
+            published("active_learning", name, f"labels to {100 * goal:g} %").get(other, "")
+            for goal in GOALS[name]
+        ]
+        rows.append((other, *counts, "", *[""] * len(SHOWN_COUNTS), ""))
     return table(header, rows)
 
 
-def curves_figure(runs: dict[str, list[dict[str, Any]]], path: Path, title: str, ceiling: bool = False) -> None:
-    """Figure 5.11: accuracy against labels, the mean of the starts and their span."""
+def _quartiles(mine: list[Result], goal: float) -> str:
+    most = mine[0]["config"]["most"]
+    needed = [first_at(r, goal) for r in mine]
+    quartiles = np.quantile(needed, [0.25, 0.5, 0.75], method="inverted_cdf")
+    return " / ".join(_count(float(v), most) for v in quartiles)
+
+
+def plot_curves(
+    runs: dict[str, list[Result]], path: Path, title: str, ceiling: bool = False
+) -> None:
+    """Figure 5.11: accuracy against labels, the mean of the starts and their range."""
     import matplotlib.pyplot as plt
 
     high = max(p["accuracy"] for mine in runs.values() for r in mine for p in r["curve"]) > 0.92
-    figure, axes = plt.subplots(1, 1 + high, figsize=(4.5 * (1 + high), 3.4), layout="constrained", squeeze=False)
-    for ax, low in zip(axes[0], (None, 0.9), strict=False):
+    figure, axes = plt.subplots(
+        1, 1 + high, figsize=(4.5 * (1 + high) + 1.5, 3.4), layout="constrained", squeeze=False
+    )
+    for ax in axes[0]:
         for i, (row, mine) in enumerate(runs.items()):
-            at = [p["labels"] for p in mine[0]["curve"]]
+            at = np.array([p["labels"] for p in mine[0]["curve"]])
             values = np.array([[100 * p["accuracy"] for p in r["curve"]] for r in mine])
-            ax.plot(at, values.mean(0), marker="o", markersize=3, color=plots.COLOURS[i], label=shown(row))
-            ax.fill_between(at, values.min(0), values.max(0), color=plots.COLOURS[i], alpha=0.15, linewidth=0)
-            if len(at) == 1:
-                ax.vlines(at, values.min(0), values.max(0), color=plots.COLOURS[i], linewidth=0.8)
-        ax.set(xlabel="labels", ylabel="accuracy %")
+            mean = values.mean(0)
+            around = np.array([mean - values.min(0), values.max(0) - mean])
+            gap = at[1] - at[0] if len(at) > 1 else 10
+            aside = at + 0.06 * gap * (i - len(runs) / 2)  # so that bars do not overlap
+            bars = {"elinewidth": 0.7, "errorevery": (i, 6) if len(at) > 20 else 1}
+            label = _legend_title(row)
+            ax.errorbar(aside, mean, around, fmt="o-", color=COLOURS[i], label=label, **bars)
         if ceiling:
-            ax.axhline(100 * next(iter(runs.values()))[0]["ceiling"], color="k", linewidth=0.8, linestyle="--")
-        if low is not None:
-            ax.set(ylim=(100 * low, 100.2))
-    axes[0][0].legend(frameon=False, fontsize=7)
+            best = 100 * next(iter(runs.values()))[0]["ceiling"]
+            ax.axhline(best, label="Bayes optimum", **style.GUIDE_LINE)
+        ax.set(xlabel="labels", ylabel="accuracy %")
+    if high:
+        axes[0][1].set(ylim=(90, 100.2), title="above 90 %")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside center right")
     figure.suptitle(title)
     plots.save(figure, path)
 
 
-def _moon(ax: Any, points: Any, title: str = "") -> None:
-    ax.scatter(*np.array(points).T, s=2, color="0.75", linewidths=0)
-    ax.set(xticks=[], yticks=[], title=title, xlim=WINDOW[:2], ylim=WINDOW[2:])
-
-
-def sequence(runs: dict[str, list[dict[str, Any]]], out: Path) -> None:
-    """Figures 5.10 and 5.12: the four first labels, and what SSLAPD asked by entropy, of the first start."""
+def plot_sequence(runs: dict[str, list[Result]], path: Path) -> None:
+    """Figures 5.10 and 5.12: the four first labels, and what SSLAPD asks for by entropy, of the
+    first start.
+    """
     import matplotlib.pyplot as plt
 
-    if not (mine := runs.get("sslapd_entropy")):
+    if "sslapd_entropy" not in runs:
         return
-    result = mine[0]
-    pool = data.two_moons(
-        result["config"]["pool"], 1, result["config"]["noise"], seed=result["config"]["draw"]
-    ).x.numpy()
+    result = runs["sslapd_entropy"][0]
+    config = result["config"]
+    pool = data.two_moons(config["pool"], 1, config["noise"], seed=config["draw"]).x.numpy()
     points, classes = np.array(result["points"]), np.array(result["classes"])
-    at_labels = [4, 5, 6, 7, 8, 9, 10, 12]
-    figure, axes = plt.subplots(2, 4, figsize=(12, 5.4), layout="constrained")
     accuracy = {p["labels"]: 100 * p["accuracy"] for p in result["curve"]}
-    for ax, n in zip(axes.flat, at_labels, strict=True):
+    figure, axes = plt.subplots(2, 4, figsize=(12, 5.4), layout="constrained")
+    for ax, n in zip(axes.flat, (4, 5, 6, 7, 8, 9, 10, 12), strict=True):
         if n not in accuracy:
             ax.axis("off")
             continue
-        _moon(ax, pool, f"{n} labels: {accuracy[n]:.1f} %")
-        ax.scatter(*points[:n].T, s=40, c=np.array(plots.COLOURS)[classes[:n]], edgecolors="k", linewidths=0.8)
+        plot_pool(ax, pool, f"{n} labels: {accuracy[n]:.1f} %")
+        ax.scatter(*points[:n].T, s=40, c=COLOURS[classes[:n]], edgecolors="k", linewidths=0.8)
         if n < len(points):
-            ax.scatter(*points[n], s=110, facecolors="none", edgecolors="r", linewidths=1.6)
-    figure.suptitle(f"SSLAPD by entropy, draw {result['config']['draw']}; the next question is ringed")
-    plots.save(figure, out / "sequence.png")
+            ax.scatter(
+                *points[n], s=110, facecolors="none", edgecolors=style.HIGHLIGHT, linewidths=1.6
+            )
+    figure.suptitle("SSLAPD asks for the point of highest entropy; the next one is ringed")
+    plots.save(figure, path)
 
 
-def functions(result: dict[str, Any], out: Path) -> None:
-    """Figures 5.8 and 5.9: acquisition functions over the plane, and what they pick from the pool by three seeds."""
+def plot_pool(ax: Any, points: Any, title: str) -> None:
+    ax.scatter(*np.array(points).T, s=2, color="0.75", linewidths=0)
+    frame(ax, WINDOW)
+    ax.set(title=title)
+
+
+def plot_functions(result: Result, path: Path) -> None:
+    """Figures 5.8 and 5.9: acquisition functions over the plane, and what they pick from the pool
+    by three seeds.
+    """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(4, len(FUNCTIONS), figsize=(4 * len(FUNCTIONS), 11), layout="constrained")
-    colours = np.array(plots.COLOURS)[result["classes"]]
+    figure, axes = plt.subplots(
+        4, len(FUNCTIONS), figsize=(3.4 * len(FUNCTIONS), 9), layout="constrained"
+    )
+    colours = COLOURS[result["classes"]]
     for column, name in enumerate(FUNCTIONS):
         values = np.array(result["grid"][name])
         values = values.reshape(2 * [math.isqrt(len(values))]).T
-        picture = axes[0, column].imshow(values, origin="lower", extent=WINDOW, aspect="auto", cmap="viridis")
-        figure.colorbar(picture, ax=axes[0, column])
-        axes[0, column].scatter(*np.array(result["labeled"]).T, s=40, c=colours, edgecolors="w")
-        axes[0, column].set(xticks=[], yticks=[], title=name.replace("_", " "))
+        ax = axes[0, column]
+        picture = ax.imshow(values, origin="lower", extent=WINDOW, aspect="auto", cmap="viridis")
+        figure.colorbar(
+            picture, ax=ax, label="nats" if name != "variation_ratios" else "probability"
+        )
+        ax.scatter(*np.array(result["labeled"]).T, s=40, c=colours, edgecolors="w")
+        ax.set(xticks=[], yticks=[], title=TITLES[name])
         for row, picks in enumerate(result["picks"][name], 1):
             ax = axes[row, column]
-            _moon(ax, result["pool"], f"seed {row - 1}")
-            ax.scatter(*np.array(result["labeled"]).T, s=25, c=colours, edgecolors="k", linewidths=0.6)
-            ax.scatter(*np.array(picks).T, s=60, facecolors="none", edgecolors="r", linewidths=1.4)
-    plots.save(figure, out / "functions.png")
+            plot_pool(ax, result["pool"], f"five picks, seed {row - 1}")
+            ax.scatter(
+                *np.array(result["labeled"]).T, s=25, c=colours, edgecolors="k", linewidths=0.6
+            )
+            ax.scatter(
+                *np.array(picks).T,
+                s=60,
+                facecolors="none",
+                edgecolors=style.HIGHLIGHT,
+                linewidths=1.4,
+            )
+    plots.save(figure, path)
 
+
+STUDY = Study(
+    "active_learning",
+    configs,
+    run,
+    report,
+    draws=DRAWS,
+    selections={
+        "parts": Selection("part", PARTS, "parts of the study"),
+        "data": Selection("data", tuple(IMAGE_SETS), "image sets"),
+        "rows": Selection("row", tuple(ROWS), "rows of the tables"),
+    },
+    arrays=["grid", "pool"],
+)
 
 if __name__ == "__main__":
-    main()
+    main(STUDY, __doc__)

@@ -1,75 +1,42 @@
-"""MNIST with 10 to 300 labels per class: paper 002's Tables 5.3 and 5.4, Figures 5.13 and 5.14; MNIST-100 beside everybody's.
+"""MNIST with 10 to 300 labels per class: paper 002's Tables 5.3 and 5.4, Figures 5.13 and 5.14.
 
-    python experiments/mnist_labels.py --data-root DATA [--scale smoke|cpu|paper] [--per-class 10 20 60 100 300]
-        [--rows m2 sslpe m2_conv adgm_conv ...] [--draws 0 1 2] [--workers 2]
-
-The thesis's methods with its networks, two hidden layers of 500, z = 100; ours have noise, dropout and `ClassBalance` besides, and
-neither its warm-up nor its tuned decay. With 10 labels per class, where the thesis says that SSLPE and SSLAPD fail, other
-methods too. Rows that end in `_conv` are no paper's: they classify by a small convolutional network that in training sees
-warped images, with `Consistency`, of SSLPE and SSLAPD p(y|x,z) too; `control_conv` is such a network without a generative
-model. The thesis's three and ours beside them sum over the likeliest class and one drawn. No validation labels: the last
-epoch's averaged weights, the test set once; settings were sought on draws 100 and above, scored on training images. `cpu` is 8
-to 60 epochs and 3 draws, `paper` 200 and 5. Only what is missing is run, and the table has all that is there. Writes to
-`experiments/results/mnist_labels`.
+python experiments/mnist_labels.py --data-root DATA [--scale smoke|cpu|paper] [--per-class 10 20 60
+100 300]
+    [--rows m2 sslpe m2_conv adgm_conv ...] [--draws 0 1 2] [--workers 2]
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import (
-    MEASURES,
-    Results,
-    arguments,
-    draws_of,
-    measured,
-    measures,
-    parsed,
-    resolved,
-    smoke_rows,
-    sources,
-    study,
-    table,
-    trained,
-    training_of,
-    tsne,
-    where,
+from image_runs import measured, smoke_rows, trained, training_of, tsne
+from pages import MEASURES, measures, published, table, where
+from results_table import Result, Results
+from study import Config, Selection, Study, main, resolved
+
+from pyro_ssl import (
+    GibbsPredictor,
+    Objective,
+    eval_mode,
+    fixed_seed,
+    generate,
+    gibbs,
+    predict_proba,
 )
-
-from pyro_ssl import GibbsPredictor, generate, gibbs, predict_proba
 from pyro_ssl.evaluation import plots
-from pyro_ssl.utils.context import eval_mode, fixed_seed
 
-PER_CLASS = [10, 20, 60, 100, 300]
-PAPER = {  # accuracy %, log-likelihood (printed without sign and point; read as here)
-    20: {"classifier": "79.6 (0.26), -.990", "m2": "92.4 (0.71), -.415", "sslpe": "92.0 (0.47), -.524", "sslapd": "92.3 (0.73), -.305"},
-    60: {"classifier": "87.2 (0.21), -.708", "m2": "95.7 (0.25), -.219", "sslpe": "95.6 (0.34), -.332", "sslapd": "95.0 (0.17), -.190"},
-    100: {"classifier": "89.9 (0.23), -.539", "m2": "96.4 (0.32), -.164", "sslpe": "96.4 (0.23), -.198", "sslapd": "95.9 (0.18), -.152"},
-    300: {"classifier": "94.1 (0.12), -.357", "m2": "97.5 (0.18), -.112", "sslpe": "97.3 (0.20), -.126", "sslapd": "97.0 (0.17), -.110"},
-}  # fmt: skip
-BEST = {  # of peers, with 10 labels per class
-    "classifier": "77.1, Pyro's tutorial",
-    "m2": "93.19 (0.60), Pyro's tutorial; 93.7 (2.5), paper 003, 10,000 validation labels",
-    "m1_m2": "96.67 (0.14), Kingma; 97.20, a re-implementation",
-    "sslpe": "fails, paper 002",
-    "sslapd": "fails, paper 002",
-    "sslpe_conv": "fails, paper 002",
-    "sslapd_conv": "fails, paper 002",
-    "m2_conv": "M2: 93.19 (0.60), Pyro's tutorial; 93.7 (2.5), paper 003",
-    "adgm_conv": "ADGM: 99.04 (0.02), Maaloe, 1000 epochs",
-    "sdgm_conv": "SDGM: 98.68 (0.07), Maaloe, 1000 epochs",
-    "latent_classifier": "92.3 (2.8), paper 003, 10,000 validation labels",
-    "latent_classifier_conv": "92.3 (2.8), paper 003, 10,000 validation labels",
-    "control_conv": "98.64, VAT; 99.11 (0.50), conv ladder; 99.21 (0.10), Bad GAN",
-}
+PER_CLASS = (10, 20, 60, 100, 300)
+OF_THE_THESIS = ("classifier", "m2", "sslpe", "sslapd")
+"""Methods that paper 002 compares, above 10 labels per class."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: a method, its epochs at cpu scale, its options and the unlabeled data of a step."""
+    """A row of the table: method, epochs at scale cpu, options, and unlabeled data a step."""
 
     method: str
     epochs: int
@@ -85,7 +52,7 @@ CONV: dict[str, Any] = {
     "consistency": 1.0,
     "labeled_weight": None,
 }
-FEWER: dict[str, Any] = CONV | {"top_k": 1}
+CONV_TOP_1: dict[str, Any] = CONV | {"top_k": 1}
 ROWS = {
     "classifier": Row("classifier", 1000, {"hidden": (500, 500)}),
     "m2": Row("m2", 8, THESIS, batch_size=200),
@@ -93,110 +60,134 @@ ROWS = {
     "sslapd": Row("sslapd", 8, THESIS, batch_size=200),
     "m1_m2": Row("m1_m2", 60, {"m1_epochs": 20, "noise": 0.3, "consistency": 1.0, "sigma1": 0.7}),
     "latent_classifier": Row("latent_classifier", 10),
-    "classifier_conv": Row("classifier", 1000, {"network": "conv", "channels": (16, 32, 64), "warp": 0.25}),
+    "classifier_conv": Row(
+        "classifier", 1000, {"network": "conv", "channels": (16, 32, 64), "warp": 0.25}
+    ),
     "control_conv": Row("m2", 16, CONV | {"labeled_weight": 0.0, "unlabeled_weight": 0.0}),
     "m2_conv": Row("m2", 16, CONV),
     "adgm_conv": Row("adgm", 20, CONV | {"hidden": (300,)}),
     "sdgm_conv": Row("sdgm", 20, CONV | {"hidden": (300,)}),
-    "sslpe_conv": Row("sslpe", 8, FEWER, batch_size=200),
-    "sslapd_conv": Row("sslapd", 8, FEWER, batch_size=200),
+    "sslpe_conv": Row("sslpe", 8, CONV_TOP_1, batch_size=200),
+    "sslapd_conv": Row("sslapd", 8, CONV_TOP_1, batch_size=200),
     "latent_classifier_conv": Row(
-        "latent_classifier", 12, CONV | {"alpha": 20.0, "balance": 5.0, "noise": 0.3, "dropout": 0.3}
+        "latent_classifier",
+        12,
+        CONV | {"alpha": 20.0, "balance": 5.0, "noise": 0.3, "dropout": 0.3},
     ),
 }
-SCALES = {"smoke": (1, [0]), "cpu": (None, [0, 1, 2]), "paper": (200, [0, 1, 2, 3, 4])}  # epochs, if not the row's
+EPOCHS = {"smoke": 1, "cpu": None, "paper": 200}
+"""Epochs by scale, if not those of the row."""
+DRAWS = {"smoke": [0], "cpu": [0, 1, 2], "paper": [0, 1, 2, 3, 4]}
 
 
-def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--per-class", type=int, nargs="+", default=PER_CLASS)
-    parser.add_argument("--rows", "--methods", dest="rows", nargs="+", default=list(ROWS), choices=list(ROWS))
-    given = parsed(parser)
-    draws, asked = draws_of(given, SCALES[given.scale][1])
-    configs = {
-        f"{name}_{n}_{draw}": configure(name, n, draw, given.scale)
-        for draw in draws
-        for n in sorted({*PER_CLASS, *given.per_class})
-        for name in ROWS
-        if n == 10 or name.removesuffix("_conv") in ("classifier", "m2", "sslpe", "sslapd")
-    }
-    results = study(
-        configs,
-        run,
-        given,
-        lambda c: c["row"] in given.rows and c["per_class"] in given.per_class and c["draw"] in asked,
-    )
-    report(results, given.out)
+def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
+    made = {}
+    for draw in draws:
+        for n in PER_CLASS:
+            for name in ROWS:
+                if n == 10 or name.removesuffix("_conv") in OF_THE_THESIS:
+                    made[f"{name}_{n}_{draw}"] = configure(name, n, draw, scale)
+    return made
 
 
-def configure(name: str, per_class: int, draw: int, scale: str) -> dict[str, Any]:
-    row, epochs = ROWS[name], SCALES[scale][0]
+def configure(name: str, per_class: int, draw: int, scale: str) -> Config:
+    row = ROWS[name]
     options = row.options
     batches = {"batch_size": row.batch_size, "labeled_batch_size": min(100, 3 * per_class)}
     rows: dict[str, int] = {}
     if scale == "smoke":
-        options = options | {"hidden": (8,), "channels": (2, 4, 4), "m1_epochs": 1, "gibbs_steps": 2}
+        options = options | {
+            "hidden": (8,),
+            "channels": (2, 4, 4),
+            "m1_epochs": 1,
+            "gibbs_steps": 2,
+        }
         rows = smoke_rows(per_class)
-        batches = {"batch_size": rows["rows"] // 2, "labeled_batch_size": 5 * per_class}  # two steps
+        batches = {
+            "batch_size": rows["rows"] // 2,
+            "labeled_batch_size": 5 * per_class,
+        }  # two steps
     return {
-        "row": name, "data": "mnist", "method": row.method, "per_class": per_class, "draw": draw,
+        "row": name,
+        "data": "mnist",
+        "method": row.method,
+        "per_class": per_class,
+        "draw": draw,
         "options": resolved(row.method, options),
-        "training": training_of(row.method, epochs or row.epochs, **batches), **rows,
-    }  # fmt: skip
+        "training": training_of(row.method, EPOCHS[scale] or row.epochs, **batches),
+        **rows,
+    }
 
 
-def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[str, Any]:
-    """One method on one draw; of the first draw the pictures too."""
+def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
+    """Train one method on one draw; save pictures of the first draw."""
     objective, dataset, _, history = trained(config, directory)
     if config["draw"] == 0 and hasattr(objective.model, "predict"):
-        n = 20 if "test_rows" in config else 100  # fewer of a smoke run
-        plots.save(samples(objective, n), out / f"samples_{name}.png")
+        count = 20 if "test_rows" in config else 100  # fewer in a smoke run
+        plots.save(samples(objective, count), pictures / f"samples_{name}.png")
     if config["draw"] == 0 and hasattr(objective.guide, "encode") and config["per_class"] >= 100:
-        plots.save(embedding(objective, dataset.x_test[:2000], dataset.y_test[:2000]), out / f"tsne_{name}.png")
+        x, y = dataset.x_test[:2000], dataset.y_test[:2000]
+        plots.save(tsne(_codes(objective, x), y, dataset.classes), pictures / f"tsne_{name}.png")
     return measured(objective, dataset, history)
 
 
-def samples(objective: Any, n: int) -> Any:
-    """x from the model, the mean of p(x|z) at z ~ p(z), sorted by the class that the model gives it (Figure 5.13)."""
+def samples(objective: Objective, n: int) -> Any:
+    """Figure 5.13: the mean of p(x|z) at z ~ p(z), sorted by the class that the model predicts."""
     x = generate(objective, n)
     order = predict_proba(objective, x).argmax(-1).argsort(stable=True)
     return plots.image_grid(x[order].unflatten(0, (10, n // 10)))
 
 
-def embedding(objective: Any, x: torch.Tensor, y: torch.Tensor) -> Any:
-    """t-SNE of the code, averaged over a Gibbs chain where the model predicts (Figure 5.14)."""
+def _codes(objective: Any, x: torch.Tensor) -> torch.Tensor:
+    """Figure 5.14: the code, averaged over a Gibbs chain where the model predicts."""
     if isinstance(objective.predictor, GibbsPredictor):
-        z = gibbs(objective, x, steps=objective.predictor.steps).z
-    else:
-        with eval_mode(objective), fixed_seed(0):
-            q = objective.classify(x).mean
-            z = objective.guide.encode(objective.encode(x), torch.eye(q.shape[-1])[q.argmax(-1)]).mean
-    return tsne(z, y)
+        return gibbs(objective, x, steps=objective.predictor.steps).z
+    with eval_mode(objective), fixed_seed(0):
+        q = objective.classify(x).mean
+        y = torch.eye(q.shape[-1])[q.argmax(-1)]
+        return objective.guide.encode(objective.encode(x), y).mean
 
 
-def report(results: Results, out: Path) -> None:
-    """One table per number of labels, from the results that are there."""
-    texts = []
-    for n in sorted({r["config"]["per_class"] for r in results.values()}):
-        published = (
-            BEST
-            if n == 10
-            else (paper := PAPER.get(n, {})) | {f"{name}_conv": f"its MLP: {v}" for name, v in paper.items()}
-        )
-        rows = [
-            (name, *measures(mine), mine[0]["config"]["training"]["epochs"], published.get(name, ""))
-            for name in ROWS
-            if (mine := where(results, row=name, per_class=n))
-        ]
-        texts.append(table((f"MNIST, {n} labels per class", *MEASURES, "epochs", "published"), rows))
-    text = "\n\n".join(texts) + (
-        "\n\nOne thread a run; no validation labels of the draw: settings of the rows but for classifier and m2 were sought on training "
-        f"labels of draws 100 and above. {sources(results)}\n"
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text)
-    print(text)
+def report(results: Results, pictures: Path) -> dict[str, str]:
+    """One table a number of labels."""
+    present = sorted({r["config"]["per_class"] for r in results.values()})
+    return {f"{n} labels per class": _table(results, n) for n in present}
 
+
+def _table(results: Results, n: int) -> str:
+    theirs = _published(n)
+    rows = []
+    for name in ROWS:
+        mine = where(results, row=name, per_class=n)
+        if mine:
+            epochs = mine[0]["config"]["training"]["epochs"]
+            rows.append((name, *measures(mine), epochs, theirs.get(name, "")))
+    return table((f"MNIST, {n} labels per class", *MEASURES, "epochs", "published"), rows)
+
+
+def _published(n: int) -> dict[str, str]:
+    accuracy = published("mnist_labels", f"{n} a class")
+    likelihood = published("mnist_labels", f"{n} a class", "log-likelihood")
+    both = {
+        row: ", ".join(filter(None, (value, likelihood.get(row))))
+        for row, value in accuracy.items()
+    }
+    if n == 10:
+        return both
+    return both | {f"{row}_conv": f"its MLP: {value}" for row, value in both.items()}
+
+
+STUDY = Study(
+    "mnist_labels",
+    configs,
+    run,
+    report,
+    draws=DRAWS,
+    selections={
+        "per-class": Selection("per_class", PER_CLASS, "labels per class"),
+        "rows": Selection("row", tuple(ROWS), "rows of the table"),
+    },
+)
 
 if __name__ == "__main__":
-    main()
+    main(STUDY, __doc__)

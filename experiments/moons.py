@@ -1,69 +1,60 @@
 """Two moons with six labels: paper 002's Tables 5.1 and 5.2 and Figures 5.1 to 5.7.
 
-    python experiments/moons.py [--scale smoke|cpu|paper] [--draws 10 11 12 13 14] [--noise 0.1 0.2] [--workers 2]
-
-Five methods on 10,000 points of which six have a label, the left, middle and right of each moon, as the thesis's public code
-has them; `--labels random` draws them instead, with results in a folder of their own. Each draw has training and test points
-of its own. Draws 0 to 4 were looked at while the settings were sought, and 5 to 9 stood here before SSLAPD's last change of
-epochs and chains; so the table has draws that nobody had seen, the figures by epoch and of batch norm draw 5. The ceiling is
-the Bayes-optimal classifier on the same test points, from the exact density of each moon. No validation labels: the last
-epoch's averaged weights, the test set once. SSLPE and SSLAPD predict by 4 Gibbs chains of 50 steps, where the thesis has one
-of 10; the curves by epoch have that. SSLAPD's 60 epochs at `cpu` are also a stop before it overfits its own guesses; `paper`,
-with 300, is untried. Only what is missing is run, and what was killed goes on, but for the curves, which start again. Writes
-to `experiments/results/moons`.
+python experiments/moons.py [--scale smoke|cpu|paper] [--draws 10 11 12 13 14 5] [--noise 0.1 0.2]
+    [--labels placed random] [--workers 2]
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import (
-    Results,
-    arguments,
-    draws_of,
-    mean_sd,
-    parsed,
-    resolved,
-    sources,
-    study,
-    table,
-    where,
-)
+from pages import mean_sd, published, table, where
+from panels import COLOURS, frame, region
+from results_table import Result, Results
+from study import Config, Selection, Study, main, resolved
 from torch import Tensor
 
-from pyro_ssl import data, zoo
+from pyro_ssl import (
+    Dataset,
+    Objective,
+    bounds,
+    data,
+    draw_labels,
+    fit,
+    fixed_seed,
+    predict_proba,
+    weight_kl,
+    zoo,
+)
 from pyro_ssl.evaluation import metrics, plots
-from pyro_ssl.nn.norm import BatchNorm
-from pyro_ssl.prediction.bounds import bounds, weight_kl
-from pyro_ssl.prediction.predict import predict_proba
-from pyro_ssl.training.callbacks import Epoch
-from pyro_ssl.training.fit import fit
-from pyro_ssl.utils.context import fixed_seed
+from pyro_ssl.nn import BatchNorm
+from pyro_ssl.training import Epoch
 
 METHODS = ("classifier", "m2", "sdgm", "sslpe", "sslapd")
-PAPER = {  # accuracy %, log-likelihood
-    0.1: {"classifier": "83.6 (3.46)", "m2": "98.1 (1.21)", "sdgm": "99.2 (0.50)", "sslpe": "99.2 (0.30)", "sslapd": "99.9 (0.01)"},
-    0.2: {"classifier": "73.04 (0.88), -1.303", "m2": "94.8 (0.37), -0.258", "sdgm": "95.1 (0.38), -0.371", "sslpe": "95.9 (0.35), -0.149", "sslapd": "96.8 (0.06), -0.084"},
-}  # fmt: skip
-# Six labels shall not weigh as much as 10,000 points: `labeled` is about N_l / N_u, as in the paper's sum over the data set.
-NETWORK = {
+NAMES = {
+    "classifier": "classifier",
+    "m2": "M2",
+    "sdgm": "SDGM",
+    "sslpe": "SSLPE",
+    "sslapd": "SSLAPD",
+}
+NETWORK: dict[str, Any] = {
     "hidden": (128, 128),
     "activation": "relu",
     "noise": 0.0,
     "dropout": 0.0,
     "sigma": None,
     "balance": 0.0,
-    "labeled_weight": 1e-3,
+    "labeled_weight": 1e-3,  # about N_l / N_u, as in the paper's sum over the data set
 }
 CHAINS: dict[str, Any] = {"gibbs_steps": 50, "gibbs_chains": 4}
-ONE_CHAIN: dict[str, Any] = {
-    "gibbs_steps": 10,
-    "gibbs_chains": 1,
-}  # the thesis's, for what is predicted after every epoch
+ONE_CHAIN: dict[str, Any] = {"gibbs_steps": 10, "gibbs_chains": 1}
+"""Gibbs sampling of the thesis, for predictions after every epoch."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "classifier": {},
     "m2": {"z_dim": 2},
@@ -71,246 +62,371 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sslpe": {"z_dim": 10, "batch_norm": True, "l2": 5e-3, "dropout": 0.2, **CHAINS},
     "sslapd": {"z_dim": 10, "batch_norm": True, **CHAINS},
 }
-LONGER = {"classifier": 10.0, "sslapd": 1.5}  # times the epochs
+LONGER = {"classifier": 10.0, "sslapd": 1.5}
+"""Factors of the epochs."""
 TRAINING = {"batch_size": 100, "labeled_batch_size": 6, "lr": 3e-3, "ema": 0.99}
-DRAWS = [10, 11, 12, 13, 14]
-SHOWN = 5  # in Figures 5.5 to 5.7
-SCALES = {"smoke": (200, 1), "cpu": (10_000, 40), "paper": (10_000, 200)}  # points, epochs
-PLACES = torch.tensor([[[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [[0.0, 0.5], [1.0, -0.5], [2.0, 0.5]]])
+SHOWN = 5
+"""Draw of Figures 5.5 to 5.7, which is not in the tables."""
+DRAWS = {
+    "smoke": [10, SHOWN],
+    "cpu": [10, 11, 12, 13, 14, SHOWN],
+    "paper": [10, 11, 12, 13, 14, SHOWN],
+}
+POINTS = {"smoke": 200, "cpu": 10_000, "paper": 10_000}
+EPOCHS = {"smoke": 1, "cpu": 40, "paper": 200}
+NOISES = (0.1, 0.2)
+LABELS = ("placed", "random")
+PLACES = torch.tensor(
+    [[[-1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [[0.0, 0.5], [1.0, -0.5], [2.0, 0.5]]]
+)
+"""Left, middle and right of each moon."""
 WINDOW = (-1.8, 2.8, -1.3, 1.8)
 CURVES = ("sslpe", "sslapd")
 
 
-def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--noise", type=float, nargs="+", default=[0.1, 0.2])
-    parser.add_argument("--labels", choices=("placed", "random"), default="placed")
-    given = parsed(parser)
-    if given.labels == "random":
-        given.out = given.out.with_name(f"{given.out.name}_random")
-    (draws, asked), noises = draws_of(given, DRAWS), sorted({0.1, 0.2, *given.noise})
-    draws = [draw for draw in draws if draw in asked or draw != SHOWN]
-    configs = {
-        f"{method}_{noise}_{draw}": configure(method, noise, draw, given)
-        for draw in draws
-        for noise in noises
-        for method in METHODS
-    }
-    for noise in noises:  # Figures 5.6 and 5.7
+def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
+    made = {}
+    for labels in LABELS:
+        prefix = "" if labels == "placed" else "random_"
+        for draw in draws:
+            for noise in NOISES:
+                for method in METHODS if draw != SHOWN else ():
+                    made[f"{prefix}{method}_{noise}_{draw}"] = configure(
+                        method, noise, draw, labels, scale
+                    )
+    return made | _curves(scale) | _batch_norm(scale)
+
+
+def _curves(scale: str) -> dict[str, Config]:
+    """Runs of Figures 5.6 and 5.7: measured after every epoch, with and without batch norm."""
+    made = {}
+    for noise in NOISES:
         for method in CURVES:
             for norm in (True, False):
-                name = f"curves_{method}_{'bn' if norm else 'plain'}_{noise}"
-                curve = configure(method, noise, SHOWN, given, batch_norm=norm, **ONE_CHAIN)
-                configs[name] = curve | {"every_epoch": True}
-    configs |= {  # Figure 5.5
-        "norm_adapted_0.1": configure("sslapd", 0.1, SHOWN, given, local_reparameterisation=False),
-        "norm_drawn_0.1": configure(
-            "sslapd", 0.1, SHOWN, given, local_reparameterisation=False, norm_from_mean_weights=False
-        ),
-    }
-    asked = given.draws or [*asked, SHOWN]
-    results = study(configs, run, given, lambda c: c["noise"] in given.noise and c["draw"] in asked)
-    report(results, noises, given.out)
+                config = configure(
+                    method, noise, SHOWN, "placed", scale, batch_norm=norm, **ONE_CHAIN
+                )
+                made[f"curves_{method}_{'bn' if norm else 'plain'}_{noise}"] = config | {
+                    "every_epoch": True
+                }
+    return made
 
 
-def configure(method: str, noise: float, draw: int, given: Any, **options: Any) -> dict[str, Any]:
-    points, epochs = SCALES[given.scale]
+def _batch_norm(scale: str) -> dict[str, Config]:
+    """Runs of Figure 5.5: statistics of drawn weights, or of their means."""
+    made = {}
+    for name, of_means in (("norm_mean_weights", True), ("norm_drawn_weights", False)):
+        options = {"local_reparameterisation": False, "norm_from_mean_weights": of_means}
+        made[f"{name}_0.1"] = configure("sslapd", 0.1, SHOWN, "placed", scale, **options)
+    return made
+
+
+def configure(
+    method: str, noise: float, draw: int, labels: str, scale: str, **options: Any
+) -> Config:
+    epochs = max(1, int(EPOCHS[scale] * LONGER.get(method, 1.0)))
     return {
         "method": method,
         "noise": noise,
         "draw": draw,
-        "labels": given.labels,
-        "points": points,
+        "labels": labels,
+        "points": POINTS[scale],
         "options": resolved(method, NETWORK | OPTIONS[method] | options),
-        "training": TRAINING | {"epochs": max(1, int(epochs * LONGER.get(method, 1.0)))},
+        "training": TRAINING | {"epochs": epochs},
     }
 
 
-def moons(config: dict[str, Any]) -> tuple[data.Dataset, Tensor]:
-    """Points, and codes of which six are known."""
-    moons = data.two_moons(config["points"], config["points"], config["noise"], seed=config["draw"])
+def moons(config: Config) -> tuple[Dataset, Tensor]:
+    """Make points, and labels of which six are known; each draw has training and test points of its
+    own.
+    """
+    dataset = data.two_moons(
+        config["points"], config["points"], config["noise"], seed=config["draw"]
+    )
     if config["labels"] == "random":
-        return moons, data.draw_labels(moons.y, per_class=3, seed=config["draw"]).codes(moons.y)
-    codes = torch.full((len(moons.y),), -1)
+        return dataset, draw_labels(dataset.y, per_class=3, seed=config["draw"]).codes(dataset.y)
+    labels = torch.full((len(dataset.y),), -1)
     for k in (0, 1):
-        own = (moons.y == k).nonzero().squeeze(1)
-        codes[own[torch.cdist(PLACES[k], moons.x[own]).argmin(1)]] = k
-    return moons, codes
+        own = (dataset.y == k).nonzero().squeeze(1)
+        labels[own[torch.cdist(PLACES[k], dataset.x[own]).argmin(1)]] = k
+    return dataset, labels
 
 
 def optimum(x: Tensor, noise: float) -> Tensor:
-    """p(y|x) by Bayes' rule from each moon's density, the mean of Gaussians along it: `(N, 2)`."""
+    """Compute p(y|x) by Bayes' rule, `(N, 2)`: each moon's density is the mean of Gaussians along
+    it.
+    """
     t = torch.linspace(0, math.pi, 1000, dtype=torch.float64)
-    curves = torch.stack([torch.stack([t.cos(), t.sin()], -1), torch.stack([1 - t.cos(), 0.5 - t.sin()], -1)])
-    parts = [(-torch.cdist(part.double(), curves).square() / (2 * noise**2)).logsumexp(-1) for part in x.split(1000)]
+    upper = torch.stack([t.cos(), t.sin()], -1)
+    lower = torch.stack([1 - t.cos(), 0.5 - t.sin()], -1)
+    curves = torch.stack([upper, lower])
+    parts = []
+    for part in x.split(1000):
+        exponents = -torch.cdist(part.double(), curves).square() / (2 * noise**2)
+        parts.append(exponents.logsumexp(-1))
     return torch.cat(parts, 1).T.softmax(-1).float()
 
 
-def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[str, Any]:
-    """One method on one draw; p(y|x) over the plane for the figures of the first draw."""
-    dataset, codes = moons(config)
-    objective = zoo.build(config["method"], dataset.x_shape, 2, seed=config["draw"], **config["options"])
+def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
+    """Train one method on one draw; p(y|x) over the plane is for the pictures."""
+    dataset, labels = moons(config)
+    objective = zoo.build(
+        config["method"], dataset.x_shape, 2, seed=config["draw"], **config["options"]
+    )
+    every_epoch = config.get("every_epoch", False)
     curve: dict[str, list[float]] = {"accuracy": [], "bound": []}
 
     def watch(epoch: Epoch) -> None:
-        curve["accuracy"].append(metrics.accuracy(predict_proba(epoch.objective, dataset.x_test), dataset.y_test))
+        probs = predict_proba(epoch.objective, dataset.x_test)
+        curve["accuracy"].append(metrics.accuracy(probs, dataset.y_test))
         kl = weight_kl(epoch.objective) / config["points"]
         curve["bound"].append(float(bounds(epoch.objective, dataset.x_test).mean()) - kl)
 
     history = fit(
-        objective, dataset.x, codes, seed=config["draw"], directory=None if config.get("every_epoch") else directory,
-        resume=True, identity=config, callbacks=(watch,) if config.get("every_epoch") else (), **config["training"],
-    )  # fmt: skip
+        objective,
+        dataset.x,
+        labels,
+        seed=config["draw"],
+        directory=None if every_epoch else directory,  # the curve is kept in memory
+        resume=True,
+        identity=config,
+        callbacks=(watch,) if every_epoch else (),
+        **config["training"],
+    )
     best = metrics.evaluate(optimum(dataset.x_test, config["noise"]), dataset.y_test)
-    result = {
+    result: Result = {
         **metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test),
         "bayes_accuracy": best["accuracy"],
         "bayes_log_likelihood": best["log_likelihood"],
         "seconds": history["seconds"][-1],
-        **({"curve": curve} if curve["accuracy"] else {}),
     }
-    if not config.get("every_epoch"):
-        grid = plane()
-        result["plane"] = _rounded(predict_proba(objective, grid))
-        if name.startswith("norm"):  # batch norm with the statistics of what it is shown
-            for part in objective.modules():
-                part.training = isinstance(part, BatchNorm)
-            with torch.no_grad(), fixed_seed(0):
-                result["plane_by_batch"] = _rounded(objective.classify(grid).mean)
-                probs = objective.classify(dataset.x_test).mean
-            result["accuracy_by_batch"] = metrics.accuracy(probs, dataset.y_test)
+    if every_epoch:
+        return result | {"curve": curve}
+    result["plane"] = _percentages(predict_proba(objective, plane()))
+    if name.startswith("norm"):
+        result |= _by_batch_statistics(objective, dataset)
     return result
 
 
+def _by_batch_statistics(objective: Objective, dataset: Dataset) -> Result:
+    """Predict by batch norm with the statistics of the batch: the test data are one batch, the
+    plane is another.
+    """
+    for part in objective.modules():
+        part.training = isinstance(part, BatchNorm)
+    with torch.no_grad(), fixed_seed(0):
+        of_plane = objective.classify(plane()).mean
+        of_test = objective.classify(dataset.x_test).mean
+    return {
+        "plane_by_batch": _percentages(of_plane),
+        "accuracy_by_batch": metrics.accuracy(of_test, dataset.y_test),
+    }
+
+
 def plane(resolution: int = 60) -> Tensor:
-    a, b = torch.linspace(*WINDOW[:2], resolution), torch.linspace(*WINDOW[2:], resolution)
-    return torch.cartesian_prod(a, b)
+    """A grid of points of the window, `(resolution**2, 2)`."""
+    return torch.cartesian_prod(
+        torch.linspace(*WINDOW[:2], resolution), torch.linspace(*WINDOW[2:], resolution)
+    )
 
 
-def _rounded(probs: Tensor) -> list[float]:
+def _percentages(probs: Tensor) -> list[int]:
     return [round(100 * p) for p in probs[:, 1].tolist()]
 
 
-def report(results: Results, noises: list[float], out: Path) -> None:
-    """Tables and figures, from the results that are there."""
-    texts, tested = [], {name: r for name, r in results.items() if not name.startswith(("curves", "norm"))}
-    for noise in noises:
-        rows = [_row(method, noise, mine) for method in METHODS if (mine := where(tested, method=method, noise=noise))]
-        if mine := where(tested, method="classifier", noise=noise):
-            rows.append(("Bayes optimum", mean_sd(100 * r["bayes_accuracy"] for r in mine), "",
-                         mean_sd((r["bayes_log_likelihood"] for r in mine), 4), "", "", ""))  # fmt: skip
-        header = ("accuracy %, mean (sd)", "worst", "log-likelihood", "ECE %", "s a run", "paper 002")
-        if rows:
-            texts.append(table((f"noise {noise}, 6 labels", *header), rows))
-    draws = len({r["config"]["draw"] for r in tested.values()})
-    labels = ", ".join({r["config"]["labels"] for r in tested.values()})
-    source = sources(tested)
-    text = (
-        "\n\n".join(texts)
-        + f"\n\n{draws} draws of points, labels {labels}; one thread a run; no peer's number is known to us. {source}\n"
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text)
-    print(text)
-    if tested:
-        figures(results, [noise for noise in noises if where(tested, noise=noise)], out)
+# --- tables and pictures ----------------------------------------------------------------------
 
 
-def _row(method: str, noise: float, mine: list[dict[str, Any]]) -> tuple[str, ...]:
-    accuracy = [100 * r["accuracy"] for r in mine]
-    ece, seconds = (np.mean([r[k] for r in mine]) for k in ("ece", "seconds"))
-    return (
-        method, mean_sd(accuracy), f"{min(accuracy):.2f}", mean_sd((r["log_likelihood"] for r in mine), 4),
-        f"{100 * ece:.2f}", f"{seconds:.0f}", PAPER.get(noise, {}).get(method, ""),
-    )  # fmt: skip
-
-
-def figures(results: Results, noises: list[float], out: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, 2 * len(noises), figsize=(3.2 * 2 * len(noises), 2.6), squeeze=False, layout="constrained"
-    )
-    for i, noise in enumerate(noises):  # Figures 5.1 and 5.2
-        dataset, codes = moons(where(results, noise=noise)[0]["config"])
-        colours = np.array(plots.COLOURS)
-        axes[0][2 * i].scatter(*dataset.x.T, s=1, c=colours[dataset.y.numpy()], linewidths=0)
-        axes[0][2 * i].set(title=f"noise {noise}", xticks=[], yticks=[])
-        axes[0][2 * i + 1].scatter(*dataset.x.T, s=1, c="0.7", linewidths=0)
-        known = codes >= 0
-        axes[0][2 * i + 1].scatter(*dataset.x[known].T, s=60, c=colours[codes[known].numpy()], edgecolors="k")
-        axes[0][2 * i + 1].set(title="six labels", xticks=[], yticks=[])
-    plots.save(figure, out / "data.png")
-
-    figure, axes = plt.subplots(
-        len(noises), len(METHODS), figsize=(2.6 * len(METHODS), 2.3 * len(noises)), squeeze=False, layout="constrained"
-    )
-    for i, noise in enumerate(noises):  # Figures 5.3 and 5.4
-        for j, method in enumerate(METHODS):
-            shown = [r for r in where(results, method=method, noise=noise) if "plane" in r]
-            for result in shown[:1]:
-                _region(axes[i][j], result["plane"], *moons(result["config"]))
-            axes[i][j].set(title=f"{method}, noise {noise}", xticks=[], yticks=[])
-    plots.save(figure, out / "decisions.png")
-    if any(name.startswith("norm") for name in results):
-        norms(results, out)
+def report(results: Results, pictures: Path) -> dict[str, str]:
+    tested = {name: r for name, r in results.items() if not name.startswith(("curves", "norm"))}
+    blocks = {}
+    for labels in LABELS:
+        for noise in NOISES:
+            mine = where(tested, labels=labels, noise=noise)
+            if mine:
+                title = f"noise {noise}" + ("" if labels == "placed" else ", random labels")
+                blocks[title] = _table(title, mine, noise)
+    placed = where(tested, labels="placed")
+    if any("plane" in r for r in placed):
+        plot_data(placed, pictures / "data.png")
+        plot_decisions(placed, pictures / "decisions.png")
+    norms = {
+        name: results.get(f"{name}_0.1", {}) for name in ("norm_mean_weights", "norm_drawn_weights")
+    }
+    if all("plane" in r for r in norms.values()):
+        plot_batch_norm(norms, pictures / "batch_norm.png")
     if any(name.startswith("curves") for name in results):
-        curves(results, noises, out)
+        plot_curves(results, pictures / "curves.png")
+    return blocks
 
 
-def norms(results: Results, out: Path) -> None:
-    """Batch norm by the statistics of what it is shown, of drawn weights, of mean weights (Figure 5.5).
+def _table(title: str, results: list[Result], noise: float) -> str:
+    rows = []
+    for method in METHODS:
+        mine = [r for r in results if r["config"]["method"] == method]
+        if mine:
+            rows.append(_row(method, noise, mine))
+    baseline = [r for r in results if r["config"]["method"] == "classifier"]
+    if baseline:
+        accuracy = mean_sd(100 * r["bayes_accuracy"] for r in baseline)
+        likelihood = mean_sd((r["bayes_log_likelihood"] for r in baseline), 4)
+        rows.append(("Bayes optimum", accuracy, "", "", likelihood, "", "", ""))
+    header = (
+        "accuracy %, mean (sd)",
+        "worst",
+        "draws",
+        "log-likelihood",
+        "ECE %",
+        "s a run",
+        "paper 002",
+    )
+    return table((f"{title}, 6 labels", *header), rows)
 
-    In (a) the plane and the test data are each a batch of its own: the accuracy is of the second.
-    """
+
+def _row(method: str, noise: float, mine: list[Result]) -> tuple[Any, ...]:
+    accuracy = [100 * r["accuracy"] for r in mine]
+    likelihood = mean_sd((r["log_likelihood"] for r in mine), 4)
+    ece = f"{100 * np.mean([r['ece'] for r in mine]):.2f}"
+    seconds = f"{np.mean([r['seconds'] for r in mine]):.0f}"
+    theirs = [
+        published("moons", f"noise {noise}", measure).get(method, "")
+        for measure in ("accuracy %", "log-likelihood")
+    ]
+    paper = ", ".join(filter(None, theirs))
+    return (
+        method,
+        mean_sd(accuracy),
+        f"{min(accuracy):.2f}",
+        len(mine),
+        likelihood,
+        ece,
+        seconds,
+        paper,
+    )
+
+
+def _of_noise(results: list[Result], noise: float) -> list[Result]:
+    return [r for r in results if r["config"]["noise"] == noise]
+
+
+def plot_data(results: list[Result], path: Path) -> None:
+    """Figures 5.1 and 5.2."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
-    for ax, (name, key, title) in zip(
-        axes,
-        (("norm_adapted", "plane_by_batch", "(a) statistics of the plane shown"), ("norm_drawn", "plane", "(b) population, of drawn weights"),
-         ("norm_adapted", "plane", "(c) population, of mean weights")), strict=True,
-    ):  # fmt: skip
-        result = results.get(f"{name}_0.1", {})
-        if key in result:
-            accuracy = result["accuracy_by_batch" if key == "plane_by_batch" else "accuracy"]
-            _region(ax, result[key], *moons(result["config"]))
-            of = "test data, by theirs" if key == "plane_by_batch" else "test data"
-            ax.set(title=f"{title}\n{of}: {100 * accuracy:.1f} %", xticks=[], yticks=[])
-    plots.save(figure, out / "batch_norm.png")
+    noises = [noise for noise in NOISES if _of_noise(results, noise)]
+    figure, axes = plt.subplots(
+        1, 2 * len(noises), figsize=(6.4 * len(noises), 2.6), squeeze=False, layout="constrained"
+    )
+    for i, noise in enumerate(noises):
+        dataset, labels = moons(_of_noise(results, noise)[0]["config"])
+        whole, few = axes[0][2 * i : 2 * i + 2]
+        whole.scatter(*dataset.x.T, s=1, c=COLOURS[dataset.y.numpy()], linewidths=0)
+        few.scatter(*dataset.x.T, s=1, c="0.7", linewidths=0)
+        known = labels >= 0
+        few.scatter(*dataset.x[known].T, s=60, c=COLOURS[labels[known].numpy()], edgecolors="k")
+        for ax, title in ((whole, f"noise {noise}: classes"), (few, f"noise {noise}: six labels")):
+            frame(ax, WINDOW)
+            ax.set(title=title)
+    plots.save(figure, path)
 
 
-def curves(results: Results, noises: list[float], out: Path) -> None:
-    """Test accuracy and bound by epoch, with and without batch norm (Figures 5.6 and 5.7)."""
+def plot_decisions(results: list[Result], path: Path) -> None:
+    """Figures 5.3 and 5.4: p(y|x) over the plane, of the first draw."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        1, 2 * len(noises), figsize=(3.4 * 2 * len(noises), 2.8), squeeze=False, layout="constrained"
+        len(NOISES),
+        len(METHODS),
+        figsize=(2.6 * len(METHODS), 2.3 * len(NOISES)),
+        squeeze=False,
+        layout="constrained",
     )
-    for i, noise in enumerate(noises):  # Figures 5.6 and 5.7
-        for j, (key, name) in enumerate((("accuracy", "test accuracy"), ("bound", "bound on test data, nats"))):
+    for i, noise in enumerate(NOISES):
+        for j, method in enumerate(METHODS):
+            shown = [
+                r
+                for r in _of_noise(results, noise)
+                if r["config"]["method"] == method and "plane" in r
+            ]
+            if shown:
+                plot_region(axes[i][j], shown[0]["plane"], *moons(shown[0]["config"]))
+            frame(axes[i][j], WINDOW)
+            axes[i][j].set(title=f"{NAMES[method]}, noise {noise}")
+    plots.save(figure, path)
+
+
+def plot_batch_norm(results: dict[str, Result], path: Path) -> None:
+    """Figure 5.5: batch norm behind random weights, by three kinds of statistics."""
+    import matplotlib.pyplot as plt
+
+    means, drawn = results["norm_mean_weights"], results["norm_drawn_weights"]
+    panels = (
+        ("(a) of the batch", means, "plane_by_batch", "accuracy_by_batch"),
+        ("(b) population, drawn weights", drawn, "plane", "accuracy"),
+        ("(c) population, mean weights", means, "plane", "accuracy"),
+    )
+    figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
+    for ax, (title, result, key, accuracy) in zip(axes, panels, strict=True):
+        plot_region(ax, result[key], *moons(result["config"]))
+        frame(ax, WINDOW)
+        ax.set(title=f"{title}: {100 * result[accuracy]:.1f} %")
+    plots.save(figure, path)
+
+
+def plot_curves(results: Results, path: Path) -> None:
+    """Figures 5.6 and 5.7: test accuracy and bound by epoch, with and without batch norm."""
+    import matplotlib.pyplot as plt
+
+    noises = [
+        n
+        for n in NOISES
+        if any(name.startswith("curves") and name.endswith(f"_{n}") for name in results)
+    ]
+    figure, axes = plt.subplots(
+        1, 2 * len(noises), figsize=(7 * len(noises), 3), squeeze=False, layout="constrained"
+    )
+    measures = (("accuracy", "test accuracy"), ("bound", "bound of test data, nats"))
+    for i, noise in enumerate(noises):
+        for j, (key, label) in enumerate(measures):
             ax = axes[0][2 * i + j]
-            for c, method in enumerate(CURVES):
-                for style, norm in (("-", "bn"), ("--", "plain")):
-                    curve = results.get(f"curves_{method}_{norm}_{noise}", {}).get("curve", {}).get(key, [])
-                    label = f"{method}, {'batch norm' if norm == 'bn' else 'without'}"
-                    ax.plot(range(1, len(curve) + 1), curve, style, color=plots.COLOURS[c], label=label)
-            ax.set(title=f"{name}, noise {noise}", xlabel="epoch")
-    axes[0][0].legend(frameon=False, fontsize=7)
-    plots.save(figure, out / "curves.png")
+            for colour, method in zip(COLOURS, CURVES, strict=False):
+                for line, norm, how in (("-", "bn", "batch norm"), ("--", "plain", "without")):
+                    curve = (
+                        results.get(f"curves_{method}_{norm}_{noise}", {})
+                        .get("curve", {})
+                        .get(key, [])
+                    )
+                    epochs = range(1, len(curve) + 1)
+                    ax.plot(epochs, curve, line, color=colour, label=f"{NAMES[method]}, {how}")
+            ax.set(title=f"noise {noise}", xlabel="epoch", ylabel=label)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=4, loc="outside lower center")
+    plots.save(figure, path)
 
 
-def _region(ax: Any, values: list[float], dataset: data.Dataset, codes: Tensor) -> None:
-    n = math.isqrt(len(values))
-    picture = np.array(values).reshape(n, n).T / 100
-    ax.imshow(picture, origin="lower", extent=WINDOW, aspect="auto", cmap="coolwarm", vmin=0, vmax=1, alpha=0.8)
-    ax.contour(
-        np.linspace(*WINDOW[:2], n), np.linspace(*WINDOW[2:], n), picture, levels=[0.5], colors="k", linewidths=0.8
-    )
+def plot_region(ax: Any, values: list[int], dataset: Dataset, labels: Tensor) -> None:
+    region(ax, values, WINDOW)
     ax.scatter(*dataset.x[::10].T, s=1, c="k", alpha=0.25, linewidths=0)
-    known = codes >= 0
-    ax.scatter(*dataset.x[known].T, s=40, c=["w" if k else "k" for k in codes[known]], edgecolors="0.3")
+    known = labels >= 0
+    ax.scatter(
+        *dataset.x[known].T, s=40, c=["w" if k else "k" for k in labels[known]], edgecolors="0.3"
+    )
 
+
+STUDY = Study(
+    "moons",
+    configs,
+    run,
+    report,
+    draws=DRAWS,
+    selections={
+        "noise": Selection("noise", NOISES, "standard deviations of the noise"),
+        "labels": Selection(
+            "labels", LABELS, "six labels at fixed places, or drawn", default=["placed"]
+        ),
+    },
+    arrays=["plane", "plane_by_batch"],
+)
 
 if __name__ == "__main__":
-    main()
+    main(STUDY, __doc__)

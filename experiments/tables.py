@@ -1,24 +1,18 @@
-"""The estimators with their defaults on scikit-learn's own tables, beside what scikit-learn has; draws 0 to 4.
+"""The estimators with their defaults on scikit-learn's own tables, beside scikit-learn's methods.
 
-    python experiments/tables.py [--scale smoke|cpu] [--draws 0 1 2 3 4] [--workers 2]
-
-Three and ten labels of each class, or 30 and 100 real ones; the other rows of the training part, seven of ten, have none, and the
-rest is the test set. Columns are standardised; no validation labels. Ours have their defaults, and scikit-learn's but for label
-spreading by neighbours, the Gaussian process's kernel, and more iterations. The defaults of ours were chosen on draws 100 to
-105, other splits of the same tables, and on sets of `make_moons` and `make_classification`. Before that
-sigma was 0.3, without noise and dropout, and on draws 100 to 104 M2 had 62.9 % on the digits with three labels of each class, and
-79.1 % on breast cancer (not kept). Writes to `experiments/results/tables`.
+python experiments/tables.py [--scale smoke|cpu] [--draws 0 1 2 3 4] [--workers 2]
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from common import Results, arguments, draws_of, mean_sd, parsed, sources, study, table, where
+from pages import mean_sd, table, where
+from results_table import Result, Results
 from sklearn import datasets
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForestRegressor
@@ -30,9 +24,13 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.svm import SVC
+from study import Config, Study, main
 
-from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor, data
-from pyro_ssl.zoo.presets import TABULAR_DEFAULTS
+from pyro_ssl import (
+    SemiSupervisedClassifier,
+    SemiSupervisedRegressor,
+    draw_labels,
+)
 
 TABLES = {
     "iris": datasets.load_iris,
@@ -41,29 +39,33 @@ TABLES = {
     "digits": datasets.load_digits,
     "diabetes": datasets.load_diabetes,
 }
-REAL = "diabetes"
-OF_LABELS_ALONE = ("logistic regression", "SVM", "ridge regression", "Gaussian process", "random forest")
+REGRESSION = "diabetes"
+LABELS = (3, 10)
+"""Labels per class."""
+REAL_LABELS = (30, 100)
+"""Labels in total, for regression."""
+SUPERVISED = ("logistic regression", "SVM", "ridge regression", "Gaussian process", "random forest")
+DRAWS = {"smoke": [0], "cpu": [0, 1, 2, 3, 4]}
 
 
-def main() -> None:
-    given = parsed(arguments(__doc__))
-    smoke = given.scale == "smoke"
-    draws, asked = draws_of(given, [0] if smoke else [0, 1, 2, 3, 4])
-    configs = {
-        f"{name.replace(' ', '_')}_{n}_{draw}": {
-            "data": name, "labels": n, "draw": draw, "options": TABULAR_DEFAULTS, **({"epochs": 1} if smoke else {}),
-        }
-        for name in (("iris", REAL) if smoke else TABLES)
-        for n in ((30, 100) if name == REAL else (3, 10))
-        for draw in draws
-    }  # fmt: skip
-    report(study(configs, run, given, lambda c: c["draw"] in asked), given.out)
+def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
+    smoke = scale == "smoke"
+    made = {}
+    for name in ("iris", REGRESSION) if smoke else TABLES:
+        for n in REAL_LABELS if name == REGRESSION else LABELS:
+            for draw in draws:
+                config = {"data": name, "labels": n, "draw": draw, "options": presets.TABULAR_DEFAULTS}
+                made[f"{name.replace(' ', '_')}_{n}_{draw}"] = config | (
+                    {"epochs": 1} if smoke else {}
+                )
+    return made
 
 
-def methods(config: dict[str, Any]) -> dict[str, BaseEstimator]:
+def methods(config: Config) -> dict[str, BaseEstimator]:
+    """The estimators of one table; scikit-learn's with defaults, but for kernels and iterations."""
     short = {"epochs": config["epochs"], "min_steps": 1} if "epochs" in config else {}
     ours = {"random_state": config["draw"], **short}
-    if config["data"] == REAL:
+    if config["data"] == REGRESSION:
         kernel = ConstantKernel() * RBF(3.0) + WhiteKernel()
         return {
             "ridge regression": Ridge(),
@@ -81,56 +83,70 @@ def methods(config: dict[str, Any]) -> dict[str, BaseEstimator]:
     }
 
 
-def run(name: str, config: dict[str, Any], directory: Path, out: Path) -> dict[str, Any]:
-    """All methods on one table, with the labels of one draw."""
+def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
+    """Fit all methods to one table, with the labels of one draw."""
+    real = config["data"] == REGRESSION
     x, y = TABLES[config["data"]](return_X_y=True)
-    real, seed, n = config["data"] == REAL, config["draw"], config["labels"]
-    x, x_test, y, y_test = train_test_split(x, y, test_size=0.3, random_state=seed, stratify=None if real else y)
+    stratify = None if real else y
+    x, x_test, y, y_test = train_test_split(
+        x, y, test_size=0.3, random_state=config["draw"], stratify=stratify
+    )
     scaler = StandardScaler().fit(x)
     x, x_test = scaler.transform(x), scaler.transform(x_test)
-    if real:
-        known = np.isin(np.arange(len(y)), np.random.default_rng(seed).permutation(len(y))[:n])
-        given = np.where(known, y, np.nan)
-    else:
-        given = data.draw_labels(y, per_class=n, seed=seed).codes(torch.from_numpy(y)).numpy()
-        known = given >= 0
+    given, known = _labels(y, config)
     score, seconds = {}, {}
-    for method, estimator in methods(config).items():
+    for method, model in methods(config).items():
+        rows = known if method in SUPERVISED else slice(None)
         started = time.perf_counter()
-        rows = known if method in OF_LABELS_ALONE else slice(None)
-        predicted = estimator.fit(x[rows], given[rows]).predict(x_test)
+        predicted = model.fit(x[rows], given[rows]).predict(x_test)
         seconds[method] = time.perf_counter() - started
-        score[method] = float(r2_score(y_test, predicted) if real else 100 * (predicted == y_test).mean())
+        score[method] = float(
+            r2_score(y_test, predicted) if real else 100 * (predicted == y_test).mean()
+        )
     return {"rows": len(y), "score": score, "seconds_of": seconds}
 
 
-def report(results: Results, out: Path) -> None:
-    """A table of the classifiers, and one of the regressors."""
-    texts = []
-    for title, real in (("accuracy %, mean (sd), worst", False), ("R squared, mean (sd), worst", True)):
-        columns = [
-            (name, n, mine)
-            for name in TABLES if (name == REAL) == real
-            for n in ((30, 100) if real else (3, 10))
-            if (mine := where(results, data=name, labels=n))
-        ]  # fmt: skip
-        if not columns:
-            continue
-        header = (title, *(f"{name}, {n}{'' if real else ' a class'}" for name, n, _ in columns), "s a fit")
-        rows = []
-        for method in columns[0][2][0]["score"]:
-            scores = [[r["score"][method] for r in mine] for *_, mine in columns]
-            seconds = np.mean([r["seconds_of"][method] for *_, mine in columns for r in mine])
-            digits = 3 if real else 1
-            cells = [f"{mean_sd(s, digits)}, {min(s):.{digits}f}" for s in scores]
-            rows.append((method, *cells, f"{seconds:.1f}"))
-        rows.append(("draws", *(len(mine) for *_, mine in columns), ""))
-        texts.append(table(header, rows))
-    text = "\n\n".join(texts) + f"\n\nOne thread a run; no validation labels. {sources(results)}\n"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(text)
-    print(text)
+def _labels(y: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Labels with NaN or -1 for missing ones, and which are known."""
+    n, seed = config["labels"], config["draw"]
+    if config["data"] == REGRESSION:
+        drawn = np.random.default_rng(seed).permutation(len(y))[:n]
+        known = np.isin(np.arange(len(y)), drawn)
+        return np.where(known, y, np.nan), known
+    given = draw_labels(y, per_class=n, seed=seed).codes(torch.from_numpy(y)).numpy()
+    return given, given >= 0
 
+
+def report(results: Results, pictures: Path) -> dict[str, str]:
+    classifiers = [(name, n) for name in TABLES if name != REGRESSION for n in LABELS]
+    regressors = [(REGRESSION, n) for n in REAL_LABELS]
+    return {
+        "classification": scores(
+            results, "accuracy %, mean (sd), worst", classifiers, " a class", 1
+        ),
+        "regression": scores(results, "R squared, mean (sd), worst", regressors, "", 3),
+    }
+
+
+def scores(
+    results: Results, title: str, columns: list[tuple[str, int]], unit: str, digits: int
+) -> str:
+    """One row a method, one column a data set and number of labels."""
+    runs = {f"{name}, {n}{unit}": where(results, data=name, labels=n) for name, n in columns}
+    runs = {column: mine for column, mine in runs.items() if mine}
+    if not runs:
+        return ""
+    rows: list[tuple[str, ...]] = []
+    for method in next(iter(runs.values()))[0]["score"]:
+        by_column = [[r["score"][method] for r in mine] for mine in runs.values()]
+        cells = [f"{mean_sd(s, digits)}, {min(s):.{digits}f}" for s in by_column]
+        seconds = np.mean([r["seconds_of"][method] for mine in runs.values() for r in mine])
+        rows.append((method, *cells, f"{seconds:.1f}"))
+    rows.append(("draws", *(str(len(mine)) for mine in runs.values()), ""))
+    return table((title, *runs, "s a fit"), rows)
+
+
+STUDY = Study("tables", configs, run, report, draws=DRAWS)
 
 if __name__ == "__main__":
-    main()
+    main(STUDY, __doc__)

@@ -1,0 +1,55 @@
+"""Parts of pictures that several studies share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_ssl.evaluation import plots, style
+
+COLOURS = np.array(style.COLOURS)
+"""Colours of classes, to be indexed by class."""
+Window = tuple[float, float, float, float]
+"""Left, right, low and high end of a part of the plane."""
+
+
+def region(ax: Any, percentages: Sequence[float], window: Window, title: str = "") -> None:
+    """Colour the plane by p(y=1|x) in per cent on a square grid: the colours of both classes,
+    mixed.
+    """
+    n = math.isqrt(len(percentages))
+    p = np.array(percentages).reshape(n, n).T / 100
+    picture = 0.75 * style.mixed_colours(np.stack([1 - p, p], -1)) + 0.25
+    ax.imshow(picture, origin="lower", extent=window, aspect="auto")
+    across, up = np.linspace(*window[:2], n), np.linspace(*window[2:], n)
+    ax.contour(across, up, p, levels=[0.5], colors="k", linewidths=0.8)
+    ax.set(title=title)
+
+
+def frame(ax: Any, window: Window) -> None:
+    """Show a part of the plane, without ticks: only shapes matter there."""
+    ax.set(xticks=[], yticks=[], xlim=window[:2], ylim=window[2:])
+    ax.spines[:].set_visible(True)
+
+
+def side_by_side(pictures: dict[str, Path], out: Path, title: str) -> None:
+    """Put saved pictures beside each other under their names; nothing if one is missing."""
+    import matplotlib.pyplot as plt
+
+    if not all(path.exists() for path in pictures.values()):
+        return
+    images = [plt.imread(path) for path in pictures.values()]
+    height = 4.2 * max(image.shape[0] / image.shape[1] for image in images) + 0.8
+    figure, axes = plt.subplots(
+        1, len(pictures), figsize=(4.2 * len(pictures), height), squeeze=False, layout="constrained"
+    )
+    for ax, name, image in zip(axes[0], pictures, images, strict=True):
+        ax.imshow(image)
+        ax.set(title=name)
+        ax.axis("off")
+    figure.suptitle(title)
+    plots.save(figure, out)

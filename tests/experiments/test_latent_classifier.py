@@ -1,0 +1,59 @@
+"""Paper 003 on MNIST: tables, pictures, pretrained weights."""
+
+import pytest
+import torch
+from experiment_files import made, write_mnist
+
+from pyro_ssl import data, zoo
+
+
+def test_latent_classifier(tmp_path, script):
+    write_mnist(tmp_path / "data", 300)
+    arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
+    out = script("latent_classifier", *arguments, cwd=tmp_path)
+    assert (
+        "92.3 (2.8)" in out
+        and "a VAE's" in out
+        and "lowest loss" in out
+        and "a classifier on its z" in out
+    )
+    pictures = {
+        "batches.png",
+        "analogies_table.png",
+        "analogies_pretraining.png",
+        "reconstructions_vae.png",
+    }
+    assert pictures <= made(tmp_path / "out/latent_classifier")
+
+
+def test_selection_takes_the_epochs_that_it_names(scripts):
+    path = {"validation": [0.5, 0.9, 0.7], "loss": [1.0, 3.0, 2.0], "test": [0.1, 0.2, 0.3]}
+    rows = scripts("latent_classifier").selection([{"path": path, "config": {"weight": 1.0}}])
+    assert [cell.strip() for cell in rows.splitlines()[-1].split("|")[1:-1]] == [
+        "1",
+        "20.00",
+        "10.00",
+        "30.00",
+    ]
+
+
+@pytest.mark.parametrize("method", ["m2", "latent_classifier", "latent_classifier_simplified"])
+def test_a_pretrained_pair_starts_as_the_vae(method, scripts, tmp_path, monkeypatch):
+    module, built = scripts("latent_classifier"), []
+    build = zoo.build
+    monkeypatch.setattr(
+        module.zoo, "build", lambda *a, **k: built.append(build(*a, **k)) or built[-1]
+    )
+    config = module.configure("pretraining", method, 1, "smoke", 0.5)
+    dataset = data.Dataset(
+        "noise", *(torch.rand(40, 1, 4, 4), torch.arange(40) % 10) * 2, tuple(map(str, range(10)))
+    )
+    ours = module.pretrained(config, dataset, tmp_path / "vae", tmp_path).eval()
+    first, x, z = built[0].eval(), torch.rand(5, 1, 4, 4), torch.randn(5, 50)
+    y = torch.eye(10)[:5]
+    with torch.no_grad():
+        q = ours.guide.q_z(x, y) if method == "m2" else ours.guide.q_z(x)
+        p = ours.model.p_x(z) if method.endswith("simplified") else ours.model.p_x(y, z)
+        assert torch.allclose(q.mean, first.guide.q_z(x).mean, atol=1e-6) and torch.allclose(
+            p.mean, first.model.p_x(z).mean, atol=1e-6
+        )

@@ -1,0 +1,55 @@
+"""Two moons: tables and pictures, and the Bayes-optimal classifier."""
+
+from functools import partial
+
+from experiment_files import made, remove
+
+from pyro_ssl import data
+from pyro_ssl.evaluation import metrics
+
+
+def test_moons_and_a_second_call_runs_nothing(tmp_path, script, scripts, monkeypatch):
+    moons = scripts("moons")
+    for method in ("sslpe", "sslapd"):
+        monkeypatch.setitem(moons.OPTIONS[method], "gibbs_steps", 3)
+    monkeypatch.setattr(moons, "plane", partial(moons.plane, 12))
+    arguments = [
+        "--scale",
+        "smoke",
+        "--draws",
+        "10",
+        "5",
+        "--noise",
+        "0.1",
+        "--workers",
+        "1",
+        "--out",
+        "out",
+    ]
+    first = script("moons", *arguments, cwd=tmp_path)
+    assert (
+        "| Bayes optimum" in first and "sslapd_0.1_10: accuracy" in first and "99.9 (0.01)" in first
+    )
+    pictures = {"data.png", "decisions.png", "batch_norm.png", "curves.png"}
+    assert made(tmp_path / "out/moons") == pictures
+    again = script("moons", *arguments, cwd=tmp_path)
+    assert "| Bayes optimum" in again and "accuracy 0" not in again
+    remove(tmp_path / "out/moons.csv", "m2_0.1_10")
+    reported = script("moons", *arguments, "--report", cwd=tmp_path)
+    assert "| sslpe " in reported and "| m2 " not in reported
+    monkeypatch.setattr(moons, "METHODS", ("classifier", "m2"))
+    monkeypatch.setattr(moons, "CURVES", ())
+    longer = script("moons", *arguments, "--labels", "random", cwd=tmp_path)
+    assert "random_m2_0.1_10: accuracy" in longer
+    page = (tmp_path / "out/moons.md").read_text()
+    assert "| noise 0.1, 6 labels " in page and "| noise 0.1, random labels, 6 labels " in page
+
+
+def test_the_ceiling_on_two_moons_is_the_bayes_optimal_classifiers(monkeypatch, scripts):
+    """Against sklearn's points: accuracy and calibration at noise 0.2, 97.17 % and -.0762."""
+    moons = scripts("moons")
+
+    points = data.two_moons(10, 20_000, 0.2, seed=3)
+    found = metrics.evaluate(moons.optimum(points.x_test, 0.2), points.y_test)
+    assert abs(found["accuracy"] - 0.9717) < 0.004 and abs(found["log_likelihood"] + 0.0762) < 0.01
+    assert found["ece"] < 0.01

@@ -1,0 +1,94 @@
+"""Studies: which runs are missing, which belong to a table, and checkpoints of another config."""
+
+import argparse
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+
+def given(out: Path, **others) -> argparse.Namespace:
+    return argparse.Namespace(out=out, report=False, workers=1, threads=1, draws=None, **others)
+
+
+SOURCE = {"command": "", "commit": "", "date": "", "versions": {}, "threads": 1}
+
+
+def test_a_table_keeps_the_draws_of_earlier_runs(scripts, tmp_path):
+    study, results_table = scripts("study"), scripts("results_table")
+    table = tmp_path / "study.csv"
+    assert study.table_draws(table, [0, 1], [7]) == [0, 1, 7]
+    rows = {"earlier": {"config": {"draw": 3}} | SOURCE, "other": {"config": {}} | SOURCE}
+    results_table.write_results(table, rows)
+    assert study.table_draws(table, [0, 1], [7]) == [0, 1, 3, 7]
+    assert study.table_draws(table, [0, 1], [0, 1]) == [0, 1, 3]
+    assert study.table_draws(table, [0, 1], [100]) == [100]
+
+
+def test_a_changed_run_starts_anew(scripts, tmp_path):
+    study = scripts("study")
+    resumed = []
+
+    def run(name, config, directory, pictures):
+        resumed.append((directory / "checkpoint").exists())
+        (directory / "checkpoint").mkdir(exist_ok=True)
+        if len(resumed) < 3:
+            raise KeyboardInterrupt
+        return {"accuracy": 1.0}
+
+    draws = {"smoke": [0]}
+    for config in ({"draw": 0}, {"draw": 0}, {"draw": 1}, {"draw": 1}):
+        made = study.Study("study", None, run, None, draws)
+        files = study.Files(tmp_path, "study")
+        missing = [] if study.stored(files.table, {"run": config}) else ["run"]
+        with suppress(KeyboardInterrupt):
+            study.run_missing(made, {"run": config}, missing, files, given(tmp_path))
+    assert resumed == [False, True, False] and not (files.work / "run").exists()
+
+
+def test_a_diverged_run_is_a_result_without_numbers(scripts, tmp_path):
+    from pyro_ssl.training import DivergedError
+
+    study, pages = scripts("study"), scripts("pages")
+
+    def run(name, config, directory, pictures):
+        raise DivergedError("loss is nan")
+
+    files = study.Files(tmp_path, "study")
+    made = study.Study("study", None, run, None, {"smoke": [0]})
+    study.run_missing(made, {"run": {"draw": 0}}, ["run"], files, given(tmp_path))
+    results = study.stored(files.table, {"run": {"draw": 0}})
+    assert results["run"]["diverged"] == "loss is nan" and pages.where(results) == []
+
+
+def test_arrays_are_kept_beside_the_table(scripts, tmp_path):
+    study = scripts("study")
+    files = study.Files(tmp_path, "study")
+    made = study.Study(
+        "study", None, lambda *_: {"accuracy": 1.0, "plane": [1, 2]}, None, {}, arrays=["plane"]
+    )
+    study.run_missing(made, {"run": {"draw": 0}}, ["run"], files, given(tmp_path))
+    assert "plane" not in files.table.read_text()
+    assert study._with_arrays(study.stored(files.table, {"run": {"draw": 0}}), files)["run"][
+        "plane"
+    ] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, ""), (59.6, ", about 60 s left"), (2400, ", about 40 min left")]
+)
+def test_the_time_that_is_left(scripts, seconds, text):
+    assert scripts("study")._time_left(seconds) == text
+
+
+def test_options_that_came_later_have_their_defaults_in_an_older_config(scripts):
+    from pyro_ssl import zoo
+
+    study = scripts("study")
+    config = {"method": "m2", "options": zoo.options_of("m2")}
+    older = {
+        "method": "m2",
+        "options": {k: v for k, v in config["options"].items() if k != "z_dim"},
+    }
+    assert study.same(older, config) and not study.same(older | {"draw": 1}, config)
+    assert not study.same(None, config)
