@@ -131,9 +131,10 @@ def pgd(
         largest = torch.full((len(x),), -torch.inf, device=x.device)
         best = x
         event_dims = x.dim() - 1
+        ones = torch.ones_like(x)
+        uniform: Any = Uniform(-ones, ones)  # type: ignore[no-untyped-call]
         for _ in range(restarts):
-            uniform = Uniform(-torch.ones_like(x), torch.ones_like(x)).to_event(event_dims)
-            at = _within(x + epsilon * draw(uniform), bounds)
+            at = _within(x + epsilon * draw(uniform.to_event(event_dims)), bounds)
             for _ in range(steps):
                 moved = at + size * _slope(loss, at).sign()
                 at = _within(moved.clamp(x - epsilon, x + epsilon), bounds)

@@ -109,10 +109,10 @@ def fit_densities(
 
 def _of_its_shape(objective: Objective, x: Any) -> Tensor:
     """Data of the method's shape, in any units: they may be foreign."""
-    x = as_data(x)
+    data: Tensor = as_data(x)
     if objective.extent is not None:
-        check_event_shape(x, objective.extent.shape)
-    return x
+        check_event_shape(data, objective.extent.shape)
+    return data
 
 
 def _log_max(log_p: Tensor) -> Tensor:
@@ -229,7 +229,8 @@ class ClassDensities:
         z = as_data(z, "z")
         check_event_shape(z, self.densities.event_shape, "z")
         parts = z.double().to(self.log_prior.device).unsqueeze(-2).split(1024)
-        joint = [self.log_prior + self.densities.log_prob(part) for part in parts]
+        log_p_z: Any = self.densities.log_prob
+        joint = [self.log_prior + log_p_z(part) for part in parts]
         return torch.cat([log_p.logsumexp(-1) for log_p in joint])
 
 

@@ -155,7 +155,7 @@ class RunDirectory(Callback):
     """The files of a run: `metrics.jsonl`, `checkpoint/` and `checkpoint.previous/`.
 
     Arguments:
-        directory: The folder; its parents must not exist.
+        directory: The folder; it is made if missing.
         checkpoint_every: Steps between checkpoints; None writes one per epoch.
     """
 

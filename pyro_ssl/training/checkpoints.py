@@ -319,32 +319,34 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
 
 
-def check_tensors(found: Any, like: Mapping[str, Tensor], what: str) -> None:
+def check_tensors(tensors: Any, like: Mapping[str, Tensor], message: str) -> None:
     """Check that tensors have the names, shapes and dtypes of others; values may differ.
 
     Arguments:
-        found: Tensors by name, from a file.
+        tensors: Tensors by name, from a file.
         like: The tensors to match.
-        what: Start of the message.
+        message: Start of the message.
 
     Raises:
         CheckpointError: They do not match.
     """
-    if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise CheckpointError(f"{what}: tensors by name are wanted, got {type(found).__name__}")
-    missing = sorted(like.keys() - found.keys())
+    if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
+        raise CheckpointError(
+            f"{message}: tensors by name are wanted, got {type(tensors).__name__}"
+        )
+    missing = sorted(like.keys() - tensors.keys())
     if missing:
-        raise CheckpointError(f"{what}: Missing key(s): {', '.join(missing[:5])}")
-    unexpected = sorted(map(str, found.keys() - like.keys()))
+        raise CheckpointError(f"{message}: Missing key(s): {', '.join(missing[:5])}")
+    unexpected = sorted(map(str, tensors.keys() - like.keys()))
     if unexpected:
-        raise CheckpointError(f"{what}: Unexpected key(s): {', '.join(unexpected[:5])}")
+        raise CheckpointError(f"{message}: Unexpected key(s): {', '.join(unexpected[:5])}")
     for name, tensor in like.items():
-        if found[name].shape != tensor.shape:
-            shapes = f"{tuple(found[name].shape)}, wanted {tuple(tensor.shape)}"
-            raise CheckpointError(f"{what}: size mismatch for {name}: got {shapes}")
-        if found[name].dtype != tensor.dtype:
-            dtypes = f"{found[name].dtype}, wanted {tensor.dtype}"
-            raise CheckpointError(f"{what}: dtype mismatch for {name}: got {dtypes}")
+        if tensors[name].shape != tensor.shape:
+            shapes = f"{tuple(tensors[name].shape)}, wanted {tuple(tensor.shape)}"
+            raise CheckpointError(f"{message}: size mismatch for {name}: got {shapes}")
+        if tensors[name].dtype != tensor.dtype:
+            dtypes = f"{tensors[name].dtype}, wanted {tensor.dtype}"
+            raise CheckpointError(f"{message}: dtype mismatch for {name}: got {dtypes}")
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -275,54 +275,54 @@ def replay(schedule: LRScheduler, steps: int) -> None:
             schedule.step()
 
 
-def check_same(found: Any, expected: Any, where: str, but: Sequence[str] = ()) -> None:
+def check_same(saved: Any, expected: Any, where: str, but: Sequence[str] = ()) -> None:
     """Compare plain data with recomputed data: numbers to nine digits, and common keys of dicts.
 
     Raises:
         CheckpointError: They differ.
     """
-    message = f"{where} should be {expected!r:.80}, got {found!r:.80}"
+    message = f"{where} should be {expected!r:.80}, got {saved!r:.80}"
     if isinstance(expected, dict):
-        require(isinstance(found, dict), message)
-        for name in expected.keys() & found.keys() - set(but):
-            check_same(found[name], expected[name], f"{where}/{name}", but)
+        require(isinstance(saved, dict), message)
+        for name in expected.keys() & saved.keys() - set(but):
+            check_same(saved[name], expected[name], f"{where}/{name}", but)
         return
     if isinstance(expected, (list, tuple)):
-        require(isinstance(found, (list, tuple)) and len(found) == len(expected), message)
-        for i, (a, b) in enumerate(zip(found, expected, strict=True)):
+        require(isinstance(saved, (list, tuple)) and len(saved) == len(expected), message)
+        for i, (a, b) in enumerate(zip(saved, expected, strict=True)):
             check_same(a, b, f"{where}/{i}", but)
         return
     if _is_number(expected):
         require(
-            _is_number(found) and math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-15),
+            _is_number(saved) and math.isclose(saved, expected, rel_tol=1e-9, abs_tol=1e-15),
             message,
         )
         return
-    require(type(found) is type(expected) and found == expected, message)
+    require(type(saved) is type(expected) and saved == expected, message)
 
 
-def check_alike(found: Any, like: Any, where: str) -> None:
+def check_alike(saved: Any, like: Any, where: str) -> None:
     """Check that plain data have the form of others: keys, lengths and kinds, but not numbers.
 
     Raises:
         CheckpointError: They have another form.
     """
-    message = f"{where} should be like {like!r:.80}, got {found!r:.80}"
+    message = f"{where} should be like {like!r:.80}, got {saved!r:.80}"
     if isinstance(like, dict):
-        require(isinstance(found, dict) and found.keys() == like.keys(), message)
+        require(isinstance(saved, dict) and saved.keys() == like.keys(), message)
         for name in like:
-            check_alike(found[name], like[name], f"{where}/{name}")
+            check_alike(saved[name], like[name], f"{where}/{name}")
         return
     if isinstance(like, (list, tuple)):
-        require(type(found) is type(like) and len(found) == len(like), message)
-        for i, (a, b) in enumerate(zip(found, like, strict=True)):
+        require(type(saved) is type(like) and len(saved) == len(like), message)
+        for i, (a, b) in enumerate(zip(saved, like, strict=True)):
             check_alike(a, b, f"{where}/{i}")
         return
     if isinstance(like, Tensor):
-        require(isinstance(found, Tensor), message)
-        check_tensors({where: found}, {where: like}, "the checkpoint")
+        require(isinstance(saved, Tensor), message)
+        check_tensors({where: saved}, {where: like}, "the checkpoint")
         return
-    alike = _is_finite(found) if _is_number(like) else type(found) is type(like)
+    alike = _is_finite(saved) if _is_number(like) else type(saved) is type(like)
     require(alike, message)
 
 
@@ -346,12 +346,12 @@ def optimizer_state(optimizer: Optimizer) -> dict[int, State] | None:
 
 
 def check_optimizer(
-    found: Any, optimizer: Optimizer, has_gradient: Sequence[bool], exact: bool
+    saved: Any, optimizer: Optimizer, has_gradient: Sequence[bool], exact: bool
 ) -> None:
     """Check an optimiser's state dict.
 
     Arguments:
-        found: State dict of the checkpoint.
+        saved: State dict of the checkpoint.
         optimizer: A new optimiser, with the learning rates of the same step.
         has_gradient: Which of its parameters have a gradient.
         exact: Whether its groups have to be equal; under a user's own schedule their form has to.
@@ -359,25 +359,25 @@ def check_optimizer(
     Raises:
         CheckpointError: It has another form, or other arguments.
     """
-    complete = isinstance(found, dict) and found.keys() == {"state", "param_groups"}
-    complete = complete and isinstance(found["state"], dict)
+    complete = isinstance(saved, dict) and saved.keys() == {"state", "param_groups"}
+    complete = complete and isinstance(saved["state"], dict)
     require(complete, "optimizer should hold state and param_groups")
     groups = optimizer.state_dict()["param_groups"]
     if exact:
-        check_same(found["param_groups"], groups, "optimizer/param_groups", but=PROCESS_OPTIONS)
+        check_same(saved["param_groups"], groups, "optimizer/param_groups", but=PROCESS_OPTIONS)
     else:
-        check_alike(found["param_groups"], groups, "optimizer/param_groups")
+        check_alike(saved["param_groups"], groups, "optimizer/param_groups")
     indices = [index for group in groups for index in group["params"]]
     require(
-        found["state"].keys() <= set(indices), "optimizer/state should be of the run's parameters"
+        saved["state"].keys() <= set(indices), "optimizer/state should be of the run's parameters"
     )
     like = optimizer_state(optimizer)
     if like is None:
         return
     used = [index for index, has in zip(indices, has_gradient, strict=True) if has]
-    missing = [index for index in used if index in like and index not in found["state"]]
+    missing = [index for index in used if index in like and index not in saved["state"]]
     require(not missing, f"optimizer/state of the parameters {missing[:5]} is missing")
-    for index, tensors in found["state"].items():
+    for index, tensors in saved["state"].items():
         check_alike(tensors, like.get(index, {}), f"optimizer/state/{index}")
 
 
