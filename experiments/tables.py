@@ -31,6 +31,7 @@ from pyro_ssl import (
     SemiSupervisedRegressor,
     draw_labels,
 )
+from pyro_ssl.zoo import presets
 
 TABLES = {
     "iris": datasets.load_iris,
