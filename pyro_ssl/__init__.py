@@ -50,6 +50,8 @@ _HOME = {
     "reconstruct": "prediction.generate",
     "SavedModel": "zoo.saved_model",
     "one_hot": "utils.arguments",
+    "eval_mode": "utils.context",
+    "fixed_seed": "utils.context",
     "draw_labels": "data.label_draws",
     "LabelDraw": "data.label_draws",
     "Dataset": "data.datasets",
@@ -138,6 +140,7 @@ if TYPE_CHECKING:
     from pyro_ssl.prediction.predict import predict_proba
     from pyro_ssl.training import EarlyStopping, fit
     from pyro_ssl.utils.arguments import one_hot
+    from pyro_ssl.utils.context import eval_mode, fixed_seed
     from pyro_ssl.zoo.saved_model import SavedModel
 
 
