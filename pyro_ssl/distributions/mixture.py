@@ -1,4 +1,4 @@
-"""Mixtures of diagonal Gaussians that can be sampled with a gradient in everything, their weights included."""
+"""Mixtures of diagonal Gaussians whose samples have a gradient in all parameters."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ class MixtureOfNormals(TorchDistribution):
 
     .. math:: p(z) = \sum_k \gamma_k \prod_d \mathcal N(z_d; \mu_{kd}, \sigma_{kd}^2)
 
-    A sample is drawn from a component; its gradient is that of the sample by inverse CDFs, one dimension after another,
-    :math:`F_d(z_d \mid z_{<d}) = u_d`, at constant u:
+    A sample is drawn from a component. Its gradient is that of sampling by inverse CDFs, one
+    dimension after another, :math:`F_d(z_d \mid z_{<d}) = u_d` with u held constant:
 
-    .. math:: \frac{\partial z}{\partial \phi} = -\Big(\frac{\partial F}{\partial z}\Big)^{-1} \frac{\partial F}{\partial \phi},
+    .. math:: \frac{\partial z}{\partial \phi} =
+              -\Big(\frac{\partial F}{\partial z}\Big)^{-1} \frac{\partial F}{\partial \phi},
               \qquad F_d = \sum_k \pi_d^k\, \Phi\Big(\frac{z_d - \mu_{kd}}{\sigma_{kd}}\Big), \quad
               \pi_d^k \propto \gamma_k \prod_{j<d} \mathcal N(z_j; \mu_{kj}, \sigma_{kj}^2)
 
-    The gradient in gamma is unbiased, but its variance grows without bound as components move apart: a sample between two far
-    ones, hardly ever drawn, would have to move the whole way. Components six standard deviations apart are well. In a bound
-    over many classes, as `mixture` of SSLPE, it has a seventieth of the variance of `top_k=1` where q(y|x) is uncertain among
-    100 classes; of few classes, or where q(y|x) is nearly certain, `top_k` does as well for less: `experiments/gradient_variance.py`.
+    The gradient in gamma is unbiased, but its variance grows without bound as components move
+    apart: a sample between two distant ones, drawn very rarely, would have to move the whole way.
+    Components six standard deviations apart work well. In a bound over many classes, as with the
+    option `mixture` of SSLPE, the variance is a seventieth of that of `top_k=1` if q(y|x) is
+    uncertain among 100 classes. With few classes, or if q(y|x) is nearly certain, `top_k` is as
+    good at less cost: see `experiments/gradient_variance.py`.
 
     Arguments:
         logits: log gamma, up to a constant, `(*, K)`.
@@ -36,6 +39,10 @@ class MixtureOfNormals(TorchDistribution):
 
     References:
         Graves 2016; paper 002, appendix B.
+
+    >>> mixture = MixtureOfNormals(torch.zeros(3), torch.randn(3, 2), torch.ones(3, 2))
+    >>> mixture.rsample((5,)).shape, mixture.component_logits(torch.zeros(5, 2)).shape
+    (torch.Size([5, 2]), torch.Size([5, 3]))
     """
 
     arg_constraints: dict[str, Any] = {}
@@ -63,7 +70,7 @@ class MixtureOfNormals(TorchDistribution):
         return (self.logits + self._log_components(value).sum(-1)).logsumexp(-1)
 
     def component_logits(self, value: Tensor) -> Tensor:
-        """log p(k|z), `(*, K)`: which component a code is of."""
+        """log p(k|z), `(*, K)`: the component of a latent."""
         return (self.logits + self._log_components(value).sum(-1)).log_softmax(-1)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
@@ -92,20 +99,21 @@ class _Pathwise(torch.autograd.Function):
         *parameters, z = ctx.saved_tensors
         logits, loc, scale = (p.detach().requires_grad_() for p in parameters)
         with torch.enable_grad():
-            log_p = _log_normal(z.unsqueeze(-2), loc, scale)  # (*, K, Z)
+            # each (*, K, Z)
+            log_p = _log_normal(z.unsqueeze(-2), loc, scale)
             log_pi = (logits.unsqueeze(-1) + log_p.cumsum(-1) - log_p).log_softmax(-2)
             below = torch.special.ndtr((z.unsqueeze(-2) - loc) / scale)
             cdf = (log_pi.exp() * below).sum(-2)
         with torch.no_grad():
-            pi, slope = log_pi.exp(), -(z.unsqueeze(-2) - loc) / scale.square()
+            pi = log_pi.exp()
+            slope = -(z.unsqueeze(-2) - loc) / scale.square()
             jacobian = torch.einsum("...kd,...kj->...dj", pi * below, slope)
             jacobian -= cdf.unsqueeze(-1) * torch.einsum("...kd,...kj->...dj", pi, slope)
             density = (pi * log_p.exp()).sum(-2).clamp_min(torch.finfo(z.dtype).tiny)
             jacobian = jacobian.tril(-1) + torch.diag_embed(density)
-            back = torch.linalg.solve_triangular(
-                jacobian.mT, grad.unsqueeze(-1), upper=True
-            ).squeeze(-1)
-        return *torch.autograd.grad(cdf, (logits, loc, scale), -back), None
+            back = torch.linalg.solve_triangular(jacobian.mT, grad.unsqueeze(-1), upper=True)
+        gradients = torch.autograd.grad(cdf, (logits, loc, scale), -back.squeeze(-1))
+        return *gradients, None
 
 
 def _log_normal(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:

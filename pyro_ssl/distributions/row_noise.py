@@ -1,4 +1,4 @@
-"""Noise of a row: a function of the seed and of what the row holds, wherever it stands and whatever stands beside it."""
+"""Noise that depends on the seed and on the values of a row, and on nothing else."""
 
 from __future__ import annotations
 
@@ -26,20 +26,29 @@ _active: ContextVar[RowNoise | None] = ContextVar("row_noise", default=None)
 
 
 class RowNoise(Messenger):
-    r"""Inside the block, what is drawn for a row of x follows from the seed and the row's values.
+    r"""Inside the block, the draws for a row of x depend on the seed and on the values of the row.
 
-    A row then has the same draws in every order of the rows, in every subset and in every chunk; rows that differ have
-    independent draws, so that a mean over rows is as precise as with a generator. The i-th number that is drawn for row x is
+    A row has the same draws in every order of the rows, in every subset and in every chunk.
+    Different rows have independent draws, so a mean over rows is as precise as with a generator.
+    The i-th number drawn for row x is
 
-    .. math:: u_i(x) = h\big(h(x) + h(\mathrm{seed} + i)\big) \in (0, 1), \qquad \epsilon_i(x) = \Phi^{-1}(u_i(x))
+    .. math:: u_i(x) = h\big(h(x) + h(\mathrm{seed} + i)\big) \in (0, 1), \qquad
+              \epsilon_i(x) = \Phi^{-1}(u_i(x))
 
-    with a hash h of 32 bits. It reaches `pyro.sample` sites and what is drawn with `draw`, of a distribution whose last batch
-    dimension is that of the rows: Gaussians, classes, Bernoullis, whatever has an inverse CDF, and mixtures and flows of
-    those. Others, such as a Gamma, and what all rows share, such as random weights, are drawn by torch's generator.
+    with a hash h of 32 bits. It reaches `pyro.sample` sites and samples by `draw`, if the last
+    batch dimension of the distribution is that of the rows: Gaussians, classes, Bernoullis, all
+    families with an inverse CDF, and mixtures and flows of those. Torch's generator draws from
+    other families, such as a Gamma, and what all rows share, such as random weights.
 
     Arguments:
         x: The rows `(B, *event)`.
         seed: Seed of the noise.
+
+    >>> x = torch.tensor([[1.0], [2.0], [1.0]])
+    >>> with RowNoise(x, seed=0):
+    ...     z = draw(Normal(torch.zeros(3), 1.0))
+    >>> bool(z[0] == z[2]), bool(z[0] == z[1])
+    (True, False)
     """
 
     def __init__(self, x: Tensor, seed: int) -> None:
@@ -60,7 +69,7 @@ class RowNoise(Messenger):
 
     @property
     def keys(self) -> Tensor:
-        """A hash of each row, `(B,)`; most methods draw nothing, so it waits until it is asked for."""
+        """A hash of each row, `(B,)`, computed at the first draw: most methods draw nothing."""
         if self._keys is None:
             self._keys = _hash_of_rows(self.x)
         return self._keys
@@ -70,8 +79,9 @@ class RowNoise(Messenger):
         return fn.batch_shape[-1:] == (len(self.x),)
 
     def symmetric(self, shape: Sequence[int], event_dim: int, like: Tensor) -> Tensor:
-        """Uniform numbers in (-1, 1), `(*, B, *event)`, of the dtype and on the device of another tensor."""
-        lead, event = shape[: len(shape) - event_dim - 1], shape[len(shape) - event_dim :]
+        """Uniform numbers in (-1, 1), `(*, B, *event)`, with dtype and device of another tensor."""
+        lead = shape[: len(shape) - event_dim - 1]
+        event = shape[len(shape) - event_dim :]
         size = math.prod(lead) * math.prod(event)
         place = torch.arange(self._drawn, self._drawn + size, device=like.device)
         self._drawn += size
@@ -83,27 +93,25 @@ class RowNoise(Messenger):
         return bits.to(dtype).mul_(2.0 ** (1 - digits)).add_(2.0**-digits)
 
     def uniform(self, shape: Sequence[int], event_dim: int, like: Tensor) -> Tensor:
-        """Uniform numbers in (0, 1), as `symmetric`."""
+        """Uniform numbers in (0, 1), see `symmetric`."""
         return self.symmetric(shape, event_dim, like).add_(1).mul_(0.5)
 
     def gaussian(self, shape: Sequence[int], event_dim: int, like: Tensor) -> Tensor:
-        """Standard Gaussian numbers, as `symmetric`."""
+        """Standard Gaussian numbers, see `symmetric`."""
         return self.symmetric(shape, event_dim, like).erfinv_().mul_(math.sqrt(2))
 
     def _pyro_sample(self, msg: Any) -> None:
-        if (
-            msg["done"]
-            or msg["is_observed"]
-            or site_is_subsample(msg)
-            or not self.is_of_rows(msg["fn"])
-        ):
+        if msg["done"] or msg["is_observed"] or site_is_subsample(msg):
             return
-        msg["value"] = draw(msg["fn"])
-        msg["done"] = True
+        if self.is_of_rows(msg["fn"]):
+            msg["value"] = draw(msg["fn"])
+            msg["done"] = True
 
 
 def draw(fn: Any, sample_shape: Sequence[int] = ()) -> Tensor:
-    """A sample, `(*sample_shape, *batch, *event)`, reparameterised where it can be; by the rows' noise inside `RowNoise`.
+    """Draw a sample, `(*sample_shape, *batch, *event)`, reparameterised if possible.
+
+    Inside a block of `RowNoise`, it is drawn by the noise of the rows.
 
     Arguments:
         fn: The distribution.
@@ -119,14 +127,13 @@ def draw(fn: Any, sample_shape: Sequence[int] = ()) -> Tensor:
 
 
 def _by_rows(noise: RowNoise, fn: Any, sample_shape: torch.Size) -> Tensor | None:
-    """A sample by the rows' noise; None of a family that has no known transform of uniform noise."""
+    """A sample by the noise of the rows; None for a family without a known transform of noise."""
     base = fn
     while isinstance(base, Independent | dist.MaskedDistribution):
         base = base.base_dist
     shape = sample_shape + base.batch_shape
-    event_dim = len(fn.event_shape) - len(
-        base.event_shape
-    )  # batch dimensions of the base that are the row's own
+    # batch dimensions of the base that are event dimensions of the row
+    event_dim = len(fn.event_shape) - len(base.event_shape)
     if isinstance(base, Normal):
         return torch.addcmul(base.loc, base.scale, noise.gaussian(shape, event_dim, base.loc))
     if isinstance(base, MultivariateNormal):
@@ -153,16 +160,18 @@ def _by_inverse_cdf(noise: RowNoise, base: Any, shape: torch.Size, event_dim: in
 
 
 def _index(probs: Tensor, uniform: Tensor) -> Tensor:
-    """The class whose share of (0, 1) holds the uniform number: probabilities `(*, K)`, numbers `(*,)`."""
+    """The class whose share of (0, 1) holds a number `(*,)`, for probabilities `(*, K)`."""
     cdf = probs.cumsum(-1)
-    level = (
-        uniform.unsqueeze(-1) * cdf[..., -1:]
-    )  # of a rounded sum, so that no class of probability 0 is drawn
+    # times the rounded sum, so that no class of probability 0 is drawn
+    level = uniform.unsqueeze(-1) * cdf[..., -1:]
     return (level > cdf[..., :-1]).sum(-1)
 
 
 def _mixed(x: Tensor) -> Tensor:
-    """The finaliser of MurmurHash3, a hash of int32, in place; products wrap around, and shifts fill with zeros."""
+    """The finaliser of MurmurHash3, a hash of int32, in place.
+
+    Products wrap around, and shifts fill with zeros.
+    """
     shifted = torch.empty_like(x)
     for shift, factor in ((16, _wrapped(0x85EBCA6B)), (13, _wrapped(0xC2B2AE35)), (16, 1)):
         torch.bitwise_right_shift(x, shift, out=shifted)
@@ -173,12 +182,12 @@ def _mixed(x: Tensor) -> Tensor:
 
 
 def _wrapped(x: int) -> int:
-    """32 bits as a signed number."""
+    """A number of 32 bits as a signed one."""
     return x - 2**32 if x >= 2**31 else x
 
 
 def _hash_of_rows(x: Tensor) -> Tensor:
-    """Of each row 32 bits, `(B,)`: its numbers' bits times fixed multipliers, summed, which whole numbers are exactly."""
+    """32 bits of each row, `(B,)`: an exact sum of its numbers' bits times fixed multipliers."""
     rows = x.detach().flatten(1).cpu().double().numpy() + 0.0  # -0.0 is 0.0
     bits = rows.view(np.int64)
     bits ^= bits >> 32  # of round numbers the lower half is 0

@@ -186,7 +186,7 @@ class Flat(nn.Module):
     leading dimensions as one batch.
 
     .. warning:: Batch norm over enumerated labels mixes all K labels into its statistics, and so
-       leaks y: keep it out of p(x|y, .) and of other modules whose inputs depend on an enumerated y.
+       leaks y: keep it out of p(x|y, .) and of other modules with inputs that depend on y.
 
     Arguments:
         module: Maps `(N, *event)` to `(N, *out)`.
