@@ -60,7 +60,8 @@ def entropy(p: Any) -> Tensor:
     References:
         Paper 002, eq. 2.3 and 3.11.
     """
-    return entr(_mean(p)).sum(-1)
+    nats: Tensor = entr(_mean(p)).sum(-1)
+    return nats
 
 
 def variation_ratios(p: Any) -> Tensor:
@@ -260,7 +261,7 @@ def _score_all(
         return row.score(predictions(members, x, seed))
     classes = int(label_of(members[0], x).event_shape[-1])
     rows = max(1, MAX_DRAWN_VALUES // (draws * len(members) * classes))
-    parts = [draws_in_order(members, part, draws, seed).double() for part in x.split(rows)]
+    parts = [draws_in_order(members, part, draws, seed).double() for part in torch.split(x, rows)]
     return torch.cat([row.score(part) for part in parts])
 
 

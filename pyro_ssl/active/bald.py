@@ -38,7 +38,7 @@ def bald(p: Any) -> Tensor:
     p = as_probabilities(p, "p", "(S, N, K)").double()
     entropy_of_mean = entr(p.mean(0)).sum(-1)
     mean_entropy = entr(p).sum(-1).mean(0)
-    information = entropy_of_mean - mean_entropy
+    information: Tensor = entropy_of_mean - mean_entropy
     return information.masked_fill(information <= 1e-12, 0)  # rounding errors
 
 
@@ -111,7 +111,7 @@ def _entropy_given_labels(p: Tensor, weight: Tensor, posterior: Tensor) -> Tenso
     classes = p.shape[-1]
     rows = max(1, BLOCK // (len(weight) * classes))
     blocks = []
-    for block in p.split(rows, 1):
+    for block in torch.split(p, rows, 1):
         mixtures = torch.einsum("cs,snk->cnk", posterior, block)
         blocks.append(weight @ entr(mixtures).sum(-1))
     return torch.cat(blocks)

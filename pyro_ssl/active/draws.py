@@ -215,7 +215,7 @@ def _draws_of_batch(objective: Objective, x: Tensor, draws: int, weights: Tensor
 
 def _classify_given_weights(guide: Any, weights: Tensor, x: Tensor) -> Tensor:
     with guide.slots.substituted(weights):
-        return guide.program.classify(x).mean
+        return _classify(guide.program, x)
 
 
 def _classify_by_one_draw(guide: Any, x: Tensor) -> Tensor:
@@ -223,9 +223,14 @@ def _classify_by_one_draw(guide: Any, x: Tensor) -> Tensor:
     program = getattr(guide, "program", guide)
     averaged = getattr(program, "draws", None)
     if averaged is None:
-        return guide.classify(x).mean
+        return _classify(guide, x)
     try:
         program.draws = 1
-        return guide.classify(x).mean
+        return _classify(guide, x)
     finally:
         program.draws = averaged
+
+
+def _classify(guide: Any, x: Tensor) -> Tensor:
+    p: Tensor = guide.classify(x).mean
+    return p

@@ -212,10 +212,11 @@ def as_label_values(labels: Any, n: int, size: int, *, are_classes: bool) -> lis
         return _real_values(array, n, size)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise TypeError(f"labels should be class indices, integers (n,), got {got}")
+    classes: list[Label] = array.tolist()
     for value in array.tolist():
         if not 0 <= value < size:
             raise ValueError(f"labels should be class indices in 0 .. {size - 1}, got {value}")
-    return array.tolist()
+    return classes
 
 
 def _real_values(array: np.ndarray, n: int, size: int) -> list[Label]:
@@ -223,7 +224,8 @@ def _real_values(array: np.ndarray, n: int, size: int) -> list[Label]:
     has_shape = values.reshape(n, -1).shape == (n, size)
     if not has_shape or not np.isfinite(values).all():
         raise ValueError(f"labels should be finite, ({n}, {size}); got shape {array.shape}")
-    return values.reshape(n, size).tolist()
+    rows: list[Label] = list(values.reshape(n, size).tolist())
+    return rows
 
 
 def _check_content(

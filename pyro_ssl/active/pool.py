@@ -46,7 +46,7 @@ def order_by_value(x: Tensor) -> Tensor:
     width = rows.shape[1]
     generator = torch.Generator().manual_seed(0)
     direction = torch.randn(width, generator=generator, dtype=torch.float64).to(x.device)
-    blocks = rows.split(max(1, ROW_BLOCK // width))
+    blocks = torch.split(rows, max(1, ROW_BLOCK // width))
     projections = [(block * direction).sum(-1) for block in blocks]
     return torch.cat(projections).argsort(stable=True).cpu()
 

@@ -67,7 +67,8 @@ def power_scores(scores: Any, power: float, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     uniform = torch.rand(len(scores), generator=generator, dtype=torch.float64)
     gumbel = -(-uniform.log()).log()
-    return power * scores.cpu().double().log() + gumbel
+    perturbed: Tensor = power * scores.cpu().double().log() + gumbel
+    return perturbed
 
 
 def check_power(power: float | None) -> None:
@@ -77,10 +78,10 @@ def check_power(power: float | None) -> None:
 
 
 def _as_scores(scores: Any) -> Tensor:
-    scores = torch.as_tensor(scores).detach()
-    if scores.dim() != 1:
-        raise ValueError(f"scores should have shape (N,), one per datum; got {tuple(scores.shape)}")
-    missing = scores.isnan()
+    values: Tensor = torch.as_tensor(scores).detach()
+    if values.dim() != 1:
+        raise ValueError(f"scores should have shape (N,), one per datum; got {tuple(values.shape)}")
+    missing = values.isnan()
     if missing.any():
         raise ValueError(f"scores hold NaN, first for datum {int(missing.nonzero()[0])}")
-    return scores
+    return values

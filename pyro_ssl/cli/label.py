@@ -139,8 +139,9 @@ def resume_hint() -> str:
 
 def _options(arguments: Namespace, pool: Tensor) -> dict[str, Any]:
     """All options of the method; images that are large enough get a convolutional network."""
-    options = chosen_options(arguments.method, {}) | arguments.options
-    is_free = "network" in options and "network" not in arguments.options
+    given: dict[str, Any] = arguments.options
+    options = chosen_options(arguments.method, {}) | given
+    is_free = "network" in options and "network" not in given
     if is_free and min(pool.shape[2:]) >= MIN_CONV_SIZE:
         options["network"] = "conv"
     return options
@@ -237,8 +238,8 @@ def read_images(name: str, classes: list[str] | None) -> Images:
     """
     arrays = data.arrays_of(name)
     if "x" not in arrays:
-        names = ", ".join(arrays) or "none"
-        raise ValueError(f"--data: {name} should hold an array x; its arrays: {names}")
+        others = ", ".join(arrays) or "none"
+        raise ValueError(f"--data: {name} should hold an array x; its arrays: {others}")
     x, unit = _scaled(arrays["x"])
     if x.dim() == 3:
         x = x[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -42,3 +43,18 @@ def chosen_options(name: str, arguments: Namespace | dict[str, Any]) -> dict[str
     3
     """
     return {k: arguments.get(k, default) for k, default in zoo.options_of(name).items()}
+
+
+def check_saved_options(name: str, options: dict[str, Any], path: Path) -> None:
+    """Raise ValueError if a file has options that the method does not have in this version."""
+    if zoo.current_options(options) != options:
+        raise ValueError(
+            f"{path} is of a run of an earlier version, which this version can evaluate but not "
+            "resume; start a new run with --out"
+        )
+    unknown = sorted(options.keys() - zoo.options_of(name).keys())
+    if unknown:
+        raise ValueError(
+            f"{path} was written by another version of pyro-ssl: {name} has no option "
+            f"{', '.join(unknown)}; start a new run with --out"
+        )

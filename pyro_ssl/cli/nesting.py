@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from pyro_ssl.utils.compat import options_of
 
@@ -26,7 +26,7 @@ class ConfigFile(ActionConfigFile):
     ) -> None:
         try:
             self._check_depth(values)
-            super().__call__(parser, cfg, values, option_string)
+            super().__call__(parser, cfg, values, option_string)  # type: ignore[no-untyped-call]
         except UnicodeDecodeError as error:
             raise ArgumentError(self, f"{values} should be text in UTF-8: {error}") from None
         unknown = sorted(vars(cfg).keys() - options_of(parser))

@@ -17,7 +17,12 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
-from pyro_ssl.cli.method_options import add_method_options, chosen_options, summary
+from pyro_ssl.cli.method_options import (
+    add_method_options,
+    check_saved_options,
+    chosen_options,
+    summary,
+)
 from pyro_ssl.cli.nesting import ConfigFile
 from pyro_ssl.cli.run_directory import (
     CONFIG,
@@ -102,7 +107,9 @@ def _method_parser(name: str) -> ArgumentParser:
         default="one_cycle",
         help="schedule of the learning rate: " + ", ".join(SCHEDULES),
     )
-    skip: set[str | int] = {*inspect.signature(fit).parameters} - {*FIT_OPTIONS}
+    skip: set[str | int] = {
+        name for name in inspect.signature(fit).parameters if name not in FIT_OPTIONS
+    }
     parser.add_function_arguments(fit, skip=skip)
     add_method_options(parser, name)
     return parser
@@ -111,17 +118,13 @@ def _method_parser(name: str) -> ArgumentParser:
 def run(arguments: Namespace) -> None:
     """Start a run, or continue one."""
     method = arguments.method
-    given = arguments[method] if method else Namespace()
+    given: Any = arguments[method] if method else {}
     resume = arguments.resume or given.get("resume")
     if resume:
         config = read_config(Path(resume))
         if method not in (None, config["method"]):
             raise ValueError(f"--resume: {resume} is a run of {config['method']}, not of {method}")
-        if zoo.current_options(config["options"]) != config["options"]:
-            raise ValueError(
-                f"--resume: {resume} is a run of an earlier version, which this version can "
-                "evaluate but not resume; train again in another directory"
-            )
+        check_saved_options(config["method"], config["options"], Path(resume) / CONFIG)
         train(Path(resume), config, resume=True)
         return
     if method is None:
@@ -137,7 +140,7 @@ def run(arguments: Namespace) -> None:
 
 def resume_hint(arguments: Namespace) -> str:
     """How to continue the run of an interrupted command; empty if it has not started."""
-    given = arguments[arguments.method] if arguments.method else Namespace()
+    given: Any = arguments[arguments.method] if arguments.method else {}
     directory = arguments.resume or given.get("resume") or given.get("out")
     if directory is None or not (Path(directory) / CONFIG).exists():
         return ""
@@ -146,7 +149,7 @@ def resume_hint(arguments: Namespace) -> str:
 
 def _config(method: str, given: Namespace) -> dict[str, Any]:
     """The configuration of a run, as in `config.json`."""
-    config = {
+    config: dict[str, Any] = {
         "method": method,
         "options": chosen_options(method, given),
         "training": {name: given[name] for name in (*FIT_OPTIONS, "schedule")},

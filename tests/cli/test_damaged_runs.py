@@ -105,3 +105,14 @@ def test_config_nested_too_deeply(copied, capsys):
     (copied / "config.json").write_text("[" * 100_000)
     assert run("evaluate", copied) == 2
     assert "config.json is damaged" in capsys.readouterr().err
+
+
+def test_run_of_an_earlier_version_is_named(copied, capsys):
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    config["options"]["shared_noise"] = config["options"].pop("common_random_numbers")
+    path.write_text(json.dumps(config))
+    assert run("train", "--resume", copied) == 2
+    said = capsys.readouterr().err
+    assert "config.json was written by another version of pyro-ssl" in said
+    assert "m2 has no option shared_noise" in said
