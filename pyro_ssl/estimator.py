@@ -434,7 +434,8 @@ class _SemiSupervised(BaseEstimator, ABC):
             )
 
     def _scaled(self, X: np.ndarray) -> np.ndarray:
-        return (X - self.mean_) / self.std_
+        rows: np.ndarray = (X - self.mean_) / self.std_
+        return rows
 
 
 class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
@@ -490,7 +491,8 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
             X: Data `(N, *event)`.
         """
         best = self.predict_proba(X).argmax(-1)  # before `classes_`: it reports a missing fit
-        return self.classes_[best]
+        classes: np.ndarray = self.classes_[best]
+        return classes
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy on the rows that have a label.
@@ -503,7 +505,8 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
         Raises:
             ValueError: No row has a label.
         """
-        return super().score(*labeled_rows(X, y, sample_weight))
+        accuracy: float = super().score(*labeled_rows(X, y, sample_weight))
+        return accuracy
 
     def _labels(self, y: Any, n: int) -> _Labels:
         classes, indices = encode(y, n)
@@ -634,7 +637,9 @@ class SemiSupervisedRegressor(RegressorMixin, _SemiSupervised):
         Raises:
             ValueError: No row has a label.
         """
-        return super().score(*labeled_rows(X, y, sample_weight, regression=True))
+        rows = labeled_rows(X, y, sample_weight, regression=True)
+        r_squared: float = super().score(*rows)
+        return r_squared
 
     def _labels(self, y: Any, n: int) -> _Labels:
         y = _real_labels(y, n)
@@ -712,15 +717,15 @@ def _real_labels(y: Any, n: int) -> np.ndarray:
     array, masked = as_array(y, "y")
     if masked.any():
         y = np.where(masked, np.nan, array.astype(np.float64))
-    y = check_array(
+    labels: np.ndarray = check_array(
         y, ensure_2d=False, ensure_all_finite="allow-nan", dtype=np.float64, input_name="y"
     )
-    if len(y) != n:
+    if len(labels) != n:
         raise ValueError(
-            f"y should have one label per row of X, {n}; got {len(y)}, "
+            f"y should have one label per row of X, {n}; got {len(labels)}, "
             "inconsistent numbers of samples"
         )
-    return y
+    return labels
 
 
 def _check_real(y: Any) -> None:

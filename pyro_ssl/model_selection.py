@@ -56,8 +56,8 @@ def has_label(y: Any, *, regression: bool = False) -> np.ndarray:
     values = np.asarray(y)
     if regression:
         missing = np.isnan(values.astype(np.float64)) | masked
-        complete: np.ndarray = ~missing.reshape(len(missing), -1).any(1)
-        return complete
+        incomplete: np.ndarray = np.asarray(missing.reshape(len(missing), -1).any(1))
+        return ~incomplete
     if values.ndim == 2 and values.shape[1] == 1:
         return has_label(y.ravel() if is_masked_array else values.ravel())
     check_signed(values[~np.broadcast_to(masked, values.shape)], "y")
@@ -102,13 +102,14 @@ def labeled_rows(
 def _known_weights(sample_weight: Any, known: np.ndarray) -> np.ndarray | None:
     if sample_weight is None:
         return None
-    weights = np.asarray(sample_weight)
+    weights: np.ndarray = np.asarray(sample_weight)
     if weights.shape != known.shape:
         raise ValueError(
             f"sample_weight should have shape {known.shape}, one for each row of X; "
             f"got {weights.shape}"
         )
-    return weights[known]
+    known_weights: np.ndarray = weights[known]
+    return known_weights
 
 
 def _warn_of_markers(labels: np.ndarray) -> None:
@@ -126,7 +127,7 @@ def _take(X: Any, rows: np.ndarray) -> Any:
 
 def _known_labels(y: Any, known: np.ndarray) -> np.ndarray:
     """The labels of some rows; of an array of objects, in an array of the labels' own type."""
-    labels = np.asarray(y)[known]
+    labels: np.ndarray = np.asarray(y)[known]
     if labels.dtype != object:
         return labels
     return np.array(labels.tolist())
@@ -155,7 +156,7 @@ class LabeledScorer:
     def __call__(self, estimator: Any, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Score an estimator on the labeled rows of `X`."""
         X, y, weights = labeled_rows(X, y, sample_weight, regression=is_regressor(estimator))
-        scorer = get_scorer(self.scoring)
+        scorer: Callable[..., float] = get_scorer(self.scoring)
         if weights is None:
             return scorer(estimator, X, y)
         return scorer(estimator, X, y, sample_weight=weights)
