@@ -55,7 +55,12 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
     for name in ("iris", REGRESSION) if smoke else TABLES:
         for n in REAL_LABELS if name == REGRESSION else LABELS:
             for draw in draws:
-                config = {"data": name, "labels": n, "draw": draw, "options": presets.TABULAR_DEFAULTS}
+                config = {
+                    "data": name,
+                    "labels": n,
+                    "draw": draw,
+                    "options": presets.TABULAR_DEFAULTS,
+                }
                 made[f"{name.replace(' ', '_')}_{n}_{draw}"] = config | (
                     {"epochs": 1} if smoke else {}
                 )

@@ -21,14 +21,18 @@ def seed_everything() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef):
-    if fixturedef.scope != "function":  # it is set up before the fixture below, by whichever test comes first
+    if (
+        fixturedef.scope != "function"
+    ):  # it is set up before the fixture below, by whichever test comes first
         seed_everything()
 
 
 @pytest.fixture(autouse=True)
 def clean_process():
     seed_everything()
-    torch.distributions.Distribution.set_default_validate_args(True)  # zuko, which tests import, turns it off
+    torch.distributions.Distribution.set_default_validate_args(
+        True
+    )  # zuko, which tests import, turns it off
     pyro.clear_param_store()
     yield
     pyro.clear_param_store()

@@ -622,7 +622,12 @@ def wave(n: int = 400, labeled: int = 60):
 def test_regression_learns_from_rows_with_and_without_a_label(tmp_path):
     x, y, known = wave()
     model = SemiSupervisedRegressor(
-        options={"hidden": (64,), "z_dim": 2}, epochs=1, min_steps=300, batch_size=100, lr=2e-2, random_state=0
+        options={"hidden": (64,), "z_dim": 2},
+        epochs=1,
+        min_steps=300,
+        batch_size=100,
+        lr=2e-2,
+        random_state=0,
     ).fit(x, known)
     assert model.score(x, y) > 0.85
     mean, std = model.predict(x, return_std=True)
@@ -724,11 +729,15 @@ STEPS = {
 """Of the methods that need more than 60 steps at a rate of 0.01, or a lower rate."""
 
 
-@pytest.mark.parametrize("method", [name for name, row in zoo.METHODS.items() if row.unlabeled and row.columns])
+@pytest.mark.parametrize(
+    "method", [name for name, row in zoo.METHODS.items() if row.unlabeled and row.columns]
+)
 def test_every_methods_defaults_beat_the_labels_alone(by_labels_alone, method):
     x, y, labels = far_blobs()
     steps, lr = STEPS.get(method, (60, 1e-2))
-    model = SemiSupervisedClassifier(method, epochs=1, min_steps=steps, lr=lr, random_state=0).fit(x, labels)
+    model = SemiSupervisedClassifier(method, epochs=1, min_steps=steps, lr=lr, random_state=0).fit(
+        x, labels
+    )
     assert model.score(x, y) > max(by_labels_alone, 0.85)
 
 

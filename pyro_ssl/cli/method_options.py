@@ -49,8 +49,8 @@ def check_saved_options(name: str, options: dict[str, Any], path: Path) -> None:
     """Raise ValueError if a file has options that the method does not have in this version."""
     if zoo.current_options(options) != options:
         raise ValueError(
-            f"{path} is of a run of an earlier version, which this version can evaluate but not "
-            "resume; start a new run with --out"
+            f"{path.parent} is a run of an earlier version, which this version can evaluate but "
+            "not resume; start a new run with --out"
         )
     unknown = sorted(options.keys() - zoo.options_of(name).keys())
     if unknown:

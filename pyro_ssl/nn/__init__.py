@@ -9,4 +9,13 @@ from pyro_ssl.nn.layers import Flat, SplitLinear
 from pyro_ssl.nn.networks import MLP, ConvDecoder, ConvEncoder
 from pyro_ssl.nn.norm import BatchNorm
 
-__all__ = ["MLP", "Backbone", "BatchNorm", "ConvDecoder", "ConvEncoder", "Flat", "Noise", "SplitLinear"]
+__all__ = [
+    "MLP",
+    "Backbone",
+    "BatchNorm",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Flat",
+    "Noise",
+    "SplitLinear",
+]

@@ -135,9 +135,7 @@ def _batches(
 
 
 @torch.no_grad()
-def _first_losses(
-    objective: Objective, batches: Batches, joint: bool
-) -> tuple[list[str], float]:
+def _first_losses(objective: Objective, batches: Batches, joint: bool) -> tuple[list[str], float]:
     """Names of the parts of the loss, and the size above which a mean loss has diverged.
 
     That is a multiple of the untrained weights' loss, on a batch or on the most extreme data, plus

@@ -43,7 +43,9 @@ EYE = torch.eye(K, dtype=torch.float64)
 def build(method: str = "m2", spread: float = 0.4, **options) -> Objective:
     """A method with weights and biases in general position."""
     known = zoo.options_of(method)
-    o = zoo.build(method, D, K, **{k: v for k, v in (SMALL | PLAIN).items() if k in known} | options).double()
+    o = zoo.build(
+        method, D, K, **{k: v for k, v in (SMALL | PLAIN).items() if k in known} | options
+    ).double()
     g = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in o.parameters():
@@ -70,7 +72,9 @@ def noise(monkeypatch, seeded):
         return (pool if len(shape) > 2 else pool[0]).expand(shape)
 
     monkeypatch.setattr(torch.distributions.normal, "_standard_normal", drawn)
-    monkeypatch.setattr(torch, "randn_like", lambda t: drawn(t.shape))  # what classes share, see EnumerateMessenger
+    monkeypatch.setattr(
+        torch, "randn_like", lambda t: drawn(t.shape)
+    )  # what classes share, see EnumerateMessenger
     return pool
 
 
@@ -136,7 +140,9 @@ def f_by_hand(o: Objective, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
     log_px = math.log(1 / K) + o.model.p_x(y, z).log_prob(x)
     if isinstance(p_z, VampPrior):
         return log_px + log_vamp(p_z, y, z) - log_q(q_z, x, y, z)
-    return log_px + (p_z(y).log_prob(z) - log_q(q_z, x, y, z) if flow else -kl_divergence(q, p_z(y)))
+    return log_px + (
+        p_z(y).log_prob(z) - log_q(q_z, x, y, z) if flow else -kl_divergence(q, p_z(y))
+    )
 
 
 def by_hand(o: Objective, x: Tensor, y: Tensor | None, pool: Tensor, shared: bool = True) -> Tensor:
@@ -153,7 +159,10 @@ def test_bounds_are_the_sums_written_out(codes, shared, noise):
     """Without y, with it, and with the labels of the first rows; there K copies of each stand for it, of one noise each."""
     o, (x, y) = build(common_random_numbers=shared, **codes), data()
     of, vamp, by_class = list(o.parameters()), codes.get("prior") == "vamp", "class_prior" in codes
-    assert (isinstance(o.model.p_z, VampPrior), isinstance(o.guide.q_z, Flow)) == (vamp, "flow" in codes)
+    assert (isinstance(o.model.p_z, VampPrior), isinstance(o.guide.q_z, Flow)) == (
+        vamp,
+        "flow" in codes,
+    )
     assert torch.equal(*(o.model.p_z(e).log_prob(torch.zeros(Z)) for e in EYE[:2])) != by_class
     assert_same(o.bound(x), by_hand(o, x, None, noise, shared), of)
     assert_same(o.bound(x, y), by_hand(o, x, y, noise), of)
@@ -174,7 +183,11 @@ def ladder_by_hand(o: Objective, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
     precision = 1 / p_1.variance + 1 / seen.variance
     mean = (p_1.mean / p_1.variance + seen.mean / seen.variance) / precision
     q_1 = dist.Normal(mean, precision.rsqrt()).to_event(1)
-    rest = m.p_x(y, mean + precision.rsqrt() * noise).log_prob(x) - kl_divergence(q_1, p_1) + math.log(1 / K)
+    rest = (
+        m.p_x(y, mean + precision.rsqrt() * noise).log_prob(x)
+        - kl_divergence(q_1, p_1)
+        + math.log(1 / K)
+    )
     if not (flow or vamp):
         return rest - kl_divergence(q, m.p_z_top(y))
     log_p = log_vamp(m.p_z_top, y, z_2) if vamp else m.p_z_top(y).log_prob(z_2)
@@ -207,14 +220,23 @@ def flowing(transforms: int, *lead: int) -> tuple[FlowDistribution, list[Tensor]
     with torch.no_grad():
         for p in maf.parameters():
             p.add_(0.1 * torch.randn(p.shape))
-    loc, scale = torch.randn(*lead, Z).requires_grad_(), torch.rand(*lead, Z).add(0.5).requires_grad_()
-    return FlowDistribution(dist.Normal(loc, scale).to_event(1), maf()), [loc, scale, *maf.parameters()]
+    loc, scale = (
+        torch.randn(*lead, Z).requires_grad_(),
+        torch.rand(*lead, Z).add(0.5).requires_grad_(),
+    )
+    return FlowDistribution(dist.Normal(loc, scale).to_event(1), maf()), [
+        loc,
+        scale,
+        *maf.parameters(),
+    ]
 
 
 def integral(log_prob, half: float = 20.0) -> float:
     line = torch.linspace(-half, half, 401)
     with torch.no_grad():
-        return (log_prob(torch.cartesian_prod(line, line)).exp().sum() * (line[1] - line[0]) ** 2).item()
+        return (
+            log_prob(torch.cartesian_prod(line, line)).exp().sum() * (line[1] - line[0]) ** 2
+        ).item()
 
 
 @pytest.mark.parametrize("lead", [(B,), (K, B), ()])
@@ -231,7 +253,9 @@ def test_a_flow_is_a_change_of_variables(transforms, lead):
     assert_same(kept, found, of)
     assert all(g.abs().max() > 0 for g in gradients(kept, of))
     q.rsample()
-    assert torch.allclose(q.log_prob(z), kept, rtol=0, atol=1e-10)  # it is not the last draw any more
+    assert torch.allclose(
+        q.log_prob(z), kept, rtol=0, atol=1e-10
+    )  # it is not the last draw any more
     if not lead:
         assert integral(q.log_prob) == pytest.approx(1, abs=5e-3)
 
@@ -243,7 +267,9 @@ def test_expansions_of_a_flow_share_what_was_drawn(monkeypatch):
     assert z.shape == (K, B, Z)
     expected = q.log_prob(z.clone())
     monkeypatch.setattr(type(q.transform), "inv", None)  # whoever inverts fails
-    assert torch.allclose(q.log_prob(z), expected, rtol=0, atol=1e-10) and wide.log_prob(z) is q.log_prob(z)
+    assert torch.allclose(q.log_prob(z), expected, rtol=0, atol=1e-10) and wide.log_prob(
+        z
+    ) is q.log_prob(z)
     with pytest.raises(TypeError):
         q.log_prob(z.clone())
 
@@ -264,12 +290,21 @@ def test_the_likeliest_and_one_are_unbiased_for_a_flow():
     last = [o.guide.q_y.network.rest[-1], o.guide.q_z.base.network.rest[-1]]
     for top_k in (1, None):
         own = [layer.bias.detach().expand(n, -1).clone().requires_grad_() for layer in last]
-        hooks = [m.register_forward_hook(lambda m, i, h, b=b: h - m.bias + b) for m, b in zip(last, own, strict=True)]
-        bound = TraceTopKEnum_ELBO(top_k, common_random_numbers=True).bound(o.model, o.guide, x).value
-        draws[top_k] = torch.cat([bound[:, None], *torch.autograd.grad(bound.sum(), own)], -1).detach()
+        hooks = [
+            m.register_forward_hook(lambda m, i, h, b=b: h - m.bias + b)
+            for m, b in zip(last, own, strict=True)
+        ]
+        bound = (
+            TraceTopKEnum_ELBO(top_k, common_random_numbers=True).bound(o.model, o.guide, x).value
+        )
+        draws[top_k] = torch.cat(
+            [bound[:, None], *torch.autograd.grad(bound.sum(), own)], -1
+        ).detach()
         for hook in hooks:
             hook.remove()
-    error = (draws[1].mean(0) - draws[None].mean(0)) / ((draws[1].var(0) + draws[None].var(0)) / n).sqrt()
+    error = (draws[1].mean(0) - draws[None].mean(0)) / (
+        (draws[1].var(0) + draws[None].var(0)) / n
+    ).sqrt()
     assert error.abs().max() < 4 and (draws[1].std(0) > draws[None].std(0)).any()
 
 
@@ -287,7 +322,10 @@ def test_a_vamp_prior_is_the_mean_of_posteriors_and_normalised(flow, by_class):
 
 
 def test_a_vamp_prior_reads_its_pseudo_inputs_without_noise():
-    o, z = build("latent_classifier", prior="vamp", noise=0.7, dropout=0.5).train(), torch.randn(5, Z)
+    o, z = (
+        build("latent_classifier", prior="vamp", noise=0.7, dropout=0.5).train(),
+        torch.randn(5, Z),
+    )
     assert not torch.equal(o.guide.q_z(data()[0]).mean, o.guide.q_z(data()[0]).mean)
     assert torch.equal(o.model.p_z().log_prob(z), o.model.p_z().log_prob(z))
 
@@ -313,12 +351,16 @@ def test_pseudo_inputs_learn_and_the_bound_stays_below_the_evidence(codes):
     line = torch.linspace(-9, 9, 121)
     z = torch.cartesian_prod(line, line)[:, None]
     with torch.no_grad():
-        log_p = [o.model.p_z(e).log_prob(z) + o.model.p_x(e.expand(1, K), z).log_prob(x[:B]) for e in EYE]
+        log_p = [
+            o.model.p_z(e).log_prob(z) + o.model.p_x(e.expand(1, K), z).log_prob(x[:B]) for e in EYE
+        ]
         evidence = torch.cat(log_p).logsumexp(0) + 2 * (line[1] - line[0]).log() - math.log(K)
         draws = o.bound(x[:B].repeat_interleave(n, 0)).reshape(B, n)
         sampled = TraceTopKEnum_ELBO(None, num_particles=n).log_evidence(o.model, o.guide, x[:B])
     assert torch.allclose(sampled, evidence, atol=0.1)
-    assert (draws.mean(1) - 4 * draws.std(1) / math.sqrt(n) < evidence).all() and draws.mean() < evidence.mean() - 0.01
+    assert (
+        draws.mean(1) - 4 * draws.std(1) / math.sqrt(n) < evidence
+    ).all() and draws.mean() < evidence.mean() - 0.01
 
 
 # --- mixtures of Gaussians --------------------------------------------------------------------------------------------
@@ -338,8 +380,13 @@ def rows(parameters: list[Tensor], n: int) -> list[Tensor]:
 def nodes(loc: Tensor, scale: Tensor, degree: int = 24) -> tuple[Tensor, Tensor]:
     """Gauss-Hermite quadrature of diagonal Gaussians `(K, Z)`: places `(K, M, Z)` and weights `(M,)`."""
     t, w = (torch.as_tensor(a) for a in np.polynomial.hermite_e.hermegauss(degree))
-    t, w = (torch.stack(torch.meshgrid(*[a] * loc.shape[-1], indexing="ij"), -1).flatten(0, -2) for a in (t, w))
-    return loc.unsqueeze(-2) + scale.unsqueeze(-2) * t, w.prod(-1) / math.sqrt(2 * math.pi) ** loc.shape[-1]
+    t, w = (
+        torch.stack(torch.meshgrid(*[a] * loc.shape[-1], indexing="ij"), -1).flatten(0, -2)
+        for a in (t, w)
+    )
+    return loc.unsqueeze(-2) + scale.unsqueeze(-2) * t, w.prod(-1) / math.sqrt(
+        2 * math.pi
+    ) ** loc.shape[-1]
 
 
 def smooth(z: Tensor) -> Tensor:
@@ -358,8 +405,15 @@ def test_a_mixture_has_its_density_and_its_moments():
     joint = logits.log_softmax(-1) + parts.log_prob(z[:9, None])
     assert torch.allclose(q.component_logits(z[:9]), joint.log_softmax(-1), rtol=0, atol=1e-12)
     mean = (logits.softmax(-1)[:, None] * loc).sum(0)
-    second = (logits.softmax(-1)[:, None, None] * (loc[:, :, None] * loc[:, None] + scale.square().diag_embed())).sum(0)
-    assert torch.allclose(q.mean, mean) and q.expand(torch.Size([4, 5])).rsample().shape == (4, 5, Z)
+    second = (
+        logits.softmax(-1)[:, None, None]
+        * (loc[:, :, None] * loc[:, None] + scale.square().diag_embed())
+    ).sum(0)
+    assert torch.allclose(q.mean, mean) and q.expand(torch.Size([4, 5])).rsample().shape == (
+        4,
+        5,
+        Z,
+    )
     assert_unbiased(z, mean.detach())
     assert_unbiased(z[:, :, None] * z[:, None], second.detach())
 
@@ -372,13 +426,20 @@ def test_the_pathwise_gradient_is_that_of_the_expectation(z, k):
     exact = torch.autograd.grad(parameters[0].softmax(-1) @ (smooth(places) @ weights), parameters)
     own = rows(parameters, n)
     found = torch.autograd.grad(smooth(MixtureOfNormals(*own).rsample()).sum(), own)
-    flat, wanted = torch.cat([g.reshape(n, -1) for g in found], -1), torch.cat([g.flatten() for g in exact])
+    flat, wanted = (
+        torch.cat([g.reshape(n, -1) for g in found], -1),
+        torch.cat([g.flatten() for g in exact]),
+    )
     assert_unbiased(flat, wanted, low=0.5, high=1.5)
     index = torch.distributions.Categorical(logits=own[0]).sample()
     loc, scale = (p[torch.arange(n), index] for p in own[1:])
-    naive = torch.autograd.grad(smooth(loc + scale * torch.randn(n, z)).sum(), own, allow_unused=True)
+    naive = torch.autograd.grad(
+        smooth(loc + scale * torch.randn(n, z)).sum(), own, allow_unused=True
+    )
     assert naive[0] is None and exact[0].abs().max() > 0.05
-    assert_unbiased(torch.cat([g.reshape(n, -1) for g in naive[1:]], -1), wanted[k:], low=0.5, high=1.5)
+    assert_unbiased(
+        torch.cat([g.reshape(n, -1) for g in naive[1:]], -1), wanted[k:], low=0.5, high=1.5
+    )
 
 
 def cdfs(z: Tensor, logits: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
@@ -405,7 +466,10 @@ def test_a_samples_gradient_is_that_of_the_inverse_cdfs(seed):
         for _ in range(70):
             images[:, d] = (low + high) / 2
             below = cdfs(images, *moved)[:, d] < u[d]
-            low, high = torch.where(below, images[:, d], low), torch.where(below, high, images[:, d])
+            low, high = (
+                torch.where(below, images[:, d], low),
+                torch.where(below, high, images[:, d]),
+            )
     plus, minus = images.chunk(2)
     assert torch.allclose((plus + minus) / 2, z.expand_as(plus), atol=1e-4)
     ours = torch.stack([torch.cat([g.flatten() for g in gs]) for gs in found], -1)
@@ -425,20 +489,26 @@ def test_equal_components_are_one_gaussian(k):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("logits", [(80.0, -80.0), (0.0, 0.0), (-80.0, 80.0)])
-@pytest.mark.parametrize(("apart", "scale"), [(0.0, 1.0), (50.0, 1.0), (1e4, 1e-3), (0.0, 1e-3), (3.0, 100.0)])
+@pytest.mark.parametrize(
+    ("apart", "scale"), [(0.0, 1.0), (50.0, 1.0), (1e4, 1e-3), (0.0, 1e-3), (3.0, 100.0)]
+)
 def test_extreme_mixtures_stay_finite(apart, scale, logits, dtype):
     loc = torch.tensor([[-apart], [apart]]).expand(2, 8)
     own = rows([p.to(dtype) for p in (torch.tensor(logits), loc, torch.full((2, 8), scale))], 200)
     q = MixtureOfNormals(*own)
     z = q.rsample()
-    found = torch.autograd.grad(z.sin().sum() + q.log_prob(z).sum() + q.component_logits(z).exp().sum(), own)
+    found = torch.autograd.grad(
+        z.sin().sum() + q.log_prob(z).sum() + q.component_logits(z).exp().sum(), own
+    )
     assert z.dtype == dtype and z.isfinite().all() and all(g.isfinite().all() for g in found)
 
 
 # --- the guide that draws the code first ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("guide", "top_k"), [(guides.Mixture, None), (guides.M2, 1), (guides.M2, None)])
+@pytest.mark.parametrize(
+    ("guide", "top_k"), [(guides.Mixture, None), (guides.M2, 1), (guides.M2, None)]
+)
 @pytest.mark.parametrize("classes", [3, 10])
 def test_the_mixture_guide_has_the_bound_of_the_sum(classes, guide, top_k):
     """Value and gradient against quadrature; p(x|z) of one code for each datum, where a sum has one for each class."""
@@ -446,17 +516,28 @@ def test_the_mixture_guide_has_the_bound_of_the_sum(classes, guide, top_k):
     x, eye, start = data(1)[0].expand(n, D), torch.eye(classes), mixture(classes, Z, seed=5)
     places, weights = nodes(*start[1:])
     log_y = o.model.p_y(x[0], places).log_prob(eye[:, None]) + o.model.p_x(places).log_prob(x[0])
-    parts, log_q = dist.Normal(*(p[:, None] for p in start[1:])).to_event(1), start[0].log_softmax(-1)
+    parts, log_q = (
+        dist.Normal(*(p[:, None] for p in start[1:])).to_event(1),
+        start[0].log_softmax(-1),
+    )
     f = log_y + o.model.p_z().log_prob(places) - parts.log_prob(places)
     bound = log_q.exp() @ (f @ weights - log_q)
-    exact = torch.cat([bound.view(1), *(g.flatten() for g in torch.autograd.grad(bound, start))]).detach()
-    logits, *gaussians = own = rows(start, n)  # q(y|x) and q(z|x,y) are parameters, of each row its own
+    exact = torch.cat(
+        [bound.view(1), *(g.flatten() for g in torch.autograd.grad(bound, start))]
+    ).detach()
+    logits, *gaussians = own = rows(
+        start, n
+    )  # q(y|x) and q(z|x,y) are parameters, of each row its own
     q_z = lambda x, y: dist.Normal(*((y.unsqueeze(-1) * p).sum(-2) for p in gaussians)).to_event(1)  # noqa: E731
     program = guide(lambda x: dist.OneHotCategorical(logits=logits), q_z)
-    o.model.p_x.register_forward_pre_hook(lambda m, inputs: counted.append(inputs[0].shape[:-1].numel()))
+    o.model.p_x.register_forward_pre_hook(
+        lambda m, inputs: counted.append(inputs[0].shape[:-1].numel())
+    )
     value = TraceTopKEnum_ELBO(top_k, common_random_numbers=True).bound(o.model, program, x).value
     found = torch.autograd.grad(value.sum(), own)
-    assert_unbiased(torch.cat([value[:, None], *(g.reshape(n, -1) for g in found)], -1).detach(), exact)
+    assert_unbiased(
+        torch.cat([value[:, None], *(g.reshape(n, -1) for g in found)], -1).detach(), exact
+    )
     copies = 1 if guide is guides.Mixture else classes if top_k is None else top_k + 1
     assert counted == [copies * n]
     cost = f"{copies} rows of p(x|z), variance of q(y|x)'s gradient {found[0].var(0).sum():.3f}"
@@ -474,7 +555,11 @@ def test_the_mixture_guide_factorises_as_m2s():
     torch.manual_seed(0)
     ours = o.bound(x, y)
     torch.manual_seed(0)
-    assert_same(ours, Objective(o.model, guides.M2(o.guide.q_y, o.guide.q_z)).bound(x, y), list(o.parameters()))
+    assert_same(
+        ours,
+        Objective(o.model, guides.M2(o.guide.q_y, o.guide.q_z)).bound(x, y),
+        list(o.parameters()),
+    )
 
 
 # --- the adversary of a code ------------------------------------------------------------------------------------------
@@ -486,7 +571,9 @@ def test_the_game_by_hand(flow):
     o, (x, y) = build("m2_adversarial", adversary=0.7, adversary_lr=3.0, flow=flow), data()
     (term,) = (t for t in o.terms if isinstance(t, Adversary))
     (one, pair), (scale, theirs) = parameter_groups(o)
-    assert (one, scale) == (1.0, 3.0) and all(a is b for a, b in zip(theirs, term.f.parameters(), strict=True))
+    assert (one, scale) == (1.0, 3.0) and all(
+        a is b for a, b in zip(theirs, term.f.parameters(), strict=True)
+    )
     assert sorted(map(id, [*pair, *theirs])) == sorted(map(id, o.parameters()))
     torch.manual_seed(0)
     value = term(LossContext(Batch(x, y), o.guide))
@@ -495,7 +582,9 @@ def test_the_game_by_hand(flow):
     assert torch.allclose(value, 0.7 * log_f)
     encoder = {id(p) for p in o.guide.q_z.parameters()}
     for group, weight in ((pair, 0.7), (theirs, -1.0)):
-        for p, ours, of_f in zip(group, gradients(value, group), gradients(log_f, group), strict=True):
+        for p, ours, of_f in zip(
+            group, gradients(value, group), gradients(log_f, group), strict=True
+        ):
             assert torch.allclose(ours, weight * of_f, rtol=0, atol=1e-12)
             assert ours.any() == (id(p) in encoder or group is theirs)
 
@@ -508,9 +597,19 @@ def stop(epoch) -> None:
 def trained(method: str, directory=None, callbacks=(), options: dict | None = None, **arguments):
     """A method after `fit`, one step an epoch, and by how much each of its tensors has moved."""
     o, x, known = build(method, **(options or {})), data(40)[0].sigmoid(), torch.arange(40) < 20
-    before, arguments = state(o), {"epochs": 4, "lr": 1e-2, "batch_size": 20, "labeled_batch_size": 20} | arguments
+    before, arguments = (
+        state(o),
+        {"epochs": 4, "lr": 1e-2, "batch_size": 20, "labeled_batch_size": 20} | arguments,
+    )
     with suppress(KeyboardInterrupt):
-        fit(o, x, (torch.arange(40) % K).where(known, -1), directory=directory, callbacks=callbacks, **arguments)
+        fit(
+            o,
+            x,
+            (torch.arange(40) % K).where(known, -1),
+            directory=directory,
+            callbacks=callbacks,
+            **arguments,
+        )
     return o, {k: v - before[k] for k, v in state(o).items() if v.is_floating_point()}
 
 
@@ -524,19 +623,30 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def norms(moved: dict[str, Tensor]) -> list[float]:
     """Of the pair and of the adversary."""
-    groups = [[v for k, v in moved.items() if k.startswith("terms.") == theirs] for theirs in (False, True)]
+    groups = [
+        [v for k, v in moved.items() if k.startswith("terms.") == theirs]
+        for theirs in (False, True)
+    ]
     return [math.sqrt(sum(v.square().sum().item() for v in group)) for group in groups]
 
 
 def test_each_player_has_its_own_step_and_its_own_norm():
     step = {"epochs": 1, "optimizer": torch.optim.SGD, "schedule": "constant"}
-    game = [norms(trained("m2_adversarial", options={"adversary_lr": s}, lr=1e-5, **step)[1]) for s in (1.0, 3.0)]
+    game = [
+        norms(trained("m2_adversarial", options={"adversary_lr": s}, lr=1e-5, **step)[1])
+        for s in (1.0, 3.0)
+    ]
     assert game[0][1] > 0 and game[1] == pytest.approx([game[0][0], 3 * game[0][1]], rel=1e-6)
-    clipped = trained("m2_adversarial", options={"adversary_lr": 3.0}, lr=1.0, clip_norm=1e-2, **step)[1]
+    clipped = trained(
+        "m2_adversarial", options={"adversary_lr": 3.0}, lr=1.0, clip_norm=1e-2, **step
+    )[1]
     assert norms(clipped) == pytest.approx([1e-2, 3e-2], rel=1e-3)
 
 
-RESUMED = {"m2_adversarial": {"flow": 1, "prior": "vamp"}, "m1_m2": {"z1_dim": 3, "m1_hidden": (5,), "m1_epochs": 2}}
+RESUMED = {
+    "m2_adversarial": {"flow": 1, "prior": "vamp"},
+    "m1_m2": {"z1_dim": 3, "m1_hidden": (5,), "m1_epochs": 2},
+}
 
 
 @pytest.mark.parametrize("method", RESUMED)
@@ -551,7 +661,11 @@ def test_a_run_that_was_stopped_resumes_to_the_same_bits(method, tmp_path):
     assert stamps == [file.stat().st_mtime_ns for file in tmp_path.glob("features/checkpoint/*")]
     assert same(state(resumed), state(unbroken)) and not same(state(stopped), state(unbroken))
     still = ("features.objective.guide.q_y", "features.used")  # no label teaches the first model
-    assert all(v.any() for k, v in moved.items() if not k.startswith(still) and k.endswith(("weight", "bias")))
+    assert all(
+        v.any()
+        for k, v in moved.items()
+        if not k.startswith(still) and k.endswith(("weight", "bias"))
+    )
 
 
 # --- the codes of a first model ---------------------------------------------------------------------------------------
@@ -583,7 +697,10 @@ def test_features_are_fresh_samples_in_training_and_means_in_evaluation(uses):
     deviations = twin.objective.guide.q_z(x).mean.std(0, correction=0)
     o.features.least = deviations.sort(descending=True).values[uses - 1].item() if uses else 1e9
     pretrain(o.features, x)
-    q, used = o.features.objective.guide.q_z(x), (deviations >= o.features.least).double() if uses else torch.ones(3)
+    q, used = (
+        o.features.objective.guide.q_z(x),
+        (deviations >= o.features.least).double() if uses else torch.ones(3),
+    )
     assert torch.equal(o.features.used, used) and used.sum() == (uses or 3)
     with eval_mode(o):
         assert torch.equal(o.encode(x), used * q.mean)
@@ -601,7 +718,9 @@ def test_training_encodes_each_datum_once_and_a_transform_each_time():
         o, x = build("m1_m2", **RESUMED["m1_m2"]), data(40)[0].sigmoid()
         pretrain(o.features, x)
         rows: list[int] = []
-        o.features.objective.guide.q_z.register_forward_hook(lambda m, given, q, rows=rows: rows.append(len(given[0])))
+        o.features.objective.guide.q_z.register_forward_hook(
+            lambda m, given, q, rows=rows: rows.append(len(given[0]))
+        )
         fit(
             o,
             x,
@@ -613,7 +732,10 @@ def test_training_encodes_each_datum_once_and_a_transform_each_time():
         ends.append(state(o))
         calls.append(rows)
     assert calls[0] == [2, 40] and len(calls[1]) > 2 * 2 * 3  # `fit` looks at two rows first
-    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(ends[0].values(), ends[1].values(), strict=True))
+    assert all(
+        torch.allclose(a, b, atol=1e-9)
+        for a, b in zip(ends[0].values(), ends[1].values(), strict=True)
+    )
 
 
 SAVED = RESUMED | {"m2": CODES["vamp by class and flow"], "sslpe": {"mixture": True}}
@@ -629,4 +751,6 @@ def test_models_of_codes_go_to_disk_and_back(method, tmp_path):
     other = zoo.build(method, D, K, seed=1, **options).double()
     other.load_state_dict(o.state_dict())
     for twin in (loaded, other):
-        assert same(state(twin), state(o)) and torch.equal(predict_proba(twin, x), predict_proba(o, x))
+        assert same(state(twin), state(o)) and torch.equal(
+            predict_proba(twin, x), predict_proba(o, x)
+        )

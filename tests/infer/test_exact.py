@@ -46,7 +46,9 @@ def m2(classes: int, **options) -> Objective:
 
 def data(classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(B, D, generator=g), one_hot(torch.arange(B) % classes, classes, torch.float64)
+    return torch.randn(B, D, generator=g), one_hot(
+        torch.arange(B) % classes, classes, torch.float64
+    )
 
 
 def by_hand(o: Objective, x, y, beta: float = 1.0) -> torch.Tensor:
@@ -58,7 +60,9 @@ def by_hand(o: Objective, x, y, beta: float = 1.0) -> torch.Tensor:
     eps = torch.randn(loc.shape)
     z = loc + scale * eps
     mean, sigma = p_x.network(y, z), 0.7
-    log_px = (-0.5 * ((x - mean) / sigma) ** 2 - math.log(sigma) - 0.5 * math.log(2 * math.pi)).sum(-1)
+    log_px = (-0.5 * ((x - mean) / sigma) ** 2 - math.log(sigma) - 0.5 * math.log(2 * math.pi)).sum(
+        -1
+    )
     log_pz = (-0.5 * z**2 - 0.5 * math.log(2 * math.pi)).sum(-1)
     log_qz = (-0.5 * eps**2 - scale.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
     return log_px + beta * (log_pz - log_qz) - math.log(classes)
@@ -73,7 +77,9 @@ def unlabeled_by_hand(o: Objective, x, classes: int, beta: float = 1.0) -> torch
 
 def gradients(value: torch.Tensor, o: Objective) -> list[torch.Tensor]:
     found = torch.autograd.grad(value, list(o.parameters()), allow_unused=True, retain_graph=True)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, o.parameters(), strict=True)]
+    return [
+        torch.zeros_like(p) if g is None else g for g, p in zip(found, o.parameters(), strict=True)
+    ]
 
 
 def assert_same(o: Objective, ours: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -100,7 +106,15 @@ def test_m2_bounds_are_the_papers_sums(classes, beta):
 def test_m2_loss_is_the_papers_objective(classes):
     """Paper 004, eq. 4 and 9, with the bounds weighted by lambda, per datum."""
     o, (x, y), (u, _) = (
-        m2(classes, labeled_weight=0.5, unlabeled_weight=2.0, balance=0.8, entropy=0.4, mutual_information=0.6, l2=0.1),
+        m2(
+            classes,
+            labeled_weight=0.5,
+            unlabeled_weight=2.0,
+            balance=0.8,
+            entropy=0.4,
+            mutual_information=0.6,
+            l2=0.1,
+        ),
         data(classes),
         data(classes, 1),
     )
@@ -117,7 +131,13 @@ def test_m2_loss_is_the_papers_objective(classes):
         "ClassBalance": 0.8 * (marginal * marginal.log()).sum(),
         "Entropy": 0.4 * entropy,
         "MutualInformation": 0.6 * (entropy + (marginal * marginal.log()).sum()),
-        "L2": 0.05 * sum((w**2).sum() for program in (o.model, o.guide) for w in program.parameters() if w.dim() > 1),
+        "L2": 0.05
+        * sum(
+            (w**2).sum()
+            for program in (o.model, o.guide)
+            for w in program.parameters()
+            if w.dim() > 1
+        ),
     }
     assert parts.keys() == expected.keys()
     for name in parts:
@@ -137,7 +157,9 @@ def test_mier_is_entropy_minimisation_with_marginal_balance():
     torch.manual_seed(1)
     eye = torch.eye(3)[:, None].expand(3, 1, 3)
     expectation = (q.T * by_hand(o, x, eye)).sum(0).mean()
-    assert_same(o, sum(parts.values()), -(expectation + (1 - beta - gamma) * conditional + gamma * marginal))
+    assert_same(
+        o, sum(parts.values()), -(expectation + (1 - beta - gamma) * conditional + gamma * marginal)
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
@@ -156,7 +178,9 @@ def test_balance_is_the_divergence_to_the_classes_frequencies():
     p = torch.tensor([0.2, 0.5, 0.3])
     o, (x, _) = m2(3, balance=0.8, class_probs=p.tolist()), data(3)
     marginal = o.classify(x).probs.mean(0)
-    kl = kl_divergence(torch.distributions.Categorical(marginal), torch.distributions.Categorical(p))
+    kl = kl_divergence(
+        torch.distributions.Categorical(marginal), torch.distributions.Categorical(p)
+    )
     assert_same(o, o.parts(Batch(x_unlabeled=x))["ClassBalance"], 0.8 * (kl - math.log(3)))
     assert torch.allclose(o.model.p_y().probs, p)
 
@@ -182,7 +206,9 @@ def test_what_stands_outside_the_plate_counts_once():
     bound = o.elbo.bound(model, guide, x)
     torch.manual_seed(1)
     assert_same(o, bound.value.sum(), o.bound(x).sum())
-    assert bound.shared is not None and bound.shared.item() == pytest.approx(1.3 + 2.0 + 0.5 * math.log(2 * math.pi))
+    assert bound.shared is not None and bound.shared.item() == pytest.approx(
+        1.3 + 2.0 + 0.5 * math.log(2 * math.pi)
+    )
 
 
 @pytest.mark.parametrize("joint_pass", [True, False])
@@ -210,7 +236,13 @@ def test_what_stands_outside_the_plate_counts_once_in_a_data_set(joint_pass):
                     pyro.sample("y", self.q_y(x), infer={"enumerate": "parallel"})
 
     for labeled, unlabeled in ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5)):
-        whole = Objective(Whole(), Guide(), labeled_weight=labeled, unlabeled_weight=unlabeled, joint_pass=joint_pass)
+        whole = Objective(
+            Whole(),
+            Guide(),
+            labeled_weight=labeled,
+            unlabeled_weight=unlabeled,
+            joint_pass=joint_pass,
+        )
         whole.sizes = 8, 32
         whole.check(Batch(x, y, x))
         assert whole.parts(Batch(x, y, x))["weights"].item() == pytest.approx(3.0 * unlabeled / 32)
@@ -305,7 +337,9 @@ def test_another_enumerated_variable_is_not_the_label():
 def test_terms_alone():
     guide = zoo.build("classifier", D, 3, hidden=(7,), noise=0.0, dropout=0.0).guide.double()
     x, y = data(3)
-    o = Objective(None, guide, [LabelLogProb(2.0), Entropy(-1.0), MutualInformation(0.0), L2(guide, 0.0)])
+    o = Objective(
+        None, guide, [LabelLogProb(2.0), Entropy(-1.0), MutualInformation(0.0), L2(guide, 0.0)]
+    )
     q = guide.classify(x).probs
     expected = -2.0 * (y * q.log()).sum(-1).mean() + (q * q.log()).sum(-1).mean()
     assert torch.allclose(o(Batch(x, y, x)), expected, atol=1e-12)

@@ -49,7 +49,9 @@ SAMPLED = TraceTopKEnum_ELBO(None, closed_form=())
 
 def data(n: int = B, classes: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(n, D, generator=g), one_hot(torch.arange(n) % classes, classes, torch.float64)
+    return torch.randn(n, D, generator=g), one_hot(
+        torch.arange(n) % classes, classes, torch.float64
+    )
 
 
 def m2(classes: int = 3, **options) -> Objective:
@@ -98,7 +100,10 @@ def adgm(classes: int = 3) -> tuple[Program, Program]:
         return dist.OneHotCategorical(probs=q.q_y(q.q_a(x).sample((20,)), x).mean.mean(0))
 
     torch.manual_seed(0)
-    p_x, p_a = Gaussian(MLP([classes, Z], D, (5,)), sigma=0.7), Normal(MLP([D, classes, Z], 2, (5,)))
+    p_x, p_a = (
+        Gaussian(MLP([classes, Z], D, (5,)), sigma=0.7),
+        Normal(MLP([D, classes, Z], 2, (5,))),
+    )
     q_a, q_y = Normal(MLP(D, 2, (5,))), OneHotCategorical(MLP([1, D], classes, (5,)))
     q_z = Normal(MLP([1, D, classes], 2 * Z, (5,)))
     prior = torch.arange(1.0, classes + 1) / sum(range(classes + 1))
@@ -139,7 +144,9 @@ def gradients(value: Tensor, of: list[nn.Parameter]) -> list[Tensor]:
 def assert_same(ours: Tensor, theirs: Tensor, of: list[nn.Parameter], tol: float = 1e-12) -> None:
     """Equal values, and gradients of their sums."""
     assert ours.shape == theirs.shape
-    pairs = zip([ours, *gradients(ours.sum(), of)], [theirs, *gradients(theirs.sum(), of)], strict=True)
+    pairs = zip(
+        [ours, *gradients(ours.sum(), of)], [theirs, *gradients(theirs.sum(), of)], strict=True
+    )
     for a, b in pairs:
         assert torch.allclose(a, b, rtol=0, atol=tol * max(1.0, b.abs().max().item()))
 
@@ -196,7 +203,9 @@ def draws(
     x, rows = torch.randn(DATA, D, generator=g), torch.randn(DATA, classes, D, generator=g)
     logits = torch.rand(DATA, classes, generator=g)
     logits[:, 0] += lead
-    each = [t.repeat_interleave(DRAWS, 0) for t in (x, logits, rows, torch.zeros(DATA, classes, 2 * Z))]
+    each = [
+        t.repeat_interleave(DRAWS, 0) for t in (x, logits, rows, torch.zeros(DATA, classes, 2 * Z))
+    ]
     torch.manual_seed(0)
     q_y = Table(each[1])
     p_x = PerDatum(MLP([classes, Z], D, (4,)), 0, each[2])
@@ -211,7 +220,11 @@ def draws(
     with scale_latents(kl_weight):
         value = seeded(bound.bound, model, guide, each[0], labels=y, seed=seed).value
     found = dict(
-        zip(("logits", "decoder", "encoder"), gradients(value.sum(), [q_y.rows, p_x.rows, q_z.rows]), strict=True)
+        zip(
+            ("logits", "decoder", "encoder"),
+            gradients(value.sum(), [q_y.rows, p_x.rows, q_z.rows]),
+            strict=True,
+        )
     )
     return {k: v.detach().reshape(DATA, DRAWS, -1) for k, v in (found | {"value": value}).items()}
 
@@ -234,7 +247,10 @@ def agree(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
         mean, error = difference.mean(1), difference.std(1) / math.sqrt(DRAWS)
         rms[name] = (mean / error).square().mean().sqrt().item()
         pooled.append((mean.sum(0) / error.square().sum(0).sqrt()).abs())
-    largest, rms = torch.cat(pooled), {name: value for name, value in rms.items() if name != "value"}
+    largest, rms = (
+        torch.cat(pooled),
+        {name: value for name, value in rms.items() if name != "value"},
+    )
     line = NormalDist().inv_cdf(1 - math.erfc(4 / math.sqrt(2)) / 2 / len(largest))
     spread = {name: (ours[name].var(1).sum() / theirs[name].var(1).sum()).item() for name in theirs}
     rounded = {name: round(value, 3) for name, value in rms.items()}
@@ -243,7 +259,14 @@ def agree(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
     return bool(largest.max() < line) and all(0.8 < value < 1.2 for value in rms.values())
 
 
-CASES = [(3, 0.0, 1), (10, 0.0, 1), (10, 0.0, 2), (10, 0.0, 8), (10, 4.0, "auto"), (10, 7.0, "auto")]
+CASES = [
+    (3, 0.0, 1),
+    (10, 0.0, 1),
+    (10, 0.0, 2),
+    (10, 0.0, 8),
+    (10, 4.0, "auto"),
+    (10, 7.0, "auto"),
+]
 FEWER = [(*case, shared) for case in CASES for shared in (False, True)] + [(18, 0.0, "auto", True)]
 
 
@@ -251,14 +274,21 @@ FEWER = [(*case, shared) for case in CASES for shared in (False, True)] + [(18, 
 def test_fewer_classes_give_the_same_value_and_gradient_in_the_mean(classes, lead, top_k, shared):
     print(f"\nK = {classes}, lead {lead}, top_k {top_k}, shared noise {shared}")
     assert agree(
-        draws(TraceTopKEnum_ELBO(top_k, common_random_numbers=shared, closed_form=()), classes, lead),
+        draws(
+            TraceTopKEnum_ELBO(top_k, common_random_numbers=shared, closed_form=()), classes, lead
+        ),
         exact(classes, lead),
     )
 
 
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
 @pytest.mark.parametrize(
-    "options", [{"common_random_numbers": False}, {"common_random_numbers": True, "top_k": 1}, {"num_particles": 3}]
+    "options",
+    [
+        {"common_random_numbers": False},
+        {"common_random_numbers": True, "top_k": 1},
+        {"num_particles": 3},
+    ],
 )
 def test_kl_in_closed_form_gives_the_same_value_and_gradient_in_the_mean(options, kl_weight):
     print(f"\nK = 10, KL in closed form with weight {kl_weight}, {options}")
@@ -273,7 +303,9 @@ def test_data_beside_labeled_data_have_the_same_gradient_in_the_mean():
     half = DATA // 2
     ours = draws(TraceTopKEnum_ELBO(2), 10, labeled=half)
     print("\nK = 10, top_k 2, beside labeled data")
-    assert agree(*({name: value[half:] for name, value in found.items()} for found in (ours, exact(10))))
+    assert agree(
+        *({name: value[half:] for name, value in found.items()} for found in (ours, exact(10)))
+    )
     assert (ours["logits"][:half] == 0).all()
 
 
@@ -313,11 +345,18 @@ def test_a_missing_weight_shows(classes, monkeypatch):
     assert not agree(draws(TraceTopKEnum_ELBO(1, closed_form=()), classes), exact(classes))
 
 
-@pytest.mark.parametrize("options", [{"closed_form": ()}, {"common_random_numbers": True}, {"num_particles": 3}])
-@pytest.mark.parametrize(("classes", "top_k"), [(2, 1), (2, "auto"), (3, 2), (3, 3), (10, 9), (10, 12)])
+@pytest.mark.parametrize(
+    "options", [{"closed_form": ()}, {"common_random_numbers": True}, {"num_particles": 3}]
+)
+@pytest.mark.parametrize(
+    ("classes", "top_k"), [(2, 1), (2, "auto"), (3, 2), (3, 3), (10, 9), (10, 12)]
+)
 def test_all_but_one_class_and_the_one_left_are_all(classes, top_k, options):
     o, (x, _) = m2(classes), data(classes=classes)
-    ours, theirs = (seeded(TraceTopKEnum_ELBO(t, **options).bound, o.model, o.guide, x).value for t in (top_k, None))
+    ours, theirs = (
+        seeded(TraceTopKEnum_ELBO(t, **options).bound, o.model, o.guide, x).value
+        for t in (top_k, None)
+    )
     assert_same(ours, theirs, parameters(o))
     few = seeded(TraceTopKEnum_ELBO(1, **options).bound, o.model, o.guide, x).value
     assert torch.allclose(few, theirs) == (classes < 3)
@@ -333,7 +372,11 @@ def test_shared_noise_is_one_draw_per_datum_and_lowers_the_gradients_variance():
         assert torch.allclose(noise, noise[:1], atol=1e-9) == shared
         assert abs(noise.std() - 1) < 0.05 and not torch.allclose(noise[:, 0], noise[:, 1])
         spread[shared] = (
-            draws(TraceTopKEnum_ELBO(None, common_random_numbers=shared, closed_form=()), 3)["logits"].var(1).sum(0)
+            draws(TraceTopKEnum_ELBO(None, common_random_numbers=shared, closed_form=()), 3)[
+                "logits"
+            ]
+            .var(1)
+            .sum(0)
         )
     assert (spread[True] < spread[False]).all()
 
@@ -389,12 +432,18 @@ def test_auto_goes_by_the_batchs_mean():
 
 def test_auto_is_a_function_of_q_alone():
     """It draws nothing and sees no bound; order of data and classes does not matter, nor data with a given y."""
-    q = (3 * torch.randn(50, 30, generator=torch.Generator().manual_seed(0))).log_softmax(-1).requires_grad_()
+    q = (
+        (3 * torch.randn(50, 30, generator=torch.Generator().manual_seed(0)))
+        .log_softmax(-1)
+        .requires_grad_()
+    )
     before = torch.get_rng_state()
     k = TopKPolicy("auto").number(q)
     assert k == TopKPolicy("auto").number(q.flip(0)) == TopKPolicy("auto").number(q.flip(1)) == 8
     assert torch.equal(torch.get_rng_state(), before)
-    guide = guides.M2(OneHotCategorical(Table(torch.cat([uniform(30, 20), q.detach()]))), m2(30).guide.q_z)
+    guide = guides.M2(
+        OneHotCategorical(Table(torch.cat([uniform(30, 20), q.detach()]))), m2(30).guide.q_z
+    )
     x, y = data(70, 30)
     for given, expected in ((y[:20], 8), (None, 16)):
         bound = TraceTopKEnum_ELBO("auto").bound(m2(30).model, guide, x, labels=given)
@@ -426,14 +475,22 @@ def test_masked_or_differently_scaled_sites_are_sampled():
     mask = lambda p: poutine.mask(p, mask=keep)  # noqa: E731
     scale = lambda p, s: poutine.scale(p, scale=s)  # noqa: E731
     assert closed(mask(o.model), mask(o.guide), x) == closed(mask(o.model), o.guide, x) == set()
-    assert closed(scale(o.model, 0.5), o.guide, x) == closed(scale(o.model, half), scale(o.guide, 2 * half), x) == set()
+    assert (
+        closed(scale(o.model, 0.5), o.guide, x)
+        == closed(scale(o.model, half), scale(o.guide, 2 * half), x)
+        == set()
+    )
     for s in (0.5, half):
         assert closed(scale(o.model, s), scale(o.guide, s), x) == {"y", "z"}
     for model, guide in ((mask(o.model), mask(o.guide)), (scale(o.model, 0.5), o.guide)):
         ours = seeded(TraceTopKEnum_ELBO(None).bound, model, guide, x).value
         assert_same(ours, seeded(SAMPLED.bound, model, guide, x).value, parameters(o))
-    ours = seeded(TraceTopKEnum_ELBO(None).bound, scale(o.model, half), scale(o.guide, half), x).value
-    assert_same(ours, 0.5 * seeded(TraceTopKEnum_ELBO(None).bound, o.model, o.guide, x).value, parameters(o))
+    ours = seeded(
+        TraceTopKEnum_ELBO(None).bound, scale(o.model, half), scale(o.guide, half), x
+    ).value
+    assert_same(
+        ours, 0.5 * seeded(TraceTopKEnum_ELBO(None).bound, o.model, o.guide, x).value, parameters(o)
+    )
 
 
 def test_a_family_without_a_known_kl_is_sampled_and_not_to_be_named():
@@ -451,10 +508,14 @@ def test_a_family_without_a_known_kl_is_sampled_and_not_to_be_named():
             TraceTopKEnum_ELBO(None, closed_form=names).bound(o.model, o.guide, x)
     assert closed(o.model, o.guide, x, sites=("y",)) == {"y"}
     ours = seeded(TraceTopKEnum_ELBO(None).bound, o.model, o.guide, x).value
-    assert_same(ours, seeded(SAMPLED.bound, o.model, o.guide, x).value, parameters(o))  # y is summed over, either way
+    assert_same(
+        ours, seeded(SAMPLED.bound, o.model, o.guide, x).value, parameters(o)
+    )  # y is summed over, either way
 
 
-@pytest.mark.parametrize("options", [{"importance_weighted": True, "closed_form": ("z",)}, {"closed_form": "z"}])
+@pytest.mark.parametrize(
+    "options", [{"importance_weighted": True, "closed_form": ("z",)}, {"closed_form": "z"}]
+)
 def test_what_closed_form_cannot_be_is_refused(options):
     with pytest.raises(ValueError, match="closed_form"):
         TraceTopKEnum_ELBO(**options)
@@ -489,7 +550,9 @@ def test_the_labels_kl_is_the_sum_over_all_classes_whatever_is_summed_over(top_k
         o.guide.q_z.network.first.weights[1].zero_()
         o.guide.q_y.network.rest[-1].bias[3] = 6.0
     y, q = torch.eye(5)[0], o.guide.q_y.network(x).softmax(-1)
-    z_free = o.model.p_x(y, torch.zeros(B, Z)).log_prob(x) - kl_divergence(o.guide.q_z(x, y), o.model.p_z())
+    z_free = o.model.p_x(y, torch.zeros(B, Z)).log_prob(x) - kl_divergence(
+        o.guide.q_z(x, y), o.model.p_z()
+    )
     ours = TraceTopKEnum_ELBO(top_k).bound(o.model, o.guide, x)
     assert len(ours.guide_trace.nodes["y"]["value"]) < 5
     assert_same(ours.value, z_free - (q * (q.log() - prior.log())).sum(-1), parameters(o.guide.q_y))
@@ -505,8 +568,14 @@ def test_a_closed_form_that_does_not_hold_is_wrong():
     values = {}
     with torch.no_grad():
         for name, sites in (("sampled", ()), ("auto", "auto"), ("forced", ("y",))):
-            values[name] = TraceTopKEnum_ELBO(None, closed_form=sites).bound(model, guide, x).value.reshape(B, -1)
-    error = {k: (values["sampled"].var(1) / 4000 + v.var(1) / 4000).sqrt() for k, v in values.items()}
+            values[name] = (
+                TraceTopKEnum_ELBO(None, closed_form=sites)
+                .bound(model, guide, x)
+                .value.reshape(B, -1)
+            )
+    error = {
+        k: (values["sampled"].var(1) / 4000 + v.var(1) / 4000).sqrt() for k, v in values.items()
+    }
     z = {k: (v.mean(1) - values["sampled"].mean(1)).abs() / error[k] for k, v in values.items()}
     assert z["auto"].max() < 4 and z["forced"].max() > 10
 
@@ -514,7 +583,9 @@ def test_a_closed_form_that_does_not_hold_is_wrong():
 # --- what the guide draws before y ------------------------------------------------------------------------------------
 
 
-def adgm_by_hand(model: Program, guide: Program, x: Tensor, bound: elbo.Bound, closed_form: bool) -> Tensor:
+def adgm_by_hand(
+    model: Program, guide: Program, x: Tensor, bound: elbo.Bound, closed_form: bool
+) -> Tensor:
     """Mean over particles of the sum over classes, at the values of a and z and of the classes in the guide's trace."""
     a, y, z = (bound.guide_trace.nodes[name]["value"] for name in ("a", "y", "z"))
     classes = y.shape[-1]
@@ -545,7 +616,9 @@ def adgm_by_hand(model: Program, guide: Program, x: Tensor, bound: elbo.Bound, c
 @pytest.mark.parametrize("particles", [1, 5])
 def test_a_guide_that_draws_before_y(particles, top_k, closed_form):
     (model, guide), (x, y) = adgm(4), data(classes=4)
-    bound = TraceTopKEnum_ELBO(top_k, num_particles=particles, closed_form="auto" if closed_form else ())
+    bound = TraceTopKEnum_ELBO(
+        top_k, num_particles=particles, closed_form="auto" if closed_form else ()
+    )
     of = parameters(model, guide)
     ours = bound.bound(model, guide, x)
     assert len(ours.guide_trace.nodes["y"]["value"]) == {None: 4, 1: 2, 2: 3, "auto": 4}[top_k]
@@ -616,19 +689,38 @@ class LabelGuide(Labels):
 @pytest.mark.parametrize("classes", [1, 2, 3, 5])
 @pytest.mark.parametrize("top_k", [None, 1, 2, "auto", 7])
 @pytest.mark.parametrize(
-    "options", [{}, {"closed_form": ()}, {"num_particles": 3}, {"num_particles": 3, "importance_weighted": True}]
+    "options",
+    [
+        {},
+        {"closed_form": ()},
+        {"num_particles": 3},
+        {"num_particles": 3, "importance_weighted": True},
+    ],
 )
 def test_codes_are_as_good_as_one_hot_labels(options, top_k, classes):
     torch.manual_seed(0)
     shapes = {"p_y": (classes,), "p_x": (classes, D), "q_y": (D, classes), "q_z": (classes, D)}
     tables = nn.ParameterDict({name: nn.Parameter(torch.randn(s)) for name, s in shapes.items()})
-    (x, y), bound, of = data(classes=classes), TraceTopKEnum_ELBO(top_k, **options), list(tables.values())
+    (x, y), bound, of = (
+        data(classes=classes),
+        TraceTopKEnum_ELBO(top_k, **options),
+        list(tables.values()),
+    )
     pairs = [(LabelModel(codes, tables), LabelGuide(codes, tables)) for codes in (False, True)]
     values = [seeded(bound.bound, *pair, x).value for pair in pairs]
     assert_same(values[1], values[0], of)
     labels = (y, y.argmax(-1))
-    assert_same(*(seeded(bound.bound, *pair, x, each).value for pair, each in zip(pairs, labels, strict=True)), of)
-    beside = [seeded(bound.bound, *pair, x, labels=each[:2]).value for pair, each in zip(pairs, labels, strict=True)]
+    assert_same(
+        *(
+            seeded(bound.bound, *pair, x, each).value
+            for pair, each in zip(pairs, labels, strict=True)
+        ),
+        of,
+    )
+    beside = [
+        seeded(bound.bound, *pair, x, labels=each[:2]).value
+        for pair, each in zip(pairs, labels, strict=True)
+    ]
     assert_same(beside[1], beside[0], of)
     per_class = [seeded(bound.class_bounds, *pair, x) for pair in pairs]
     assert_same(per_class[1], per_class[0], of)
@@ -657,7 +749,8 @@ def test_a_saturated_classifier_gives_the_exact_sum(logits, closed_form, top_k, 
     o.guide.q_y = OneHotCategorical(Table(CERTAIN[logits].to(dtype).expand(B, 4).clone()))
     of = parameters(o.model, o.guide.q_y)
     exact, ours = (
-        TraceTopKEnum_ELBO(t, closed_form=closed_form).bound(o.model, o.guide, x).value for t in (None, top_k)
+        TraceTopKEnum_ELBO(t, closed_form=closed_form).bound(o.model, o.guide, x).value
+        for t in (None, top_k)
     )
     assert exact.isfinite().all() and exact.min() > -1e3
     assert all(g.isfinite().all() for g in gradients(ours.sum(), of))
@@ -668,7 +761,9 @@ def test_a_saturated_classifier_gives_the_exact_sum(logits, closed_form, top_k, 
 
 W = torch.tensor([[1.0, 0.5], [0.8, -0.4], [0.0, 0.0], [-0.5, 1.025]], dtype=torch.float64)
 W[:, 1] -= W[:, 0] * (W[:, 0] @ W[:, 1]) / W[:, 0].square().sum()
-MEANS = torch.tensor([[0.0, 1.0, 0.0, -1.0], [1.5, 0.0, 0.0, 0.0], [0.0, -1.0, 1.0, 0.5]], dtype=torch.float64)
+MEANS = torch.tensor(
+    [[0.0, 1.0, 0.0, -1.0], [1.5, 0.0, 0.0, 0.0], [0.0, -1.0, 1.0, 0.5]], dtype=torch.float64
+)
 PRIOR, S2 = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), 0.6
 
 
@@ -689,7 +784,9 @@ def inference(q, x, y):
     """The posterior, W's columns being orthogonal; moved away from it by the parameter `off`."""
     logits = (1 - q.off) * joint(x)
     if q.auxiliary:
-        logits = logits + 0.3 * pyro.sample("a", dist.Normal(x[:, 0] + 0.3, 1.5))[..., None] * torch.arange(3)
+        logits = logits + 0.3 * pyro.sample("a", dist.Normal(x[:, 0] + 0.3, 1.5))[
+            ..., None
+        ] * torch.arange(3)
     if y is None:
         y = pyro.sample("y", dist.OneHotCategorical(logits=logits), infer=PARALLEL)
     variance = 1 / (1 + W.square().sum(0) / S2)
@@ -710,10 +807,14 @@ def test_an_importance_weighted_bound_rises_with_its_samples_to_the_evidence(giv
     x, y = x.repeat_interleave(n, 0), y.repeat_interleave(n, 0) if given else None
     with torch.no_grad():
         values = [
-            TraceTopKEnum_ELBO(None, num_particles=s, importance_weighted=True).bound(*pair, x, y).value
+            TraceTopKEnum_ELBO(None, num_particles=s, importance_weighted=True)
+            .bound(*pair, x, y)
+            .value
             for s in (1, 5, 50)
         ]
-        mean, plain = (TraceTopKEnum_ELBO(None, num_particles=s).bound(*pair, x, y).value for s in (5, 1))
+        mean, plain = (
+            TraceTopKEnum_ELBO(None, num_particles=s).bound(*pair, x, y).value for s in (5, 1)
+        )
     values = [v.reshape(3, n) for v in [*values, mean, plain]]
     means, errors = [v.mean(1) for v in values], [v.std(1) / math.sqrt(n) for v in values]
     one, five, fifty, averaged, elbo_ = range(5)
@@ -735,14 +836,20 @@ def test_log_evidence_is_unbiased_for_the_evidence(given, auxiliary, shared):
     exact = joint(x).diagonal() if given else joint(x).logsumexp(-1)
 
     def estimate(s, x, y):
-        return TraceTopKEnum_ELBO(1, num_particles=s, common_random_numbers=shared).log_evidence(*pair, x, y)
+        return TraceTopKEnum_ELBO(1, num_particles=s, common_random_numbers=shared).log_evidence(
+            *pair, x, y
+        )
 
     torch.manual_seed(0)
     with torch.no_grad():
         for s in (1, 20):
-            draws = estimate(s, x.repeat_interleave(n, 0), y.repeat_interleave(n, 0) if given else None)
+            draws = estimate(
+                s, x.repeat_interleave(n, 0), y.repeat_interleave(n, 0) if given else None
+            )
             ratio = (draws.reshape(3, n) - exact[:, None]).exp()
-            assert ((ratio.mean(1) - 1).abs() < 5 * ratio.std(1) / math.sqrt(n)).all()  # its tails are heavy
+            assert (
+                (ratio.mean(1) - 1).abs() < 5 * ratio.std(1) / math.sqrt(n)
+            ).all()  # its tails are heavy
         assert torch.allclose(estimate(20_000, x, y if given else None), exact, atol=0.1)
 
 
@@ -751,7 +858,9 @@ def test_one_sample_is_the_elbo(given):
     (x, y), y_given = data(), None
     for pair in (linear_gaussian(0.4), linear_gaussian(0.4, auxiliary=True), adgm(), sslpe()):
         y_given = y if given else None
-        weighted = seeded(TraceTopKEnum_ELBO(None, importance_weighted=True).bound, *pair, x, y_given).value
+        weighted = seeded(
+            TraceTopKEnum_ELBO(None, importance_weighted=True).bound, *pair, x, y_given
+        ).value
         assert_same(weighted, seeded(SAMPLED.bound, *pair, x, y_given).value, parameters(*pair))
 
 
@@ -762,8 +871,12 @@ def test_every_bound_is_the_evidence_where_the_guide_is_the_posterior(samples, g
     exact = (joint(x) * y).sum(-1) if given else joint(x).logsumexp(-1)
     for options in ({"importance_weighted": True}, {"closed_form": ()}):
         bound = TraceTopKEnum_ELBO(None, num_particles=samples, **options)
-        assert torch.allclose(bound.bound(*pair, x, y if given else None).value, exact, rtol=0, atol=1e-10)
-        assert torch.allclose(bound.log_evidence(*pair, x, y if given else None), exact, rtol=0, atol=1e-10)
+        assert torch.allclose(
+            bound.bound(*pair, x, y if given else None).value, exact, rtol=0, atol=1e-10
+        )
+        assert torch.allclose(
+            bound.log_evidence(*pair, x, y if given else None), exact, rtol=0, atol=1e-10
+        )
         assert torch.allclose(bound.class_bounds(*pair, x), joint(x), rtol=0, atol=1e-10)
 
 
@@ -786,7 +899,9 @@ def test_bounds_per_class_are_the_labeled_bounds_and_add_up_to_the_unlabeled_one
         y = torch.eye(3)[k].expand(B, 3)
         assert_same(every[:, k], seeded(bound.bound, o.model, o.guide, x, y).value, of)
     q = o.guide.q_y.network(x).softmax(-1)
-    whole = seeded(TraceTopKEnum_ELBO(None, common_random_numbers=True, **options).bound, o.model, o.guide, x).value
+    whole = seeded(
+        TraceTopKEnum_ELBO(None, common_random_numbers=True, **options).bound, o.model, o.guide, x
+    ).value
     assert_same((q * (every - q.log())).sum(-1), whole, of)
 
 
@@ -799,9 +914,15 @@ def test_a_bound_per_class_of_some_sites_alone(particles):
     q = o.guide.q_z(x, eye).base_dist
     z = q.loc + q.scale * noise
     by_hand = o.model.p_x(eye, z).log_prob(x).mean(0).T
-    assert_same(seeded(bound.class_bounds, o.model, o.guide, x, only=("x",)), by_hand, parameters(o))
+    assert_same(
+        seeded(bound.class_bounds, o.model, o.guide, x, only=("x",)), by_hand, parameters(o)
+    )
     log_pz = o.model.p_z().log_prob(z).mean(0).T
-    assert_same(seeded(bound.class_bounds, o.model, o.guide, x, only=["z", "x"]), by_hand + log_pz, parameters(o))
+    assert_same(
+        seeded(bound.class_bounds, o.model, o.guide, x, only=["z", "x"]),
+        by_hand + log_pz,
+        parameters(o),
+    )
     prior = bound.class_bounds(o.model, o.guide, x, only=("y",))
     assert torch.allclose(prior, torch.full((B, 3), -math.log(3)))
 
@@ -820,7 +941,11 @@ def test_bounds_per_class_want_known_sites_and_classes():
 
 @pytest.mark.parametrize("closed_form", [True, False])
 @pytest.mark.parametrize(
-    "weights", [{"labeled_weight": 0.3, "unlabeled_weight": 2.0}, {"labeled_weight": 0.7, "unlabeled_weight": 0.7}]
+    "weights",
+    [
+        {"labeled_weight": 0.3, "unlabeled_weight": 2.0},
+        {"labeled_weight": 0.7, "unlabeled_weight": 0.7},
+    ],
 )
 def test_together_is_as_apart(weights, closed_form):
     """The same noise: torch draws 16 numbers at a time, so those of 8 and of 16 rows are those of 24."""
@@ -882,11 +1007,15 @@ def test_pairs_that_treat_labels_alike():
     assert joint_pass_is_exact(o.model, m2(noise=1.0, dropout=0.5).guide.train(), batch)
     assert not joint_pass_is_exact(Program(more_without_y, **model), o.guide, batch)
     assert not joint_pass_is_exact(o.model, Program(leaves_out_y, classify, **parts), batch)
-    normed = m2(batch_norm=True)  # as in evaluation: in training its statistics are to be those of all data
+    normed = m2(
+        batch_norm=True
+    )  # as in evaluation: in training its statistics are to be those of all data
     assert joint_pass_is_exact(normed.model, normed.guide, batch)
     assert not joint_pass_is_exact(*adgm(), batch)
     o.guide.q_y.network.register_forward_pre_hook(lambda q_y, args: (args[0] - args[0].mean(0),))
-    assert not joint_pass_is_exact(o.model, o.guide, batch)  # q(y|x) of a datum depends on the others
+    assert not joint_pass_is_exact(
+        o.model, o.guide, batch
+    )  # q(y|x) of a datum depends on the others
     vae = zoo.build("vae", D, 3, likelihood="gaussian").double()
     assert not joint_pass_is_exact(vae.model, vae.guide, batch)
     assert joint_pass_is_exact(*sslpe(), batch)
@@ -919,7 +1048,9 @@ def test_a_step_calls_its_programs_once_where_that_is_exact_and_cheap(options, j
         part = getattr(o.guide, name, None) or getattr(o.model, name)
         part.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
     o.parts(batch, joint=joint_pass)
-    assert calls == ({"q_y": 1, "q_z": 1, "p_x": 1} if joint_pass else {"q_y": 2, "q_z": 2, "p_x": 2})
+    assert calls == (
+        {"q_y": 1, "q_z": 1, "p_x": 1} if joint_pass else {"q_y": 2, "q_z": 2, "p_x": 2}
+    )
 
 
 # --- rows in place of products ----------------------------------------------------------------------------------------
@@ -997,8 +1128,14 @@ def in_z(q_z, p_z):
 
 KEEP = torch.arange(B) < 3
 DIFFERENT = {
-    "density of a delta": lambda: (dist.Delta(torch.zeros(B), log_density=1.7), dist.Normal(0.0, 1.0)),
-    "masks": lambda: (dist.Normal(torch.zeros(B), 0.5).mask(True), dist.Normal(0.0, 1.0).expand([B]).mask(KEEP)),
+    "density of a delta": lambda: (
+        dist.Delta(torch.zeros(B), log_density=1.7),
+        dist.Normal(0.0, 1.0),
+    ),
+    "masks": lambda: (
+        dist.Normal(torch.zeros(B), 0.5).mask(True),
+        dist.Normal(0.0, 1.0).expand([B]).mask(KEEP),
+    ),
 }
 
 
@@ -1007,7 +1144,8 @@ def test_a_kl_that_is_not_the_mean_of_its_sample_is_not_taken(name):
     pair, x = in_z(*DIFFERENT[name]()), data()[0]
     with torch.no_grad():
         auto, sampled = (
-            TraceTopKEnum_ELBO(None, closed_form=c, num_particles=20_000).bound(*pair, x).value for c in ("auto", ())
+            TraceTopKEnum_ELBO(None, closed_form=c, num_particles=20_000).bound(*pair, x).value
+            for c in ("auto", ())
         )
     assert torch.allclose(auto, sampled, atol=0.1)
 
@@ -1092,7 +1230,9 @@ def test_labels_of_another_kind_go_apart():
     y = dist.Categorical(torch.ones(3) / 3)
     pair, (x, labels) = pair_over(y, y), data()
     assert not joint_pass_is_exact(*pair, Batch(x, labels, x))
-    with pytest.raises(ValueError, match=r"labels: site 'y' wants at most 6 values of shape \(\), got \(6, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"labels: site 'y' wants at most 6 values of shape \(\), got \(6, 3\)"
+    ):
         TraceTopKEnum_ELBO().bound(*pair, x, labels=labels)
     with pytest.raises(ValueError, match="labels: the guide enumerates nothing"):
         TraceTopKEnum_ELBO().bound(*pair, x, labels.argmax(-1), labels=labels)

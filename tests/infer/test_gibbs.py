@@ -44,7 +44,9 @@ class Guide(nn.Module):
     def __init__(self, q_y: Callable[[Tensor], dist.TorchDistribution], q_z: Callable) -> None:
         super().__init__()
         self.q_y, self.q_z, self.y = q_y, q_z, []
-        self.unused = nn.Parameter(torch.zeros(()))  # of a dtype and on a device, which `gibbs` goes by
+        self.unused = nn.Parameter(
+            torch.zeros(())
+        )  # of a dtype and on a device, which `gibbs` goes by
 
     def classify(self, x: Tensor) -> dist.TorchDistribution:
         return self.q_y(x)
@@ -70,9 +72,13 @@ WRONG = WRONG / WRONG.sum(-1, keepdim=True)
 
 def tables(q_z: Tensor = Z_OF_XY, q_y: Tensor = Y_OF_X) -> Objective:
     """x one-hot, `(B, V)`."""
-    model = Model(lambda x, z: dist.OneHotCategorical(probs=P_Y[x.argmax(-1), z.squeeze(-1).long()]))
+    model = Model(
+        lambda x, z: dist.OneHotCategorical(probs=P_Y[x.argmax(-1), z.squeeze(-1).long()])
+    )
     encode = lambda x, y: dist.Bernoulli(q_z[x.argmax(-1), y.argmax(-1)][..., 1:]).to_event(1)  # noqa: E731
-    return Objective(model, Guide(lambda x: dist.OneHotCategorical(probs=q_y[x.argmax(-1)]), encode))
+    return Objective(
+        model, Guide(lambda x: dist.OneHotCategorical(probs=q_y[x.argmax(-1)]), encode)
+    )
 
 
 def rows(n: int) -> Tensor:
@@ -121,14 +127,20 @@ def test_each_step_is_one_of_the_papers_chain(steps):
 
 def test_labels_drawn_have_the_same_mean_and_more_noise():
     soft, hard = (gibbs(tables(), rows(2000), steps=5, hard=hard) for hard in (False, True))
-    assert (hard.mean.unflatten(0, (V, -1)).var(1) > 1.5 * soft.mean.unflatten(0, (V, -1)).var(1)).all()
-    assert ((hard.mean * 5).round() == hard.mean * 5).all() and torch.equal(hard.mean.sum(-1), torch.ones(2000 * V))
+    assert (
+        hard.mean.unflatten(0, (V, -1)).var(1) > 1.5 * soft.mean.unflatten(0, (V, -1)).var(1)
+    ).all()
+    assert ((hard.mean * 5).round() == hard.mean * 5).all() and torch.equal(
+        hard.mean.sum(-1), torch.ones(2000 * V)
+    )
 
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_variance_is_that_of_the_prediction(hard):
     found = gibbs(tables(), rows(20), steps=5, chains=2000, hard=hard)
-    assert torch.allclose(found.variance.unflatten(0, (V, -1)).mean(1), Y_OF_X * (1 - Y_OF_X), atol=2e-3)
+    assert torch.allclose(
+        found.variance.unflatten(0, (V, -1)).mean(1), Y_OF_X * (1 - Y_OF_X), atol=2e-3
+    )
 
 
 # --- z and y real: a linear Gaussian model ----------------------------------------------------------------------------
@@ -233,10 +245,14 @@ def test_chains_are_independent_runs():
 
 def test_chunks_change_nothing():
     o, x = gaussian(), 0.7 * nearly_one(2000)
-    whole, parts, other = (gibbs(o, x, steps=3, chunk=chunk, seed=seed) for chunk, seed in ((2000, 0), (7, 0), (7, 1)))
+    whole, parts, other = (
+        gibbs(o, x, steps=3, chunk=chunk, seed=seed) for chunk, seed in ((2000, 0), (7, 0), (7, 1))
+    )
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(whole, parts, strict=True))
     assert all(same_law(a, b) > 1e-3 for a, b in zip(whole, other, strict=True))
-    assert not torch.allclose(parts.mean[:7], parts.mean[7:14], atol=1e-3)  # no chunk has the noise of another
+    assert not torch.allclose(
+        parts.mean[:7], parts.mean[7:14], atol=1e-3
+    )  # no chunk has the noise of another
 
 
 def test_equal_rows_have_equal_results():
@@ -261,7 +277,10 @@ def test_many_rows_run_in_chunks_of_bounded_memory(chains, by):
 
 
 def test_a_seed_says_it_all_and_nobody_elses_state_is_touched():
-    o, x = zoo.build("sslapd", 4, 3, hidden=(5,), z_dim=2, dropout=0.5, log_variance=-1.0), torch.randn(20, 4)
+    o, x = (
+        zoo.build("sslapd", 4, 3, hidden=(5,), z_dim=2, dropout=0.5, log_variance=-1.0),
+        torch.randn(20, 4),
+    )
     o.train()
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -279,15 +298,26 @@ def test_a_seed_says_it_all_and_nobody_elses_state_is_touched():
 @pytest.mark.parametrize("method", ["sslpe", "sslapd"])
 def test_sslpe_and_sslapd_predict_by_it(method, batch_norm):
     options = {"hidden": (6,), "z_dim": 2, "gibbs_steps": 4, "batch_norm": batch_norm}
-    o, x = zoo.build(method, 5, 3, **options), torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
+    o, x = (
+        zoo.build(method, 5, 3, **options),
+        torch.randn(30, 5, generator=torch.Generator().manual_seed(0)),
+    )
     fit(o, x, torch.where(torch.arange(30) < 9, torch.arange(30) % 3, -1), epochs=2, batch_size=7)
     for chunk in (4096, 11):
-        p, found = predict_proba(o, x, chunk=chunk, seed=3), gibbs(o, x, steps=4, chunk=chunk, seed=3)
-        assert torch.allclose(p, found.mean, atol=1e-12) and torch.allclose(p.sum(-1), torch.ones(30))
+        p, found = (
+            predict_proba(o, x, chunk=chunk, seed=3),
+            gibbs(o, x, steps=4, chunk=chunk, seed=3),
+        )
+        assert torch.allclose(p, found.mean, atol=1e-12) and torch.allclose(
+            p.sum(-1), torch.ones(30)
+        )
         assert found.z.shape == (30, 2)
     assert not torch.allclose(p, gibbs(o, x, steps=5, chunk=11, seed=3).mean, atol=1e-4)
     assert not torch.allclose(p, o.guide.classify(x).probs, atol=1e-3)
-    many, p = gibbs(o, x, steps=4, chains=500).mean, torch.stack([predict_proba(o, x, seed=s) for s in range(100)])
+    many, p = (
+        gibbs(o, x, steps=4, chains=500).mean,
+        torch.stack([predict_proba(o, x, seed=s) for s in range(100)]),
+    )
     assert ((p.mean(0) - many).abs() < 5 * p.std(0) / 100**0.5 + 0.01).all()
 
 
@@ -298,16 +328,22 @@ def test_bad_arguments_are_named():
             with pytest.raises(ValueError, match=f"{name} should be a whole number above 0, got"):
                 gibbs(o, x, **{name: value})
             if name != "chunk":
-                with pytest.raises(ValueError, match=f"{name} should be a whole number above 0, got"):
+                with pytest.raises(
+                    ValueError, match=f"{name} should be a whole number above 0, got"
+                ):
                     sampling.gibbs(o.model, o.guide, x, **{name: value})
     for method, what in (("m2", "M2 has no predict"), ("classifier", "NoneType has no predict")):
-        with pytest.raises(ValueError, match=f"Gibbs sampling wants a model with predict.*; {what}"):
+        with pytest.raises(
+            ValueError, match=f"Gibbs sampling wants a model with predict.*; {what}"
+        ):
             gibbs(zoo.build(method, 4, 3, hidden=(5,)), x)
     with pytest.raises(ValueError, match="Classifier has no encode"):
         sampling.gibbs(o.model, zoo.build("classifier", 4, 3, hidden=(5,)).guide, x)
     with pytest.raises(ValueError, match="x holds NaN or infinity, first in row 2"):
         gibbs(o, x.index_fill(0, torch.tensor([2]), torch.nan))
-    with pytest.raises(ValueError, match=r"x should have shape \(data, features, ...\), got \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"x should have shape \(data, features, ...\), got \(4,\)"
+    ):
         gibbs(o, x[0])
     with pytest.raises(ValueError, match=r"input 0 should have shape \(\*, 4\), got \(6, 3\)"):
         gibbs(o, x[:, :3])
@@ -318,7 +354,9 @@ def test_more_chains_predict_with_less_noise():
     x = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     spread = []
     for chains in (1, 16):
-        o = zoo.build("sslapd", (4,), 3, hidden=(6,), z_dim=2, gibbs_chains=chains, log_variance=0.0)
+        o = zoo.build(
+            "sslapd", (4,), 3, hidden=(6,), z_dim=2, gibbs_chains=chains, log_variance=0.0
+        )
         spread.append(torch.stack([predict_proba(o, x, seed=s) for s in range(20)]).std(0).mean())
     assert spread[1] < 0.5 * spread[0]
 

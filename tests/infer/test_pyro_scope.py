@@ -92,7 +92,9 @@ def column(values: Tensor) -> Tensor:
 # --- labels -----------------------------------------------------------------------------------------------------------
 
 
-def labeled_by(p: Callable[[], Any], q: Callable[[Any, Tensor], Any], number: Callable[[Tensor], Tensor]) -> Pair:
+def labeled_by(
+    p: Callable[[], Any], q: Callable[[Any, Tensor], Any], number: Callable[[Tensor], Tensor]
+) -> Pair:
     """y in the guide, of any kind; x ~ N(number(y) m, 1)."""
 
     def model(s, x, y):
@@ -128,11 +130,15 @@ def categorical_label() -> Pair:
 
 
 def bernoulli_label() -> Pair:
-    return labeled_by(lambda: dist.Bernoulli(0.3), lambda s, x: dist.Bernoulli(logits=x[:, 0] * s.a), identity)
+    return labeled_by(
+        lambda: dist.Bernoulli(0.3), lambda s, x: dist.Bernoulli(logits=x[:, 0] * s.a), identity
+    )
 
 
 def binomial_label() -> Pair:
-    return labeled_by(lambda: dist.Binomial(3, 0.3), lambda s, x: dist.Binomial(3, logits=x[:, 0] * s.a), identity)
+    return labeled_by(
+        lambda: dist.Binomial(3, 0.3), lambda s, x: dist.Binomial(3, logits=x[:, 0] * s.a), identity
+    )
 
 
 def class_ruled_out_by_both() -> Pair:
@@ -305,7 +311,9 @@ def mixture(make: Callable[[Any], Any]) -> Pair:
         "scale": torch.tensor(1.3),
         "locs": torch.tensor([-1.0, 1.0]),
     }
-    guide = make(poutine.block(program, expose=["weights", "scale", "locs"]), init_to_value(values=values))
+    guide = make(
+        poutine.block(program, expose=["weights", "scale", "locs"]), init_to_value(values=values)
+    )
     guide(data())
     return Pair(program, guide)
 
@@ -468,7 +476,9 @@ def shared_scalar() -> Pair:
 
 
 def shared_vector() -> Pair:
-    return shared(lambda loc, scale: pyro.sample("w", dist.Normal(loc.expand(4), scale).to_event(1)))
+    return shared(
+        lambda loc, scale: pyro.sample("w", dist.Normal(loc.expand(4), scale).to_event(1))
+    )
 
 
 def shared_of_batch_shape_1() -> Pair:
@@ -493,7 +503,9 @@ def shared_in_a_plate_of_4_without_label() -> Pair:
 
 def shared_in_a_sequential_plate() -> Pair:
     def draw(loc, scale):
-        return torch.stack([pyro.sample(f"w{i}", dist.Normal(loc, scale)) for i in pyro.plate("components", 3)])
+        return torch.stack(
+            [pyro.sample(f"w{i}", dist.Normal(loc, scale)) for i in pyro.plate("components", 3)]
+        )
 
     return shared(draw)
 
@@ -627,7 +639,9 @@ def factor_with_a_score() -> Pair:
             pyro.sample("y", s.classify(x), infer=ENUMERATE)
             pyro.factor("of the guide", x[:, 0] * s.a, has_rsample=False)
 
-    return Pair(one_hot_label().model, Program(guide, a=0.7), refused="has_rsample=True, which is exact")
+    return Pair(
+        one_hot_label().model, Program(guide, a=0.7), refused="has_rsample=True, which is exact"
+    )
 
 
 def deterministic_outside_the_plate() -> Pair:
@@ -696,7 +710,9 @@ def chain() -> Pair:
         with plate(x):
             state = torch.zeros((), dtype=torch.long)
             for t in pyro.markov(range(2)):
-                state = pyro.sample(f"s{t}", dist.Categorical(logits=torch.eye(2)[state] * s.m), infer=ENUMERATE)
+                state = pyro.sample(
+                    f"s{t}", dist.Categorical(logits=torch.eye(2)[state] * s.m), infer=ENUMERATE
+                )
                 pyro.sample(f"x{t}", dist.Normal(state.to(x), 1.0), obs=x[:, t])
 
     return Pair(
@@ -777,7 +793,9 @@ def not_reparameterised() -> Pair:
         with plate(x):
             pyro.sample("z", dist.Poisson(s.a * torch.ones(len(x))))
 
-    return Pair(Program(model, m=1.0), Program(guide, a=1.5), refused="'z' has no reparameterised sample")
+    return Pair(
+        Program(model, m=1.0), Program(guide, a=1.5), refused="'z' has no reparameterised sample"
+    )
 
 
 def observed_in_the_guide() -> Pair:
@@ -906,7 +924,9 @@ def label_of_groups() -> Pair:
             group = torch.arange(len(x)) % 4
             pyro.sample("x", normal(column(first(y)[..., group] * s.m)), obs=x)
 
-    refused = "'x' depends on 'y', which is enumerated in plate 'groups', and stands in plate 'data'"
+    refused = (
+        "'x' depends on 'y', which is enumerated in plate 'groups', and stands in plate 'data'"
+    )
     return Pair(Program(model, m=1.0), Program(lambda s, x, y: None, a=0.0), refused=refused)
 
 
@@ -977,22 +997,30 @@ def loss_and_gradients(elbo: Any, pair: Pair, validate: bool = True) -> tuple[Te
     pyro.clear_param_store()
     torch.manual_seed(1)
     with pyro.validation_enabled(validate):
-        loss = elbo.differentiable_loss(pair.model, pair.guide, data(), one_hot() if pair.labels else None)
+        loss = elbo.differentiable_loss(
+            pair.model, pair.guide, data(), one_hot() if pair.labels else None
+        )
     parameters = [*pair.model.parameters(), *pair.guide.parameters()]
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return loss, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    return loss, [
+        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)
+    ]
 
 
 def stock_elbo(pair: Pair) -> TraceEnum_ELBO:
     particles = pair.options.get("num_particles", 1)
-    return TraceEnum_ELBO(num_particles=particles, max_plate_nesting=pair.nesting, strict_enumeration_warning=False)
+    return TraceEnum_ELBO(
+        num_particles=particles, max_plate_nesting=pair.nesting, strict_enumeration_warning=False
+    )
 
 
 @pytest.mark.parametrize("make", EQUAL, ids=lambda make: make.__name__)
 def test_pair_has_stock_pyros_value_and_gradient(make):
     pair = make()
     stock, expected = loss_and_gradients(stock_elbo(pair), pair, pair.stock_validates)
-    ours, gradients = loss_and_gradients(TraceTopKEnum_ELBO(None, closed_form=(), **pair.options), pair)
+    ours, gradients = loss_and_gradients(
+        TraceTopKEnum_ELBO(None, closed_form=(), **pair.options), pair
+    )
     assert stock.isfinite()
     assert ours.item() == pytest.approx(stock.item(), rel=1e-10, abs=1e-10)
     assert expected and any(g.abs().max() > 1e-3 for g in expected)
@@ -1025,7 +1053,10 @@ def test_pair_is_refused_in_words(make):
         return
     assert isinstance(error.value, ScopeError)
     message = str(error.value)
-    assert message.count("Objective(elbo=pyro.infer.TraceEnum_ELBO") == 1 and "Trace Shapes" not in message
+    assert (
+        message.count("Objective(elbo=pyro.infer.TraceEnum_ELBO") == 1
+        and "Trace Shapes" not in message
+    )
 
 
 LABEL_OF_MANY_DATA = [label_of_groups, another_plate_depends_on_the_label]
@@ -1049,7 +1080,9 @@ def test_the_way_out_trains_what_is_refused(make):
     parameters = [*pair.model.parameters(), *pair.guide.parameters()]
     found = torch.autograd.grad(parts["unlabeled"], parameters, allow_unused=True)
     for gradient, total in zip(found, expected, strict=True):
-        assert torch.allclose(torch.zeros(()) if gradient is None else gradient, total / B, rtol=1e-9, atol=1e-9)
+        assert torch.allclose(
+            torch.zeros(()) if gradient is None else gradient, total / B, rtol=1e-9, atol=1e-9
+        )
     assert fit(objective, data(), epochs=2)["loss"][-1] is not None
     for call in (
         lambda: objective.bound(data()),
@@ -1083,7 +1116,9 @@ WAYS = {
 }
 
 
-def several_particles(importance_weighted: bool, data_of: Callable[..., Tensor] | None, *args, **kwargs) -> Tensor:
+def several_particles(
+    importance_weighted: bool, data_of: Callable[..., Tensor] | None, *args, **kwargs
+) -> Tensor:
     """Losses over 100 seeds, of programs whose data come in a way of their own, or as the first argument."""
 
     def model(s, x, y):
@@ -1118,7 +1153,9 @@ def several_particles_of_the_first_argument(importance_weighted: bool) -> Tensor
 
 @pytest.mark.parametrize(("data_of", "args", "kwargs"), WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("importance_weighted", [False, True])
-def test_several_particles_tell_data_from_components_however_data_are_given(importance_weighted, data_of, args, kwargs):
+def test_several_particles_tell_data_from_components_however_data_are_given(
+    importance_weighted, data_of, args, kwargs
+):
     """A latent in a plate of its own is drawn once a run, and those of the data S times."""
     theirs = several_particles(importance_weighted, data_of, *args, **kwargs)
     losses = [several_particles_of_the_first_argument(importance_weighted), theirs]
@@ -1127,7 +1164,9 @@ def test_several_particles_tell_data_from_components_however_data_are_given(impo
     assert difference.mean().abs() < 4 * error
 
 
-@pytest.mark.parametrize("family", [dist.Poisson(2.0), dist.Normal(0.0, 1.0)], ids=["Poisson", "Normal"])
+@pytest.mark.parametrize(
+    "family", [dist.Poisson(2.0), dist.Normal(0.0, 1.0)], ids=["Poisson", "Normal"]
+)
 def test_a_marked_model_site_without_finite_support_is_refused(family):
     """Stock Pyro raises NotImplementedError; it must not be drawn from the prior in silence."""
 
@@ -1159,7 +1198,10 @@ def regression_without_a_plate() -> Pair:
         w = pyro.sample("w", dist.Normal(0.0, 1.0))
         pyro.sample("t", dist.Normal(x[:, 0] * w * s.m, 1.0).to_event(1), obs=x[:, 1])
 
-    return Pair(Program(model, m=1.0), Program(lambda s, x, y: pyro.sample("w", dist.Normal(s.a, 1.0)), a=0.1))
+    return Pair(
+        Program(model, m=1.0),
+        Program(lambda s, x, y: pyro.sample("w", dist.Normal(s.a, 1.0)), a=0.1),
+    )
 
 
 def data_one_by_one() -> Pair:
@@ -1171,14 +1213,17 @@ def data_one_by_one() -> Pair:
 
 
 @pytest.mark.parametrize(
-    "make", [subsample_drawn_by_the_plate, regression_without_a_plate, data_one_by_one], ids=lambda m: m.__name__
+    "make",
+    [subsample_drawn_by_the_plate, regression_without_a_plate, data_one_by_one],
+    ids=lambda m: m.__name__,
 )
 @pytest.mark.parametrize("stock", [False, True])
 def test_fit_refuses_a_pair_whose_plate_is_not_of_the_batch(make, stock):
     pair = make()
     objective = Objective(pair.model, pair.guide, elbo=stock_elbo(pair) if stock else None)
     with pytest.raises(
-        ValueError, match=r"no site stands in a vectorised plate of the 6 data|want \(\*, 6\), one value per datum"
+        ValueError,
+        match=r"no site stands in a vectorised plate of the 6 data|want \(\*, 6\), one value per datum",
     ):
         fit(objective, data(), epochs=1)
 
@@ -1205,7 +1250,9 @@ def test_stock_elbo_weighs_a_plate_that_is_as_large_as_the_batch_by_chance(size)
     for in_plate in (False, True):
         model = program(lambda s: (0.0, 2.0), in_plate, m=1.0)
         guide = program(lambda s: (s.b, 0.5), in_plate, a=0.5, b=0.2)
-        objective = Objective(model, guide, elbo=stock_elbo(Pair(model, guide)), unlabeled_weight=0.5)
+        objective = Objective(
+            model, guide, elbo=stock_elbo(Pair(model, guide)), unlabeled_weight=0.5
+        )
         objective.sizes = 0, 100
         batch = Batch(x_unlabeled=data(4))
         objective.check(batch)

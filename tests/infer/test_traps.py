@@ -36,7 +36,9 @@ from pyro_ssl.utils import files
 
 ROOT = Path(__file__).parent.parent.parent
 D, K, B = 4, 3, 6
-X = torch.randn(60, D, generator=torch.Generator().manual_seed(0)) + torch.tensor([2.0, 0.0, 0.0, 0.0])
+X = torch.randn(60, D, generator=torch.Generator().manual_seed(0)) + torch.tensor(
+    [2.0, 0.0, 0.0, 0.0]
+)
 CODES = torch.arange(60) % K
 Y = one_hot(CODES, K)
 SMALL = {"hidden": (6,), "z_dim": 2, "likelihood": "gaussian", "sigma": 1.0}
@@ -67,7 +69,10 @@ class Program(PyroModule):
 
     def __init__(self, body, parameter: torch.Tensor | None = None):
         super().__init__()
-        self.body, self.theta = body, nn.Parameter(torch.zeros(()) if parameter is None else parameter)
+        self.body, self.theta = (
+            body,
+            nn.Parameter(torch.zeros(()) if parameter is None else parameter),
+        )
 
     def forward(self, x, y=None):
         return self.body(self, x, y)
@@ -85,7 +90,12 @@ def test_an_infinite_observation_is_refused(bad):
     x[4, 1] = bad
     o = small()
     before = weights(o)
-    for call in (lambda: fit(o, x, CODES), lambda: predict_proba(o, x), lambda: bounds(o, x), lambda: bounds(o, x, Y)):
+    for call in (
+        lambda: fit(o, x, CODES),
+        lambda: predict_proba(o, x),
+        lambda: bounds(o, x),
+        lambda: bounds(o, x, Y),
+    ):
         with pytest.raises(ValueError, match="row 4"):
             call()
     assert not moved(o, before)
@@ -106,7 +116,14 @@ def test_an_empty_batch_is_refused():
     for call in (lambda: fit(o, none), lambda: predict_proba(o, none), lambda: bounds(o, none)):
         with pytest.raises(ValueError, match="x is empty"):
             call()
-    for parts in ((none, torch.zeros(0, K)), (None, None, none), (X, Y, none), (X, Y[:5]), (X, None), (None, Y)):
+    for parts in (
+        (none, torch.zeros(0, K)),
+        (None, None, none),
+        (X, Y, none),
+        (X, Y[:5]),
+        (X, None),
+        (None, Y),
+    ):
         with pytest.raises(ValueError, match="a part without data should be None"):
             Batch(*parts)
     with pytest.raises(ZeroDivisionError):
@@ -136,16 +153,23 @@ def test_nothing_unpickles(tmp_path):
     )
     folders = ("pyro_ssl", "models", "guides", "experiments")
     found = [
-        f"{p}: {m[0]}" for f in folders for p in (ROOT / f).glob("*.py") for m in re.finditer(forbidden, p.read_text())
+        f"{p}: {m[0]}"
+        for f in folders
+        for p in (ROOT / f).glob("*.py")
+        for m in re.finditer(forbidden, p.read_text())
     ]
     assert not found
     fit(small(), X, CODES, epochs=2, directory=tmp_path)
-    files = [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size]  # the lock is empty
+    files = [
+        p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size
+    ]  # the lock is empty
     assert {p.suffix for p in files} == {".json", ".jsonl", ".safetensors"}
     assert not [p for p in files if p.read_bytes()[:2] in (b"\x80\x02", b"PK")]
 
 
-def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from_it(tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from_it(
+    tmp_path, monkeypatch
+):
     arguments = {"epochs": 3, "batch_size": 20}
     whole = small()
     fit(whole, X, CODES, **arguments)
@@ -172,8 +196,14 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from
 
 def test_config_enumerate_loses_the_guides_parameters_and_we_do_not_need_it():
     o = small()
-    assert not [n for n, _ in TraceEnum_ELBO()(o.model, config_enumerate(o.guide)).named_parameters() if "q_y" in n]
-    assert {id(p) for p in o.parameters()} == {id(p) for m in (o.model, o.guide) for p in m.parameters()}
+    assert not [
+        n
+        for n, _ in TraceEnum_ELBO()(o.model, config_enumerate(o.guide)).named_parameters()
+        if "q_y" in n
+    ]
+    assert {id(p) for p in o.parameters()} == {
+        id(p) for m in (o.model, o.guide) for p in m.parameters()
+    }
     trace = poutine.trace(o.guide).get_trace(X)
     assert trace.nodes["y"]["infer"]["enumerate"] == "parallel"
     o(Batch(x_unlabeled=X)).backward()
@@ -227,7 +257,9 @@ def test_a_plain_module_trains():
 def test_an_elbo_module_has_and_trains_all_parameters(method, elbo):
     o = small(method)
     module = elbo(o.model, o.guide)
-    assert {id(p) for p in module.parameters()} == {id(p) for m in (o.model, o.guide) for p in m.parameters()}
+    assert {id(p) for p in module.parameters()} == {
+        id(p) for m in (o.model, o.guide) for p in m.parameters()
+    }
     module(X).backward()
     unused = {n for n, p in module.named_parameters() if p.grad is None}
     assert unused == {n for n, _ in module.named_parameters() if method == "vae" and "q_y" in n}
@@ -236,7 +268,9 @@ def test_an_elbo_module_has_and_trains_all_parameters(method, elbo):
 # --- stock SVI --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("elbo", [enum_elbo(), TraceTopKEnum_ELBO(top_k=1)], ids=["TraceEnum", "TraceTopEnum"])
+@pytest.mark.parametrize(
+    "elbo", [enum_elbo(), TraceTopKEnum_ELBO(top_k=1)], ids=["TraceEnum", "TraceTopEnum"]
+)
 @pytest.mark.parametrize("given", [True, False], ids=["labeled", "unlabeled"])
 @pytest.mark.parametrize("method", ["vae", "m2"])
 def test_every_pair_trains_under_stock_svi(method, given, elbo):
@@ -254,7 +288,13 @@ def test_every_method_takes_a_step_under_stock_svi(method):
     """Of labeled and of unlabeled data, with Pyro's validation where the README does not say that it has to be off."""
     torch.manual_seed(0)
     own = {k: v for k, v in SMALL.items() if k in zoo.options_of(method)}
-    own |= {"z_dims": (2, 2)} if method == "lvae" else {"z1_dim": 2, "m1_hidden": (4,)} if method == "m1_m2" else {}
+    own |= (
+        {"z_dims": (2, 2)}
+        if method == "lvae"
+        else {"z1_dim": 2, "m1_hidden": (4,)}
+        if method == "m1_m2"
+        else {}
+    )
     o = zoo.build(method, D, K, seed=0, **own)
     x, stepper = o.encode(X), svi(o, enum_elbo())
     with pyro.validation_enabled(method not in ("sslpe", "sslapd")):
@@ -266,7 +306,9 @@ def test_labeled_batches_have_nothing_to_enumerate_and_do_not_warn():
     o = small()
     o.bound(X, Y)
     svi(o).step(X, Y)
-    with pytest.warns(UserWarning, match="TraceEnum_ELBO found no sample sites configured for enumeration"):
+    with pytest.warns(
+        UserWarning, match="TraceEnum_ELBO found no sample sites configured for enumeration"
+    ):
         svi(o, TraceEnum_ELBO(max_plate_nesting=1)).step(X, Y)
 
 
@@ -321,7 +363,9 @@ def test_a_deterministic_factor_in_a_guide_is_wrong_in_stock_pyro_and_a_term_is_
     ours = lambda m, g: elbo.differentiable_loss(m, g, x)  # noqa: E731
 
     def term(m, g):
-        return 5 * Objective(m, g, elbo=elbo)(Batch(x_unlabeled=x)) + Objective(None, g, [Deterministic(g)])(Batch())
+        return 5 * Objective(m, g, elbo=elbo)(Batch(x_unlabeled=x)) + Objective(
+            None, g, [Deterministic(g)]
+        )(Batch())
 
     theta = torch.tensor(0.5, requires_grad=True)
     (slope,) = torch.autograd.grad(formula(theta), theta)
@@ -333,7 +377,9 @@ def test_a_deterministic_factor_in_a_guide_is_wrong_in_stock_pyro_and_a_term_is_
     with pytest.raises(ScopeError, match="has_rsample=True, which is exact"):
         gradient(ours, has_rsample=False)
     value, wrong = gradient(stock, has_rsample=False)
-    assert value == pytest.approx(gradient(term)[0]) and abs(wrong - bare[1]) > 10 * abs(slope.item())
+    assert value == pytest.approx(gradient(term)[0]) and abs(wrong - bare[1]) > 10 * abs(
+        slope.item()
+    )
 
 
 def enumerating_guide(self, x, y):
@@ -401,7 +447,9 @@ def test_data_that_are_masked_out_add_nothing(top_k):
     if top_k is None:
         torch.manual_seed(1)
         with poutine.mask(mask=keep):
-            assert -enum_elbo().loss(o.model, o.guide, x) == pytest.approx(ours.sum().item(), abs=1e-10)
+            assert -enum_elbo().loss(o.model, o.guide, x) == pytest.approx(
+                ours.sum().item(), abs=1e-10
+            )
 
 
 # --- batch norm -------------------------------------------------------------------------------------------------------
@@ -449,7 +497,12 @@ def classes_and_log_weights(log_q: torch.Tensor, top_k: int) -> tuple[torch.Tens
 
 @pytest.mark.parametrize("top_k", [1, 2])
 @pytest.mark.parametrize(
-    "logits", [[1000.0, -1000.0, 0.0, -1000.0], [100.0, -60.0, -60.0, -60.0], [0.0, -torch.inf, -torch.inf, -torch.inf]]
+    "logits",
+    [
+        [1000.0, -1000.0, 0.0, -1000.0],
+        [100.0, -60.0, -60.0, -60.0],
+        [0.0, -torch.inf, -torch.inf, -torch.inf],
+    ],
 )
 def test_a_likeliest_class_is_never_drawn_again(logits, top_k):
     n = 20_000
@@ -470,7 +523,10 @@ def test_a_likeliest_class_is_never_drawn_again(logits, top_k):
 def test_an_extreme_draw_does_not_draw_the_likeliest_again(classes, spread, u, monkeypatch):
     """The ends of what a float32 uniform can be, with the likeliest anywhere, and first or last."""
     logits = spread * torch.randn(300, classes, generator=torch.Generator().manual_seed(0))
-    logits[:100], logits[100:200] = logits[:100].sort(-1).values, logits[100:200].sort(-1, descending=True).values
+    logits[:100], logits[100:200] = (
+        logits[:100].sort(-1).values,
+        logits[100:200].sort(-1, descending=True).values,
+    )
     drawn = []
     monkeypatch.setattr(torch, "rand_like", lambda t: drawn.append(t) or torch.full_like(t, u))
     index, log_weights = classes_and_log_weights(logits.log_softmax(-1), 1)
@@ -487,4 +543,8 @@ def test_the_loss_of_a_saturated_classifier_does_not_jump():
         torch.manual_seed(0)
         exact = Objective(o.model, o.guide, elbo=TraceTopKEnum_ELBO(None)).bound(X)
         values = torch.stack([o.bound(X) for _ in range(100)])
-    assert values.isfinite().all() and values.min() > exact.min() - 100 and values.max() < exact.max() + 100
+    assert (
+        values.isfinite().all()
+        and values.min() > exact.min() - 100
+        and values.max() < exact.max() + 100
+    )

@@ -131,9 +131,15 @@ def test_prediction_by_class_indices_is_refused():
 
 
 COUNTS = {
-    "Multinomial": (lambda m: dist.Multinomial(9, logits=m), "counts, whole numbers that sum to total_count, 9"),
+    "Multinomial": (
+        lambda m: dist.Multinomial(9, logits=m),
+        "counts, whole numbers that sum to total_count, 9",
+    ),
     "Poisson": (lambda m: dist.Poisson(m.exp()).to_event(1), "a Poisson wants .* counts"),
-    "Gamma": (lambda m: dist.Gamma(m.exp(), 1.0).to_event(1), "a Gamma wants .* another likelihood"),
+    "Gamma": (
+        lambda m: dist.Gamma(m.exp(), 1.0).to_event(1),
+        "a Gamma wants .* another likelihood",
+    ),
     "Bernoulli": (lambda m: dist.Bernoulli(logits=m).to_event(1), "divide by 255"),
 }
 
@@ -162,7 +168,9 @@ def test_a_plate_of_another_size_is_named():
                 if y is None:
                     pyro.sample("y", self.classify(x), infer={"enumerate": "parallel"})
 
-    with pytest.raises(ValueError, match=r"several sizes, .* give all of them pyro.plate\(name, len\(x\)\)"):
+    with pytest.raises(
+        ValueError, match=r"several sizes, .* give all of them pyro.plate\(name, len\(x\)\)"
+    ):
         fit(Objective(Fixed(), JustY()), X, CODES, epochs=1)
 
 
@@ -194,8 +202,26 @@ def test_an_autoguide_inside_a_guide_is_trained_and_resumed(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(begun, X, CODES, epochs=4, batch_size=20, directory=tmp_path / "run", callbacks=(kill,), checkpoint_every=1)
-    fit(resumed, X, CODES, epochs=4, batch_size=20, directory=tmp_path / "run", resume=True, checkpoint_every=1)
+        fit(
+            begun,
+            X,
+            CODES,
+            epochs=4,
+            batch_size=20,
+            directory=tmp_path / "run",
+            callbacks=(kill,),
+            checkpoint_every=1,
+        )
+    fit(
+        resumed,
+        X,
+        CODES,
+        epochs=4,
+        batch_size=20,
+        directory=tmp_path / "run",
+        resume=True,
+        checkpoint_every=1,
+    )
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
 
@@ -244,15 +270,23 @@ def stock() -> TraceEnum_ELBO:
     ids=["factor, both", "factor, labeled", "latent, labeled", "latent, unlabeled"],
 )
 @pytest.mark.parametrize(
-    "weights", [{}, {"labeled_weight": 0.3, "unlabeled_weight": 2.0}, {"labeled_weight": None}], ids=str
+    "weights",
+    [{}, {"labeled_weight": 0.3, "unlabeled_weight": 2.0}, {"labeled_weight": None}],
+    ids=str,
 )
 def test_stock_elbo_has_the_loss_of_ours(weights, programs, batch, subsample, monkeypatch):
     """With lambda, beta_t, what all data share counted once in the data set, and a subsampled plate."""
     if subsample:
         plate = pyro.plate
-        monkeypatch.setattr(pyro, "plate", lambda name, size: plate(name, 500, subsample=torch.arange(size)))
+        monkeypatch.setattr(
+            pyro, "plate", lambda name, size: plate(name, 500, subsample=torch.arange(size))
+        )
     x, y = X.double(), Y.double()
-    given = {"both": (x[:20], y, x[20:]), "labeled": (x[:20], y, None), "unlabeled": (None, None, x[20:])}[batch]
+    given = {
+        "both": (x[:20], y, x[20:]),
+        "labeled": (x[:20], y, None),
+        "unlabeled": (None, None, x[20:]),
+    }[batch]
     model, guide = (program().double() for program in programs)
     losses, gradients = [], []
     for elbo in (stock(), TraceTopKEnum_ELBO(None, closed_form=())):
@@ -269,7 +303,9 @@ def test_stock_elbo_has_the_loss_of_ours(weights, programs, batch, subsample, mo
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
-    "elbo", [TraceGraph_ELBO(), RenyiELBO(alpha=0.5, num_particles=2)], ids=lambda e: type(e).__name__
+    "elbo",
+    [TraceGraph_ELBO(), RenyiELBO(alpha=0.5, num_particles=2)],
+    ids=lambda e: type(e).__name__,
 )
 def test_an_elbo_without_a_differentiable_loss_has_its_own_gradient(elbo):
     class Rate(PyroModule):
@@ -299,7 +335,9 @@ def test_an_elbo_without_a_differentiable_loss_has_its_own_gradient(elbo):
         assert torch.allclose(a, p.grad / 60, rtol=1e-10)
 
 
-@pytest.mark.parametrize("elbo", [Trace_ELBO(), TraceMeanField_ELBO(), stock()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "elbo", [Trace_ELBO(), TraceMeanField_ELBO(), stock()], ids=lambda e: type(e).__name__
+)
 def test_a_stock_elbo_trains_resumes_and_predicts(elbo, tmp_path):
     def built():
         torch.manual_seed(0)
@@ -309,7 +347,13 @@ def test_a_stock_elbo_trains_resumes_and_predicts(elbo, tmp_path):
     whole, begun = built(), built()
     history = fit(whole, X, y, epochs=6, batch_size=20, lr=0.01, ema=0.9)
     assert history["loss"][-1] < history["loss"][0]
-    arguments = {"epochs": 6, "batch_size": 20, "lr": 0.01, "ema": 0.9, "directory": tmp_path / "run"}
+    arguments = {
+        "epochs": 6,
+        "batch_size": 20,
+        "lr": 0.01,
+        "ema": 0.9,
+        "directory": tmp_path / "run",
+    }
 
     def kill(epoch):
         if epoch.epoch == 3:
@@ -357,7 +401,10 @@ def test_a_stock_elbo_checks_as_stock_pyro_does():
 def test_arguments_of_trace_enum_elbo_are_taken():
     """`TraceTopKEnum_ELBO` in the place of `TraceEnum_ELBO`, with its arguments."""
     elbo = TraceTopKEnum_ELBO(
-        max_plate_nesting=1, vectorize_particles=False, strict_enumeration_warning=True, num_particles=2
+        max_plate_nesting=1,
+        vectorize_particles=False,
+        strict_enumeration_warning=True,
+        num_particles=2,
     )
     svi = SVI(Model(), Guide(), pyro.optim.Adam({"lr": 0.01}), elbo)
     assert svi.step(X) != 0

@@ -40,7 +40,15 @@ from pyro_ssl.zoo.options import RandomWeightOptions
 pytestmark = pytest.mark.usefixtures("float64")
 D, K, Z, H = 3, 3, 2, 5
 SIGMA, SCALE = 0.7, 0.8
-SMALL = {"hidden": (H,), "z_dim": Z, "sigma": SIGMA, "noise": 0.0, "dropout": 0.0, "balance": 0.0, "alpha": 0.0}
+SMALL = {
+    "hidden": (H,),
+    "z_dim": Z,
+    "sigma": SIGMA,
+    "noise": 0.0,
+    "dropout": 0.0,
+    "balance": 0.0,
+    "alpha": 0.0,
+}
 SMALL |= {
     "top_k": None,
     "common_random_numbers": False,
@@ -72,11 +80,17 @@ def batches(size: int, labeled: int) -> list[Batch]:
 def sslapd(joint_pass: bool | None = None, **options) -> Objective:
     """With means and variances of q(W) that all differ."""
     o = zoo.build("sslapd", D, K, **SMALL | options).double()
-    noise = torch.randn(2, len(o.guide.loc), generator=torch.Generator().manual_seed(1), dtype=X.dtype)
+    noise = torch.randn(
+        2, len(o.guide.loc), generator=torch.Generator().manual_seed(1), dtype=X.dtype
+    )
     with torch.no_grad():
         o.guide.loc += 0.3 * noise[0]
         o.guide.log_variance += 0.5 * noise[1]
-    weights = {"labeled_weight": o.labeled_weight, "unlabeled_weight": o.unlabeled_weight, "joint_pass": joint_pass}
+    weights = {
+        "labeled_weight": o.labeled_weight,
+        "unlabeled_weight": o.unlabeled_weight,
+        "joint_pass": joint_pass,
+    }
     return o if joint_pass is None else Objective(o.model, o.guide, o.terms, elbo=o.elbo, **weights)
 
 
@@ -133,7 +147,8 @@ def test_a_pass_over_the_data_has_the_kl_of_the_weights_once(joint_pass, labeled
     for kl_weight in (1.0, 0.3):
         steps = [o.parts(batch, kl_weight=kl_weight) for batch in batches(size, 2)]
         assert all(
-            set(parts) == {"labeled", "unlabeled", "weights"} - ({"labeled"} if not labeled else set())
+            set(parts)
+            == {"labeled", "unlabeled", "weights"} - ({"labeled"} if not labeled else set())
             for parts in steps
         )
         total = sum(size / unlabeled * parts["weights"] for parts in steps)
@@ -142,8 +157,13 @@ def test_a_pass_over_the_data_has_the_kl_of_the_weights_once(joint_pass, labeled
 
 @pytest.mark.parametrize("closed_form", [True, False])
 def test_labeled_data_alone_have_it_and_a_sample_of_it_has_its_mean(closed_form):
-    o, batch = sslapd(labeled_weight=0.5, unlabeled_weight=0.0, closed_form=closed_form), Batch(X[:LABELED], labels())
-    draws = torch.stack([o.parts(batch, kl_weight=0.3)["weights"] * LABELED / 0.5 for _ in range(300)]).detach()
+    o, batch = (
+        sslapd(labeled_weight=0.5, unlabeled_weight=0.0, closed_form=closed_form),
+        Batch(X[:LABELED], labels()),
+    )
+    draws = torch.stack(
+        [o.parts(batch, kl_weight=0.3)["weights"] * LABELED / 0.5 for _ in range(300)]
+    ).detach()
     assert abs(draws.mean() - kl_by_hand(o.guide)) < 4 * draws.std() / 300**0.5 + 1e-10
     assert (draws.std() > 0.1) != closed_form
 
@@ -151,7 +171,11 @@ def test_labeled_data_alone_have_it_and_a_sample_of_it_has_its_mean(closed_form)
 def test_it_can_be_asked_for():
     o = sslapd()
     assert weight_kl(o) == pytest.approx(kl_by_hand(o.guide).item(), rel=1e-12)
-    assert weight_kl(zoo.build("sslpe", 3, 2, hidden=(5,))) == weight_kl(zoo.build("classifier", 3, 2)) == 0.0
+    assert (
+        weight_kl(zoo.build("sslpe", 3, 2, hidden=(5,)))
+        == weight_kl(zoo.build("classifier", 3, 2))
+        == 0.0
+    )
 
 
 @pytest.mark.parametrize("joint_pass", [False, True])
@@ -159,7 +183,9 @@ def test_fit_divides_it_by_the_data_it_has(joint_pass):
     o = sslapd(joint_pass, unlabeled_weight=2.0)
     kl = kl_by_hand(o.guide).item()
     settings = {"batch_size": 4, "labeled_batch_size": 2, "lr": 1e-9, "warmup": 2}
-    assert fit(o, X, Y, epochs=2, **settings)["weights"] == pytest.approx([kl / (UNLABELED / 2.0)] * 2, rel=1e-4)
+    assert fit(o, X, Y, epochs=2, **settings)["weights"] == pytest.approx(
+        [kl / (UNLABELED / 2.0)] * 2, rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("beta", [1.0, 0.3])
@@ -168,9 +194,14 @@ def test_the_bound_given_the_weights_is_that_of_a_plain_network_with_them(beta):
     for x, y in ((X[:6], labels()), (u, None)):
         ours, theirs = seeded(o.bound, x, y, kl_weight=beta), seeded(bound_by_hand, o, x, y, beta)
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-11)
-        both = [torch.autograd.grad(v.sum(), list(o.parameters()), allow_unused=True) for v in (ours, theirs)]
+        both = [
+            torch.autograd.grad(v.sum(), list(o.parameters()), allow_unused=True)
+            for v in (ours, theirs)
+        ]
         for a, b in zip(*both, strict=True):
-            assert (a is None) == (b is None) and (a is None or torch.allclose(a, b, rtol=0, atol=1e-9))
+            assert (a is None) == (b is None) and (
+                a is None or torch.allclose(a, b, rtol=0, atol=1e-9)
+            )
 
 
 def in_one_call(o: Objective, x: Tensor, y: Tensor, u: Tensor) -> Tensor:
@@ -193,8 +224,14 @@ def test_a_pass_over_the_data_is_minus_their_bound(joint_pass):
         if joint_pass:
             theirs = theirs - in_one_call(o, batch.x, batch.y, batch.x_unlabeled)
         else:
-            theirs = theirs - bound_by_hand(o, batch.x, batch.y).sum() - bound_by_hand(o, batch.x_unlabeled, None).sum()
-    ours = sum(seeded(o, batch, seed=i) for i, batch in enumerate(batches(4, 2))) / 3  # J, the mean over the pass
+            theirs = (
+                theirs
+                - bound_by_hand(o, batch.x, batch.y).sum()
+                - bound_by_hand(o, batch.x_unlabeled, None).sum()
+            )
+    ours = (
+        sum(seeded(o, batch, seed=i) for i, batch in enumerate(batches(4, 2))) / 3
+    )  # J, the mean over the pass
     assert torch.allclose(UNLABELED * ours, theirs, rtol=1e-12)
 
 
@@ -240,7 +277,9 @@ def expected_loss(o: Objective, batch: Batch, monkeypatch) -> Tensor:
     if o.guide.local_reparameterisation:
         patterns = [torch.full((), s) for s in (1.0, -1.0)]
     else:
-        patterns = [torch.tensor(p) for p in itertools.product([1.0, -1.0], repeat=len(o.guide.loc))]
+        patterns = [
+            torch.tensor(p) for p in itertools.product([1.0, -1.0], repeat=len(o.guide.loc))
+        ]
     losses = []
     for noise in patterns:
         monkeypatch.setattr(torch, "randn_like", lambda t, noise=noise: noise.expand(t.shape))
@@ -254,7 +293,9 @@ def expected_loss(o: Objective, batch: Batch, monkeypatch) -> Tensor:
 @pytest.mark.parametrize("design", ["orthogonal", "general"])
 def test_mean_field_regression_has_its_optimum_where_it_should(local, design, monkeypatch):
     signs = torch.tensor(list(itertools.product([1.0, -1.0], repeat=3)))
-    x = signs * torch.tensor([0.3, 1.0, 2.0]) if design == "orthogonal" else X  # orthogonal to the bias's column too
+    x = (
+        signs * torch.tensor([0.3, 1.0, 2.0]) if design == "orthogonal" else X
+    )  # orthogonal to the bias's column too
     y = (x @ torch.tensor([[1.0], [-2.0], [0.5]]) + 0.4) + 0.3 * torch.sin(7 * x[:, :1])
     o = regression(local)
     mean, precision, evidence = optimum(o, x, y)
@@ -269,13 +310,18 @@ def test_mean_field_regression_has_its_optimum_where_it_should(local, design, mo
     assert (gap < 1e-12) if design == "orthogonal" else (gap > 0.01)
     with torch.no_grad():
         o.guide.loc += 0.1
-    assert torch.autograd.grad(expected_loss(o, Batch(x, y), monkeypatch), o.guide.loc)[0].abs().max() > 1e-2
+    assert (
+        torch.autograd.grad(expected_loss(o, Batch(x, y), monkeypatch), o.guide.loc)[0].abs().max()
+        > 1e-2
+    )
 
 
 # --- local reparameterisation -----------------------------------------------------------------------------------------
 
 
-def drawn_layer(kind: str = "split") -> tuple[nn.Module, list[Tensor], RandomWeights, Tensor, Tensor]:
+def drawn_layer(
+    kind: str = "split",
+) -> tuple[nn.Module, list[Tensor], RandomWeights, Tensor, Tensor]:
     """A layer, inputs of which the first and the last datum are alike, and mean and scale of its weights."""
     layer = Linear(D, 4) if kind == "linear" else SplitLinear([D, K], 4)
     inputs = [X[[0, 1, 2, 3, 0]], torch.eye(K)[[0, 1, 2, 0, 0]]][: 1 if kind == "linear" else 2]
@@ -319,7 +365,9 @@ def test_a_marked_one_hot_input_has_the_moments_of_a_dense_one():
             mark_normal(w, loc, noise)
             with slots.substituted(w):
                 a, b = (seeded(layer, x, label) for label in (dense, marked))
-            assert torch.allclose(a, b, atol=1e-12) and torch.allclose(mean_of(a), mean_of(b), atol=1e-12)
+            assert torch.allclose(a, b, atol=1e-12) and torch.allclose(
+                mean_of(a), mean_of(b), atol=1e-12
+            )
 
 
 def test_local_reparameterisation_has_the_same_mean_loss_and_a_quieter_gradient():
@@ -360,7 +408,9 @@ def test_several_draws_of_weights_are_a_loop_over_them(lead):
     assert joint_pass.shape == (4, 6, 2, 3)
     for s in range(4):
         with slots.substituted(w[s, 0]):
-            assert torch.allclose(joint_pass[s], network(x, y[s] if lead else y), rtol=0, atol=1e-12)
+            assert torch.allclose(
+                joint_pass[s], network(x, y[s] if lead else y), rtol=0, atol=1e-12
+            )
 
 
 def test_weights_leave_the_network_and_come_back_for_a_block():
@@ -368,8 +418,15 @@ def test_weights_leave_the_network_and_come_back_for_a_block():
     network, names = o.model.program.p_y.network, {n for n, _ in o.named_parameters()}
     assert not list(network.parameters()) and {"guide.loc", "guide.log_variance"} <= names
     assert not any("p_y" in name for name in names | set(o.state_dict()))
-    plain = zoo.build("sslpe", D, K, **{k: v for k, v in SMALL.items() if k not in ("prior_scale", "log_variance")})
-    with o.model.given(zoo.build("sslapd", D, K, **SMALL).guide.loc):  # the start of mu is the network's own
+    plain = zoo.build(
+        "sslpe",
+        D,
+        K,
+        **{k: v for k, v in SMALL.items() if k not in ("prior_scale", "log_variance")},
+    )
+    with o.model.given(
+        zoo.build("sslapd", D, K, **SMALL).guide.loc
+    ):  # the start of mu is the network's own
         x, z = torch.randn(2, D), torch.randn(2, Z)
         assert torch.allclose(o.model.predict(x, z).probs, plain.double().model.predict(x, z).probs)
     with pytest.raises(RuntimeError, match="mine"), o.model.given(o.guide.loc):
@@ -399,7 +456,13 @@ def test_a_copy_is_independent_and_a_state_goes_round():
 def resumable(directory: Path, **options) -> dict[str, Tensor]:
     torch.set_default_dtype(torch.float64)
     o = sslapd(batch_norm=True, dropout=0.2, local_reparameterisation=True, alpha=0.5)
-    settings = {"epochs": 2, "batch_size": 4, "labeled_batch_size": 2, "ema": 0.9, "checkpoint_every": 2}
+    settings = {
+        "epochs": 2,
+        "batch_size": 4,
+        "labeled_batch_size": 2,
+        "ema": 0.9,
+        "checkpoint_every": 2,
+    }
     fit(o, X, Y, **settings, directory=directory, resume=True, **options)
     return o.state_dict()
 
@@ -421,11 +484,15 @@ t.resumable(Path(sys.argv[1]))
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     whole = resumable(tmp_path / "whole")
     child = CHILD.format(tests=str(Path(__file__).parent))
-    done = subprocess.run([sys.executable, "-c", child, str(tmp_path / "killed")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", child, str(tmp_path / "killed")], capture_output=True, text=True
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert (tmp_path / "killed" / "checkpoint").exists()
     resumed, start = resumable(tmp_path / "killed"), sslapd(batch_norm=True).state_dict()
-    assert whole.keys() == resumed.keys() and all(torch.equal(v, resumed[k]) for k, v in whole.items())
+    assert whole.keys() == resumed.keys() and all(
+        torch.equal(v, resumed[k]) for k, v in whole.items()
+    )
     assert not torch.equal(whole["guide.loc"], start["guide.loc"])
 
 
@@ -438,9 +505,13 @@ def test_batch_norm_is_torchs_but_for_the_running_variance():
     a, b = h.clone().requires_grad_(), h.clone().requires_grad_()
     outs = ours(a), theirs(b)
     assert torch.allclose(*outs, atol=1e-12)
-    assert torch.allclose(*(torch.autograd.grad(out.sin().sum(), t)[0] for out, t in zip(outs, (a, b), strict=True)))
+    assert torch.allclose(
+        *(torch.autograd.grad(out.sin().sum(), t)[0] for out, t in zip(outs, (a, b), strict=True))
+    )
     assert torch.allclose(ours.running_mean, theirs.running_mean)
-    assert torch.allclose(ours.running_var, 0.9 + 0.1 * h.var(0, unbiased=False))  # paper 002, eq. 5.5: the batch's own
+    assert torch.allclose(
+        ours.running_var, 0.9 + 0.1 * h.var(0, unbiased=False)
+    )  # paper 002, eq. 5.5: the batch's own
     assert torch.allclose(theirs.running_var, 0.9 + 0.1 * h.var(0))
     theirs.load_state_dict(ours.state_dict())
     assert torch.allclose(ours.eval()(h), theirs.eval()(h), atol=1e-12)
@@ -465,7 +536,9 @@ def test_under_enumeration_each_class_counts_with_its_probability():
     assert torch.allclose(mean, by_hand) and torch.allclose(var, spread)
     assert torch.allclose(out, (h - by_hand) / (spread + 1e-5).sqrt())
     unweighted = normed(h, None)
-    assert torch.allclose(unweighted[1], h.mean((0, 1))) and not torch.allclose(unweighted[1], mean, atol=1e-2)
+    assert torch.allclose(unweighted[1], h.mean((0, 1))) and not torch.allclose(
+        unweighted[1], mean, atol=1e-2
+    )
 
 
 def test_classes_without_weight_count_for_nothing():
@@ -474,7 +547,9 @@ def test_classes_without_weight_count_for_nothing():
     log_q = torch.full((K, 7), -torch.inf).scatter(0, y[None], 0.0)
     chosen = h[y, torch.arange(7)]
     out, mean, var = normed(h, log_q)
-    assert torch.allclose(mean, chosen.mean(0)) and torch.allclose(var, chosen.var(0, unbiased=False))
+    assert torch.allclose(mean, chosen.mean(0)) and torch.allclose(
+        var, chosen.var(0, unbiased=False)
+    )
     assert torch.allclose(out[y, torch.arange(7)], BatchNorm(4)(chosen).detach())
     other = torch.where((log_q == 0)[..., None], h, 100 + h)
     again = normed(other, log_q)
@@ -485,13 +560,22 @@ def test_classes_without_weight_count_for_nothing():
 @pytest.mark.parametrize("local", [False, True])
 def test_statistics_of_random_weights_are_those_of_their_means(local):
     network = MLP(D, 2, (4, 3), activation=nn.Tanh, batch_norm=True)
-    slots, norms = RandomWeights(network), [part for part in network.modules() if isinstance(part, BatchNorm)]
+    slots, norms = (
+        RandomWeights(network),
+        [part for part in network.modules() if isinstance(part, BatchNorm)],
+    )
     mu, scale = slots.initial + 0.1, torch.full_like(slots.initial, 0.7)
     w = mu + scale * torch.randn(len(mu), generator=torch.Generator().manual_seed(0))
     mark_normal(w, mu, scale if local else None)
     seen = {}
-    hooks = [n.register_forward_pre_hook(lambda n, h: seen.update({n: h[0].detach().clone()})) for n in norms]
-    hooks += [n.register_forward_hook(lambda n, _, out: seen.update({(n, "out"): out.detach()})) for n in norms]
+    hooks = [
+        n.register_forward_pre_hook(lambda n, h: seen.update({n: h[0].detach().clone()}))
+        for n in norms
+    ]
+    hooks += [
+        n.register_forward_hook(lambda n, _, out: seen.update({(n, "out"): out.detach()}))
+        for n in norms
+    ]
     with slots.substituted(w), torch.no_grad():
         torch.manual_seed(0)
         network(X)
@@ -513,12 +597,16 @@ def test_a_step_of_sslapd_takes_weighted_statistics_of_the_means(adapted):
     with torch.no_grad():
         sites = seeded(o._bound, u, None).guide_trace.nodes
         z, q = sites["z"]["value"], sites["y"]["infer"]["log_q"].exp()
-        p = pieces(o.model, o.model.program.p_y.network, o.guide.loc if adapted else sites["W"]["value"])
+        p = pieces(
+            o.model, o.model.program.p_y.network, o.guide.loc if adapted else sites["W"]["value"]
+        )
         h = u @ p["first.weights.0"] + z @ p["first.weights.1"] + p["first.bias"]  # (K, B, H)
         mean = torch.einsum("bk,kbh->h", q, h) / len(u)
         var = torch.einsum("bk,kbh->h", q, (h - mean) ** 2) / len(u)
     norm = o.model.program.p_y.network.rest[0]
-    assert torch.allclose(norm.running_mean, 0.1 * mean) and torch.allclose(norm.running_var, 0.9 + 0.1 * var)
+    assert torch.allclose(norm.running_mean, 0.1 * mean) and torch.allclose(
+        norm.running_var, 0.9 + 0.1 * var
+    )
 
 
 # --- other conditionals, and errors -----------------------------------------------------------------------------------
@@ -528,9 +616,17 @@ def test_a_step_of_sslapd_takes_weighted_statistics_of_the_means(adapted):
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_m2_may_have_a_bayesian_decoder(network, local):
     shape = (1, 4, 4)
-    options = {"hidden": (H,), "z_dim": Z, "network": network, "likelihood": "bernoulli", "noise": 0.0}
+    options = {
+        "hidden": (H,),
+        "z_dim": Z,
+        "network": network,
+        "likelihood": "bernoulli",
+        "noise": 0.0,
+    }
     o = zoo.build("m2", shape, K, **options)
-    weights = RandomWeightOptions(bayesian=("p_x",), local_reparameterisation=local, prior_scale=SCALE)
+    weights = RandomWeightOptions(
+        bayesian=("p_x",), local_reparameterisation=local, prior_scale=SCALE
+    )
     b = Objective(*weights.pair(o.model, o.guide), o.terms, elbo=o.elbo)
     x = torch.rand(8, *shape)
     batch = Batch(x[:3], torch.eye(K), x[3:])
@@ -553,7 +649,9 @@ class Loose(Nothing):
 def test_errors_say_what_is_wrong():
     with pytest.raises(ValueError, match="bayesian: got a network without Linear or SplitLinear"):
         RandomWeights(nn.Conv2d(1, 2, 3), nn.BatchNorm1d(2))
-    model = models.SSLPE(StandardNormal(Z), OneHotCategorical(nn.Identity()), OneHotCategorical(MLP([D, Z], K)))
+    model = models.SSLPE(
+        StandardNormal(Z), OneHotCategorical(nn.Identity()), OneHotCategorical(MLP([D, Z], K))
+    )
     with pytest.raises(ValueError, match="without Linear or SplitLinear"):
         RandomWeightOptions(bayesian=("p_x",)).pair(model, Nothing())
     for wrong in (("p_w",), "p_y", ("p_z",)):
@@ -565,17 +663,30 @@ def test_errors_say_what_is_wrong():
     for scale in (0, -1.0):
         with pytest.raises(ValueError, match=f"prior_scale should be above 0, got {scale}"):
             zoo.build("sslapd", D, K, **SMALL | {"prior_scale": scale})
-    with pytest.raises(ValueError, match=r"guide site 'z': log_prob has shape \(\), want \(\*, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"guide site 'z': log_prob has shape \(\), want \(\*, 6\)"
+    ):
         Objective(Loose(), Loose()).check(Batch(x_unlabeled=torch.randn(6, 2)))
 
 
-DRAWN = {"adgm": ("p_a",), "sdgm": ("p_a",), "lvae": ("p_z",), "sslpe": ("p_y",), "sslapd": ("p_y",)}
+DRAWN = {
+    "adgm": ("p_a",),
+    "sdgm": ("p_a",),
+    "lvae": ("p_z",),
+    "sslpe": ("p_y",),
+    "sslapd": ("p_y",),
+}
 DRAWN |= {m: ("p_y",) for m in zoo.METHODS if m.startswith("latent")}
 
 
 @pytest.mark.parametrize(
     ("method", "name"),
-    [(m, n) for m in zoo.METHODS if "bayesian" in zoo.options_of(m) for n in ("p_x", *DRAWN.get(m, ()))],
+    [
+        (m, n)
+        for m in zoo.METHODS
+        if "bayesian" in zoo.options_of(m)
+        for n in ("p_x", *DRAWN.get(m, ()))
+    ],
 )
 def test_any_conditional_of_any_model_may_have_random_weights(method, name):
     """Its weights get gradients, and KL(W) counts once per data set; also where the guide has the same conditional."""
@@ -586,7 +697,9 @@ def test_any_conditional_of_any_model_may_have_random_weights(method, name):
         "local_reparameterisation": False,
         "likelihood": "gaussian",
     }
-    o = zoo.build(method, D, K, **{k: v for k, v in options.items() if k in zoo.options_of(method)}).double()
+    o = zoo.build(
+        method, D, K, **{k: v for k, v in options.items() if k in zoo.options_of(method)}
+    ).double()
     x, y = X[:6], torch.eye(K)[torch.arange(6) % K]
     o.sizes = (6, 30)
     parts = o.parts(Batch(x, y, X[6:]))
@@ -595,8 +708,12 @@ def test_any_conditional_of_any_model_may_have_random_weights(method, name):
     kl = torch.distributions.kl_divergence(q_w, prior).sum()
     assert torch.allclose(parts["weights"], kl / 30, rtol=1e-10)
     sum(parts.values()).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (o.guide.loc, o.guide.log_variance))
-    with pytest.raises(ValueError, match=f"bayesian should name conditionals of the model, of .*{name}"):
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in (o.guide.loc, o.guide.log_variance)
+    )
+    with pytest.raises(
+        ValueError, match=f"bayesian should name conditionals of the model, of .*{name}"
+    ):
         zoo.build(method, D, K, bayesian=("p_w",))
     q = predict_proba(o, x)
     assert q.shape == (6, K) and torch.equal(q, predict_proba(o, x))
@@ -645,7 +762,9 @@ def test_a_conditional_of_both_programs_has_one_draw_in_a_bound(method):
         with drawn.guide.slots.substituted(drawn.guide.q_w().rsample()):
             each.append(drawn.guide.program.classify(X[:6]).mean)
     assert torch.allclose(q, torch.stack(each).mean(0), rtol=1e-10)
-    with pytest.raises(ValueError, match="local_reparameterisation: a network that model and guide share"):
+    with pytest.raises(
+        ValueError, match="local_reparameterisation: a network that model and guide share"
+    ):
         zoo.build(method, D, K, bayesian=("p_y",), local_reparameterisation=True)
 
 
@@ -654,7 +773,13 @@ def test_pictures_of_a_model_with_random_weights_are_at_their_mean():
     with torch.no_grad():
         o.guide.log_variance.fill_(2.0)
         o.guide.loc.zero_()
-    with o.programs() as (model, _):  # no weight at all: no picture of a class, and no noise of a draw
+    with o.programs() as (
+        model,
+        _,
+    ):  # no weight at all: no picture of a class, and no noise of a draw
         pictures = model.p_x(torch.eye(K), torch.randn(K, 50)).mean
     assert torch.equal(pictures, pictures[:1].expand_as(pictures))
-    assert plots.class_samples(o, K, 2) is not None and plots.analogies(o, torch.rand(2, 1, 4, 4), K) is not None
+    assert (
+        plots.class_samples(o, K, 2) is not None
+        and plots.analogies(o, torch.rand(2, 1, 4, 4), K) is not None
+    )

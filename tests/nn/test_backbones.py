@@ -26,7 +26,8 @@ def test_a_backbone_maps_images_of_any_leading_shape(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"), [("wrn-28-10", 36.48), ("wrn-16-4", 2.75), ("resnet18", 11.17), ("resnet50", 23.51)]
+    ("name", "millions"),
+    [("wrn-28-10", 36.48), ("wrn-16-4", 2.75), ("resnet18", 11.17), ("resnet50", 23.51)],
 )
 def test_they_have_as_many_weights_as_the_published_ones(name, millions):
     """For CIFAR-10: WRN-28-10 36.5 million, WRN-16-4 2.75; ResNets with the small stem."""
@@ -38,7 +39,9 @@ def test_they_have_as_many_weights_as_the_published_ones(name, millions):
 def test_the_stem_of_small_images_keeps_their_size():
     seen = []
     net = Backbone("resnet18", (1, 16, 16), 3).eval()
-    net.features.module.layer1.register_forward_pre_hook(lambda m, given: seen.append(given[0].shape))
+    net.features.module.layer1.register_forward_pre_hook(
+        lambda m, given: seen.append(given[0].shape)
+    )
     net(torch.rand(2, 1, 16, 16))
     assert seen == [(2, 64, 16, 16)]
 
@@ -57,7 +60,9 @@ def test_unknown_backbones_are_named(name):
 
 
 def test_a_backbone_wants_an_image():
-    with pytest.raises(ValueError, match=r"backbone: cnn-2 should have an image \(C, H, W\), got \(8,\)"):
+    with pytest.raises(
+        ValueError, match=r"backbone: cnn-2 should have an image \(C, H, W\), got \(8,\)"
+    ):
         zoo.build("classifier", (8,), 3, backbone="cnn-2")
 
 
@@ -140,9 +145,14 @@ def test_its_dropout_is_the_methods(name):
     assert rates and set(rates) == {0.35}
 
 
-@pytest.mark.parametrize("options", [{"network": "mlp"}, {"network": "conv", "channels": (2,)}, {"backbone": "cnn-2"}])
+@pytest.mark.parametrize(
+    "options", [{"network": "mlp"}, {"network": "conv", "channels": (2,)}, {"backbone": "cnn-2"}]
+)
 def test_the_code_of_every_network_is_in_full_precision(options):
-    o, x = zoo.build("vc", (1, 8, 8), 3, z_dim=4, **{"hidden": (6,)} | options), torch.rand(16, 1, 8, 8)
+    o, x = (
+        zoo.build("vc", (1, 8, 8), 3, z_dim=4, **{"hidden": (6,)} | options),
+        torch.rand(16, 1, 8, 8),
+    )
     with torch.autocast("cpu", torch.bfloat16):
         code = o.guide.q_z(x).mean
     assert code.dtype == torch.float32 and (code != code.bfloat16()).any()

@@ -45,7 +45,9 @@ def labels() -> torch.Tensor:
     return torch.eye(K)[:, None]
 
 
-@pytest.mark.parametrize("leads", [[(B,), (B,)], [(B,), (K, 1)], [(B,), (K, 1), (S, K, B)], [(S, 1, B), (K, 1), ()]])
+@pytest.mark.parametrize(
+    "leads", [[(B,), (B,)], [(B,), (K, 1)], [(B,), (K, 1), (S, K, B)], [(S, 1, B), (K, 1), ()]]
+)
 def test_split_linear_is_a_linear_layer_over_the_concatenation(leads):
     shapes = [IMAGE, 3, (2, 2)][: len(leads)]
     split = SplitLinear(shapes, 6)
@@ -102,14 +104,19 @@ def test_enumerated_labels_give_what_a_loop_over_classes_gives(name):
     assert torch.allclose(together, one_by_one, rtol=0, atol=1e-10)
     assert not torch.allclose(together[0], together[1])
     sampled = net(torch.stack([x, 2 * x])[:, None], y)
-    assert sampled.shape == (2, K, B, *OUT[name]) and torch.allclose(sampled[0], together, rtol=0, atol=1e-10)
+    assert sampled.shape == (2, K, B, *OUT[name]) and torch.allclose(
+        sampled[0], together, rtol=0, atol=1e-10
+    )
 
 
 def test_an_mlp_without_hidden_layers_is_linear():
     net = MLP(Z, 3, ())
     a, b = torch.randn(2, B, Z)
     assert torch.allclose(net(a + b) - net(b), net(a) - net(torch.zeros_like(a)))
-    assert {n: p.shape for n, p in net.named_parameters()} == {"first.bias": (3,), "first.weights.0": (Z, 3)}
+    assert {n: p.shape for n, p in net.named_parameters()} == {
+        "first.bias": (3,),
+        "first.weights.0": (Z, 3),
+    }
 
 
 def test_mlp_batch_norm_and_dropout_are_where_they_should_be():
@@ -125,7 +132,9 @@ def test_flat_runs_a_module_of_the_users_and_sees_one_batch(inputs):
     x, other = torch.randn(S, 1, B, *IMAGE), torch.randn(K, 1, *IMAGE)
     ours = Flat(module, event_dim=3)(*[x, other][:inputs])
     lead = (S, 1, B) if inputs == 1 else (S, K, B)
-    joint = x if inputs == 1 else torch.cat([x.expand(*lead, *IMAGE), other.expand(*lead, *IMAGE)], -3)
+    joint = (
+        x if inputs == 1 else torch.cat([x.expand(*lead, *IMAGE), other.expand(*lead, *IMAGE)], -3)
+    )
     module[0].reset_running_stats()
     by_hand = module(joint.flatten(0, 2)).unflatten(0, lead)
     assert torch.equal(ours, by_hand)
@@ -142,7 +151,9 @@ def test_noise_is_for_training_alone(std):
 @pytest.mark.parametrize("network", [MLP, ConvEncoder])
 def test_noise_is_added_to_the_first_input_alone(network):
     net = network([IMAGE, K], Z, hidden=(6,), noise=1.0)
-    assert not torch.equal(net(torch.zeros(1, *IMAGE), labels()), net(torch.zeros(1, *IMAGE), labels()))
+    assert not torch.equal(
+        net(torch.zeros(1, *IMAGE), labels()), net(torch.zeros(1, *IMAGE), labels())
+    )
     seen = []
     first = net.first if network is MLP else net.head.first
     first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
@@ -201,7 +212,9 @@ class Given(nn.Module):
 def test_the_scale_of_a_normal_stays_above_its_bound(raw):
     q = Normal(Given(torch.tensor([[0.0, 1.0, raw, 3.0]])), min_scale=0.05)(torch.zeros(1))
     assert q.event_shape == (2,) and torch.equal(q.mean, torch.tensor([[0.0, 1.0]]))
-    assert q.stddev[0].tolist() == pytest.approx([0.05, math.log1p(math.exp(3.0)) + 0.05], rel=1e-12)
+    assert q.stddev[0].tolist() == pytest.approx(
+        [0.05, math.log1p(math.exp(3.0)) + 0.05], rel=1e-12
+    )
     assert q.log_prob(q.mean).item() < 5
 
 
@@ -215,7 +228,8 @@ def test_grey_bernoulli_is_minus_the_cross_entropy():
 
 
 @pytest.mark.parametrize(
-    ("binary", "value"), [(False, 1.001), (False, -0.1), (False, 255.0), (False, math.nan), (True, 0.5), (True, 2.0)]
+    ("binary", "value"),
+    [(False, 1.001), (False, -0.1), (False, 255.0), (False, math.nan), (True, 0.5), (True, 2.0)],
 )
 def test_bernoulli_refuses_what_it_does_not_model(binary, value):
     p = Bernoulli(Given(torch.zeros(B, Z)), binary=binary)()
@@ -273,7 +287,9 @@ def test_one_hot_categorical_has_the_networks_logits():
     assert q.event_shape == (K,) and torch.allclose(q.mean, logits.softmax(-1))
 
 
-@pytest.mark.parametrize("classes", [0, -2, [0.5, 0.6], [0.0, 1.0], [1.5, -0.5], [math.nan, 1.0], []])
+@pytest.mark.parametrize(
+    "classes", [0, -2, [0.5, 0.6], [0.0, 1.0], [1.5, -0.5], [math.nan, 1.0], []]
+)
 def test_class_prior_refuses_what_is_no_distribution(classes):
     with pytest.raises(ValueError, match="classes: .*above 0"):
         ClassPrior(classes)
@@ -317,19 +333,30 @@ def test_a_warp_is_the_affine_map_that_its_formula_names():
 def test_only_the_classifier_sees_the_warp_and_only_in_training():
     seen = {}
     objective = zoo.build(
-        "m2", (1, 8, 8), 3, warp=0.3, noise=0.0, hidden=(4,), classifier_network="conv", channels=(2, 2)
+        "m2",
+        (1, 8, 8),
+        3,
+        warp=0.3,
+        noise=0.0,
+        hidden=(4,),
+        classifier_network="conv",
+        channels=(2, 2),
     )
     x = torch.rand(5, 1, 8, 8)
     first = lambda name: lambda module, inputs: seen.__setitem__(name, inputs[0])  # noqa: E731
     objective.guide.q_y.network.features.register_forward_pre_hook(first("q_y"))
     objective.guide.q_z.network.first.register_forward_pre_hook(first("q_z"))
     objective.parts(Batch(x, torch.eye(3)[:1].expand(5, 3), x))
-    assert not torch.equal(seen["q_y"][-5:], x) and torch.equal(seen["q_z"].reshape(-1, 1, 8, 8)[-5:], x)
+    assert not torch.equal(seen["q_y"][-5:], x) and torch.equal(
+        seen["q_z"].reshape(-1, 1, 8, 8)[-5:], x
+    )
     objective.eval().classify(x)
     assert torch.equal(seen["q_y"], x)
 
 
-@pytest.mark.parametrize("options", [{"warp": -0.1}, {"warp": float("nan")}, {"channels": (0,)}, {"channels": 3}])
+@pytest.mark.parametrize(
+    "options", [{"warp": -0.1}, {"warp": float("nan")}, {"channels": (0,)}, {"channels": 3}]
+)
 def test_bad_warps_and_channels_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         zoo.build("m2", (1, 8, 8), 3, **options)
@@ -351,7 +378,9 @@ def test_the_isotropic_normal_is_the_normal(event):
     a, b = ours.log_prob(x), theirs.log_prob(x)
     assert a.shape == (5, 3) and torch.allclose(a, b, rtol=1e-12)
     weights = torch.randn(5, 3)
-    for mine, hand in zip(*(torch.autograd.grad((v * weights).sum(), (loc, sigma, x)) for v in (a, b)), strict=True):
+    for mine, hand in zip(
+        *(torch.autograd.grad((v * weights).sum(), (loc, sigma, x)) for v in (a, b)), strict=True
+    ):
         assert torch.allclose(mine, hand, rtol=1e-10)
     for p in (ours, ours.expand((2, 5, 3))):
         torch.manual_seed(0)
@@ -369,25 +398,40 @@ def test_the_isotropic_normal_as_a_latents_has_its_kl_and_counts_no_event():
     q = Gaussian(MLP(3, 4, ()), 1, sigma=0.5)(torch.randn(6, 3))
     p = dist.Normal(torch.zeros(4), torch.ones(4)).to_event(1)
     plain = dist.Normal(q.mean, 0.5).to_event(1)
-    assert torch.allclose(torch.distributions.kl_divergence(q, p), torch.distributions.kl_divergence(plain, p))
+    assert torch.allclose(
+        torch.distributions.kl_divergence(q, p), torch.distributions.kl_divergence(plain, p)
+    )
     single = Gaussian(nn.Linear(3, 2), 0, sigma=0.5)(torch.randn(6, 3))
     assert single.log_prob(torch.zeros(6, 2)).shape == (6, 2)
-    assert torch.allclose(single.log_prob(torch.zeros(6, 2)), dist.Normal(single.mean, 0.5).log_prob(torch.zeros(6, 2)))
+    assert torch.allclose(
+        single.log_prob(torch.zeros(6, 2)),
+        dist.Normal(single.mean, 0.5).log_prob(torch.zeros(6, 2)),
+    )
 
 
 @pytest.mark.parametrize("batch", [(), (5,)])
 def test_the_kl_to_the_isotropic_normal_is_the_normals(batch):
-    given = [torch.randn(*batch, 3, 2), torch.rand(*batch, 3, 2) + 0.1, torch.randn(3, 2), torch.tensor(0.6)]
+    given = [
+        torch.randn(*batch, 3, 2),
+        torch.rand(*batch, 3, 2) + 0.1,
+        torch.randn(3, 2),
+        torch.tensor(0.6),
+    ]
     given = [t.requires_grad_() for t in given]
     loc, scale, prior_loc, sigma = given
     q = dist.Normal(loc, scale).to_event(2)
     ours, theirs = (
         torch.distributions.kl_divergence(q, p)
-        for p in (IsotropicNormal(dist.Normal(prior_loc, sigma), 2), dist.Normal(prior_loc, sigma).to_event(2))
+        for p in (
+            IsotropicNormal(dist.Normal(prior_loc, sigma), 2),
+            dist.Normal(prior_loc, sigma).to_event(2),
+        )
     )
     assert ours.shape == batch and torch.allclose(ours, theirs, rtol=1e-12)
     weights = torch.randn(batch)
-    for mine, hand in zip(*(torch.autograd.grad((v * weights).sum(), given) for v in (ours, theirs)), strict=True):
+    for mine, hand in zip(
+        *(torch.autograd.grad((v * weights).sum(), given) for v in (ours, theirs)), strict=True
+    ):
         assert torch.allclose(mine, hand, rtol=1e-10)
     with pytest.raises(NotImplementedError):
         torch.distributions.kl_divergence(

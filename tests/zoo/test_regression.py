@@ -250,7 +250,13 @@ def test_a_wave_is_learned_from_thirty_labels(method):
     x = 4 * torch.rand(1000, 1, generator=g) - 2
     y = torch.sin(2 * x[:, 0]) + 0.1 * torch.randn(1000, generator=g)
     labels, rest = y.where(torch.arange(1000) < 30, NAN), slice(30, None)
-    o = zoo.build(method, 1, 1, regression=True, **SMALL | {"hidden": (32,), "noise": 0.05, "activation": "relu"})
+    o = zoo.build(
+        method,
+        1,
+        1,
+        regression=True,
+        **SMALL | {"hidden": (32,), "noise": 0.05, "activation": "relu"},
+    )
     history = fit(o, x, labels, epochs=30, batch_size=100, labeled_batch_size=30, lr=2e-2)
     assert history["loss"][-1] < history["loss"][0] - 2
     assert history["LabelLogProb"][-1] < history["LabelLogProb"][0] - 0.5
