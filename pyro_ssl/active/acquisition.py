@@ -28,8 +28,7 @@ from pyro_ssl.active.pool import check_count, order_by_value
 from pyro_ssl.active.selection import check_power, power_scores, top_n
 from pyro_ssl.evaluation.metrics import as_probabilities
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.prediction.chunks import label_of
-from pyro_ssl.prediction.predict import as_known
+from pyro_ssl.prediction.chunks import as_known, label_of
 from pyro_ssl.utils.arguments import check_positive
 
 Score = Callable[[Tensor], Tensor]

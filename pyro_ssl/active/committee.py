@@ -21,7 +21,8 @@ from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training import checkpoints
-from pyro_ssl.training.fit import History, fit
+from pyro_ssl.training.fit import fit
+from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_input, check_positive, placed
 from pyro_ssl.utils.arrays import extreme_rows

@@ -15,7 +15,7 @@ from pyro_ssl.active.labels import Labels, as_label_values
 from pyro_ssl.active.pool import check_count
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import label_of
-from pyro_ssl.training.fit import History
+from pyro_ssl.training.run import History
 from pyro_ssl.utils.arguments import as_data, check_positive
 
 

@@ -90,9 +90,9 @@ def run(arguments: Namespace) -> None:
             labeled = _labeled_data(directory, dataset, config)
         _write(out / "ood.md", reports.ood_report(objective, dataset, foreign, labeled, out))
     if arguments.corruptions:
-        _write(out / "corruptions.md", reports.of_corruptions(objective, dataset, out))
+        _write(out / "corruptions.md", reports.corruption_report(objective, dataset, out))
     if arguments.attack:
-        table = reports.of_attack(
+        table = reports.attack_report(
             objective,
             dataset,
             arguments.attack,

@@ -26,7 +26,7 @@ class ConfigFile(ActionConfigFile):
     ) -> None:
         try:
             self._check_depth(values)
-            super().__call__(parser, cfg, values, option_string)  # type: ignore[no-untyped-call]
+            super().__call__(parser, cfg, values, option_string)
         except UnicodeDecodeError as error:
             raise ArgumentError(self, f"{values} should be text in UTF-8: {error}") from None
         unknown = sorted(vars(cfg).keys() - options_of(parser))

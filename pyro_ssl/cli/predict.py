@@ -9,7 +9,8 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl.cli.tables import read_rows
-from pyro_ssl.prediction.predict import as_known, predict_proba
+from pyro_ssl.prediction.chunks import as_known
+from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import check_event_shape
 from pyro_ssl.zoo.saved_model import SavedModel

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -139,8 +140,8 @@ def _one_number(scale: Tensor) -> Tensor:
     return scale[(0,) * scale.dim()]
 
 
-@register_kl(Independent, IsotropicNormal)
-def _kl_to_isotropic_normal(q: Independent, p: IsotropicNormal) -> Tensor:
+@register_kl(Independent, IsotropicNormal)  # type: ignore[untyped-decorator]
+def _kl_to_isotropic_normal(q: Independent[Any], p: IsotropicNormal) -> Tensor:
     """KL in few passes: it may have as many entries as a network has weights."""
     n = p.reinterpreted_batch_ndims
     has_same_event = (q.reinterpreted_batch_ndims, q.event_shape) == (n, p.event_shape)

@@ -95,7 +95,7 @@ class _Pathwise(torch.autograd.Function):
         return z.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *parameters, z = ctx.saved_tensors
         logits, loc, scale = (p.detach().requires_grad_() for p in parameters)
         with torch.enable_grad():

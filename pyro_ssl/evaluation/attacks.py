@@ -132,7 +132,7 @@ def pgd(
         best = x
         event_dims = x.dim() - 1
         ones = torch.ones_like(x)
-        uniform: Any = Uniform(-ones, ones)  # type: ignore[no-untyped-call]
+        uniform: Any = Uniform(-ones, ones)
         for _ in range(restarts):
             at = _within(x + epsilon * draw(uniform.to_event(event_dims)), bounds)
             for _ in range(steps):

@@ -135,7 +135,7 @@ def check_foreign_pair(
         check_parameters(model, guide)
         _check_rows(traces, len(x))
         _check_observations(traces[1])
-        elbo.loss(model, guide, x, y)
+        elbo.loss(model, guide, x, y)  # type: ignore[attr-defined]  # every subclass has it
         return _shared_plates(model, guide, x, y, traces)
 
 

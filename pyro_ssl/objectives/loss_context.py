@@ -10,8 +10,7 @@ import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
-from pyro_ssl.infer.enumeration import data_plates, is_per_datum
-from pyro_ssl.infer.traces import sample_sites
+from pyro_ssl.infer.sites import data_plates, is_per_datum, sample_sites
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.utils.context import parts_in_eval_mode
 

@@ -186,7 +186,7 @@ def train_step(run: Run, batch: Batch) -> dict[str, float]:
         parts = _loss_parts(run, batch)
         loss = total(parts)
         run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norms = _clip_gradients(run)
         # one transfer from the device for all numbers
         values = torch.stack([*parts.values(), loss, *norms]).detach().tolist()
@@ -292,7 +292,7 @@ class WeightAverage:
         for counter, current in self._counters:
             counter.copy_(current)
         decay = 0.0 if step == 0 else min(self.decay, (1 + step) / (10 + step))
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average = get_ema_multi_avg_fn(decay)
         average(self._averages, self._current, None)
 
 

@@ -28,7 +28,7 @@ from pyro_ssl.distributions.conditionals import GreyBernoulli, IsotropicNormal
 from pyro_ssl.nn.augmentation import Noise, warped
 from pyro_ssl.nn.layers import Linear, as_shape
 from pyro_ssl.nn.norm import BatchNorm
-from pyro_ssl.training.batches import Batch
+from pyro_ssl.objectives.batch import Batch
 
 pytestmark = pytest.mark.usefixtures("float64")
 B, K, S, Z = 4, 3, 2, 5
