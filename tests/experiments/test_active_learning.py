@@ -53,7 +53,7 @@ def test_an_active_loop_that_was_killed_measures_what_an_unbroken_one_does(
 ):
     active_learning = scripts("active_learning")
 
-    from pyro_ssl.active import learner as active
+    from pyro_ssl.active import committee as active
 
     config = active_learning.configure("sslpe_entropy", "moons", 0, "smoke")
     whole = active_learning.run("a", config, tmp_path / "whole", tmp_path)

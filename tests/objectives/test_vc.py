@@ -252,7 +252,7 @@ def test_labels_beyond_the_classes_and_data_of_nan_are_refused():
         ),
         (x, torch.arange(6) % 3 - 1, "y should hold a class"),
         (x, torch.arange(5), r"z should have shape \(N, Z\) and y \(N,\)"),
-        (x, torch.tensor([0, 1, 1, 0, 2, 0]), "y: class 2 has 1 data; a covariance wants 2"),
+        (x, torch.tensor([0, 1, 1, 0, 2, 0]), "y: class 2 has 1 data; a covariance needs 2"),
         (torch.ones(6, 5), torch.arange(6) % 3, "z does not vary within classes"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -51,9 +51,9 @@ def test_warmup_counts_steps_of_training_alone():
     """The first KL weight is 1/steps, evaluation does not advance it, and it ends at 1."""
     seen, kl = [], Objective.parts
 
-    def spy(self, batch, *, kl_weight=1.0):
+    def spy(self, batch, *, kl_weight=1.0, joint=None):
         seen.append(kl_weight)
-        return kl(self, batch, kl_weight=kl_weight)
+        return kl(self, batch, kl_weight=kl_weight, joint=joint)
 
     score = EarlyStopping(lambda o: o.bound(X).mean().item())
     with pytest.MonkeyPatch.context() as patch:
