@@ -33,7 +33,7 @@ _HOME = {
     "Adversary": "objectives.adversarial",
     "GuidePredictor": "objectives.predictors",
     "GibbsPredictor": "objectives.predictors",
-    "PretrainedEncoder": "objectives.pretrained",
+    "PretrainedEncoder": "objectives.pretrained_encoder",
     "Flow": "distributions.flows",
     "VampPrior": "distributions.priors",
     "MixtureOfNormals": "distributions.mixture",
@@ -124,7 +124,7 @@ if TYPE_CHECKING:
     from pyro_ssl.objectives.batch import Batch
     from pyro_ssl.objectives.objective import Objective
     from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor
-    from pyro_ssl.objectives.pretrained import PretrainedEncoder
+    from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
     from pyro_ssl.objectives.terms import (
         L2,
         ClassBalance,

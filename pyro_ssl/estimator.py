@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import zoo
 from pyro_ssl.data.classes import encode
-from pyro_ssl.data.labels import labels_found, warn_of_marked_values
+from pyro_ssl.data.missing_labels import labels_found, warn_of_marked_values
 from pyro_ssl.model_selection import labeled_rows
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
@@ -39,7 +39,7 @@ from pyro_ssl.utils.arguments import (
 from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_unmasked
 from pyro_ssl.utils.files import CheckpointError
 from pyro_ssl.zoo import presets
-from pyro_ssl.zoo.renamed import current_options
+from pyro_ssl.zoo.earlier_names import current_options
 from pyro_ssl.zoo.saved_model import SavedModel, listed, whole_or_refused
 
 EXAMPLES = {"options": "{'z_dim': 2}", "training": "{'ema': 0.999}"}

@@ -25,7 +25,7 @@ from sklearn.model_selection import (
 )
 from sklearn.utils import check_consistent_length
 
-from pyro_ssl.data.labels import warn_of_markers
+from pyro_ssl.data.missing_labels import warn_of_markers
 from pyro_ssl.utils.arguments import check_positive, is_missing
 from pyro_ssl.utils.arrays import check_signed
 

@@ -11,7 +11,7 @@ from sklearn.metrics import make_scorer, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from pyro_ssl import SemiSupervisedClassifier, SemiSupervisedRegressor
-from pyro_ssl.data.labels import LabelWarning
+from pyro_ssl.data.missing_labels import LabelWarning
 from pyro_ssl.model_selection import (
     LabeledScorer,
     PartialLabelKFold,

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.special import entr
 
 from pyro_ssl.active.bald import bald, batch_bald
-from pyro_ssl.active.draws import (
+from pyro_ssl.active.pool import check_count, order_by_value
+from pyro_ssl.active.prediction_draws import (
     Members,
     as_members,
     check_draws,
@@ -24,8 +25,7 @@ from pyro_ssl.active.draws import (
     predictions,
     predicts_classes,
 )
-from pyro_ssl.active.pool import check_count, order_by_value
-from pyro_ssl.active.selection import check_power, power_scores, top_n
+from pyro_ssl.active.top_n import check_power, power_scores, top_n
 from pyro_ssl.evaluation.metrics import as_probabilities
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import as_known, label_of

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.special import entr
 
 from pyro_ssl.active.pool import check_count
-from pyro_ssl.active.selection import top_n
+from pyro_ssl.active.top_n import top_n
 from pyro_ssl.evaluation.metrics import as_probabilities
 
 BLOCK = 2**20

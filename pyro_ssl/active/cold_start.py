@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_ssl import zoo
 from pyro_ssl.active.pool import check_count, order_by_value
-from pyro_ssl.active.selection import top_n
+from pyro_ssl.active.top_n import top_n
 from pyro_ssl.evaluation.ood import features
 from pyro_ssl.training.fit import fit
 from pyro_ssl.utils.arguments import as_data

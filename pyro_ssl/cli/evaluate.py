@@ -10,8 +10,8 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from pyro_ssl import data
+from pyro_ssl.cli.row_files import read_rows
 from pyro_ssl.cli.run_directory import read_config
-from pyro_ssl.cli.tables import read_rows
 from pyro_ssl.cli.train import draw_labels
 from pyro_ssl.evaluation import reports
 from pyro_ssl.evaluation.attacks import ATTACKS

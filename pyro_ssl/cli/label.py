@@ -14,12 +14,12 @@ from torch import Tensor
 from pyro_ssl import data, zoo
 from pyro_ssl.active.acquisition import ACQUISITIONS
 from pyro_ssl.active.cold_start import Start, vae_embedding
-from pyro_ssl.active.labelling import Page
+from pyro_ssl.active.label_page import Page
+from pyro_ssl.active.label_question import Question
 from pyro_ssl.active.learner import ActiveLearner
-from pyro_ssl.active.question import Question
 from pyro_ssl.cli.method_options import chosen_options
 from pyro_ssl.cli.train import class_numbers_unwarned
-from pyro_ssl.data.labels import warn_of_missing_classes
+from pyro_ssl.data.missing_labels import warn_of_missing_classes
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, check_positive
 from pyro_ssl.zoo.saved_model import SavedModel

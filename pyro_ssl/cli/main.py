@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl.cli import evaluate, label, predict, train
 from pyro_ssl.cli import list as list_command
-from pyro_ssl.cli.nesting import is_too_deep
+from pyro_ssl.cli.config_file import is_too_deep
 from pyro_ssl.training.run import DivergedError
 from pyro_ssl.utils import files
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_ssl.cli.tables import read_rows
+from pyro_ssl.cli.row_files import read_rows
 from pyro_ssl.prediction.chunks import as_known
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.utils import files

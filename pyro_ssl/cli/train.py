@@ -17,13 +17,13 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
+from pyro_ssl.cli.config_file import ConfigFile
 from pyro_ssl.cli.method_options import (
     add_method_options,
     check_saved_options,
     chosen_options,
     summary,
 )
-from pyro_ssl.cli.nesting import ConfigFile
 from pyro_ssl.cli.run_directory import (
     CONFIG,
     FIT_OPTIONS,
@@ -32,7 +32,7 @@ from pyro_ssl.cli.run_directory import (
     owned,
     read_config,
 )
-from pyro_ssl.data.labels import LabelWarning, labels_found, warn_of_missing_classes
+from pyro_ssl.data.missing_labels import LabelWarning, labels_found, warn_of_missing_classes
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training.fit import fit

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_ssl.data.labels import missing_labels, warn_of_markers, warn_of_words
+from pyro_ssl.data.missing_labels import missing_labels, warn_of_markers, warn_of_words
 from pyro_ssl.utils.arguments import MISSING_WORDS
 from pyro_ssl.utils.arrays import as_array, brief, check_signed, few
 

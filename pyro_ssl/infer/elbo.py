@@ -20,7 +20,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from pyro_ssl.infer.bounds import (
+from pyro_ssl.infer.bound_terms import (
     expectation,
     label_terms,
     log_weight,

@@ -5,7 +5,7 @@ from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor, LabelPredictor
-from pyro_ssl.objectives.pretrained import PretrainedEncoder
+from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.objectives.terms import (
     L2,
     ClassBalance,

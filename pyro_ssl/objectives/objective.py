@@ -13,7 +13,7 @@ from pyro.infer import ELBO
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyro_ssl.data.extent import Extent
+from pyro_ssl.data.training_range import Extent
 from pyro_ssl.infer.elbo import Bound, TraceTopKEnum_ELBO
 from pyro_ssl.infer.joint_pass import joint_pass_is_exact
 from pyro_ssl.infer.observations import check_input_units, first_nonfinite
@@ -27,11 +27,11 @@ from pyro_ssl.infer.validation import (
     trial,
 )
 from pyro_ssl.objectives.batch import Batch, transformed
+from pyro_ssl.objectives.bound_weights import BoundWeights
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.objectives.predictors import GuidePredictor, LabelPredictor
 from pyro_ssl.objectives.stock_losses import stock_losses
 from pyro_ssl.objectives.terms import Term
-from pyro_ssl.objectives.weights import BoundWeights
 from pyro_ssl.utils.compat import BatchNormBase
 from pyro_ssl.utils.context import exclusive, preserve_random_state
 

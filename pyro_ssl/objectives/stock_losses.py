@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyro_ssl.infer.foreign import differentiable_loss
 from pyro_ssl.infer.scales import scale_data, scale_latents, scale_shared, undo_subsampling
+from pyro_ssl.infer.stock_elbo import differentiable_loss
 from pyro_ssl.objectives.batch import Batch
-from pyro_ssl.objectives.weights import BoundWeights
+from pyro_ssl.objectives.bound_weights import BoundWeights
 
 
 def stock_losses(

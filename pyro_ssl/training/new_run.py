@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_ssl.data.labels import warn_of_missing_classes
+from pyro_ssl.data.missing_labels import warn_of_missing_classes
 from pyro_ssl.infer.validation import classified
 from pyro_ssl.objectives.objective import Objective, total
-from pyro_ssl.objectives.pretrained import PretrainedEncoder
+from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.training.batches import Batches
 from pyro_ssl.training.optimizers import new_optimizer, new_schedule, parameter_groups
 from pyro_ssl.training.run import DIVERGED_FACTOR, Run, WeightAverage

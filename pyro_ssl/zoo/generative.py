@@ -12,7 +12,7 @@ from pyro_ssl.objectives.adversarial import Adversary
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.terms import LabelLogProb
 from pyro_ssl.zoo import presets
-from pyro_ssl.zoo.conditionals import Conditionals
+from pyro_ssl.zoo.conditional_factory import Conditionals
 from pyro_ssl.zoo.options import (
     BoundOptions,
     ClassifierOptions,

@@ -9,7 +9,7 @@ from pyro_ssl.distributions.conditionals import Conditional
 from pyro_ssl.distributions.priors import StandardNormal
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.zoo import presets
-from pyro_ssl.zoo.conditionals import Conditionals
+from pyro_ssl.zoo.conditional_factory import Conditionals
 from pyro_ssl.zoo.options import (
     BoundOptions,
     ClassifierOptions,

@@ -19,8 +19,7 @@ from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.utils.arguments import check_kind, check_positive, check_seed
 from pyro_ssl.utils.context import fixed_seed
 from pyro_ssl.zoo import presets
-from pyro_ssl.zoo.bayesian import sslapd, sslpe
-from pyro_ssl.zoo.flat import Option, flat_options, grouped, hint, summary
+from pyro_ssl.zoo.earlier_names import OPTIONS as RENAMED
 from pyro_ssl.zoo.generative import adgm, lvae, m2, m2_adversarial, sdgm, vae
 from pyro_ssl.zoo.latent_classifiers import (
     latent_classifier,
@@ -28,10 +27,11 @@ from pyro_ssl.zoo.latent_classifiers import (
     latent_classifier_simplified,
     latent_classifier_split,
 )
-from pyro_ssl.zoo.pretrained import m1_m2
-from pyro_ssl.zoo.renamed import OPTIONS as RENAMED
+from pyro_ssl.zoo.m1_m2 import m1_m2
+from pyro_ssl.zoo.option_names import Option, flat_options, grouped, hint, summary
+from pyro_ssl.zoo.sslpe import sslapd, sslpe
 from pyro_ssl.zoo.supervised import classifier
-from pyro_ssl.zoo.variational import ce, gm, vc
+from pyro_ssl.zoo.variational_classifiers import ce, gm, vc
 
 INPUT_LIMIT = 10.0
 """Largest absolute value of ordinary data, in units of 1 or of a sigma above 1.

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pyro_ssl import zoo
-from pyro_ssl.data.extent import Extent
+from pyro_ssl.data.training_range import Extent
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints
 from pyro_ssl.utils.files import CheckpointError
-from pyro_ssl.zoo.renamed import current_options
+from pyro_ssl.zoo.earlier_names import current_options
 
 DTYPES = {
     "float64": torch.float64,

@@ -7,7 +7,7 @@ from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.terms import L2, LabelLogProb, Term
 from pyro_ssl.utils.arguments import check_kind
 from pyro_ssl.zoo import presets
-from pyro_ssl.zoo.conditionals import Conditionals
+from pyro_ssl.zoo.conditional_factory import Conditionals
 from pyro_ssl.zoo.options import ClassifierOptions, NetworkOptions
 
 

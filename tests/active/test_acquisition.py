@@ -10,12 +10,12 @@ from active_programs import LABELS, SMALL, K, N, S, X, draws, trained
 
 from pyro_ssl import Objective, fit, gibbs, zoo
 from pyro_ssl.active import acquisition
-from pyro_ssl.active import draws as draws_module
+from pyro_ssl.active import prediction_draws as draws_module
 from pyro_ssl.active.acquisition import acquire, entropy, margin, scores, variation_ratios
 from pyro_ssl.active.bald import bald, batch_bald
-from pyro_ssl.active.draws import label_draws
 from pyro_ssl.active.pool import order_by_value
-from pyro_ssl.active.selection import power_scores, top_n
+from pyro_ssl.active.prediction_draws import label_draws
+from pyro_ssl.active.top_n import power_scores, top_n
 from pyro_ssl.infer.gibbs import Gibbs
 
 # --- functions ------------------------------------------------------------------------------------

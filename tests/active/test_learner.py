@@ -10,7 +10,7 @@ from active_programs import POOL, QUICK, Y, learner, m2, rounds
 from pyro_ssl import data, predict_proba, zoo
 from pyro_ssl.active import acquisition
 from pyro_ssl.active import learner as learner_module
-from pyro_ssl.data.labels import LabelWarning
+from pyro_ssl.data.missing_labels import LabelWarning
 
 # --- queries --------------------------------------------------------------------------------------
 

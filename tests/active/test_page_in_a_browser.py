@@ -6,7 +6,7 @@ import threading
 import pytest
 from page_programs import CLASSES, IMAGES
 
-from pyro_ssl.active.labelling import Page
+from pyro_ssl.active.label_page import Page
 
 
 @pytest.fixture

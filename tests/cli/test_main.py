@@ -10,7 +10,7 @@ import pytest
 from cli_programs import DIVERGING, run
 
 from pyro_ssl.cli import list as list_command
-from pyro_ssl.data.labels import LabelWarning
+from pyro_ssl.data.missing_labels import LabelWarning
 
 
 def test_list_names_methods_and_data(capsys):

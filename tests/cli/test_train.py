@@ -9,7 +9,7 @@ from cli_programs import OPTIONS, RESULT, measures, result, run, train
 
 from pyro_ssl import data
 from pyro_ssl.data.label_draws import LabelDraw
-from pyro_ssl.data.labels import LabelWarning
+from pyro_ssl.data.missing_labels import LabelWarning
 
 
 @pytest.mark.parametrize("method", OPTIONS)

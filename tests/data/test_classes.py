@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from pyro_ssl.data.classes import encode
-from pyro_ssl.data.labels import LabelWarning
+from pyro_ssl.data.missing_labels import LabelWarning
 
 
 @st.composite

@@ -13,7 +13,7 @@ from pyro_ssl import (
     predict_proba,
     zoo,
 )
-from pyro_ssl.active.draws import label_draws
+from pyro_ssl.active.prediction_draws import label_draws
 from pyro_ssl.evaluation.attacks import pgd
 from pyro_ssl.evaluation.ood import scores
 from pyro_ssl.prediction.generate import reconstruct

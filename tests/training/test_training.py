@@ -188,7 +188,7 @@ def test_progress_is_for_terminals(capsys):
     assert "step" in capsys.readouterr().err
 
 
-@pytest.mark.filterwarnings("ignore::pyro_ssl.data.labels.LabelWarning")
+@pytest.mark.filterwarnings("ignore::pyro_ssl.data.missing_labels.LabelWarning")
 def test_only_labeled_only_unlabeled_one_row():
     fit(small(), X[:20], Y[:20], epochs=1)
     fit(small(), X, None, epochs=1)

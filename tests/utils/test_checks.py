@@ -10,7 +10,7 @@ from pyro_ssl import (
     predict_proba,
     zoo,
 )
-from pyro_ssl.data.labels import LabelWarning, labels_found, warn_of_missing_classes
+from pyro_ssl.data.missing_labels import LabelWarning, labels_found, warn_of_missing_classes
 
 X = np.linspace(0, 1, 24).reshape(8, 3)
 

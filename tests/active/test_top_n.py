@@ -7,7 +7,7 @@ import torch
 from active_programs import K, N, draws
 
 from pyro_ssl.active.bald import bald, batch_bald
-from pyro_ssl.active.selection import power_scores, top_n
+from pyro_ssl.active.top_n import power_scores, top_n
 
 
 def test_top_n_are_the_highest_and_ties_depend_on_the_seed():

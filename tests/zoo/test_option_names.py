@@ -6,7 +6,7 @@ import pytest
 
 from pyro_ssl import Objective, zoo
 from pyro_ssl.zoo import presets
-from pyro_ssl.zoo.flat import flat_options, grouped
+from pyro_ssl.zoo.option_names import flat_options, grouped
 from pyro_ssl.zoo.options import (
     BoundOptions,
     ClassifierOptions,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.pretrained import PretrainedEncoder
+from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.zoo import presets
-from pyro_ssl.zoo.conditionals import Conditionals
+from pyro_ssl.zoo.conditional_factory import Conditionals
 from pyro_ssl.zoo.generative import m2_pair, vae
 from pyro_ssl.zoo.options import (
     BoundOptions,

@@ -9,7 +9,7 @@ import torch
 from pyro_ssl import SavedModel, SemiSupervisedClassifier, predict_proba, zoo
 from pyro_ssl.cli.main import main
 from pyro_ssl.training import checkpoints
-from pyro_ssl.zoo.renamed import OPTIONS, VALUES, current_options
+from pyro_ssl.zoo.earlier_names import OPTIONS, VALUES, current_options
 
 EARLIER_NAMES = {current: earlier for earlier, current in OPTIONS.items()}
 EARLIER_VALUES = {"squared": "squares", "quadratic": "products"}

@@ -9,7 +9,7 @@ from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor, GuidePredictor, LabelPredictor
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.zoo import presets
-from pyro_ssl.zoo.conditionals import Conditionals
+from pyro_ssl.zoo.conditional_factory import Conditionals
 from pyro_ssl.zoo.options import (
     BoundOptions,
     ClassifierOptions,

@@ -5,10 +5,10 @@ import torch
 from active_programs import X, trained
 
 from pyro_ssl import Objective, guides, predict_proba
-from pyro_ssl.active import draws as draws_module
+from pyro_ssl.active import prediction_draws as draws_module
 from pyro_ssl.active.acquisition import acquire, entropy, scores
 from pyro_ssl.active.bald import bald, batch_bald
-from pyro_ssl.active.draws import label_draws, randomness_of
+from pyro_ssl.active.prediction_draws import label_draws, randomness_of
 from pyro_ssl.distributions.conditionals import OneHotCategorical
 from pyro_ssl.infer.gibbs import walk
 
