@@ -89,6 +89,7 @@ _MODULES = (
     "objectives",
     "prediction",
     "training",
+    "types",
     "zoo",
 )
 

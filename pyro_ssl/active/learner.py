@@ -241,6 +241,8 @@ class ActiveLearner:
         self.committee.check_pool(members[0], pool)
 
     def _label_values(self, labels: Any, n: int) -> list[Any]:
+        if n == 0 and len(labels) == 0:
+            return []
         objective = (self.members or self.committee.build_members(1))[0]
         q = label_of(objective, self._pool)
         size = int(q.event_shape[-1])

@@ -16,11 +16,13 @@ from pyro_ssl.data.datasets import (
 )
 from pyro_ssl.data.images import data_root
 from pyro_ssl.data.label_draws import LabelDraw, draw_labels
+from pyro_ssl.data.missing_labels import LabelWarning
 
 __all__ = [
     "DATASETS",
     "Dataset",
     "LabelDraw",
+    "LabelWarning",
     "arrays_of",
     "circles",
     "codes_of",

@@ -1,1 +1,24 @@
 """Numbers and pictures about predictions: metrics, calibration, out-of-distribution data, plots."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+__all__ = [
+    "attacks",
+    "calibration",
+    "corruptions",
+    "metrics",
+    "ood",
+    "plots",
+    "reports",
+    "style",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a file of this folder when it is first used: some need matplotlib or scikit-learn."""
+    if name in __all__:
+        return import_module(f"pyro_ssl.evaluation.{name}")
+    raise AttributeError(f"module 'pyro_ssl.evaluation' has no attribute {name!r}")

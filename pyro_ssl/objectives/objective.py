@@ -18,7 +18,6 @@ from pyro_ssl.infer.elbo import Bound, TraceTopKEnum_ELBO
 from pyro_ssl.infer.joint_pass import joint_pass_is_exact
 from pyro_ssl.infer.observations import check_input_units, first_nonfinite
 from pyro_ssl.infer.scales import scale_data, scale_latents
-from pyro_ssl.infer.top_k import MOST
 from pyro_ssl.infer.validation import (
     check_foreign_pair,
     check_pair,
@@ -350,13 +349,7 @@ class Objective(nn.Module):
         """Whether several classes of each labeled datum cost less than a second call."""
         assert batch.x is not None and batch.y is not None
         classes = batch.y.shape[-1]
-        top_k = self.elbo.top_k
-        if top_k == "auto":
-            evaluated = min(classes, MOST)
-        elif top_k is None:
-            evaluated = classes
-        else:
-            evaluated = min(classes, top_k + 1)
+        evaluated = self.elbo.policy.at_most(classes)
         programs = (self.model, self.guide)
         weights = sum(p.numel() for program in programs for p in program.parameters())
         multiplications = (evaluated - 1) * len(batch.x) * weights

@@ -1,13 +1,17 @@
 """Training: `fit`, its callbacks, and checkpoints from which a run resumes to the same bits."""
 
 from pyro_ssl.training.callbacks import EarlyStopping, Epoch
-from pyro_ssl.training.fit import fit
+from pyro_ssl.training.checkpoints import CheckpointWarning
+from pyro_ssl.training.fit import fit, pretrain
 from pyro_ssl.training.optimizers import SCHEDULES
 from pyro_ssl.training.run import DivergedError, DivergedWarning, History
 from pyro_ssl.training.settings import as_device
+from pyro_ssl.utils.files import CheckpointError
 
 __all__ = [
     "SCHEDULES",
+    "CheckpointError",
+    "CheckpointWarning",
     "DivergedError",
     "DivergedWarning",
     "EarlyStopping",
@@ -15,4 +19,5 @@ __all__ = [
     "History",
     "as_device",
     "fit",
+    "pretrain",
 ]

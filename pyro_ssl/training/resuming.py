@@ -52,6 +52,10 @@ def state(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, data
 
 
+EARLIER_PARTS = {"Balance": "ClassBalance"}
+"""Today's names of the loss's parts, by their names in checkpoints of earlier versions."""
+
+
 def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
     """Bring a new run to the state of a checkpoint.
 
@@ -71,8 +75,8 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     rng = {name: tensor for name, tensor in tensors.items() if name.startswith("rng/")}
     others = {name: tensor for name, tensor in tensors.items() if name not in rng}
     parts = checkpoints.unpack(data["run"], others)
-    position = data["position"]
-    history = data["history"]
+    position = _with_current_names(data["position"], "sums")
+    history = _with_current_names({"history": data["history"]}, "history")["history"]
     check_position(
         position,
         history,
@@ -90,6 +94,14 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     _load_parts(run, parts)
     run.position = Position(**position)
     run.history = history
+
+
+def _with_current_names(holder: Any, key: str) -> Any:
+    """A copy whose dictionary under a key has today's names of the loss's parts."""
+    if not isinstance(holder, dict) or not isinstance(holder.get(key), dict):
+        return holder
+    renamed = {EARLIER_PARTS.get(name, name): value for name, value in holder[key].items()}
+    return holder | {key: renamed}
 
 
 def _is_replayable(run: Run) -> bool:

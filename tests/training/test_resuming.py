@@ -19,7 +19,7 @@ from pyro_ssl import (
     fit,
     zoo,
 )
-from pyro_ssl.training import SCHEDULES, checkpoints
+from pyro_ssl.training import SCHEDULES, checkpoints, resuming
 
 
 def test_a_run_of_an_earlier_version_goes_on(tmp_path):
@@ -302,3 +302,9 @@ def test_a_run_is_its_options_too(tmp_path):
 def test_resuming_what_is_finished_changes_nothing(tmp_path):
     (a, h), (b, g) = run(directory=tmp_path), run(directory=tmp_path, resume=True)
     assert same(weights(a), weights(b)) and h == g
+
+
+def test_parts_of_the_loss_have_todays_names():
+    old = {"step": 3, "sums": {"Balance": 1.0, "loss": 2.0}}
+    assert resuming._with_current_names(old, "sums")["sums"] == {"ClassBalance": 1.0, "loss": 2.0}
+    assert resuming._with_current_names("damaged", "sums") == "damaged"
