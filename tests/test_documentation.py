@@ -1,4 +1,4 @@
-"""The Python of README.md and docs/ runs as it stands, page by page, and does what the pages say."""
+"""The Python of README.md and docs/ runs as it stands, page by page, as the pages say."""
 
 import re
 from functools import cache
