@@ -33,7 +33,7 @@ class MeanField(PyroModule):
             place of the weights. A mean of log-densities is the same, with less variance; a
             logarithm of a mean, such as an importance-weighted bound, is not.
         norm_from_mean_weights: Take the statistics of batch norm from the means of the weights;
-            without, from the draws, which the paper shows to be wrong.
+            False uses the draws, which paper 002 shows to be wrong.
 
     Raises:
         ValueError: Local reparameterisation of a network that the guide shares.

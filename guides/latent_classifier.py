@@ -85,8 +85,8 @@ class LatentClassifier(LatentEncoder):
 class VC(LatentClassifier):
     """`LatentClassifier` with p(y|z) by Bayes' rule, and q(z|x) a `Delta` at f(x) or a Gaussian.
 
-    The density of q(z|x) stands in no term of the objective, and is left out; that of q(z|y) does,
-    as a ratio.
+    q(z|x) has no density term in the objective, so it is masked; q(z|y) enters through the
+    log-ratio.
 
     References:
         Paper 000, eq. 4 to 6.

@@ -72,9 +72,8 @@ class VC(PyroModule):
         self.p_z = p_z
         self.ratio = ratio
         self.log_ratio = log_ratio
-        self.density = (
-            poutine.scale(scale=density) if density else poutine.mask(mask=False)
-        )  # no scale is 0
+        # poutine.scale rejects 0
+        self.density = poutine.scale(scale=density) if density else poutine.mask(mask=False)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("data", len(x)):

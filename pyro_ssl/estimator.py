@@ -171,7 +171,7 @@ class _SemiSupervised(BaseEstimator, ABC):
         Raises:
             ValueError: X or y does not fit, no row has a label, or there is one class only; an
                 earlier fit is kept then.
-            TypeError: X or y is no array.
+            TypeError: X or y is not an array.
         """
         before = dict(self.__dict__)
         try:
@@ -831,6 +831,6 @@ def _moments(X: np.ndarray, scale: bool, name: str = "X") -> tuple[np.ndarray, n
         smallest = np.ptp(columns, 0)[varies].min()
         raise ValueError(
             f"{name} is too small to standardise: a column varies by {smallest:.3g}, "
-            "whose square is no number; multiply it by a constant first"
+            "whose square is not a number; multiply it by a constant first"
         )
     return scaler.mean_.reshape(shape), scaler.scale_.reshape(shape)

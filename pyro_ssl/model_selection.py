@@ -329,6 +329,6 @@ def _as_classes(labels: np.ndarray) -> np.ndarray:
         )
     if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
         raise ValueError(
-            "y has continuous values, which are no classes; for real labels give regression=True"
+            "y has continuous values, which are not classes; for real labels give regression=True"
         )
     return labels

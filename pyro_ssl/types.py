@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 from pyro.distributions import TorchDistribution
@@ -34,6 +35,7 @@ class _Offer(type(Protocol)):  # type: ignore[misc]
         return all(hasattr(program, name) for name in _members(cls))
 
 
+@cache
 def _members(protocol: type) -> set[str]:
     names: set[str] = set()
     for base in protocol.__mro__:
@@ -51,7 +53,7 @@ class Program(Protocol, metaclass=_Offer):
 
 @runtime_checkable
 class Guide(Program, Protocol, metaclass=_Offer):
-    """A guide that predicts: asked by terms, prediction, evaluation and active learning."""
+    """A guide that predicts: used by terms, prediction, evaluation and active learning."""
 
     def classify(self, x: Tensor) -> TorchDistribution:
         """q(y|x), over one-hot `(B, K)` or real `(B, D)`: what the method predicts with."""
@@ -59,7 +61,7 @@ class Guide(Program, Protocol, metaclass=_Offer):
 
 @runtime_checkable
 class Encoder(Protocol, metaclass=_Offer):
-    """A guide with a code that depends on the label: asked by Gibbs sampling and by `Adversary`."""
+    """A guide with a code that depends on the label: used by Gibbs sampling and by `Adversary`."""
 
     def encode(self, x: Tensor, y: Tensor) -> TorchDistribution:
         """q(z|x,y), over `(*, B, Z)`."""
@@ -67,7 +69,7 @@ class Encoder(Protocol, metaclass=_Offer):
 
 @runtime_checkable
 class CodeGuide(Protocol, metaclass=_Offer):
-    """A guide that classifies a code of x alone: asked by `evaluation.ood.features`."""
+    """A guide that classifies a code of x alone: used by `evaluation.ood.features`."""
 
     def code(self, x: Tensor) -> TorchDistribution:
         """q(z|x), over `(B, Z)`."""
@@ -88,7 +90,7 @@ class CodeClassifier(Protocol, metaclass=_Offer):
 class AveragingGuide(Protocol, metaclass=_Offer):
     """A guide whose `classify` averages over samples of a latent.
 
-    Acquisition functions need single samples, and set `draws` to 1 for a while.
+    Acquisition functions need single samples: `draws` is temporarily set to 1.
     """
 
     draws: int
@@ -107,7 +109,7 @@ class OneDrawGuide(Protocol, metaclass=_Offer):
 
 @runtime_checkable
 class Predictor(Protocol, metaclass=_Offer):
-    """A model that predicts: asked by Gibbs sampling."""
+    """A model that predicts: used by Gibbs sampling."""
 
     def predict(self, x: Tensor, z: Tensor) -> TorchDistribution:
         """p(y|x,z), over one-hot `(*, B, K)` or real `(*, B, D)`."""
@@ -131,7 +133,7 @@ class WrappedProgram(Protocol, metaclass=_Offer):
 
 @runtime_checkable
 class ConditionedOnWeights(Protocol, metaclass=_Offer):
-    """A model that runs with given weights: asked by Gibbs sampling and by `Objective.programs`."""
+    """A model that runs with given weights: used by Gibbs sampling and by `Objective.programs`."""
 
     def given(self, w: Tensor) -> AbstractContextManager[None]:
         """Inside the block, the networks have the weights w, `(P,)`, or `(S, 1, P)` for S draws."""
@@ -139,7 +141,7 @@ class ConditionedOnWeights(Protocol, metaclass=_Offer):
 
 @runtime_checkable
 class RandomWeightsModel(ConditionedOnWeights, Protocol, metaclass=_Offer):
-    """A model with a prior over the weights of its networks: asked by `weight_kl`."""
+    """A model with a prior over the weights of its networks: used by `weight_kl`."""
 
     def p_w(self) -> TorchDistribution:
         """p(W), over `(P,)`."""
@@ -147,7 +149,7 @@ class RandomWeightsModel(ConditionedOnWeights, Protocol, metaclass=_Offer):
 
 @runtime_checkable
 class WeightSampler(Protocol, metaclass=_Offer):
-    """A guide that draws random weights for its model: asked by Gibbs sampling and acquisition."""
+    """A guide that draws random weights for its model: used by Gibbs sampling and acquisition."""
 
     def draw_weights(self, draws: int) -> Tensor:
         """Independent draws of W, `(S, 1, P)`."""
@@ -155,7 +157,7 @@ class WeightSampler(Protocol, metaclass=_Offer):
 
 @runtime_checkable
 class RandomWeightsGuide(WeightSampler, Protocol, metaclass=_Offer):
-    """A guide with a distribution over the model's random weights: asked by `weight_kl`."""
+    """A guide with a distribution over the model's random weights: used by `weight_kl`."""
 
     def q_w(self) -> TorchDistribution:
         """q(W), over `(P,)`."""
@@ -178,5 +180,5 @@ def unwrapped(program: Any) -> Any:
 
 
 def classifies_by_one_draw(guide: object) -> bool:
-    """Whether a guide is a `OneDrawGuide` that says yes."""
+    """Whether a guide is a `OneDrawGuide` with `classifies_by_one_draw = True`."""
     return isinstance(guide, OneDrawGuide) and guide.classifies_by_one_draw

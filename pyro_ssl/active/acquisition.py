@@ -167,7 +167,7 @@ def scores(
         acquisition: A name in `ACQUISITIONS`, or a function of draws of p(y|x), `(S, N, K)`, like
             `bald`; a deterministic method has one draw, its prediction. `bald` and `batch_bald`
             need draws that differ, see `label_draws`; `variance` is for a real y.
-        draws: S, for BALD and for a function.
+        draws: S, used by BALD and by a custom function.
         seed: Seed of everything that is drawn.
 
     Raises:

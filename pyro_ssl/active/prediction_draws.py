@@ -15,6 +15,7 @@ from pyro_ssl.objectives.predictors import GibbsPredictor
 from pyro_ssl.prediction.chunks import AT_ONCE, as_known, chunked, label_of
 from pyro_ssl.prediction.gibbs import gibbs
 from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.types import AveragingGuide, WeightPlaces, WeightSampler, unwrapped
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.utils.context import eval_mode, fixed_seed
 
@@ -50,7 +51,7 @@ def label_draws(members: Members, x: Any, draws: int = 20, *, seed: int = 0) -> 
         seed: Seed of the draws.
 
     Raises:
-        ValueError: The draws are all the same; draws is not above 1; y is real.
+        ValueError: The draws are all the same; draws is below 2; y is real.
     """
     members = as_members(members)
     x = as_known(members[0], x)
@@ -164,9 +165,9 @@ def _weights_predict(objective: Objective) -> bool:
     """Whether the weights that predict are random."""
     guide = objective.guide
     model = objective.model
-    if not hasattr(guide, "draw_weights"):
+    if not isinstance(objective.guide, WeightSampler):
         return False
-    if not hasattr(model, "slots"):  # a pair from outside the zoo: `given` sets what predicts
+    if not isinstance(objective.model, WeightPlaces):  # not the zoo's: `given` sets what predicts
         return _gibbs_steps(objective) > 0
     if not _gibbs_steps(objective):
         return guide.slots is not None
@@ -220,8 +221,8 @@ def _classify_given_weights(guide: Any, weights: Tensor, x: Tensor) -> Tensor:
 
 def _classify_by_one_draw(guide: Any, x: Tensor) -> Tensor:
     """p(y|x) by one draw of the latent, where `classify` averages over several."""
-    program = getattr(guide, "program", guide)
-    averaged = getattr(program, "draws", None)
+    program = unwrapped(guide)
+    averaged = program.draws if isinstance(program, AveragingGuide) else None
     if averaged is None:
         return _classify(guide, x)
     try:

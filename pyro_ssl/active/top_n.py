@@ -32,7 +32,7 @@ def top_n(scores: Any, n: int, seed: int = 0) -> Tensor:
     values = scores.cpu().double()
     finite = values[values.isfinite()].abs()
     largest = float(finite.max()) if len(finite) else 0.0
-    values = (values / max(largest, 1e-300)).round(decimals=9)  # rounding errors are no preference
+    values = (values / max(largest, 1e-300)).round(decimals=9)  # rounding errors, not preferences
     shuffled = torch.randperm(len(scores), generator=torch.Generator().manual_seed(seed))
     ranks = values[shuffled].sort(descending=True, stable=True).indices
     return shuffled[ranks[:n]]

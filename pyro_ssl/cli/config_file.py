@@ -1,4 +1,4 @@
-"""Limits on the nesting of YAML and JSON, since deep nesting can crash the process."""
+"""The configuration file: unknown keys are named, and deep nesting, which can crash, is refused."""
 
 from __future__ import annotations
 

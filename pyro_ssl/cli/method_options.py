@@ -37,7 +37,7 @@ def add_method_options(parser: ArgumentParser, name: str) -> None:
 
 
 def chosen_options(name: str, arguments: Namespace | dict[str, Any]) -> dict[str, Any]:
-    """All options of a method: the given ones, and the defaults of the others.
+    """All options of a method: given values over defaults.
 
     >>> chosen_options("m2", {"z_dim": 3})["z_dim"]
     3

@@ -24,7 +24,7 @@ def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: y has another length, no label, or one class only, or its labels are not
             distinct as classes.
-        TypeError: It is no array.
+        TypeError: It is not an array.
 
     >>> classes, indices = encode(["cat", "dog", None, "cat"], 4)
     >>> classes.tolist(), indices.tolist()

@@ -184,7 +184,7 @@ def from_arrays(x: Any, y: Any, x_test: Any, y_test: Any, name: str = "arrays") 
     Raises:
         ValueError: Shapes do not match, y has fewer than two classes or continuous values, or the
             test part has a class that the training part lacks, or a row without one.
-        TypeError: One of them is no array.
+        TypeError: One of them is not an array.
 
     >>> from_arrays([[0.0], [1.0]], ["a", "b"], [[0.5]], ["b"]).y_test
     tensor([1])

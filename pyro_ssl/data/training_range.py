@@ -1,4 +1,4 @@
-"""The extent of training data, to recognise data of another shape or in other units."""
+"""Shape and range of training data, to recognise data of another shape or in other units."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUTSIDE_OF_FEW = 3.0
 """The same for fewer than `FEW` rows."""
 FEW = 10
 NARROW = 0.02
-"""Share of its training range that a column spans in other units, as metres for millimetres."""
+"""A column that spans less than this share of its training range is probably in larger units."""
 ROWS_LOOKED_AT = 1000
 
 
@@ -27,7 +27,7 @@ ROWS_LOOKED_AT = 1000
 class Extent:
     """Event shape of training data, and the smallest and largest number of each column.
 
-    Of images the range is that of all pixels together.
+    For images there is one range, over all pixels.
 
     Arguments:
         shape: Event shape.
@@ -61,7 +61,7 @@ class Extent:
         """The extent that `plain` wrote; None where an earlier version wrote none.
 
         Raises:
-            ValueError: It is no extent.
+            ValueError: It is not an extent.
         """
         if plain is None:
             return None
@@ -117,7 +117,7 @@ class Extent:
         """The column farthest outside the training range, or None if the typical row is within it.
 
         Arguments:
-            x: Data `(N, *event)`; of images all pixels are column 0.
+            x: Data `(N, *event)`; for images all pixels are column 0.
         """
         if not self.low:
             return None

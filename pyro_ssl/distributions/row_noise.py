@@ -35,7 +35,7 @@ class RowNoise(Messenger):
     .. math:: u_i(x) = h\big(h(x) + h(\mathrm{seed} + i)\big) \in (0, 1), \qquad
               \epsilon_i(x) = \Phi^{-1}(u_i(x))
 
-    with a hash h of 32 bits. It reaches `pyro.sample` sites and samples by `draw`, if the last
+    with a hash h of 32 bits. It applies to `pyro.sample` sites and samples by `draw`, if the last
     batch dimension of the distribution is that of the rows: Gaussians, classes, Bernoullis, all
     families with an inverse CDF, and mixtures and flows of those. Torch's generator draws from
     other families, such as a Gamma, and what all rows share, such as random weights.

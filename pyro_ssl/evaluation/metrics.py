@@ -110,7 +110,7 @@ def checked(probs: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 
 def checked_logits(logits: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Logits `(N, K)`, which are no probabilities, and class indices; see `checked`."""
+    """Logits `(N, K)`, which are not probabilities, and class indices; see `checked`."""
     logits = _numbers(logits, "logits")
     _check_shape(logits, "logits", "(N, K)")
     classes = _class_indices(logits, y, "logits")

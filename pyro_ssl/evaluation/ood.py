@@ -14,6 +14,7 @@ from pyro_ssl.nn.layers import SplitLinear
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.bounds import bounds_of_any
 from pyro_ssl.prediction.chunks import as_known, chunked
+from pyro_ssl.types import CodeClassifier, CodeGuide, GenerativeModel
 from pyro_ssl.utils.arguments import as_codes, as_data, check_event_shape, check_positive
 
 
@@ -52,7 +53,8 @@ def scores(
     log_p = logits.log_softmax(-1)
     by_name = {"max p": _log_max(log_p), "entropy": (log_p.exp() * log_p).sum(-1)}
     z, outputs = _features_and_outputs(objective, x, chunk, seed)
-    p_y = getattr(objective.guide, "p_y", None)
+    guide = objective.guide
+    p_y = guide.p_y if isinstance(guide, CodeClassifier) else None
     if z is not None and isinstance(p_y, Bayes):
         by_name["log p(z)"] = chunked(objective, p_y.joint, chunk, seed, z).logsumexp(-1)
         if p_y.is_softmax:
@@ -62,7 +64,7 @@ def scores(
     if densities is not None and z is not None:
         by_name["log p(z), refitted"] = densities.log_prob(z).float()
     with objective.programs() as (model, _):
-        generates = hasattr(model, "p_x")
+        generates = isinstance(model, GenerativeModel)
     if generates:
         by_name["log p(x)"] = bounds_of_any(objective, x, seed=seed)
     return by_name
@@ -128,7 +130,7 @@ def _features_and_outputs(
     """`features`, and the output of the layer whose softmax is q(y|x), if there is such a layer."""
     z = None
     with objective.programs() as (_, guide):
-        if hasattr(guide, "code"):
+        if isinstance(guide, CodeGuide):
             z = chunked(objective, lambda x: guide.code(objective.encode(x)).mean, chunk, seed, x)
     last = _last_layer(objective, x)
     if last is None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NOT_LOSSES = ("lr", "seconds", "score")
-"""Entries of a history that are no parts of the loss."""
+"""Entries of a history that are not parts of the loss."""
 PANELS_PER_ROW = 4
 MAX_BANDS = 2
 """Most translucent bands in one picture; with more curves, vertical lines show the ranges."""

@@ -72,8 +72,8 @@ class TraceTopKEnum_ELBO(ELBO):
     inside the logarithm: :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With
     `top_k=k`, the guide's sum runs over the k likeliest classes and one drawn from the rest,
     weighted by one over its probability; value and gradient stay unbiased. For `top_k=None` and
-    `closed_form=()` it equals `TraceEnum_ELBO` in value and gradient (with Pyro's validation off,
-    since that mistakes a z that differs by class, before y in the model, for an error).
+    `closed_form=()` it equals `TraceEnum_ELBO` in value and gradient with Pyro's validation off;
+    Pyro's validation rejects a z that depends on y but precedes it in the model.
 
     The scope is a pair over one plate of data, at dimension -1. Latents outside it, in plates of
     another size and in sequential plates are shared by all data and count once. All latents that
@@ -101,7 +101,7 @@ class TraceTopKEnum_ELBO(ELBO):
             sites, at the caller's risk; `()` takes none.
         free_bits: Least KL of a continuous latent in closed form, in nats per datum: below it, the
             KL gets no gradient. The value is lower than the bound's, and so a bound too.
-        max_plate_nesting: See `TraceEnum_ELBO`: 1, or infinity to leave it open; more plates are
+        max_plate_nesting: See `TraceEnum_ELBO`: 1, or `math.inf` for no limit; more plates are
             outside the scope.
         vectorize_particles: Draw the samples together; False runs the programs `num_particles`
             times.
@@ -138,7 +138,7 @@ class TraceTopKEnum_ELBO(ELBO):
         has_no_kl = importance_weighted or (closed_form != "auto" and not closed_form)
         if not free_bits >= 0 or (free_bits and has_no_kl):
             raise ValueError(
-                f"free_bits should be 0 or above, and wants KLs in closed form; got {free_bits}"
+                f"free_bits should be 0 or above, and needs closed-form KL terms; got {free_bits}"
             )
         self.policy = TopKPolicy(top_k)
         if not is_count(num_particles):
@@ -177,9 +177,7 @@ class TraceTopKEnum_ELBO(ELBO):
             model: A program over `(x, y=None)`, or over `args`.
             guide: Its guide.
             args: Arguments of both programs.
-            labels: Values of y for the first rows of data, `(L, *event)`, to evaluate them beside
-                rows without labels: the bound of these rows is then L(x, y), as if the programs got
-                y.
+            labels: Labels of the first L rows, `(L, *event)`; their bound is L(x, y).
             kwargs: Further arguments of both.
         """
         run = _Run(model, guide, args, kwargs, labels=labels)
@@ -259,8 +257,7 @@ class TraceTopKEnum_ELBO(ELBO):
         pair = self._pairs(_Run(model, guide, args, kwargs, shared_once=True))[0]
         return pair.model, pair.guide
 
-    # --- traces
-    # -------------------------------------------------------------------------------------
+    # --- traces --------------------------------------------------------------------------------
 
     def _pairs_apart(self, run: _Run) -> list[TracePair]:
         """Traces with an empty parameter store and without the factor of subsampling."""
@@ -326,8 +323,7 @@ class TraceTopKEnum_ELBO(ELBO):
                 stacklevel=5,
             )
 
-    # --- bounds of a pair of traces
-    # -----------------------------------------------------------------
+    # --- bounds of a pair of traces ------------------------------------------------------------
 
     def _bound(self, pair: TracePair) -> Bound:
         closed = self._closed(pair)

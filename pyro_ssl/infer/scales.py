@@ -1,4 +1,4 @@
-"""`poutine.scale` for some sites: of the data, of their latents, or of what all data share."""
+"""Scale per-datum sites, their latents, or the sites that all data share, by `poutine.scale`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _ScaleSome(ScaleMessenger):
 
 
 class scale_data(_ScaleSome):
-    """`poutine.scale` for all sites but shared ones: the weight of a part of the data.
+    """Scale per-datum sites: the weight of a part of the data.
 
     Arguments:
         scale: The weight, or one for each datum, `(B,)`.

@@ -159,7 +159,7 @@ def check_parameters(*programs: nn.Module) -> None:
         is_copy = any(p.shape == q.shape and p.equal(q) for q in strided)
         if id(p) not in own_ids and not is_copy:
             raise ValueError(
-                f"pyro.param({name!r}) is no parameter of model or guide, so it would not be "
+                f"pyro.param({name!r}) is not a parameter of model or guide, so it would not be "
                 "trained; make it an attribute, nn.Parameter or pyro.nn.PyroParam; an autoguide "
                 "has its parameters after it was called once"
             )
@@ -293,14 +293,14 @@ def _check_one_datum(pair: TracePair) -> None:
 
 
 def _check_rows(traces: tuple[Trace, Trace], rows: int) -> None:
-    """The loss of a datum is known by the plate that it stands in."""
+    """Every datum needs a plate, which identifies its loss."""
     sizes = _plate_sizes(traces)
     if rows in sizes.values():
         return
     plates = ", ".join(f"{name!r} of {size}" for name, size in sizes.items()) or "none"
     raise ValueError(
-        f"no site stands in a vectorised plate of the {rows} data, so that the loss of a datum is "
-        f"not known (plates: {plates}); put what belongs to a datum into pyro.plate('data', "
+        f"no site is inside a plate of size {rows}, so the loss per datum is undefined "
+        f"(plates: {plates}); put what belongs to a datum into pyro.plate('data', "
         "len(x)), or pyro.plate('data', N, subsample=x); fit draws the batches, so a plate needs "
         "no subsample_size"
     )

@@ -27,7 +27,7 @@ class Backbone(nn.Module):
         noise: Augmentation of the image in training.
 
     Raises:
-        ValueError: There is no network of that name; the first input is no image.
+        ValueError: There is no network of that name; the first input is not an image.
 
     >>> Backbone("cnn-4", (1, 8, 8), 10)(torch.rand(5, 1, 8, 8)).shape
     torch.Size([5, 10])

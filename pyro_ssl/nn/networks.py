@@ -97,7 +97,7 @@ class ConvEncoder(nn.Module):
         precise: Compute the last layer in full precision under autocast, see `MLP`.
 
     Raises:
-        ValueError: The first input is no image.
+        ValueError: The first input is not an image.
 
     >>> ConvEncoder([(1, 8, 8), 10], 2)(torch.rand(5, 1, 8, 8), torch.rand(5, 10)).shape
     torch.Size([5, 2])
@@ -159,7 +159,7 @@ class ConvDecoder(nn.Module):
         activation: Class of the activation.
 
     Raises:
-        ValueError: The output is no image.
+        ValueError: The output is not an image.
 
     >>> ConvDecoder([2, 10], (1, 9, 9))(torch.rand(5, 2), torch.rand(5, 10)).shape
     torch.Size([5, 1, 9, 9])

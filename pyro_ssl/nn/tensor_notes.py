@@ -1,8 +1,7 @@
-"""How programs speak to layers: notes on tensors, and the weights of enumerated classes.
+"""Annotations on tensors, by which programs inform layers, and a context variable.
 
-A layer is given tensors and knows nothing of the program around it. Three things are worth telling
-it, for speed or for batch norm, and each is an attribute that is set on a tensor here and read
-here:
+A layer is given tensors and knows nothing of the program around it. Three annotations tell it what
+it needs for speed or for batch norm; each is an attribute that is set and read here:
 
 ==================  ===========================  ==================================================
 on                  says                         so that
@@ -12,8 +11,8 @@ random weights      their mean, perhaps a scale  outputs can be drawn in place o
 a layer's output    its mean over the weights    batch norm can normalise by it
 ==================  ===========================  ==================================================
 
-A tensor that is computed from another one carries no note. The weights of enumerated classes are no
-note, since they concern every layer that is called meanwhile: they are a context variable.
+A tensor that is computed from another one carries no note. The weights of enumerated classes are a
+context variable, because every layer called inside the block needs them.
 """
 
 from __future__ import annotations

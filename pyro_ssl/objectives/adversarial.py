@@ -39,7 +39,7 @@ class Adversary(Term):
     Arguments:
         f: The conditional of one-hot y given z.
         weight: Weight w.
-        lr_scale: Learning rate of the adversary over the pair's.
+        lr_scale: Learning rate of the adversary relative to the pair's.
 
     Raises:
         ValueError: The weight is not finite, or lr_scale is not above 0.
@@ -202,7 +202,7 @@ class Discrimination(Term):
 
     Arguments:
         ratio: The log-ratio whose discriminators play.
-        lr_scale: Learning rate of the discriminators over the pair's.
+        lr_scale: Learning rate of the discriminators relative to the pair's.
 
     Raises:
         ValueError: lr_scale is not above 0.
@@ -223,7 +223,7 @@ class Discrimination(Term):
         _check_lr_scale(lr_scale)
         self.discriminators = ratio.discriminators
         self.lr_scale = lr_scale
-        self._p_z = (ratio.p_z,)  # in a tuple, so that it is no part of this player
+        self._p_z = (ratio.p_z,)  # in a tuple, so that it is not a part of this player
 
     def formula(self, context: LossContext) -> Tensor:
         y, z = context.classes_and_latents()

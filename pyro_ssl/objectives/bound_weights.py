@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 
 class BoundWeights(NamedTuple):
-    """Weights lambda_l and lambda_u of the bounds, and the number of data that J is the mean of.
+    """Weights lambda_l and lambda_u of the bounds, and the size of the data set.
+
+    `size`: number of data that J averages over; N_u / lambda_u if unlabeled data count.
 
     >>> BoundWeights.of(None, 1.0, sizes=(100, 1000))
     BoundWeights(labeled=0.1, unlabeled=1.0, size=1000.0)
@@ -24,8 +26,6 @@ class BoundWeights(NamedTuple):
         sizes: tuple[int, int],
     ) -> BoundWeights:
         """The weights for data sets of given sizes.
-
-        J weighs a bound as that of one of `size` data: of an unlabeled one, if there are any.
 
         Arguments:
             labeled_weight: lambda_l; None gives N_l / N_u, and 1 where nothing is unlabeled.

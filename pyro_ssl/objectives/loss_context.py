@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
@@ -12,17 +12,8 @@ from torch import Tensor, nn
 
 from pyro_ssl.infer.sites import data_plates, is_per_datum, sample_sites
 from pyro_ssl.objectives.batch import Batch
+from pyro_ssl.types import Guide, classifies_by_one_draw
 from pyro_ssl.utils.context import parts_in_eval_mode
-
-
-class Guide(Protocol):
-    """A guide program that also classifies."""
-
-    training: bool
-
-    def __call__(self, x: Tensor, y: Tensor | None = None) -> Any: ...
-
-    def classify(self, x: Tensor) -> TorchDistribution: ...
 
 
 @dataclass
@@ -68,7 +59,7 @@ class LossContext:
         """q(y|x) on unlabeled data with all networks in eval mode, without gradient, `(B_u, K)`."""
         assert self.batch.x_unlabeled is not None
         assert isinstance(self.guide, nn.Module)
-        networks = [part for part in self.guide.modules() if not hasattr(part, "classify")]
+        networks = [part for part in self.guide.modules() if not isinstance(part, Guide)]
         with torch.no_grad(), parts_in_eval_mode(networks):
             return self.guide.classify(self.batch.x_unlabeled).mean
 
@@ -76,8 +67,8 @@ class LossContext:
         """Keep a guide's trace, and read q(y|x) off its site `y` where that is q(y|x).
 
         Where the guide samples something before y, such as the auxiliary variable of q(y|x,a), the
-        site is not q(y|x). A guide may say, by an attribute `classifies_by_one_draw`, that its
-        `classify` is no more than that in training.
+        site is not q(y|x). A guide with `classifies_by_one_draw = True` declares that in training
+        `classify` equals the distribution of this site.
 
         Arguments:
             guide_trace: Trace of the unlabeled part, or of both.
@@ -110,8 +101,8 @@ class LossContext:
         ]
         if sampled[:1] == ["y"]:
             return True
-        by_one_draw = getattr(self.guide, "classifies_by_one_draw", False)
-        return "y" in sampled and self.guide.training and by_one_draw
+        guide: Any = self.guide
+        return "y" in sampled and guide.training and classifies_by_one_draw(guide)
 
     def classes_and_latents(self) -> tuple[Tensor, Tensor]:
         """One-hot classes `(B, K)` and the latents z `(B, Z)` that the guide sampled for them.

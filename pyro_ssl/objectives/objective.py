@@ -31,11 +31,12 @@ from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.objectives.predictors import GuidePredictor, LabelPredictor
 from pyro_ssl.objectives.stock_losses import stock_losses
 from pyro_ssl.objectives.terms import Term
+from pyro_ssl.types import ConditionedOnWeights
 from pyro_ssl.utils.compat import BatchNormBase
 from pyro_ssl.utils.context import exclusive, preserve_random_state
 
 JOINT_PASS_BUDGET = 3e7
-"""Multiplications worth spending on more classes of labeled data to save a call: about 1 ms."""
+"""A joint pass pays if the extra classes cost fewer multiplications than this (about 1 ms)."""
 
 
 class Objective(nn.Module):
@@ -51,8 +52,8 @@ class Objective(nn.Module):
         guide: Its guide, with `classify(x) -> Distribution`.
         terms: Terms added to the loss.
         labeled_weight: Weight lambda_l of the labeled bound, 003's lambda, applied by
-            `poutine.scale`. None gives N_l / N_u, with which J is the papers' sum over the data
-            sets, and 1 where nothing is unlabeled; 0 leaves the bound out.
+            `poutine.scale`. None gives N_l / N_u, which makes J proportional to the papers' sum
+            over all data, and 1 where nothing is unlabeled; 0 leaves the bound out.
         unlabeled_weight: Weight lambda_u of the unlabeled bound.
         elbo: The bound: a `TraceTopKEnum_ELBO`, or any other `pyro.infer.ELBO`, such as
             `TraceEnum_ELBO(max_plate_nesting=2)` for a pair outside the scope of ours. The loss is
@@ -74,7 +75,7 @@ class Objective(nn.Module):
             programs of your own, takes any.
 
     Raises:
-        ValueError: A weight is below 0; a program is no module; elbo is no `pyro.infer.ELBO`.
+        ValueError: A weight is below 0; a program is not a module; elbo is not a `pyro.infer.ELBO`.
 
     >>> import torch
     >>> from pyro_ssl import Batch, LabelLogProb, zoo
@@ -285,11 +286,12 @@ class Objective(nn.Module):
     @contextmanager
     def programs(self) -> Iterator[tuple[Any, Any]]:
         """Model and guide with their conditionals; random weights are at their posterior's mean."""
-        if not hasattr(self.model, "given"):
+        model: Any = self.model
+        if not isinstance(self.model, ConditionedOnWeights):
             yield self.model, self.guide
             return
-        with self.model.given(self.guide.loc):
-            yield self.model.program, self.guide.program
+        with model.given(self.guide.loc):
+            yield model.program, self.guide.program
 
     # --- checks -------------------------------------------------------------------------------
 
@@ -325,9 +327,9 @@ class Objective(nn.Module):
     def joint_pass_for(self, batch: Batch) -> bool:
         """Whether labeled and unlabeled data of such batches should share one pass.
 
-        They should where `joint_pass` says so, or, where it is None, where neither bound changes
-        and it saves time: an extra class for each labeled datum costs less than a call. With batch
-        norm they share a pass wherever it is exact, so that all data share its statistics.
+        `joint_pass` decides; if it is None, they share a pass if neither bound changes and it is
+        faster. With batch norm they share a pass wherever it is exact, so that all data share its
+        statistics.
 
         Arguments:
             batch: Labeled and unlabeled data as in training.
@@ -399,7 +401,7 @@ def total(parts: dict[str, Tensor]) -> Tensor:
 
 
 def _shared_part(bound: Bound, weights: BoundWeights) -> dict[str, Tensor]:
-    """KL(W) per datum: J times the data set's size counts it once, whatever the batches."""
+    """KL(W) per datum: divided by N, `weights.size`, so that one epoch counts KL(W) once."""
     if bound.shared is None:
         return {}
     return {"weights": bound.shared / weights.size}

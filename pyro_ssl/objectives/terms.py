@@ -1,4 +1,8 @@
-"""Terms: functions that add to the loss, each one formula with a weight."""
+"""Terms: functions that add to the loss, each one formula with a weight.
+
+A new term reaches the zoo by a field and a line in `zoo/options.py` (`LossOptions`), an export in
+`pyro_ssl/__init__.py` and a title in `evaluation/style.py`.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +38,8 @@ class Term(nn.Module, ABC):
 
     Attributes:
         needs: The part of the batch that the formula reads: `labeled`, `unlabeled` or `nothing`.
-        lr_scale: Learning rate of the term's own parameters over the pair's, for a player with an
-            objective of its own; None for all others.
+        lr_scale: Learning rate of the term's own parameters relative to the pair's; None if they
+            are not adversarial.
 
     Raises:
         ValueError: The weight is not finite.
@@ -72,8 +76,8 @@ class LabelLogProb(Term):
     .. math:: -\alpha\, \frac{1}{B_l} \sum_i \log q(y_i \mid x_i)
 
     The papers' alpha multiplies a sum over the data set beside sums of bounds. With the bounds
-    averaged, as here, Kingma's J, divided by N_u, has `labeled_weight = N_l / N_u` and, for his
-    alpha = 0.1 N, `weight = 0.1 N / N_u`.
+    averaged, as here, Kingma's objective divided by N_u corresponds to
+    `labeled_weight = N_l / N_u` and, as his alpha is 0.1 N, to `weight = 0.1 N / N_u`.
 
     References:
         Kingma et al. 2014, eq. 9; paper 004, eq. 4.
@@ -165,8 +169,8 @@ class ClassBalance(Term):
               -\mathrm H\Big(\frac{1}{B_u} \sum_i q(y \mid x_i)\Big)
 
     The literature calls it distribution alignment. It is the part of the bound's
-    KL(q(y|x) || p(y)) that is not mutual information, with a weight of its own; and
-    `MutualInformation` without its pull on the single q(y|x).
+    KL(q(y|x) || p(y)) that is not mutual information, with a weight of its own.
+    With a uniform p(y) it equals `MutualInformation` without the mean-entropy term.
 
     Arguments:
         weight: Factor of the formula.

@@ -59,7 +59,7 @@ def chunked(
 
 
 def rows_at_once(x: Tensor, times: int) -> int:
-    """How many rows of x to evaluate at once, each so many times; fewer of large data.
+    """Number of rows to evaluate at once when each is evaluated `times` times; fewer of large x.
 
     >>> rows_at_once(torch.zeros(1, 784), times=10)
     3276

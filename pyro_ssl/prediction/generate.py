@@ -31,7 +31,7 @@ from pyro_ssl.utils.context import (
 )
 
 CANDIDATES = 100
-"""Samples of the sites before y, or beside it, of which the likelihood of y chooses one."""
+"""Number of prior samples from which one is drawn in proportion to the likelihood of y."""
 
 
 def generate(objective: Objective, n: int, y: Any = None, *, seed: int = 0) -> Tensor:

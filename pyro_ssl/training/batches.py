@@ -23,7 +23,7 @@ def steps_per_epoch(labeled: int, unlabeled: int, batch_size: int, labeled_batch
         labeled: Number of labeled data.
         unlabeled: Number of unlabeled data.
         batch_size: Unlabeled data per step (labeled, if all are).
-        labeled_batch_size: Labeled data per step beside them.
+        labeled_batch_size: Labeled data per step.
     """
     if unlabeled == 0:
         return max(1, labeled // batch_size)
@@ -49,7 +49,7 @@ class Batches:
         y: Labels `(N, K)`, one-hot or real.
         known: Which rows have a label, `(N,)`.
         batch_size: Unlabeled data per step (labeled, if all are).
-        labeled_batch_size: Labeled data per step beside them.
+        labeled_batch_size: Labeled data per step.
         seed: Seed of the order.
         transform: Function of the data of each batch.
         encoded: Whether the data have already been encoded by the objective's pretrained encoder.

@@ -25,6 +25,9 @@ from pyro_ssl.utils.context import eval_mode, fixed_seed
 class EarlyStopping(Callback):
     """Stop when a score has not risen for `patience` epochs, and keep the weights that scored best.
 
+    This scores each epoch and copies the averaged weights of the best one. The loop in `fit` stops
+    by `Run.is_over`, and the run ends with the copied weights.
+
     >>> stopping = EarlyStopping(lambda objective: 0.0, patience=5)
 
     Arguments:
@@ -47,7 +50,7 @@ class EarlyStopping(Callback):
 
     def after_epoch(self, run: Run) -> None:
         """Score the epoch, and keep the weights if they are the best so far."""
-        with fixed_seed(0), eval_mode(run.averaged):  # the run's random state does not move
+        with fixed_seed(0), eval_mode(run.averaged):  # the run's random state does not change
             score = _as_score(self.score(run.averaged), run.epoch)
         run.history.setdefault("score", []).append(score)
         if score <= run.position.best:
@@ -63,7 +66,7 @@ def _as_score(score: Any, epoch: int) -> float:
     """A score as a number that can be compared with others; -inf is the worst.
 
     Raises:
-        ValueError: It is no number, NaN or infinity.
+        ValueError: It is not a number, NaN or infinity.
     """
     try:
         number = float(score)

@@ -370,7 +370,7 @@ def set_rng(tensors: Mapping[str, Tensor]) -> None:
     """Restore the states of `rng_tensors`.
 
     Raises:
-        CheckpointError: They are no states of such generators.
+        CheckpointError: They are not states of such generators.
     """
     cpu = "rng/cpu"
     if cpu not in tensors:
@@ -383,7 +383,7 @@ def set_rng(tensors: Mapping[str, Tensor]) -> None:
         for name in sorted(tensors.keys() - {cpu}):
             place = name.removeprefix("rng/cuda/")
             if not (place.isascii() and place.isdigit()):
-                raise CheckpointError(f"{name!r:.80} is no state of random numbers")
+                raise CheckpointError(f"{name!r:.80} is not a state of random numbers")
             if int(place) < torch.cuda.device_count():
                 torch.cuda.set_rng_state(tensors[name], int(place))
     except (RuntimeError, TypeError, ValueError) as error:

@@ -92,7 +92,7 @@ def fit(
         epochs: Passes over the unlabeled data; over the labeled data where that takes more steps,
             or if the objective learns from no others.
         batch_size: Unlabeled data per step.
-        labeled_batch_size: Labeled data per step beside them.
+        labeled_batch_size: Labeled data per step.
         lr: Learning rate, the largest one of the schedule.
         optimizer: A torch optimiser class, called with the parameters and `lr`, and with
             `fused=True` where that is implemented.
@@ -124,7 +124,8 @@ def fit(
 
     Raises:
         ValueError: Data, labels or an argument do not fit, or another process trains in the
-            directory; nothing has been changed then. Or a score of `early_stopping` is no number.
+            directory; nothing has been changed then. Or a score of `early_stopping` is not a
+            number.
         FileExistsError: The directory holds another run, and `resume` is not set.
         CheckpointError: The checkpoint to resume was changed, or is of another run; nothing has
             been changed then.

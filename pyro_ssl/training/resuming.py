@@ -1,8 +1,8 @@
 """The state of a run for its checkpoint, and back: all of it is checked before anything is changed.
 
-A checkpoint with a right checksum may still have been edited, or be of another program. What
-follows from the settings (schedule, optimiser arguments, which state it keeps) is computed
-anew and compared; the rest is checked for its form.
+A checkpoint with a right checksum may have been edited, or come from another program. What follows
+from the settings (schedule, optimiser arguments, which state it keeps) is computed anew and
+compared; the rest is checked for its form.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     _check_parts(run, parts, position["step"])
     has_best = position["best"] == -math.inf or parts["best"] is not None
     require(has_best, "the best weights are missing")
-    checkpoints.set_rng(rng)  # before all else, for it may still refuse
+    checkpoints.set_rng(rng)  # first, because it can still raise
     _load_parts(run, parts)
     run.position = Position(**position)
     run.history = history

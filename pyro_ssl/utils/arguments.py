@@ -17,7 +17,7 @@ from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_signe
 MISSING_MARKS = frozenset(
     ["", "-1", "-1.0", "nan", "NaN", "NAN", "-nan", "-NaN", "<NA>", "#N/A", "#NA", "NaT", "--"]
 )
-"""Text that stands for no label and is no name of a class: str() of -1, NaN and NA."""
+"""Text that stands for no label and is not the name of a class: str() of -1, NaN and NA."""
 MISSING_WORDS = frozenset(["None", "NA", "N/A", "n/a", "null", "NULL"])
 """Text that stands for no label, as in `pandas.read_csv`, but could be a name: users are warned."""
 
@@ -94,7 +94,7 @@ def as_tensor(x: Any, name: str) -> Tensor:
     """Any array-like of real numbers as a tensor of its own dtype and shape.
 
     Raises:
-        TypeError: It does not hold real numbers, or is no array; see `check_array_like`.
+        TypeError: It does not hold real numbers, or is not an array; see `check_array_like`.
         ValueError: An entry is masked, or rows differ in shape.
 
     >>> as_tensor(["1", "2.5"], "x")

@@ -22,7 +22,7 @@ def as_array(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
         name: Name of the argument, for messages.
 
     Raises:
-        TypeError: It is no array; see `check_array_like`.
+        TypeError: It is not an array; see `check_array_like`.
         ValueError: Its rows differ in shape.
 
     >>> as_array([1, 2], "y")

@@ -140,7 +140,7 @@ def preserve_buffers(module: nn.Module) -> Iterator[None]:
 
 
 class _Turns(ContextDecorator):
-    """A re-entrant lock whose holder can let waiting threads have it for a while."""
+    """A re-entrant lock whose holder can hand it to a waiting thread."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -196,7 +196,7 @@ def exclusive() -> _Turns:
 
     It belongs around all uses of a resource of the whole process: Pyro's stack of handlers and its
     parameter store, torch's random state, the validation of distributions. It also belongs around
-    networks whose mode or weights are changed for a while.
+    networks whose mode or weights are changed temporarily.
 
     >>> with exclusive(), exclusive():
     ...     pass

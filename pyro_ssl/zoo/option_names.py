@@ -1,4 +1,4 @@
-"""Options by name: the groups and arguments of a method as one flat list, and back.
+"""Options by name: the groups and arguments of a method under flat names, and back.
 
 `zoo.build("m2", ..., z_dim=10, alpha=2.0)` and the command line know options by flat names; the
 function of a method takes groups of them, see `options`.

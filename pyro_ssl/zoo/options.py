@@ -345,7 +345,7 @@ class RandomWeightOptions:
         """The pair, with random weights in the conditionals that `bayesian` names.
 
         Raises:
-            ValueError: A name is no conditional of the model.
+            ValueError: A name is not a conditional of the model.
         """
         if not self.bayesian:
             return model, guide

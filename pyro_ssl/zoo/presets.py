@@ -1,7 +1,7 @@
-"""All tuning numbers of the zoo, by name, each with its source.
+"""Groups of options that several methods share, by name.
 
-`options` says what can be set, and there every default is neutral: no noise, no extra term. The
-values here are what the methods use unless told otherwise.
+Each says which paper or code its values come from, or that we chose them. Sizes of a single method
+are in that method's signature; `options` says what can be set.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pyro_ssl.zoo.options import (
     RandomWeightOptions,
 )
 
-# --- ours: networks and losses ------------------------------------------------------------------
+# --- networks and losses ------------------------------------------------------------------------
 
 NETWORKS = NetworkOptions()
 """One hidden layer of 500 units, as in the code of Kingma et al. 2014; ReLU is our choice."""
@@ -36,7 +36,7 @@ CLASSIFIER_OF_CODES = ClassifierOptions(dropout=0.3)
 """As `CLASSIFIER`, without noise on M1's code, which is a fresh sample in each step."""
 
 PLAIN_CLASSIFIER = ClassifierOptions()
-"""No noise and no dropout: paper 003's and 000's; with them, ours, these methods classify worse."""
+"""No noise, no dropout, as in papers 003 and 000; our tests with noise and dropout were worse."""
 
 LIKELIHOOD = LikelihoodOptions("gaussian", sigma=0.7)
 """Our choice, on MNIST with 100 labels, in place of the papers' Bernoulli."""
@@ -48,7 +48,7 @@ PIXELS = LikelihoodOptions("bernoulli", sigma=None)
 """For M1: the likelihood of Kingma et al. 2014; a Gaussian has a learned sigma."""
 
 M1_M2_PIXELS = LikelihoodOptions("bernoulli", sigma=0.7)
-"""For M1 of `m1_m2`; sigma is that of `LIKELIHOOD`, and counts if a Gaussian is chosen."""
+"""For M1 of `m1_m2`; sigma is that of `LIKELIHOOD`, used only with `likelihood='gaussian'`."""
 
 LOSS = LossOptions(balance=5.0)
 """Class balance of weight 5: our choice, on MNIST with 100 labels; the papers do without.
@@ -107,7 +107,7 @@ MANY_LABELS: dict[str, Any] = {
     "lr": 3e-3,
     "ema": 0.999,
 }
-"""For variational classification, with as many labels as there are: our choice."""
+"""For variational classification, with all labels: our choice."""
 
 LABELS_ALONE: dict[str, Any] = {"epochs": 1000, "batch_size": 100, "lr": 3e-3, "ema": 0.999}
 """For the supervised baseline, whose epochs are passes over the labels: our choice."""
@@ -133,7 +133,10 @@ LOW_DIMENSIONAL_DEFAULTS: dict[str, Any] = {"sigma": 0.3, "noise": 0.0, "dropout
 """Changes for up to three columns, where noise would hide a curve in a plane: our choice."""
 
 _SHARP: dict[str, Any] = {"sigma": 0.3, "balance": 0.0}
-"""For codes that are classified: at sigma 1 the code ignores what separates two groups of rows."""
+"""For methods that classify the latent.
+
+With sigma 1 the latent ignores the difference between clusters.
+"""
 
 TABULAR_DEFAULTS_BY_METHOD: dict[str, dict[str, Any]] = {
     "vae": {"sigma": 0.3},
@@ -154,6 +157,3 @@ deviations apart (20 labels of 400 rows in four columns), `m1_m2` 50 and 81 %, a
 91 and 96 % (two draws). Chosen by us on these blobs and on blobs in eight columns; on other draws
 they may be a few points worse.
 """
-
-# --- the papers' --------------------------------------------------------------------------------
-# A later issue: each paper's own settings, with its section and page.

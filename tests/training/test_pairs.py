@@ -73,7 +73,10 @@ def _with_a_parameter(self, x, y):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (_with_a_parameter, r"pyro.param\('size'\) is no parameter of model or guide.*PyroParam"),
+        (
+            _with_a_parameter,
+            r"pyro.param\('size'\) is not a parameter of model or guide.*PyroParam",
+        ),
         (_unguided, r"does not sample \['a'\].*sample them in the guide"),
         (_missing, r"samples \['z'\], which the model does not"),
         (_other_plate, r"'z' stands in plates \['rows'\].*same plates"),
