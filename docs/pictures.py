@@ -7,11 +7,12 @@ import numpy as np
 from sklearn.datasets import make_moons
 
 from pyro_ssl import SemiSupervisedClassifier
+from pyro_ssl.evaluation import style
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-BLUE, ORANGE = "#0072B2", "#E69F00"  # Okabe and Ito's palette, safe for colour-blind readers
+BLUE, ORANGE = style.COLOURS[:2]
 METHODS = (
     ("classifier", {}, "labels alone"),
     ("m2", {"z_dim": 1}, "M2: labels and unlabeled points"),

@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 
 import numpy as np
 import pyro
@@ -36,6 +37,8 @@ def clean_process():
     pyro.clear_param_store()
     yield
     pyro.clear_param_store()
+    if "matplotlib.pyplot" in sys.modules:  # a figure left open would warn in some later test
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture
