@@ -93,7 +93,10 @@ _MODULES = (
     "zoo",
 )
 
-__all__ = [*_HOME, *_MODULES]
+_EVALUATION = ("attacks", "calibration", "corruptions", "metrics", "ood", "plots")
+"""Files of `evaluation` that can be imported from the top, too."""
+
+__all__ = [*_HOME, *_MODULES, *_EVALUATION]
 
 if TYPE_CHECKING:
     from pyro_ssl.active.learner import ActiveLearner
@@ -148,6 +151,8 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"pyro_ssl.{name}")
+    if name in _EVALUATION:
+        return import_module(f"pyro_ssl.evaluation.{name}")
     if name in _HOME:
         return getattr(import_module(f"pyro_ssl.{_HOME[name]}"), name)
     raise AttributeError(f"module 'pyro_ssl' has no attribute {name!r}")

@@ -12,11 +12,11 @@ INTERRUPTED = 130
 
 
 def main() -> int:
-    """Import the command line and run it; see `cli.main.main`."""
+    """Import the command line and run it; see `cli.app.main`."""
     interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:
         signal.signal(signal.SIGINT, _end)
-    from pyro_ssl.cli.main import main as command
+    from pyro_ssl.cli.app import main as command
 
     if interruptible:
         signal.signal(signal.SIGINT, signal.default_int_handler)

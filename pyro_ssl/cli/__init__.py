@@ -1,1 +1,5 @@
-"""The command line: `main` has the parser, errors and signals; each other command has a file."""
+"""The command line: one file per command, and `app` with the parser and the errors."""
+
+from pyro_ssl.cli.app import main
+
+__all__ = ["main"]

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from pyro_ssl import data
-from pyro_ssl.cli import main as cli
+from pyro_ssl.cli import app as cli
 
 OPTIONS = {
     "classifier": (),

@@ -7,7 +7,7 @@ import pytest
 from cli_programs import digits, parser, train
 
 from pyro_ssl import data
-from pyro_ssl.cli import main as cli
+from pyro_ssl.cli import app as cli
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import pytest
 from pyro_ssl.active import committee
 from pyro_ssl.active.label_page import Page
 from pyro_ssl.active.learner import ActiveLearner
+from pyro_ssl.cli import app as cli
 from pyro_ssl.cli import label
-from pyro_ssl.cli import main as cli
 from pyro_ssl.data.missing_labels import LabelWarning
 from pyro_ssl.utils import files
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_ssl import SavedModel, SemiSupervisedClassifier, predict_proba, zoo
-from pyro_ssl.cli.main import main
+from pyro_ssl.cli.app import main
 from pyro_ssl.training import checkpoints
 from pyro_ssl.zoo.earlier_names import OPTIONS, VALUES, current_options
 
