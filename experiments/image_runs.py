@@ -70,7 +70,7 @@ def _load(name: str) -> Dataset:
 
 
 def hold_out(dataset: Dataset, labels: Tensor) -> tuple[Dataset, Tensor]:
-    """Let a tenth of the training images, at most 5000, stand for the test set, for development."""
+    """Use a tenth of the training images, at most 5000, as the test set, for development."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     count = min(5000, len(order) // 10)
     held_out, rest = order[:count], order[count:].sort().values

@@ -39,8 +39,8 @@ from pyro_ssl.training import DivergedError
 
 RESULTS = Path(__file__).parent / "results"
 DEVELOPMENT = 100
-"""The first draw for development, on which settings are sought; held-out training images stand for
-the test set.
+"""The first draw for development. Settings are chosen there, with held-out training images as the
+test set.
 """
 
 PACKAGES = ("pyro-ssl", "pyro-ppl", "torch", "numpy", "scikit-learn")
@@ -343,9 +343,7 @@ def _with_arrays(results: Results, files: Files) -> Results:
 
 
 def provenance() -> dict[str, Any]:
-    """Command, date, versions and commit, to stand beside every number; the folder of data sets is
-    DATA.
-    """
+    """Command, date, versions and commit of a number; DATA replaces the folder of data sets."""
     given = ["DATA" if before == "--data-root" else a for before, a in pairwise(sys.argv)]
     command = " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *given])
     date = time.strftime("%Y-%m-%d")

@@ -18,7 +18,7 @@ class Mixture(PyroModule):
     .. math:: q(z \mid x) = \sum_y q(y \mid x)\, q(z \mid x, y), \qquad
               q(y \mid x, z) \propto q(y \mid x)\, q(z \mid x, y)
 
-    One z stands for all classes, so factors that depend on z alone, such as SSLPE's p(x|z), are
+    One z is shared by all classes, so factors that depend on z alone, such as SSLPE's p(x|z), are
     evaluated once and not once for each class; q(y|x) gets its gradient through z.
 
     Arguments:

@@ -227,6 +227,11 @@ def _check_latents(pair: TracePair, how: str) -> None:
             f"{how}, the guide samples {extra}, which the model does not; remove them or give the "
             "model a site of that name"
         )
+    _check_plates(guided, latent)
+
+
+def _check_plates(guided: dict[str, Site], latent: dict[str, Site]) -> None:
+    """A latent is in the same plates in both programs."""
     for name, site in latent.items():
         wanted = [frame.name for frame in site["cond_indep_stack"]]
         plates = [frame.name for frame in guided[name]["cond_indep_stack"]]

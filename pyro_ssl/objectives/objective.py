@@ -401,7 +401,7 @@ def total(parts: dict[str, Tensor]) -> Tensor:
 
 
 def _shared_part(bound: Bound, weights: BoundWeights) -> dict[str, Tensor]:
-    """KL(W) per datum: divided by N, `weights.size`, so that one epoch counts KL(W) once."""
+    """KL(W), divided by the number of data that J averages over, so that N J has KL(W) once."""
     if bound.shared is None:
         return {}
     return {"weights": bound.shared / weights.size}
