@@ -166,7 +166,7 @@ def mixed_colours(probs: Any) -> np.ndarray:
     """
     probs = np.asarray(probs)
     colours = np.array([rgb(class_colour(k)) for k in range(probs.shape[-1])])
-    return np.asarray(probs @ colours)
+    return np.clip(probs @ colours, 0, 1)  # rounding may give 1 + 1e-8, which matplotlib reports
 
 
 def rgb(colour: str) -> tuple[float, ...]:

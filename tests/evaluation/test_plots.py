@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyro_ssl import Objective, fit, zoo
-from pyro_ssl.evaluation import plots
+from pyro_ssl.evaluation import plots, style
 
 IMAGE = (1, 4, 4)
 SMALL = {"hidden": (6,), "z_dim": 2}
@@ -145,3 +145,7 @@ def test_histograms_are_as_wide_as_the_scores(unit):
     edges = figure.axes[0].patches[0].get_xy()[:, 0]
     np.testing.assert_allclose([edges.min() / unit, edges.max() / unit], [0.005, 0.995], rtol=1e-4)
     plots.histograms({"own": {"s": torch.full((5,), unit)}}, "own")
+
+
+def test_mixed_colours_stay_in_range_for_rounded_probabilities():
+    assert style.mixed_colours([[0.0, 1.0001]]).max() == 1
