@@ -78,7 +78,9 @@ def run(name: str, method: str, draw: int, scale: float, out: Path | None) -> Re
     """Train one method on one label draw; save pictures if there is a folder for them."""
     setting = SETTINGS[name]
     dataset = data.load(name)
-    labels = draw_labels(dataset.y, per_class=setting["per_class"], seed=draw).codes(dataset.y)
+    labels = draw_labels(dataset.y, per_class=setting["per_class"], seed=draw).masked_labels(
+        dataset.y
+    )
     options = setting["options"][method]
     objective = zoo.build(method, dataset.x_shape, len(dataset.classes), seed=draw, **options)
     epochs = max(1, round(scale * setting["epochs"][method]))

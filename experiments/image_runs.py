@@ -61,7 +61,7 @@ def images(config: Config) -> tuple[Dataset, Tensor]:
     draw = draw_labels(
         dataset.y, config.get("labels"), per_class=config.get("per_class"), seed=config["draw"]
     )
-    return dataset, draw.codes(dataset.y)
+    return dataset, draw.masked_labels(dataset.y)
 
 
 def _load(name: str) -> Dataset:

@@ -89,7 +89,7 @@ def points(config: Config) -> tuple[Dataset, torch.Tensor]:
     make = data.circles if is_circles else data.two_moons
     dataset = make(config["points"], config["points"], seed=config["draw"])
     draw = draw_labels(dataset.y, per_class=25 if is_circles else 3, seed=config["draw"])
-    return dataset, draw.codes(dataset.y)
+    return dataset, draw.masked_labels(dataset.y)
 
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:

@@ -144,7 +144,9 @@ def moons(config: Config) -> tuple[Dataset, Tensor]:
         config["points"], config["points"], config["noise"], seed=config["draw"]
     )
     if config["labels"] == "random":
-        return dataset, draw_labels(dataset.y, per_class=3, seed=config["draw"]).codes(dataset.y)
+        return dataset, draw_labels(dataset.y, per_class=3, seed=config["draw"]).masked_labels(
+            dataset.y
+        )
     labels = torch.full((len(dataset.y),), -1)
     for k in (0, 1):
         own = (dataset.y == k).nonzero().squeeze(1)

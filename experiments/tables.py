@@ -119,7 +119,7 @@ def _labels(y: np.ndarray, config: Config) -> tuple[np.ndarray, np.ndarray]:
         drawn = np.random.default_rng(seed).permutation(len(y))[:n]
         known = np.isin(np.arange(len(y)), drawn)
         return np.where(known, y, np.nan), known
-    given = draw_labels(y, per_class=n, seed=seed).codes(torch.from_numpy(y)).numpy()
+    given = draw_labels(y, per_class=n, seed=seed).masked_labels(torch.from_numpy(y)).numpy()
     return given, given >= 0
 
 

@@ -53,7 +53,7 @@ def main() -> None:
 def run(given: argparse.Namespace) -> list[tuple[float, float]]:
     """Seconds and accuracy after each epoch."""
     dataset = data.load("mnist", given.data_root)
-    labels = draw_labels(dataset.y, given.labels, seed=given.draw).codes(dataset.y)
+    labels = draw_labels(dataset.y, given.labels, seed=given.draw).masked_labels(dataset.y)
     rest = (labels < 0).nonzero().squeeze(1)[-10_000:]
     objective = zoo.build(given.method, dataset.x_shape, len(dataset.classes), seed=given.draw)
     training = zoo.method(given.method).training | (

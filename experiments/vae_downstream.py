@@ -177,7 +177,7 @@ def _probe_results(dataset: Dataset, codes: dict[str, Codes], config: Config) ->
     for n in config["probes"]:
         draw = draw_labels(dataset.y, n, seed=config["draw"])
         if n <= LARGEST["spreading"]:
-            accuracies = spread(dataset, graph, draw.codes(dataset.y))
+            accuracies = spread(dataset, graph, draw.masked_labels(dataset.y))
             yield {"labels": n, "probe": "spreading", "code": "mean", **accuracies}
         for probe, kind in product(CODE_PROBES, codes if n <= SAMPLED else ("mean",)):
             if n <= LARGEST.get(probe, n):

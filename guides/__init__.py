@@ -4,7 +4,6 @@ from pyro_ssl.guides.auxiliary import Auxiliary
 from pyro_ssl.guides.bayesian import MeanField
 from pyro_ssl.guides.classifier import Classifier
 from pyro_ssl.guides.latent_classifier import (
-    VC,
     LatentClassifier,
     LatentEncoder,
     SplitLatentEncoder,
@@ -13,6 +12,7 @@ from pyro_ssl.guides.lvae import LVAE, LadderTop
 from pyro_ssl.guides.m2 import M2
 from pyro_ssl.guides.mixture import Mixture
 from pyro_ssl.guides.vae import VAE
+from pyro_ssl.guides.vc import VC
 
 __all__ = [
     "VC",

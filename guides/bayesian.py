@@ -11,7 +11,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_ssl.nn.random_weights import RandomWeights
-from pyro_ssl.nn.tensor_notes import mark_normal
+from pyro_ssl.nn.tensor_annotations import mark_normal
 from pyro_ssl.types import classifies_by_one_draw
 
 WEIGHT_DRAWS = 10

@@ -82,25 +82,6 @@ class LatentClassifier(LatentEncoder):
                 pyro.sample("y", self.p_y(z), infer={"enumerate": "parallel"})
 
 
-class VC(LatentClassifier):
-    """`LatentClassifier` with p(y|z) by Bayes' rule, and q(z|x) a `Delta` at f(x) or a Gaussian.
-
-    q(z|x) has no density term in the objective, so it is masked; q(z|y) enters through the
-    log-ratio.
-
-    References:
-        Paper 000, eq. 4 to 6.
-    """
-
-    factorisation = "q(z|x), p(y|z) by Bayes' rule"
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", self.q_z(x).mask(False))
-            if y is None:
-                pyro.sample("y", self.p_y(z), infer={"enumerate": "parallel"})
-
-
 class SplitLatentEncoder(PyroModule):
     r"""Encoders of a latent in two parts; the first is classified by the model's p(y|z_y).
 

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import zoo
 from pyro_ssl.data.classes import encode
-from pyro_ssl.data.missing_labels import labels_found, warn_of_marked_values
+from pyro_ssl.data.missing_labels import describe_labels, warn_of_marked_values
 from pyro_ssl.model_selection import labeled_rows
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
@@ -517,7 +517,7 @@ class SemiSupervisedClassifier(ClassifierMixin, _SemiSupervised):
             smoothed = counts + 3  # few labels say little about p(y)
             options["class_probs"] = (smoothed / smoothed.sum()).tolist()
         if self.verbose:
-            print(labels_found(indices, classes.tolist()))
+            print(describe_labels(indices, classes.tolist()))
         attributes = {
             "classes_": classes,
             "class_count_": counts,

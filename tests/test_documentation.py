@@ -84,7 +84,9 @@ def test_a_method_of_ones_own_is_found(monkeypatch):
     )
     digits = data.load("digits")
     objective = zoo.build("m2_vector", digits.x_shape, 10, z_dim=4)
-    history = fit(objective, digits.x, data.draw_labels(digits.y, 50).codes(digits.y), epochs=3)
+    history = fit(
+        objective, digits.x, data.draw_labels(digits.y, 50).masked_labels(digits.y), epochs=3
+    )
     assert history["loss"][-1] < history["loss"][0]
 
 

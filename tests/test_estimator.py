@@ -176,7 +176,7 @@ def test_images_are_taken_as_they_are(blobs):
 
 def test_learns_two_moons_from_six_labels():
     moons = data.two_moons(n=300, n_test=300)
-    y = data.draw_labels(moons.y, 6).codes(moons.y)
+    y = data.draw_labels(moons.y, 6).masked_labels(moons.y)
     model = SemiSupervisedClassifier(min_steps=250, options={"hidden": (32, 32)}, random_state=0)
     assert model.fit(moons.x, y).score(moons.x_test.numpy(), moons.y_test.numpy()) > 0.8
 

@@ -16,7 +16,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.scale_messenger import ScaleMessenger
 
-from pyro_ssl.utils import compat
+from pyro_ssl.utils import private_names
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = sorted((ROOT / "pyro_ssl").rglob("*.py"))
@@ -140,9 +140,11 @@ PRIVATE = {
         argparse.ArgumentParser()._actions, list
     ),
     "pyro.deterministic, infer: _deterministic": lambda: (
-        compat.DETERMINISTIC in marks_of(lambda: pyro.deterministic("site", torch.zeros(())))
+        private_names.DETERMINISTIC in marks_of(lambda: pyro.deterministic("site", torch.zeros(())))
     ),
-    "pyro.poutine.enum, infer: _enumerate_dim": lambda: compat.ENUMERATE_DIM in marks_of(coin),
+    "pyro.poutine.enum, infer: _enumerate_dim": lambda: (
+        private_names.ENUMERATE_DIM in marks_of(coin)
+    ),
     "pyro.nn.PyroModule._pyro_params": lambda: len(PyroModule()._pyro_params) == 0,
     "pyro.nn.PyroModule._pyro_samples": lambda: len(PyroModule()._pyro_samples) == 0,
     "pyro.poutine.messenger.Messenger._pyro_sample": lambda: called(Messenger, "_pyro_sample"),
@@ -172,10 +174,10 @@ HANDLERS = {"_pyro_sample", "_process_message"}
 
 @pytest.mark.parametrize("name", PRIVATE)
 def test_a_private_name_is_there(name):
-    assert PRIVATE[name](), f"{name} is another than it was; see pyro_ssl/utils/compat.py"
+    assert PRIVATE[name](), f"{name} is another than it was; see pyro_ssl/utils/private_names.py"
 
 
-def private_names(path: Path) -> set[str]:
+def names_with_underscore(path: Path) -> set[str]:
     """Names with one leading underscore that a file imports, or reads as attributes."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -203,12 +205,14 @@ def test_private_names_of_others_stand_in_one_module():
     documented = {"_replace", "_asdict", "_fields", "_exit"}
     ours = own_names() | documented
     for path in (*LIBRARY, *PROGRAMS):
-        if path.stem != "compat":
-            assert not private_names(path) - ours, (
-                f"{path.name}: move it to pyro_ssl/utils/compat.py"
+        if path.stem != "private_names":
+            assert not names_with_underscore(path) - ours, (
+                f"{path.name}: move it to pyro_ssl/utils/private_names.py"
             )
     tested = {name.rpartition(".")[2] for name in PRIVATE if "infer" not in name}
-    assert private_names(ROOT / "pyro_ssl" / "utils" / "compat.py") | HANDLERS == tested
+    assert (
+        names_with_underscore(ROOT / "pyro_ssl" / "utils" / "private_names.py") | HANDLERS == tested
+    )
 
 
 def test_what_the_process_has_once_is_used_under_one_lock():

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
-from pyro_ssl.utils.compat import options_of
+from pyro_ssl.utils.private_names import options_of
 
 MAX_DEPTH = 50
 """Levels of nesting in an argument or a configuration file."""

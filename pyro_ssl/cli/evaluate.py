@@ -109,7 +109,7 @@ def run(arguments: Namespace) -> None:
 def _test_data(name: str, root: str | None, classes: list[Any]) -> data.Dataset:
     dataset = data.load(name, root)
     try:
-        return data.recoded(dataset, classes)
+        return data.with_class_order(dataset, classes)
     except ValueError as error:
         raise ValueError(f"--data: {error}") from None
 
@@ -154,7 +154,7 @@ def _labeled_data(
     """The labeled rows of the run and their classes; None if a class has fewer than two."""
     path = directory / "labels.json"
     draw = data.LabelDraw.load(path) if path.exists() else draw_labels(dataset, config)
-    labels = draw.codes(dataset.y)
+    labels = draw.masked_labels(dataset.y)
     is_labeled = labels >= 0
     counts = labels[is_labeled].bincount(minlength=len(dataset.classes))
     if int(counts.min()) < 2:

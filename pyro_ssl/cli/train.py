@@ -32,7 +32,7 @@ from pyro_ssl.cli.run_directory import (
     owned,
     read_config,
 )
-from pyro_ssl.data.missing_labels import LabelWarning, labels_found, warn_of_missing_classes
+from pyro_ssl.data.missing_labels import LabelWarning, describe_labels, warn_of_missing_classes
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training.fit import fit
@@ -192,8 +192,8 @@ def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
     if config["binarise"]:
         _check_pixels(dataset.x)
     objective = zoo.build(name, dataset.x_shape, len(dataset.classes), seed=seed, **options)
-    labels = draw.codes(dataset.y)
-    print(labels_found(labels, dataset.classes), flush=True)
+    labels = draw.masked_labels(dataset.y)
+    print(describe_labels(labels, dataset.classes), flush=True)
     warn_of_missing_classes(labels, dataset.classes)
     with configured(out, config), class_numbers_unwarned():
         history = fit(

@@ -1,6 +1,6 @@
 """Data sets, draws of labels, and the extent of a method's training data."""
 
-from pyro_ssl.data.classes import codes_of, encode, names_of
+from pyro_ssl.data.classes import class_indices_of, encode, names_of
 from pyro_ssl.data.datasets import (
     DATASETS,
     Dataset,
@@ -11,8 +11,8 @@ from pyro_ssl.data.datasets import (
     from_npz,
     from_torch,
     load,
-    recoded,
     two_moons,
+    with_class_order,
 )
 from pyro_ssl.data.images import data_root
 from pyro_ssl.data.label_draws import LabelDraw, draw_labels
@@ -25,7 +25,7 @@ __all__ = [
     "LabelWarning",
     "arrays_of",
     "circles",
-    "codes_of",
+    "class_indices_of",
     "data_root",
     "digits",
     "draw_labels",
@@ -35,6 +35,6 @@ __all__ = [
     "from_torch",
     "load",
     "names_of",
-    "recoded",
+    "with_class_order",
     "two_moons",
 ]

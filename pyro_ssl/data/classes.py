@@ -53,7 +53,7 @@ def names_of(classes: np.ndarray) -> tuple[str, ...]:
     return tuple(map(str, classes.tolist()))
 
 
-def codes_of(names: Sequence[str], classes: Sequence[str], message: str) -> np.ndarray:
+def class_indices_of(names: Sequence[str], classes: Sequence[str], message: str) -> np.ndarray:
     """Indices of names among the names of classes; "1.0", from earlier versions, is "1" too.
 
     Arguments:
@@ -64,7 +64,7 @@ def codes_of(names: Sequence[str], classes: Sequence[str], message: str) -> np.n
     Raises:
         ValueError: There is no class of a name.
 
-    >>> codes_of(["dog"], ["cat", "dog"], "the labels have other classes")
+    >>> class_indices_of(["dog"], ["cat", "dog"], "the labels have other classes")
     array([1])
     """
     exact = {name: k for k, name in enumerate(classes)}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_ssl.data import images
 from pyro_ssl.data.classes import (
-    codes_of,
+    class_indices_of,
     encode,
     names_of,
     rows_of_labels,
@@ -222,10 +222,10 @@ def _encode_test(y: Any, n: int, classes: tuple[str, ...]) -> np.ndarray:
             "leave them out, for each test row needs one"
         )
     known, inverse = np.unique(values_of_classes(values), return_inverse=True)
-    return codes_of(names_of(known), classes, "y_test has classes that y has not")[inverse]
+    return class_indices_of(names_of(known), classes, "y_test has classes that y has not")[inverse]
 
 
-def recoded(dataset: Dataset, classes: Sequence[str]) -> Dataset:
+def with_class_order(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     """A data set with its class indices in the order of the given classes, such as a model's.
 
     Arguments:
@@ -236,11 +236,11 @@ def recoded(dataset: Dataset, classes: Sequence[str]) -> Dataset:
         ValueError: The data set has other classes.
 
     >>> data = from_arrays([[0.0], [1.0]], ["a", "b"], [[0.5]], ["b"])
-    >>> recoded(data, ["b", "a"]).y_test
+    >>> with_class_order(data, ["b", "a"]).y_test
     tensor([0])
     """
     message = "the data have classes that are not the model's"
-    new = torch.as_tensor(codes_of(dataset.classes, classes, message))
+    new = torch.as_tensor(class_indices_of(dataset.classes, classes, message))
     if len(new.unique()) < len(classes):
         raise ValueError(
             f"the classes of the data, {few(dataset.classes)}, are not the model's, {few(classes)}"

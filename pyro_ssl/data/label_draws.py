@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.utils.arguments import as_codes, check_seed
+from pyro_ssl.utils.arguments import as_class_indices, check_seed
 from pyro_ssl.utils.arrays import as_array, brief, few
 from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed
 
@@ -32,7 +32,7 @@ class LabelDraw:
     Raises:
         ValueError: A row is not a whole number, not in 0 .. n - 1, or given twice.
 
-    >>> LabelDraw((3, 0), n=4).codes([5, 6, 7, 8])
+    >>> LabelDraw((3, 0), n=4).masked_labels([5, 6, 7, 8])
     tensor([ 5, -1, -1,  8])
     """
 
@@ -55,7 +55,7 @@ class LabelDraw:
         object.__setattr__(self, "indices", tuple(sorted(int(i) for i in indices)))
         object.__setattr__(self, "n", int(self.n))
 
-    def codes(self, y: Any) -> Tensor:
+    def masked_labels(self, y: Any) -> Tensor:
         """Class indices `(n,)`, int64, with -1 for all rows that are not drawn.
 
         Arguments:
@@ -70,7 +70,7 @@ class LabelDraw:
             raise ValueError(
                 f"y should have the {self.n} rows that the labels were drawn from, got {rows}"
             )
-        y = as_codes(y, self.n)
+        y = as_class_indices(y, self.n)
         kept = list(self.indices)
         masked = torch.full_like(y, -1)
         masked[kept] = y[kept]
@@ -134,10 +134,10 @@ def draw_labels(
 
     >>> y = torch.tensor([0, 0, 0, 1, 1, 1])
     >>> draw = draw_labels(y, per_class=2)
-    >>> draw.name, (draw.codes(y) >= 0).sum()
+    >>> draw.name, (draw.masked_labels(y) >= 0).sum()
     ('2per-class-seed0', tensor(4))
     """
-    y = as_codes(y, _number_of_rows(y)).cpu().numpy()
+    y = as_class_indices(y, _number_of_rows(y)).cpu().numpy()
     check_seed(seed)
     _check_numbers(labels, per_class, counts)
     classes, sizes = np.unique(y[y >= 0], return_counts=True)

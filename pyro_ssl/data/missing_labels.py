@@ -43,34 +43,34 @@ def missing_labels(y: np.ndarray) -> np.ndarray:
     return np.array([is_missing(value) for value in y.tolist()], dtype=bool)
 
 
-def labels_found(codes: Any, classes: Sequence[Any]) -> str:
+def describe_labels(class_indices: Any, classes: Sequence[Any]) -> str:
     """How many rows have each class, and how many no label, in one line.
 
     Arguments:
-        codes: Class indices `(N,)`, -1 where there is no label.
+        class_indices: Class indices `(N,)`, -1 where there is no label.
         classes: Names of the K classes.
 
-    >>> labels_found([0, 1, 1, -1], ["cat", "dog"])
+    >>> describe_labels([0, 1, 1, -1], ["cat", "dog"])
     "labels: 1 of 'cat', 2 of 'dog'; 1 rows without a label"
     """
-    counts = _counts(codes, len(classes))
+    counts = _counts(class_indices, len(classes))
     if len(classes) > CLASSES_SHOWN:
         of_each = f"{counts.min()} to {counts.max()} of each of {len(classes)} classes"
         text = f"{counts.sum()}, {of_each}"
     else:
         named = zip(classes, counts.tolist(), strict=True)
         text = ", ".join(f"{count} of {brief(name)}" for name, count in named)
-    return f"labels: {text}; {len(codes) - counts.sum()} rows without a label"
+    return f"labels: {text}; {len(class_indices) - counts.sum()} rows without a label"
 
 
-def warn_of_missing_classes(codes: Any, classes: Sequence[Any]) -> None:
+def warn_of_missing_classes(class_indices: Any, classes: Sequence[Any]) -> None:
     """Warn, by name, of classes without a labeled row: they are learned without labels.
 
     Arguments:
-        codes: Class indices `(N,)`, -1 where there is no label.
+        class_indices: Class indices `(N,)`, -1 where there is no label.
         classes: Names of the K classes.
     """
-    counts = _counts(codes, len(classes))
+    counts = _counts(class_indices, len(classes))
     without = [classes[k] for k in np.flatnonzero(counts == 0).tolist()]
     if not without:
         return
@@ -148,9 +148,9 @@ def warn_of_marked_values(values: np.ndarray, name: str = "y") -> None:
     )
 
 
-def _counts(codes: Any, classes: int) -> np.ndarray:
-    codes = np.asarray(codes, np.int64)
-    return np.bincount(codes[codes >= 0], minlength=classes)
+def _counts(class_indices: Any, classes: int) -> np.ndarray:
+    class_indices = np.asarray(class_indices, np.int64)
+    return np.bincount(class_indices[class_indices >= 0], minlength=classes)
 
 
 def _looks_like_a_marker(value: Any) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, register_kl
 
 from pyro_ssl.distributions.row_noise import draw
-from pyro_ssl.utils.compat import validate_value
+from pyro_ssl.utils.private_names import validate_value
 
 
 class Conditional(nn.Module, ABC):

@@ -15,7 +15,7 @@ from pyro_ssl.distributions.row_noise import RowNoise, draw
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import as_known
 from pyro_ssl.prediction.predict import probs_of_any
-from pyro_ssl.utils.arguments import as_codes, check_positive
+from pyro_ssl.utils.arguments import as_class_indices, check_positive
 from pyro_ssl.utils.context import eval_mode, fixed_seed
 
 Aim = Literal["loss", "logits"]
@@ -184,7 +184,7 @@ def under_attack(
     """
     if attack not in ATTACKS:
         raise ValueError(f"attack should be one of {', '.join(ATTACKS)}, got {attack!r}")
-    y = as_codes(y, len(x))
+    y = as_class_indices(y, len(x))
     sizes = [float(epsilon) for epsilon in epsilons]
     attacked = [
         ATTACKS[attack](objective, x, y, sizes, aim=aim, seed=seed, **arguments) for aim in AIMS
@@ -239,7 +239,7 @@ def _attacked(
     high = float(x.max())
     if bounds is not None and not bounds[0] <= low <= high <= bounds[1]:
         raise ValueError(f"x should be within bounds {bounds}, got {low:.4g} .. {high:.4g}")
-    y = as_codes(y, len(x))
+    y = as_class_indices(y, len(x))
     classes = _check_gradient(objective, x[:1].to(like), seed)
     if int(y.min()) < 0 or int(y.max()) >= classes:
         raise ValueError(f"y should be in 0 .. {classes - 1}, got {int(y.min())} .. {int(y.max())}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.utils.arguments import as_codes, check_positive
+from pyro_ssl.utils.arguments import as_class_indices, check_positive
 from pyro_ssl.utils.arrays import check_unmasked
 
 
@@ -209,7 +209,7 @@ def _class_indices(scores: Tensor, y: Any, name: str) -> Tensor:
             f"{name} should have shape (N, K) and y (N,), one class for each row; "
             f"got {tuple(scores.shape)} and {shape}"
         )
-    indices: Tensor = as_codes(y, len(scores))
+    indices: Tensor = as_class_indices(y, len(scores))
     low = int(indices.min())
     high = int(indices.max())
     classes = scores.shape[-1]

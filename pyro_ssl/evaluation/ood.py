@@ -15,7 +15,7 @@ from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.bounds import bounds_of_any
 from pyro_ssl.prediction.chunks import as_known, chunked
 from pyro_ssl.types import CodeClassifier, CodeGuide, GenerativeModel
-from pyro_ssl.utils.arguments import as_codes, as_data, check_event_shape, check_positive
+from pyro_ssl.utils.arguments import as_class_indices, as_data, check_event_shape, check_positive
 
 
 def scores(
@@ -212,7 +212,7 @@ class ClassDensities:
         if len(z_shape) != 2 or y_shape != z_shape[:1]:
             raise ValueError(f"z should have shape (N, Z) and y (N,), got {z_shape} and {y_shape}")
         z = as_data(z, "z").double()
-        y = as_codes(y, len(z)).to(z.device)
+        y = as_class_indices(y, len(z)).to(z.device)
         counts = _class_counts(y, classes)
         sums = torch.nn.functional.one_hot(y, len(counts)).double().T @ z
         mean = sums / counts[:, None]

@@ -28,6 +28,7 @@ from pyro_ssl.infer.bound_terms import (
     sum_of_sites,
     sum_out,
 )
+from pyro_ssl.infer.checks.scope import check_scope, check_shapes
 from pyro_ssl.infer.closed_form import closed_form_kl
 from pyro_ssl.infer.enumeration import (
     EnumerateMessenger,
@@ -37,13 +38,12 @@ from pyro_ssl.infer.enumeration import (
     log_mean_exp,
 )
 from pyro_ssl.infer.scales import undo_subsampling
-from pyro_ssl.infer.scope import check_scope, check_shapes
 from pyro_ssl.infer.sites import is_enumerated
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, is_count
 from pyro_ssl.infer.traces import TracePair
-from pyro_ssl.nn.tensor_notes import weighted_classes
-from pyro_ssl.utils.compat import children_of, has_pyro_attributes
+from pyro_ssl.nn.tensor_annotations import weighted_classes
 from pyro_ssl.utils.context import empty_param_store, exclusive
+from pyro_ssl.utils.private_names import children_of, has_pyro_attributes
 
 Program = Callable[..., Any]
 

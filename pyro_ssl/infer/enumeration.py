@@ -17,8 +17,8 @@ from pyro_ssl.distributions.flows import FlowDistribution
 from pyro_ssl.distributions.row_noise import draw
 from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, is_per_datum
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, likeliest_and_one
-from pyro_ssl.nn.tensor_notes import class_weights, mark_one_hot
-from pyro_ssl.utils.compat import ENUMERATE_DIM
+from pyro_ssl.nn.tensor_annotations import class_weights, mark_one_hot
+from pyro_ssl.utils.private_names import ENUMERATE_DIM
 
 WAY_OUT = (
     "; Objective(elbo=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...)) takes any pair that Pyro "

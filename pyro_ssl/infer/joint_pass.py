@@ -9,9 +9,9 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
+from pyro_ssl.infer.checks.pair import trial
 from pyro_ssl.infer.enumeration import EnumerateMessenger
 from pyro_ssl.infer.sites import Site, is_enumerated, is_per_datum, log_prob, sample_sites
-from pyro_ssl.infer.validation import trial
 from pyro_ssl.types import classifies_by_one_draw
 from pyro_ssl.utils.context import parts_in_eval_mode
 

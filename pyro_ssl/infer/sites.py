@@ -11,7 +11,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_ssl.utils.compat import DETERMINISTIC
+from pyro_ssl.utils.private_names import DETERMINISTIC
 
 Site = Any
 """A site of a trace, or a message while its program runs: Pyro's dictionary, which has no type."""

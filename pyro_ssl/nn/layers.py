@@ -9,7 +9,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from pyro_ssl.nn.tensor_notes import mark_mean, mark_normal, normal_of, one_hot_index
+from pyro_ssl.nn.tensor_annotations import mark_mean, mark_normal, normal_of, one_hot_index
 
 Shape = int | Sequence[int]
 

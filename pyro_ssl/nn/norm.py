@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_ssl.nn.tensor_notes import class_weights, mean_of
+from pyro_ssl.nn.tensor_annotations import class_weights, mean_of
 
 
 class BatchNorm(nn.BatchNorm1d):

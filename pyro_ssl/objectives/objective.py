@@ -14,17 +14,17 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyro_ssl.data.training_range import Extent
-from pyro_ssl.infer.elbo import Bound, TraceTopKEnum_ELBO
-from pyro_ssl.infer.joint_pass import joint_pass_is_exact
-from pyro_ssl.infer.observations import check_input_units, first_nonfinite
-from pyro_ssl.infer.scales import scale_data, scale_latents
-from pyro_ssl.infer.validation import (
+from pyro_ssl.infer.checks.data import check_input_units, first_nonfinite
+from pyro_ssl.infer.checks.pair import (
     check_foreign_pair,
     check_pair,
     check_programs,
     check_support,
     trial,
 )
+from pyro_ssl.infer.elbo import Bound, TraceTopKEnum_ELBO
+from pyro_ssl.infer.joint_pass import joint_pass_is_exact
+from pyro_ssl.infer.scales import scale_data, scale_latents
 from pyro_ssl.objectives.batch import Batch, transformed
 from pyro_ssl.objectives.bound_weights import BoundWeights
 from pyro_ssl.objectives.loss_context import LossContext
@@ -32,8 +32,8 @@ from pyro_ssl.objectives.predictors import GuidePredictor, LabelPredictor
 from pyro_ssl.objectives.stock_losses import stock_losses
 from pyro_ssl.objectives.terms import Term
 from pyro_ssl.types import ConditionedOnWeights
-from pyro_ssl.utils.compat import BatchNormBase
 from pyro_ssl.utils.context import exclusive, preserve_random_state
+from pyro_ssl.utils.private_names import BatchNormBase
 
 JOINT_PASS_BUDGET = 3e7
 """A joint pass pays if the extra classes cost fewer multiplications than this (about 1 ms)."""

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Protocol
 from pyro.distributions import Normal, OneHotCategorical, TorchDistribution
 from torch import Tensor
 
+from pyro_ssl.infer.checks.pair import classified
 from pyro_ssl.infer.gibbs import gibbs
-from pyro_ssl.infer.validation import classified
 from pyro_ssl.utils.arguments import check_positive
 
 

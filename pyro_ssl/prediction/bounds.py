@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_ssl.infer.checks.pair import check_pair, check_support
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
-from pyro_ssl.infer.validation import check_pair, check_support
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import as_known, chunked, label_of, rows_at_once
 from pyro_ssl.utils.arguments import as_input, as_tensor, as_values, check_positive, placed

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.distributions.row_noise import RowNoise
-from pyro_ssl.infer.validation import classified
+from pyro_ssl.infer.checks.pair import classified
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.utils.arguments import as_input, placed
 from pyro_ssl.utils.context import eval_mode, fixed_seed, validation_disabled

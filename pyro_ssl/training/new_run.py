@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.data.missing_labels import warn_of_missing_classes
-from pyro_ssl.infer.validation import classified
+from pyro_ssl.infer.checks.pair import classified
 from pyro_ssl.objectives.objective import Objective, total
 from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.training.batches import Batches
 from pyro_ssl.training.optimizers import new_optimizer, new_schedule, parameter_groups
 from pyro_ssl.training.run import DIVERGED_FACTOR, Run, WeightAverage
 from pyro_ssl.training.settings import Settings, as_device
-from pyro_ssl.utils.arguments import as_codes, as_input, as_values, one_hot, placed
+from pyro_ssl.utils.arguments import as_class_indices, as_input, as_values, one_hot, placed
 from pyro_ssl.utils.context import eval_mode, exclusive, fixed_seed, preserve_buffers
 from pyro_ssl.utils.files import checksum
 
@@ -98,7 +98,7 @@ def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
     size = q.event_shape[-1]
     if not q.has_enumerate_support:
         return as_values(y, len(x), size, like.dtype)
-    classes = as_codes(y, len(x)).cpu()
+    classes = as_class_indices(y, len(x)).cpu()
     largest = int(classes.max())
     if largest >= size:
         raise ValueError(f"y: got label {largest}, but q(y|x) has {size} classes, 0 .. {size - 1}")

@@ -178,22 +178,22 @@ def looks_channels_last(shape: Sequence[int]) -> bool:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-def as_codes(y: Any, n: int, name: str = "y") -> Tensor:
+def as_class_indices(y: Any, n: int, name: str = "y") -> Tensor:
     """Labels as class indices `(n,)`, int64: 0 .. K - 1, and -1 where a label is missing or masked.
 
     Raises:
         TypeError: The labels are not whole numbers.
         ValueError: There are not n of them, or one is below -1, or -1 in an unsigned dtype.
 
-    >>> as_codes([0, -1, 2], 3)
+    >>> as_class_indices([0, -1, 2], 3)
     tensor([ 0, -1,  2])
     """
     device = y.device if isinstance(y, Tensor) else "cpu"
     array, masked = as_array(y, name)
     if array.dtype.kind not in "iu":
         raise TypeError(
-            f"{name} should hold integer codes with -1 for unlabeled, got dtype {array.dtype}; "
-            "pyro_ssl.data.encode makes codes of names"
+            f"{name} should hold class indices, with -1 for unlabeled, got dtype {array.dtype}; "
+            "pyro_ssl.data.encode turns names into class indices"
         )
     if array.shape != (n,):
         raise ValueError(

@@ -16,7 +16,7 @@ from torch import nn
 from torch.distributions import Distribution
 
 from pyro_ssl.utils.arguments import check_seed
-from pyro_ssl.utils.compat import distributions_validate
+from pyro_ssl.utils.private_names import distributions_validate
 
 # --- random state, validation, parameter store ----------------------------------------------------
 

@@ -128,13 +128,13 @@ def test_draw_goes_round_and_hides_the_rest(tmp_path_factory, y, seed):
     path = tmp_path_factory.mktemp("draw") / "labels.json"
     drawn.save(path)
     assert LabelDraw.load(path) == drawn
-    codes = drawn.codes(torch.as_tensor(y))
+    codes = drawn.masked_labels(torch.as_tensor(y))
     assert torch.nonzero(codes >= 0).flatten().tolist() == list(drawn.indices)
     assert (codes[list(drawn.indices)].numpy() == y[list(drawn.indices)]).all()
     with pytest.raises(
         ValueError, match=f"the {len(y)} rows that the labels were drawn from, got {len(y) + 1}"
     ):
-        drawn.codes(torch.zeros(len(y) + 1))
+        drawn.masked_labels(torch.zeros(len(y) + 1))
 
 
 @pytest.mark.parametrize(
@@ -212,14 +212,14 @@ def test_a_draw_is_of_plain_numbers():
     "kind", [np.asarray, torch.as_tensor, list, lambda y: np.asarray(y, np.uint8)]
 )
 def test_codes_of_any_array(kind):
-    codes = LabelDraw((0, 2), 3).codes(kind([1, 2, 0]))
+    codes = LabelDraw((0, 2), 3).masked_labels(kind([1, 2, 0]))
     assert codes.dtype == torch.int64 and codes.tolist() == [1, -1, 0]
 
 
 def test_masked_labels_are_not_drawn():
     y = np.ma.array([0, 1] * 10, mask=[False] * 4 + [True] * 16)
     assert draw_labels(y, per_class=2).indices == (0, 1, 2, 3)
-    assert LabelDraw((0, 7), 20).codes(y).tolist() == [0] + [-1] * 19
+    assert LabelDraw((0, 7), 20).masked_labels(y).tolist() == [0] + [-1] * 19
     with pytest.raises(ValueError, match=r"labels should be in 0 \.\. 4"):
         draw_labels(y, 10)
 
@@ -227,9 +227,9 @@ def test_masked_labels_are_not_drawn():
 BAD_LABELS = {
     "strings": (
         np.array(["a", "b"]),
-        "y should hold integer codes .* got dtype <U1; pyro_ssl.data.encode",
+        "y should hold class indices, .* got dtype <U1; pyro_ssl.data.encode",
     ),
-    "fractions": (np.array([0.5, 1.0]), "y should hold integer codes .* got dtype float64"),
+    "fractions": (np.array([0.5, 1.0]), "y should hold class indices, .* got dtype float64"),
     "sparse": (
         scipy.sparse.csr_matrix([[0, 1]]),
         "y should be a dense array, got a sparse csr_matrix",
@@ -242,7 +242,7 @@ def test_labels_that_are_no_codes_are_refused(y, message):
     with pytest.raises(TypeError, match=message):
         draw_labels(y, 1)
     with pytest.raises(TypeError, match=message):
-        LabelDraw((0,), 2).codes(y)
+        LabelDraw((0,), 2).masked_labels(y)
 
 
 BAD_ROWS = {

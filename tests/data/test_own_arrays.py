@@ -66,7 +66,7 @@ def test_classes_match_by_name_whatever_their_dtype(y, y_test):
     assert [d.classes[k] for k in d.y] == [d.classes[k] for k in d.y_test]
     assert d.classes in (("3", "10"), ("10", "3"), ("10.0", "3.0"))
     other = data.from_arrays(x, np.array(y_test), x, np.array(y_test))
-    again = data.recoded(other, d.classes)
+    again = data.with_class_order(other, d.classes)
     assert (
         again.classes == d.classes
         and again.y.tolist() == d.y.tolist()
@@ -76,11 +76,11 @@ def test_classes_match_by_name_whatever_their_dtype(y, y_test):
 
 def test_rows_without_a_label_stay_so_among_other_classes():
     x = np.ones((3, 2))
-    d = data.recoded(data.from_arrays(x, [5, -1, 9], x[:2], [9, 5]), ("9", "5"))
+    d = data.with_class_order(data.from_arrays(x, [5, -1, 9], x[:2], [9, 5]), ("9", "5"))
     assert (d.y.tolist(), d.y_test.tolist()) == ([1, -1, 0], [0, 1])
     for classes in (("5", "8"), ("5", "8", "9")):
         with pytest.raises(ValueError, match="are not the model's"):
-            data.recoded(d, classes)
+            data.with_class_order(d, classes)
 
 
 def test_names_that_differ_by_a_point_only_are_kept_apart():

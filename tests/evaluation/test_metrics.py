@@ -257,8 +257,8 @@ BAD = {
         "y should be in 0 .. 2, got -1; leave out the rows without a label",
     ),
     "no class": (P, CODES + 1, "y should be in 0 .. 2, got 3; probs has 3 columns"),
-    "real labels": (P, CODES.float(), "y should hold integer codes"),
-    "names": (P, np.array(list("abcd")), "y should hold integer codes"),
+    "real labels": (P, CODES.float(), "y should hold class indices"),
+    "names": (P, np.array(list("abcd")), "y should hold class indices"),
 }
 
 

@@ -38,7 +38,7 @@ from pyro_ssl.infer.closed_form import closed_form_kl
 from pyro_ssl.infer.joint_pass import joint_pass_is_exact
 from pyro_ssl.infer.scales import scale_latents
 from pyro_ssl.infer.top_k import MASS, MOST, TopKPolicy
-from pyro_ssl.nn.tensor_notes import mark_one_hot
+from pyro_ssl.nn.tensor_annotations import mark_one_hot
 
 pytestmark = pytest.mark.usefixtures("float64")
 D, Z, B = 4, 2, 6

@@ -30,7 +30,7 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.infer.enumeration import EnumerateMessenger, ScopeError
-from pyro_ssl.nn.tensor_notes import class_weights
+from pyro_ssl.nn.tensor_annotations import class_weights
 from pyro_ssl.training import checkpoints
 from pyro_ssl.utils import files
 

@@ -32,7 +32,7 @@ from pyro_ssl.evaluation import plots
 from pyro_ssl.nn.layers import Linear, SplitLinear
 from pyro_ssl.nn.norm import BatchNorm
 from pyro_ssl.nn.random_weights import RandomWeights
-from pyro_ssl.nn.tensor_notes import class_weights, mark_normal, mark_one_hot, mean_of
+from pyro_ssl.nn.tensor_annotations import class_weights, mark_normal, mark_one_hot, mean_of
 from pyro_ssl.prediction.bounds import weight_kl
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.zoo.options import RandomWeightOptions

@@ -14,7 +14,7 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.utils.arguments import (
-    as_codes,
+    as_class_indices,
     as_data,
     as_tensor,
     as_values,
@@ -133,12 +133,12 @@ def test_any_real_dtype_is_data(dtype):
 
 BAD_CODES = {
     "below -1": ([0, -2, 1], ValueError, "0 .. K - 1, or -1 for unlabeled, got -2"),
-    "floats": ([0.0, 1.0, 2.0], TypeError, "integer codes"),
-    "NaN": ([0, np.nan, 1], TypeError, "integer codes"),
-    "None": ([0, None, 1], TypeError, "integer codes"),
-    "bools": ([True, False, True], TypeError, "integer codes"),
-    "strings": (["a", "b", "c"], TypeError, "integer codes"),
-    "complex": ([1j, 0, 1], TypeError, "integer codes"),
+    "floats": ([0.0, 1.0, 2.0], TypeError, "class indices"),
+    "NaN": ([0, np.nan, 1], TypeError, "class indices"),
+    "None": ([0, None, 1], TypeError, "class indices"),
+    "bools": ([True, False, True], TypeError, "class indices"),
+    "strings": (["a", "b", "c"], TypeError, "class indices"),
+    "complex": ([1j, 0, 1], TypeError, "class indices"),
     "short": ([0, 1], ValueError, r"\(3,\), one label per row of x, got \(2,\)"),
     "one-hot": (np.eye(3, dtype=int), ValueError, r"got \(3, 3\)"),
     "-1 without a sign": (
@@ -163,26 +163,28 @@ BAD_CODES = {
 @pytest.mark.parametrize(("y", "error", "message"), BAD_CODES.values(), ids=BAD_CODES)
 def test_bad_codes_are_refused_by_name(y, error, message):
     with pytest.raises(error, match=f"classes.*{message}"):
-        as_codes(y, 3, "classes")
+        as_class_indices(y, 3, "classes")
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "uint64", "int64", ">i4"])
 def test_codes_of_any_integer_dtype(dtype):
-    codes = as_codes(np.array([0, 2, 1], dtype), 3)
+    codes = as_class_indices(np.array([0, 2, 1], dtype), 3)
     assert codes.dtype == torch.int64
     assert codes.tolist() == [0, 2, 1]
 
 
 def test_masked_labels_are_missing():
     hidden = np.array([False, True, True, False])
-    assert as_codes(np.ma.array([0, 1, 1, 2], mask=hidden), 4).tolist() == [0, -1, -1, 2]
-    assert as_codes(np.ma.array([0, 255, 1, 2], mask=hidden, dtype=np.uint8), 4).tolist() == [
+    assert as_class_indices(np.ma.array([0, 1, 1, 2], mask=hidden), 4).tolist() == [0, -1, -1, 2]
+    assert as_class_indices(
+        np.ma.array([0, 255, 1, 2], mask=hidden, dtype=np.uint8), 4
+    ).tolist() == [
         0,
         -1,
         -1,
         2,
     ]
-    assert as_codes(np.ma.array([0, 1, 1, 2]), 4).tolist() == [0, 1, 1, 2]
+    assert as_class_indices(np.ma.array([0, 1, 1, 2]), 4).tolist() == [0, 1, 1, 2]
     values, known = as_values(np.ma.array([0.5, 1.0, 2.0, 3.0], mask=hidden), 4, 1)
     assert known.tolist() == (~hidden).tolist() and values[known].flatten().tolist() == [0.5, 3.0]
     values, known = as_values(np.ma.array([1, 2, 3, 4], mask=hidden), 4, 1)

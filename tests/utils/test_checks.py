@@ -10,7 +10,7 @@ from pyro_ssl import (
     predict_proba,
     zoo,
 )
-from pyro_ssl.data.missing_labels import LabelWarning, labels_found, warn_of_missing_classes
+from pyro_ssl.data.missing_labels import LabelWarning, describe_labels, warn_of_missing_classes
 
 X = np.linspace(0, 1, 24).reshape(8, 3)
 
@@ -51,10 +51,10 @@ def test_a_class_without_a_label_is_named():
 
 def test_what_was_found_is_said_in_one_line():
     assert (
-        labels_found(Y, ["cat", "dog", "owl"])
+        describe_labels(Y, ["cat", "dog", "owl"])
         == "labels: 2 of 'cat', 2 of 'dog', 2 of 'owl'; 2 rows without a label"
     )
-    many = labels_found(torch.tensor([0, 0, -1]), range(1000))
+    many = describe_labels(torch.tensor([0, 0, -1]), range(1000))
     assert many == "labels: 2, 0 to 2 of each of 1000 classes; 1 rows without a label"
 
 

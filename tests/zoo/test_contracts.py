@@ -15,7 +15,7 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.distributions.row_noise import RowNoise
-from pyro_ssl.infer.validation import check_pair
+from pyro_ssl.infer.checks.pair import check_pair
 
 SHAPE, K = (1, 8, 8), 3
 X = torch.rand(12, *SHAPE, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.infer.gibbs import gibbs as sample
-from pyro_ssl.nn.tensor_notes import mark_normal
+from pyro_ssl.nn.tensor_annotations import mark_normal
 from pyro_ssl.utils.arguments import as_values
 
 METHODS = ("sslpe", "sslapd")

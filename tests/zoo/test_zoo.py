@@ -22,7 +22,7 @@ from pyro_ssl import (
 from pyro_ssl.distributions.conditionals import OneHotCategorical, expected, merge
 from pyro_ssl.distributions.priors import ClassPrior
 from pyro_ssl.infer.joint_pass import joint_pass_is_exact
-from pyro_ssl.nn.tensor_notes import class_weights
+from pyro_ssl.nn.tensor_annotations import class_weights
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.objectives.terms import Consistency, Entropy, MutualInformation, entropy
 from pyro_ssl.prediction.predict import predict_proba

@@ -15,12 +15,12 @@ from pyro.infer import ELBO
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
+from pyro_ssl.infer.checks.data import check_site_support, check_site_units, family_of
+from pyro_ssl.infer.checks.scope import all_sites, check_scope, check_shapes, wrong_shape
 from pyro_ssl.infer.enumeration import EnumerateMessenger, ReplayMessenger, ScopeError
-from pyro_ssl.infer.observations import check_site_support, check_site_units, family_of
-from pyro_ssl.infer.scope import all_sites, check_scope, check_shapes, wrong_shape
 from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, sample_sites
 from pyro_ssl.infer.traces import TracePair
-from pyro_ssl.nn.tensor_notes import weighted_classes
+from pyro_ssl.nn.tensor_annotations import weighted_classes
 from pyro_ssl.types import Guide
 from pyro_ssl.utils.context import empty_param_store, preserve_random_state, validation_enabled
 
