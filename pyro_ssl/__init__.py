@@ -39,6 +39,7 @@ _HOME = {
     "MixtureOfNormals": "distributions.mixture",
     "TraceTopKEnum_ELBO": "infer.elbo",
     "EarlyStopping": "training.callbacks",
+    "Accuracy": "evaluation.validation",
     "fit": "training.fit",
     "predict_proba": "prediction.predict",
     "bounds": "prediction.bounds",
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
         VampPrior,
     )
     from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
+    from pyro_ssl.evaluation.validation import Accuracy
     from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
     from pyro_ssl.nn.augmentation import Noise
     from pyro_ssl.nn.backbones import Backbone

@@ -50,7 +50,7 @@ ORDER = (
     {"training", "prediction"},
     {"evaluation"},
     {"zoo", "model_selection"},
-    {"active", "estimator"},
+    {"active", "estimator", "sweeps"},
     {"cli"},
 )
 """Folders of the package, from the bottom up: a file imports from its own and from rows above."""

@@ -14,7 +14,7 @@ from types import FrameType
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_ssl.cli import evaluate, label, predict, train
+from pyro_ssl.cli import evaluate, label, predict, sweep, train
 from pyro_ssl.cli import list as list_command
 from pyro_ssl.cli.config_file import is_too_deep
 from pyro_ssl.training.run import DivergedError
@@ -23,6 +23,7 @@ from pyro_ssl.utils import files
 COMMANDS = {
     "list": list_command,
     "train": train,
+    "sweep": sweep,
     "evaluate": evaluate,
     "predict": predict,
     "label": label,
@@ -32,6 +33,7 @@ USER_ERRORS = (
     ValueError,
     TypeError,
     OSError,
+    ImportError,
     MemoryError,
     torch.cuda.OutOfMemoryError,
     DivergedError,
@@ -91,7 +93,12 @@ def _parse(argv: list[str]) -> Namespace:
     for text in argv:
         if is_too_deep(text):
             raise ValueError(f"the argument {text:.40} ... is nested too deeply to be read")
-    return make_parser().parse_args(argv)
+    if argv[:1] != ["sweep"]:
+        return make_parser().parse_args(argv)
+    own, training = sweep.split(argv)
+    arguments = make_parser().parse_args(own)
+    arguments.sweep.training = training
+    return arguments
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -114,6 +121,8 @@ def _resume_hint(arguments: Namespace | None) -> str:
         return label.resume_hint()
     if arguments.command == "train":
         return train.resume_hint(arguments.train)
+    if arguments.command == "sweep":
+        return "; the same command continues"
     return ""
 
 

@@ -35,10 +35,13 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "labels": (int, str, NoneType),
     "how": (str,),
     "label_file": (str, NoneType),
+    "validation": (float,),
     "seed": (int,),
     "binarise": (bool,),
 }
 """Entries of `config.json` and their types."""
+LATER_ENTRIES: dict[str, Any] = {"validation": 0.0}
+"""Entries that earlier versions did not write, and their values then."""
 REMNANTS = {"lock", "fit.lock", "config.json.writing"}
 """Files that remain if a command is killed before `config.json` is in place."""
 
@@ -115,6 +118,8 @@ def read_config(directory: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    if isinstance(config, dict):
+        config = LATER_ENTRIES | config
     _check_config(config, path)
     return config
 

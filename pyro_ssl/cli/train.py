@@ -7,11 +7,11 @@ import json
 import platform
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
@@ -34,13 +34,27 @@ from pyro_ssl.cli.run_directory import (
 )
 from pyro_ssl.data.missing_labels import LabelWarning, describe_labels, warn_of_missing_classes
 from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.evaluation.validation import Accuracy
+from pyro_ssl.model_selection import PartialLabelSplit
+from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.training.callbacks import Epoch
 from pyro_ssl.training.fit import fit
 from pyro_ssl.training.optimizers import SCHEDULES
+from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
 from pyro_ssl.zoo.saved_model import SavedModel
 
-DATA_OPTIONS = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise")
+DATA_OPTIONS = (
+    "data",
+    "data_root",
+    "labels",
+    "how",
+    "label_file",
+    "validation",
+    "seed",
+    "binarise",
+)
 """Options that are entries of `config.json` themselves."""
 DEFAULT_LABELS = 100
 RESUME_HELP = "directory of a run to continue, with the settings it was started with"
@@ -59,10 +73,11 @@ def add_methods(parser: ArgumentParser) -> None:
     """Add a subcommand per method; the parser has to be part of the main one already."""
     methods = parser.add_subcommands(dest="method", required=False)
     for name in zoo.METHODS:
-        methods.add_subcommand(name, _method_parser(name), help=summary(name))
+        methods.add_subcommand(name, method_parser(name), help=summary(name))
 
 
-def _method_parser(name: str) -> ArgumentParser:
+def method_parser(name: str) -> ArgumentParser:
+    """Make the parser of one method."""
     parser = ArgumentParser(description=summary(name))
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of these options")
     parser.add_argument("--resume", type=str | None, default=None, help=RESUME_HELP)
@@ -91,6 +106,12 @@ def _method_parser(name: str) -> ArgumentParser:
         type=str | None,
         default=None,
         help="file of labeled rows, written by LabelDraw.save",
+    )
+    parser.add_argument(
+        "--validation",
+        type=float,
+        default=0.0,
+        help="share of the labels that is not trained on, to measure the accuracy of every epoch",
     )
     parser.add_argument(
         "--seed",
@@ -132,10 +153,7 @@ def run(arguments: Namespace) -> None:
         raise ValueError(f"train needs a method, one of {names}, or --resume DIR")
     if not given.out:
         raise ValueError("--out DIR is needed: the directory of the run")
-    if given.schedule not in SCHEDULES:
-        names = ", ".join(SCHEDULES)
-        raise ValueError(f"--schedule should be one of {names}, got {given.schedule!r}")
-    train(Path(given.out), _config(method, given))
+    train(Path(given.out), config_of(method, given))
 
 
 def resume_hint(arguments: Namespace) -> str:
@@ -147,8 +165,13 @@ def resume_hint(arguments: Namespace) -> str:
     return f"; pyro-ssl train --resume {directory} continues"
 
 
-def _config(method: str, given: Namespace) -> dict[str, Any]:
+def config_of(method: str, given: Namespace) -> dict[str, Any]:
     """The configuration of a run, as in `config.json`."""
+    if given.schedule not in SCHEDULES:
+        names = ", ".join(SCHEDULES)
+        raise ValueError(f"--schedule should be one of {names}, got {given.schedule!r}")
+    if not 0 <= given.validation < 1:
+        raise ValueError(f"--validation should be in [0, 1), got {given.validation}")
     config: dict[str, Any] = {
         "method": method,
         "options": chosen_options(method, given),
@@ -183,7 +206,59 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
         _train_in(out, config, resume)
 
 
+def _print_now(text: str) -> None:
+    print(text, flush=True)
+
+
+class Trained(NamedTuple):
+    """A trained run.
+
+    Arguments:
+        dataset: Its data set.
+        draw: Its labeled rows, those for validation among them.
+        objective: The trained objective.
+        history: The history of `fit`.
+        validation: Accuracy on the labels set aside, as `val_accuracy`; empty without them.
+    """
+
+    dataset: data.Dataset
+    draw: data.LabelDraw
+    objective: Objective
+    history: History
+    validation: dict[str, float]
+
+
 def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
+    trained = train_model(out, config, resume=resume)
+    history = trained.history
+    plots.save(plots.learning_curves({config["method"]: history}), out / "curves.png")
+    result = _result(config, trained, test_measures(trained.objective, trained.dataset))
+    files.write_text(out / "result.json", json.dumps(result, indent=1))
+    print(_result_line(result))
+
+
+def test_measures(objective: Objective, dataset: data.Dataset) -> dict[str, float]:
+    """Accuracy, log-likelihood and calibration error on the test set."""
+    return metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
+
+
+def train_model(
+    out: Path,
+    config: dict[str, Any],
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callable[[Epoch], Any]] = (),
+    announce: Callable[[str], None] = _print_now,
+) -> Trained:
+    """Train, and write checkpoints, the model and its labels; the test set is not looked at.
+
+    Arguments:
+        out: Directory of the run.
+        config: Configuration, as in `config.json`.
+        resume: Continue from the checkpoint, if there is one.
+        callbacks: Callbacks of `fit`; they see the accuracy on the labels set aside.
+        announce: Called with the numbers of labels.
+    """
     name = config["method"]
     options = config["options"]
     seed = config["seed"]
@@ -193,7 +268,12 @@ def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
         _check_pixels(dataset.x)
     objective = zoo.build(name, dataset.x_shape, len(dataset.classes), seed=seed, **options)
     labels = draw.masked_labels(dataset.y)
-    print(describe_labels(labels, dataset.classes), flush=True)
+    measured = []
+    if config["validation"]:
+        labels, accuracy = _set_aside(dataset, labels, config)
+        measured.append(accuracy)
+        announce(f"labels for validation: {len(accuracy.y)}, which are not trained on")
+    announce(describe_labels(labels, dataset.classes))
     warn_of_missing_classes(labels, dataset.classes)
     with configured(out, config), class_numbers_unwarned():
         history = fit(
@@ -205,16 +285,31 @@ def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
             resume=resume,
             identity={"method": name, "options": options, "binarise": config["binarise"]},
             transform=torch.bernoulli if config["binarise"] else None,
+            callbacks=[*measured, *callbacks],
             **config["training"],
         )
     saved = SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective)
     saved.save(out / "model")
     draw.save(out / "labels.json")
-    plots.save(plots.learning_curves({name: history}), out / "curves.png")
-    measures = metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
-    result = _result(config, draw, history["seconds"][-1], measures)
-    files.write_text(out / "result.json", json.dumps(result, indent=1))
-    print(_result_line(result))
+    validation = {accuracy.name: accuracy.score(objective) for accuracy in measured}
+    return Trained(dataset, draw, objective, history, validation)
+
+
+def _set_aside(
+    dataset: data.Dataset, labels: torch.Tensor, config: dict[str, Any]
+) -> tuple[torch.Tensor, Accuracy]:
+    """Labels to train on, and the accuracy on a stratified part of them, drawn by the seed."""
+    part = PartialLabelSplit(1, test_size=config["validation"], random_state=config["seed"])
+    try:
+        _, rows = next(iter(part.split(labels, labels)))
+    except ValueError as error:
+        raise ValueError(
+            f"--validation: {config['validation']} of the labels cannot be set aside: {error}; "
+            "give another share, or more labels"
+        ) from None
+    kept = labels.clone()
+    kept[rows] = -1
+    return kept, Accuracy(dataset.x[rows], labels[rows])
 
 
 def _check_pixels(x: torch.Tensor) -> None:
@@ -246,21 +341,23 @@ def class_numbers_unwarned() -> Iterator[None]:
         yield
 
 
-def _result(
-    config: dict[str, Any], draw: data.LabelDraw, seconds: float, measures: dict[str, float]
-) -> dict[str, Any]:
+def _result(config: dict[str, Any], trained: Trained, measures: dict[str, float]) -> dict[str, Any]:
     """Content of `result.json`."""
     average = ", averaged" if config["training"]["ema"] else ""
+    aside = "no validation labels"
+    if config["validation"]:
+        aside = f"{config['validation']} of the labels were not trained on"
     return {
         "method": config["method"],
         "data": config["data"],
-        "labels": len(draw.indices),
-        "draw": draw.name,
+        "labels": len(trained.draw.indices),
+        "draw": trained.draw.name,
         "seed": config["seed"],
         "epochs": config["training"]["epochs"],
-        "seconds": seconds,
+        "seconds": trained.history["seconds"][-1],
+        **trained.validation,
         **{f"test_{name}": value for name, value in measures.items()},
-        "selection": f"none: the last epoch's weights{average}; no validation labels",
+        "selection": f"none: the last epoch's weights{average}; {aside}",
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
     }

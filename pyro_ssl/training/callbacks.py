@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,37 +90,80 @@ class Epoch:
     Arguments:
         epoch: Epochs completed.
         step: Steps completed.
-        metrics: Measurements of this epoch: parts of the loss, `loss`, `lr`, `seconds`, `score`.
+        metrics: Measurements of this epoch: parts of the loss, `loss`, `lr`, `seconds`, `score`,
+            and those of the callbacks before this one.
         objective: The objective with its averaged weights, in evaluation mode.
+        is_last: Training ends with this epoch.
     """
 
     epoch: int
     step: int
     metrics: dict[str, float]
     objective: Objective
+    is_last: bool = False
+
+
+RESERVED_NAMES = ("epoch", "step", "score")
+"""Names that a callback's measurement cannot have."""
 
 
 class UserCallbacks(Callback):
     """The user's functions of an `Epoch`.
+
+    A dictionary of numbers that one returns joins the epoch's measurements, and so the history.
 
     Arguments:
         functions: Called in this order, in evaluation mode and without effect on the run's random
             state.
     """
 
-    def __init__(self, functions: Sequence[Callable[[Epoch], None]]) -> None:
+    def __init__(self, functions: Sequence[Callable[[Epoch], Any]]) -> None:
         self.functions = tuple(functions)
 
     def after_epoch(self, run: Run) -> None:
-        """Call each function."""
-        epoch = Epoch(run.epoch, run.position.step, run.metrics, run.averaged)
+        """Call each function, and keep what it measures.
+
+        Raises:
+            ValueError: A measurement is not a number, has the name of another, or was not made in
+                every epoch of the run.
+        """
         for function in self.functions:
+            epoch = Epoch(run.epoch, run.position.step, run.metrics, run.averaged, run.is_over)
             with fixed_seed(0), eval_mode(epoch.objective):
-                function(epoch)
+                measured = function(epoch)
+            if isinstance(measured, Mapping):
+                _keep(run, measured)
+        for name in run.measured:
+            times = len(run.history[name])
+            if times != run.epoch:
+                raise ValueError(
+                    f"callbacks: {name} was measured in {times} of {run.epoch} epochs; a run needs "
+                    "the same callbacks in every epoch, and again when it is resumed"
+                )
+
+
+def _keep(run: Run, measured: Mapping[Any, Any]) -> None:
+    """Add a callback's measurements to the history of a run."""
+    for name, value in measured.items():
+        if not isinstance(name, str):
+            raise ValueError(f"callbacks: the name of a measurement should be text, got {name!r}")
+        if name in run.metrics or name in RESERVED_NAMES:
+            raise ValueError(f"callbacks: {name} is a measurement already; give another name")
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(
+                f"callbacks: {name} should be a finite number, got {value!r:.80} "
+                f"in epoch {run.epoch}"
+            )
+        run.measured.add(name)
+        run.history.setdefault(name, []).append(number)
 
 
 class ProgressBar(Callback):
-    """A bar of steps, with the loss of the last epoch.
+    """A bar of steps, with the loss of the last epoch and what callbacks have measured.
 
     Arguments:
         bar: The bar, see `progress_bar`.
@@ -130,8 +173,9 @@ class ProgressBar(Callback):
         self.bar = bar
 
     def after_epoch(self, run: Run) -> None:
-        """Show the loss."""
-        self.bar.set_postfix(loss=f"{run.metrics['loss']:.4g}")
+        """Show the loss and the callbacks' measurements."""
+        names = ["loss", *sorted(run.measured)]
+        self.bar.set_postfix({name: f"{run.metrics[name]:.4g}" for name in names})
 
     def after_step(self, run: Run) -> None:
         """Count the step."""

@@ -57,7 +57,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     early_stopping: EarlyStopping | None = None,
-    callbacks: Sequence[Callable[[Epoch], None]] = (),
+    callbacks: Sequence[Callable[[Epoch], Any]] = (),
     directory: str | Path | None = None,
     identity: dict[str, Any] | None = None,
     checkpoint_every: int | None = None,
@@ -109,7 +109,8 @@ def fit(
         seed: Seed of the order of the data and of all noise in training.
         device: Where to train; by default where the objective is.
         early_stopping: Score and patience.
-        callbacks: Functions of an `Epoch`, called after each epoch.
+        callbacks: Functions of an `Epoch`, called after each epoch. A dictionary of numbers that
+            one returns joins the history, the progress bar and `metrics.jsonl`; see `Accuracy`.
         directory: Where to write `metrics.jsonl` and checkpoints; None for neither.
         identity: Plain data that a resumed run must share with the run it resumes, such as the
             method and its options. The arguments of `fit` are compared anyway, functions by name.
@@ -180,8 +181,8 @@ def fit(
             if run_directory is not None:
                 run_directory.restore(run)
         bar = stack.enter_context(progress_bar(run, progress))
-        # metrics are written before the user's callbacks, the checkpoint of the step after them
-        in_order = (early_stopping, bar, run_directory, UserCallbacks(callbacks))
+        # callbacks measure what the bar and the files show; the checkpoint is written last
+        in_order = (early_stopping, UserCallbacks(callbacks), bar, run_directory)
         hooks: list[Callback] = [callback for callback in in_order if callback is not None]
         try:
             return train(run, hooks)

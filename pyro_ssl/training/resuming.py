@@ -48,6 +48,7 @@ def state(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "position": vars(run.position),
         "history": run.history,
         "settings": run.settings_data,
+        "measured": sorted(run.measured),
     }
     return tensors, data
 
@@ -77,6 +78,7 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     parts = checkpoints.unpack(data["run"], others)
     position = _with_current_names(data["position"], "sums")
     history = _with_current_names({"history": data["history"]}, "history")["history"]
+    measured = data.get("measured", [])  # earlier versions measured nothing
     check_position(
         position,
         history,
@@ -84,6 +86,7 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
         steps_per_epoch=run.batches.steps_per_epoch,
         total=run.total,
         scored=run.patience is not None,
+        measured=measured,
     )
     if _is_replayable(run):
         replay(run.schedule, position["step"])
@@ -94,6 +97,7 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     _load_parts(run, parts)
     run.position = Position(**position)
     run.history = history
+    run.measured = set(measured)
 
 
 def _with_current_names(holder: Any, key: str) -> Any:
@@ -194,6 +198,7 @@ def check_position(
     steps_per_epoch: int,
     total: int,
     scored: bool,
+    measured: Any = (),
 ) -> None:
     """Check the position of a run and its measurements against each other.
 
@@ -204,6 +209,7 @@ def check_position(
         steps_per_epoch: Steps of an epoch.
         total: Steps of the run.
         scored: Whether the run has early stopping.
+        measured: Names in the history that callbacks have measured.
 
     Raises:
         CheckpointError: They have another form, or contradict each other.
@@ -219,7 +225,7 @@ def check_position(
     require(_is_finite(seconds), f"seconds should be a number, got {seconds!r:.80}")
     epochs, within = divmod(step, steps_per_epoch)
     _check_sums(position["sums"], parts if within else None)
-    _check_history(history, epochs, parts)
+    _check_history(history, epochs, parts, measured)
     if epochs and scored != ("score" in history):
         had = "none" if scored else "some"
         raise ValueError(
@@ -242,8 +248,10 @@ def _check_sums(sums: Any, parts: Collection[str] | None) -> None:
     require(_adds_up(sums), "sums should add up to the loss")
 
 
-def _check_history(history: Any, epochs: int, parts: Collection[str]) -> None:
+def _check_history(history: Any, epochs: int, parts: Collection[str], measured: Any) -> None:
     require(isinstance(history, dict), "history should hold lists by name")
+    named = isinstance(measured, Sequence) and all(isinstance(name, str) for name in measured)
+    require(named, "measured should hold names")
     for name, values in history.items():
         complete = isinstance(values, list) and len(values) == epochs
         require(complete, f"history: {name!r:.80} should hold {epochs} numbers, one for each epoch")
@@ -253,8 +261,9 @@ def _check_history(history: Any, epochs: int, parts: Collection[str]) -> None:
         require(not history, "history should hold []")
         return
     names = {*parts, "loss", "lr", "seconds"}
-    require(history.keys() >= names, f"history should hold {sorted(names)}")
-    losses = history.keys() - {"lr", "seconds", "score"}
+    require(history.keys() >= {*names, *measured}, f"history should hold {sorted(names)}")
+    require(not names & set(measured), f"measured should hold none of {sorted(names)}")
+    losses = history.keys() - {"lr", "seconds", "score", *measured}
     for epoch in range(epochs):
         adds_up = _adds_up({name: history[name][epoch] for name in losses})
         require(adds_up, f"history: the parts of epoch {epoch + 1} should add up to its loss")

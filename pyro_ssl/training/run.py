@@ -82,6 +82,7 @@ class Run:
         position: How far it is.
         history: The measurements of each epoch.
         best_weights: The weights with the best score.
+        measured: Names in the history that callbacks have measured.
     """
 
     settings: Settings
@@ -100,6 +101,7 @@ class Run:
     position: Position = field(default_factory=Position)
     history: History = field(default_factory=dict)
     best_weights: dict[str, Tensor] | None = None
+    measured: set[str] = field(default_factory=set)
 
     @property
     def epoch(self) -> int:
@@ -133,8 +135,9 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The measurements of the last epoch."""
-        return {name: values[-1] for name, values in self.history.items()}
+        """The measurements of the last epoch, as far as they have been made."""
+        epochs = len(self.history.get("loss", []))
+        return {name: values[-1] for name, values in self.history.items() if len(values) == epochs}
 
 
 class Callback(Protocol):

@@ -1,0 +1,338 @@
+"""`pyro-ssl sweep`: train a method with many seeds and options, in parallel."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_ssl import data, zoo
+from pyro_ssl.cli.train import config_of, method_parser, test_measures, train_model
+from pyro_ssl.evaluation import reports
+from pyro_ssl.sweeps import (
+    BACKENDS,
+    Outcome,
+    backend,
+    group_by,
+    statistics,
+    sweep,
+    write_table,
+)
+from pyro_ssl.sweeps.sweep import RUNS
+from pyro_ssl.sweeps.tables import Statistics
+from pyro_ssl.utils import files
+from pyro_ssl.utils.private_names import options_of
+from pyro_ssl.zoo.saved_model import SavedModel
+
+TABLE = "table.csv"
+TEST_FILE = "test.json"
+MEASURE = "val_accuracy"
+DEFAULT_VALIDATION = 0.2
+"""Share of the labels to choose by, where there is something to choose."""
+NOT_SWEPT = ("resume", "out", "config", "seed", "progress")
+"""Options of `train` that are the sweep's own."""
+
+
+def parser() -> ArgumentParser:
+    """Make the parser of the command's own options; all others are those of `train METHOD`."""
+    parser = ArgumentParser(
+        description="Train a method with many seeds and options, in parallel. All options of "
+        "`pyro-ssl train METHOD` can be given, too. The same command continues a sweep that was "
+        "stopped."
+    )
+    parser.add_argument("method", type=str, help="one of " + ", ".join(zoo.METHODS))
+    parser.add_argument(
+        "--seeds", type=str, default="0", help="seeds, such as 0:10 (0 to 9) or 0,3,7"
+    )
+    parser.add_argument(
+        "--grid",
+        type=str,
+        nargs="+",
+        default=[],
+        help="values of options: z_dim=10,50 lr=1e-3,3e-4 makes four configurations",
+    )
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        default=None,
+        help="directory of the sweep; by default sweeps/METHOD-DATA",
+    )
+    parser.add_argument(
+        "--backend",
+        type=str,
+        default="loky",
+        help="where to run: loky (processes of this machine), dask or ray",
+    )
+    parser.add_argument(
+        "--scheduler", type=str | None, default=None, help="address of the Dask or Ray scheduler"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="parallel processes of loky")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each run")
+    return parser
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command's own arguments, and those of `train METHOD`.
+
+    >>> split(["sweep", "m2", "--labels", "100", "--seeds", "0:3", "--epochs", "2"])
+    (['sweep', 'm2', '--seeds', '0:3'], ['--labels', '100', '--epochs', '2'])
+    """
+    own_options = options_of(parser())
+    own: list[str] = []
+    others: list[str] = []
+    target = own
+    for text in argv:
+        if text == "-h":
+            target = own
+        if text.startswith("--"):
+            name = text[2:].partition("=")[0]
+            target = own if name in own_options else others
+        target.append(text)
+    return own, others
+
+
+def run(arguments: Namespace) -> None:
+    """Check everything, run what is missing, and write the table."""
+    configs = _configs(arguments)
+    out = Path(arguments.out or f"sweeps/{arguments.method}-{Path(configs[0]['data']).stem}")
+    print(f"{len(configs)} runs in {out}", flush=True)
+    with files.locked(out):
+        with backend(arguments.backend, arguments.scheduler, arguments.jobs):
+            outcomes = sweep(
+                train_one, configs, out, threads=arguments.threads, report=_print_progress
+            )
+        report(outcomes, out, list(_grid(arguments.grid)))
+
+
+def _print_progress(text: str) -> None:
+    print(text, flush=True)
+
+
+def train_one(config: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Train a configuration, or continue; the result says nothing of the test set."""
+    trained = train_model(directory, config, resume=True, announce=_be_silent)
+    seconds = trained.history["seconds"][-1]
+    return {**trained.validation, "loss": trained.history["loss"][-1], "seconds": seconds}
+
+
+def _be_silent(text: str) -> None:
+    return
+
+
+# --- configurations -------------------------------------------------------------------------------
+
+
+def _configs(arguments: Namespace) -> list[dict[str, Any]]:
+    """The configuration of every run, as in `config.json`."""
+    if arguments.backend not in BACKENDS:
+        raise ValueError(
+            f"--backend should be one of {', '.join(BACKENDS)}, got {arguments.backend!r}"
+        )
+    zoo.method(arguments.method)  # raises for an unknown one
+    grid = _grid(arguments.grid)
+    seeds = _seeds(arguments.seeds)
+    training = list(arguments.training)
+    points = list(itertools.product(*grid.values()))
+    has_choice = len(points) > 1
+    if has_choice and "--validation" not in {text.partition("=")[0] for text in training}:
+        training += ["--validation", str(DEFAULT_VALIDATION)]
+    parser = method_parser(arguments.method)
+    parser.exit_on_error = False
+    configs = []
+    for values in points:
+        given = dict(zip(grid, values, strict=True))
+        config = _config(parser, arguments.method, training, given)
+        if has_choice and not config["validation"]:
+            raise ValueError(
+                "--validation should be above 0, since one of several configurations is chosen by "
+                f"it; such as {DEFAULT_VALIDATION}"
+            )
+        configs += [config | {"seed": seed} for seed in seeds]
+    return configs
+
+
+def _config(
+    parser: ArgumentParser, method: str, training: Sequence[str], given: Mapping[str, str]
+) -> dict[str, Any]:
+    options = [text for name, value in given.items() for text in (f"--{name}", value)]
+    try:
+        parsed = parser.parse_args([*training, *options])
+    except ArgumentError as error:
+        raise ValueError(str(error)) from None
+    for name in ("resume", "out"):
+        if parsed[name] is not None:
+            raise ValueError(f"--{name} is not an option of the runs of a sweep")
+    config = config_of(method, parsed)
+    config["training"]["progress"] = False
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return plain
+
+
+def _seeds(text: str) -> list[int]:
+    """Seeds from `0:10` or `0,3,7`."""
+    first, colon, last = text.partition(":")
+    try:
+        if colon:
+            seeds = list(range(int(first), int(last)))
+        else:
+            seeds = [int(number) for number in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f"--seeds should be like 0:10 or 0,3,7, got {text!r}")
+    return seeds
+
+
+def _grid(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Values by option from `z_dim=10,50`."""
+    grid: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip().removeprefix("--")
+        if not equals or not values or not name:
+            raise ValueError(f"--grid should be like z_dim=10,50, got {text!r}")
+        if name in NOT_SWEPT:
+            hint = "; give --seeds" if name == "seed" else ""
+            raise ValueError(f"--grid: {name} is not an option to vary{hint}")
+        if name in grid:
+            raise ValueError(f"--grid: {name} is there twice; give all its values at once")
+        grid[name] = split_values(values)
+    return grid
+
+
+def split_values(text: str) -> list[str]:
+    """Split at commas outside brackets.
+
+    >>> split_values("[8,8],[16]")
+    ['[8,8]', '[16]']
+    """
+    values = [""]
+    depth = 0
+    for letter in text:
+        depth += (letter in "[({") - (letter in "])}")
+        if letter == "," and depth == 0:
+            values.append("")
+        else:
+            values[-1] += letter
+    return values
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def report(outcomes: Sequence[Outcome], out: Path, varied: Sequence[str]) -> None:
+    """Choose a configuration, test it, write the table, and print the statistics.
+
+    Raises:
+        ValueError: Runs have failed; the others are in the table.
+    """
+    groups = group_by(outcomes)
+    chosen = _chosen(groups)
+    tested = {} if chosen is None else _test(chosen, out)
+    rows = [_with_test(outcome, tested) for outcome in outcomes]
+    write_table(out / TABLE, rows, flat)
+    _print_statistics(groups, chosen, varied)
+    if chosen is not None:
+        _print_test(chosen, tested, varied)
+    print(f"table: {out / TABLE}")
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for outcome in failed:
+        print(f"{_label(outcome.config, varied, seed=True)}: {outcome.error}", file=sys.stderr)
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(outcomes)} runs have failed, see above and error.txt in "
+            f"{out / RUNS}/RUN; the same command tries them again"
+        )
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration in one level, the seed first."""
+    rest = {key: value for key, value in config.items() if key not in ("options", "training")}
+    return {"seed": config["seed"]} | rest | config["options"] | config["training"]
+
+
+def _chosen(groups: Sequence[list[Outcome]]) -> list[Outcome] | None:
+    """The complete configuration with the best mean accuracy; the only one needs none."""
+    complete = [group for group in groups if all(o.result is not None for o in group)]
+    if not complete:
+        return None
+    if len(groups) == 1:
+        return complete[0]
+    return max(complete, key=lambda group: statistics(_values(group, MEASURE)).mean)
+
+
+def _values(group: Sequence[Outcome], measure: str) -> list[float]:
+    return [o.result[measure] for o in group if o.result is not None]
+
+
+def _test(chosen: Sequence[Outcome], out: Path) -> dict[str, dict[str, float]]:
+    """Measures on the test set by run; each is measured once and kept."""
+    config = chosen[0].config
+    dataset: data.Dataset | None = None
+    tested = {}
+    for outcome in chosen:
+        directory = out / RUNS / outcome.name
+        path = directory / TEST_FILE
+        if not path.exists():
+            if dataset is None:
+                dataset = data.load(config["data"], config["data_root"])
+            saved = SavedModel.load(directory / "model")
+            measures = test_measures(saved.objective, dataset)
+            named = {f"test_{name}": value for name, value in measures.items()}
+            files.write_sealed(path, named)
+        tested[outcome.name] = files.read_sealed(path)
+    return tested
+
+
+def _with_test(outcome: Outcome, tested: Mapping[str, dict[str, float]]) -> Outcome:
+    if outcome.name not in tested or outcome.result is None:
+        return outcome
+    result = outcome.result | tested[outcome.name]
+    return Outcome(outcome.name, outcome.config, result, outcome.error)
+
+
+def _print_statistics(
+    groups: Sequence[list[Outcome]], chosen: list[Outcome] | None, varied: Sequence[str]
+) -> None:
+    rows = []
+    for group in groups:
+        values = [o.result[MEASURE] for o in group if o.result and MEASURE in o.result]
+        if not values:
+            continue
+        mark = "chosen" if group is chosen else ""
+        cells = _percentages(statistics(values))
+        rows.append((_label(group[0].config, varied), *cells, mark))
+    if rows:
+        header = ("validation accuracy", "mean %", "sd", "worst", "runs", "")
+        print("\n" + reports.table(header, rows))
+
+
+def _percentages(found: Statistics) -> tuple[str, ...]:
+    numbers = [f"{100 * value:.2f}" for value in (found.mean, found.sd, found.worst)]
+    return (*numbers, str(found.runs))
+
+
+def _print_test(
+    chosen: Sequence[Outcome], tested: Mapping[str, dict[str, float]], varied: Sequence[str]
+) -> None:
+    values = [measures["test_accuracy"] for measures in tested.values()]
+    mean, sd, worst, runs = _percentages(statistics(values))
+    print(
+        f"\ntest accuracy of {_label(chosen[0].config, varied)}: "
+        f"mean {mean} %, sd {sd}, worst {worst}, runs {runs}"
+    )
+
+
+def _label(config: dict[str, Any], varied: Sequence[str], *, seed: bool = False) -> str:
+    """The options in which a configuration differs from the others."""
+    values = flat(config)
+    names = [*varied, "seed"] if seed else list(varied)
+    if not names:
+        return str(config["method"])
+    return " ".join(f"{name}={json.dumps(values[name])}" for name in names)

@@ -1,0 +1,17 @@
+"""Many runs: one directory a run, in parallel through joblib, and one table of all results."""
+
+from pyro_ssl.sweeps.backends import BACKENDS, backend
+from pyro_ssl.sweeps.runs import Outcome, run_name
+from pyro_ssl.sweeps.sweep import sweep
+from pyro_ssl.sweeps.tables import group_by, statistics, write_table
+
+__all__ = [
+    "BACKENDS",
+    "Outcome",
+    "backend",
+    "group_by",
+    "run_name",
+    "statistics",
+    "sweep",
+    "write_table",
+]

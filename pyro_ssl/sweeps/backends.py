@@ -1,0 +1,88 @@
+"""Where runs are run: this machine's processes, a Dask scheduler or Ray, through joblib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from joblib import parallel_config
+
+BACKENDS = ("loky", "dask", "ray")
+"""Names of the backends; `loky` is joblib's own, with processes of this machine."""
+CONNECT_SECONDS = 20
+
+
+@contextmanager
+def backend(name: str = "loky", scheduler: str | None = None, jobs: int = 1) -> Iterator[None]:
+    """Use a backend for all of joblib within the block, `sweep` among it.
+
+    >>> with backend("loky", jobs=2):
+    ...     pass
+
+    Arguments:
+        name: One of `BACKENDS`.
+        scheduler: Address of the Dask scheduler, such as `tcp://10.0.0.5:8786`, or its scheduler
+            file; the address of the Ray cluster, or None for one on this machine.
+        jobs: Parallel processes of `loky`; 1 runs in this process.
+
+    Raises:
+        ValueError: There is no such backend, or no scheduler is given.
+        ImportError: Its package is not installed.
+        OSError: The scheduler does not answer.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend should be one of {', '.join(BACKENDS)}, got {name!r}")
+    if name == "loky":
+        if scheduler is not None:
+            raise ValueError(f"scheduler goes with the backends dask and ray, got {scheduler!r}")
+        with parallel_config(backend="loky", n_jobs=jobs):
+            yield
+        return
+    connected = _dask(scheduler) if name == "dask" else _ray(scheduler)
+    with connected:
+        yield
+
+
+@contextmanager
+def _dask(scheduler: str | None) -> Iterator[None]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ImportError(
+            "the backend dask needs dask and distributed: pip install 'pyro-ssl[dask]'"
+        ) from None
+    if scheduler is None:
+        raise ValueError(
+            "scheduler is needed for the backend dask: its address, such as tcp://10.0.0.5:8786, "
+            "as `dask scheduler` prints it"
+        )
+    where: dict[str, Any] = {"address": scheduler}
+    if Path(scheduler).is_file():
+        where = {"scheduler_file": scheduler}
+    try:
+        client = Client(**where, timeout=CONNECT_SECONDS)
+    except OSError as error:
+        raise OSError(f"the Dask scheduler {scheduler} does not answer: {error}") from None
+    with client, parallel_config(backend="dask", n_jobs=-1):
+        yield
+
+
+@contextmanager
+def _ray(scheduler: str | None) -> Iterator[None]:
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise ImportError("the backend ray needs ray: pip install 'pyro-ssl[ray]'") from None
+    started_here = not ray.is_initialized()
+    if started_here:
+        ray.init(address=scheduler, log_to_driver=False)
+    register_ray()
+    try:
+        with parallel_config(backend="ray", n_jobs=-1):
+            yield
+    finally:
+        if started_here:
+            ray.shutdown()
