@@ -36,11 +36,12 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "how": (str,),
     "label_file": (str, NoneType),
     "validation": (float,),
+    "log": (str, NoneType),
     "seed": (int,),
     "binarise": (bool,),
 }
 """Entries of `config.json` and their types."""
-LATER_ENTRIES: dict[str, Any] = {"validation": 0.0}
+LATER_ENTRIES: dict[str, Any] = {"validation": 0.0, "log": None}
 """Entries that earlier versions did not write, and their values then."""
 REMNANTS = {"lock", "fit.lock", "config.json.writing"}
 """Files that remain if a command is killed before `config.json` is in place."""

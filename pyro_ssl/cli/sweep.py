@@ -7,6 +7,7 @@ import json
 import sys
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pyro_ssl.sweeps import (
 )
 from pyro_ssl.sweeps.sweep import RUNS
 from pyro_ssl.sweeps.tables import Statistics
+from pyro_ssl.training.loggers import LOGGERS
 from pyro_ssl.utils import files
 from pyro_ssl.utils.private_names import options_of
 from pyro_ssl.zoo.saved_model import SavedModel
@@ -74,6 +76,12 @@ def parser() -> ArgumentParser:
     )
     parser.add_argument("--jobs", type=int, default=1, help="parallel processes of loky")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")
+    parser.add_argument(
+        "--log",
+        type=str | None,
+        default=None,
+        help="log of each run, in RUN/LOG: " + ", ".join(LOGGERS),
+    )
     return parser
 
 
@@ -105,7 +113,11 @@ def run(arguments: Namespace) -> None:
     with files.locked(out):
         with backend(arguments.backend, arguments.scheduler, arguments.jobs):
             outcomes = sweep(
-                train_one, configs, out, threads=arguments.threads, report=_print_progress
+                partial(train_one, log=arguments.log),
+                configs,
+                out,
+                threads=arguments.threads,
+                report=_print_progress,
             )
         report(outcomes, out, list(_grid(arguments.grid)))
 
@@ -114,9 +126,10 @@ def _print_progress(text: str) -> None:
     print(text, flush=True)
 
 
-def train_one(config: dict[str, Any], directory: Path) -> dict[str, Any]:
+def train_one(config: dict[str, Any], directory: Path, log: str | None = None) -> dict[str, Any]:
     """Train a configuration, or continue; the result says nothing of the test set."""
-    trained = train_model(directory, config, resume=True, announce=_be_silent)
+    logged = config | {"log": log}
+    trained = train_model(directory, logged, resume=True, announce=_be_silent)
     seconds = trained.history["seconds"][-1]
     return {**trained.validation, "loss": trained.history["loss"][-1], "seconds": seconds}
 
@@ -134,6 +147,8 @@ def _configs(arguments: Namespace) -> list[dict[str, Any]]:
         raise ValueError(
             f"--backend should be one of {', '.join(BACKENDS)}, got {arguments.backend!r}"
         )
+    if arguments.log not in (None, *LOGGERS):
+        raise ValueError(f"--log should be one of {', '.join(LOGGERS)}, got {arguments.log!r}")
     zoo.method(arguments.method)  # raises for an unknown one
     grid = _grid(arguments.grid)
     seeds = _seeds(arguments.seeds)

@@ -40,6 +40,7 @@ from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training.callbacks import Epoch
 from pyro_ssl.training.fit import fit
+from pyro_ssl.training.loggers import LOGGERS
 from pyro_ssl.training.optimizers import SCHEDULES
 from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
@@ -52,6 +53,7 @@ DATA_OPTIONS = (
     "how",
     "label_file",
     "validation",
+    "log",
     "seed",
     "binarise",
 )
@@ -120,6 +122,12 @@ def method_parser(name: str) -> ArgumentParser:
         help="seed of the labeled rows, the weights and training",
     )
     parser.add_argument(
+        "--log",
+        type=str | None,
+        default=None,
+        help="also write a log to OUT/LOG: " + ", ".join(LOGGERS),
+    )
+    parser.add_argument(
         "--binarise", type=bool, default=False, help="draw new binary pixels for each batch"
     )
     parser.add_argument(
@@ -172,6 +180,8 @@ def config_of(method: str, given: Namespace) -> dict[str, Any]:
         raise ValueError(f"--schedule should be one of {names}, got {given.schedule!r}")
     if not 0 <= given.validation < 1:
         raise ValueError(f"--validation should be in [0, 1), got {given.validation}")
+    if given.log not in (None, *LOGGERS):
+        raise ValueError(f"--log should be one of {', '.join(LOGGERS)}, got {given.log!r}")
     config: dict[str, Any] = {
         "method": method,
         "options": chosen_options(method, given),
@@ -273,6 +283,9 @@ def train_model(
         labels, accuracy = _set_aside(dataset, labels, config)
         measured.append(accuracy)
         announce(f"labels for validation: {len(accuracy.y)}, which are not trained on")
+    logs = []
+    if config["log"]:
+        logs.append(LOGGERS[config["log"]](out / config["log"], options | config["training"]))
     announce(describe_labels(labels, dataset.classes))
     warn_of_missing_classes(labels, dataset.classes)
     with configured(out, config), class_numbers_unwarned():
@@ -285,7 +298,7 @@ def train_model(
             resume=resume,
             identity={"method": name, "options": options, "binarise": config["binarise"]},
             transform=torch.bernoulli if config["binarise"] else None,
-            callbacks=[*measured, *callbacks],
+            callbacks=[*measured, *callbacks, *logs],
             **config["training"],
         )
     saved = SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective)

@@ -3,6 +3,7 @@
 from pyro_ssl.training.callbacks import EarlyStopping, Epoch
 from pyro_ssl.training.checkpoints import CheckpointWarning
 from pyro_ssl.training.fit import fit, pretrain
+from pyro_ssl.training.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
 from pyro_ssl.training.optimizers import SCHEDULES
 from pyro_ssl.training.run import DivergedError, DivergedWarning, History
 from pyro_ssl.training.settings import as_device
@@ -17,6 +18,9 @@ __all__ = [
     "EarlyStopping",
     "Epoch",
     "History",
+    "MLflowLogger",
+    "TensorBoardLogger",
+    "WandbLogger",
     "as_device",
     "fit",
     "pretrain",

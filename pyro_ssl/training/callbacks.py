@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints, resuming
+from pyro_ssl.training.loggers import Logger
 from pyro_ssl.training.run import Callback, History, Run
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import check_positive
@@ -113,12 +114,12 @@ class UserCallbacks(Callback):
     A dictionary of numbers that one returns joins the epoch's measurements, and so the history.
 
     Arguments:
-        functions: Called in this order, in evaluation mode and without effect on the run's random
-            state.
+        functions: Called in this order, but loggers last, in evaluation mode and without effect on
+            the run's random state.
     """
 
     def __init__(self, functions: Sequence[Callable[[Epoch], Any]]) -> None:
-        self.functions = tuple(functions)
+        self.functions = tuple(sorted(functions, key=lambda f: isinstance(f, Logger)))
 
     def after_epoch(self, run: Run) -> None:
         """Call each function, and keep what it measures.
