@@ -1,6 +1,7 @@
 """The Python of README.md and docs/ runs as it stands, page by page, as the pages say."""
 
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from pyro_ssl import data, fit, zoo
+from pyro_ssl.cli import app as cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -18,6 +20,7 @@ PAGES = [
     *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
 ]
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+BASH = re.compile(r"```bash\n(.*?)```", re.DOTALL)
 
 
 @cache
@@ -63,6 +66,28 @@ def test_model_selection():
     search = names_of("docs/model_selection.md")["search"]
     assert search.best_params_.keys() == {"options__z_dim", "training__lr"}
     assert search.best_score_ == max(search.cv_results_["mean_test_score"])
+
+
+def test_sweeps():
+    names = names_of("docs/sweeps.md")
+    assert min(outcome.result["accuracy"] for outcome in names["outcomes"]) > 0.3
+    assert len(names["outcomes"]) == 2
+    assert names["history"]["val_accuracy"][-1] > 0.3
+
+
+def test_the_commands_for_sweeps(tmp_path, monkeypatch):
+    for package in ("optuna", "tensorboard"):
+        pytest.importorskip(package, reason=f"pip install 'pyro-ssl[{package}]'")
+    monkeypatch.chdir(tmp_path)
+    commands = "".join(BASH.findall((ROOT / "docs/sweeps.md").read_text())).splitlines()
+    assert len(commands) == 3
+    for command in commands:
+        name, *arguments = shlex.split(command)
+        assert name == "pyro-ssl"
+        assert cli.main(arguments) == 0, command
+    assert len((tmp_path / "sweep/table.csv").read_text().splitlines()) == 1 + 4
+    assert (tmp_path / "search/search.journal").exists()
+    assert list((tmp_path / "logged/tensorboard").iterdir())
 
 
 def test_active_learning():

@@ -6,7 +6,7 @@ import itertools
 import json
 import sys
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,19 @@ from pyro_ssl.evaluation import reports
 from pyro_ssl.sweeps import (
     BACKENDS,
     Outcome,
+    Range,
+    Search,
     backend,
     group_by,
+    search,
     statistics,
     sweep,
     write_table,
 )
+from pyro_ssl.sweeps.search import STATE, Space
 from pyro_ssl.sweeps.sweep import RUNS
 from pyro_ssl.sweeps.tables import Statistics
+from pyro_ssl.training.callbacks import Epoch
 from pyro_ssl.training.loggers import LOGGERS
 from pyro_ssl.utils import files
 from pyro_ssl.utils.private_names import options_of
@@ -37,6 +42,8 @@ TEST_FILE = "test.json"
 MEASURE = "val_accuracy"
 DEFAULT_VALIDATION = 0.2
 """Share of the labels to choose by, where there is something to choose."""
+WARMUP_PART = 5
+"""A search ends no run before this part of its epochs, a fifth."""
 NOT_SWEPT = ("resume", "out", "config", "seed", "progress")
 """Options of `train` that are the sweep's own."""
 
@@ -58,6 +65,16 @@ def parser() -> ArgumentParser:
         nargs="+",
         default=[],
         help="values of options: z_dim=10,50 lr=1e-3,3e-4 makes four configurations",
+    )
+    parser.add_argument(
+        "--search", type=int, default=0, help="number of trials of a search with Optuna"
+    )
+    parser.add_argument(
+        "--search-space",
+        type=str,
+        nargs="+",
+        default=[],
+        help="what --search tries: lr=1e-4..1e-2:log z_dim=5..50 hidden=[500],[500,500]",
     )
     parser.add_argument(
         "--out",
@@ -99,7 +116,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if text == "-h":
             target = own
         if text.startswith("--"):
-            name = text[2:].partition("=")[0]
+            name = text[2:].partition("=")[0].replace("-", "_")
             target = own if name in own_options else others
         target.append(text)
     return own, others
@@ -107,29 +124,72 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def run(arguments: Namespace) -> None:
     """Check everything, run what is missing, and write the table."""
-    configs = _configs(arguments)
-    out = Path(arguments.out or f"sweeps/{arguments.method}-{Path(configs[0]['data']).stem}")
-    print(f"{len(configs)} runs in {out}", flush=True)
-    with files.locked(out):
-        with backend(arguments.backend, arguments.scheduler, arguments.jobs):
-            outcomes = sweep(
-                partial(train_one, log=arguments.log),
-                configs,
-                out,
-                threads=arguments.threads,
-                report=_print_progress,
-            )
-        report(outcomes, out, list(_grid(arguments.grid)))
+    _check(arguments)
+    parser = _training_parser(arguments.method)
+    configs = [] if arguments.search else _configs(arguments, parser)
+    space = _space(arguments, parser)
+    name = Path(_config(parser, arguments.method, arguments.training, {})["data"]).stem
+    out = Path(arguments.out or f"sweeps/{arguments.method}-{name}")
+    train = partial(train_one, log=arguments.log)
+    with files.locked(out), backend(arguments.backend, arguments.scheduler, arguments.jobs):
+        trials: list[Outcome] = []
+        varied = list(_grid(arguments.grid))
+        if arguments.search:
+            configs, trials = _search(arguments, space, out, train)
+            varied = list(space)
+        print(f"{len(configs)} runs in {out}", flush=True)
+        outcomes = sweep(train, configs, out, threads=arguments.threads, report=_print_progress)
+        report(outcomes, out, varied, trials)
+
+
+def _search(
+    arguments: Namespace, space: Space, out: Path, train: Callable[..., dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[Outcome]]:
+    """The best configuration of a search with the first seed, with all seeds; and the trials."""
+    seeds = _seeds(arguments.seeds)
+    training = _with_validation(arguments.training)
+    make_config = partial(_config_of_trial, arguments.method, training, seeds[0])
+    config = _config(_training_parser(arguments.method), arguments.method, training, {})
+    _check_can_choose(config)
+    what = Search(
+        run=train,
+        make_config=make_config,
+        space=space,
+        directory=out,
+        measure=MEASURE,
+        warmup=max(1, config["training"]["epochs"] // WARMUP_PART),
+        threads=arguments.threads,
+    )
+    print(f"{arguments.search} trials in {out}", flush=True)
+    best, trials = search(what, arguments.search, report=_print_progress)
+    if best is None:
+        print("\n".join(trial.error for trial in trials if trial.error), file=sys.stderr)
+        raise ValueError(f"--search: no run is complete; see error.txt in {out / RUNS}/RUN")
+    pruned = sum((trial.result or {}).get(STATE) == "pruned" for trial in trials)
+    print(f"best: {_label(best, list(space))}; {pruned} of {len(trials)} runs were ended early")
+    return [best | {"seed": seed} for seed in seeds], trials
+
+
+def _config_of_trial(
+    method: str, training: list[str], seed: int, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    given = {name: str(value) for name, value in values.items()}
+    return _config(_training_parser(method), method, training, given) | {"seed": seed}
 
 
 def _print_progress(text: str) -> None:
     print(text, flush=True)
 
 
-def train_one(config: dict[str, Any], directory: Path, log: str | None = None) -> dict[str, Any]:
+def train_one(
+    config: dict[str, Any],
+    directory: Path,
+    log: str | None = None,
+    callbacks: Sequence[Callable[[Epoch], Any]] = (),
+) -> dict[str, Any]:
     """Train a configuration, or continue; the result says nothing of the test set."""
     logged = config | {"log": log}
-    trained = train_model(directory, logged, resume=True, announce=_be_silent)
+    trained = train_model(directory, logged, resume=True, callbacks=callbacks, announce=_be_silent)
     seconds = trained.history["seconds"][-1]
     return {**trained.validation, "loss": trained.history["loss"][-1], "seconds": seconds}
 
@@ -141,35 +201,57 @@ def _be_silent(text: str) -> None:
 # --- configurations -------------------------------------------------------------------------------
 
 
-def _configs(arguments: Namespace) -> list[dict[str, Any]]:
-    """The configuration of every run, as in `config.json`."""
-    if arguments.backend not in BACKENDS:
-        raise ValueError(
-            f"--backend should be one of {', '.join(BACKENDS)}, got {arguments.backend!r}"
-        )
-    if arguments.log not in (None, *LOGGERS):
-        raise ValueError(f"--log should be one of {', '.join(LOGGERS)}, got {arguments.log!r}")
+def _check(arguments: Namespace) -> None:
+    """Raise ValueError for options that do not exist, or do not go together."""
     zoo.method(arguments.method)  # raises for an unknown one
+    for name, known in (("backend", BACKENDS), ("log", (None, *LOGGERS))):
+        value = arguments[name]
+        if value not in known:
+            names = ", ".join(filter(None, known))
+            raise ValueError(f"--{name} should be one of {names}, got {value!r}")
+    if arguments.search and arguments.grid:
+        raise ValueError("--search goes with --search-space, not with --grid")
+    if bool(arguments.search) != bool(arguments.search_space):
+        raise ValueError("--search and --search-space go together; give both")
+
+
+def _training_parser(method: str) -> ArgumentParser:
+    parser = method_parser(method)
+    parser.exit_on_error = False
+    return parser
+
+
+def _configs(arguments: Namespace, parser: ArgumentParser) -> list[dict[str, Any]]:
+    """The configuration of every run, as in `config.json`."""
     grid = _grid(arguments.grid)
     seeds = _seeds(arguments.seeds)
-    training = list(arguments.training)
     points = list(itertools.product(*grid.values()))
-    has_choice = len(points) > 1
-    if has_choice and "--validation" not in {text.partition("=")[0] for text in training}:
-        training += ["--validation", str(DEFAULT_VALIDATION)]
-    parser = method_parser(arguments.method)
-    parser.exit_on_error = False
+    training = arguments.training
+    if len(points) > 1:
+        training = _with_validation(training)
     configs = []
     for values in points:
         given = dict(zip(grid, values, strict=True))
         config = _config(parser, arguments.method, training, given)
-        if has_choice and not config["validation"]:
-            raise ValueError(
-                "--validation should be above 0, since one of several configurations is chosen by "
-                f"it; such as {DEFAULT_VALIDATION}"
-            )
+        if len(points) > 1:
+            _check_can_choose(config)
         configs += [config | {"seed": seed} for seed in seeds]
     return configs
+
+
+def _check_can_choose(config: dict[str, Any]) -> None:
+    if not config["validation"]:
+        raise ValueError(
+            "--validation should be above 0, since one of several configurations is chosen by it; "
+            f"such as {DEFAULT_VALIDATION}"
+        )
+
+
+def _with_validation(training: Sequence[str]) -> list[str]:
+    """Set labels aside where one of several configurations is chosen by them."""
+    if "--validation" in {text.partition("=")[0] for text in training}:
+        return list(training)
+    return [*training, "--validation", str(DEFAULT_VALIDATION)]
 
 
 def _config(
@@ -204,21 +286,55 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _grid(texts: Sequence[str]) -> dict[str, list[str]]:
+def _grid(texts: Sequence[str], option: str = "--grid") -> dict[str, list[str]]:
     """Values by option from `z_dim=10,50`."""
     grid: dict[str, list[str]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
         name = name.strip().removeprefix("--")
         if not equals or not values or not name:
-            raise ValueError(f"--grid should be like z_dim=10,50, got {text!r}")
+            raise ValueError(f"{option} should be like z_dim=10,50, got {text!r}")
         if name in NOT_SWEPT:
             hint = "; give --seeds" if name == "seed" else ""
-            raise ValueError(f"--grid: {name} is not an option to vary{hint}")
+            raise ValueError(f"{option}: {name} is not an option to vary{hint}")
         if name in grid:
-            raise ValueError(f"--grid: {name} is there twice; give all its values at once")
+            raise ValueError(f"{option}: {name} is there twice; give all its values at once")
         grid[name] = split_values(values)
     return grid
+
+
+def _space(arguments: Namespace, parser: ArgumentParser) -> Space:
+    """Ranges and values by option from `lr=1e-4..1e-2:log` and `z_dim=10,50`."""
+    space: dict[str, Range | list[Any]] = {}
+    for name, values in _grid(arguments.search_space, "--search-space").items():
+        space[name] = list(values)
+        if ".." in values[0]:
+            space[name] = _range(arguments, parser, name, ",".join(values))
+        else:
+            for value in values:  # raises for one that the option does not take
+                _config(parser, arguments.method, arguments.training, {name: value})
+    return space
+
+
+def _range(arguments: Namespace, parser: ArgumentParser, name: str, text: str) -> Range:
+    numbers, colon, scale = text.partition(":")
+    low, _, high = numbers.partition("..")
+    try:
+        if colon and scale != "log":
+            raise ValueError(f"the scale should be log, got {scale!r}")
+        ends = Range(float(low), float(high), log=bool(colon))
+    except ValueError as error:
+        raise ValueError(
+            f"--search-space: {name} should be like 1e-4..1e-2:log, got {text!r}: {error}"
+        ) from None
+    for end in (low, high):
+        _config(parser, arguments.method, arguments.training, {name: end})
+    try:
+        inside = str(ends.low + (ends.high - ends.low) * 0.123456789)
+        _config(parser, arguments.method, arguments.training, {name: inside})
+    except ValueError:
+        return Range(ends.low, ends.high, log=ends.log, whole=True)
+    return ends
 
 
 def split_values(text: str) -> list[str]:
@@ -241,8 +357,19 @@ def split_values(text: str) -> list[str]:
 # --- results --------------------------------------------------------------------------------------
 
 
-def report(outcomes: Sequence[Outcome], out: Path, varied: Sequence[str]) -> None:
+def report(
+    outcomes: Sequence[Outcome],
+    out: Path,
+    varied: Sequence[str],
+    trials: Sequence[Outcome] = (),
+) -> None:
     """Choose a configuration, test it, write the table, and print the statistics.
+
+    Arguments:
+        outcomes: The runs, of which one configuration is chosen.
+        out: Directory of the sweep.
+        varied: Options in which the configurations differ.
+        trials: Runs of a search, which stand in the table, too.
 
     Raises:
         ValueError: Runs have failed; the others are in the table.
@@ -251,17 +378,19 @@ def report(outcomes: Sequence[Outcome], out: Path, varied: Sequence[str]) -> Non
     chosen = _chosen(groups)
     tested = {} if chosen is None else _test(chosen, out)
     rows = [_with_test(outcome, tested) for outcome in outcomes]
+    names = {outcome.name for outcome in outcomes}
+    rows += [trial for trial in trials if trial.name not in names]
     write_table(out / TABLE, rows, flat)
     _print_statistics(groups, chosen, varied)
     if chosen is not None:
         _print_test(chosen, tested, varied)
     print(f"table: {out / TABLE}")
-    failed = [outcome for outcome in outcomes if outcome.error]
+    failed = [outcome for outcome in rows if outcome.error]
     for outcome in failed:
         print(f"{_label(outcome.config, varied, seed=True)}: {outcome.error}", file=sys.stderr)
     if failed:
         raise ValueError(
-            f"{len(failed)} of {len(outcomes)} runs have failed, see above and error.txt in "
+            f"{len(failed)} of {len(rows)} runs have failed, see above and error.txt in "
             f"{out / RUNS}/RUN; the same command tries them again"
         )
 

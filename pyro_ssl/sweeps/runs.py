@@ -32,6 +32,10 @@ _ONE_AT_A_TIME = Lock()
 """Held while a process has a run: the number of threads and the random state are the process's."""
 
 
+class RunStopped(Exception):  # noqa: N818
+    """Raised by a callback to end a run without a result, and without an error."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What has become of a run.
@@ -96,6 +100,8 @@ def run_once(run: RunFunction, config: Config, directory: Path, threads: int) ->
         try:
             with files.locked(directory):
                 return Outcome(name, config, _result_of(run, config, directory))
+        except RunStopped:
+            return Outcome(name, config)
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             files.write_text(directory / ERROR_FILE, traceback.format_exc())

@@ -64,7 +64,7 @@ def sweep(
     stored = {name: stored_result(directories / name) for name in by_name}
     missing = [name for name in by_name if stored[name] is None]
     progress = Progress(len(by_name) - len(missing), len(by_name), report)
-    outcomes = _Reporting(progress, batch_size=1, pre_dispatch="all")(
+    outcomes = ReportingParallel(progress, batch_size=1, pre_dispatch="all")(
         delayed(run_once)(run, by_name[name], directories / name, threads) for name in missing
     )
     found = {outcome.name: outcome for outcome in outcomes}
@@ -115,7 +115,7 @@ def _rounded(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-class _Reporting(Parallel):
+class ReportingParallel(Parallel):
     """joblib's `Parallel`, which calls `print_progress` whenever a run has ended."""
 
     def __init__(self, progress: Progress, **arguments: Any) -> None:
