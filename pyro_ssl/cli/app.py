@@ -23,10 +23,10 @@ from pyro_ssl.utils import files
 COMMANDS = {
     "list": list_command,
     "train": train,
-    "sweep": sweep,
     "evaluate": evaluate,
     "predict": predict,
     "label": label,
+    "sweep": sweep,
 }
 """Modules with `parser() -> ArgumentParser` and `run(arguments)`."""
 USER_ERRORS = (

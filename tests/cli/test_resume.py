@@ -28,7 +28,7 @@ def test_resumed_run_equals_an_unbroken_one(finished, monkeypatch, epoch):
     seen: list[int] = []
     fit, config = train_command.fit, json.loads((finished / "config.json").read_text())
     monkeypatch.setattr(
-        train_command, "fit", lambda *args, **kwargs: fit(*args, **kwargs, callbacks=(watch,))
+        train_command, "fit", lambda *args, **more: fit(*args, **more | {"callbacks": (watch,)})
     )
     with pytest.raises(Stopped):
         train_command.train(Path("run"), config)
