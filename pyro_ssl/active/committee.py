@@ -7,7 +7,6 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from pyro_ssl.training import checkpoints
 from pyro_ssl.training.fit import fit
 from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
-from pyro_ssl.utils.arguments import as_input, check_positive, placed
+from pyro_ssl.utils.arguments import as_input, check_positive, check_seed, placed
 from pyro_ssl.utils.arrays import extreme_rows
 from pyro_ssl.utils.context import fixed_seed
 
@@ -32,6 +31,8 @@ MODEL = "learner"
 """Folder of the models of the last round."""
 IN_TRAINING = "learner.training"
 """Folder of the round in training, deleted at its end."""
+VERSION = 1
+"""Version of the saved settings; earlier versions of pyro-ssl saved none."""
 RESERVED = {"objective", "x", "y", "seed", "directory", "resume", "identity"}
 """Arguments of `fit` that the committee sets."""
 FIT_ARGUMENTS = set(inspect.signature(fit).parameters) - RESERVED
@@ -86,7 +87,7 @@ class Committee:
         directory: Path | None = None,
     ) -> None:
         check_positive(members=size)
-        _check_seed(seed)
+        check_seed(seed)
         _check_fit_arguments("training", training)
         _check_fit_arguments("update_training", update_training)
         if not restart_factor > 1:
@@ -185,6 +186,7 @@ class Committee:
         if self.directory is None:
             return
         data = {
+            "version": VERSION,
             "settings": self._settings(self.members),
             "of": labels.first(self.learned),
             "fresh": self._learned_at_restart,
@@ -226,7 +228,8 @@ class Committee:
     ) -> None:
         """Raise CheckpointError unless a saved round has these settings and labels."""
         if data.get("settings") != _as_json(self._settings(members)):
-            raise files.CheckpointError(f"{path} has other settings")
+            earlier = "" if data.get("version") == VERSION else "is of an earlier version and "
+            raise files.CheckpointError(f"{path} {earlier}has other settings")
         if data["of"] != _as_json(first):
             raise files.CheckpointError(
                 f"{path} has learned other labels than those in labels.json"
@@ -255,12 +258,6 @@ def derived_seed(*parts: int) -> int:
     (True, False)
     """
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def _check_seed(seed: Any) -> None:
-    is_integer = isinstance(seed, Integral) and not isinstance(seed, bool)
-    if not is_integer or seed < 0:
-        raise ValueError(f"seed should be an integer, 0 or above, got {seed!r}")
 
 
 def _check_fit_arguments(name: str, arguments: dict[str, Any] | None) -> None:

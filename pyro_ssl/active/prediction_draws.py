@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.active.pool import order_by_value
-from pyro_ssl.infer.gibbs import Gibbs, walk
+from pyro_ssl.infer.gibbs import walk
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
 from pyro_ssl.prediction.chunks import AT_ONCE, as_known, chunked, label_of
-from pyro_ssl.prediction.gibbs import gibbs
+from pyro_ssl.prediction.gibbs import predict_real
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.types import AveragingGuide, WeightPlaces, WeightSampler, unwrapped
 from pyro_ssl.utils.arguments import check_positive
@@ -80,17 +80,10 @@ def predictions(members: list[Objective], x: Tensor, seed: int) -> Tensor:
 
 def moments(members: list[Objective], x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Each member's E[y|x] and Var[y|x] of a real label, both `(M, N, D)`, by Gibbs sampling."""
-    results = [_gibbs(member, x, seed) for member in members]
+    results = [predict_real(member, x, seed=seed) for member in members]
     means = torch.stack([result.mean for result in results])
     variances = torch.stack([result.variance for result in results])
     return means, variances
-
-
-def _gibbs(objective: Objective, x: Tensor, seed: int) -> Gibbs:
-    predictor = objective.predictor
-    assert isinstance(predictor, GibbsPredictor)  # the zoo refuses a real y without one
-    chains = max(4, predictor.chains)
-    return gibbs(objective, x, steps=predictor.steps, chains=chains, seed=seed)
 
 
 def _gibbs_steps(objective: Objective) -> int:

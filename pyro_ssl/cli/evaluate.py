@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_ssl import data
 from pyro_ssl.cli.row_files import read_rows
-from pyro_ssl.cli.run_directory import read_config
+from pyro_ssl.cli.run_config import read_config
 from pyro_ssl.cli.train import draw_labels
 from pyro_ssl.evaluation import reports
 from pyro_ssl.evaluation.attacks import ATTACKS

@@ -24,7 +24,7 @@ from pyro_ssl.cli.method_options import (
     chosen_options,
     summary,
 )
-from pyro_ssl.cli.run_directory import (
+from pyro_ssl.cli.run_config import (
     CONFIG,
     FIT_OPTIONS,
     check_new,

@@ -59,9 +59,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     """
     method = parameters["method"]
     if not isinstance(method, str):
-        raise ValueError(
-            f"method should be a name in the zoo, such as 'm2', got {method!r}"
-        )
+        raise ValueError(f"method should be a name in the zoo, such as 'm2', got {method!r}")
     zoo.method(method)
     check_positive(epochs=parameters["epochs"], batch_size=parameters["batch_size"])
     check_kind("min_steps", parameters["min_steps"], int)

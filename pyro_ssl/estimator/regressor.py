@@ -13,8 +13,7 @@ from pyro_ssl.estimator.inputs import real_labels
 from pyro_ssl.estimator.saving import saved_moments
 from pyro_ssl.estimator.scaling import moments
 from pyro_ssl.model_selection import labeled_rows
-from pyro_ssl.objectives.predictors import GibbsPredictor
-from pyro_ssl.prediction.gibbs import gibbs
+from pyro_ssl.prediction.gibbs import predict_real
 
 
 class SemiSupervisedRegressor(RegressorMixin, SemiSupervised):
@@ -85,10 +84,7 @@ class SemiSupervisedRegressor(RegressorMixin, SemiSupervised):
             return_std: Also return the predictive standard deviation, of the same shape.
         """
         rows = self._rows(X)  # before `objective_`: it reports a missing fit
-        predictor = self.objective_.predictor
-        assert isinstance(predictor, GibbsPredictor)  # the zoo refuses a real y without one
-        chains = max(4, predictor.chains)
-        prediction = gibbs(self.objective_, rows, steps=predictor.steps, chains=chains)
+        prediction = predict_real(self.objective_, rows)
         mean = prediction.mean.double().numpy() * self.y_std_ + self.y_mean_
         std = prediction.variance.sqrt().double().numpy() * self.y_std_
         if self.flat_:

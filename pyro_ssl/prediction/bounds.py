@@ -14,6 +14,7 @@ from pyro_ssl.infer.checks.pair import check_pair, check_support
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import as_known, chunked, label_of, rows_at_once
+from pyro_ssl.types import RandomWeightsGuide
 from pyro_ssl.utils.arguments import as_input, as_tensor, as_values, check_positive, placed
 from pyro_ssl.utils.arrays import extreme_rows
 from pyro_ssl.utils.context import eval_mode
@@ -198,12 +199,11 @@ def weight_kl(objective: Objective) -> float:
     >>> weight_kl(zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2))
     0.0
     """
-    model = objective.model
     guide = objective.guide
-    if not hasattr(guide, "q_w"):
+    if not isinstance(guide, RandomWeightsGuide):
         return 0.0
     with torch.no_grad():
-        return float(kl_divergence(guide.q_w(), model.p_w()))
+        return float(kl_divergence(guide.q_w(), objective.model.p_w()))
 
 
 def _by_model(

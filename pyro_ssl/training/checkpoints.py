@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -290,33 +290,63 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _unpack(packed: Any, left: dict[str, Tensor]) -> Any:
-    """The state; its tensors are removed from those left."""
-    if not isinstance(packed, dict) or len(packed) != 1:
-        raise CheckpointError(f"the data hold {packed!r:.80}, which this version does not write")
-    ((kind, value),) = packed.items()
-    if kind == "plain" and _is_plain(value):
+    """Unpack one entry; its tensors are removed from `left`."""
+    kind, value = _kind_and_value(packed)
+    if kind == "plain":
         return value
     if kind == "tensor":
-        if not isinstance(value, str) or value not in left:
-            raise CheckpointError(f"the tensor {value!r:.80} is missing, or there twice")
-        return left.pop(value)
-    if kind == "list" and isinstance(value, list):
-        return [_unpack(v, left) for v in value]
-    if kind == "tuple" and isinstance(value, list):
-        return tuple(_unpack(v, left) for v in value)
-    if kind == "items" and isinstance(value, list) and all(map(_is_item, value)):
-        state = {k: _unpack(v, left) for k, v in value}
-        if len(state) == len(value):
-            return state
+        return _taken(value, left)
+    if kind == "items":
+        return {name: _unpack(entry, left) for name, entry in value}
+    entries = [_unpack(entry, left) for entry in value]
+    return tuple(entries) if kind == "tuple" else entries
+
+
+def _kind_and_value(packed: Any) -> tuple[str, Any]:
+    """Kind and value of a packed entry; raise CheckpointError unless `pack` could give it."""
+    if isinstance(packed, dict) and len(packed) == 1:
+        ((kind, value),) = packed.items()
+        if kind in _FORMS and _FORMS[kind](value):
+            return kind, value
     raise CheckpointError(f"the data hold {packed!r:.80}, which this version does not write")
 
 
-def _is_item(item: Any) -> bool:
-    return isinstance(item, list) and len(item) == 2 and _is_plain(item[0])
+def _taken(name: str, left: dict[str, Tensor]) -> Tensor:
+    if name not in left:
+        raise CheckpointError(f"the tensor {name!r:.80} is missing, or there twice")
+    return left.pop(name)
 
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _are_items(value: Any) -> bool:
+    """Return True for a list of [name, entry] whose names are plain and differ."""
+    if not isinstance(value, list):
+        return False
+    are_pairs = all(isinstance(item, list) and len(item) == 2 for item in value)
+    if not are_pairs or not all(_is_plain(name) for name, _ in value):
+        return False
+    return len({name for name, _ in value}) == len(value)
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "plain": _is_plain,
+    "tensor": _is_text,
+    "list": _is_list,
+    "tuple": _is_list,
+    "items": _are_items,
+}
+"""Kinds of packed entries, each with a check of its value."""
 
 
 def check_tensors(tensors: Any, like: Mapping[str, Tensor], message: str) -> None:

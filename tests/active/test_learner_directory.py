@@ -152,6 +152,16 @@ def test_labels_are_kept_when_training_fails(tmp_path):
 # --- the model ------------------------------------------------------------------------------------
 
 
+def test_a_model_of_an_earlier_version_says_so(tmp_path):
+    rounds(learner(directory=tmp_path), 1)
+    tensors, data = checkpoints.load(tmp_path / "learner")
+    earlier = {name: value for name, value in data.items() if name != "version"}
+    checkpoints.save(tmp_path / "learner", tensors, earlier, keep_previous=False)
+    assert learner(directory=tmp_path).members  # with the same settings it still loads
+    with pytest.warns(CheckpointWarning, match="is of an earlier version and has other settings"):
+        assert not learner(directory=tmp_path, seed=1).members
+
+
 @pytest.mark.parametrize(
     "other",
     [
