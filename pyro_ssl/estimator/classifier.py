@@ -18,24 +18,24 @@ from pyro_ssl.prediction.predict import predict_proba
 class SemiSupervisedClassifier(ClassifierMixin, SemiSupervised):
     """A method of the zoo as a scikit-learn classifier that also learns from unlabeled rows.
 
-    The class probabilities, for p(y) and `balance`, are the frequencies of the labels with three
-    more of each class; `options={"class_probs": None}` makes them uniform.
+    The class probabilities, for p(y) and `balance`, are the frequencies of the labels, with three
+    pseudo-counts per class; `options={"class_probs": None}` makes them uniform.
 
     Arguments:
-        method: Name in the zoo; `pyro-ssl list` prints them.
+        method: Name in the zoo; `pyro-ssl list` prints all names.
         epochs: Passes over the unlabeled or the labeled rows, see `pyro_ssl.fit`.
         min_steps: Smallest number of steps; small tables, with few steps per epoch, get more
             epochs.
         batch_size: Unlabeled rows per step; labeled rows are added.
         lr: Largest learning rate.
         scale: Standardise each column (each pixel of an image) by its mean and standard deviation.
-            None does so for columns, and takes images as they are, which have to be in [0, 1].
+            None standardises columns and leaves images, which should be in [0, 1], as they are.
         options: Other options of the method, such as `{"z_dim": 2, "alpha": 10.0}`; see
-            `pyro_ssl.zoo`. The defaults for columns are in `pyro_ssl.zoo.presets`, see
-            `column_defaults`; for images they are the method's own.
+            `zoo.options_of`. `column_defaults` gives the defaults for columns; for images they are
+            the method's own.
         training: Other arguments of `pyro_ssl.fit`, such as `{"schedule": "cosine", "ema": 0.999}`.
         random_state: Seed of the weights, the order of the data and the noise.
-        verbose: Show a progress bar, and the numbers of rows of each class and without a label.
+        verbose: Show a progress bar, and the number of rows of each class and without a label.
 
     Attributes:
         classes_: Values of the labels, sorted; the order of the columns of `predict_proba`.
@@ -53,7 +53,7 @@ class SemiSupervisedClassifier(ClassifierMixin, SemiSupervised):
     """
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """p(y|x), `(N, K)`, with columns in the order of `classes_`.
+        """Predict p(y|x), `(N, K)`, with columns in the order of `classes_`.
 
         Arguments:
             X: Data `(N, *event)`.
@@ -62,7 +62,7 @@ class SemiSupervisedClassifier(ClassifierMixin, SemiSupervised):
         return predict_proba(self.objective_, rows).double().numpy()
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest class of each row, `(N,)`.
+        """Predict the likeliest class of each row, `(N,)`.
 
         Arguments:
             X: Data `(N, *event)`.

@@ -27,7 +27,7 @@ class SemiSupervisedRegressor(RegressorMixin, SemiSupervised):
         min_steps: Smallest number of steps.
         batch_size: Unlabeled rows per step; labeled rows are added.
         lr: Largest learning rate.
-        scale: Standardise each column; None see `SemiSupervisedClassifier`.
+        scale: Standardise each column, see `SemiSupervisedClassifier`.
         options: Other options of the method.
         training: Other arguments of `pyro_ssl.fit`.
         random_state: Seed of the weights, the order of the data and the noise.
@@ -77,7 +77,7 @@ class SemiSupervisedRegressor(RegressorMixin, SemiSupervised):
         )
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """E[y|x], `(N,)` or `(N, D)` as y in `fit`.
+        """Predict E[y|x], `(N,)` or `(N, D)`, like y in `fit`.
 
         Arguments:
             X: Data `(N, *event)`.

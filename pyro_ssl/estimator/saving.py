@@ -129,7 +129,7 @@ def saved_features(features: Any, x_shape: tuple[int, ...]) -> int:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a checkpoint can hold the value."""
+    """Return True if a checkpoint can hold the value."""
     if isinstance(value, np.generic):
         value = value.item()
     try:

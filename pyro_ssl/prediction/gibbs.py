@@ -34,7 +34,7 @@ def gibbs(
         chains: Independent chains of each datum, averaged; random weights are sampled anew in each
             step of each chain.
         hard: Average the sampled labels instead of their probabilities.
-        chunk: Data at once; by default as many as fit into about 1 GB.
+        chunk: Rows at once; by default as many as fit into about 1 GB.
         seed: Seed of the chains.
 
     Returns:

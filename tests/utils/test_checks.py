@@ -193,11 +193,11 @@ BAD_ZOO = {
         {"norm_from_mean_weights": False},
         "norm_from_mean_weights=False needs local_reparameterisation=False",
     ),
-    "free bits of a flow": (("m2", 3, 3), {"free_bits": 1.0, "flow": 1}, "free_bits are of"),
+    "free bits of a flow": (("m2", 3, 3), {"free_bits": 1.0, "flow": 1}, "free_bits needs a KL"),
     "free bits of a vamp prior": (
         ("adgm", 3, 3),
         {"free_bits": 1.0, "prior": "vamp"},
-        "free_bits are of",
+        "free_bits needs a KL",
     ),
     "free bits of a mixture": (
         ("sslpe", 3, 3),
