@@ -224,7 +224,7 @@ BAD = {
         CODES,
         "probs should be probabilities, got numbers from -0.99.* to 1.89",
     ),
-    "log-probabilities": (P.log(), CODES, "of logits or log-probabilities take the softmax"),
+    "log-probabilities": (P.log(), CODES, "apply a softmax to logits or log-probabilities"),
     "negative": (P - 0.2, CODES, "probs should be probabilities, got numbers from -0.15"),
     "not normalised": (
         P / 2,
