@@ -1,4 +1,4 @@
-"""The objectives that an active learner trains, from scratch or from the last round."""
+"""The objectives of an active learner, trained from scratch or from the last round."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pyro_ssl.utils.context import fixed_seed
 MODEL = "learner"
 """Folder of the models of the last round."""
 IN_TRAINING = "learner.training"
-"""Folder of the round in training, deleted at its end."""
+"""Folder of the round in training; it is deleted when the round ends."""
 VERSION = 1
 """Version of the saved settings; earlier versions of pyro-ssl saved none."""
 RESERVED = {"objective", "x", "y", "seed", "directory", "resume", "identity"}
@@ -40,7 +40,7 @@ FIT_ARGUMENTS = set(inspect.signature(fit).parameters) - RESERVED
 
 
 class Committee:
-    """Objectives that learn the same labels, and the folder they are kept in.
+    """Objectives that learn from the same labels, and their folder.
 
     >>> from pyro_ssl import zoo
     >>> build = lambda seed: zoo.build("m2", (2,), 2, seed=seed, hidden=(4,))
@@ -62,13 +62,13 @@ class Committee:
         restart_factor: With `update_training`, retrain from scratch when the number of labels has
             grown by this factor.
         seed: Seed of weights and training.
-        identity: Plain data that a saved model has to share, such as the method and its options.
+        identity: Plain data that a saved model must share, such as the method and its options.
         directory: Folder for models; None keeps them in memory.
 
     Attributes:
         members: The trained objectives; empty before the first round.
         history: For each round, each member's history.
-        learned: Number of labels that the members have learned.
+        learned: Number of labels that the members have been trained on.
 
     Raises:
         ValueError: An argument is invalid.
@@ -110,7 +110,7 @@ class Committee:
         return [self.build(derived_seed(self.seed, m, 1)) for m in range(count or self.size)]
 
     def check_pool(self, objective: Objective, pool: Tensor) -> None:
-        """Raise ValueError if an objective cannot learn from unlabeled data like these."""
+        """Raise ValueError if an objective cannot learn from this pool."""
         transforms = self.training.get("transform") is not None
         if transforms or not objective.learns_unlabeled:
             return
@@ -127,7 +127,7 @@ class Committee:
     # --- training ---------------------------------------------------------------------------------
 
     def train(self, pool: Tensor, labels: Labels) -> None:
-        """Train a round on all labels, unless they have been learned."""
+        """Train a round on all labels, unless the members have been trained on them."""
         count = len(labels.indices)
         if self.learned == count:
             return
@@ -160,7 +160,7 @@ class Committee:
         self._save(labels)
 
     def _updates(self, count: int) -> bool:
-        """Whether a round with so many labels starts from the weights of the last one."""
+        """Return True if a round with so many labels starts from the weights of the last one."""
         if not self.members or self.update_training is None:
             return False
         return count < self.restart_factor * self._learned_at_restart
@@ -238,7 +238,7 @@ class Committee:
             raise files.CheckpointError(f"{path} is damaged: fresh or history has the wrong type")
 
     def _settings(self, members: Sequence[Objective]) -> list[Any]:
-        """Everything but the labels that determines the weights, as plain data."""
+        """Everything that determines the weights, except the labels, as plain data."""
         shapes = [[name, list(v.shape)] for name, v in members[0].state_dict().items()]
         return [
             self.seed,
@@ -284,7 +284,7 @@ def _tensors_of(tensors: dict[str, Tensor], m: int) -> dict[str, Tensor]:
 
 
 def _as_json(data: Any) -> Any:
-    """Plain data as they come back from JSON."""
+    """Convert plain data to what JSON gives back for them."""
     return json.loads(json.dumps(data))
 
 
