@@ -1,4 +1,7 @@
-"""The directory of a run: its configuration, and who may write to it."""
+"""The configuration of a run, `config.json`, and the lock on its directory.
+
+The other files of a run are written by `training.callbacks.RunDirectory`.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ FIT_OPTIONS = (
     "checkpoint_every",
     "progress",
 )
-"""Arguments of `fit` that are options of `train`; `schedule`, a name here, is another."""
+"""Arguments of `fit` that are options of `train`; so is `schedule`, by name."""
 CONFIG = "config.json"
 CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "method": (str,),
@@ -40,11 +43,14 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
 }
 """Entries of `config.json` and their types."""
 REMNANTS = {"lock", "fit.lock", "config.json.writing"}
-"""Files that remain if a command is killed before `config.json` is in place."""
+"""Files that are left if a command is killed before it has written `config.json`."""
 
 
 def check_new(out: Path) -> None:
-    """Raise FileExistsError if the directory may hold another run."""
+    """Raise FileExistsError if the directory may hold another run.
+
+    >>> check_new(Path("no such directory"))
+    """
     others = _names_in(out) - REMNANTS
     if not others:
         return
@@ -59,7 +65,13 @@ def check_new(out: Path) -> None:
 
 @contextmanager
 def owned(out: Path) -> Iterator[None]:
-    """Lock the directory, which is made, and removed again if nothing is written to it."""
+    """Make and lock the directory; remove it again if nothing was written to it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, owned(Path(folder) / "run"):
+    ...     (Path(folder) / "run").is_dir()
+    True
+    """
     is_new = not out.exists()
     try:
         with files.locked(out):
@@ -78,6 +90,11 @@ def configured(out: Path, config: dict[str, Any]) -> Iterator[None]:
     """Write `config.json`, and remove it again if training is refused before it starts.
 
     The same `--out` can then be used again.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, configured(Path(folder), {"method": "m2"}):
+    ...     (Path(folder) / CONFIG).exists()
+    True
     """
     path = out / CONFIG
     is_new = not path.exists()
@@ -102,6 +119,11 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: The directory holds no run.
         ValueError: The file is damaged.
+
+    >>> read_config(Path("nowhere"))
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: nowhere/config.json: no such file; nowhere is not the directory of a run
     """
     path = directory / CONFIG
     try:

@@ -41,13 +41,17 @@ from pyro_ssl.utils import files
 from pyro_ssl.zoo.saved_model import SavedModel
 
 DATA_OPTIONS = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise")
-"""Options that are entries of `config.json` themselves."""
+"""Options that are entries of `config.json`."""
 DEFAULT_LABELS = 100
 RESUME_HELP = "directory of a run to continue, with the settings it was started with"
 
 
 def parser() -> ArgumentParser:
-    """Make the parser of the command, without its methods; see `add_methods`."""
+    """Make the parser of the command, without its methods; see `add_methods`.
+
+    >>> parser().parse_args(["--resume", "run"]).resume
+    'run'
+    """
     parser = ArgumentParser(
         description="Train a method on a data set with few labels, or continue a run: --resume DIR."
     )
@@ -139,7 +143,11 @@ def run(arguments: Namespace) -> None:
 
 
 def resume_hint(arguments: Namespace) -> str:
-    """How to continue the run of an interrupted command; empty if it has not started."""
+    """Hint on how to continue an interrupted run; empty if the run has not started.
+
+    >>> resume_hint(Namespace(method=None, resume=None))
+    ''
+    """
     given: Any = arguments[arguments.method] if arguments.method else {}
     directory = arguments.resume or given.get("resume") or given.get("out")
     if directory is None or not (Path(directory) / CONFIG).exists():
@@ -225,7 +233,12 @@ def _check_pixels(x: torch.Tensor) -> None:
 
 
 def draw_labels(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw:
-    """Choose the labeled rows of a run."""
+    """Choose the labeled rows of a run.
+
+    >>> config = {"label_file": None, "labels": 20, "how": "balanced", "seed": 0}
+    >>> len(draw_labels(data.load("digits"), config).indices)
+    20
+    """
     if config["label_file"]:
         return data.LabelDraw.load(config["label_file"])
     labels = config["labels"]
@@ -240,7 +253,11 @@ def draw_labels(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw
 
 @contextmanager
 def class_numbers_unwarned() -> Iterator[None]:
-    """Silence the warnings of `fit` about classes by number; the command warns by name."""
+    """Silence the warnings of `fit` that name classes by number; the command names them itself.
+
+    >>> with class_numbers_unwarned():
+    ...     warnings.warn("class 3 has no label", LabelWarning, stacklevel=1)
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LabelWarning)
         yield
@@ -276,7 +293,7 @@ def _result_line(result: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that a number depends on.
+    """Versions of the packages that a result depends on.
 
     >>> sorted(versions())
     ['numpy', 'pyro-ppl', 'pyro-ssl', 'python', 'scikit-learn', 'torch']
