@@ -1,4 +1,4 @@
-"""What happens after a step and after an epoch: early stopping, progress, files, user functions."""
+"""Callbacks after each step and each epoch: early stopping, progress, files, user functions."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from pyro_ssl.utils.context import eval_mode, fixed_seed
 class EarlyStopping(Callback):
     """Stop when a score has not risen for `patience` epochs, and keep the weights that scored best.
 
-    This scores each epoch and copies the averaged weights of the best one. The loop in `fit` stops
-    by `Run.is_over`, and the run ends with the copied weights.
+    Three places share the work. This callback scores each epoch and copies the averaged weights of
+    the best one; it keeps the best score and the epochs since then in `Run.position`, which is part
+    of the checkpoint. `Run.is_over` ends the loop of `training.run.train` once `patience` epochs
+    have passed. At its end `train` loads the copied weights into the objective.
 
     >>> stopping = EarlyStopping(lambda objective: 0.0, patience=5)
 
@@ -85,13 +87,16 @@ def _as_score(score: Any, epoch: int) -> float:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The argument of a user's callback after each epoch.
+    """State of a run after an epoch, for the user's callbacks.
 
     Arguments:
         epoch: Epochs completed.
         step: Steps completed.
         metrics: Measurements of this epoch: parts of the loss, `loss`, `lr`, `seconds`, `score`.
         objective: The objective with its averaged weights, in evaluation mode.
+
+    >>> losses = []
+    >>> callbacks = [lambda epoch: losses.append(epoch.metrics["loss"])]  # an argument of `fit`
     """
 
     epoch: int
@@ -101,11 +106,14 @@ class Epoch:
 
 
 class UserCallbacks(Callback):
-    """The user's functions of an `Epoch`.
+    """Call the user's functions with an `Epoch`.
 
     Arguments:
-        functions: Called in this order, in evaluation mode and without effect on the run's random
-            state.
+        functions: Functions in the order of their calls. The objective is in evaluation mode, and
+            the run's random state does not change.
+
+    >>> len(UserCallbacks([print]).functions)
+    1
     """
 
     def __init__(self, functions: Sequence[Callable[[Epoch], None]]) -> None:
@@ -124,6 +132,9 @@ class ProgressBar(Callback):
 
     Arguments:
         bar: The bar, see `progress_bar`.
+
+    >>> ProgressBar(tqdm(total=10, disable=True)).bar.total
+    10
     """
 
     def __init__(self, bar: tqdm[Any]) -> None:
@@ -140,11 +151,11 @@ class ProgressBar(Callback):
 
 @contextmanager
 def progress_bar(run: Run, show: bool | None) -> Iterator[ProgressBar]:
-    """A progress bar that is removed after the block.
+    """Show a progress bar, and remove it after the block.
 
     Arguments:
         run: The run, whose steps may have begun.
-        show: Whether to show it; None shows it on a terminal only.
+        show: Show it; None shows it on a terminal only.
     """
     if show is None:
         show = sys.stderr.isatty()
@@ -160,6 +171,9 @@ class RunDirectory(Callback):
     Arguments:
         directory: The folder; it is made if missing.
         checkpoint_every: Steps between checkpoints; None writes one per epoch.
+
+    >>> RunDirectory("runs/mnist").checkpoint.as_posix()
+    'runs/mnist/checkpoint'
     """
 
     def __init__(self, directory: str | Path, checkpoint_every: int | None = None) -> None:
@@ -177,11 +191,11 @@ class RunDirectory(Callback):
             )
 
     def restore(self, run: Run) -> None:
-        """Bring the run to its last checkpoint, if there is one, and the metrics file with it.
+        """Bring the run to its last checkpoint, if there is one, and write its metrics anew.
 
         Raises:
-            CheckpointError: The checkpoint was changed, or is of another run.
-            ValueError: It is of a run with other settings, or other data.
+            CheckpointError: The checkpoint was changed, or belongs to another run.
+            ValueError: The run had other settings, or other data.
         """
         if checkpoints.exists(self.checkpoint):
             tensors, data = checkpoints.load(self.checkpoint)

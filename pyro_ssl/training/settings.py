@@ -23,7 +23,7 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is trained with; see `fit` for the meaning of each setting.
+    """Settings of a run; see `fit` for the meaning of each.
 
     Raises:
         ValueError: A setting is of another kind or out of range; the message names it.
@@ -100,7 +100,7 @@ class Settings:
             raise ValueError(f"clip_norm should be above 0, or None, got {self.clip_norm}")
 
     def as_data(self) -> dict[str, Any]:
-        """The settings as plain data, by which a resumed run is compared; functions by name."""
+        """Settings as plain data, which a resumed run is compared by; functions by name."""
         names = ("epochs", "batch_size", "labeled_batch_size", "lr", "warmup", "clip_norm", "ema")
         data = {name: getattr(self, name) for name in (*names, "precision", "seed")}
         data["schedule"] = self.schedule
@@ -113,13 +113,13 @@ class Settings:
 
 
 def as_device(device: Any) -> torch.device:
-    """The device of that name, tried with an empty tensor.
+    """Device of a name, tried out with an empty tensor.
 
     >>> as_device("cpu")
     device(type='cpu')
 
     Raises:
-        ValueError: It is not available on this machine, or holds no values.
+        ValueError: It is not available on this machine, or is the device `meta`.
     """
     try:
         available = torch.empty(0, device=device).device
@@ -139,12 +139,12 @@ def _check_number(name: str, value: Any) -> None:
 
 
 def _plain_number(value: Any) -> Any:
-    """A number of numpy as Python's own."""
+    """Convert a number of numpy to Python's own."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _as_json(identity: Any) -> Any:
-    """The identity as it comes back from a JSON file."""
+    """Convert the identity to what JSON gives back for it."""
     try:
         return json.loads(json.dumps(identity))
     except (TypeError, ValueError, RecursionError) as error:
