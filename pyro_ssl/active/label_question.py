@@ -73,7 +73,7 @@ class Question:
         """Wait for all answers and return the rows that have a class, and their classes.
 
         Arguments:
-            page: Where to ask; None asks in the terminal.
+            page: Page to ask on; None asks in the terminal.
         """
         images = self._display()
         sheet = self.path.with_suffix(".png")

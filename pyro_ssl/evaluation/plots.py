@@ -264,7 +264,7 @@ def bands(
 
     Arguments:
         curves: For each name one sequence per run, as long as x.
-        x: Where the curves were measured.
+        x: Horizontal positions of the points of a curve.
         xlabel: Label of x.
         ylabel: Label of the curves.
         title: Title above the axes.

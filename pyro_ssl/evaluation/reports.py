@@ -49,6 +49,17 @@ def test_report(objective: Objective, dataset: Dataset, out: Path) -> dict[str, 
         objective: The method.
         dataset: Its data set.
         out: Folder of the picture.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from pyro_ssl import zoo
+    >>> x = torch.rand(6, 1, 8, 8)
+    >>> y = torch.arange(6) % 2
+    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
+    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> with TemporaryDirectory() as folder:
+    ...     sorted(test_report(objective, dataset, Path(folder)))[0]
+    'accuracy'
     """
     probs = predict_proba(objective, dataset.x_test)
     y = dataset.y_test
@@ -73,6 +84,18 @@ def ood_report(
         labeled: Data and their classes, for densities of features; None leaves out the score
             `log p(z), refitted`.
         out: Folder of the picture.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from pyro_ssl import zoo
+    >>> x = torch.rand(6, 1, 8, 8)
+    >>> y = torch.arange(6) % 2
+    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
+    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> with TemporaryDirectory() as folder:
+    ...     text = ood_report(objective, dataset, {"other": 1 - x}, None, Path(folder))
+    >>> text.splitlines()[0].split("|")[1].strip()
+    'other data'
     """
     densities = None if labeled is None else ood.fit_densities(objective, *labeled)
     scored = ood.score_sets(objective, {dataset.name: dataset.x_test, **others}, densities)
@@ -93,6 +116,18 @@ def corruption_report(objective: Objective, dataset: Dataset, out: Path) -> str:
         objective: The method.
         dataset: Its data set of images.
         out: Folder of the picture.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from pyro_ssl import zoo
+    >>> x = torch.rand(6, 1, 8, 8)
+    >>> y = torch.arange(6) % 2
+    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
+    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> with TemporaryDirectory() as folder:
+    ...     text = corruption_report(objective, dataset, Path(folder))
+    >>> text.splitlines()[2].split("|")[1].strip()
+    'gaussian_noise'
     """
     import matplotlib.pyplot as plt
 
@@ -131,6 +166,18 @@ def attack_report(
         epsilons: Sizes of the attack.
         out: Folder of the picture.
         restarts: Random starts of `pgd`.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from pyro_ssl import zoo
+    >>> x = torch.rand(6, 1, 8, 8)
+    >>> y = torch.arange(6) % 2
+    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
+    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> with TemporaryDirectory() as folder:
+    ...     text = attack_report(objective, dataset, "fgsm", [0.0, 0.1], Path(folder))
+    >>> text.splitlines()[3].split("|")[1].strip()
+    '0.1'
     """
     x = dataset.x_test
     bounds = (0.0, 1.0) if 0 <= float(x.min()) <= float(x.max()) <= 1 else None

@@ -156,6 +156,15 @@ def progress_bar(run: Run, show: bool | None) -> Iterator[ProgressBar]:
     Arguments:
         run: The run, whose steps may have begun.
         show: Show it; None shows it on a terminal only.
+
+    >>> import torch
+    >>> from pyro_ssl import zoo
+    >>> from pyro_ssl.training.new_run import new_run
+    >>> from pyro_ssl.training.settings import Settings
+    >>> settings = Settings(epochs=2, batch_size=10)
+    >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(20, 4), None, settings)
+    >>> with progress_bar(run, show=False) as callback:
+    ...     callback.after_step(run)
     """
     if show is None:
         show = sys.stderr.isatty()

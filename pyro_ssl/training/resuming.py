@@ -32,7 +32,17 @@ PROCESS_OPTIONS = ("params", "fused", "foreach")
 
 
 def state(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and plain data from which `restore` continues bit for bit."""
+    """Tensors and plain data from which `restore` continues bit for bit.
+
+    >>> from pyro_ssl import zoo
+    >>> from pyro_ssl.training.new_run import new_run
+    >>> from pyro_ssl.training.settings import Settings
+    >>> settings = Settings(epochs=2, batch_size=10)
+    >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(20, 4), None, settings)
+    >>> tensors, data = state(run)
+    >>> sorted(data)
+    ['history', 'position', 'run', 'settings']
+    """
     average = None if run.average is None else dict(run.average.objective.state_dict())
     parts = {
         "objective": dict(run.objective.state_dict()),
@@ -67,6 +77,19 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     Raises:
         CheckpointError: It was changed, or belongs to another run.
         ValueError: The run had other settings, or other data.
+
+    >>> from pyro_ssl import zoo
+    >>> from pyro_ssl.training.new_run import new_run
+    >>> from pyro_ssl.training.settings import Settings
+    >>> settings = Settings(epochs=2, batch_size=10)
+    >>> from pyro_ssl.training.run import train
+    >>> x = torch.rand(20, 4)
+    >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), x, None, settings)
+    >>> history = train(run, [])
+    >>> resumed = new_run(zoo.build("m2", 4, 2, hidden=(8,)), x, None, settings)
+    >>> restore(resumed, *state(run))
+    >>> resumed.position.step
+    4
     """
     names = {"settings", "run", "position", "history"}
     complete = names <= data.keys() and isinstance(data["settings"], dict)
@@ -211,6 +234,11 @@ def check_position(
     Raises:
         CheckpointError: They have another form, or contradict each other.
         ValueError: The run had early stopping and has none now, or the other way round.
+
+    >>> position = {"step": 4, "seconds": 1.0, "best": -math.inf, "since_best": 0, "sums": {}}
+    >>> history = {"labeled": [2.0], "loss": [2.0], "lr": [0.1], "seconds": [1.0]}
+    >>> sizes = {"steps_per_epoch": 4, "total": 8}
+    >>> check_position(position, history, ["labeled"], **sizes, scored=False)
     """
     names = {"step", "seconds", "best", "since_best", "sums"}
     complete = isinstance(position, dict) and position.keys() == names
@@ -392,6 +420,9 @@ def check_optimizer(
 
     Raises:
         CheckpointError: It has another form, or other arguments.
+
+    >>> optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    >>> check_optimizer(optimizer.state_dict(), optimizer, [False], exact=True)
     """
     complete = isinstance(saved, dict) and saved.keys() == {"state", "param_groups"}
     complete = complete and isinstance(saved["state"], dict)

@@ -92,6 +92,13 @@ class Run:
         position: Progress: steps, seconds, best score.
         history: The measurements of each epoch.
         best_weights: The weights with the best score.
+
+    >>> from pyro_ssl import zoo
+    >>> from pyro_ssl.training.new_run import new_run
+    >>> settings = Settings(epochs=2, batch_size=10)
+    >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(20, 4), None, settings)
+    >>> run.epoch, run.total, run.is_over
+    (0, 4, False)
     """
 
     settings: Settings

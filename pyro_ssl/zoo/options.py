@@ -1,6 +1,6 @@
 """Options that many methods share, in groups: frozen dataclasses that check themselves.
 
-A method is a function whose keyword arguments are such groups, and options of its own.
+A method is a function whose keyword arguments are such groups and further options.
 `option_names.flat_options` lists the fields of all groups by name, for `zoo.build` and the command
 line. The defaults of the methods are in `presets`.
 """

@@ -143,7 +143,7 @@ RANDOM_CLASSIFIER = RandomWeightOptions(
 # --- ours: training -----------------------------------------------------------------------------
 
 M1_TRAINING: dict[str, Any] = {"batch_size": 200, "lr": 1e-3}
-"""Training of M1 in `m1_m2`, besides its number of epochs."""
+"""Training of M1 in `m1_m2`; its number of epochs is the option `m1_epochs`."""
 
 FEW_LABELS: dict[str, Any] = {
     "epochs": 32,

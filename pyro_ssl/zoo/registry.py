@@ -100,7 +100,7 @@ _NO_CLASS_IN_PRIOR = ("class_prior",)
 """In a model whose z does not depend on y, this does not apply."""
 
 _NO_SUM_OVER_CLASSES = ("class_prior", "top_k", "common_random_numbers")
-"""With a guide that, besides, does not sum over classes, these do not apply."""
+"""If the guide does not sum over classes either, these do not apply."""
 
 METHODS: dict[str, Method] = {
     "classifier": Method(

@@ -234,7 +234,7 @@ BAD = {
     "one column": (
         P[:, :1],
         0 * CODES,
-        r"probs should have shape \(N, K\) with two classes or more, got \(4, 1\); of two",
+        r"probs should have shape \(N, K\) with two classes or more, got \(4, 1\); for two",
     ),
     "masked": (
         np.ma.masked_array(P.numpy(), P.numpy() < 0.2),
