@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from pyro.infer.util import is_validation_enabled
-from pyro.nn import PyroModule
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_ssl.infer.bound_terms import (
     expectation,
@@ -37,15 +33,13 @@ from pyro_ssl.infer.enumeration import (
     SharedLatent,
     log_mean_exp,
 )
+from pyro_ssl.infer.param_store import Program, isolated_param_store, without_param_store
 from pyro_ssl.infer.scales import undo_subsampling
 from pyro_ssl.infer.sites import is_enumerated
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, is_count
 from pyro_ssl.infer.traces import TracePair
 from pyro_ssl.nn.tensor_annotations import weighted_classes
-from pyro_ssl.utils.context import empty_param_store, exclusive
-from pyro_ssl.utils.private_names import children_of, has_pyro_attributes
-
-Program = Callable[..., Any]
+from pyro_ssl.utils.context import exclusive
 
 
 class Bound(NamedTuple):
@@ -181,7 +175,9 @@ class TraceTopKEnum_ELBO(ELBO):
             kwargs: Further arguments of both.
         """
         run = _Run(model, guide, args, kwargs, labels=labels)
-        return _mean([self._bound(pair) for pair in self._pairs_apart(run)])
+        pairs = self._pairs_apart(run)
+        self._warn_if_nothing_is_enumerated(pairs, stacklevel=3)
+        return _mean([self._bound(pair) for pair in pairs])
 
     def class_bounds(
         self,
@@ -217,8 +213,10 @@ class TraceTopKEnum_ELBO(ELBO):
 
         The mean of S weights, summed over all classes; its logarithm is a lower bound in the mean.
         """
-        run = _Run(model, guide, args, kwargs, all_classes=True, shared_once=True)
-        (pair,) = self._pairs_apart(run)
+        run = _Run(model, guide, args, kwargs, all_classes=True, shared_once=True, one_pair=True)
+        pairs = self._pairs_apart(run)
+        self._warn_if_nothing_is_enumerated(pairs, stacklevel=3)
+        (pair,) = pairs
         f = log_weight(pair, {})
         if pair.label is not None and pair.label["mask"] is not None:
             raise ScopeError(
@@ -235,20 +233,26 @@ class TraceTopKEnum_ELBO(ELBO):
 
         Parameters may live in the parameter store, as for `pyro.infer.SVI`.
         """
-        pairs = self._pairs(_Run(model, guide, args, kwargs))
+        return self._loss(_Run(model, guide, args, kwargs))
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """`differentiable_loss` as a number, without gradients."""
+        with torch.no_grad():
+            return self._loss(_Run(model, guide, args, kwargs)).item()
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """`differentiable_loss` as a number; its gradients are added to the parameters'."""
+        loss = self._loss(_Run(model, guide, args, kwargs))
+        loss.backward()
+        return loss.item()
+
+    def _loss(self, run: _Run) -> Tensor:
+        pairs = self._pairs(run)
+        self._warn_if_nothing_is_enumerated(pairs, stacklevel=4)
         bound = _mean([self._bound(pair) for pair in pairs])
         if bound.shared is None:
             return -bound.value.sum()
         return bound.shared - bound.value.sum()
-
-    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        with torch.no_grad():
-            return self.differentiable_loss(model, guide, *args, **kwargs).item()
-
-    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()
-        return loss.item()
 
     def _get_trace(
         self, model: Program, guide: Program, args: Any, kwargs: Any
@@ -261,7 +265,7 @@ class TraceTopKEnum_ELBO(ELBO):
 
     def _pairs_apart(self, run: _Run) -> list[TracePair]:
         """Traces with an empty parameter store and without the factor of subsampling."""
-        with _apart(run.model, run.guide), undo_subsampling(run.rows):
+        with isolated_param_store(run.model, run.guide), undo_subsampling(run.rows):
             return self._pairs(run.without_param_store())
 
     def _pairs(self, run: _Run) -> list[TracePair]:
@@ -275,7 +279,7 @@ class TraceTopKEnum_ELBO(ELBO):
         if rows is None:  # a run of one sample tells which plates are the data's
             with torch.no_grad():
                 rows = self._pair(run, 1, None).rows
-        if self.vectorize_particles or self.importance_weighted:
+        if self.vectorize_particles or self.importance_weighted or run.one_pair:
             try:
                 pair = self._pair(run, self.num_particles, rows)
                 if pair.rows != rows:  # the first argument does not count the data
@@ -313,14 +317,16 @@ class TraceTopKEnum_ELBO(ELBO):
         check_scope(pair)
         if is_validation_enabled():
             check_shapes(pair, samples)
-            self._warn_if_nothing_is_enumerated(pair)
         return pair
 
-    def _warn_if_nothing_is_enumerated(self, pair: TracePair) -> None:
-        if self.strict_enumeration_warning and pair.label is None and pair.summed_out is None:
+    def _warn_if_nothing_is_enumerated(self, pairs: list[TracePair], stacklevel: int) -> None:
+        """Warn at the caller of a public method, which is `stacklevel` frames up."""
+        if not self.strict_enumeration_warning or not is_validation_enabled():
+            return
+        if pairs[0].label is None and pairs[0].summed_out is None:
             warnings.warn(
                 'no site is marked infer={"enumerate": "parallel"}, so nothing is summed over',
-                stacklevel=5,
+                stacklevel=stacklevel,
             )
 
     # --- bounds of a pair of traces ------------------------------------------------------------
@@ -377,7 +383,18 @@ class TraceTopKEnum_ELBO(ELBO):
 
 @dataclass(frozen=True)
 class _Run:
-    """A call of both programs, and how the label and shared latents are treated in it."""
+    """A call of both programs.
+
+    Arguments:
+        model: The model.
+        guide: Its guide.
+        args: Arguments of both.
+        kwargs: Further arguments of both.
+        labels: Labels of the first rows.
+        all_classes: Enumerate all classes, whatever `top_k` is.
+        shared_once: Draw a latent that all data share once, for all samples.
+        one_pair: Draw all samples in one pair of traces, whatever `vectorize_particles` is.
+    """
 
     model: Program
     guide: Program
@@ -386,6 +403,7 @@ class _Run:
     labels: Tensor | None = None
     all_classes: bool = False
     shared_once: bool = False
+    one_pair: bool = False
 
     @property
     def rows(self) -> int | None:
@@ -422,47 +440,3 @@ def _check_closed_form(closed_form: Any, importance_weighted: bool) -> None:
         raise ValueError(
             "closed_form: an importance-weighted bound has no KL; leave it out or give ()"
         )
-
-
-def without_param_store(program: Program) -> Program:
-    """A program without entries in Pyro's parameter store, if its parameters are a module's own.
-
-    Each access to a conditional would register all its parameters: a quarter of the time of a small
-    step, to no effect here.
-    """
-    if not isinstance(program, PyroModule) or _has_pyro_attributes(program):
-        return program
-    return partial(nn.Module.__call__, program)
-
-
-def _has_pyro_attributes(module: nn.Module) -> bool:
-    """Whether a module, or a part of it, has `PyroParam` or `PyroSample` attributes."""
-    if has_pyro_attributes(module):
-        return True
-    return any(_has_pyro_attributes(part) for part in children_of(module))
-
-
-@contextmanager
-def _apart(*programs: Program) -> Iterator[None]:
-    """An empty parameter store inside the block.
-
-    Raises:
-        ValueError: A program calls `pyro.param` for a parameter that the caller's store holds.
-    """
-    theirs = dict(pyro.get_param_store().named_parameters())
-    with empty_param_store():
-        yield
-        if theirs:
-            _check_params(theirs, programs)
-
-
-def _check_params(theirs: dict[str, Tensor], programs: tuple[Program, ...]) -> None:
-    modules = [program for program in programs if isinstance(program, nn.Module)]
-    own = {id(p) for module in modules for p in module.parameters()}
-    for name, p in pyro.get_param_store().named_parameters():
-        if name in theirs and id(p) not in own and not torch.equal(p, theirs[name]):
-            raise ValueError(
-                f"pyro.param({name!r}) has been trained in Pyro's parameter store, which a bound "
-                "does not read; make it an attribute of the program, nn.Parameter or "
-                "pyro.nn.PyroParam"
-            )
