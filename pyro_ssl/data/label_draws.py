@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.utils.arguments import as_class_indices, check_seed
+from pyro_ssl.utils.arguments import as_class_indices, check_seed, is_whole
 from pyro_ssl.utils.arrays import as_array, brief, few
 from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed
 
@@ -41,7 +40,7 @@ class LabelDraw:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.n) or self.n < 0:
+        if not is_whole(self.n) or self.n < 0:
             raise ValueError(f"n should be a whole number, 0 or above, got {brief(self.n)}")
         indices = list(self.indices)
         _check_whole("indices", indices)
@@ -175,7 +174,7 @@ def _check_numbers(
 ) -> None:
     """Check that exactly one number, or mapping of numbers, is given."""
     for name, number in (("labels", labels), ("per_class", per_class)):
-        if number is not None and not _is_whole(number):
+        if number is not None and not is_whole(number):
             raise ValueError(f"{name} should be a whole number, got {number!r}")
     if [labels, per_class, counts].count(None) != 2:
         raise ValueError("give exactly one of labels, per_class and counts")
@@ -218,9 +217,5 @@ def _number_of_rows(y: Any) -> int:
 
 def _check_whole(name: str, values: Any) -> None:
     for value in values:
-        if not _is_whole(value):
+        if not is_whole(value):
             raise ValueError(f"{name} should be whole numbers, got {brief(value)}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
