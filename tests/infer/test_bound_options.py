@@ -1235,7 +1235,7 @@ def test_labels_of_another_kind_go_apart():
         ValueError, match=r"labels: site 'y' takes at most 6 values of shape \(\), got \(6, 3\)"
     ):
         TraceTopKEnum_ELBO().bound(*pair, x, labels=labels)
-    with pytest.raises(ValueError, match="labels: the guide enumerates nothing"):
+    with pytest.raises(ValueError, match="labels: the guide has no enumerated site"):
         TraceTopKEnum_ELBO().bound(*pair, x, labels.argmax(-1), labels=labels)
 
 
