@@ -94,7 +94,7 @@ def check_inputs(inputs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) ->
     """
     if len(inputs) != len(shapes):
         raise ValueError(
-            f"network: got {len(inputs)} inputs, want {len(shapes)} with event shapes "
+            f"network: got {len(inputs)} inputs, should have {len(shapes)} with event shapes "
             f"{list(shapes)}"
         )
     for i, (x, shape) in enumerate(zip(inputs, shapes, strict=True)):

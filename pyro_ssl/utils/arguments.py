@@ -219,7 +219,7 @@ def as_values(
 
     Raises:
         TypeError: The labels are not real numbers.
-        ValueError: The shape is not `(n, D)`; a row holds infinity, or NaN beside numbers.
+        ValueError: The shape is not `(n, D)`; a row holds infinity, or NaN in part.
 
     >>> as_values([0.5, float("nan")], 2, 1)
     (tensor([[0.5000],

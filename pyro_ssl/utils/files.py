@@ -171,6 +171,25 @@ def unsealed(text: str | bytes, path: str | Path) -> dict[str, Any]:
     return data
 
 
+def as_json(data: Any, name: str) -> Any:
+    """Data as they are after a way through JSON: tuples are lists, for example.
+
+    Arguments:
+        data: The data.
+        name: Name of the data, for the message.
+
+    Raises:
+        ValueError: JSON cannot hold the data.
+
+    >>> as_json({"hidden": (500, 500)}, "settings")
+    {'hidden': [500, 500]}
+    """
+    try:
+        return json.loads(json.dumps(data))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} should be plain data that JSON can hold: {error}") from None
+
+
 def _checksum_of(data: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
