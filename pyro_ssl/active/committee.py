@@ -227,10 +227,10 @@ class Committee:
         self, data: dict[str, Any], members: Sequence[Objective], first: list[Any], path: Path
     ) -> None:
         """Raise CheckpointError unless a saved round has these settings and labels."""
-        if data.get("settings") != _as_json(self._settings(members)):
+        if data.get("settings") != files.as_json(self._settings(members), "settings"):
             earlier = "" if data.get("version") == VERSION else "is of an earlier version and "
             raise files.CheckpointError(f"{path} {earlier}has other settings")
-        if data["of"] != _as_json(first):
+        if data["of"] != files.as_json(first, "first labels"):
             raise files.CheckpointError(
                 f"{path} has learned other labels than those in labels.json"
             )
@@ -281,11 +281,6 @@ def _tensors_of(tensors: dict[str, Tensor], m: int) -> dict[str, Tensor]:
     """One member's tensors by their names: the inverse of `_named_tensors`."""
     prefix = f"{m}/"
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _as_json(data: Any) -> Any:
-    """Convert plain data to what JSON gives back for them."""
-    return json.loads(json.dumps(data))
 
 
 def _as_text(arguments: dict[str, Any] | None) -> str:

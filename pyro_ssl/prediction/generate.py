@@ -16,7 +16,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_ssl.infer.elbo import without_param_store
+from pyro_ssl.infer.param_store import without_param_store
 from pyro_ssl.infer.sites import sample_sites
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.bounds import is_one_hot

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch.optim import Optimizer
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.optimizers import SCHEDULES, Schedule
 from pyro_ssl.utils.arguments import check_positive, check_seed
+from pyro_ssl.utils.files import as_json
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -61,7 +61,7 @@ class Settings:
         if self.precision not in get_args(Precision):
             names = ", ".join(get_args(Precision))
             raise ValueError(f"precision should be one of {names}, got {self.precision!r}")
-        _as_json(self.identity)
+        as_json(self.identity, "identity")
 
     def _check_functions(self) -> None:
         if not callable(self.optimizer):
@@ -106,7 +106,7 @@ class Settings:
         data["schedule"] = self.schedule
         if not isinstance(self.schedule, str):
             data["schedule"] = checkpoints.stable_repr(self.schedule)
-        data["identity"] = _as_json(self.identity)
+        data["identity"] = as_json(self.identity, "identity")
         data["optimizer"] = checkpoints.stable_repr(self.optimizer)
         data["transform"] = checkpoints.stable_repr(self.transform)
         return {name: _plain_number(value) for name, value in data.items()}
@@ -141,11 +141,3 @@ def _check_number(name: str, value: Any) -> None:
 def _plain_number(value: Any) -> Any:
     """Convert a number of numpy to Python's own."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _as_json(identity: Any) -> Any:
-    """Convert the identity to what JSON gives back for it."""
-    try:
-        return json.loads(json.dumps(identity))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"identity should be plain data that JSON can hold: {error}") from None

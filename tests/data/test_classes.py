@@ -70,7 +70,7 @@ def test_minus_beside_plus_is_a_class():
 
 def test_a_class_that_a_word_takes_away_is_named():
     with pytest.raises(
-        ValueError, match="one class only, 'some'.*; 'None' is taken to be no label, so rename"
+        ValueError, match="one class only, 'some'.*; 'None' is read as a missing label, so rename"
     ):
         encode(np.array(["None", "some"])[np.arange(100) % 2], 100)
 
@@ -112,7 +112,7 @@ def test_minus_one_and_one_are_no_two_classes():
     for y in (np.array([-1, 1, 1]), np.array([-1.0, 1.0, 1.0]), np.array(["-1", "1", "1"])):
         with pytest.raises(
             ValueError,
-            match="one class only, .*1.*; -1 stands for no label, so write .* as 0 and 1",
+            match="one class only, .*1.*; -1 means that there is no label, so write .* as 0 and 1",
         ):
             encode(y, 3)
     with pytest.raises(ValueError, match="one class only, 1; at least two classes need one$"):

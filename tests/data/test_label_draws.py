@@ -181,7 +181,7 @@ def test_a_draw_of_an_earlier_version_is_read(tmp_path):
 
 
 BAD_INDICES = {
-    "twice": ([1, 1, 1], "row 1 is there twice"),
+    "twice": ([1, 1, 1], "row 1 is given twice"),
     "not whole": ([1.7], "indices should be whole numbers, got 1.7"),
     "truth value": ([True], "indices should be whole numbers, got True"),
     "beyond": ([0, 3], r"indices should be in 0 \.\. 2, got 3"),
@@ -260,8 +260,8 @@ BAD_ROWS = {
     "shapes": (
         [(torch.ones(2), 0), (torch.ones(3), 1)],
         ValueError,
-        "train should give x of one shape",
+        "train should return x of one shape",
     ),
-    "no pairs": ([torch.ones(3)], TypeError, r"train should give pairs \(x, y\)"),
+    "no pairs": ([torch.ones(3)], TypeError, r"train should return pairs \(x, y\)"),
     "no length": (iter([]), TypeError, "train should be a torch Dataset .* with a length"),
 }

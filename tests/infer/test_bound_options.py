@@ -36,6 +36,7 @@ from pyro_ssl import (
 from pyro_ssl.infer import elbo, enumeration
 from pyro_ssl.infer.closed_form import closed_form_kl
 from pyro_ssl.infer.joint_pass import joint_pass_is_exact
+from pyro_ssl.infer.param_store import without_param_store
 from pyro_ssl.infer.scales import scale_latents
 from pyro_ssl.infer.top_k import MASS, MOST, TopKPolicy
 from pyro_ssl.nn.tensor_annotations import mark_one_hot
@@ -1231,10 +1232,10 @@ def test_labels_of_another_kind_go_apart():
     pair, (x, labels) = pair_over(y, y), data()
     assert not joint_pass_is_exact(*pair, Batch(x, labels, x))
     with pytest.raises(
-        ValueError, match=r"labels: site 'y' wants at most 6 values of shape \(\), got \(6, 3\)"
+        ValueError, match=r"labels: site 'y' takes at most 6 values of shape \(\), got \(6, 3\)"
     ):
         TraceTopKEnum_ELBO().bound(*pair, x, labels=labels)
-    with pytest.raises(ValueError, match="labels: the guide enumerates nothing"):
+    with pytest.raises(ValueError, match="labels: the guide has no enumerated site"):
         TraceTopKEnum_ELBO().bound(*pair, x, labels.argmax(-1), labels=labels)
 
 
@@ -1245,7 +1246,7 @@ def test_a_plate_of_ones_own_is_refused_by_name():
 
     o = Objective(Program(model), Program(lambda q, x, y: None, lambda q, x: None))
     for run in (lambda x: o.bound(x), lambda x: o.check(Batch(x_unlabeled=x))):
-        with pytest.raises(ValueError, match="site 'x' stands in plate 'pixels', not at dim -1"):
+        with pytest.raises(ValueError, match="site 'x' is in plate 'pixels', not at dim -1"):
             run(data()[0])
 
 
@@ -1254,6 +1255,6 @@ def test_a_prior_that_is_added_later_counts():
     o.bound(x)
     o.model.w = pyro.nn.PyroSample(dist.Normal(0.0, 1.0))
     assert (
-        not callable(getattr(elbo.without_param_store(o.model), "func", None))
-        and elbo.without_param_store(o.guide) is not o.guide
+        not callable(getattr(without_param_store(o.model), "func", None))
+        and without_param_store(o.guide) is not o.guide
     )

@@ -844,7 +844,7 @@ def plate_at_minus_2() -> Pair:
                 infer=ENUMERATE,
             )
 
-    refused = "'y' stands in plate 'data', not at dim -1"
+    refused = "'y' is in plate 'data', not at dim -1"
     return Pair(Program(model, m=1.0), Program(guide, a=0.5), refused=refused, nesting=2)
 
 
@@ -924,9 +924,7 @@ def label_of_groups() -> Pair:
             group = torch.arange(len(x)) % 4
             pyro.sample("x", normal(column(first(y)[..., group] * s.m)), obs=x)
 
-    refused = (
-        "'x' depends on 'y', which is enumerated in plate 'groups', and stands in plate 'data'"
-    )
+    refused = "'x' depends on 'y', which is enumerated in plate 'groups', and is in plate 'data'"
     return Pair(Program(model, m=1.0), Program(lambda s, x, y: None, a=0.0), refused=refused)
 
 
@@ -945,14 +943,14 @@ def another_plate_depends_on_the_label() -> Pair:
         with pyro.plate("others", 4):
             pyro.factor("t", number.mean(-1, keepdim=True) * s.m)
 
-    return depends_on_the_label_elsewhere(place, "depends on 'y', .* stands in plate 'others'")
+    return depends_on_the_label_elsewhere(place, "depends on 'y', .* is in plate 'others'")
 
 
 def a_factor_of_all_data_depends_on_the_label() -> Pair:
     def place(s, number):
         pyro.factor("t", number.mean(-1, keepdim=True) * s.m)
 
-    return depends_on_the_label_elsewhere(place, "depends on 'y', .* stands outside every plate")
+    return depends_on_the_label_elsewhere(place, "depends on 'y', .* is outside every plate")
 
 
 def value_depends_on_the_label_under_another_scale() -> Pair:
@@ -1038,7 +1036,7 @@ def test_one_datum_beside_a_plate_of_size_1():
     one = elbo.bound(pair.model, pair.guide, data()[:1])
     assert one.value.item() == pytest.approx(several.value[0].item(), rel=1e-12)
     assert one.shared.item() == pytest.approx(several.shared.item(), rel=1e-12)
-    with pytest.raises(ScopeError, match="plate of size 1, which cannot be told from one datum"):
+    with pytest.raises(ScopeError, match="plate of size 1, like the plate of one datum"):
         fit(Objective(pair.model, pair.guide), data(), batch_size=1, epochs=1)
 
 
@@ -1223,7 +1221,7 @@ def test_fit_refuses_a_pair_whose_plate_is_not_of_the_batch(make, stock):
     objective = Objective(pair.model, pair.guide, elbo=stock_elbo(pair) if stock else None)
     with pytest.raises(
         ValueError,
-        match=r"no site is inside a plate of size 6|want \(\*, 6\), one value per datum",
+        match=r"no site is inside a plate of size 6|should have \(\*, 6\), one value per datum",
     ):
         fit(objective, data(), epochs=1)
 

@@ -167,8 +167,8 @@ def test_noise_is_added_to_the_first_input_alone(network):
         (((B, 7), (B, 3)), r"input 1 should have shape \(\*, 4\), got \(4, 3\)"),
         (((B, 6), (B, 4)), "input 0 should have shape"),
         (((7,), ()), "input 1 should have shape"),
-        (((B, 7),), "got 1 inputs, want 2"),
-        (((B, 7), (B, 4), (B, 1)), "got 3 inputs, want 2"),
+        (((B, 7),), "got 1 inputs, should have 2"),
+        (((B, 7), (B, 4), (B, 1)), "got 3 inputs, should have 2"),
     ],
 )
 def test_wrong_shapes_are_refused_by_their_index(inputs, message):
