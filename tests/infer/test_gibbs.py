@@ -1,4 +1,6 @@
-"""Gibbs sampling against posteriors that are known exactly, and what `gibbs` promises about chains, chunks and seeds."""
+"""Gibbs sampling against posteriors that are known exactly, and what `gibbs` promises about chains,
+chunks and seeds.
+"""
 
 from collections.abc import Callable
 
@@ -56,7 +58,7 @@ class Guide(nn.Module):
         return self.q_z(x, y)
 
 
-# --- z and y discrete: all by tables ----------------------------------------------------------------------------------
+# --- z and y discrete: all by tables --------------------------------------------------------------
 
 V, K = 4, 3  # values of x and of y; z is 0 or 1
 G = torch.Generator().manual_seed(0)
@@ -113,7 +115,10 @@ def test_a_wrong_encoder_shows():
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_each_step_is_one_of_the_papers_chain(steps):
-    """From any start and by any encoder: the law of y goes through the same matrix in each step, and all steps count."""
+    """From any start and by any encoder.
+
+    The law of y goes through the same matrix in each step, and all steps count.
+    """
     start = torch.tensor([0.8, 0.15, 0.05]).expand(V, K)
     found = gibbs(tables(WRONG, start), rows(4000), steps=steps)
     y, mean, code = start, 0.0, 0.0
@@ -143,14 +148,17 @@ def test_variance_is_that_of_the_prediction(hard):
     )
 
 
-# --- z and y real: a linear Gaussian model ----------------------------------------------------------------------------
+# --- z and y real: a linear Gaussian model --------------------------------------------------------
 
 S, A, B, T = 1.0, 0.5, 1.2, 0.8  # x ~ N(z, S^2), y ~ N(A x + B z, T^2), z ~ N(0, 1)
 POSTERIOR = S**2 / (1 + S**2)  # variance of z given x
 
 
 def gaussian(variance: float = 1.0, start: float | None = None) -> Objective:
-    """Exact for `variance=1`, a factor of q(z|x,y)'s; by `start`, y begins as N(0, start^2) in place of p(y|x)."""
+    """Exact for `variance=1`, a factor of q(z|x,y)'s.
+
+    By `start`, y begins as N(0, start^2) in place of p(y|x).
+    """
 
     def q_y(x: Tensor) -> dist.TorchDistribution:
         exact = dist.Normal(A * x + B * x / (1 + S**2), (B**2 * POSTERIOR + T**2) ** 0.5)
@@ -186,7 +194,10 @@ class Regression(nn.Module):
 
 @pytest.mark.parametrize(("steps", "chains"), [(1, 40_000), (100, 400)])
 def test_random_weights_are_drawn_anew_for_each_chain_and_step(steps, chains):
-    """The total variance has that of the weights; by one draw for all chains, or for all steps, it would be short of it."""
+    """The total variance has that of the weights.
+
+    By one draw for all chains, or for all steps, it would be short of it.
+    """
     model, q_z = Regression(), lambda x, y: dist.Normal(0.3 * x.expand(y.shape), 0.6).to_event(1)
     slots = RandomWeights(model)
     guide = guides.MeanField(Guide(lambda x: dist.Normal(x, 1.0).to_event(1), q_z), slots.initial)
@@ -205,7 +216,10 @@ def test_random_weights_are_drawn_anew_for_each_chain_and_step(steps, chains):
 
 
 def p_uniform(o: Objective, steps: int, draws: int = 19, data: int = 3000) -> tuple[float, float]:
-    """Simulation-based calibration: the p-values of uniform ranks of the true z, and of the true y, among their draws."""
+    """Simulation-based calibration.
+
+    The p-values of uniform ranks of the true z, and of the true y, among their draws.
+    """
     torch.manual_seed(1)
     z = torch.randn(data, 1)
     x = z + S * torch.randn(data, 1)
@@ -225,7 +239,7 @@ def test_ranks_show_what_is_wrong():
     assert max(p_uniform(gaussian(start=3.0), 1)) < 1e-6  # too few steps to forget its start
 
 
-# --- chains, chunks, seeds --------------------------------------------------------------------------------------------
+# --- chains, chunks, seeds ------------------------------------------------------------------------
 
 
 def same_law(a: Tensor, b: Tensor) -> float:
@@ -291,7 +305,7 @@ def test_a_seed_says_it_all_and_nobody_elses_state_is_touched():
     assert not torch.equal(first.mean, other.mean) and not first.mean.requires_grad
 
 
-# --- the zoo, and bad input -------------------------------------------------------------------------------------------
+# --- the zoo, and bad input -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

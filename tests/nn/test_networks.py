@@ -1,4 +1,7 @@
-"""Networks and conditionals: what they promise about shapes, enumeration, batch norm, noise and bounds."""
+"""Networks and conditionals.
+
+What they promise about shapes, enumeration, batch norm, noise and bounds.
+"""
 
 import math
 
@@ -194,7 +197,7 @@ def test_images_that_do_not_fit_are_refused(build, message):
         build()
 
 
-# --- conditionals -----------------------------------------------------------------------------------------------------
+# --- conditionals ---------------------------------------------------------------------------------
 
 
 class Given(nn.Module):
@@ -319,7 +322,10 @@ def test_a_warp_of_nothing_is_the_image_and_one_of_each_datum_its_own():
 
 
 def test_a_warp_is_the_affine_map_that_its_formula_names():
-    """With E = 0 and e = (1, 0) it looks w half widths to the right: the image moves left by w W / 2 pixels."""
+    """With E = 0 and e = (1, 0) it looks w half widths to the right.
+
+    The image moves left by w W / 2 pixels.
+    """
     x = torch.zeros(1, 1, 8, 8)
     x[..., 3, 5] = 1.0
     draws = torch.full((1, 2, 3), 0.5)

@@ -1,4 +1,6 @@
-"""Pairs and data that `fit` and `Objective` refuse in words, and any ELBO of Pyro's in an `Objective`."""
+"""Pairs and data that `fit` and `Objective` refuse in words, and any ELBO of Pyro's in an
+`Objective`.
+"""
 
 import pyro
 import pyro.distributions as dist
@@ -104,19 +106,40 @@ class GuideWithWeight(Guide):
         super().forward(x, y)
 
 
-# --- pairs that are refused in words ----------------------------------------------------------------------------------
+# --- pairs that are refused in words --------------------------------------------------------------
 
 PAIRS = {
-    "a function": (lambda: (lambda x, y=None: None, Guide()), "model should be a pyro.nn.PyroModule .* function <lambda>"),
-    "config_enumerate of a module": (lambda: (Model(), config_enumerate(Guide())), "guide should be .* inside the class"),
-    "poutine of a module": (lambda: (poutine.scale(Model(), 2.0), Guide()), "model should be .* inside the class"),
+    "a function": (
+        lambda: (lambda x, y=None: None, Guide()),
+        "model should be a pyro.nn.PyroModule .* function <lambda>",
+    ),
+    "config_enumerate of a module": (
+        lambda: (Model(), config_enumerate(Guide())),
+        "guide should be .* inside the class",
+    ),
+    "poutine of a module": (
+        lambda: (poutine.scale(Model(), 2.0), Guide()),
+        "model should be .* inside the class",
+    ),
     "a class": (lambda: (Model, Guide()), r"got the class Model; call it"),
-    "DataParallel": (lambda: (nn.DataParallel(Model()), Guide()), "got DataParallel; give its .module"),
-    "Categorical": (lambda: (Model(), Guide(lambda logits: dist.Categorical(logits=logits))), "one-hot .* got Categorical"),
-    "Bernoulli": (lambda: (Model(), Guide(lambda logits: dist.Bernoulli(logits=logits[:, 0]))), "one-hot .* got Bernoulli"),
-    "logits": (lambda: (Model(), Guide(lambda logits: logits)), "should return a distribution .* got a Tensor"),
+    "DataParallel": (
+        lambda: (nn.DataParallel(Model()), Guide()),
+        "got DataParallel; give its .module",
+    ),
+    "Categorical": (
+        lambda: (Model(), Guide(lambda logits: dist.Categorical(logits=logits))),
+        "one-hot .* got Categorical",
+    ),
+    "Bernoulli": (
+        lambda: (Model(), Guide(lambda logits: dist.Bernoulli(logits=logits[:, 0]))),
+        "one-hot .* got Bernoulli",
+    ),
+    "logits": (
+        lambda: (Model(), Guide(lambda logits: logits)),
+        "should return a distribution .* got a Tensor",
+    ),
     "no classify": (lambda: (Model(), Normal(MLP(D, 2 * Z, ()))), r"Normal has no classify\(x\)"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("make", "message"), PAIRS.values(), ids=PAIRS)
@@ -226,7 +249,7 @@ def test_an_autoguide_inside_a_guide_is_trained_and_resumed(tmp_path):
         assert torch.equal(value, resumed.state_dict()[key]), key
 
 
-# --- units ------------------------------------------------------------------------------------------------------------
+# --- units ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", [name for name in zoo.METHODS if name != "m1_m2"])
@@ -250,7 +273,7 @@ def test_programs_of_ones_own_take_any_units():
     assert fit(objective, 100 * X, CODES, epochs=1)["loss"]
 
 
-# --- any pyro.infer.ELBO ----------------------------------------------------------------------------------------------
+# --- any pyro.infer.ELBO --------------------------------------------------------------------------
 
 
 def stock() -> TraceEnum_ELBO:
@@ -275,7 +298,9 @@ def stock() -> TraceEnum_ELBO:
     ids=str,
 )
 def test_stock_elbo_has_the_loss_of_ours(weights, programs, batch, subsample, monkeypatch):
-    """With lambda, beta_t, what all data share counted once in the data set, and a subsampled plate."""
+    """With lambda, beta_t, what all data share counted once in the data set, and a subsampled
+    plate.
+    """
     if subsample:
         plate = pyro.plate
         monkeypatch.setattr(
