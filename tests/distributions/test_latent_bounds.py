@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from comparisons import assert_same
-from programs.latents import CODES, EYE, B, K, Z, build, log_q, log_vamp, traces
+from programs.latents import EYE, FAMILIES, B, K, Z, build, log_q, log_vamp, traces
 from programs.pairs import data
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -64,17 +64,21 @@ def by_hand(o: Objective, x: Tensor, y: Tensor | None, pool: Tensor, shared: boo
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("codes", CODES.values(), ids=CODES)
-def test_bounds_are_the_sums_written_out(codes, shared, noise):
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_bounds_are_the_sums_written_out(family, shared, noise):
     """Without y, with it, and with the labels of the first rows.
 
     There K copies of each stand for it, of one noise each.
     """
-    o, (x, y) = build(common_random_numbers=shared, **codes), data()
-    of, vamp, by_class = list(o.parameters()), codes.get("prior") == "vamp", "class_prior" in codes
+    o, (x, y) = build(common_random_numbers=shared, **family), data()
+    of, vamp, by_class = (
+        list(o.parameters()),
+        family.get("prior") == "vamp",
+        "class_prior" in family,
+    )
     assert (isinstance(o.model.p_z, VampPrior), isinstance(o.guide.q_z, Flow)) == (
         vamp,
-        "flow" in codes,
+        "flow" in family,
     )
     assert torch.equal(*(o.model.p_z(e).log_prob(torch.zeros(Z)) for e in EYE[:2])) != by_class
     assert_same(o.bound(x), by_hand(o, x, None, noise, shared), of)
@@ -107,9 +111,9 @@ def ladder_by_hand(o: Objective, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
     return rest + log_p - log_q(Flow(top_k, of_top.transform) if flow else top_k, x, y, z_2)
 
 
-@pytest.mark.parametrize("codes", CODES.values(), ids=CODES)
-def test_the_top_of_a_ladder_may_be_of_any_family(codes, noise):
-    o, (x, y) = build("lvae", common_random_numbers=False, **codes, z_dims=(Z, Z)), data()
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_the_top_of_a_ladder_may_be_of_any_family(family, noise):
+    o, (x, y) = build("lvae", common_random_numbers=False, **family, z_dims=(Z, Z)), data()
     of = list(o.parameters())
     assert_same(o.bound(x, y), ladder_by_hand(o, x, y, noise[0]), of)
     q = o.guide.q_y(x).probs
@@ -118,8 +122,8 @@ def test_the_top_of_a_ladder_may_be_of_any_family(codes, noise):
 
 
 @pytest.mark.parametrize("method", ["m2", "adgm", "sdgm", "sslpe"])
-@pytest.mark.parametrize("codes", CODES.values(), ids=CODES)
-def test_the_kl_of_two_gaussians_alone_is_closed(codes, method):
-    codes = {k: v for k, v in codes.items() if k in zoo.options_of(method)}
-    closed = closed_form_kl(*traces(build(method, **codes), data()[0]))
-    assert ("z" in closed) == (not codes.keys() & {"prior", "flow"})
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_the_kl_of_two_gaussians_alone_is_closed(family, method):
+    family = {k: v for k, v in family.items() if k in zoo.options_of(method)}
+    closed = closed_form_kl(*traces(build(method, **family), data()[0]))
+    assert ("z" in closed) == (not family.keys() & {"prior", "flow"})

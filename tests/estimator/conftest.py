@@ -1,4 +1,4 @@
-"""Shared."""
+"""Fixtures that several files of this folder use."""
 
 import numpy as np
 import pytest

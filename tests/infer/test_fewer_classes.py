@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 SAMPLED = TraceTopKEnum_ELBO(None, closed_form=())
 """The sum over all classes with one sample of everything else.
 
-Pyro's own, as test_exact.py shows.
+Pyro's own, as test_bound_values.py shows.
 """
 DATA, DRAWS = 100, 800
 

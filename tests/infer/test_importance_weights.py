@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 SAMPLED = TraceTopKEnum_ELBO(None, closed_form=())
 """The sum over all classes with one sample of everything else.
 
-Pyro's own, as test_exact.py shows.
+Pyro's own, as test_bound_values.py shows.
 """
 W = torch.tensor([[1.0, 0.5], [0.8, -0.4], [0.0, 0.0], [-0.5, 1.025]], dtype=torch.float64)
 W[:, 1] -= W[:, 0] * (W[:, 0] @ W[:, 1]) / W[:, 0].square().sum()

@@ -21,15 +21,15 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Labels(PyroModule):
-    """x given a class, one-hot or a code; model and guide share their tables."""
+    """x given a class, one-hot or an index; model and guide share their tables."""
 
-    def __init__(self, codes: bool, tables: nn.ParameterDict):
+    def __init__(self, indices: bool, tables: nn.ParameterDict):
         super().__init__()
-        self.family = dist.Categorical if codes else dist.OneHotCategorical
-        self.codes, self.tables = codes, tables
+        self.family = dist.Categorical if indices else dist.OneHotCategorical
+        self.indices, self.tables = indices, tables
 
     def rows(self, name: str, y: Tensor) -> Tensor:
-        return self.tables[name][y] if self.codes else y @ self.tables[name]
+        return self.tables[name][y] if self.indices else y @ self.tables[name]
 
 
 class LabelModel(Labels):
@@ -61,7 +61,7 @@ class LabelGuide(Labels):
         {"num_particles": 3, "importance_weighted": True},
     ],
 )
-def test_codes_are_as_good_as_one_hot_labels(options, top_k, classes):
+def test_class_indices_are_as_good_as_one_hot_labels(options, top_k, classes):
     torch.manual_seed(0)
     shapes = {"p_y": (classes,), "p_x": (classes, D), "q_y": (D, classes), "q_z": (classes, D)}
     tables = nn.ParameterDict({name: nn.Parameter(torch.randn(s)) for name, s in shapes.items()})
@@ -70,7 +70,9 @@ def test_codes_are_as_good_as_one_hot_labels(options, top_k, classes):
         TraceTopKEnum_ELBO(top_k, **options),
         list(tables.values()),
     )
-    pairs = [(LabelModel(codes, tables), LabelGuide(codes, tables)) for codes in (False, True)]
+    pairs = [
+        (LabelModel(indices, tables), LabelGuide(indices, tables)) for indices in (False, True)
+    ]
     values = [seeded(bound.bound, *pair, x).value for pair in pairs]
     assert_same(values[1], values[0], of)
     labels = (y, y.argmax(-1))
@@ -124,7 +126,7 @@ def test_a_saturated_classifier_gives_the_exact_sum(logits, closed_form, top_k, 
     assert_same(ours, exact, of, {torch.float32: 1e-5, torch.float64: 1e-12}[dtype])
 
 
-def test_a_conditional_of_codes_gives_its_networks_output():
+def test_a_conditional_of_class_indices_gives_its_networks_output():
     p_x = Gaussian(nn.Embedding(3, D), sigma=0.7)
     assert torch.equal(p_x(torch.arange(3)).mean, p_x.network.weight)
 

@@ -3,7 +3,7 @@
 import pyro
 import pytest
 import torch
-from programs.pitfalls import CODES, X, enum_elbo, moved, small, svi, weights
+from programs.pitfalls import INDICES, X, enum_elbo, moved, small, svi, weights
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, config_enumerate
 from pyro.nn import PyroModule
@@ -47,7 +47,7 @@ def test_a_second_pair_in_the_process_trains_its_own_weights():
     svi(second).step(X)
     assert moved(second, stock[1])
     ours = [weights(o) for o in (first, second)]
-    fit(second, X, CODES, epochs=1)
+    fit(second, X, INDICES, epochs=1)
     assert moved(second, ours[1]) == set(ours[1]) and not moved(first, ours[0])
 
 
@@ -73,7 +73,7 @@ def test_a_plain_module_trains():
     before = weights(plain)
     svi(plain).step(X)
     assert not moved(plain, before)
-    fit(plain, X, torch.where(torch.arange(60) < 9, CODES, -1), epochs=2)
+    fit(plain, X, torch.where(torch.arange(60) < 9, INDICES, -1), epochs=2)
     assert moved(plain, before) == set(before)
 
 

@@ -62,9 +62,9 @@ def test_what_is_drawn_in_place_of_weights_has_their_mean_and_variance_and_noise
 def test_a_marked_one_hot_input_has_the_moments_of_a_dense_one():
     layer, (x, y), slots, loc, scale = drawn_layer()
     index = torch.tensor([[0], [2]])
-    for dense, codes in ((y, y.argmax(-1)), (torch.eye(K)[index], index)):
+    for dense, indices in ((y, y.argmax(-1)), (torch.eye(K)[index], index)):
         marked = dense.clone()
-        mark_one_hot(marked, codes)
+        mark_one_hot(marked, indices)
         for noise in (scale, None):
             w = loc + 0.1
             mark_normal(w, loc, noise)

@@ -182,7 +182,7 @@ class Spy(Term):
     needs = "nothing"
 
     def formula(self, step):
-        self.codes, self.rows = step.classes_and_latents(), len(step.trace.nodes["y"]["value"])
+        self.drawn, self.rows = step.classes_and_latents(), len(step.trace.nodes["y"]["value"])
         return torch.zeros(())
 
 
@@ -194,7 +194,7 @@ def test_discriminators_get_latents_of_labeled_data_and_then_of_unlabeled_ones()
     objective.terms.append(spy := Spy())
     for x_unlabeled in (None, u):
         objective(replace(b, x_unlabeled=x_unlabeled))
-        y, z = spy.codes
+        y, z = spy.drawn
         x = b.x if x_unlabeled is None else torch.cat([b.x, u])
         assert torch.allclose(z, objective.guide.q_z.network(x)) and spy.rows == (
             1 if x_unlabeled is None else K

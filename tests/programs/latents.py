@@ -36,7 +36,7 @@ def traces(o: Objective, x: Tensor) -> tuple:
     return o.elbo.bound(o.model, o.guide, x)[1:3]
 
 
-CODES = {
+FAMILIES = {
     "flow": {"flow": 2},
     "vamp": {"prior": "vamp"},
     "vamp by class": {"prior": "vamp", "class_prior": True},

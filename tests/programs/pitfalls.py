@@ -15,8 +15,8 @@ D, K, B = 4, 3, 6
 X = torch.randn(60, D, generator=torch.Generator().manual_seed(0)) + torch.tensor(
     [2.0, 0.0, 0.0, 0.0]
 )
-CODES = torch.arange(60) % K
-Y = one_hot(CODES, K)
+INDICES = torch.arange(60) % K
+Y = one_hot(INDICES, K)
 SMALL = {"hidden": (6,), "z_dim": 2, "likelihood": "gaussian", "sigma": 1.0}
 
 

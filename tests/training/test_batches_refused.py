@@ -5,7 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from programs.pairs import Program
-from programs.pitfalls import CODES, D, K, X, Y, moved, small, svi, weights
+from programs.pitfalls import INDICES, D, K, X, Y, moved, small, svi, weights
 from pyro.infer import Trace_ELBO
 
 from pyro_ssl import (
@@ -24,7 +24,7 @@ def test_an_infinite_observation_is_refused(bad):
     o = small()
     before = weights(o)
     for call in (
-        lambda: fit(o, x, CODES),
+        lambda: fit(o, x, INDICES),
         lambda: predict_proba(o, x),
         lambda: bounds(o, x),
         lambda: bounds(o, x, Y),

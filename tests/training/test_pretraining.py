@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 from comparisons import assert_unbiased
-from programs.latents import CODES, PLAIN, RESUMED, SMALL, D, K, build, same, state
+from programs.latents import FAMILIES, PLAIN, RESUMED, SMALL, D, K, build, same, state
 from programs.pairs import data
 
 from pyro_ssl import (
@@ -90,7 +90,7 @@ def test_training_encodes_each_datum_once_and_a_transform_each_time():
     )
 
 
-SAVED = RESUMED | {"m2": CODES["vamp by class and flow"], "sslpe": {"mixture": True}}
+SAVED = RESUMED | {"m2": FAMILIES["vamp by class and flow"], "sslpe": {"mixture": True}}
 
 
 @pytest.mark.parametrize("method", SAVED)

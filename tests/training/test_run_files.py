@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from programs.pitfalls import CODES, X, moved, small, weights
+from programs.pitfalls import INDICES, X, moved, small, weights
 
 from pyro_ssl import (
     fit,
@@ -32,7 +32,7 @@ def test_nothing_unpickles(tmp_path):
         for m in re.finditer(forbidden, p.read_text())
     ]
     assert not found
-    fit(small(), X, CODES, epochs=2, directory=tmp_path)
+    fit(small(), X, INDICES, epochs=2, directory=tmp_path)
     files = [
         p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size
     ]  # the lock is empty
@@ -45,7 +45,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from
 ):
     arguments = {"epochs": 3, "batch_size": 20}
     whole = small()
-    fit(whole, X, CODES, **arguments)
+    fit(whole, X, INDICES, **arguments)
     write, written = files.write_flushed, []
 
     def full(path: Path, content: bytes) -> None:
@@ -57,8 +57,8 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(files, "write_flushed", full)
-        fit(small(), X, CODES, directory=tmp_path, **arguments)
+        fit(small(), X, INDICES, directory=tmp_path, **arguments)
     assert 0 < checkpoints.load(tmp_path / "checkpoint")[1]["position"]["step"] < 9
     resumed = small()
-    fit(resumed, X, CODES, directory=tmp_path, resume=True, **arguments)
+    fit(resumed, X, INDICES, directory=tmp_path, resume=True, **arguments)
     assert not moved(resumed, weights(whole))

@@ -70,17 +70,19 @@ def log_evidence(method: str, m, x, y=None) -> Tensor:
     """log p(x) or log p(x, y), by a sum over a grid of each code, of size 1."""
     sizes = (1, 801) if method != "latent_classifier_split" else (2, 161)
     line = torch.linspace(-8, 8, sizes[1])
-    codes = [c.reshape(-1, 1, 1) for c in torch.meshgrid(*[line] * sizes[0], indexing="ij")]
+    latents = [c.reshape(-1, 1, 1) for c in torch.meshgrid(*[line] * sizes[0], indexing="ij")]
     f = (
-        dist.Normal(0.0, 1.0).log_prob(torch.cat(codes, -1)).sum(-1)
-        + len(codes) * (line[1] - line[0]).log()
+        dist.Normal(0.0, 1.0).log_prob(torch.cat(latents, -1)).sum(-1)
+        + len(latents) * (line[1] - line[0]).log()
     )
-    p_y = m.p_y(codes[0])
+    p_y = m.p_y(latents[0])
     if method in LATENT[2:]:
-        f = f + m.p_x(*codes).log_prob(x)
+        f = f + m.p_x(*latents).log_prob(x)
         return (f if y is None else f + p_y.log_prob(y)).logsumexp(0)
     every = torch.eye(K)[:, None, None] if y is None else y[None]
-    return (f + p_y.log_prob(every) + m.p_x(every, *codes).log_prob(x)).flatten(0, -2).logsumexp(0)
+    return (
+        (f + p_y.log_prob(every) + m.p_x(every, *latents).log_prob(x)).flatten(0, -2).logsumexp(0)
+    )
 
 
 @pytest.mark.parametrize("given", [True, False])
