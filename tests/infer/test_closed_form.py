@@ -107,7 +107,9 @@ def test_m2_with_kl_in_closed_form_is_reconstruction_minus_kl(given, beta):
         bound = seeded(TraceTopKEnum_ELBO(None).bound, o.model, o.guide, x, y if given else None)
     z = bound.guide_trace.nodes["z"]["value"]
     y = y if given else torch.eye(3)[:, None]
-    loc, scale = (q := o.guide.q_z(x, y).base_dist).loc, q.scale
+    q_z = o.guide.q_z(x, y).base_dist
+    loc = q_z.loc
+    scale = q_z.scale
     kl_z = (0.5 * (loc**2 + scale**2 - 1) - scale.log()).sum(-1)
     f = o.model.p_x(y, z).log_prob(x) - beta * kl_z
     log_p, q_y = torch.tensor([0.5, 0.3, 0.2]).log(), o.guide.q_y.network(x).softmax(-1)

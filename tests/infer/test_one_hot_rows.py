@@ -40,7 +40,10 @@ def test_a_marked_one_hot_picks_its_row(lead):
 @pytest.mark.parametrize("top_k", [None, 2])
 @pytest.mark.parametrize("classes", [3, 100])
 def test_a_bound_with_many_classes_is_that_of_products(classes, top_k, monkeypatch):
-    (x, y), of, marks = data(classes=classes), parameters(o := m2(classes, top_k=top_k)), []
+    x, y = data(classes=classes)
+    o = m2(classes, top_k=top_k)
+    of = parameters(o)
+    marks = []
 
     def spy(value, index):
         assert torch.equal(value.argmax(-1), index.expand(value.shape[:-1]))

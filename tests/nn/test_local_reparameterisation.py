@@ -84,7 +84,8 @@ def test_local_reparameterisation_has_the_same_mean_loss_and_a_quieter_gradient(
         values, of_loc = [], []
         with pyro.validation_enabled(False):
             for _ in range(500):
-                values.append(loss := o(batch))
+                loss = o(batch)
+                values.append(loss)
                 of_loc.append(torch.autograd.grad(loss, o.guide.loc)[0])
         losses[local], gradients[local] = torch.stack(values).detach(), torch.stack(of_loc)
     for a, b in (losses.values(), gradients.values()):

@@ -191,7 +191,8 @@ def test_discriminators_get_latents_of_labeled_data_and_then_of_unlabeled_ones()
     u = torch.randn(5, 5)
     with torch.no_grad():
         objective.model.p_z.loc.mul_(50)  # p(y|z) is certain
-    objective.terms.append(spy := Spy())
+    spy = Spy()
+    objective.terms.append(spy)
     for x_unlabeled in (None, u):
         objective(replace(b, x_unlabeled=x_unlabeled))
         y, z = spy.drawn

@@ -52,21 +52,32 @@ def data(n: int = B) -> tuple[Tensor, Tensor]:
     return x[ROWS[n]], one_hot(torch.arange(24) % K, K, torch.float64)[ROWS[n]]
 
 
+# Each function below gives log p - log q of everything but q(y|.), for one y, and q(y|.). `draw` is
+# z = mean + scale * noise, its second argument saying that the site comes after y; `mc` is
+# log p - log q at the sample; `kl` stands where the KL is exact: all that the model conditions the
+# site on has been drawn in the guide before it.
+
+
 def m2(m, g, x, y, draw, kl, mc):
-    z = draw(q_z := g.q_z(x, y), True)
+    q_z = g.q_z(x, y)
+    z = draw(q_z, True)
     return m.p_y().log_prob(y) + kl(q_z, m.p_z(), z) + m.p_x(y, z).log_prob(x), g.q_y(x)
 
 
 def adgm(m, g, x, y, draw, kl, mc):
-    a = draw(q_a := g.q_a(x), False)
-    z = draw(q_z := g.q_z(x, a, y), True)
+    q_a = g.q_a(x)
+    a = draw(q_a, False)
+    q_z = g.q_z(x, a, y)
+    z = draw(q_z, True)
     f = m.p_y().log_prob(y) + kl(q_z, m.p_z(), z) + m.p_x(y, z).log_prob(x)
     return f + mc(q_a, m.p_a(x, y, z), a), g.q_y(x, a)
 
 
 def sdgm(m, g, x, y, draw, kl, mc):
-    a = draw(q_a := g.q_a(x), False)
-    z = draw(q_z := g.q_z(x, a, y), True)
+    q_a = g.q_a(x)
+    a = draw(q_a, False)
+    q_z = g.q_z(x, a, y)
+    z = draw(q_z, True)
     f = m.p_y().log_prob(y) + kl(q_z, m.p_z(), z) + m.p_x(a, y, z).log_prob(x)
     return f + mc(q_a, m.p_a(y, z), a), g.q_y(x, a)
 
@@ -83,34 +94,42 @@ def lvae(m, g, x, y, draw, kl, mc):
     d_1 = g.up[0](x, y)
     d_2 = g.up[1](d_1)
     d_3 = g.up[2](d_2)
-    z_3 = draw(q_3 := g.q_z[2](d_3), True)
+    q_3 = g.q_z[2](d_3)
+    z_3 = draw(q_3, True)
     p_2 = m.p_z[1](z_3)
-    z_2 = draw(q_2 := product(g.q_z[1](d_2), p_2), True)
+    q_2 = product(g.q_z[1](d_2), p_2)
+    z_2 = draw(q_2, True)
     p_1 = m.p_z[0](z_2)
-    z_1 = draw(q_1 := product(g.q_z[0](d_1), p_1), True)
+    q_1 = product(g.q_z[0](d_1), p_1)
+    z_1 = draw(q_1, True)
     f = m.p_y().log_prob(y) + kl(q_3, m.p_z_top(), z_3) + kl(q_2, p_2, z_2) + kl(q_1, p_1, z_1)
     return f + m.p_x(y, z_1).log_prob(x), g.q_y(x)
 
 
 def sslpe(m, g, x, y, draw, kl, mc):
-    z = draw(q_z := g.q_z(x, y), True)
+    q_z = g.q_z(x, y)
+    z = draw(q_z, True)
     return kl(q_z, m.p_z(), z) + m.p_x(z).log_prob(x) + m.p_y(x, z).log_prob(y), g.q_y(x)
 
 
 def latent_classifier(m, g, x, y, draw, kl, mc):
-    z = draw(q_z := g.q_z(x), False)
+    q_z = g.q_z(x)
+    z = draw(q_z, False)
     return kl(q_z, m.p_z(), z) + m.p_y(z).log_prob(y) + m.p_x(y, z).log_prob(x), m.p_y(z)
 
 
 def latent_classifier_simplified(m, g, x, y, draw, kl, mc):
-    z = draw(q_z := g.q_z(x), False)
+    q_z = g.q_z(x)
+    z = draw(q_z, False)
     f = kl(q_z, m.p_z(), z) + m.p_x(z).log_prob(x)
     return f if y is None else f + m.p_y(z).log_prob(y), None
 
 
 def latent_classifier_split(m, g, x, y, draw, kl, mc):
-    z_y = draw(q_y := g.q_z_y(x), False)
-    z_u = draw(q_u := g.q_z_u(x, z_y), False)
+    q_y = g.q_z_y(x)
+    z_y = draw(q_y, False)
+    q_u = g.q_z_u(x, z_y)
+    z_u = draw(q_u, False)
     f = kl(q_y, m.p_z_y(), z_y) + kl(q_u, m.p_z_u(), z_u) + m.p_x(z_y, z_u).log_prob(x)
     return f if y is None else f + m.p_y(z_y).log_prob(y), None
 
