@@ -86,7 +86,7 @@ def plate_at_minus_2() -> Pair:
                 infer=PARALLEL,
             )
 
-    refused = "'y' stands in plate 'data', not at dim -1"
+    refused = "'y' .* in plate 'data', not at dim -1"
     return Pair(Scaled(model, m=1.0), Scaled(guide, a=0.5), refused=refused, nesting=2)
 
 

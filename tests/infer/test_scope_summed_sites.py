@@ -172,9 +172,7 @@ def label_of_groups() -> Pair:
             group = torch.arange(len(x)) % 4
             pyro.sample("x", normal(column(first(y)[..., group] * s.m)), obs=x)
 
-    refused = (
-        "'x' depends on 'y', which is enumerated in plate 'groups', and stands in plate 'data'"
-    )
+    refused = "'x' depends on 'y', which is enumerated in plate 'groups', and .* in plate 'data'"
     return Pair(Scaled(model, m=1.0), Scaled(lambda s, x, y: None, a=0.0), refused=refused)
 
 
@@ -193,14 +191,14 @@ def another_plate_depends_on_the_label() -> Pair:
         with pyro.plate("others", 4):
             pyro.factor("t", number.mean(-1, keepdim=True) * s.m)
 
-    return depends_on_the_label_elsewhere(place, "depends on 'y', .* stands in plate 'others'")
+    return depends_on_the_label_elsewhere(place, "depends on 'y', .* in plate 'others'")
 
 
 def a_factor_of_all_data_depends_on_the_label() -> Pair:
     def place(s, number):
         pyro.factor("t", number.mean(-1, keepdim=True) * s.m)
 
-    return depends_on_the_label_elsewhere(place, "depends on 'y', .* stands outside every plate")
+    return depends_on_the_label_elsewhere(place, "depends on 'y', .* outside every plate")
 
 
 def value_depends_on_the_label_under_another_scale() -> Pair:

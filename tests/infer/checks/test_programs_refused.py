@@ -70,10 +70,10 @@ COUNTS = {
         lambda m: dist.Multinomial(9, logits=m),
         "counts, whole numbers that sum to total_count, 9",
     ),
-    "Poisson": (lambda m: dist.Poisson(m.exp()).to_event(1), "a Poisson wants .* counts"),
+    "Poisson": (lambda m: dist.Poisson(m.exp()).to_event(1), "a Poisson .* counts"),
     "Gamma": (
         lambda m: dist.Gamma(m.exp(), 1.0).to_event(1),
-        "a Gamma wants .* another likelihood",
+        "a Gamma .* another likelihood",
     ),
     "Bernoulli": (lambda m: dist.Bernoulli(logits=m).to_event(1), "divide by 255"),
 }
