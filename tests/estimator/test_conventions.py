@@ -9,7 +9,7 @@ EXPECTED_FAILURES = {
 
 
 @parametrize_with_checks(
-    [tiny(min_steps=40), tiny_regressor()],
+    [tiny(min_steps=20, lr=0.06), tiny_regressor(min_steps=20, lr=0.06)],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
 )
 def test_scikit_learn_conventions(estimator, check):

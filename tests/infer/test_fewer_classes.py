@@ -31,7 +31,7 @@ SAMPLED = TraceTopKEnum_ELBO(None, closed_form=())
 
 Pyro's own, as test_bound_values.py shows.
 """
-DATA, DRAWS = 100, 800
+DATA, DRAWS = 100, 400
 
 
 class PerDatum(nn.Module):
