@@ -109,7 +109,7 @@ def _is_categorical(fn: Any) -> bool:
 
 def _kl_of_categoricals(log_q: Tensor, log_p: Tensor) -> Tensor:
     """KL over the last dimension; that of torch has a NaN gradient where q is exactly 0."""
-    log_p = log_p.clamp_min(torch.finfo(log_p.dtype).min)
+    log_p = log_p.masked_fill(_is_zero(log_q), 0.0).clamp_min(torch.finfo(log_p.dtype).min)
     return -entropy_of(log_q) - (log_q.exp() * log_p).sum(-1)
 
 
@@ -119,4 +119,13 @@ def entropy_of(log_q: Tensor) -> Tensor:
     >>> entropy_of(torch.tensor([0.0, -torch.inf]))
     tensor(-0.)
     """
-    return -(log_q.exp() * log_q.clamp_min(torch.finfo(log_q.dtype).min)).sum(-1)
+    return -(log_q.exp() * log_q.masked_fill(_is_zero(log_q), 0.0)).sum(-1)
+
+
+def _is_zero(log_q: Tensor) -> Tensor:
+    """Where q is exactly 0.
+
+    What it is multiplied with should be no more than 0 there: a gradient above 1 times the least
+    float is infinite, and that times 0 is NaN.
+    """
+    return log_q.detach().exp() == 0

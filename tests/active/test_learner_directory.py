@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from active_programs import FEW, POOL, QUICK, Y, learner, rounds
+from programs.active import FEW, POOL, QUICK, Y, learner, rounds
 
 from pyro_ssl.active import committee
 from pyro_ssl.active import label_store as labels_module
@@ -124,7 +124,7 @@ def test_loop_continues_in_another_process(tmp_path):
 import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from active_programs import FEW, learner, rounds
+from programs.active import FEW, learner, rounds
 print(rounds(learner(directory={str(tmp_path)!r}, update_training={{"epochs": 1}}), 2, FEW))
 """
     here = rounds(learner(directory=tmp_path, update_training={"epochs": 1}), 2, FEW)

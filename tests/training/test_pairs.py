@@ -3,8 +3,8 @@
 import pyro
 import pytest
 import torch
+from programs.training_runs import X
 from torch import nn
-from training_runs import X
 
 from pyro_ssl import (
     Objective,
