@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -88,6 +89,7 @@ class Study:
         arrays: Names of measured arrays that only pictures need; they are kept beside checkpoints
         and not in the table.
         workers: Default number of processes.
+        threads: Default number of threads of each process.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Study:
     selections: Mapping[str, Selection] = field(default_factory=dict)
     arrays: Collection[str] = ()
     workers: int = 2
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
         "--workers", type=int, default=study.workers, metavar="N", help="parallel processes"
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads of each process"
+        "--threads", type=int, default=study.threads, metavar="N", help="threads of each process"
     )
     out = "folder of results; None: experiments/results at scale cpu, otherwise runs/SCALE"
     parser.add_argument("--out", type=Path, default=None, metavar="FOLDER", help=out)
@@ -345,7 +348,7 @@ def _with_arrays(results: Results, files: Files) -> Results:
 def provenance() -> dict[str, Any]:
     """Command, date, versions and commit of a number; DATA replaces the folder of data sets."""
     given = ["DATA" if before == "--data-root" else a for before, a in pairwise(sys.argv)]
-    command = " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *given])
+    command = shlex.join(["python", f"experiments/{Path(sys.argv[0]).name}", *given])
     date = time.strftime("%Y-%m-%d")
     return {"command": command, "commit": _commit(), "date": date, "versions": versions()}
 
