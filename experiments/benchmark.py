@@ -62,8 +62,8 @@ Step = Callable[[], Any]
 
 def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
     if scale == "smoke":
-        shapes = [(CLASSES[0], HIDDEN[0])]
-        return dict(_row("steps", classes, hidden, 1) for classes, hidden in shapes)
+        name, config = _row("steps", CLASSES[0], [50], 1)
+        return {name: config | {"memory": False}}
     shapes = [(classes, hidden) for hidden in HIDDEN for classes in CLASSES]
     made = [_row("steps", classes, hidden, ROUNDS["steps"]) for classes, hidden in shapes]
     made.append(_row("compiled", CLASSES[0], HIDDEN[0], ROUNDS["compiled"]))
@@ -451,7 +451,7 @@ def shape(classes: int, hidden: Sequence[int]) -> str:
 
 def _speed(results: list[Result]) -> str:
     rows = [(name, *(_time(r, name) for r in results)) for name in _names(results)]
-    return table(("ms a step (times faster than Pyro's)", *_columns(results)), rows)
+    return table(("ms per step (speed-up over Pyro's example)", *_columns(results)), rows)
 
 
 def _time(result: Result, name: str) -> str:
@@ -464,7 +464,7 @@ def _time(result: Result, name: str) -> str:
 def _overhead(results: list[Result]) -> str:
     names = [name for name in _names(results) if name.startswith("ours")]
     rows = [(name, *(f"{ratio(r, name, BARE):.2f}" for r in results)) for name in names]
-    return table((f"times the step of {BARE}", *_columns(results)), rows)
+    return table((f"time relative to {BARE}", *_columns(results)), rows)
 
 
 def _memory(results: list[Result]) -> str:
@@ -481,7 +481,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def plot_speed(results: list[Result], path: Path) -> None:
-    """Milliseconds a step against the number of classes, one panel a network."""
+    """Milliseconds per step against the number of classes, one panel per network."""
     import matplotlib.pyplot as plt
 
     networks = sorted({tuple(r["config"]["hidden"]) for r in results}, key=len)
@@ -506,7 +506,7 @@ def _plot_network(ax: Any, results: list[Result]) -> None:
         else:
             line = {"color": style.class_colour(i)}
         ax.plot(classes, milliseconds, marker=MARKERS[i % len(MARKERS)], ms=4, label=name, **line)
-    ax.set(xscale="log", yscale="log", xlabel="number of classes")
+    ax.set(xscale="log", yscale="log", xlabel="numbers of classes to time")
     ax.grid(alpha=0.3)
 
 
@@ -517,8 +517,8 @@ STUDY = Study(
     report,
     draws=DRAWS,
     selections={
-        "comparison": Selection("comparison", tuple(COMPARISONS), "variants that take turns"),
-        "classes": Selection("classes", CLASSES, "number of classes"),
+        "comparison": Selection("comparison", tuple(COMPARISONS), "groups of variants to time"),
+        "classes": Selection("classes", CLASSES, "numbers of classes to time"),
     },
     workers=1,
     threads=2,

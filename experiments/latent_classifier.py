@@ -1,5 +1,4 @@
-"""Paper 003 on MNIST with 100 labels: Table 1 with its grids of alpha and lambda, and the paper's
-analyses.
+"""Paper 003 on MNIST with 100 labels: Table 1 over alpha and lambda, and the paper's analyses.
 
 python experiments/latent_classifier.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2]
     [--parts table batches pretraining longer] [--workers 2]
@@ -285,7 +284,7 @@ def probes(analysed: list[Result]) -> str:
             rows.append((f"{weight:g}", accuracy, probe))
     theirs = published("latent_classifier", "probe")["m2"]
     return table(
-        ("alpha", "M2, accuracy %", f"of a classifier on its z (paper 003: {theirs})"), rows
+        ("alpha", "M2, accuracy %", f"accuracy % of a classifier on z (paper 003: {theirs})"), rows
     )
 
 
@@ -369,7 +368,7 @@ def plot_batches(alike: list[Result], apart: list[Result], path: Path) -> None:
     """Figure 8."""
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(4.8, 3.2), layout="constrained")
+    figure, ax = plt.subplots(figsize=(6.4, 3.2))
     for colour, label, runs in zip(
         style.COLOURS, ("100 + 100", "1 + 499"), (alike, apart), strict=False
     ):
@@ -379,7 +378,7 @@ def plot_batches(alike: list[Result], apart: list[Result], path: Path) -> None:
                 range(1, len(accuracy) + 1), accuracy, color=colour, label=label if i == 0 else None
             )
     ax.set(xlabel="epoch", ylabel="test accuracy %")
-    ax.legend(frameon=False, title="labeled + unlabeled data a step")
+    style.legend_beside(ax, title="labeled + unlabeled images per step")
     plots.save(figure, path)
 
 
@@ -389,7 +388,7 @@ STUDY = Study(
     run,
     report,
     draws=DRAWS,
-    selections={"parts": Selection("part", PARTS, "parts of the study")},
+    selections={"parts": Selection("part", PARTS, "parts of the study to run")},
 )
 
 if __name__ == "__main__":

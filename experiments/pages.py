@@ -23,7 +23,7 @@ SLICES = set(
 """Options that say which runs are made, where and by how many processes; they do not change what a
 run does.
 """
-MEASURES = ("accuracy %, mean (sd)", "worst", "draws", "log-likelihood", "ECE %", "s a run")
+MEASURES = ("accuracy %, mean (sd)", "worst", "draws", "log-likelihood", "ECE %", "s per run")
 SMOKE = "**Smoke run: these numbers are not results.**"
 
 

@@ -54,7 +54,7 @@ def image_rows(rows: dict[str, Sequence[Sequence[float]]]) -> Any:
 
 
 def side_by_side(pictures: dict[str, Path], out: Path, title: str) -> None:
-    """Put saved pictures beside each other under their names; nothing if one is missing."""
+    """Show saved pictures side by side, with their names as titles, if all of them exist."""
     import matplotlib.pyplot as plt
 
     if not all(path.exists() for path in pictures.values()):

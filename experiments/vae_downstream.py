@@ -580,7 +580,7 @@ STUDY = Study(
     report,
     draws=DRAWS,
     selections={
-        "rows": Selection("row", tuple(ROWS), "rows of the tables"),
+        "rows": Selection("row", tuple(ROWS), "rows of the tables to run"),
         "sizes": Selection("labels", SIZES, "numbers of labels for the classifiers of images"),
     },
     arrays=["images", "reconstructions", "plane", "classes"],

@@ -8,19 +8,26 @@ from experiment_files import row
 from pyro_ssl import Batch, zoo
 
 
-def test_benchmark(tmp_path, script, scripts, monkeypatch):
+def test_benchmark(tmp_path, script, scripts):
     """All variants take their turns, and each table has its rows."""
     benchmark = scripts("benchmark")
-    memory = dict.fromkeys(benchmark.COMPARISONS["steps"], 1.0)  # measured below
-    monkeypatch.setattr(benchmark, "peak", lambda variant, *_: memory[variant])
     out = script("benchmark", "--scale", "smoke", "--threads", "1", "--out", "out", cwd=tmp_path)
     for variant in (*benchmark.COMPARISONS["steps"], benchmark.FLOOR):
         assert f"| {variant} " in out
-    measured = row(tmp_path / "out/benchmark.csv", "steps_10_500")
-    assert json.loads(measured["mb"]) == memory
+    measured = row(tmp_path / "out/benchmark.csv", "steps_10_50")
     assert all(ms > 0 for ms in json.loads(measured["ms"]).values())
     assert (tmp_path / "out/benchmark/benchmark.png").exists()
-    assert "K = 10, 1x500" in (tmp_path / "out/benchmark.md").read_text()
+    assert "K = 10, 1x50" in (tmp_path / "out/benchmark.md").read_text()
+
+
+def test_a_row_measures_the_memory_of_its_variants(tmp_path, scripts, monkeypatch):
+    benchmark = scripts("benchmark")
+    monkeypatch.setattr(benchmark, "peak", lambda variant, classes, hidden: float(len(variant)))
+    _, config = benchmark._row("compiled", 3, [4], 1)
+    config |= {"variants": [benchmark.BARE], "memory": True}
+    result = benchmark.run("name", config, tmp_path, tmp_path)
+    assert result["mb"] == {benchmark.BARE: float(len(benchmark.BARE))}
+    assert len(result["rounds"][benchmark.BARE]) == 1
 
 
 def test_memory_is_measured_in_a_process_of_its_own(scripts):
