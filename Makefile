@@ -36,7 +36,8 @@ test-newest:
 lint: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt ruff mypy
 	$(BIN)/ruff check --line-length 100 --select E4,E7,E9,F,I,B,UP .
-	$(BIN)/ruff check --line-length 100 --select E501,C901 --config lint.mccabe.max-complexity=10 pyro_ssl models guides
+	$(BIN)/ruff check --line-length 100 --select E501,C901 --config lint.mccabe.max-complexity=10 pyro_ssl models guides experiments docs
+	$(BIN)/ruff check --line-length 100 --select E501 tests
 	$(BIN)/ruff format --check --line-length 100 .
 	rm -rf build/lib build/installed  # files of another layout would be installed, too
 	$(BIN)/pip install --quiet --no-deps --upgrade --target build/installed .

@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def draw(ax: plt.Axes, model: SemiSupervisedClassifier, x: np.ndarray, labels: np.ndarray) -> None:
-    """The points, the labels, and where the model is sure of one class."""
+    """Draw the points, the labels, and p(y|x) as colour."""
     across = np.linspace(*_range(x[:, 0]), 200)
     up = np.linspace(*_range(x[:, 1]), 120)
     grid = np.stack(np.meshgrid(across, up), -1)

@@ -1,4 +1,4 @@
-"""Active learning: paper 002's Figures 5.8 to 5.12 on two moons; labels against accuracy on images.
+"""Active learning on two moons (paper 002's Figures 5.8 to 5.12) and on images.
 
 python experiments/active_learning.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2]
 [--parts moons plane images] [--data mnist fashion_mnist] [--rows sslpe_entropy m2_entropy ...]
@@ -53,6 +53,12 @@ ROWS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # part, method, acqui
     "m2_start_random": ("images", "m2", "random", CONV),
     "ensemble_bald": ("images", "classifier", "bald", SUPERVISED),
 }
+ROW_TITLES = {
+    "m2_entropy_drawn": "m2, in proportion to entropy",
+    "m2_start_ten": "m2, ten cluster centres",
+    "m2_start_random": "m2, twenty random images",
+}
+"""Titles of rows that their names do not explain."""
 ROW_CONFIG: dict[str, dict[str, Any]] = {
     "m2_entropy_drawn": {"power": 1.0},
     "m2_start_ten": {"first": 10, "most": 10},
@@ -331,13 +337,15 @@ def by_row(results: list[Result]) -> dict[str, list[Result]]:
 
 
 def row_title(row: str) -> str:
-    return row.replace("_", ", ", 1).replace("_", " ")
+    """Name of a row in tables: method and acquisition function, or what its labels are."""
+    return ROW_TITLES.get(row, row.replace("_", ", ", 1).replace("_", " "))
 
 
 def _legend_title(row: str) -> str:
+    title = row_title(row)
     for name in ("sslpe", "sslapd", "m2", "bald"):
-        row = row.replace(name, name.upper())
-    return row_title(row)
+        title = title.replace(name, name.upper())
+    return title
 
 
 def first_at(result: Result, accuracy: float) -> float:
@@ -361,15 +369,15 @@ def moons_table(runs: dict[str, list[Result]]) -> str:
     """Labels to half a point below the Bayes-optimal accuracy, and accuracies on the way."""
     header = (
         "two moons, from 4 labels",
-        "labels to .5 points below the ceiling: mean of 3",
+        "labels to 0.5 points below the Bayes optimum: mean of 3",
         "mean of all",
         "worst",
         "starts",
         "accuracy % with 10",
         "with 15",
         "with 30",
-        "the ceiling",
-        "s a loop",
+        "Bayes optimum",
+        "s per loop",
         "paper 002",
     )
     paper = published("active_learning", "moons", "labels to the ceiling")
@@ -487,7 +495,7 @@ def plot_sequence(runs: dict[str, list[Result]], path: Path) -> None:
             ax.scatter(
                 *points[n], s=110, facecolors="none", edgecolors=style.HIGHLIGHT, linewidths=1.6
             )
-    figure.suptitle("SSLAPD asks for the point of highest entropy; the next one is ringed")
+    figure.suptitle("SSLAPD asks for the label of the point with the highest entropy (ring)")
     plots.save(figure, path)
 
 
@@ -519,7 +527,7 @@ def plot_functions(result: Result, path: Path) -> None:
         ax.set(xticks=[], yticks=[], title=TITLES[name])
         for row, picks in enumerate(result["picks"][name], 1):
             ax = axes[row, column]
-            plot_pool(ax, result["pool"], f"five picks, seed {row - 1}")
+            plot_pool(ax, result["pool"], f"five chosen points, seed {row - 1}")
             ax.scatter(
                 *np.array(result["labeled"]).T, s=25, c=colours, edgecolors="k", linewidths=0.6
             )
@@ -540,9 +548,9 @@ STUDY = Study(
     report,
     draws=DRAWS,
     selections={
-        "parts": Selection("part", PARTS, "parts of the study"),
-        "data": Selection("data", tuple(IMAGE_SETS), "image sets"),
-        "rows": Selection("row", tuple(ROWS), "rows of the tables"),
+        "parts": Selection("part", PARTS, "parts of the study to run"),
+        "data": Selection("data", tuple(IMAGE_SETS), "image sets to run"),
+        "rows": Selection("row", tuple(ROWS), "rows of the tables to run"),
     },
     arrays=["grid", "pool"],
 )

@@ -1,16 +1,20 @@
 """Cost of an unlabeled step of M2: this library, Pyro's own example, bare torch, and the matrix
 products alone.
 
-python experiments/benchmark.py [--classes 10 100 1000] [--rounds 15] [--threads 2]
+python experiments/benchmark.py [--scale smoke|cpu] [--comparison steps compiled] [--threads 2]
+
+A row of the table is one shape of network on which the variants of one comparison take turns in one
+process. To time another variant, add a row to `VARIANTS` and its name to a comparison.
 """
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,10 +22,10 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
-from pages import sources, table, write_page
+from pages import table, where
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
-from results_table import Result, Results, read_results, write_results
-from study import RESULTS, Files, provenance
+from results_table import Result, Results
+from study import Config, Selection, Study, main
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,17 +33,55 @@ from pyro_ssl import Batch, zoo
 from pyro_ssl.evaluation import plots, style
 
 ROWS, PIXELS, Z = 200, 784, 50
-EXTRA = ("ours, top_k=1, compiled",)
+PYRO = "pyro example"
 BARE = "bare torch, top_k=1"
 FLOOR = "floor, top_k=1"
-CODES = (
-    "pyro example",
-    "ours, all classes",
-    "ours, top_k=1",
-    "ours, auto",
-    "ours, top_k=1, bf16",
-    "bare torch, top_k=1",
-)
+COMPARISONS: dict[str, tuple[str, ...]] = {
+    "steps": (
+        PYRO,
+        "ours, all classes",
+        "ours, top_k=1",
+        "ours, auto",
+        "ours, top_k=1, bf16",
+        BARE,
+    ),
+    "compiled": ("ours, top_k=1", "ours, top_k=1, compiled", BARE),
+}
+"""Variants that take turns in one process, by name of the comparison."""
+TITLES = {"steps": "", "compiled": ", torch.compile"}
+"""What a comparison adds to the names of its tables."""
+ROUNDS = {"steps": 11, "compiled": 9}
+CLASSES = (10, 100, 1000)
+HIDDEN = ([500], [500, 500])
+WARM_UP = 2
+"""Turns before those that count."""
+MEMORY_STEPS = 3
+DRAWS = {"smoke": [0], "cpu": [0]}
+Step = Callable[[], Any]
+
+
+def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
+    if scale == "smoke":
+        name, config = _row("steps", CLASSES[0], [50], 1)
+        return {name: config | {"memory": False}}
+    shapes = [(classes, hidden) for hidden in HIDDEN for classes in CLASSES]
+    made = [_row("steps", classes, hidden, ROUNDS["steps"]) for classes, hidden in shapes]
+    made.append(_row("compiled", CLASSES[0], HIDDEN[0], ROUNDS["compiled"]))
+    return dict(made)
+
+
+def _row(comparison: str, classes: int, hidden: Sequence[int], rounds: int) -> tuple[str, Config]:
+    """Name and config of a row of the table."""
+    config = {
+        "comparison": comparison,
+        "variants": list(COMPARISONS[comparison]),
+        "classes": classes,
+        "hidden": list(hidden),
+        "rounds": rounds,
+        "memory": comparison == "steps",
+    }
+    widths = "_".join(map(str, hidden))
+    return f"{comparison}_{classes}_{widths}", config
 
 
 def images(rows: int = ROWS) -> Tensor:
@@ -249,27 +291,92 @@ def bare(classes: int, hidden: Sequence[int]) -> Callable[[], Any]:
     return step
 
 
-def make(code: str, classes: int, hidden: Sequence[int]) -> Callable[[], Any]:
-    """One step of a code, as a function."""
+@dataclass(frozen=True)
+class Variant:
+    """A way to take the step.
+
+    Arguments:
+        build: `build(classes, hidden)` gives a function that takes one step.
+        sums_classes: Whether every class is evaluated, so that a step of many classes takes seconds
+            and is repeated less often.
+    """
+
+    build: Callable[[int, Sequence[int]], Step]
+    sums_classes: bool = False
+
+
+VARIANTS: dict[str, Variant] = {
+    PYRO: Variant(pyro_example, sums_classes=True),
+    "ours, all classes": Variant(partial(ours, top=None), sums_classes=True),
+    "ours, top_k=1": Variant(ours),
+    "ours, auto": Variant(partial(ours, top="auto", concentrated=True)),
+    "ours, top_k=1, bf16": Variant(partial(ours, bf16=True)),
+    "ours, top_k=1, compiled": Variant(partial(ours, compiled=True)),
+    BARE: Variant(bare),
+}
+"""All that can be timed, one row a variant; `COMPARISONS` says which of them take turns."""
+
+
+def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
+    """Time the variants of one row, then measure the memory of each in its own process."""
+    classes, hidden, variants = config["classes"], config["hidden"], config["variants"]
+    result = measure(classes, hidden, config["rounds"], variants)
+    if config["memory"]:
+        result["mb"] = {variant: peak(variant, classes, hidden) for variant in variants}
+    return result
+
+
+def measure(
+    classes: int, hidden: Sequence[int], rounds: int, variants: Sequence[str]
+) -> dict[str, Any]:
+    """Median milliseconds of each variant; all take a turn in every round."""
+    torch.manual_seed(0)
+    steps = {name: VARIANTS[name].build(classes, hidden) for name in variants}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    rates = []
+    for turn in range(-WARM_UP, rounds):
+        for name in _taking_turn(variants, classes, turn):
+            spent = median(timed(steps[name]) for _ in range(_repeats(name, classes)))
+            if turn >= 0:
+                seconds[name].append(spent)
+        rates.append(rate())
+    seconds[FLOOR] = [products(classes, hidden) / r for r in rates[WARM_UP:]]
     return {
-        "pyro example": lambda: pyro_example(classes, hidden),
-        "ours, all classes": lambda: ours(classes, hidden, None),
-        "ours, top_k=1": lambda: ours(classes, hidden),
-        "ours, auto": lambda: ours(classes, hidden, "auto", concentrated=True),
-        "ours, top_k=1, bf16": lambda: ours(classes, hidden, bf16=True),
-        "ours, top_k=1, compiled": lambda: ours(classes, hidden, compiled=True),
-        "bare torch, top_k=1": lambda: bare(classes, hidden),
-    }[code]()
+        "gflops": 2e-9 * median(rates),
+        "ms": {name: 1e3 * median(spent) for name, spent in seconds.items()},
+        "rounds": {name: [round(1e3 * s, 3) for s in spent] for name, spent in seconds.items()},
+    }
+
+
+def _taking_turn(variants: Sequence[str], classes: int, turn: int) -> Iterator[str]:
+    """Names of the variants of a turn; with 1000 classes a sum over all of them takes but four."""
+    few_turns = -1 <= turn < 3
+    for name in variants:
+        takes_long = classes >= 1000 and VARIANTS[name].sums_classes
+        if few_turns or not takes_long:
+            yield name
+
+
+def _repeats(name: str, classes: int) -> int:
+    """Steps of one turn, of which the median counts."""
+    takes_long = classes >= 100 and VARIANTS[name].sums_classes
+    return 1 if takes_long else 10
+
+
+def timed(step: Step) -> float:
+    """Seconds of one step."""
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
 
 
 def products(classes: int, hidden: Sequence[int]) -> float:
-    """Multiplications of a step with top_k=1: forward, and backward for weights and, but for x,
-    inputs.
+    """Multiplications of a step with top_k=1: forward, and backward for weights and inputs.
+
+    No gradient is computed for x.
     """
     inner = sum(i * o for i, o in zip(hidden[:-1], hidden[1:], strict=True))
-    first = (
-        2 * 2 * ROWS * PIXELS * hidden[0]
-    )  # of q(y|x) and q(z|x,y), whose input wants no gradient
+    first = 2 * 2 * ROWS * PIXELS * hidden[0]  # of q(y|x) and q(z|x,y): forward and weights
     q_y = 3 * ROWS * (inner + hidden[-1] * classes)
     q_z = 3 * 2 * ROWS * (inner + hidden[-1] * 2 * Z)
     p_x = 3 * 2 * ROWS * (Z * hidden[0] + inner + hidden[-1] * PIXELS)
@@ -283,101 +390,55 @@ def rate() -> float:
     return 2 * ROWS * 500 * PIXELS / median(seconds)
 
 
-def timed(step: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
-
-
-def measure(
-    classes: int, hidden: Sequence[int], rounds: int, codes: Sequence[str]
-) -> dict[str, Any]:
-    """Median seconds of each code, taking turns."""
-    torch.manual_seed(0)
-    steps = {code: make(code, classes, hidden) for code in codes}
-    slow = {
-        code for code in codes if classes >= 100 and code in ("pyro example", "ours, all classes")
-    }
-    few = slow if classes >= 1000 else set()
-    seconds: dict[str, list[float]] = {code: [] for code in codes}
-    rates = []
-    for turn in range(-2, rounds):  # two to warm up
-        for code, step in steps.items():
-            if code in few and not -1 <= turn < 3:
-                continue
-            repeats = 1 if code in slow else 10
-            spent = median(timed(step) for _ in range(repeats))
-            if turn >= 0:
-                seconds[code].append(spent)
-        rates.append(rate())
-    seconds["floor, top_k=1"] = [products(classes, hidden) / r for r in rates[2:]]
-    return {
-        "config": {"classes": classes, "hidden": list(hidden), "rounds": rounds},
-        "threads": torch.get_num_threads(),
-        "ms": {code: 1e3 * median(s) for code, s in seconds.items()},
-        "rounds": {code: [round(1e3 * s, 3) for s in of] for code, of in seconds.items()},
-        "gflops": 2e-9 * median(rates),
-    }
-
-
-def ratio(result: dict[str, Any], a: str, b: str) -> float | None:
-    """Median over rounds of the time of code a over that of b."""
-    rounds = result["rounds"]
-    if a not in rounds or b not in rounds:
-        return None
-    return median(x / y for x, y in zip(rounds[a], rounds[b], strict=False))
-
-
-def peak(code: str, classes: int, hidden: Sequence[int]) -> float:
+def peak(variant: str, classes: int, hidden: Sequence[int]) -> float:
     """Peak memory of three steps beyond that of the imports, MB, in a process of its own."""
-    command = [
-        sys.executable,
-        __file__,
-        "--peak",
-        code,
-        "--classes",
-        str(classes),
-        "--hidden",
-        *map(str, hidden),
-    ]
-    command += ["--threads", str(torch.get_num_threads())]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    threads = (torch.get_num_threads(),)
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, threads) as pool:
+        return pool.submit(_peak, variant, classes, hidden).result()
 
 
-def _peak(code: str, classes: int, hidden: Sequence[int]) -> None:
+def _peak(variant: str, classes: int, hidden: Sequence[int]) -> float:
     before = _high_water()
-    step = make(code, classes, hidden)
-    for _ in range(3):
+    step = VARIANTS[variant].build(classes, hidden)
+    for _ in range(MEMORY_STEPS):
         step()
-    print(_high_water() - before)
+    return _high_water() - before
 
 
 def _high_water() -> float:
     """Peak resident memory of this process, MB; Linux's `ru_maxrss` would be the parent's."""
-    line = next(
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    )
+    status = Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in status if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 def report(results: Results, pictures: Path) -> dict[str, str]:
-    """Tables of the measured shapes, and a plot of milliseconds against classes."""
+    """Tables of each comparison, and a plot of milliseconds against classes."""
     blocks = {}
-    for compiled in (False, True):
-        mine = [r for r in results.values() if ("ours, top_k=1, compiled" in r["ms"]) == compiled]
+    for comparison, title in TITLES.items():
+        mine = where(results, comparison=comparison)
         if mine:
-            suffix = ", torch.compile" if compiled else ""
-            blocks[f"speed{suffix}"] = _speed(mine)
-            blocks[f"overhead{suffix}"] = _overhead(mine)
-            blocks[f"memory{suffix}"] = _memory(mine)
-            if not compiled:
-                with style.context():
-                    plot_speed(mine, pictures / "benchmark.png")
-    gflops = median(r["gflops"] for r in results.values())
-    blocks["machine"] = f"Medians of paired rounds; matrix products at {gflops:.0f} GFLOP/s."
+            blocks[f"speed{title}"] = _speed(mine)
+            blocks[f"overhead{title}"] = _overhead(mine)
+            blocks[f"memory{title}"] = _memory(mine)
+    steps = where(results, comparison="steps")
+    if steps:
+        plot_speed(steps, pictures / "benchmark.png")
+    if results:
+        gflops = median(r["gflops"] for r in results.values())
+        blocks["machine"] = f"Medians of paired rounds; matrix products at {gflops:.0f} GFLOP/s."
     return {name: text for name, text in blocks.items() if text}
+
+
+def ratio(result: Result, a: str, b: str) -> float:
+    """Median over rounds of the time of variant a over that of b."""
+    rounds = result["rounds"]
+    return median(x / y for x, y in zip(rounds[a], rounds[b], strict=False))
+
+
+def _names(results: list[Result]) -> list[str]:
+    """Variants of a comparison, and the floor."""
+    return [*results[0]["config"]["variants"], FLOOR]
 
 
 def _columns(results: list[Result]) -> list[str]:
@@ -388,35 +449,31 @@ def shape(classes: int, hidden: Sequence[int]) -> str:
     return f"K = {classes}, {len(hidden)}x{hidden[0]}"
 
 
-def _codes(results: list[Result]) -> list[str]:
-    return [code for code in (*CODES, *EXTRA, FLOOR) if code in results[0]["ms"]]
-
-
 def _speed(results: list[Result]) -> str:
-    rows = []
-    for code in _codes(results):
-        cells = []
-        for r in results:
-            times = ratio(r, "pyro example", code)
-            faster = f" ({times:.1f}x)" if times and code != "pyro example" else ""
-            cells.append(f"{r['ms'][code]:.1f}{faster}")
-        rows.append((code, *cells))
-    return table(("ms a step (times faster than Pyro's)", *_columns(results)), rows)
+    rows = [(name, *(_time(r, name) for r in results)) for name in _names(results)]
+    return table(("ms per step (speed-up over Pyro's example)", *_columns(results)), rows)
+
+
+def _time(result: Result, name: str) -> str:
+    milliseconds = f"{result['ms'][name]:.1f}"
+    if name == PYRO or PYRO not in result["ms"]:
+        return milliseconds
+    return f"{milliseconds} ({ratio(result, PYRO, name):.1f}x)"
 
 
 def _overhead(results: list[Result]) -> str:
-    codes = [code for code in _codes(results) if code.startswith("ours")]
-    if BARE not in results[0]["ms"]:
-        return ""
-    rows = [(code, *(f"{ratio(r, code, BARE):.2f}" for r in results)) for code in codes]
-    return table((f"times the step of {BARE}", *_columns(results)), rows)
+    names = [name for name in _names(results) if name.startswith("ours")]
+    rows = [(name, *(f"{ratio(r, name, BARE):.2f}" for r in results)) for name in names]
+    return table((f"time relative to {BARE}", *_columns(results)), rows)
 
 
 def _memory(results: list[Result]) -> str:
-    codes = [code for code in _codes(results) if code in results[0].get("mb", ())]
-    if not codes:
+    if "mb" not in results[0]:
         return ""
-    rows = [(code, *(f"{r['mb'][code]:.0f}" for r in results)) for code in codes]
+    rows = [
+        (name, *(f"{r['mb'][name]:.0f}" for r in results))
+        for name in results[0]["config"]["variants"]
+    ]
     return table(("peak memory, MB", *_columns(results)), rows)
 
 
@@ -424,92 +481,48 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def plot_speed(results: list[Result], path: Path) -> None:
-    """Milliseconds a step against the number of classes, one panel a network."""
+    """Milliseconds per step against the number of classes, one panel per network."""
     import matplotlib.pyplot as plt
 
-    networks = sorted({tuple(r["config"]["hidden"]) for r in results})
-    figure, axes = plt.subplots(
-        1,
-        len(networks),
-        figsize=(4 * len(networks) + 1.6, 3.4),
-        squeeze=False,
-        layout="constrained",
-    )
+    networks = sorted({tuple(r["config"]["hidden"]) for r in results}, key=len)
+    size = (4 * len(networks) + 1.6, 3.4)
+    figure, axes = plt.subplots(1, len(networks), figsize=size, squeeze=False, sharey=True)
     for ax, hidden in zip(axes[0], networks, strict=True):
-        mine = [r for r in results if tuple(r["config"]["hidden"]) == hidden]
-        classes = [r["config"]["classes"] for r in mine]
-        for i, code in enumerate(_codes(mine)):
-            milliseconds = [r["ms"][code] for r in mine]
-            line = "--" if code == FLOOR else "-"
-            colour = "0.3" if code == FLOOR else style.class_colour(i)
-            ax.plot(classes, milliseconds, line, marker=MARKERS[i], ms=4, color=colour, label=code)
-        title = f"{len(hidden)} hidden layer{'s' if len(hidden) > 1 else ''} of {hidden[0]}"
-        ax.set(
-            xscale="log", yscale="log", xlabel="number of classes", ylabel="ms a step", title=title
-        )
-        ax.grid(alpha=0.3)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside center right")
+        _plot_network(ax, [r for r in results if tuple(r["config"]["hidden"]) == hidden])
+        layers = "1 hidden layer" if len(hidden) == 1 else f"{len(hidden)} hidden layers"
+        ax.set(title=f"{layers} of {hidden[0]}")
+    axes[0][0].set(ylabel="milliseconds per step")
+    style.figure_legend(figure)
     plots.save(figure, path)
 
 
-def main() -> None:
-    given = _arguments()
-    torch.set_num_threads(given.threads)
-    if given.peak:
-        _peak(given.peak, given.classes[0], given.hidden)
-        return
-    files = Files(given.out, "benchmark")
-    for hidden in [given.hidden] if given.hidden else [[500], [500, 500]]:
-        for classes in given.classes:
-            result = provenance() | measure(classes, hidden, given.rounds, given.codes)
-            if not given.no_memory:
-                result["mb"] = {code: peak(code, classes, hidden) for code in given.codes}
-            name = shape(classes, hidden) + (", compiled" if EXTRA[0] in given.codes else "")
-            write_results(files.table, read_results(files.table) | {name: result})
-            print(
-                f"{name}: " + ", ".join(f"{code} {ms:.1f} ms" for code, ms in result["ms"].items()),
-                flush=True,
-            )
-    results = _in_order(read_results(files.table))
-    blocks = report(results, files.pictures) | {"sources": sources(results)}
-    print(write_page(files.page, "benchmark", blocks))
+def _plot_network(ax: Any, results: list[Result]) -> None:
+    """One line a variant, from the fewest classes to the most."""
+    classes = [r["config"]["classes"] for r in results]
+    for i, name in enumerate(_names(results)):
+        milliseconds = [r["ms"][name] for r in results]
+        if name == FLOOR:
+            line = {"color": "0.3", "linestyle": "--"}
+        else:
+            line = {"color": style.class_colour(i)}
+        ax.plot(classes, milliseconds, marker=MARKERS[i % len(MARKERS)], ms=4, label=name, **line)
+    ax.set(xscale="log", yscale="log", xlabel="numbers of classes to time")
+    ax.grid(alpha=0.3)
 
 
-def _in_order(results: Results) -> Results:
-    order = sorted(
-        results,
-        key=lambda name: (
-            len(results[name]["config"]["hidden"]),
-            results[name]["config"]["classes"],
-        ),
-    )
-    return {name: results[name] for name in order}
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument(
-        "--classes", type=int, nargs="+", default=[10, 100, 1000], help="numbers of classes"
-    )
-    hidden = "hidden widths of all networks; None: 500, and 500 500"
-    parser.add_argument("--hidden", type=int, nargs="+", default=None, help=hidden)
-    parser.add_argument(
-        "--rounds", type=int, default=15, help="rounds in which all codes take turns"
-    )
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
-    parser.add_argument(
-        "--codes", nargs="+", default=list(CODES), choices=CODES + EXTRA, help="what is timed"
-    )
-    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
-    parser.add_argument(
-        "--out", type=Path, default=RESULTS, help="folder of table, page and picture"
-    )
-    parser.add_argument("--peak", choices=CODES + EXTRA, help=argparse.SUPPRESS)
-    return parser.parse_args()
-
+STUDY = Study(
+    "benchmark",
+    configs,
+    run,
+    report,
+    draws=DRAWS,
+    selections={
+        "comparison": Selection("comparison", tuple(COMPARISONS), "groups of variants to time"),
+        "classes": Selection("classes", CLASSES, "numbers of classes to time"),
+    },
+    workers=1,
+    threads=2,
+)
 
 if __name__ == "__main__":
-    main()
+    main(STUDY, __doc__)

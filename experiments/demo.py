@@ -67,7 +67,7 @@ def main() -> None:
         "accuracy %, mean (sd), worst",
         "log-likelihood",
         "ECE %",
-        "s a run",
+        "s per run",
     )
     print(f"\n{table(header, rows)}\n\n{_gains(results)}")
     print(f"{time.perf_counter() - started:.0f} s in all; pictures in {given.out}/")
@@ -163,10 +163,15 @@ def _arguments() -> argparse.Namespace:
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     names = list(SETTINGS)
-    parser.add_argument("--data", nargs="+", default=names, choices=names, help="data sets")
-    parser.add_argument("--draws", type=int, default=5, help="number of label draws")
+    parser.add_argument("--data", nargs="+", default=names, choices=names, help="data sets to run")
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="share of the epochs, for a quick look"
+        "--draws", type=int, default=5, help="number of draws of labels, weights and noise"
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="factor of the number of epochs; below 1 for a quick look",
     )
     parser.add_argument("--workers", type=int, default=2, help="parallel processes")
     parser.add_argument(

@@ -24,7 +24,7 @@ from pyro_ssl import (
     weight_kl,
     zoo,
 )
-from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.evaluation import metrics, style
 
 CIFAR10_ROWS = 30_000
 """Default number of training images of CIFAR-10, the first ones; at scale `paper` all."""
@@ -65,8 +65,13 @@ def images(config: Config) -> tuple[Dataset, Tensor]:
 
 
 def _load(name: str) -> Dataset:
-    packed = packed_cifar10(data.data_root()) if name == "cifar10" else None
-    return packed or data.load(name)
+    return _loaded(name, data.data_root())
+
+
+@lru_cache(maxsize=1)  # reading the files takes longer than a smoke run
+def _loaded(name: str, root: Path) -> Dataset:
+    packed = packed_cifar10(root) if name == "cifar10" else None
+    return packed or data.load(name, root)
 
 
 def hold_out(dataset: Dataset, labels: Tensor) -> tuple[Dataset, Tensor]:
@@ -78,7 +83,6 @@ def hold_out(dataset: Dataset, labels: Tensor) -> tuple[Dataset, Tensor]:
     return Dataset(dataset.name, *parts, dataset.classes), labels[rest]
 
 
-@lru_cache(maxsize=1)  # unpacking takes longer than a smoke run
 def packed_cifar10(root: Path) -> Dataset | None:
     """CIFAR-10 from .npz files that hold differences of planes; None if there are no such files."""
     files = sorted((root / "cifar10").glob("train_*.npz"))
@@ -102,14 +106,15 @@ def _unpacked(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def foreign_sets(names: Iterable[str], rows: int | None = None) -> dict[str, Tensor]:
-    """Load test images of other sets, by name, those whose files exist."""
-    loaded = {name: _foreign(name) for name in names}
+def other_sets(names: Iterable[str], rows: int | None = None) -> dict[str, Tensor]:
+    """Load the test images of other data sets, by name, where the files exist."""
+    root = data.data_root()
+    loaded = {name: _test_images(name, root) for name in names}
     return {name: x[:rows] for name, x in loaded.items() if x is not None}
 
 
-def _foreign(name: str) -> Tensor | None:
-    root = data.data_root()
+@lru_cache(maxsize=4)
+def _test_images(name: str, root: Path) -> Tensor | None:
     if name in IDX_FOLDERS:  # read from the test images alone
         path = root / IDX_FOLDERS[name] / "raw" / "t10k-images-idx3-ubyte"
         if not path.exists():
@@ -119,7 +124,7 @@ def _foreign(name: str) -> Tensor | None:
     path = root / "cifar100_ood" / "images.npz"
     if name == "cifar100" and path.exists():
         return torch.from_numpy(_unpacked([path])[0])
-    return data.load(name).x_test
+    return data.load(name, root).x_test
 
 
 def trained(
@@ -184,20 +189,18 @@ def tsne_steps(count: int) -> int:
 
 
 def tsne(z: Tensor, y: Tensor, classes: Iterable[str]) -> Any:
-    """Draw codes `(N, Z)` in the plane by t-SNE, one colour a class."""
+    """Draw latents `(N, Z)` in the plane by t-SNE, one colour a class."""
     import matplotlib.pyplot as plt
     from sklearn.manifold import TSNE
 
-    start = "pca" if z.std(0).any() else "random"  # after a smoke run all codes may be the same
+    start = "pca" if z.std(0).any() else "random"  # after a smoke run all latents may be equal
     perplexity = min(30, len(z) // 4)
     embedding = TSNE(random_state=0, init=start, perplexity=perplexity, max_iter=tsne_steps(len(z)))
     flat = embedding.fit_transform(z.numpy())
     figure, ax = plt.subplots(figsize=(5.4, 4), layout="constrained")
     for k, name in enumerate(classes):
         own = (y == k).numpy()
-        ax.scatter(
-            *flat[own].T, s=4, color=plots.COLOURS[k % len(plots.COLOURS)], label=name, linewidths=0
-        )
+        ax.scatter(*flat[own].T, s=4, color=style.class_colour(k), label=name, linewidths=0)
     ax.set(xticks=[], yticks=[])
     ax.legend(frameon=False, fontsize=8, markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -1,5 +1,4 @@
-"""Paper 003 on MNIST with 100 labels: Table 1 with its grids of alpha and lambda, and the paper's
-analyses.
+"""Paper 003 on MNIST with 100 labels: Table 1 over alpha and lambda, and the paper's analyses.
 
 python experiments/latent_classifier.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2]
     [--parts table batches pretraining longer] [--workers 2]
@@ -44,6 +43,8 @@ NETWORK: dict[str, Any] = {
     "dropout": 0.0,
     "balance": 0.0,
 }
+BY_RECONSTRUCTION = ("m2", "latent_classifier")
+"""Methods that also predict by the class of the smallest reconstruction loss."""
 ANALYSED = (0.1, 1.0, 100.0)
 """Alphas of M2 whose z is probed, and whose epochs are compared."""
 PRETRAINED = {"m2": 0.1, "latent_classifier": 0.5, "latent_classifier_simplified": 0.001}
@@ -149,7 +150,7 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
         result["path"] = path
     if config["analysed"] and config["part"] == "table":
         result["probe"] = probe(objective, dataset)
-    if config["part"] == "table" and config["method"] in ("m2", "latent_classifier"):
+    if config["part"] == "table" and config["method"] in BY_RECONSTRUCTION:
         scores = class_bounds(objective, dataset.x_test, only=("x",))
         result["by_reconstruction"] = metrics.accuracy(scores.softmax(-1), dataset.y_test)
     shown = config["part"] == "pretraining" or config["weight"] == 1
@@ -233,34 +234,40 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
 
 def grid(results: Results) -> str:
     """Table 1."""
-    rows: list[tuple[str, ...]] = []
-    for method in ("m2", *LATENT):
-        cells = [where(results, part="table", method=method, weight=w) for w in WEIGHTS]
-        rows.append((method, *(_mean(c, "accuracy") for c in cells)))
-        rows.append(
-            (
-                "- worst draw",
-                *(f"{100 * min(r['accuracy'] for r in c):.1f}" if c else "" for c in cells),
-            )
-        )
-        if method in ("m2", "latent_classifier"):
-            rows.append(
-                ("- by reconstruction loss", *(_mean(c, "by_reconstruction") for c in cells))
-            )
-        theirs = published("latent_classifier", method)
-        if theirs:
-            rows.append(("- paper 003", *(theirs.get(f"{w:g}", "") for w in WEIGHTS)))
-    baseline = where(results, part="table", method="classifier")
-    others = published("latent_classifier")
-    ours = f"classifier: {_mean(baseline, 'accuracy')}; paper 003 {others['classifier']}"
-    peers = "; ".join(f"{name} {value}" for name, value in others.items() if name != "classifier")
-    rows += [(text, *[""] * len(WEIGHTS)) for text in (ours, f"peers: {peers}")]
-    counts = sorted(
-        {len(where(results, part="table", method="m2", weight=w)) for w in WEIGHTS} - {0}
-    )
+    rows = [row for method in ("m2", *LATENT) for row in _method_rows(results, method)]
+    for text in _others(results):
+        rows.append((text, *[""] * len(WEIGHTS)))
+    of_m2 = [where(results, part="table", method="m2", weight=w) for w in WEIGHTS]
+    counts = sorted({len(mine) for mine in of_m2 if mine})
     draws = " or ".join(map(str, counts))
     title = f"MNIST, 100 labels, {draws} draws, accuracy %; alpha of M2, lambda of the others"
     return table((title, *(f"{w:g}" for w in WEIGHTS)), rows)
+
+
+def _method_rows(results: Results, method: str) -> Iterator[tuple[str, ...]]:
+    """Mean and worst accuracy of a method by weight, and the paper's numbers."""
+    by_weight = [where(results, part="table", method=method, weight=w) for w in WEIGHTS]
+    yield (method, *(_mean(mine, "accuracy") for mine in by_weight))
+    yield ("- worst draw", *map(_worst, by_weight))
+    if method in BY_RECONSTRUCTION:
+        means = [_mean(mine, "by_reconstruction") for mine in by_weight]
+        yield ("- by reconstruction loss", *means)
+    theirs = published("latent_classifier", method)
+    if theirs:
+        yield ("- paper 003", *(theirs.get(f"{w:g}", "") for w in WEIGHTS))
+
+
+def _others(results: Results) -> Iterator[str]:
+    """The classifier on the labels alone, and published numbers of other methods."""
+    baseline = where(results, part="table", method="classifier")
+    theirs = published("latent_classifier")
+    yield f"classifier: {_mean(baseline, 'accuracy')}; paper 003 {theirs['classifier']}"
+    peers = [f"{name} {value}" for name, value in theirs.items() if name != "classifier"]
+    yield f"peers: {'; '.join(peers)}"
+
+
+def _worst(results: list[Result]) -> str:
+    return f"{min(100 * r['accuracy'] for r in results):.1f}" if results else ""
 
 
 def _mean(results: list[Result], measure: str) -> str:
@@ -277,7 +284,7 @@ def probes(analysed: list[Result]) -> str:
             rows.append((f"{weight:g}", accuracy, probe))
     theirs = published("latent_classifier", "probe")["m2"]
     return table(
-        ("alpha", "M2, accuracy %", f"of a classifier on its z (paper 003: {theirs})"), rows
+        ("alpha", "M2, accuracy %", f"accuracy % of a classifier on z (paper 003: {theirs})"), rows
     )
 
 
@@ -361,7 +368,7 @@ def plot_batches(alike: list[Result], apart: list[Result], path: Path) -> None:
     """Figure 8."""
     import matplotlib.pyplot as plt
 
-    figure, ax = plt.subplots(figsize=(4.8, 3.2), layout="constrained")
+    figure, ax = plt.subplots(figsize=(6.4, 3.2))
     for colour, label, runs in zip(
         style.COLOURS, ("100 + 100", "1 + 499"), (alike, apart), strict=False
     ):
@@ -371,7 +378,7 @@ def plot_batches(alike: list[Result], apart: list[Result], path: Path) -> None:
                 range(1, len(accuracy) + 1), accuracy, color=colour, label=label if i == 0 else None
             )
     ax.set(xlabel="epoch", ylabel="test accuracy %")
-    ax.legend(frameon=False, title="labeled + unlabeled data a step")
+    style.legend_beside(ax, title="labeled + unlabeled images per step")
     plots.save(figure, path)
 
 
@@ -381,7 +388,7 @@ STUDY = Study(
     run,
     report,
     draws=DRAWS,
-    selections={"parts": Selection("part", PARTS, "parts of the study")},
+    selections={"parts": Selection("part", PARTS, "parts of the study to run")},
 )
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
         plot_fields(moons, pictures / "moons.png")
     return {
         "accuracy": table(
-            ("data", "draw", "method", "", "accuracy %", "squared error", "s a run"), rows
+            ("data", "draw", "method", "", "accuracy %", "squared error", "s per run"), rows
         )
     }
 

@@ -1,4 +1,4 @@
-"""M2 on MNIST with 100 labels, beside the same classifier trained on the labels alone.
+"""M2 on MNIST with 100 labels, compared with its classifier trained on the labels alone.
 
 python experiments/m2_mnist.py --data-root DATA [--scale smoke|cpu] [--draws 0 1 2 3 4] [--workers
 2]
@@ -64,7 +64,7 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
         "by draw",
         "log-likelihood",
         "ECE %",
-        "s a run",
+        "s per run",
     )
     curves = {
         f"draw {r['config']['draw']}": r["history"]

@@ -1,5 +1,4 @@
-"""MIER: paper 004's Tables 1 to 3 and Figures 2 to 4, beside supervised networks on the same
-labels.
+"""MIER: paper 004's Tables 1 to 3 and Figures 2 to 4, compared with supervised networks.
 
 python experiments/mier.py --data-root DATA [--scale smoke|cpu|paper] [--data fashion_mnist cifar10]
     [--per-class 100] [--models m2 adgm lvae] [--draws 0 1 2 3 4] [--workers 2]
@@ -155,7 +154,7 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
                 for row, title in (("m2", "M2"), ("m2+mier", "M2 with MIER"))
             }
             side_by_side(both, pictures / f"{kind}_{data}.png", f"{TITLES[data]}: {title}")
-    return {f"{data}, {n} a class": _table(results, data, n) for data, n in present}
+    return {f"{data}, {n} per class": _table(results, data, n) for data, n in present}
 
 
 def _table(results: Results, data: str, n: int) -> str:

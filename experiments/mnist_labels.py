@@ -36,7 +36,7 @@ OF_THE_THESIS = ("classifier", "m2", "sslpe", "sslapd")
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: method, epochs at scale cpu, options, and unlabeled data a step."""
+    """A row of the table: method, epochs at scale cpu, options, and unlabeled images per step."""
 
     method: str
     epochs: int

@@ -279,7 +279,7 @@ def _table(title: str, results: list[Result], noise: float) -> str:
         "draws",
         "log-likelihood",
         "ECE %",
-        "s a run",
+        "s per run",
         "paper 002",
     )
     return table((f"{title}, 6 labels", *header), rows)
@@ -363,11 +363,11 @@ def plot_batch_norm(results: dict[str, Result], path: Path) -> None:
 
     means, drawn = results["norm_mean_weights"], results["norm_drawn_weights"]
     panels = (
-        ("(a) of the batch", means, "plane_by_batch", "accuracy_by_batch"),
-        ("(b) population, drawn weights", drawn, "plane", "accuracy"),
-        ("(c) population, mean weights", means, "plane", "accuracy"),
+        ("(a) batch statistics", means, "plane_by_batch", "accuracy_by_batch"),
+        ("(b) population statistics, drawn weights", drawn, "plane", "accuracy"),
+        ("(c) population statistics, mean weights", means, "plane", "accuracy"),
     )
-    figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3))
     for ax, (title, result, key, accuracy) in zip(axes, panels, strict=True):
         plot_region(ax, result[key], *moons(result["config"]))
         frame(ax, WINDOW)
@@ -387,7 +387,7 @@ def plot_curves(results: Results, path: Path) -> None:
     figure, axes = plt.subplots(
         1, 2 * len(noises), figsize=(7 * len(noises), 3), squeeze=False, layout="constrained"
     )
-    measures = (("accuracy", "test accuracy"), ("bound", "bound of test data, nats"))
+    measures = (("accuracy", "test accuracy %"), ("bound", "bound of test data, nats"))
     for i, noise in enumerate(noises):
         for j, (key, label) in enumerate(measures):
             ax = axes[0][2 * i + j]
@@ -398,6 +398,8 @@ def plot_curves(results: Results, path: Path) -> None:
                         .get("curve", {})
                         .get(key, [])
                     )
+                    if key == "accuracy":
+                        curve = [100 * accuracy for accuracy in curve]
                     epochs = range(1, len(curve) + 1)
                     ax.plot(epochs, curve, line, color=colour, label=f"{NAMES[method]}, {how}")
             ax.set(title=f"noise {noise}", xlabel="epoch", ylabel=label)
@@ -422,9 +424,9 @@ STUDY = Study(
     report,
     draws=DRAWS,
     selections={
-        "noise": Selection("noise", NOISES, "standard deviations of the noise"),
+        "noise": Selection("noise", NOISES, "standard deviations of the noise to run"),
         "labels": Selection(
-            "labels", LABELS, "six labels at fixed places, or drawn", default=["placed"]
+            "labels", LABELS, "six labels: placed by hand, or drawn at random", default=["placed"]
         ),
     },
     arrays=["plane", "plane_by_batch"],

@@ -18,12 +18,12 @@ from pyro_ssl.evaluation.reports import table as table
 
 SLICES = set(
     "--workers --threads --draws --data --data-root --parts --rows --methods --models --noise "
-    "--per-class --sizes --out --labels".split()
+    "--per-class --sizes --out --labels --classes --comparison --method".split()
 )
 """Options that say which runs are made, where and by how many processes; they do not change what a
 run does.
 """
-MEASURES = ("accuracy %, mean (sd)", "worst", "draws", "log-likelihood", "ECE %", "s a run")
+MEASURES = ("accuracy %, mean (sd)", "worst", "draws", "log-likelihood", "ECE %", "s per run")
 SMOKE = "**Smoke run: these numbers are not results.**"
 
 

@@ -36,8 +36,25 @@ def frame(ax: Any, window: Window) -> None:
     ax.spines[:].set_visible(True)
 
 
+def image_rows(rows: dict[str, Sequence[Sequence[float]]]) -> Any:
+    """Draw square grey images `(N, side * side)` in rows, with the name of each row to its left."""
+    import matplotlib.pyplot as plt
+
+    count = len(next(iter(rows.values())))
+    size = (0.8 * count + 0.6, 0.85 * len(rows))
+    figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for ax, pixels in zip(line, images, strict=True):
+            side = math.isqrt(len(pixels))
+            ax.imshow(np.reshape(pixels, (side, side)), cmap="gray_r", vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure
+
+
 def side_by_side(pictures: dict[str, Path], out: Path, title: str) -> None:
-    """Put saved pictures beside each other under their names; nothing if one is missing."""
+    """Show saved pictures side by side, with their names as titles, if all of them exist."""
     import matplotlib.pyplot as plt
 
     if not all(path.exists() for path in pictures.values()):

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,12 @@ PACKAGES = ("pyro-ssl", "pyro-ppl", "torch", "numpy", "scikit-learn")
 Config = dict[str, Any]
 """Plain data from which a run follows, with all `options` of its method, see `resolved`."""
 Scale = str
-"""`smoke` (does it run?), `cpu` (what the pages show) or `paper` (the paper's epochs and draws)."""
+"""A key of `SCALES`."""
+SCALES = {
+    "smoke": "a test run of under a minute",
+    "cpu": "the results on the pages",
+    "paper": "the paper's epochs and draws",
+}
 Run = Callable[[str, Config, Path, Path], Result]
 """`run(name, config, directory, pictures)` gives plain data, and saves pictures.
 
@@ -85,9 +91,10 @@ class Study:
         report: `report(results, pictures)` gives Markdown tables by name, and saves pictures.
         draws: Draws by scale; a draw seeds labels, weights and noise.
         selections: Options that choose runs, by name of the option.
-        arrays: Names of measured arrays that only pictures need; they are kept beside checkpoints
-        and not in the table.
+        arrays: Names of measured arrays that only pictures need; they are kept with the
+            checkpoints, not in the table.
         workers: Default number of processes.
+        threads: Default number of threads of each process.
     """
 
     name: str
@@ -98,6 +105,7 @@ class Study:
     selections: Mapping[str, Selection] = field(default_factory=dict)
     arrays: Collection[str] = ()
     workers: int = 2
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -151,14 +159,13 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
     find it.
     """
     parser = argparse.ArgumentParser(
-        description=doc.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=doc.split("\n\n")[0], formatter_class=HelpFormatter
     )
-    scale = (
-        "smoke: a test in a minute; cpu: the published pages; paper: the paper's epochs and draws"
-    )
-    parser.add_argument("--scale", choices=tuple(study.draws), default="cpu", help=scale)
+    scales = "; ".join(f"{name}: {SCALES[name]}" for name in study.draws)
+    parser.add_argument("--scale", choices=tuple(study.draws), default="cpu", help=scales)
     draws = (
-        "seeds of labels, weights and noise; None: those of the scale; from 100 on for development"
+        "seeds of labels, weights and noise; default: those of the scale; "
+        "draws from 100 on are for development"
     )
     parser.add_argument("--draws", type=int, nargs="+", default=None, metavar="N", help=draws)
     for option, selection in study.selections.items():
@@ -169,25 +176,55 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
             choices=selection.values,
             default=list(selection.default or selection.values),
             metavar=option.upper().replace("-", "_"),
-            help=f"{selection.help}; any of {', '.join(map(str, selection.values))}",
+            help=_selection_help(selection),
         )
-    root = "folder of data sets; None: that of the environment variable PYRO_SSL_DATA"
+    root = "folder of the data sets; default: the environment variable PYRO_SSL_DATA"
     parser.add_argument("--data-root", default=None, metavar="FOLDER", help=root)
     parser.add_argument(
-        "--workers", type=int, default=study.workers, metavar="N", help="parallel processes"
+        "--workers",
+        type=int,
+        default=study.workers,
+        metavar="N",
+        help="number of parallel processes",
     )
     parser.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads of each process"
+        "--threads",
+        type=int,
+        default=study.threads,
+        metavar="N",
+        help="number of threads per process",
     )
-    out = "folder of results; None: experiments/results at scale cpu, otherwise runs/SCALE"
+    out = "folder for the results; default: experiments/results at scale cpu, else runs/SCALE"
     parser.add_argument("--out", type=Path, default=None, metavar="FOLDER", help=out)
-    report = "run nothing; write the page and the pictures from the results that exist"
+    report = "do not run anything; redraw the page and the pictures from the existing results"
     parser.add_argument("--report", action="store_true", help=report)
     given = parser.parse_args()
     if given.data_root:
         os.environ["PYRO_SSL_DATA"] = str(Path(given.data_root).resolve())
     given.out = given.out or (RESULTS if given.scale == "cpu" else Path("runs") / given.scale)
     return given
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Add defaults to the help of options, except where the help explains the default itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        explained = "default: " in text
+        if explained or action.default is None or isinstance(action.default, bool):
+            return text
+        if isinstance(action.default, str) and action.default == argparse.SUPPRESS:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
+def _selection_help(selection: Selection) -> str:
+    """Name the values of a selection, and its default where that is not all of them."""
+    values = ", ".join(map(str, selection.values))
+    default = "all"
+    if selection.default is not None:
+        default = ", ".join(map(str, selection.default))
+    return f"{selection.help}: {values} (default: {default})"
 
 
 def table_draws(table: Path, default: Sequence[int], asked: Sequence[int]) -> list[int]:
@@ -345,7 +382,7 @@ def _with_arrays(results: Results, files: Files) -> Results:
 def provenance() -> dict[str, Any]:
     """Command, date, versions and commit of a number; DATA replaces the folder of data sets."""
     given = ["DATA" if before == "--data-root" else a for before, a in pairwise(sys.argv)]
-    command = " ".join(["python", f"experiments/{Path(sys.argv[0]).name}", *given])
+    command = shlex.join(["python", f"experiments/{Path(sys.argv[0]).name}", *given])
     date = time.strftime("%Y-%m-%d")
     return {"command": command, "commit": _commit(), "date": date, "versions": versions()}
 

@@ -1,4 +1,4 @@
-"""The estimators with their defaults on scikit-learn's own tables, beside scikit-learn's methods.
+"""The estimators with their defaults on scikit-learn's data sets, compared with its own methods.
 
 python experiments/tables.py [--scale smoke|cpu] [--draws 0 1 2 3 4] [--workers 2]
 """
@@ -128,7 +128,7 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     regressors = [(REGRESSION, n) for n in REAL_LABELS]
     return {
         "classification": scores(
-            results, "accuracy %, mean (sd), worst", classifiers, " a class", 1
+            results, "accuracy %, mean (sd), worst", classifiers, " per class", 1
         ),
         "regression": scores(results, "R squared, mean (sd), worst", regressors, "", 3),
     }
@@ -149,7 +149,7 @@ def scores(
         seconds = np.mean([r["seconds_of"][method] for mine in runs.values() for r in mine])
         rows.append((method, *cells, f"{seconds:.1f}"))
     rows.append(("draws", *(str(len(mine)) for mine in runs.values()), ""))
-    return table((title, *runs, "s a fit"), rows)
+    return table((title, *runs, "s per fit"), rows)
 
 
 STUDY = Study("tables", configs, run, report, draws=DRAWS)

@@ -1,4 +1,4 @@
-"""What a latent code is worth to a classifier: paper 001's Tables 1 and 2, Figures 1 to 3, on
+"""Classifiers on the latents of a VAE: paper 001's Tables 1 and 2, Figures 1 to 3, on
 Fashion-MNIST.
 
 python experiments/vae_downstream.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2 3 4]
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from image_runs import hold_out, images, trained
 from pages import mean_sd, published, table, where
-from panels import COLOURS, side_by_side
+from panels import COLOURS, image_rows
 from results_table import Result, Results
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -33,24 +34,36 @@ from torch import Tensor
 from pyro_ssl import (
     Dataset,
     Objective,
+    data,
     draw_labels,
     eval_mode,
     predict_proba,
     reconstruct,
 )
-from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.evaluation import metrics, plots, style
 
-Codes = tuple[Tensor, Tensor]
-"""Codes of the training and of the test images, `(N, Z)`, or `(N, S, Z)` for S samples each."""
+Latents = tuple[Tensor, Tensor]
+"""Latents of the training and of the test images, `(N, Z)`, or `(N, S, Z)` for S samples each."""
 
 SIZES = (100, 1000, 2000, 5000, 10_000, 20_000, 50_000)
-CODE_PROBES = ("logistic", "network", "neighbours", "svm")
-PROBES = (*CODE_PROBES, "spreading")
+LATENT_PROBES = ("logistic", "network", "neighbours", "svm")
+PROBES = (*LATENT_PROBES, "spreading")
+PUBLISHED_PROBES = ("logistic", "network")
+"""Probes of the paper."""
+LINE_COLOURS = dict(
+    zip(
+        ("z = 4, logistic", "z = 4, network", "z = 100, logistic", "z = 100, network", "CNN"),
+        style.COLOURS,
+        strict=False,
+    )
+)
 LARGEST = {"svm": 10_000, "spreading": 5000}
 """Most labels of a probe; an SVM's time grows with their square."""
 SAMPLES = 8
+SHOWN = 10
+"""Images that are shown with their reconstructions."""
 SAMPLED = 100
-"""Most labels with which codes are sampled too."""
+"""Most labels with which probes are fitted to sampled latents, too."""
 CONV: dict[str, Any] = {
     "network": "conv",
     "channels": (32, 64, 64),
@@ -80,7 +93,7 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 IMAGE_ROWS = ("cnn", "m2", "mier", "latent_classifier")
-"""Rows that classify images, not codes."""
+"""Rows that classify images, not latents."""
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"epochs": 1, "ours": 1, "steps": 2, "semi": 1, "rows": 300, "sizes": (100,)},
     "cpu": {"epochs": 20, "ours": 15, "steps": 3000, "semi": 8, "sizes": SIZES},
@@ -152,7 +165,7 @@ def training(row: str, scale: str, labels: int) -> dict[str, Any]:
 
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
-    """Measure a classifier of images, or all probes on the code of a VAE."""
+    """Measure a classifier of images, or all probes on the latents of a VAE."""
     dataset, labels = images(config)
     if config["draw"] >= DEVELOPMENT:
         dataset, labels = hold_out(dataset, labels)
@@ -162,32 +175,34 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
         known = labels >= 0
         of_training = predict_proba(objective, dataset.x[known])
         return result | {"training_accuracy": metrics.accuracy(of_training, dataset.y[known])}
+    shown: Result = {}
     if config["row"] == "pixels":
-        codes = {"mean": (dataset.x.flatten(1), dataset.x_test.flatten(1))}
+        latents = {"mean": (dataset.x.flatten(1), dataset.x_test.flatten(1))}
     else:
         unlabeled = torch.full_like(dataset.y, -1)
         objective, _, _, _ = trained(config, directory, (dataset, unlabeled))
-        codes = encoded(objective, dataset, config["draw"])
-        save_pictures(objective, dataset, codes["mean"][0], config, pictures)
-    return {"probes": list(_probe_results(dataset, codes, config))}
+        latents = encoded(objective, dataset, config["draw"])
+        if config["draw"] == 0:
+            shown = _of_pictures(objective, dataset, latents["mean"][0])
+    return {"probes": list(_probe_results(dataset, latents, config)), **shown}
 
 
-def _probe_results(dataset: Dataset, codes: dict[str, Codes], config: Config) -> Any:
-    graph = neighbours(codes["mean"])
+def _probe_results(dataset: Dataset, latents: dict[str, Latents], config: Config) -> Any:
+    graph = neighbours(latents["mean"])
     for n in config["probes"]:
         draw = draw_labels(dataset.y, n, seed=config["draw"])
         if n <= LARGEST["spreading"]:
             accuracies = spread(dataset, graph, draw.masked_labels(dataset.y))
-            yield {"labels": n, "probe": "spreading", "code": "mean", **accuracies}
-        for probe, kind in product(CODE_PROBES, codes if n <= SAMPLED else ("mean",)):
+            yield {"labels": n, "probe": "spreading", "latents": "mean", **accuracies}
+        for probe, kind in product(LATENT_PROBES, latents if n <= SAMPLED else ("mean",)):
             if n <= LARGEST.get(probe, n):
                 accuracies = measured(
-                    probe, dataset, codes[kind], list(draw.indices), config["draw"]
+                    probe, dataset, latents[kind], list(draw.indices), config["draw"]
                 )
-                yield {"labels": n, "probe": probe, "code": kind, **accuracies}
+                yield {"labels": n, "probe": probe, "latents": kind, **accuracies}
 
 
-def encoded(objective: Any, dataset: Dataset, seed: int) -> dict[str, Codes]:
+def encoded(objective: Any, dataset: Dataset, seed: int) -> dict[str, Latents]:
     """Means of q(z|x), a sample of it, and several samples."""
     generator = torch.Generator().manual_seed(seed)
     means, samples = [], []
@@ -207,12 +222,14 @@ def encoded(objective: Any, dataset: Dataset, seed: int) -> dict[str, Codes]:
 
 
 def measured(
-    probe: str, dataset: Dataset, codes: Codes, rows: list[int], seed: int
+    probe: str, dataset: Dataset, latents: Latents, rows: list[int], seed: int
 ) -> dict[str, float]:
     """Fit a probe to some rows; give its accuracy on the test images and on these rows."""
-    own, test, y = codes[0][rows], codes[1], dataset.y[rows]
+    own, test, y = latents[0][rows], latents[1], dataset.y[rows]
     several = own.shape[1] if own.dim() == 3 else 1
-    unit = codes[0].std()  # one scale for all dimensions, so that an unused one is not made larger
+    unit = latents[
+        0
+    ].std()  # one scale for all dimensions, so that an unused one is not made larger
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = new_probe(probe, len(rows), several, seed)
@@ -226,7 +243,7 @@ def measured(
 
 
 def new_probe(probe: str, n: int, several: int, seed: int) -> Any:
-    """A probe for n labels; several samples of a code weigh as one, in penalties and in the
+    """A probe for n labels; several samples of a latent weigh as one, in penalties and in the
     network's steps.
     """
     if probe == "logistic":
@@ -257,11 +274,13 @@ class _Votes:
         ]
 
 
-def neighbours(codes: Codes) -> tuple[Any, np.ndarray]:
-    """Find the ten nearest codes by angle: a graph of the training images, and indices for the test
-    images.
+def neighbours(latents: Latents) -> tuple[Any, np.ndarray]:
+    """Find the ten nearest latents by angle.
+
+    Returns:
+        A graph of the training images, and indices of training images for the test images.
     """
-    own, test = (torch.nn.functional.normalize(z, dim=1).numpy() for z in codes)
+    own, test = (torch.nn.functional.normalize(z, dim=1).numpy() for z in latents)
     near = NearestNeighbors(n_neighbors=10).fit(own)
     return near.kneighbors_graph(own), near.kneighbors(test, return_distance=False)
 
@@ -274,7 +293,7 @@ def spread(dataset: Dataset, graph: tuple[Any, np.ndarray], labels: Tensor) -> d
     model = LabelSpreading(kernel=lambda *_: of_training, alpha=0.99, max_iter=200)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(np.zeros((len(labels), 1)), labels.numpy())  # the graph stands for the codes
+        model.fit(np.zeros((len(labels), 1)), labels.numpy())  # the graph stands for the latents
     predicted = model.classes_[model.label_distributions_[of_test].sum(1).argmax(-1)]
     rows = (labels >= 0).numpy()
     return {
@@ -283,58 +302,43 @@ def spread(dataset: Dataset, graph: tuple[Any, np.ndarray], labels: Tensor) -> d
     }
 
 
-def save_pictures(
-    objective: Objective, dataset: Dataset, z: Tensor, config: Config, pictures: Path
-) -> None:
-    """Figures 1 and 2, of draw 0: codes in the plane, and the first ten images beside their
-    reconstructions.
-    """
-    if config["draw"]:
-        return
-    import matplotlib.pyplot as plt
-
-    x = dataset.x[:10]
-    again = reconstruct(objective, x)
-    picture = plots.image_grid(torch.stack([x, again]).transpose(0, 1))
-    plots.save(picture, pictures / f"reconstructions_{config['row']}.png")
-    if z.shape[1] != 2:
-        return
-    figure, ax = plt.subplots(figsize=(6, 5), layout="constrained")
-    for k, name in enumerate(dataset.classes):
-        own = z[:5000][dataset.y[:5000] == k]
-        ax.scatter(*own.T.numpy(), s=4, color=COLOURS[k], label=name, linewidths=0)
-    ax.set(xlabel="$z_1$", ylabel="$z_2$")
-    ax.legend(frameon=False, fontsize=8, markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
-    plots.save(figure, pictures / "plane.png")
+def _of_pictures(objective: Objective, dataset: Dataset, z: Tensor) -> Result:
+    """Arrays for Figures 1 and 2: images, their reconstructions, and latents in the plane."""
+    x = dataset.x[:SHOWN]
+    images, again = (part.flatten(1).tolist() for part in (x, reconstruct(objective, x)))
+    arrays: Result = {"images": images, "reconstructions": again}
+    if z.shape[1] == 2:
+        arrays |= {"plane": z[:5000].tolist(), "classes": dataset.y[:5000].tolist()}
+    return arrays
 
 
 # --- tables and pictures ----------------------------------------------------------------------
 
 
 def report(results: Results, pictures: Path) -> dict[str, str]:
-    codes = {row: where(results, row=row) for row in ROWS if row not in IMAGE_ROWS}
-    codes = {row: mine for row, mine in codes.items() if mine}
-    plot_labels(results, codes, pictures / "labels.png")
-    grids = {f"z = {z}": pictures / f"reconstructions_z{z}.png" for z in (2, 4, 25)}
-    side_by_side(grids, pictures / "reconstructions.png", "images and their reconstructions")
+    latents = {row: where(results, row=row) for row in ROWS if row not in IMAGE_ROWS}
+    latents = {row: mine for row, mine in latents.items() if mine}
+    plot_labels(results, latents, pictures / "labels.png")
+    plot_reconstructions(results, pictures / "reconstructions.png")
+    plot_plane(results, pictures / "plane.png")
     return {
-        "size of the code": by_size_of_code(codes),
-        "number of labels": by_labels(results, codes),
-        "kind of code": by_kind(codes),
-        "claims": claims(results, codes),
+        "latent dimension": by_latent_dimension(latents),
+        "number of labels": by_labels(results, latents),
+        "means and samples": by_kind(latents),
+        "claims": claims(results, latents),
     }
 
 
 def probed(
-    mine: list[Result], n: int, probe: str, code: str = "mean", measure: str = "accuracy"
+    mine: list[Result], n: int, probe: str, kind: str = "mean", measure: str = "accuracy"
 ) -> list[float]:
     """Percentages of a probe, by draw."""
-    key = (n, probe, code)
+    key = (n, probe, kind)
     return [
         100 * p[measure]
         for r in mine
         for p in r["probes"]
-        if (p["labels"], p["probe"], p["code"]) == key
+        if (p["labels"], p["probe"], p["latents"]) == key
     ]
 
 
@@ -347,11 +351,11 @@ def _cell(values: list[float]) -> str:
     return mean_sd(values) if values else ""
 
 
-def by_size_of_code(codes: dict[str, list[Result]]) -> str:
+def by_latent_dimension(latents: dict[str, list[Result]]) -> str:
     """Table 1: 100 labels."""
     theirs = published("vae_downstream", "100 labels")
     rows = []
-    for row, mine in codes.items():
+    for row, mine in latents.items():
         if row == "pixels":
             continue
         z = mine[0]["config"]["options"]["z_dim"]
@@ -363,40 +367,58 @@ def by_size_of_code(codes: dict[str, list[Result]]) -> str:
     if not rows:
         return ""
     return table(
-        ("Fashion-MNIST, 100 labels, accuracy % on means of codes", "draws", *PROBES, "paper 001"),
+        ("Fashion-MNIST, 100 labels, accuracy % on means of q(z|x)", "draws", *PROBES, "paper 001"),
         rows,
     )
 
 
-def by_labels(results: Results, codes: dict[str, list[Result]]) -> str:
+def by_labels(results: Results, latents: dict[str, list[Result]]) -> str:
     """Table 2."""
-    rows: list[tuple[Any, ...]] = []
     sizes = sorted({n for r in results.values() for n in r["config"]["probes"]})
+    rows = [*_probe_rows(latents, sizes), *_image_rows(results, sizes)]
+    if not rows:
+        return ""
+    return table(("Fashion-MNIST, accuracy % by labels", *sizes), rows)
 
-    def published_row(title: str, probe: str) -> tuple[str, ...]:
-        theirs = published("vae_downstream", probe)
-        return (title, *(theirs.get(str(n), "") for n in sizes))
 
+def _probe_rows(
+    latents: dict[str, list[Result]], sizes: Sequence[int]
+) -> Iterator[tuple[str, ...]]:
+    """Probes on latents and on pixels, and the paper's numbers below those that it has."""
     for row in ("z4", "ours", "ours_mlp", "pixels"):
-        for probe in PROBES if row in codes else ():
-            rows.append((f"{row}, {probe}", *(_cell(probed(codes[row], n, probe)) for n in sizes)))
-            if row == "z4" and probe in ("logistic", "network"):
-                rows.append(published_row(f"paper 001, VAE + {probe}", probe))
+        if row not in latents:
+            continue
+        for probe in PROBES:
+            cells = [_cell(probed(latents[row], n, probe)) for n in sizes]
+            yield (f"{row}, {probe}", *cells)
+            if row == "z4" and probe in PUBLISHED_PROBES:
+                yield _published_row(f"paper 001, VAE + {probe}", probe, sizes)
+
+
+def _image_rows(results: Results, sizes: Sequence[int]) -> Iterator[tuple[str, ...]]:
+    """Classifiers of images, and the paper's CNN below ours."""
     for row in IMAGE_ROWS:
         by_size = [classified(results, row, n) for n in sizes]
-        if any(by_size):
-            rows.append((row, *map(_cell, by_size)))
-            if row == "cnn":
-                rows.append(published_row("paper 001, CNN", "cnn"))
-    return table(("Fashion-MNIST, accuracy % by labels", *sizes), rows) if rows else ""
+        if not any(by_size):
+            continue
+        yield (row, *map(_cell, by_size))
+        if row == "cnn":
+            yield _published_row("paper 001, CNN", "cnn", sizes)
 
 
-def by_kind(codes: dict[str, list[Result]]) -> str:
-    """Means of codes, one sample, several samples."""
+def _published_row(title: str, row: str, sizes: Sequence[int]) -> tuple[str, ...]:
+    theirs = published("vae_downstream", row)
+    return (title, *(theirs.get(str(n), "") for n in sizes))
+
+
+def by_kind(latents: dict[str, list[Result]]) -> str:
+    """Probes on the means of q(z|x), on one sample, and on several samples."""
     rows = []
     for row in ("z4", "z25", "ours"):
-        for probe in CODE_PROBES if row in codes else ():
-            kinds = [probed(codes[row], 100, probe, kind) for kind in ("mean", "sample", "samples")]
+        for probe in LATENT_PROBES if row in latents else ():
+            kinds = [
+                probed(latents[row], 100, probe, kind) for kind in ("mean", "sample", "samples")
+            ]
             if all(kinds):
                 rows.append((f"{row}, {probe}", *map(mean_sd, kinds)))
     if not rows:
@@ -406,16 +428,16 @@ def by_kind(codes: dict[str, list[Result]]) -> str:
     )
 
 
-def claims(results: Results, codes: dict[str, list[Result]]) -> str:
+def claims(results: Results, latents: dict[str, list[Result]]) -> str:
     """The paper's claims, held against the numbers here."""
-    rows = [*_falls_with_size(codes), *_cnn_wins(results, codes), *_gaps(codes)]
+    rows = [*_falls_with_size(latents), *_cnn_wins(results, latents), *_gaps(latents)]
     return table(("the paper's claim", "here", "points"), rows) if rows else ""
 
 
-def _falls_with_size(codes: dict[str, list[Result]]) -> list[tuple[str, str, str]]:
+def _falls_with_size(latents: dict[str, list[Result]]) -> list[tuple[str, str, str]]:
     rows = []
     for probe in ("logistic", "network"):
-        by_size = {z: probed(codes.get(f"z{z}", []), 100, probe) for z in (4, 9, 16, 25)}
+        by_size = {z: probed(latents.get(f"z{z}", []), 100, probe) for z in (4, 9, 16, 25)}
         if not all(by_size.values()):
             continue
         means = [statistics.fmean(values) for values in by_size.values()]
@@ -427,11 +449,13 @@ def _falls_with_size(codes: dict[str, list[Result]]) -> list[tuple[str, str, str
     return rows
 
 
-def _cnn_wins(results: Results, codes: dict[str, list[Result]]) -> list[tuple[str, str, str]]:
+def _cnn_wins(results: Results, latents: dict[str, list[Result]]) -> list[tuple[str, str, str]]:
     rows = []
     cnn = {n: classified(results, "cnn", n) for n in SIZES}
     for row in ("z4", "ours", "ours_mlp"):
-        by_size = {n: [v for p in PROBES if (v := probed(codes.get(row, []), n, p))] for n in SIZES}
+        by_size = {
+            n: [v for p in PROBES if (v := probed(latents.get(row, []), n, p))] for n in SIZES
+        }
         if not all(cnn.values()) or not all(by_size.values()):
             continue
         best = {n: max(statistics.fmean(values) for values in by_size[n]) for n in SIZES}
@@ -443,58 +467,109 @@ def _cnn_wins(results: Results, codes: dict[str, list[Result]]) -> list[tuple[st
     return rows
 
 
-def _gaps(codes: dict[str, list[Result]]) -> list[tuple[str, str, str]]:
-    if "z4" not in codes:
+def _gaps(latents: dict[str, list[Result]]) -> list[tuple[str, str, str]]:
+    if "z4" not in latents:
         return []
     rows = []
-    sizes = codes["z4"][0]["config"]["probes"]
+    sizes = latents["z4"][0]["config"]["probes"]
     for probe in ("logistic", "network"):
         gaps = []
         for n in sizes:
-            of_training = probed(codes["z4"], n, probe, measure="training_accuracy")
-            of_test = probed(codes["z4"], n, probe)
+            of_training = probed(latents["z4"], n, probe, measure="training_accuracy")
+            of_test = probed(latents["z4"], n, probe)
             gaps.append(f"{statistics.fmean(of_training) - statistics.fmean(of_test):.1f}")
         shown = f"{', '.join(gaps)} points, by labels"
         rows.append((f"VAE + {probe}: training less test accuracy, z = 4", "", shown))
     return rows
 
 
-def plot_labels(results: Results, codes: dict[str, list[Result]], path: Path) -> None:
+@dataclass(frozen=True)
+class Line:
+    """Percentages of one classifier by number of labels: one value a draw."""
+
+    name: str
+    colour: str
+    labels: Sequence[int]
+    values: Sequence[Sequence[float]]
+
+
+def plot_labels(results: Results, latents: dict[str, list[Result]], path: Path) -> None:
     """Figure 3: accuracy against labels, the mean of the draws and their range."""
     import matplotlib.pyplot as plt
 
-    lines: dict[str, tuple[list[int], list[list[float]]]] = {}
-    for row, title in (("z4", "z = 4"), ("ours", "z = 100")):
-        for probe in ("logistic", "network") if row in codes else ():
-            sizes = codes[row][0]["config"]["probes"]
-            lines[f"{title}, {probe}"] = sizes, [probed(codes[row], n, probe) for n in sizes]
-    sizes = sorted({r["config"]["labels"] for r in where(results, row="cnn")})
-    if sizes:
-        lines["CNN"] = sizes, [classified(results, "cnn", n) for n in sizes]
+    lines = [*_probe_lines(latents), *_cnn_line(results)]
     if not lines:
         return
-    figure, ax = plt.subplots(figsize=(6.6, 3.8), layout="constrained")
-    for i, (name, (sizes, values)) in enumerate(lines.items()):
-        means = [statistics.fmean(v) for v in values]
-        below = [mean - min(v) for mean, v in zip(means, values, strict=True)]
-        above = [max(v) - mean for mean, v in zip(means, values, strict=True)]
-        ax.errorbar(
-            sizes, means, [below, above], fmt="o-", markersize=3, color=COLOURS[i], label=name
-        )
-    for i, probe in ((0, "logistic"), (1, "network"), (4, "cnn")):
-        theirs = published("vae_downstream", probe)
-        values = [float(v) for v in theirs.values()]
-        name = "CNN" if probe == "cnn" else f"z = 4, {probe}"
-        ax.plot(
-            [int(n) for n in theirs],
-            values,
-            "--",
-            color=COLOURS[i],
-            linewidth=0.8,
-            label=f"paper 001: {name}",
-        )
+    figure, ax = plt.subplots(figsize=(6.6, 3.8))
+    for line in lines:
+        _plot_line(ax, line)
+    for line in _published_lines():
+        ax.plot(line.labels, line.values, "--", color=line.colour, linewidth=0.8, label=line.name)
     ax.set(xscale="log", xlabel="labels", ylabel="accuracy %")
-    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    style.legend_beside(ax)
+    plots.save(figure, path)
+
+
+def _probe_lines(latents: dict[str, list[Result]]) -> Iterator[Line]:
+    """Our probes on latents of 4 and of 100 dimensions."""
+    for row, title in (("z4", "z = 4"), ("ours", "z = 100")):
+        if row not in latents:
+            continue
+        labels = latents[row][0]["config"]["probes"]
+        for probe in PUBLISHED_PROBES:
+            name = f"{title}, {probe}"
+            values = [probed(latents[row], n, probe) for n in labels]
+            yield Line(name, LINE_COLOURS[name], labels, values)
+
+
+def _cnn_line(results: Results) -> Iterator[Line]:
+    labels = sorted({r["config"]["labels"] for r in where(results, row="cnn")})
+    if labels:
+        values = [classified(results, "cnn", n) for n in labels]
+        yield Line("CNN", LINE_COLOURS["CNN"], labels, values)
+
+
+def _published_lines() -> Iterator[Line]:
+    """The paper's numbers, in the colours of ours."""
+    names = {"logistic": "z = 4, logistic", "network": "z = 4, network", "cnn": "CNN"}
+    for row, name in names.items():
+        theirs = published("vae_downstream", row)
+        labels = [int(n) for n in theirs]
+        values = [float(value) for value in theirs.values()]
+        yield Line(f"paper 001: {name}", LINE_COLOURS[name], labels, values)
+
+
+def _plot_line(ax: Any, line: Line) -> None:
+    """Means of the draws, with bars from the lowest to the highest."""
+    means = [statistics.fmean(values) for values in line.values]
+    below = [mean - min(values) for mean, values in zip(means, line.values, strict=True)]
+    above = [max(values) - mean for mean, values in zip(means, line.values, strict=True)]
+    ax.errorbar(line.labels, means, [below, above], fmt="o-", color=line.colour, label=line.name)
+
+
+def plot_reconstructions(results: Results, path: Path) -> None:
+    """Figure 2: images of the first draw, and their reconstructions from latents of three sizes."""
+    shown = {z: results.get(f"z{z}_0", {}) for z in (2, 4, 25)}
+    if not all("reconstructions" in r for r in shown.values()):
+        return
+    rows = {"image": shown[2]["images"]}
+    rows |= {f"z = {z}": r["reconstructions"] for z, r in shown.items()}
+    plots.save(image_rows(rows), path)
+
+
+def plot_plane(results: Results, path: Path) -> None:
+    """Figure 1: latents of two dimensions, of the first draw."""
+    import matplotlib.pyplot as plt
+
+    result = results.get("z2_0", {})
+    if "plane" not in result:
+        return
+    figure, ax = plt.subplots(figsize=(6, 5))
+    z, classes = np.array(result["plane"]), np.array(result["classes"])
+    for k, name in enumerate(data.load("fashion_mnist").classes):
+        ax.scatter(*z[classes == k].T, s=4, color=COLOURS[k], label=name, linewidths=0)
+    ax.set(xlabel="$z_1$", ylabel="$z_2$")
+    style.legend_beside(ax, markerscale=3)
     plots.save(figure, path)
 
 
@@ -505,9 +580,10 @@ STUDY = Study(
     report,
     draws=DRAWS,
     selections={
-        "rows": Selection("row", tuple(ROWS), "rows of the tables"),
-        "sizes": Selection("labels", SIZES, "numbers of labels of classifiers of images"),
+        "rows": Selection("row", tuple(ROWS), "rows of the tables to run"),
+        "sizes": Selection("labels", SIZES, "numbers of labels for the classifiers of images"),
     },
+    arrays=["images", "reconstructions", "plane", "classes"],
 )
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Paper 000: the classifiers CE, GM and VC by accuracy, calibration, foreign data, corruptions,
-attacks and few labels.
+"""Paper 000: accuracy, calibration, out-of-distribution detection and robustness of CE, GM and VC,
+with all labels and with few.
 
 python experiments/variational_classification.py --data-root DATA [--scale smoke|cpu|paper] [--draws
 0 1 2 3 4] [--parts full low semi plane cifar] [--data mnist fashion_mnist cifar10] [--methods ce gm
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from image_runs import foreign_sets, hold_out, images, trained, tsne_steps
+from image_runs import hold_out, images, other_sets, trained, tsne_steps
 from pages import mean_sd, published, table, where
 from panels import COLOURS
 from results_table import Result, Results
@@ -31,7 +31,7 @@ from pyro_ssl.evaluation import attacks, calibration, corruptions, metrics, ood,
 
 EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Sizes of attacks: largest change of a pixel in [0, 1]."""
-FOREIGN = {
+OTHER_SETS = {
     "mnist": ("fashion_mnist", "kmnist", "notmnist"),
     "fashion_mnist": ("mnist", "kmnist", "notmnist"),
     "cifar10": ("cifar100",),
@@ -75,10 +75,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "gm, weight 1": {"density": 1.0},
-    "vc, T does not reach the code": {"backpropagate": False},
+    "vc, T without gradient to the encoder": {"backpropagate": False},
     "vc, weight 1": {"ratio": 1.0, "density": 0.0},
     "vc, weight 1, not bounded": {"ratio": 1.0, "density": 0.0, "bounded": False},
-    "vc, weight 1, T does not reach the code": {
+    "vc, weight 1, T without gradient to the encoder": {
         "ratio": 1.0,
         "density": 0.0,
         "backpropagate": False,
@@ -87,7 +87,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vc, T with a hidden layer": {"discriminator_hidden": 64},
     "vc, T of products": {"discriminator_inputs": "quadratic"},
     "vc, T of spectral norm 1": {"spectral_norm": True},
-    "vc, code a Gaussian": {"stochastic": True},
+    "vc, Gaussian latent": {"stochastic": True},
 }
 
 
@@ -97,13 +97,13 @@ def weights(method: str, key: str) -> dict[str, Any]:
 
 
 def named(method: str, options: dict[str, Any]) -> str:
-    """Name a method with its weights and its kind of code."""
+    """Name a method with its weights and the kind of its latent."""
     parts = [method]
     parts += [f"{k} {options[k]:g}" for k in ("ratio", "density") if options.get(k)]
     if options.get("shared_variance") and method != "ce":
         parts.append("one variance")
     if options.get("stochastic"):
-        parts.append("Gaussian code")
+        parts.append("Gaussian latent")
     return ", ".join(parts)
 
 
@@ -155,7 +155,7 @@ def _of_draw(draw: int, scale: str) -> Iterator[tuple[str, Config]]:
         for method in METHODS:
             yield f"full_{name}_{method}_{draw}", make("full", name, method)
         yield f"full_{name}_temperature_{draw}", make("full", name, "ce", held_out=HELD_OUT)
-    yield f"full_mnist_gaussian_code_{draw}", make("full", "mnist", "ce", {"stochastic": True})
+    yield f"full_mnist_gaussian_latent_{draw}", make("full", "mnist", "ce", {"stochastic": True})
     for method in METHODS if draw == 0 else ():
         yield f"plane_{method}", make("plane", "mnist", method)
     for backbone in SCALES[scale].cifar:
@@ -190,11 +190,13 @@ def configure(
     }
     if scale == "smoke":
         chosen["z_dim"] = min(4, chosen["z_dim"])
+        if part == "semi":
+            chosen["channels"] = [4, 8, 8]
         if part in ("low", "semi"):  # 500 labels in two steps
             others |= {"rows": 800, "test_rows": 100}
             training |= {"batch_size": 250, "labeled_batch_size": 250}
         else:
-            others |= {"rows": 100, "pgd_steps": 2}
+            others |= {"rows": 100, "test_rows": 60, "pgd_steps": 1}
         if "held_out" in others:
             others["held_out"] = 50
     if part == "cifar" and scale == "paper":
@@ -270,19 +272,19 @@ def shifted(
     probs: Tensor,
     directory: Path,
 ) -> Result:
-    """Measure calibration by bins, foreign data, corruptions and attacks; of the first draw t-SNE,
-    for Figure 6.
+    """Measure calibration by bins, out-of-distribution detection, corruptions and attacks; for the
+    first draw also t-SNE, for Figure 6.
 
     Each part is written as it is measured, so that a killed run does not measure it again.
     """
     x, y = dataset.x_test, dataset.y_test
     pgd_steps = config.get("pgd_steps", 20)
-    foreign = _foreign(config, len(x))
+    others = _other_sets(config, len(x))
 
     def measure_ood() -> dict[str, Any]:
         known = labels >= 0
         densities = ood.fit_densities(objective, dataset.x[known], labels[known])
-        return ood.ood_metrics(ood.score_sets(objective, {config["data"]: x, **foreign}, densities))
+        return ood.ood_metrics(ood.score_sets(objective, {config["data"]: x, **others}, densities))
 
     def measure_reliability() -> dict[str, Any]:
         return {k: v.tolist() for k, v in calibration.reliability(probs, y, 20)._asdict().items()}
@@ -304,33 +306,33 @@ def shifted(
         if not path.exists():
             write_json(path, measure())
         result[name] = json.loads(path.read_text())
-    if config["draw"] == 0 and foreign:
-        sets = {config["data"]: x[:1000], **{k: v[:1000] for k, v in foreign.items()}}
+    if config["draw"] == 0 and others:
+        sets = {config["data"]: x[:1000], **{k: v[:1000] for k, v in others.items()}}
         result["tsne"] = embedded({k: ood.features(objective, v) for k, v in sets.items()})
     return result
 
 
-def _foreign(config: Config, rows: int) -> dict[str, Tensor]:
+def _other_sets(config: Config, rows: int) -> dict[str, Tensor]:
     """Other sets' test images; in development training images, so that those of the tables stay
     unseen.
     """
-    names = FOREIGN[config["data"]]
+    names = OTHER_SETS[config["data"]]
     if config["draw"] < DEVELOPMENT:
-        return foreign_sets(names, config.get("rows"))
-    return {name: data.load(name).x[:rows] for name in names if name in FOREIGN}
+        return other_sets(names, config.get("rows"))
+    return {name: data.load(name).x[:rows] for name in names if name in OTHER_SETS}
 
 
 def from_prior(objective: Any, x: Tensor, y: Tensor) -> float:
-    """Distance of codes from their class's prior, nats a dimension.
+    """Distance of the latents from their class's prior, in nats per dimension.
 
-    It is KL(q || p) of the diagonal Gaussian that has the mean and variance of the codes of a
-    class. The variance of Gaussian codes is that of their means and the mean of their own.
+    It is KL(q || p) of the diagonal Gaussian with the mean and variance of the latents of a class.
+    The variance of Gaussian latents is that of their means plus the mean of their own.
     """
     p_z = objective.model.p_z
 
     def moments(x: Tensor) -> Tensor:
-        code = objective.guide.code(x)
-        return torch.stack([code.mean, code.variance], 1)
+        q_z = objective.guide.code(x)
+        return torch.stack([q_z.mean, q_z.variance], 1)
 
     z, own = in_chunks(objective, moments, x).unbind(1)
     loc = p_z.loc.detach().cpu()
@@ -338,21 +340,21 @@ def from_prior(objective: Any, x: Tensor, y: Tensor) -> float:
     member = torch.nn.functional.one_hot(y, len(loc)).T.float()
     mean = member @ z / member.sum(1, keepdim=True)
     variance = member @ (z.square() + own) / member.sum(1, keepdim=True) - mean.square()
-    codes = torch.distributions.Normal(mean, variance.clamp_min(1e-12).sqrt())
+    latents = torch.distributions.Normal(mean, variance.clamp_min(1e-12).sqrt())
     priors = torch.distributions.Normal(loc, scale)
-    return float(torch.distributions.kl_divergence(codes, priors).mean())
+    return float(torch.distributions.kl_divergence(latents, priors).mean())
 
 
 def plane(
     objective: Any, dataset: Dataset, directory: Path, epochs: int, picture: Path | None
 ) -> Result:
-    """Codes in the plane, and the codes of ambiguous digits."""
+    """Latents in the plane, and those of ambiguous digits."""
     x, y = dataset.x_test[:5000], dataset.y_test[:5000]
     blends, pairs = ambiguous(dataset, directory, epochs)
     if picture is not None:
         plots.save(plots.image_grid(torch.stack(blends)), picture)
     return {
-        "codes": [[round(v, 3) for v in row] for row in ood.features(objective, x).tolist()],
+        "latents": [[round(v, 3) for v in row] for row in ood.features(objective, x).tolist()],
         "classes": y.tolist(),
         "means": objective.model.p_z.loc.tolist(),
         "scales": objective.model.p_z.scale.expand(len(dataset.classes), -1).tolist(),
@@ -381,8 +383,9 @@ SGD: dict[str, Any] = {
 def ambiguous(
     dataset: Dataset, directory: Path, epochs: int
 ) -> tuple[list[Tensor], list[list[int]]]:
-    """Images on the way from a 7 to a 1, from a 7 to a 2 and from a 4 to a 9: decoded between two
-    codes of a VAE.
+    """Images between a 7 and a 1, a 7 and a 2, and a 4 and a 9.
+
+    They are decoded from latents of a VAE on the line between two digits.
     """
     vae: Any = zoo.build("vae", dataset.x_shape, 10, seed=0, z_dim=16)
     settings: dict[str, Any] = {"epochs": epochs, "batch_size": 200, "lr": 1e-3, "progress": False}
@@ -423,7 +426,7 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
         blocks[f"{name}: accuracy"] = accuracies(title, rows, paper)
         measured = {row: mine for row, mine in rows.items() if "ood" in mine[0]}
         if measured:
-            blocks[f"{name}: foreign data"] = foreign_data(title, measured)
+            blocks[f"{name}: out-of-distribution"] = out_of_distribution(title, measured)
             blocks[f"{name}: attacks"] = under_attacks(title, measured)
             plot_reliability(measured, title, pictures / f"reliability_{name}.png")
             plot_shift(measured, title, pictures / f"shift_{name}.png")
@@ -432,7 +435,7 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     if few:
         blocks["few labels"] = few_labels(few)
     planes = {_short(row): mine[0] for row, mine in by_method(where(results, part="plane")).items()}
-    planes = {row: r for row, r in planes.items() if "codes" in r}
+    planes = {row: r for row, r in planes.items() if "latents" in r}
     if planes:
         plot_plane(planes, pictures / "plane.png")
         plot_ambiguous(planes, pictures / "ambiguous_ways.png")
@@ -492,8 +495,8 @@ def accuracies(title: str, rows: Rows, paper: dict[str, str]) -> str:
         "worst",
         "adaptive ECE %",
         "p if calibrated, median (lowest)",
-        "codes from p(z|y), nats a dimension",
-        "s a run",
+        "latents from p(z|y), nats per dimension",
+        "s per run",
         "paper 000: accuracy, ECE",
     )
     cells = []
@@ -523,7 +526,7 @@ def accuracies(title: str, rows: Rows, paper: dict[str, str]) -> str:
 OOD_MEASURES = {"auroc": "AUROC", "aupr": "AUPR", "fpr95": "FPR95"}
 
 
-def foreign_data(title: str, rows: Rows) -> str:
+def out_of_distribution(title: str, rows: Rows) -> str:
     """Table 3, by every score."""
     sets = list(next(iter(rows.values()))[0]["ood"])
     cells = []
@@ -583,8 +586,8 @@ def few_labels(results: list[Result]) -> str:
         "draws",
         "log-likelihood",
         "ECE %, 20 bins",
-        "codes from p(z|y), nats a dimension",
-        "s a run",
+        "latents from p(z|y), nats per dimension",
+        "s per run",
         "paper 000",
     )
     return table(header, [(row, *_few(mine), paper.get(row, "")) for row, mine in by_row.items()])
@@ -663,7 +666,7 @@ def _by_severity(result: Result, measure: str) -> list[float]:
 
 
 def plot_tsne(rows: Rows, path: Path) -> None:
-    """Figure 6: features of test data and of foreign data."""
+    """Figure 6: features of test data and of out-of-distribution data."""
     import matplotlib.pyplot as plt
 
     panels = {_short(row): r["tsne"] for row, mine in rows.items() for r in mine if "tsne" in r}
@@ -682,9 +685,7 @@ def plot_tsne(rows: Rows, path: Path) -> None:
 
 
 def plot_plane(planes: dict[str, Result], path: Path) -> None:
-    """Figures 1 and 8: codes and priors in the plane; below, the ways of ambiguous digits through
-    it.
-    """
+    """Figures 1 and 8: latents and priors in the plane; below, the paths of ambiguous digits."""
     import matplotlib.pyplot as plt
     from matplotlib.patches import Ellipse
 
@@ -692,7 +693,7 @@ def plot_plane(planes: dict[str, Result], path: Path) -> None:
         2, len(planes), figsize=(3.6 * len(planes), 7.2), squeeze=False, layout="constrained"
     )
     for (above, below), (method, r) in zip(axes.T, planes.items(), strict=True):
-        z, y = np.array(r["codes"]), np.array(r["classes"])
+        z, y = np.array(r["latents"]), np.array(r["classes"])
         low, high = np.percentile(z, 0.5, 0), np.percentile(z, 99.5, 0)
         for ax, alpha in ((above, 0.6), (below, 0.1)):
             ax.scatter(*z.T, s=3, c=COLOURS[y], alpha=alpha, linewidths=0)
@@ -718,7 +719,7 @@ def plot_plane(planes: dict[str, Result], path: Path) -> None:
 
 
 def plot_ambiguous(planes: dict[str, Result], path: Path) -> None:
-    """Figure 2: class probabilities and log p(z) on the ways of ambiguous digits."""
+    """Figure 2: class probabilities and log p(z) along the paths of ambiguous digits."""
     import matplotlib.pyplot as plt
 
     pairs = next(iter(planes.values()))["pairs"]
@@ -740,7 +741,7 @@ def plot_ambiguous(planes: dict[str, Result], path: Path) -> None:
             )
             axes[1, column].plot(at, r["familiar"][column], color=COLOURS[i])
         axes[0, column].set(title=f"from a {a} to a {b}")
-        axes[1, column].set(xlabel="share of the way")
+        axes[1, column].set(xlabel="position between the two digits")
     axes[0, 0].set(ylabel="p(y|x)")
     axes[1, 0].set(ylabel="log p(z), nats")
     handles, labels = axes[0][0].get_legend_handles_labels()
@@ -755,11 +756,11 @@ STUDY = Study(
     report,
     draws=DRAWS,
     selections={
-        "parts": Selection("part", PARTS, "parts of the study"),
-        "data": Selection("data", tuple(FOREIGN), "data sets"),
-        "methods": Selection("method", METHODS, "methods"),
+        "parts": Selection("part", PARTS, "parts of the study to run"),
+        "data": Selection("data", tuple(OTHER_SETS), "data sets to run"),
+        "methods": Selection("method", METHODS, "methods to run"),
     },
-    arrays=["tsne", "codes", "classes"],
+    arrays=["tsne", "latents", "classes"],
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pyro_ssl.distributions.conditionals import Conditional, expected
 
 
 class Auxiliary(PyroModule):
-    r"""An auxiliary variable a, then a classifier and an encoder given a.
+    r"""An auxiliary variable a, and a classifier and an encoder that depend on it.
 
     .. math:: q(a, y, z \mid x) = q(a \mid x)\, q(y \mid x, a)\, q(z \mid x, a, y), \qquad
               q(y \mid x) = \mathrm{E}_{q(a|x)}[q(y \mid x, a)]
@@ -18,8 +18,8 @@ class Auxiliary(PyroModule):
         q_a: a given x.
         q_y: One-hot y given x and a.
         q_z: z given x, a and y.
-        draws: Samples of a that `classify` averages over in evaluation; in training it is one, as
-            in the bound.
+        draws: Samples of a that `classify` averages over in evaluation. In training it uses one
+            sample, as the bound does.
 
     References:
         Maaloe et al. 2016, eq. 8.

@@ -15,7 +15,7 @@ from pyro_ssl.nn.tensor_annotations import mark_normal
 from pyro_ssl.types import classifies_by_one_draw
 
 WEIGHT_DRAWS = 10
-"""Draws of W that a prediction by a shared network averages over."""
+"""Number of draws of W that a prediction by networks with random weights averages over."""
 
 
 class MeanField(PyroModule):
@@ -26,17 +26,17 @@ class MeanField(PyroModule):
     Arguments:
         guide: The guide of the model's other latents.
         initial: Initial mu, `(P,)`.
-        log_variance: Initial log sigma^2: low, so that the data are fitted before the prior is.
-        slots: The places of W in networks that the guide shares with the model, such as its p(y|z);
-            None if it shares none.
-        local_reparameterisation: In training, draw the outputs of random layers, for each datum, in
-            place of the weights. A mean of log-densities is the same, with less variance; a
-            logarithm of a mean, such as an importance-weighted bound, is not.
-        norm_from_mean_weights: Take the statistics of batch norm from the means of the weights;
-            False uses the draws, which paper 002 shows to be wrong.
+        log_variance: Initial log sigma^2. A low one lets training fit the data before the prior.
+        slots: The weights of networks that guide and model share, such as p(y|z); None if they
+            share none.
+        local_reparameterisation: In training, draw the outputs of random layers for each datum, not
+            the weights. The bound has the same mean and less variance. An importance-weighted
+            bound, which is a logarithm of a mean, would change.
+        norm_from_mean_weights: Take the statistics of batch norm from the outputs for the mean
+            weights. False takes them from the draws, which paper 002 shows to be wrong.
 
     Raises:
-        ValueError: Local reparameterisation of a network that the guide shares.
+        ValueError: local_reparameterisation is used with shared networks.
 
     References:
         Paper 002, eq. 4.19, sections 5.1.3 and 5.3; Kingma et al. 2015.
@@ -63,7 +63,7 @@ class MeanField(PyroModule):
         if slots is not None and local_reparameterisation:
             raise ValueError(
                 "local_reparameterisation: a network that model and guide share needs one draw of "
-                "W for both, not one a datum"
+                "W for both, not one for each datum"
             )
         self.local_reparameterisation = local_reparameterisation
         self.norm_from_mean_weights = norm_from_mean_weights
@@ -78,11 +78,11 @@ class MeanField(PyroModule):
         return dist.Independent(normal, 1, validate_args=False)
 
     def draw_weights(self, draws: int) -> Tensor:
-        """Draws of W for as many chains, `(draws, 1, P)`."""
+        """Independent draws of W, `(draws, 1, P)`."""
         return self.q_w().sample(torch.Size([draws, 1]))
 
     def classify(self, x: Tensor) -> TorchDistribution:
-        """q(y|x) of the guide; if it depends on W, a mean over draws, or one draw in training."""
+        """q(y|x) of the guide; averaged over draws of W if it depends on W, one in training."""
         if self.slots is None:
             return self._classify(x)
         draws: list[TorchDistribution] = []

@@ -8,7 +8,7 @@ from pyro_ssl.distributions.conditionals import Conditional
 
 
 class Classifier(PyroModule):
-    r"""q(y|x) alone, the baseline of every semi-supervised method; trained by `LabelLogProb`.
+    r"""q(y|x) alone, trained by `LabelLogProb`: the baseline of the semi-supervised methods.
 
     Arguments:
         q_y: One-hot y given x.
@@ -30,4 +30,4 @@ class Classifier(PyroModule):
         return self.q_y(x)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Samples nothing: there is no model to guide."""
+        """Sample nothing, since there is no model."""

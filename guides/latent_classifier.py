@@ -1,4 +1,4 @@
-"""Guides of the models that classify their latent z; each is given the model's p(y|z)."""
+"""Guides of the models that generate the class from z; each receives the model's p(y|z)."""
 
 import pyro
 from pyro.distributions import TorchDistribution
@@ -9,17 +9,17 @@ from pyro_ssl.distributions.conditionals import Conditional, expected
 
 
 class LatentEncoder(PyroModule):
-    r"""Encoder q(z|x); y is predicted by the model's p(y|z) and never sampled.
+    r"""Encoder q(z|x). The model's p(y|z) predicts y, which is never sampled.
 
     .. math:: q(z \mid x), \qquad q(y \mid x) = \mathrm{E}_{q(z|x)}[p(y \mid z)]
 
-    With `models.LatentClassifier`, which sums y out, the bound is the exact one of paper 003's
-    model.
+    `models.LatentClassifier` sums over y, so with it the unlabeled bound is tighter than that of
+    paper 003.
 
     Arguments:
         q_z: z given x.
-        p_y: One-hot y given z; the model's.
-        draws: Samples of z that `classify` averages over in evaluation; in training it is one.
+        p_y: One-hot y given z, a part of the model.
+        draws: Samples of z that `classify` averages over in evaluation. In training it uses one.
 
     >>> import torch
     >>> from pyro_ssl import MLP, Normal, OneHotCategorical
@@ -43,7 +43,7 @@ class LatentEncoder(PyroModule):
         return expected(self.p_y, self.code(x), 1 if self.training else self.draws)
 
     def code(self, x: Tensor) -> TorchDistribution:
-        """q(z|x), whose samples are classified."""
+        """q(z|x), the distribution of the code that p(y|z) classifies."""
         return self.q_z(x)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -52,23 +52,30 @@ class LatentEncoder(PyroModule):
 
 
 class LatentClassifier(LatentEncoder):
-    r"""Encoder q(z|x), and y by the model's p(y|z) if it is missing.
+    r"""Encoder q(z|x), then the model's p(y|z) for a missing y.
 
     .. math:: q(y, z \mid x) = q(z \mid x)\, p(y \mid z)
 
-    p(y|z) cancels from the unlabeled bound, which is that of the paper,
+    p(y|z) cancels from the unlabeled bound, which becomes the paper's,
 
     .. math:: U_{\mathrm{our}}(x) = \mathrm{E}_{q(z|x)}\big[\mathrm{E}_{p(y|z)}[\log p(x|y,z)]\big]
               - \mathrm{KL}(q(z|x) \,\|\, p(z))
 
     Arguments:
         q_z: z given x.
-        p_y: One-hot y given z; the model's.
-        draws: Samples of z that `classify` averages over in evaluation; in training it is one, as
-            in the bound.
+        p_y: One-hot y given z, a part of the model.
+        draws: Samples of z that `classify` averages over in evaluation. In training it uses one
+            sample, as the bound does.
 
     References:
         Paper 003, propositions 1 and 2.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Normal, OneHotCategorical
+    >>> guide = LatentClassifier(Normal(MLP(4, 4)), OneHotCategorical(MLP(2, 3)))
+    >>> trace = pyro.poutine.trace(guide).get_trace(torch.rand(5, 4))
+    >>> [name for name, _ in trace.iter_stochastic_nodes()]
+    ['data', 'z', 'y']
     """
 
     factorisation = "q(z|x) p(y|z)"
@@ -83,7 +90,7 @@ class LatentClassifier(LatentEncoder):
 
 
 class SplitLatentEncoder(PyroModule):
-    r"""Encoders of a latent in two parts; the first is classified by the model's p(y|z_y).
+    r"""Encoders of two latents; the model's p(y|z_y) classifies the first.
 
     .. math:: q(z_y, z_u \mid x) = q(z_y \mid x)\, q(z_u \mid x, z_y), \qquad
               q(y \mid x) = \mathrm{E}_{q(z_y|x)}[p(y \mid z_y)]
@@ -91,8 +98,8 @@ class SplitLatentEncoder(PyroModule):
     Arguments:
         q_z_y: z_y given x.
         q_z_u: z_u given x and z_y.
-        p_y: One-hot y given z_y; the model's.
-        draws: Samples of z_y that `classify` averages over in evaluation; in training it is one.
+        p_y: One-hot y given z_y, a part of the model.
+        draws: Samples of z_y that `classify` averages over in evaluation. In training it uses one.
 
     References:
         Paper 003, appendix C.
@@ -125,7 +132,7 @@ class SplitLatentEncoder(PyroModule):
         return expected(self.p_y, self.code(x), 1 if self.training else self.draws)
 
     def code(self, x: Tensor) -> TorchDistribution:
-        """q(z_y|x), whose samples are classified."""
+        """q(z_y|x), the distribution of the code that p(y|z_y) classifies."""
         return self.q_z_y(x)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:

@@ -11,7 +11,7 @@ from pyro_ssl.distributions.conditionals import Conditional, merge
 
 
 def _climb(up: Iterable[nn.Module], x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """d_1 .. d_L."""
+    """Compute d_1 .. d_L, one after another."""
     inputs: tuple[Tensor, ...] = (x, y)
     for f in up:
         inputs = (f(*inputs),)
@@ -19,11 +19,17 @@ def _climb(up: Iterable[nn.Module], x: Tensor, y: Tensor) -> Iterator[Tensor]:
 
 
 class LadderTop(nn.Module):
-    """q(z_L|x,y) by the path up alone, for a `VampPrior` over z_L.
+    """q(z_L|x,y), which depends on the deterministic path alone, for a `VampPrior` over z_L.
 
     Arguments:
-        up: The functions f_1 .. f_L; the first of x and y.
+        up: The networks f_1 .. f_L; the first takes x and y.
         q_z: z_L given d_L.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Normal
+    >>> q_z_top = LadderTop([MLP([4, 3], 8), MLP(8, 8)], Normal(MLP(8, 2)))
+    >>> q_z_top(torch.rand(5, 4), torch.rand(5, 3)).event_shape
+    torch.Size([1])
     """
 
     def __init__(self, up: Sequence[nn.Module], q_z: Conditional | nn.Module) -> None:
@@ -37,19 +43,19 @@ class LadderTop(nn.Module):
 
 
 class LVAE(PyroModule):
-    r"""A deterministic path up from x and y, merged with the model's conditionals on the way down.
+    r"""A deterministic path from x and y to d_L, and latents sampled from z_L down to z_1.
 
     .. math:: d_0 = (x, y), \quad d_l = f_l(d_{l-1}), \qquad
               q(z_l \mid z_{l+1}, x, y) \propto \hat q_l(z_l \mid d_l)\, p(z_l \mid z_{l+1})
 
-    The product of the two Gaussians is a Gaussian of the summed precisions; z_L has no conditional
-    to merge with.
+    The product of the two Gaussians is a Gaussian whose precision is the sum of theirs. For z_L,
+    q is the evidence alone.
 
     Arguments:
         q_y: One-hot y given x.
-        up: The functions f_1 .. f_L; the first of x and y.
-        q_z: The evidence about z_l given d_l, for l = 1 .. L.
-        p_z: z_l given z_{l+1}, for l = 1 .. L - 1; the model's.
+        up: The networks f_1 .. f_L; the first takes x and y.
+        q_z: The evidence about z_l given d_l, a Gaussian, for l = 1 .. L.
+        p_z: z_l given z_{l+1}, for l = 1 .. L - 1, parts of the model.
 
     References:
         Sonderby et al. 2016, eq. 10 to 15.
@@ -83,7 +89,7 @@ class LVAE(PyroModule):
         return self.q_y(x)
 
     def evidence(self, x: Tensor, y: Tensor) -> list[TorchDistribution]:
-        """The evidence of x and y about z_1 .. z_L, lowest first."""
+        """The evidence of x and y about z_1 .. z_L, in this order."""
         return [q_z(d) for q_z, d in zip(self.q_z, _climb(self.up, x, y), strict=True)]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> None:

@@ -1,4 +1,4 @@
-"""M2's guide."""
+"""M2's guide: a classifier and an encoder."""
 
 import pyro
 from pyro.distributions import TorchDistribution
@@ -9,7 +9,7 @@ from pyro_ssl.distributions.conditionals import Conditional
 
 
 class M2(PyroModule):
-    r"""Classifier, then an encoder that knows the class.
+    r"""Classifier q(y|x), then encoder q(z|x,y).
 
     .. math:: q(y, z \mid x) = q(y \mid x)\, q(z \mid x, y)
 

@@ -1,4 +1,4 @@
-"""M2's guide in the other order: first z, from a mixture over classes, then its class."""
+"""M2's guide in the other order: z from a mixture over classes, then the class of z."""
 
 import pyro
 import pyro.distributions as dist
@@ -13,13 +13,13 @@ from pyro_ssl.nn.tensor_annotations import weighted_classes
 
 
 class Mixture(PyroModule):
-    r"""The q(y, z|x) of `guides.M2`, sampled as q(z|x) q(y|x,z).
+    r"""The distribution q(y, z|x) of `guides.M2`, factorised as q(z|x) q(y|x,z).
 
     .. math:: q(z \mid x) = \sum_y q(y \mid x)\, q(z \mid x, y), \qquad
               q(y \mid x, z) \propto q(y \mid x)\, q(z \mid x, y)
 
-    One z is shared by all classes, so factors that depend on z alone, such as SSLPE's p(x|z), are
-    evaluated once and not once for each class; q(y|x) gets its gradient through z.
+    All classes share one z, so factors that depend on z and not on y, such as SSLPE's p(x|z), are
+    evaluated once, not once per class. The gradient of q(y|x) passes through z.
 
     Arguments:
         q_y: One-hot y given x.
@@ -53,7 +53,7 @@ class Mixture(PyroModule):
         """q(z|x), over `(*, Z)`."""
         logits = self.q_y(x).logits
         eye = torch.eye(logits.shape[-1]).to(logits)
-        with weighted_classes(logits.movedim(-1, 0)):  # for batch norm in q_z
+        with weighted_classes(logits.movedim(-1, 0)):  # batch norm in q_z weights classes by q(y|x)
             of_class = self.q_z(x, eye.unsqueeze(-2)).base_dist  # (K, B, Z)
         return MixtureOfNormals(logits, of_class.loc.movedim(0, -2), of_class.scale.movedim(0, -2))
 

@@ -9,11 +9,11 @@ from pyro_ssl.distributions.conditionals import Conditional
 
 
 class VAE(PyroModule):
-    r"""Encoder q(z|x), and a classifier of its mean.
+    r"""Encoder q(z|x), and a classifier q(y|z) of its mean.
 
     .. math:: q(z \mid x), \qquad q(y \mid x) = q(y \mid \mathrm{E}_{q(z|x)}[z])
 
-    The mean is detached before it is classified: labels never reach the encoder, as in M1.
+    The classifier has no gradient to the encoder, which learns from x alone, as in M1.
 
     Arguments:
         q_z: z given x.

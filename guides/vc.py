@@ -6,13 +6,19 @@ from torch import Tensor
 
 
 class VC(LatentClassifier):
-    """`LatentClassifier` with p(y|z) by Bayes' rule, and q(z|x) a `Delta` at f(x) or a Gaussian.
+    """`LatentClassifier` without the density of q(z|x) in the bound.
 
-    q(z|x) has no density term in the objective, so it is masked; q(z|y) enters through the
-    log-ratio.
+    q(z|x) is a `Delta` at f(x) or a Gaussian, and p(y|z) is given by Bayes' rule. The objectives
+    contain q(z|y), through the log-ratio, but not q(z|x), so its site is masked.
 
     References:
         Paper 000, eq. 4 to 6.
+
+    >>> import torch
+    >>> from pyro_ssl import MLP, Bayes, ClassNormal, ClassPrior, Delta
+    >>> guide = VC(Delta(MLP(4, 2)), Bayes(ClassPrior(3), ClassNormal(3, 2)))
+    >>> guide.classify(torch.rand(5, 4)).mean.shape
+    torch.Size([5, 3])
     """
 
     factorisation = "q(z|x), p(y|z) by Bayes' rule"

@@ -9,16 +9,16 @@ from pyro_ssl.distributions.priors import Prior
 
 
 class ADGM(PyroModule):
-    r"""The auxiliary deep generative model: M2 with an auxiliary variable a that generates nothing.
+    r"""The auxiliary deep generative model: M2 with a variable a that depends on all others.
 
     .. math:: p(x, y, z, a) = p(y)\, p(z)\, p(x \mid y, z)\, p(a \mid x, y, z)
 
-    The marginal over x, y and z is that of M2, so a makes the guide richer,
-    :math:`\int q(a|x) q(y|a,x)\,da`, and not the model.
+    The marginal over x, y and z is M2's. The auxiliary variable makes only the guide more flexible:
+    :math:`q(y|x) = \int q(a|x)\, q(y|a,x)\,da`.
 
     Arguments:
         p_y: Prior over one-hot y, `(K,)`.
-        p_z: Prior over z, `(Z,)`; it is given y, so it may be a p(z|y).
+        p_z: Prior over z, `(Z,)`; it receives y, so a p(z|y) may take its place.
         p_x: x given y and z.
         p_a: a, `(A,)`, given x, y and z.
 
@@ -59,13 +59,13 @@ class ADGM(PyroModule):
 
 
 class SDGM(PyroModule):
-    r"""The skip deep generative model: latents a between y, z and x, and a skip past them.
+    r"""The skip deep generative model: y and z generate x directly and through a latent a.
 
     .. math:: p(x, y, z, a) = p(y)\, p(z)\, p(a \mid y, z)\, p(x \mid a, y, z)
 
     Arguments:
         p_y: Prior over one-hot y, `(K,)`.
-        p_z: Prior over z, `(Z,)`; it is given y, so it may be a p(z|y).
+        p_z: Prior over z, `(Z,)`; it receives y, so a p(z|y) may take its place.
         p_a: a, `(A,)`, given y and z.
         p_x: x given a, y and z.
 

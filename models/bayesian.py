@@ -22,8 +22,8 @@ class Bayesian(PyroModule):
 
     Arguments:
         model: The model.
-        slots: The places of W in the networks of the model.
-        scale: s.
+        slots: The weights of the model's networks that are parts of W.
+        scale: Standard deviation s of the prior.
 
     Raises:
         ValueError: scale is not above 0.
@@ -53,11 +53,11 @@ class Bayesian(PyroModule):
         return IsotropicNormal(normal, 1, validate_args=False)
 
     def given(self, w: Tensor) -> AbstractContextManager[None]:
-        """Inside the block, the networks of the model have the weights w."""
+        """Give the networks of the model the weights w inside the block."""
         return self.slots.substituted(w)
 
     def predict(self, x: Tensor, z: Tensor) -> TorchDistribution:
-        """p(y|x,z,W); inside a block of `given`."""
+        """p(y|x,z,W), for the W of the surrounding block of `given`."""
         p: TorchDistribution = self.program.predict(x, z)
         return p
 

@@ -1,4 +1,4 @@
-"""Models that classify their latent z."""
+"""Models that generate the class from a latent z."""
 
 import pyro
 from pyro.nn import PyroModule
@@ -9,11 +9,11 @@ from pyro_ssl.distributions.priors import Prior
 
 
 class LatentClassifier(PyroModule):
-    r"""The latent z determines the class, and both generate x.
+    r"""z generates the class, and both generate x.
 
     .. math:: p(x, y, z) = p(z)\, p(y \mid z)\, p(x \mid y, z)
 
-    y is marked for enumeration: if the guide does not sample it, it is summed out of the model,
+    If y is missing and the guide does not sample it, the model sums over it:
     :math:`\log p(x|z) = \log \sum_y p(y|z)\, p(x|y,z)`.
 
     Arguments:
@@ -51,11 +51,11 @@ class LatentClassifier(PyroModule):
 
 
 class SimplifiedLatentClassifier(PyroModule):
-    r"""The latent z generates the class and, independently of it, x.
+    r"""z generates the class and, independently of the class, x.
 
     .. math:: p(x, y, z) = p(z)\, p(y \mid z)\, p(x \mid z)
 
-    If y is missing, its factor sums to one and is left out.
+    If y is missing, p(y|z) sums to one and is left out.
 
     Arguments:
         p_z: Prior over z, `(Z,)`.
@@ -93,13 +93,13 @@ class SimplifiedLatentClassifier(PyroModule):
 
 
 class SplitLatentClassifier(PyroModule):
-    r"""A latent in two parts, of which one determines the class.
+    r"""Two latents generate x, and one of them generates the class.
 
     .. math:: p(x, y, z_y, z_u) = p(z_y)\, p(z_u)\, p(y \mid z_y)\, p(x \mid z_y, z_u)
 
     Arguments:
-        p_z_y: Prior over z_y, which is classified.
-        p_z_u: Prior over z_u, the rest.
+        p_z_y: Prior over z_y, the latent of the class.
+        p_z_u: Prior over z_u, the latent of all else.
         p_y: One-hot y given z_y.
         p_x: x given z_y and z_u.
 

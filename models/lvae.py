@@ -1,4 +1,4 @@
-"""The model of the semi-supervised ladder variational autoencoder."""
+"""The semi-supervised ladder variational autoencoder's model."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from pyro_ssl.distributions.priors import Prior
 
 
 class LVAE(PyroModule):
-    r"""A ladder of latents z_L to z_1; x is generated from the lowest one and the class.
+    r"""A chain of latents z_L to z_1, whose last generates x together with the class.
 
     .. math:: p(x, y, z) = p(y)\, p(z_L) \prod_{l=1}^{L-1} p(z_l \mid z_{l+1})\; p(x \mid y, z_1)
 
     Arguments:
         p_y: Prior over one-hot y, `(K,)`.
-        p_z_top: Prior over z_L; it is given y, so it may be a p(z_L|y).
-        p_z: z_l given z_{l+1}, for l = 1 .. L - 1, lowest first.
+        p_z_top: Prior over z_L; it receives y, so a p(z_L|y) may take its place.
+        p_z: z_l given z_{l+1}, for l = 1 .. L - 1, in this order.
         p_x: x given y and z_1.
 
     References:

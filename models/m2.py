@@ -1,4 +1,4 @@
-"""M2's model."""
+"""M2's model: class and style generate x."""
 
 import pyro
 from pyro.nn import PyroModule
@@ -9,13 +9,13 @@ from pyro_ssl.distributions.priors import Prior
 
 
 class M2(PyroModule):
-    r"""x is generated from class y and style z, which are independent a priori.
+    r"""Class y and style z, which are independent a priori, generate x.
 
     .. math:: p(x, y, z) = p(y)\, p(z)\, p(x \mid y, z)
 
     Arguments:
         p_y: Prior over one-hot y, `(K,)`.
-        p_z: Prior over z, `(Z,)`; it is given y, so it may be a p(z|y).
+        p_z: Prior over z, `(Z,)`; it receives y, so a p(z|y) may take its place.
         p_x: x given y and z.
 
     References:

@@ -1,4 +1,4 @@
-"""A deep generative model with a discriminative component."""
+"""SSLPE's model: a latent generates x, and x and the latent predict y."""
 
 import pyro
 from pyro.distributions import TorchDistribution
@@ -10,12 +10,12 @@ from pyro_ssl.distributions.priors import Prior
 
 
 class SSLPE(PyroModule):
-    r"""A latent z generates x, and both generate y: the model itself predicts.
+    r"""z generates x, and both predict y, so the model itself is the classifier.
 
     .. math:: p(x, y, z) = p(z)\, p(x \mid z)\, p(y \mid x, z)
 
-    With point estimates of all weights it is SSLPE; with a prior over the weights of p(y|x,z), see
-    `models.Bayesian`, it is SSLAPD. y may be one-hot or real, as p_y says.
+    With a prior over the weights of p(y|x,z), see `models.Bayesian`, it is SSLAPD. y is one-hot or
+    real, depending on p_y.
 
     Arguments:
         p_z: Prior over z, `(Z,)`.

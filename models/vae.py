@@ -9,7 +9,7 @@ from pyro_ssl.distributions.priors import Prior
 
 
 class VAE(PyroModule):
-    r"""x is generated from a latent z; labels are not part of the model (M1).
+    r"""z generates x; the label is not part of the model.
 
     .. math:: p(x, z) = p(z)\, p(x \mid z)
 
@@ -18,7 +18,7 @@ class VAE(PyroModule):
         p_x: x given z.
 
     References:
-        Kingma & Welling 2014; M1 of Kingma et al. 2014 (paper 002, section 3.1).
+        Kingma & Welling 2014; as M1 in Kingma et al. 2014 and paper 002, section 3.1.
 
     >>> import torch
     >>> from pyro_ssl import MLP, Bernoulli, StandardNormal

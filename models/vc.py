@@ -1,4 +1,4 @@
-"""Classifiers as latent variable models, whose latent z has a density of its own in each class."""
+"""Variational classification: classifiers whose latent z has one density for each class."""
 
 import pyro
 from pyro import poutine
@@ -9,32 +9,32 @@ from pyro_ssl.distributions.priors import Prior
 
 
 class VC(PyroModule):
-    r"""Class y, and a latent z that follows p(z|y) within the class: J_CE, J_GM or J_VC.
+    r"""Class y and a latent z with density p(z|y), for the objectives J_CE, J_GM and J_VC.
 
-    Beside the classification term log p(y|z), the objective is
+    The objective is the classification term log p(y|z), plus
 
     .. math:: \log p(y) + v \log p(z \mid y) - w \log \frac{q(z \mid y)}{p(z \mid y)},
               \qquad q(z \mid y) = \int q(z \mid x)\, p(x \mid y)\, dx
 
-    The weights v and w choose the objective. If y is missing, it is summed over with
-    q(y|z) = p(y|z). The same derivation for the marginals q(z) and p(z),
+    The weights v and w select the objective. If y is missing, the bound is its expectation under
+    q(y|z) = p(y|z). For the marginals q(z) and p(z), the same derivation gives
 
     .. math:: -\mathrm{KL}[q(z) \,\|\, p(z)] =
               -\mathrm E\Big[\sum_y p(y \mid z) \log \frac{q(z \mid y)}{p(z \mid y)}\Big]
               - \mathrm{KL}[q(y) \,\|\, p(y)], \qquad q(y) = \mathrm E\, p(y \mid z),
 
-    has the entropy of the marginal q(y), where the bound has the mean entropy of q(y|z), which
-    would make every prediction uniform. `MutualInformation` is their difference: with a weight of
-    1, the sum over y is the expression above.
+    with the entropy of the marginal q(y). The bound has the mean entropy of q(y|z) in its place,
+    whose maximum is a uniform prediction everywhere. The term `MutualInformation` with weight 1
+    adds the difference of the two, so that bound and term together are the expression above.
 
     Arguments:
         p_y: Prior over one-hot y.
         p_z: z given y.
-        density: v, weight of the density within the class, whose maximum attracts each z; 1 in
+        density: Weight v of log p(z|y), which pulls each z towards the mode of its class; 1 in
             J_GM, 0 in J_CE and J_VC.
-        ratio: w, weight of the log-ratio, which holds the entropy of z within the class too; 1 in
-            J_VC.
-        log_ratio: log q(z|y) / p(z|y) from (y, z), such as `LogRatio`.
+        ratio: Weight w of the log-ratio, whose expectation is a KL divergence and so keeps the
+            spread of z within a class; 1 in J_VC.
+        log_ratio: Maps (y, z) to log q(z|y) / p(z|y), such as `LogRatio`.
 
     Raises:
         ValueError: A weight is below 0; ratio and log_ratio are not given together.

@@ -1,6 +1,6 @@
 """Cross-validation with few labels: splitters and a scorer for scikit-learn.
 
-Scikit-learn's own splitters take -1 for a class, fail on None and NaN, and put rows without a label
+Scikit-learn's own splitters treat -1 as a class, fail on None and NaN, and put rows without a label
 into test parts, where they count as errors. Here such rows are in every training part and in no
 test part.
 """
@@ -126,7 +126,7 @@ def _take(X: Any, rows: np.ndarray) -> Any:
 
 
 def _known_labels(y: Any, known: np.ndarray) -> np.ndarray:
-    """The labels of some rows; of an array of objects, in an array of the labels' own type."""
+    """The labels of some rows; an array of objects becomes one of the labels' own type."""
     labels: np.ndarray = np.asarray(y)[known]
     if labels.dtype != object:
         return labels
@@ -163,7 +163,7 @@ class LabeledScorer:
 
 
 class _PartialLabels(BaseCrossValidator):
-    """What both splitters share: they split labeled rows, and train on all others."""
+    """Base class of the splitters, which split the labeled rows and train on all others."""
 
     def __init__(self, n_splits: int, random_state: Any, regression: bool) -> None:
         check_positive(n_splits=n_splits)
@@ -172,7 +172,7 @@ class _PartialLabels(BaseCrossValidator):
         self.regression = regression
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        """Number of splits; the arguments are scikit-learn's protocol, and unused."""
+        """Number of splits; the arguments belong to scikit-learn's protocol and are unused."""
         return self.n_splits
 
     def split(
@@ -183,7 +183,7 @@ class _PartialLabels(BaseCrossValidator):
         Arguments:
             X: Data; only the number of rows is used.
             y: Labels `(N,)`, or real labels `(N, D)`; see `has_label` for missing ones.
-            groups: Scikit-learn's protocol; unused.
+            groups: Part of scikit-learn's protocol; unused.
 
         Raises:
             ValueError: y is missing, has too few labels, or is continuous without `regression`.
@@ -214,8 +214,8 @@ class _PartialLabels(BaseCrossValidator):
         if (counts == 1).any():
             names = ", ".join(map(repr, classes[counts == 1].tolist()))
             warnings.warn(
-                f"one label only of {names}: it is for training in every split and is never "
-                "tested; label more",
+                f"one label only of {names}: it is for training in every split and never for "
+                "testing; label more",
                 UserWarning,
                 stacklevel=3,
             )
@@ -268,9 +268,8 @@ class PartialLabelKFold(_PartialLabels):
         self._check_enough(labels)
         make = KFold if self.regression else StratifiedKFold
         folds = make(self.n_splits, shuffle=self.shuffle, random_state=self.random_state)
-        with (
-            warnings.catch_warnings()
-        ):  # with fewer labels than folds, some folds do not test a class
+        # with fewer labels than folds, some folds do not test a class
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The least populated class", UserWarning)
             return list(folds.split(np.zeros(len(labels)), labels))
 

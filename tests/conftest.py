@@ -1,4 +1,7 @@
-"""One thread, fixed seeds, an empty parameter store and distributions that check: what every test takes for granted."""
+"""One thread, fixed seeds, an empty parameter store and distributions that check.
+
+What every test takes for granted.
+"""
 
 import os
 import random

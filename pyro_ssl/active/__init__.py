@@ -1,4 +1,4 @@
-"""Active learning: which labels to ask for, the loop that asks, and a page for a person."""
+"""Active learning: scores of data to label, the loop that asks, and a page for a person."""
 
 from pyro_ssl.active.cold_start import vae_embedding
 from pyro_ssl.active.learner import ActiveLearner

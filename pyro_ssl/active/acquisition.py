@@ -1,6 +1,6 @@
-"""Acquisition functions: how much the label of each datum is worth asking for.
+"""Acquisition functions: scores of how much the label of each datum is worth.
 
-A new one is a function and a row in `ACQUISITIONS`.
+To add one, write a function and give it a row in `ACQUISITIONS`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pyro_ssl.utils.arguments import check_positive
 Score = Callable[[Tensor], Tensor]
 """A function of draws of p(y|x), `(S, N, K)`, that gives one score per datum, `(N,)`."""
 MAX_DRAWN_VALUES = 2**24
-"""Probabilities held at once, data times draws times classes: 130 MB in double precision."""
+"""Probabilities held at once, rows times draws times classes: 130 MB in double precision."""
 
 
 # --- functions ------------------------------------------------------------------------------------
@@ -120,10 +120,14 @@ class Acquisition:
 
     Arguments:
         score: The function.
-        needs: What it is a function of: `predictions` `(M, N, K)` of the members; `draws`
-            `(S, N, K)` that differ; `shared draws`, each of which holds for all data; `moments`,
-            mean and variance of a real label; `nothing` but the size of the pool and a seed.
-        batch: Chooses n data by their draws together; None takes the n highest scores.
+        needs: Input of the function: `predictions` `(M, N, K)` of the members; `draws` `(S, N, K)`
+            that differ; `shared draws`, each of which applies to all data; `moments`, mean and
+            variance of a real label; `nothing` but the size of the pool and a seed.
+        batch: Function that chooses n data by all their draws together; None takes the n highest
+            scores.
+
+    >>> ACQUISITIONS["margin"].needs
+    'predictions'
     """
 
     score: Callable[..., Tensor]
@@ -154,7 +158,9 @@ def scores(
     draws: int = 20,
     seed: int = 0,
 ) -> Tensor:
-    """Score the data of a pool, `(N,)` on the CPU; memory for one copy of it and for p(y|x).
+    """Score the data of a pool, `(N,)` on the CPU.
+
+    The memory it takes is a copy of the pool and its p(y|x).
 
     >>> from pyro_ssl import zoo
     >>> objective = zoo.build("m2", (3,), 2, hidden=(4,))
@@ -168,7 +174,7 @@ def scores(
             `bald`; a deterministic method has one draw, its prediction. `bald` and `batch_bald`
             need draws that differ, see `label_draws`; `variance` is for a real y.
         draws: S, used by BALD and by a custom function.
-        seed: Seed of everything that is drawn.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: The method does not offer what the acquisition function needs.
@@ -191,7 +197,7 @@ def acquire(
     candidates: int = 1000,
     seed: int = 0,
 ) -> Tensor:
-    """Choose the n data of a pool whose labels are worth most, `(n,)` indices, the best first.
+    """Choose the n data of a pool whose labels are worth most: indices `(n,)`, best first.
 
     The order of the pool does not matter: draws and ties depend on the values of a datum.
 
@@ -204,13 +210,13 @@ def acquire(
         members: See `scores`.
         x: The pool, `(N, *event)`.
         n: Number of data.
-        acquisition: See `scores`. `batch_bald` measures the information of the labels together,
-            the others score each datum alone.
+        acquisition: See `scores`. `batch_bald` measures the joint information of the labels; the
+            others score each datum alone.
         power: Draw data in proportion to this power of the scores, see `power_scores`; None takes
             the highest scores.
         draws: S, for BALD; all labels together have at most log S nats of information.
         candidates: `batch_bald` chooses among this many data with the highest BALD.
-        seed: Seed of everything that is drawn, and of ties.
+        seed: Seed of the draws, and of the order among ties.
 
     Raises:
         ValueError: See `scores` and `power_scores`; n is not in 1 .. N; `batch_bald` has a power.
@@ -275,7 +281,10 @@ def _row(acquisition: str | Score, members: list[Objective], x: Tensor) -> Acqui
 
 
 def check_choice(acquisition: str | Score, power: float | None) -> None:
-    """Raise ValueError unless the power is valid and the acquisition function can use it."""
+    """Raise ValueError unless the power is valid and the acquisition function can use it.
+
+    >>> check_choice("entropy", 1.0)
+    """
     check_power(power)
     row = ACQUISITIONS.get(acquisition) if isinstance(acquisition, str) else None
     if power is not None and row is not None and row.batch is not None:
@@ -292,6 +301,9 @@ def check(acquisition: str | Score, members: Members, x: Any, draws: int = 20) -
         members: See `scores`.
         x: Data like those of the pool, `(N, *event)`.
         draws: S.
+
+    >>> from pyro_ssl import zoo
+    >>> check("entropy", zoo.build("m2", (3,), 2, hidden=(4,)), torch.zeros(5, 3))
     """
     is_name = isinstance(acquisition, str) and acquisition in ACQUISITIONS
     if not is_name and not callable(acquisition):

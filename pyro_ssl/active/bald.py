@@ -1,4 +1,4 @@
-"""BALD and BatchBALD: the information of labels about what differs between draws of p(y|x)."""
+"""BALD and BatchBALD: acquisition by mutual information between labels and draws of p(y|x)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pyro_ssl.active.top_n import top_n
 from pyro_ssl.evaluation.metrics import as_probabilities
 
 BLOCK = 2**20
-"""Labelings times classes times data that are evaluated at once."""
+"""Labelings times classes times rows that are evaluated at once."""
 
 
 def bald(p: Any) -> Tensor:
-    r"""Mutual information of the label and whatever differs between draws, `(N,)` nats, 0 to log K.
+    r"""Mutual information between the label and the draw, `(N,)` nats, from 0 to log K.
 
     .. math:: \mathcal H[\bar p] - \frac1S \sum_s \mathcal H[p_s]
 
@@ -45,7 +45,7 @@ def bald(p: Any) -> Tensor:
 def batch_bald(
     p: Any, n: int, *, configurations: int = 10_000, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    r"""Choose n data greedily by the information of their labels together.
+    r"""Choose n data greedily by the joint information of their labels.
 
     .. math:: i_m = \arg\max_i\; I(y_i; s \mid y_{i_1}, \dots, y_{i_{m-1}})
               = \sum_c \pi_c \Big( \mathcal H\Big[\sum_s w_{c,s}\, p_{s,i}\Big]
@@ -54,8 +54,8 @@ def batch_bald(
     c is a labeling of the data chosen so far, :math:`\pi_c` its probability and
     :math:`w_{c,s} = p(s \mid c)`. All labelings are summed while there are at most `configurations`
     of them; beyond that, labels of further data are sampled, one for each labeling. The gains add
-    up to BatchBALD, I(y_{i_1}, .., y_{i_n}; s). Among equal gains, such as after a few draws have
-    been told apart completely, the datum with the highest BALD goes first; the seed decides the
+    up to BatchBALD, I(y_{i_1}, .., y_{i_n}; s). Among equal gains, for example once the labels
+    determine the draw, the datum with the highest BALD goes first; the seed decides between the
     rest.
 
     >>> p = torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]])
@@ -64,7 +64,7 @@ def batch_bald(
     [0, 1]
 
     Arguments:
-        p: Draws of p(y|x), `(S, N, K)`; a draw is the same weights or member for all data.
+        p: Draws of p(y|x), `(S, N, K)`; a draw is one set of weights, or one member, for all data.
         n: Number of data.
         configurations: Largest number of labelings, the next label included, that are summed.
         seed: Seed of ties and of sampled labels.

@@ -33,7 +33,7 @@ def first_query(
         start: `random`, or `diverse`, the centres of n clusters.
         pool: Data `(N, *event)`.
         n: Number of data.
-        embedding: Gives the vectors that `diverse` clusters; None clusters the data themselves.
+        embedding: Function that gives the vectors to cluster; None clusters the data themselves.
         seed: Seed of the choice.
 
     Raises:
@@ -51,7 +51,7 @@ def first_query(
 
 
 def diverse(vectors: Any, n: int, seed: int = 0) -> Tensor:
-    """Choose the vectors nearest to the n centres of k-means, each for one centre, `(n,)`.
+    """Choose for each of n centres of k-means another vector, the nearest; indices `(n,)`.
 
     >>> diverse(torch.tensor([[0.0], [0.1], [5.0]]), 2).shape
     torch.Size([2])
@@ -75,13 +75,13 @@ def diverse(vectors: Any, n: int, seed: int = 0) -> Tensor:
     centres = torch.as_tensor(clusters.cluster_centers_).to(vectors)
     chosen: list[int] = []
     for distances in torch.cdist(centres, vectors):
-        distances[chosen] = torch.inf  # a datum stands for one centre
+        distances[chosen] = torch.inf  # each centre gets another datum
         chosen.append(int(distances.argmin()))
     return order[chosen]
 
 
 def vae_embedding(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) -> Tensor:
-    """Train a variational autoencoder on unlabeled data and return the means of q(z|x), `(N, Z)`.
+    """Embed data by a variational autoencoder, trained on them: means of q(z|x), `(N, Z)`.
 
     >>> vae_embedding(torch.rand(20, 3), z_dim=2, steps=1).shape
     torch.Size([20, 2])

@@ -1,4 +1,4 @@
-"""The objectives that an active learner trains, from scratch or from the last round."""
+"""The objectives of an active learner, trained from scratch or from the last round."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,16 @@ from pyro_ssl.training import checkpoints
 from pyro_ssl.training.fit import fit
 from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
-from pyro_ssl.utils.arguments import as_input, check_positive, placed
+from pyro_ssl.utils.arguments import as_input, check_positive, check_seed, placed
 from pyro_ssl.utils.arrays import extreme_rows
 from pyro_ssl.utils.context import fixed_seed
 
 MODEL = "learner"
 """Folder of the models of the last round."""
 IN_TRAINING = "learner.training"
-"""Folder of the round in training, deleted at its end."""
+"""Folder of the round in training; it is deleted when the round ends."""
+VERSION = 1
+"""Version of the saved settings; earlier versions of pyro-ssl saved none."""
 RESERVED = {"objective", "x", "y", "seed", "directory", "resume", "identity"}
 """Arguments of `fit` that the committee sets."""
 FIT_ARGUMENTS = set(inspect.signature(fit).parameters) - RESERVED
@@ -39,7 +40,7 @@ FIT_ARGUMENTS = set(inspect.signature(fit).parameters) - RESERVED
 
 
 class Committee:
-    """Objectives that learn the same labels, and the folder they are kept in.
+    """Objectives that learn from the same labels, and their folder.
 
     >>> from pyro_ssl import zoo
     >>> build = lambda seed: zoo.build("m2", (2,), 2, seed=seed, hidden=(4,))
@@ -61,13 +62,13 @@ class Committee:
         restart_factor: With `update_training`, retrain from scratch when the number of labels has
             grown by this factor.
         seed: Seed of weights and training.
-        identity: Plain data that a saved model has to share, such as the method and its options.
+        identity: Plain data that a saved model must share, such as the method and its options.
         directory: Folder for models; None keeps them in memory.
 
     Attributes:
         members: The trained objectives; empty before the first round.
         history: For each round, each member's history.
-        learned: Number of labels that the members have learned.
+        learned: Number of labels that the members have been trained on.
 
     Raises:
         ValueError: An argument is invalid.
@@ -86,7 +87,7 @@ class Committee:
         directory: Path | None = None,
     ) -> None:
         check_positive(members=size)
-        _check_seed(seed)
+        check_seed(seed)
         _check_fit_arguments("training", training)
         _check_fit_arguments("update_training", update_training)
         if not restart_factor > 1:
@@ -109,7 +110,7 @@ class Committee:
         return [self.build(derived_seed(self.seed, m, 1)) for m in range(count or self.size)]
 
     def check_pool(self, objective: Objective, pool: Tensor) -> None:
-        """Raise ValueError if an objective cannot learn from unlabeled data like these."""
+        """Raise ValueError if an objective cannot learn from this pool."""
         transforms = self.training.get("transform") is not None
         if transforms or not objective.learns_unlabeled:
             return
@@ -126,7 +127,7 @@ class Committee:
     # --- training ---------------------------------------------------------------------------------
 
     def train(self, pool: Tensor, labels: Labels) -> None:
-        """Train a round on all labels, unless they have been learned."""
+        """Train a round on all labels, unless the members have been trained on them."""
         count = len(labels.indices)
         if self.learned == count:
             return
@@ -159,7 +160,7 @@ class Committee:
         self._save(labels)
 
     def _updates(self, count: int) -> bool:
-        """Whether a round with so many labels starts from the weights of the last one."""
+        """Return True if a round with so many labels starts from the weights of the last one."""
         if not self.members or self.update_training is None:
             return False
         return count < self.restart_factor * self._learned_at_restart
@@ -185,6 +186,7 @@ class Committee:
         if self.directory is None:
             return
         data = {
+            "version": VERSION,
             "settings": self._settings(self.members),
             "of": labels.first(self.learned),
             "fresh": self._learned_at_restart,
@@ -225,9 +227,10 @@ class Committee:
         self, data: dict[str, Any], members: Sequence[Objective], first: list[Any], path: Path
     ) -> None:
         """Raise CheckpointError unless a saved round has these settings and labels."""
-        if data.get("settings") != _as_json(self._settings(members)):
-            raise files.CheckpointError(f"{path} has other settings")
-        if data["of"] != _as_json(first):
+        if data.get("settings") != files.as_json(self._settings(members), "settings"):
+            earlier = "" if data.get("version") == VERSION else "is of an earlier version and "
+            raise files.CheckpointError(f"{path} {earlier}has other settings")
+        if data["of"] != files.as_json(first, "first labels"):
             raise files.CheckpointError(
                 f"{path} has learned other labels than those in labels.json"
             )
@@ -235,7 +238,7 @@ class Committee:
             raise files.CheckpointError(f"{path} is damaged: fresh or history has the wrong type")
 
     def _settings(self, members: Sequence[Objective]) -> list[Any]:
-        """Everything but the labels that determines the weights, as plain data."""
+        """Everything that determines the weights, except the labels, as plain data."""
         shapes = [[name, list(v.shape)] for name, v in members[0].state_dict().items()]
         return [
             self.seed,
@@ -255,12 +258,6 @@ def derived_seed(*parts: int) -> int:
     (True, False)
     """
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def _check_seed(seed: Any) -> None:
-    is_integer = isinstance(seed, Integral) and not isinstance(seed, bool)
-    if not is_integer or seed < 0:
-        raise ValueError(f"seed should be an integer, 0 or above, got {seed!r}")
 
 
 def _check_fit_arguments(name: str, arguments: dict[str, Any] | None) -> None:
@@ -284,11 +281,6 @@ def _tensors_of(tensors: dict[str, Tensor], m: int) -> dict[str, Tensor]:
     """One member's tensors by their names: the inverse of `_named_tensors`."""
     prefix = f"{m}/"
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _as_json(data: Any) -> Any:
-    """Plain data as they come back from JSON."""
-    return json.loads(json.dumps(data))
 
 
 def _as_text(arguments: dict[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""A page in the browser where a person labels images, served to this machine only."""
+"""A page in the browser to label images, served to this machine only."""
 
 from __future__ import annotations
 
@@ -89,9 +89,8 @@ class Page:
 
         Arguments:
             images: `(n, C, H, W)` with one or three channels, in [0, 1].
-            answers: Answers that exist already.
-            keep: Called with all answers for each new one, before the page is told that it was
-                kept.
+            answers: Answers so far.
+            keep: Called with all answers for each new one, before the page confirms it.
 
         Raises:
             ValueError: The images have another shape.
@@ -127,7 +126,7 @@ class Page:
             }
 
     def answer(self, message: Any) -> None:
-        """Take a message of the page, `{"round": r, "answers": {image: class or null}}`.
+        """Handle a message of the page, `{"round": r, "answers": {image: class or null}}`.
 
         Raises:
             ValueError: The message has another form, names an image or class that does not exist,
@@ -150,7 +149,7 @@ class Page:
             self._changed.notify_all()
 
     def _parsed(self, answers: dict[str, Any]) -> Answers:
-        """Answers of a message by the image's number, or a ValueError."""
+        """Answers of a message by the image's number; raise ValueError for anything else."""
         result: Answers = {}
         for image, label in answers.items():
             is_number = image.isascii() and image.isdigit()
@@ -247,7 +246,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply_json({})
 
     def is_allowed(self) -> bool:
-        """Whether the request names this machine; refuse it otherwise."""
+        """Return True if the request names this machine; refuse it otherwise."""
         if _is_local(self.headers.get("Host"), self.headers.get("Origin")):
             return True
         self.refuse(HTTPStatus.FORBIDDEN, "this page is only for this machine")
@@ -274,9 +273,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _is_local(host: str | None, origin: str | None) -> bool:
-    """Whether a request names this machine.
+    """Return True if a request names this machine.
 
-    A page elsewhere whose name resolves to this machine (DNS rebinding) has another name.
+    A website whose name was made to resolve to this machine (DNS rebinding) has another name.
     """
     names = {f"//{host or ''}", origin or "//127.0.0.1"}
     try:

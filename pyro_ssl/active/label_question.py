@@ -1,6 +1,6 @@
-"""Questions to a person about images, on the page or in the terminal.
+"""Questions to a person about images, on a page or in the terminal.
 
-Each answer is on disk as soon as it is given.
+Each answer is written to disk as soon as it is given.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed
 class Question:
     """Images of a pool that a person is asked about, and the answers so far, in a JSON file.
 
-    A contact sheet of the images, PNG, is written next to the file. An existing file is continued.
+    A contact sheet of the images, PNG, is written next to the file. The answers in an existing file
+    are kept.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     question = Question(Path(folder) / "asked.json", torch.rand(5, 1, 4, 4), ["cat", "dog"])
+    ...     question.ask([3, 1])
+    >>> question.rows
+    [3, 1]
 
     Arguments:
         path: The file.
@@ -50,7 +59,7 @@ class Question:
         return [row for row in self.rows if self._answers.get(row, 0) is None]
 
     def ask(self, rows: Sequence[int]) -> None:
-        """Ask about other rows."""
+        """Start a question about other rows."""
         self.rows = list(rows)
         self._answers = {}
         self._write({})
@@ -64,7 +73,7 @@ class Question:
         """Wait for all answers and return the rows that have a class, and their classes.
 
         Arguments:
-            page: Where to ask; None asks in the terminal.
+            page: Page to ask on; None asks in the terminal.
         """
         images = self._display()
         sheet = self.path.with_suffix(".png")
@@ -81,7 +90,7 @@ class Question:
         return list(labels), list(labels.values())
 
     def _display(self) -> Tensor:
-        """The images in [0, 1], with one scale for the whole pool."""
+        """Images in [0, 1], with one scale for the whole pool."""
         low = float(self.pool.min())
         high = float(self.pool.max())
         images = self.pool[self.rows]
@@ -150,11 +159,15 @@ def ask_in_terminal(
     Arguments:
         classes: Names of the classes.
         n: Number of images.
-        answers: Answers that exist already.
+        answers: Answers so far.
         keep: Called with all answers after each new one.
 
     Raises:
         EOFError: The input ended before all images were answered; the answers so far were kept.
+
+    >>> ask_in_terminal(["cat", "dog"], 1, answers={0: 1})
+    classes: 0 cat, 1 dog
+    {0: 1}
     """
     result = dict(answers or {})
     labels = {name: k for k, name in enumerate(classes)}

@@ -1,4 +1,4 @@
-"""Labels of rows of a pool, on disk before anything is learned from them."""
+"""The labels of a pool, written to disk before anything is trained on them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Labels:
     Attributes:
         indices: Labeled rows, in the order in which they were taught.
         values: Their labels: class indices, or real values `(n, D)`.
-        skipped: Rows without a label that are not asked for again.
+        skipped: Rows that could not be labeled and are not asked for again.
 
     Raises:
         CheckpointError: The file is damaged, or was not written by an active learner.
@@ -57,7 +57,7 @@ class Labels:
     # --- the pool ---------------------------------------------------------------------------------
 
     def register(self, pool: Tensor) -> None:
-        """Take a pool; raise ValueError if there are labels of another one."""
+        """Register the pool; raise ValueError if there are labels of another one."""
         new = fingerprint(pool)
         has_rows = bool(self.indices or self.skipped)
         if has_rows and self._pool != new:
@@ -92,7 +92,7 @@ class Labels:
         return is_free.nonzero().flatten()
 
     def targets(self) -> Tensor:
-        """Labels of the whole pool as `fit` takes them: -1 or NaN where there is none."""
+        """Labels of the whole pool for `fit`, with -1 or NaN for rows without one."""
         if isinstance(self.values[0], int):
             y = torch.full((self.size,), -1)
         else:
@@ -137,7 +137,7 @@ class Labels:
         return result
 
     def add(self, indices: list[int], values: list[Label], skipped: list[int]) -> None:
-        """Write new labels to the file and keep them; a skipped row that gets a label is kept.
+        """Write new labels to the file and keep them; a labeled row is no longer skipped.
 
         Raises:
             CheckpointError: Another learner has written to the file.
@@ -246,7 +246,11 @@ def _check_content(
 
 
 def read_text(path: Path) -> str | None:
-    """Read a file, or None if it is missing; bytes that are not text stay visible, as escapes."""
+    """Read a text file; bytes that are not text become escapes. None if there is no file.
+
+    >>> read_text(Path("no such file")) is None
+    True
+    """
     if not path.exists():
         return None
     return path.read_text(encoding="utf-8", errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Active learning: a method asks for labels and learns from the whole pool, in rounds."""
+"""`ActiveLearner`: a method asks for labels and learns from the whole pool, in rounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pyro_ssl.utils.arguments import as_data, check_positive
 
 
 class ActiveLearner:
-    """Asks for labels of a pool, and trains on them and on the rest of the pool.
+    """Ask for labels of a pool, and train on them and on the rest of the pool.
 
     >>> import torch
     >>> from pyro_ssl import zoo
@@ -31,16 +31,16 @@ class ActiveLearner:
     >>> learner.query(pool, 3).shape
     torch.Size([3])
 
-    With a directory, labels are on disk before anything is learned from them, and models after
-    each round: a loop that was killed continues with the same queries when it is run again. With
-    another `identity`, `training`, `update_training`, `restart_factor`, `members` or `seed` the
-    labels are kept, and the model is trained from scratch.
+    With a directory, labels are written to disk before training and models after each round: a loop
+    that was killed continues with the same queries when it is run again. If `identity`, `training`,
+    `update_training`, `restart_factor`, `members` or `seed` has changed, the labels are kept, and
+    the model is trained from scratch.
 
     Arguments:
         build: `build(seed)` gives an untrained objective.
-        acquisition: Which labels to ask for; see `acquisition.scores`.
-        start: The first query, before there are labels: `random`, or `diverse`, the centres of
-            clusters of the embedding. Or teach some labels first, such as one of each class.
+        acquisition: Score by which labels are asked for; see `acquisition.scores`.
+        start: First query, before there are labels: `random`, or `diverse`, the centres of clusters
+            of the embedding. An alternative is to teach some labels first, such as one per class.
         embedding: `embedding(pool)`, `(N, Z)`, for `diverse`; the pool itself by default. See
             `cold_start.vae_embedding`.
         training: Arguments of `fit`.
@@ -48,18 +48,18 @@ class ActiveLearner:
             weights of the last round, such as `{"epochs": 2}`; None trains from scratch each time.
         restart_factor: With `update_training`, retrain from scratch when the number of labels has
             grown by this factor: a few more labels do not correct wrong beliefs about the unlabeled
-            data. Infinity never does.
+            data. With infinity, never retrain from scratch.
         members: Number of objectives in the ensemble, whose mean predicts.
         power: See `acquisition.acquire`.
         draws: See `acquisition.acquire`.
         candidates: See `acquisition.acquire`.
         directory: Folder of labels and models; None keeps them in memory.
-        identity: Plain data that a saved model has to share, such as the method and its options.
+        identity: Plain data that a saved model must share, such as the method and its options.
         seed: Seed of weights, training and queries.
 
     Raises:
         ValueError: An argument is invalid.
-        CheckpointError: The labels in the directory are damaged, or not an active learner's.
+        CheckpointError: The labels in the directory are damaged, or are not of an active learner.
 
     References:
         Paper 002, sections 2.2 and 5.4.
@@ -120,7 +120,7 @@ class ActiveLearner:
 
     @property
     def skipped(self) -> list[int]:
-        """Rows without a label that are not asked for again."""
+        """Rows that could not be labeled and are not asked for again."""
         return self._labels.skipped
 
     @property
@@ -139,7 +139,7 @@ class ActiveLearner:
         return self.committee.history
 
     def query(self, pool: Any, n: int = 1) -> Tensor:
-        """Choose the n rows of the pool to ask for, `(n,)`; the same rows until labels are taught.
+        """Choose n rows of the pool to ask for, `(n,)`; the same rows until labels are taught.
 
         Arguments:
             pool: Data `(N, *event)`, the same in each call.
@@ -176,9 +176,9 @@ class ActiveLearner:
         If training fails, the labels are kept; the next `query`, `learn` or `teach` trains again.
 
         Arguments:
-            indices: Rows of the pool, `(n,)`, whether they were asked for or not.
+            indices: Rows of the pool, `(n,)`; they need not have been asked for.
             labels: Their labels: class indices `(n,)`, or real values `(n,)` or `(n, D)`.
-            pool: See `query`; only needed before the first one.
+            pool: See `query`; only needed before the first query.
             skipped: Rows that cannot be labeled and are not asked for again.
 
         Raises:
@@ -204,7 +204,7 @@ class ActiveLearner:
             self.committee.train(self._pool, self._labels)
 
     def learn(self, pool: Any) -> None:
-        """Train on the labels of a loop that was killed before it had; `teach` and `query` do too.
+        """Train on labels that a killed loop left untrained; `teach` and `query` do so, too.
 
         Arguments:
             pool: See `query`.
@@ -235,7 +235,7 @@ class ActiveLearner:
         return x
 
     def _check_method(self, pool: Tensor) -> None:
-        """Raise ValueError, before anyone is asked, if the method cannot ask or learn."""
+        """Raise ValueError, before any question, if the method cannot ask or learn."""
         members = self.committee.build_members()
         check(self.acquisition, members, pool, self.draws)
         self.committee.check_pool(members[0], pool)

@@ -1,4 +1,4 @@
-"""The pool that data are chosen from: its fingerprint, and an order by the values alone."""
+"""The pool of data to choose from: its fingerprint, and an order by values alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, check_positive
 
 ROW_BLOCK = 2**20
-"""Numbers that are projected at once."""
+"""Values that are projected at once."""
 
 
 class Fingerprint(NamedTuple):
-    """Shape and checksum of a pool, to tell another pool from the same one."""
+    """Shape and checksum of a pool, by which another pool is recognised.
+
+    Arguments:
+        shape: Shape of the pool.
+        checksum: Checksum of its values.
+
+    >>> Fingerprint([2, 2], 0) == Fingerprint([2, 2], 1)
+    False
+    """
 
     shape: list[int]
     checksum: int
@@ -36,7 +44,7 @@ def fingerprint(pool: Any) -> Fingerprint:
 def order_by_value(x: Tensor) -> Tensor:
     """Sort the rows by a projection of their values; `(N,)` indices on the CPU.
 
-    Random numbers that are drawn in this order do not depend on where a row stands in the pool.
+    Random numbers that are drawn in this order do not depend on the place of a row in the pool.
 
     >>> x = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
     >>> x[order_by_value(x)].equal(x.flip(0)[order_by_value(x.flip(0))])
@@ -52,7 +60,13 @@ def order_by_value(x: Tensor) -> Tensor:
 
 
 def check_count(n: int, size: int) -> None:
-    """Raise ValueError unless n data can be chosen from `size`."""
+    """Raise ValueError unless n data can be chosen from `size`.
+
+    >>> check_count(3, size=2)
+    Traceback (most recent call last):
+    ...
+    ValueError: n should be at most 2, the number of data to choose from; got 3
+    """
     check_positive(n=n)
     if n > size:
         raise ValueError(f"n should be at most {size}, the number of data to choose from; got {n}")

@@ -1,4 +1,4 @@
-"""What acquisition functions are computed from: predictions, draws that differ, moments."""
+"""The inputs of acquisition functions: predictions, draws that differ, moments."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.active.pool import order_by_value
-from pyro_ssl.infer.gibbs import Gibbs, walk
+from pyro_ssl.infer.gibbs import walk
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
 from pyro_ssl.prediction.chunks import AT_ONCE, as_known, chunked, label_of
-from pyro_ssl.prediction.gibbs import gibbs
+from pyro_ssl.prediction.gibbs import predict_real
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.types import AveragingGuide, WeightPlaces, WeightSampler, unwrapped
 from pyro_ssl.utils.arguments import check_positive
@@ -27,17 +27,17 @@ CHAINS = 10
 
 
 def label_draws(members: Members, x: Any, draws: int = 20, *, seed: int = 0) -> Tensor:
-    """Draws of p(y|x), `(S, N, K)` on the CPU.
+    """Draw p(y|x) several times, `(S, N, K)` on the CPU.
 
-    What differs between the draws is the first of these that the method has:
+    The draws differ in the first of these that the method has:
 
     - random weights (SSLAPD, `bayesian`): a draw is one W for all data. z is averaged over ten
       Gibbs chains without the first half of their steps, since noise of z would look like
-      draws of W that differ;
+      differences between draws of W;
     - several objectives: a draw is the prediction of one of them;
     - latents (z of SSLPE's Gibbs chains and of latent classifiers, a of ADGM): each datum has its
-      own. BALD is then the information of the label about the latent, not about anything that
-      training could still change.
+      own. BALD is then information about the latent of that datum, not about anything that
+      training can learn.
 
     >>> from pyro_ssl import zoo
     >>> members = [zoo.build("m2", (3,), 2, hidden=(4,), seed=seed) for seed in range(3)]
@@ -63,7 +63,13 @@ def label_draws(members: Members, x: Any, draws: int = 20, *, seed: int = 0) -> 
 
 
 def draws_in_order(members: list[Objective], x: Tensor, draws: int, seed: int) -> Tensor:
-    """Draws as in `label_draws`, where the random numbers depend on the order of the data."""
+    """Draw as in `label_draws`, but with random numbers that depend on the order of the data.
+
+    >>> from pyro_ssl import zoo
+    >>> members = [zoo.build("m2", (3,), 2, hidden=(4,), seed=seed) for seed in range(3)]
+    >>> draws_in_order(members, torch.zeros(5, 3), draws=4, seed=0).shape
+    torch.Size([3, 5, 2])
+    """
     parts = []
     for i, member in enumerate(members):
         if len(members) == 1 or randomness_of(member, x) == "weights":
@@ -74,23 +80,28 @@ def draws_in_order(members: list[Objective], x: Tensor, draws: int, seed: int) -
 
 
 def predictions(members: list[Objective], x: Tensor, seed: int) -> Tensor:
-    """Each member's p(y|x), `(M, N, K)` in double precision."""
+    """Each member's p(y|x), `(M, N, K)` in double precision.
+
+    >>> from pyro_ssl import zoo
+    >>> predictions([zoo.build("m2", (3,), 2, hidden=(4,))], torch.zeros(5, 3), seed=0).shape
+    torch.Size([1, 5, 2])
+    """
     return torch.stack([predict_proba(member, x, seed=seed) for member in members]).double()
 
 
 def moments(members: list[Objective], x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Each member's E[y|x] and Var[y|x] of a real label, both `(M, N, D)`, by Gibbs sampling."""
-    results = [_gibbs(member, x, seed) for member in members]
+    """Each member's E[y|x] and Var[y|x] of a real label, both `(M, N, D)`, by Gibbs sampling.
+
+    >>> from pyro_ssl import zoo
+    >>> sslpe = zoo.build("sslpe", (3,), 1, regression=True, hidden=(4,))
+    >>> means, variances = moments([sslpe], torch.zeros(5, 3), seed=0)
+    >>> variances.shape
+    torch.Size([1, 5, 1])
+    """
+    results = [predict_real(member, x, seed=seed) for member in members]
     means = torch.stack([result.mean for result in results])
     variances = torch.stack([result.variance for result in results])
     return means, variances
-
-
-def _gibbs(objective: Objective, x: Tensor, seed: int) -> Gibbs:
-    predictor = objective.predictor
-    assert isinstance(predictor, GibbsPredictor)  # the zoo refuses a real y without one
-    chains = max(4, predictor.chains)
-    return gibbs(objective, x, steps=predictor.steps, chains=chains, seed=seed)
 
 
 def _gibbs_steps(objective: Objective) -> int:
@@ -103,7 +114,12 @@ def _gibbs_steps(objective: Objective) -> int:
 
 
 def as_members(members: Members) -> list[Objective]:
-    """Return one objective or several as a list; raise ValueError if there is none."""
+    """Return one objective or several as a list; raise ValueError if there is none.
+
+    >>> from pyro_ssl import zoo
+    >>> len(as_members(zoo.build("m2", (3,), 2, hidden=(4,))))
+    1
+    """
     if isinstance(members, Objective):
         return [members]
     if not members:
@@ -112,7 +128,12 @@ def as_members(members: Members) -> list[Objective]:
 
 
 def predicts_classes(members: list[Objective], x: Any) -> bool:
-    """Whether y is a class, rather than real."""
+    """Return True if y is a class, and False if it is real.
+
+    >>> from pyro_ssl import zoo
+    >>> predicts_classes([zoo.build("m2", (3,), 2, hidden=(4,))], torch.zeros(5, 3))
+    True
+    """
     return bool(label_of(members[0], x).has_enumerate_support)
 
 
@@ -123,7 +144,11 @@ def check_draws(members: list[Objective], x: Tensor, draws: int, *, shared: bool
         members: The objectives.
         x: Data like those of the pool.
         draws: S.
-        shared: Whether one draw has to hold for all data, as for the joint information of labels.
+        shared: Each draw has to apply to all data, as for the joint information of labels.
+
+    >>> from pyro_ssl import zoo
+    >>> adgm = zoo.build("adgm", (3,), 2, hidden=(4,))
+    >>> check_draws([adgm], torch.rand(5, 3), draws=20)
     """
     check_positive(draws=draws)
     if draws < 2:
@@ -144,12 +169,24 @@ def check_draws(members: list[Objective], x: Tensor, draws: int, *, shared: bool
 
 
 def draws_differ(members: list[Objective], x: Tensor) -> bool:
-    """Whether there are several draws of p(y|x) that differ."""
+    """Return True if draws of p(y|x) differ.
+
+    >>> from pyro_ssl import zoo
+    >>> draws_differ([zoo.build("m2", (3,), 2, hidden=(4,))], torch.rand(5, 3))
+    False
+    """
     return len(members) > 1 or randomness_of(members[0], x) is not None
 
 
 def randomness_of(objective: Objective, x: Tensor) -> Literal["weights", "latents"] | None:
-    """What differs between a method's draws of p(y|x), for data like x; None if nothing does."""
+    """Source of the differences between a method's draws of p(y|x), for data like x.
+
+    None if the draws do not differ.
+
+    >>> from pyro_ssl import zoo
+    >>> randomness_of(zoo.build("adgm", (3,), 2, hidden=(4,)), torch.rand(5, 3))
+    'latents'
+    """
     if _weights_predict(objective):
         return "weights"
     if _gibbs_steps(objective):
@@ -162,7 +199,7 @@ def randomness_of(objective: Objective, x: Tensor) -> Literal["weights", "latent
 
 
 def _weights_predict(objective: Objective) -> bool:
-    """Whether the weights that predict are random."""
+    """Return True if weights that take part in the prediction are random."""
     guide = objective.guide
     model = objective.model
     if not isinstance(objective.guide, WeightSampler):

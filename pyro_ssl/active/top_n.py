@@ -1,4 +1,4 @@
-"""From scores to data: the n highest, or a random draw in proportion to a power of the scores."""
+"""Choice by scores: the n highest, or a random draw in proportion to a power of the scores."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ def power_scores(scores: Any, power: float, seed: int = 0) -> Tensor:
 
 
 def check_power(power: float | None) -> None:
-    """Raise ValueError unless the power is None, or positive and finite."""
+    """Raise ValueError unless the power is None, or positive and finite.
+
+    >>> check_power(1.0)
+    """
     if power is not None and not 0 < power < math.inf:
         raise ValueError(f"power should be above 0 and finite, got {power}")
 

@@ -1,4 +1,4 @@
-"""The command `pyro-ssl`: its parser, its errors, and what Ctrl-C does."""
+"""The command `pyro-ssl`: its parser, its error messages and its handling of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ INTERRUPTED = 130
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0 is success, 2 a user error, which is reported in one line, without a traceback, and 130 an
-    interrupted command. With PYRO_SSL_DEBUG in the environment errors have their traceback.
+    The code is 0 for success, 2 for a user error, which is reported in one line, and 130 for an
+    interrupted command. If the environment variable PYRO_SSL_DEBUG is set, errors are raised with a
+    traceback.
 
     >>> main(["predict", "nowhere", "--input", "x.npy", "--output", "p.txt"])
     2
@@ -74,7 +75,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make_parser() -> ArgumentParser:
-    """Make the parser of all commands, with a subcommand of `train` per method."""
+    """Make the parser of all commands, with a subcommand of `train` for each method.
+
+    >>> make_parser().parse_args(["evaluate", "run"]).evaluate.restarts
+    1
+    """
     parser = ArgumentParser(
         prog="pyro-ssl",
         description="Semi-supervised deep generative models.",
@@ -105,7 +110,7 @@ def _parse(argv: list[str]) -> Namespace:
 
 
 def _message(error: BaseException) -> str:
-    """The text of an error for the user."""
+    """Text of an error for the user."""
     if isinstance(error, OSError) and error.errno is not None and error.filename is None:
         return f"{error}: the terminal, or the target of standard output"
     if isinstance(error, MemoryError):
@@ -114,7 +119,7 @@ def _message(error: BaseException) -> str:
 
 
 def _resume_hint(arguments: Namespace | None) -> str:
-    """How to continue an interrupted command, if that is possible."""
+    """Hint on how to continue an interrupted command, if that is possible."""
     if arguments is None:
         return ""
     if arguments.command == "label":
@@ -128,7 +133,7 @@ def _resume_hint(arguments: Namespace | None) -> str:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Print warnings in one line, without their place in the code."""
+    """Print warnings in one line, without file and line number."""
     before = warnings.formatwarning
     warnings.formatwarning = _warning_line
     try:
@@ -148,7 +153,7 @@ def _warning_line(message: Warning | str, *place: object, **more: object) -> str
 def _interruptible() -> Iterator[None]:
     """Raise KeyboardInterrupt at the first Ctrl-C, and end the process at the second.
 
-    Ending it at once is safe, since files are complete at any moment.
+    Ending it at once is safe, since files are complete at all times.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield

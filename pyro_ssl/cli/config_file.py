@@ -1,4 +1,4 @@
-"""The configuration file: unknown keys are named, and deep nesting, which can crash, is refused."""
+"""The option `--config`: a YAML file, with errors that name unknown keys and deep nesting."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ MAX_DEPTH = 50
 
 
 class ConfigFile(ActionConfigFile):
-    """Read a configuration file and name its unknown keys.
+    """Read a configuration file, with an error that names unknown keys.
 
-    jsonargparse loses their names two subcommands deep.
+    jsonargparse itself loses their names in a subcommand of a subcommand. Deep nesting, which can
+    crash the parser, is refused.
+
+    >>> from jsonargparse import ArgumentParser
+    >>> parser = ArgumentParser()
+    >>> type(parser.add_argument("--config", action=ConfigFile)).__name__
+    'ConfigFile'
     """
 
     def __call__(
@@ -39,7 +45,7 @@ class ConfigFile(ActionConfigFile):
 
 
 def is_too_deep(text: str) -> bool:
-    """Whether YAML or JSON is nested more deeply than `MAX_DEPTH`.
+    """Return True if YAML or JSON is nested more deeply than `MAX_DEPTH`.
 
     >>> is_too_deep("[1, [2]]"), is_too_deep("[" * 100)
     (False, True)
@@ -53,6 +59,6 @@ def is_too_deep(text: str) -> bool:
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 return True
-    except yaml.YAMLError as error:  # newer versions of libyaml have a limit of their own
+    except yaml.YAMLError as error:  # newer versions of libyaml have their own limit
         return "nesting depth" in str(error)
     return False

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_ssl import data
 from pyro_ssl.cli.row_files import read_rows
-from pyro_ssl.cli.run_directory import read_config
+from pyro_ssl.cli.run_config import read_config
 from pyro_ssl.cli.train import draw_labels
 from pyro_ssl.evaluation import reports
 from pyro_ssl.evaluation.attacks import ATTACKS
@@ -25,10 +25,14 @@ EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
 
 
 def parser() -> ArgumentParser:
-    """Make the parser of the command."""
+    """Make the parser of the command.
+
+    >>> parser().parse_args(["run", "--attack", "pgd"]).restarts
+    1
+    """
     parser = ArgumentParser(
         description="Measure a trained model on test data: accuracy, likelihood and calibration; "
-        "foreign data, corruptions and attacks on request. "
+        "on request also out-of-distribution data, corruptions and attacks. "
         "Tables and pictures are written to DIR/evaluation."
     )
     parser.add_argument("directory", type=str, help="directory of a run")
@@ -36,7 +40,7 @@ def parser() -> ArgumentParser:
         "--data",
         type=str | None,
         default=None,
-        help="another data set with the same classes; by default that of the run",
+        help="another data set with the same classes; by default the data set of the run",
     )
     parser.add_argument(
         "--data-root", type=str | None, default=None, help="folder of the image data sets"
@@ -46,7 +50,7 @@ def parser() -> ArgumentParser:
         type=str,
         nargs="+",
         default=[],
-        help="foreign data to detect: names of data sets, or .npy or .csv files of rows",
+        help="out-of-distribution data to detect: names of data sets, or .npy or .csv files",
     )
     parser.add_argument(
         "--corruptions", action="store_true", help="also measure on corrupted images"
@@ -76,7 +80,7 @@ def run(arguments: Namespace) -> None:
     root = arguments.data_root or config["data_root"]
     dataset = _test_data(arguments.data or config["data"], root, saved.classes)
     _check_attack(arguments)
-    foreign = _foreign_data(arguments.ood, root, saved, dataset)
+    others = _other_data(arguments.ood, root, saved, dataset)
     if arguments.corruptions:
         corrupted(dataset.x_test[:1], "contrast", 1)  # raises for data that are not images
     objective = saved.objective
@@ -84,11 +88,11 @@ def run(arguments: Namespace) -> None:
         objective.to(device)
     out = directory / "evaluation"
     _write_test_report(reports.test_report(objective, dataset, out), out)
-    if foreign:
+    if others:
         labeled = None
         if arguments.data in (None, config["data"]):
             labeled = _labeled_data(directory, dataset, config)
-        _write(out / "ood.md", reports.ood_report(objective, dataset, foreign, labeled, out))
+        _write(out / "ood.md", reports.ood_report(objective, dataset, others, labeled, out))
     if arguments.corruptions:
         _write(out / "corruptions.md", reports.corruption_report(objective, dataset, out))
     if arguments.attack:
@@ -127,22 +131,22 @@ def _check_attack(arguments: Namespace) -> None:
         raise ValueError(f"--epsilons should be 0 or above, got {min(arguments.epsilons)}")
 
 
-def _foreign_data(
+def _other_data(
     names: list[str], root: str | None, saved: SavedModel, dataset: data.Dataset
 ) -> dict[str, Tensor]:
-    """Foreign data by name, each with the shape of the model's data."""
-    foreign = {Path(name).stem: _foreign_rows(name, root) for name in names}
-    if len(foreign) < len(names) or dataset.name in foreign:
+    """Out-of-distribution data by name, each with the shape of the model's data."""
+    others = {Path(name).stem: _rows_of(name, root) for name in names}
+    if len(others) < len(names) or dataset.name in others:
         raise ValueError(
             f"--ood: names should differ from each other and from {dataset.name}, got {names}"
         )
-    for name, x in foreign.items():
+    for name, x in others.items():
         check_event_shape(x, saved.x_shape, f"--ood: {name}: x")
-    return foreign
+    return others
 
 
-def _foreign_rows(name: str, root: str | None) -> Tensor:
-    """The rows of an .npy or .csv file, or the test part of a data set."""
+def _rows_of(name: str, root: str | None) -> Tensor:
+    """Rows of an .npy or .csv file, or of the test part of a data set."""
     if name.endswith((".npy", ".csv")):
         return as_data(read_rows("--ood", name), "--ood", torch.get_default_dtype())
     return data.load(name, root).x_test
@@ -151,7 +155,7 @@ def _foreign_rows(name: str, root: str | None) -> Tensor:
 def _labeled_data(
     directory: Path, dataset: data.Dataset, config: dict[str, Any]
 ) -> tuple[Tensor, Tensor] | None:
-    """The labeled rows of the run and their classes; None if a class has fewer than two."""
+    """Labeled rows of the run and their classes; None if a class has fewer than two."""
     path = directory / "labels.json"
     draw = data.LabelDraw.load(path) if path.exists() else draw_labels(dataset, config)
     labels = draw.masked_labels(dataset.y)

@@ -1,4 +1,4 @@
-"""`pyro-ssl label`: ask a person for the labels that a method wants most, and train it on them."""
+"""`pyro-ssl label`: ask a person for the most useful labels, and train a method on them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,13 @@ MIN_CONV_SIZE = 8
 
 
 def parser() -> ArgumentParser:
-    """Make the parser of the command."""
+    """Make the parser of the command.
+
+    >>> parser().parse_args(["mine", "--data", "images.npz"]).n
+    10
+    """
     parser = ArgumentParser(
-        description="Ask a person for the labels that a method wants most, and train it on them. "
+        description="Ask a person for the most useful labels, and train a method on them. "
         "Run the same command again to continue."
     )
     parser.add_argument(
@@ -91,7 +95,7 @@ def parser() -> ArgumentParser:
         "--acquisition",
         type=Literal[tuple(ACQUISITIONS)],
         default="entropy",
-        help="score by which labels are asked for",
+        help="score by which images are chosen",
     )
     parser.add_argument(
         "--power",
@@ -124,7 +128,7 @@ def run(arguments: Namespace) -> None:
         with _page(arguments, images.classes) as page:
             for _ in range(arguments.rounds):
                 with class_numbers_unwarned():
-                    learner.learn(images.pool)  # labels of an earlier command that was killed
+                    learner.learn(images.pool)  # the labels of an earlier command that was killed
                     _save(learner, arguments.method, options, images)
                     if not _ask(learner, question, page, arguments.n):
                         return
@@ -133,7 +137,11 @@ def run(arguments: Namespace) -> None:
 
 
 def resume_hint() -> str:
-    """How to continue an interrupted command."""
+    """Hint on how to continue an interrupted command.
+
+    >>> resume_hint()
+    '; progress is saved; run the same command to continue'
+    """
     return "; progress is saved; run the same command to continue"
 
 
@@ -173,7 +181,7 @@ def _page(arguments: Namespace, classes: list[str]) -> AbstractContextManager[Pa
 
 
 def _ask(learner: ActiveLearner, question: Question, page: Page | None, n: int) -> bool:
-    """Ask for n labels, or for those of an open question, and teach them; False if none is left."""
+    """Ask for n labels, or continue an open question, and teach them; False if no row is left."""
     question.forget(learner.indices + learner.skipped)
     if not question.rows:
         has_started = bool(learner.indices or learner.skipped)
@@ -218,7 +226,10 @@ class Images(NamedTuple):
     Arguments:
         pool: The images, `(N, C, H, W)`.
         classes: Names of the classes.
-        unit: The number that the file's values were divided by.
+        unit: Number that the values of the file were divided by.
+
+    >>> Images(torch.zeros(1, 1, 8, 8), ["cat", "dog"], 255.0).unit
+    255.0
     """
 
     pool: Tensor
@@ -234,7 +245,13 @@ def read_images(name: str, classes: list[str] | None) -> Images:
         classes: Names of the classes; None takes those of the file.
 
     Raises:
-        ValueError: The file holds no images, or no two different names are known.
+        ValueError: The file holds no images, or there are fewer than two different names.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/images.npz", x=np.zeros((3, 8, 8)))
+    ...     read_images(f"{folder}/images.npz", ["cat", "dog"]).pool.shape
+    torch.Size([3, 1, 8, 8])
     """
     arrays = data.arrays_of(name)
     if "x" not in arrays:
@@ -255,7 +272,7 @@ def read_images(name: str, classes: list[str] | None) -> Images:
 
 
 def _scaled(array: np.ndarray) -> tuple[Tensor, float]:
-    """Pixels, and the number they were divided by: 255 for integers above 1."""
+    """Pixels, and the number they were divided by: 255 for integers, unless all are 0 or 1."""
     x = as_data(array, "--data: x", torch.float32)
     if array.dtype.kind not in "iu":
         return x, 1.0

@@ -9,12 +9,20 @@ from pyro_ssl.cli.method_options import summary
 
 
 def parser() -> ArgumentParser:
-    """Make the parser of the command."""
+    """Make the parser of the command.
+
+    >>> parser().description
+    'List the methods and the data sets.'
+    """
     return ArgumentParser(description="List the methods and the data sets.")
 
 
 def run(arguments: Namespace) -> None:
-    """Print one line per method: name, model, guide and summary; then the data sets."""
+    """Print one line per method: name, model, guide and summary; then the data sets.
+
+    >>> run(Namespace())
+    classifier ...
+    """
     rows = [
         (name, method.model or "-", method.guide, summary(name))
         for name, method in zoo.METHODS.items()

@@ -1,4 +1,4 @@
-"""Options of the methods in the zoo, as options of the command line."""
+"""The options of the methods, as options of the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pyro_ssl import zoo
 
 GIVEN_BY_DATA = {"regression"}
-"""Options of a method that the data set determines."""
+"""Options of a method that follow from the data set."""
 
 
 def summary(name: str) -> str:
@@ -23,7 +23,15 @@ def summary(name: str) -> str:
 
 
 def add_method_options(parser: ArgumentParser, name: str) -> None:
-    """Add a method's options to a parser, and set the training options that suit the method."""
+    """Add a method's options to a parser, and set the training options that suit the method.
+
+    >>> parser = ArgumentParser()
+    >>> for name in zoo.method("vae").training:
+    ...     _ = parser.add_argument(f"--{name}")
+    >>> add_method_options(parser, "vae")
+    >>> parser.parse_args([]).z_dim
+    50
+    """
     method = zoo.method(name)
     options = [option for option in method.options.values() if option.name not in GIVEN_BY_DATA]
     for title in dict.fromkeys(option.group for option in options):
@@ -46,7 +54,10 @@ def chosen_options(name: str, arguments: Namespace | dict[str, Any]) -> dict[str
 
 
 def check_saved_options(name: str, options: dict[str, Any], path: Path) -> None:
-    """Raise ValueError if a file has options that the method does not have in this version."""
+    """Raise ValueError if a file has options that the method does not have in this version.
+
+    >>> check_saved_options("m2", {"z_dim": 2}, Path("run/config.json"))
+    """
     if zoo.current_options(options) != options:
         raise ValueError(
             f"{path.parent} is a run of an earlier version, which this version can evaluate but "

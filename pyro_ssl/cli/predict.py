@@ -17,7 +17,11 @@ from pyro_ssl.zoo.saved_model import SavedModel
 
 
 def parser() -> ArgumentParser:
-    """Make the parser of the command."""
+    """Make the parser of the command.
+
+    >>> parser().parse_args(["run", "--input", "x.npy", "--output", "p.csv"]).output
+    'p.csv'
+    """
     parser = ArgumentParser(description="Write p(y|x) for each row of a file.")
     parser.add_argument("directory", type=str, help="directory of a run")
     parser.add_argument(
@@ -41,7 +45,7 @@ def run(arguments: Namespace) -> None:
     saved = SavedModel.load(Path(arguments.directory) / "model")
     x = read_rows("--input", arguments.input)
     check_event_shape(x, saved.x_shape, "--input: x")
-    if x.dtype.kind in "iu":  # the units of the images that were labeled
+    if x.dtype.kind in "iu":  # images are divided as they were for labeling
         x = x / saved.extra.get("unit", 1.0)
     rows = as_known(saved.objective, x, "--input")
     if not output.resolve().parent.is_dir():

@@ -1,4 +1,4 @@
-"""Rows of data in .npy and .csv files, with errors that name the option, the file and the row."""
+"""The rows of .npy and .csv files, with errors that name the option, the file and the row."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ def read_rows(option: str, name: str) -> np.ndarray:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It does not hold one array of numbers.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "x.csv"
+    ...     _ = path.write_text("width,height\\n1,2\\n")
+    ...     read_rows("--input", str(path)).tolist()
+    [[1.0, 2.0]]
     """
     path = Path(name)
     if not path.exists():
@@ -56,7 +63,7 @@ def _read_csv(option: str, path: Path) -> np.ndarray:
             raise ValueError("it has no rows")
         _check_first_line(lines)
         return _numbers(lines)
-    except ValueError as error:  # also of bytes that are not text
+    except ValueError as error:  # also raised for bytes that are not text
         raise ValueError(
             f"{option}: {path} should hold rows of numbers, separated by commas: {error}"
         ) from None

@@ -24,7 +24,7 @@ from pyro_ssl.cli.method_options import (
     chosen_options,
     summary,
 )
-from pyro_ssl.cli.run_directory import (
+from pyro_ssl.cli.run_config import (
     CONFIG,
     FIT_OPTIONS,
     check_new,
@@ -57,13 +57,17 @@ DATA_OPTIONS = (
     "seed",
     "binarise",
 )
-"""Options that are entries of `config.json` themselves."""
+"""Options that are entries of `config.json`."""
 DEFAULT_LABELS = 100
 RESUME_HELP = "directory of a run to continue, with the settings it was started with"
 
 
 def parser() -> ArgumentParser:
-    """Make the parser of the command, without its methods; see `add_methods`."""
+    """Make the parser of the command, without its methods; see `add_methods`.
+
+    >>> parser().parse_args(["--resume", "run"]).resume
+    'run'
+    """
     parser = ArgumentParser(
         description="Train a method on a data set with few labels, or continue a run: --resume DIR."
     )
@@ -165,7 +169,11 @@ def run(arguments: Namespace) -> None:
 
 
 def resume_hint(arguments: Namespace) -> str:
-    """How to continue the run of an interrupted command; empty if it has not started."""
+    """Hint on how to continue an interrupted run; empty if the run has not started.
+
+    >>> resume_hint(Namespace(method=None, resume=None))
+    ''
+    """
     given: Any = arguments[arguments.method] if arguments.method else {}
     directory = arguments.resume or given.get("resume") or given.get("out")
     if directory is None or not (Path(directory) / CONFIG).exists():
@@ -333,7 +341,12 @@ def _check_pixels(x: torch.Tensor) -> None:
 
 
 def draw_labels(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw:
-    """Choose the labeled rows of a run."""
+    """Choose the labeled rows of a run.
+
+    >>> config = {"label_file": None, "labels": 20, "how": "balanced", "seed": 0}
+    >>> len(draw_labels(data.load("digits"), config).indices)
+    20
+    """
     if config["label_file"]:
         return data.LabelDraw.load(config["label_file"])
     labels = config["labels"]
@@ -348,7 +361,11 @@ def draw_labels(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw
 
 @contextmanager
 def class_numbers_unwarned() -> Iterator[None]:
-    """Silence the warnings of `fit` about classes by number; the command warns by name."""
+    """Silence the warnings of `fit` that name classes by number; the command names them itself.
+
+    >>> with class_numbers_unwarned():
+    ...     warnings.warn("class 3 has no label", LabelWarning, stacklevel=1)
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LabelWarning)
         yield
@@ -386,7 +403,7 @@ def _result_line(result: dict[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that a number depends on.
+    """Versions of the packages that a result depends on.
 
     >>> sorted(versions())
     ['numpy', 'pyro-ppl', 'pyro-ssl', 'python', 'scikit-learn', 'torch']

@@ -1,4 +1,4 @@
-"""Data sets, draws of labels, and the extent of a method's training data."""
+"""Data sets, classes of labels, draws of labels, and the range of training data."""
 
 from pyro_ssl.data.classes import class_indices_of, encode, names_of
 from pyro_ssl.data.datasets import (

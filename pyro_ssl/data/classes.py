@@ -1,4 +1,4 @@
-"""Classes of labels: from values of any kind to class indices and names."""
+"""Which classes do labels have? From values of any kind to class indices and names."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from pyro_ssl.utils.arrays import as_array, brief, check_signed, few
 
 
 def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The classes of labels, sorted, and class indices `(n,)`, -1 where there is no label.
+    """Find the classes of labels, sorted, and class indices `(n,)`, -1 for rows without a label.
 
-    A row has no label where y is masked, -1, NaN, NA or None, or text that such a value becomes,
-    such as "", "-1", "nan" and "<NA>". A `LabelWarning` names the words "None", "NA", "N/A" and
-    "null", which also stand for no label but could be classes, and a class of most rows that looks
-    like a missing label, such as "unknown" or 999.
+    A row has no label if y is masked, -1, NaN, NA or None there, or such a value as text: "", "-1",
+    "nan", "<NA>". The words "None", "NA", "N/A" and "null" are missing labels, too, but could be
+    classes, so a `LabelWarning` names them. It also names a class of most rows that looks like a
+    missing label, such as "unknown" or 999.
+
+    Arguments:
+        y: Labels `(n,)`.
+        n: Number of rows.
 
     Raises:
-        ValueError: y has another length, no label, or one class only, or its labels are not
-            distinct as classes.
-        TypeError: It is not an array.
+        ValueError: y has another length, no label, one class only, or labels of several types.
+        TypeError: y is not an array.
 
     >>> classes, indices = encode(["cat", "dog", None, "cat"], 4)
     >>> classes.tolist(), indices.tolist()
@@ -43,7 +46,7 @@ def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def names_of(classes: np.ndarray) -> tuple[str, ...]:
-    """Names of classes; whole numbers have no decimal point, whatever their dtype.
+    """Names of classes; whole numbers are written without a decimal point.
 
     >>> names_of(np.array([0.0, 1.0]))
     ('0', '1')
@@ -54,12 +57,12 @@ def names_of(classes: np.ndarray) -> tuple[str, ...]:
 
 
 def class_indices_of(names: Sequence[str], classes: Sequence[str], message: str) -> np.ndarray:
-    """Indices of names among the names of classes; "1.0", from earlier versions, is "1" too.
+    """Look up names among those of classes; "1.0", as earlier versions wrote it, is "1".
 
     Arguments:
         names: Names to look up.
         classes: Names of the classes.
-        message: Beginning of the error's message.
+        message: First part of the error message.
 
     Raises:
         ValueError: There is no class of a name.
@@ -81,7 +84,20 @@ def _without_point(name: str) -> str:
 
 
 def rows_of_labels(y: Any, n: int, name: str = "y") -> tuple[np.ndarray, np.ndarray]:
-    """Labels as an array `(n,)`, and a mask of the rows without one."""
+    """Convert labels to an array `(n,)`, with a mask of the rows without a label.
+
+    Arguments:
+        y: Labels `(n,)`.
+        n: Number of rows.
+        name: Name of the argument, for messages.
+
+    Raises:
+        ValueError: y is None or has another length, or -1 in an unsigned dtype.
+        TypeError: y is not an array.
+
+    >>> rows_of_labels([0, -1, 2], 3)
+    (array([ 0, -1,  2]), array([False,  True, False]))
+    """
     from sklearn.utils.validation import column_or_1d
 
     if y is None:
@@ -102,7 +118,18 @@ def rows_of_labels(y: Any, n: int, name: str = "y") -> tuple[np.ndarray, np.ndar
 
 
 def values_of_classes(known: np.ndarray, name: str = "y") -> np.ndarray:
-    """The labels of labeled rows, all of one kind: whole numbers, truth values or strings."""
+    """Convert the labels of labeled rows to one type: whole numbers, truth values or strings.
+
+    Arguments:
+        known: The labels, `(n,)`.
+        name: Name of the argument, for messages.
+
+    Raises:
+        ValueError: There is none, they are of several types, or they are continuous.
+
+    >>> values_of_classes(np.array(["cat", "dog"], dtype=object))
+    array(['cat', 'dog'], dtype='<U3')
+    """
     if not len(known):
         raise ValueError(
             f"{name} has no label: every row is -1, NaN or None; at least two classes need one"
@@ -110,7 +137,7 @@ def values_of_classes(known: np.ndarray, name: str = "y") -> np.ndarray:
     if known.dtype == object:
         known = _of_one_type(known, name)
     if known.dtype.kind == "f":
-        _check_whole(known, name)
+        _check_no_fractions(known, name)
     if known.dtype.kind not in "biufU":
         raise ValueError(
             f"{name}: Unknown label type: {known.dtype}; classes should be whole numbers or strings"
@@ -119,7 +146,7 @@ def values_of_classes(known: np.ndarray, name: str = "y") -> np.ndarray:
 
 
 def _of_one_type(known: np.ndarray, name: str) -> np.ndarray:
-    """Objects as strings, or as numbers."""
+    """Convert objects to strings or to numbers."""
     texts = sum(isinstance(value, str) for value in known)
     if texts == len(known):
         return known.astype(str)
@@ -128,7 +155,7 @@ def _of_one_type(known: np.ndarray, name: str) -> np.ndarray:
     return np.array(known.tolist())
 
 
-def _check_whole(known: np.ndarray, name: str) -> None:
+def _check_no_fractions(known: np.ndarray, name: str) -> None:
     if not np.isfinite(known).all():
         raise ValueError(f"{name} holds infinity")
     if (known != np.round(known)).any():
@@ -139,13 +166,13 @@ def _check_whole(known: np.ndarray, name: str) -> None:
 
 
 def _one_class_message(label: Any, unlabeled: np.ndarray) -> str:
-    """The message for labels of one class, with a hint where -1 or a word may be the other."""
+    """Message for labels of one class, with a hint if -1 or a word may be the other class."""
     message = f"y has labels of one class only, {brief(label)}; at least two classes need one"
     texts = {str(value) for value in unlabeled.tolist()}
     if str(label) in ("1", "1.0") and texts & {"-1", "-1.0"}:
-        return f"{message}; -1 stands for no label, so write classes -1 and 1 as 0 and 1"
+        return f"{message}; -1 means that there is no label, so write classes -1 and 1 as 0 and 1"
     strings = {value.strip() for value in unlabeled if isinstance(value, str)}
     words = sorted(MISSING_WORDS & strings)
     if words:
-        return f"{message}; {few(words)} is taken to be no label, so rename a class of that name"
+        return f"{message}; {few(words)} is read as a missing label, so rename a class of that name"
     return message

@@ -1,4 +1,4 @@
-"""Data sets by name, and data sets of the user's own arrays."""
+"""Which data sets are there? Data sets by name, and data sets from your arrays."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Dataset:
     Arguments:
         name: Name of the data set.
         x: Training data `(N, *event)`, float32.
-        y: Their class indices `(N,)`, int64.
+        y: Class indices of x, `(N,)`, int64.
         x_test: Test data `(N_test, *event)`.
-        y_test: Their class indices `(N_test,)`.
+        y_test: Class indices of x_test, `(N_test,)`.
         classes: Names of the K classes.
 
     >>> load("digits").x_shape
@@ -57,16 +57,16 @@ class Dataset:
 
 
 def load(name: str, root: str | Path | None = None) -> Dataset:
-    """Load a data set by name, or the user's own from an `.npz` file.
+    """Load a data set by its name, or from an `.npz` file.
 
     Arguments:
-        name: One of `DATASETS`, or a path that ends in `.npz`.
-        root: Folder of the image sets; by default `PYRO_SSL_DATA`, else `data`. Image sets that are
-            not there are downloaded.
+        name: A name in `DATASETS`, or a path that ends in `.npz`.
+        root: Folder of the image sets, which are downloaded if they are missing. By default it is
+            the environment's `PYRO_SSL_DATA`, or else `data`.
 
     Raises:
         ValueError: There is no data set of that name.
-        FileNotFoundError: The given folder does not exist.
+        FileNotFoundError: The folder does not exist.
 
     >>> load("moons").x.shape
     torch.Size([2000, 2])
@@ -82,13 +82,13 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
 
 
 def two_moons(n: int = 2000, n_test: int = 2000, noise: float = 0.15, seed: int = 0) -> Dataset:
-    """scikit-learn's two moons, with training and test points from two seeds.
+    """scikit-learn's two moons; training and test points have different seeds.
 
     Arguments:
         n: Number of training points.
         n_test: Number of test points.
         noise: Standard deviation of the noise.
-        seed: Seed of the points.
+        seed: Seed from which both seeds are derived.
 
     >>> two_moons(n=100).x.shape
     torch.Size([100, 2])
@@ -105,14 +105,14 @@ def circles(
     factor: float = 0.5,
     seed: int = 0,
 ) -> Dataset:
-    """scikit-learn's two circles, with training and test points from two seeds.
+    """scikit-learn's two circles; training and test points have different seeds.
 
     Arguments:
         n: Number of training points.
         n_test: Number of test points.
         noise: Standard deviation of the noise.
-        factor: Radius of the inner circle over the outer one's.
-        seed: Seed of the points.
+        factor: Radius of the inner circle relative to the outer one.
+        seed: Seed from which both seeds are derived.
 
     >>> circles(n=100).classes
     ('0', '1')
@@ -130,11 +130,11 @@ def _synthetic(name: str, make: Callable[..., Any], n: int, n_test: int, seed: i
 
 
 def digits(n_test: int = 597, seed: int = 0) -> Dataset:
-    """scikit-learn's 8x8 digits, 1797 in all, as images in [0, 1].
+    """scikit-learn's 1797 digits, as 8x8 images in [0, 1].
 
     Arguments:
         n_test: Number of test images.
-        seed: Seed of the draw of test images.
+        seed: Seed of the split into training and test images.
 
     >>> digits().x_test.shape
     torch.Size([597, 1, 8, 8])
@@ -160,31 +160,31 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
     **{name: partial(_image_set, name) for name in images.NAMES},
 }
-"""Every data set by name: a function of the folder of its files. Add yours here."""
+"""Functions of the folder of files that load a data set, by its name. Add yours here."""
 WITHOUT_FILES = ("moons", "circles", "digits")
-"""Data sets that come with scikit-learn, whose functions take no folder."""
+"""Names of data sets that come with scikit-learn; their functions take no folder."""
 
 
-# --- the user's own arrays ------------------------------------------------------------------------
+# --- data sets from arrays ------------------------------------------------------------------------
 
 
 def from_arrays(x: Any, y: Any, x_test: Any, y_test: Any, name: str = "arrays") -> Dataset:
-    """A data set of arrays; x is kept as it is.
+    """Make a data set of arrays; x is not scaled.
 
-    Classes may be any values; see `encode` for rows of y without one. Classes of y and y_test are
-    matched by their names: 1, 1.0 and "1" are the same.
+    Classes are whole numbers, truth values or strings; `encode` says which rows of y count as
+    unlabeled. Classes of y and y_test with the same name are the same: 1, 1.0 and "1".
 
     Arguments:
         x: Training data `(N, *event)`.
-        y: Their classes `(N,)`.
+        y: Classes of x, `(N,)`.
         x_test: Test data `(N_test, *event)`.
-        y_test: Their classes `(N_test,)`.
+        y_test: Classes of x_test, `(N_test,)`.
         name: Name of the data set.
 
     Raises:
-        ValueError: Shapes do not match, y has fewer than two classes or continuous values, or the
-            test part has a class that the training part lacks, or a row without one.
-        TypeError: One of them is not an array.
+        ValueError: Shapes do not match; y has fewer than two classes, or continuous values; y_test
+            has a class that y lacks, or a row without a label.
+        TypeError: An argument is not an array.
 
     >>> from_arrays([[0.0], [1.0]], ["a", "b"], [[0.5]], ["b"]).y_test
     tensor([1])
@@ -213,24 +213,24 @@ def _check_one_per_row(name: str, labels: Any, rows: int) -> None:
 
 
 def _encode_test(y: Any, n: int, classes: tuple[str, ...]) -> np.ndarray:
-    """Test labels as indices of the training labels' classes, matched by name."""
+    """Class indices of test labels, whose names are looked up among the training classes."""
     values, missing = rows_of_labels(y, n, "y_test")
     if missing.any():
         row = int(np.flatnonzero(missing)[0])
         raise ValueError(
             f"y_test has no label in row {row}, {missing.sum()} such rows in all; "
-            "leave them out, for each test row needs one"
+            "leave them out, since each test row needs one"
         )
     known, inverse = np.unique(values_of_classes(values), return_inverse=True)
-    return class_indices_of(names_of(known), classes, "y_test has classes that y has not")[inverse]
+    return class_indices_of(names_of(known), classes, "y_test has classes that y lacks")[inverse]
 
 
 def with_class_order(dataset: Dataset, classes: Sequence[str]) -> Dataset:
-    """A data set with its class indices in the order of the given classes, such as a model's.
+    """Renumber the classes of a data set to a given order, such as that of a model.
 
     Arguments:
         dataset: The data set.
-        classes: Names of the classes.
+        classes: Names of the classes, in the new order.
 
     Raises:
         ValueError: The data set has other classes.
@@ -250,11 +250,20 @@ def with_class_order(dataset: Dataset, classes: Sequence[str]) -> Dataset:
 
 
 def from_npz(path: str | Path) -> Dataset:
-    """A data set from an `.npz` file with arrays `x`, `y`, `x_test`, `y_test`; without pickling.
+    """Load a data set from an `.npz` file with arrays `x`, `y`, `x_test` and `y_test`.
+
+    Pickled objects are refused.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or an array is missing.
+        ValueError: The file is damaged, or an array is missing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = Path(directory) / "mine.npz"
+    ...     np.savez(path, x=[[0.0], [1.0]], y=["a", "b"], x_test=[[0.5]], y_test=["b"])
+    ...     from_npz(path).name
+    'mine'
     """
     arrays = arrays_of(path)
     names = ("x", "y", "x_test", "y_test")
@@ -268,11 +277,17 @@ def from_npz(path: str | Path) -> Dataset:
 
 
 def arrays_of(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file by name, read without pickling.
+    """Load the arrays of an `.npz` file by name; pickled objects are refused.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged.
+        ValueError: The file is damaged.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     np.savez(Path(directory) / "a.npz", x=np.zeros(3))
+    ...     arrays_of(Path(directory) / "a.npz")["x"].shape
+    (3,)
     """
     path = Path(path)
     if not path.exists():
@@ -280,7 +295,7 @@ def arrays_of(path: str | Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except Exception as error:  # zipfile and numpy raise half a dozen kinds for a damaged file
+    except Exception as error:  # zipfile and numpy raise six kinds for damaged files
         reason = str(error)
         if "pickle" in reason:
             reason = (
@@ -295,11 +310,16 @@ def from_torch(
     test: torch.utils.data.Dataset[Any],
     name: str = "torch",
 ) -> Dataset:
-    """A data set from two torch Datasets of pairs (x, y), read once; labels as in `from_arrays`.
+    """Make a data set from two torch Datasets of pairs (x, y), which are read once.
+
+    Arguments:
+        train: Training data, with labels as in `from_arrays`.
+        test: Test data.
+        name: Name of the data set.
 
     Raises:
-        ValueError: A dataset is empty, or its pairs do not fit; see `from_arrays`.
-        TypeError: It has no length, or does not give pairs of an array and a label.
+        ValueError: A Dataset is empty, or its pairs do not fit; see `from_arrays`.
+        TypeError: A Dataset has no length, or does not return pairs of an array and a label.
 
     >>> pairs = torch.utils.data.TensorDataset(torch.randn(4, 2), torch.tensor([0, 1, 0, 1]))
     >>> from_torch(pairs, pairs).x.shape
@@ -320,19 +340,19 @@ def _stack(dataset: Any, name: str) -> tuple[Tensor, np.ndarray]:
     if not rows:
         raise ValueError(f"{name}: dataset is empty")
     if not all(isinstance(row, tuple | list) and len(row) == 2 for row in rows):
-        raise TypeError(f"{name} should give pairs (x, y), got {brief(rows[0])}")
+        raise TypeError(f"{name} should return pairs (x, y), got {brief(rows[0])}")
     for x, _ in rows:
         check_array_like(x, f"{name}: x")
     data = [torch.as_tensor(x) for x, _ in rows]
     shapes = {x.shape for x in data}
     if len(shapes) > 1:
-        raise ValueError(f"{name} should give x of one shape, got {few(map(tuple, shapes))}")
-    labels = np.empty(len(rows), dtype=object)  # numpy makes strings of numbers beside strings
+        raise ValueError(f"{name} should return x of one shape, got {few(map(tuple, shapes))}")
+    labels = np.empty(len(rows), dtype=object)  # numpy would make strings of numbers
     labels[:] = [_as_python(y) for _, y in rows]
     return torch.stack(data), labels
 
 
 def _as_python(y: Any) -> Any:
-    """A label as a Python value, if it is a number in a tensor or array."""
+    """Convert a number in a tensor or array to a Python value; other labels stay."""
     is_scalar = getattr(y, "ndim", None) == 0 and hasattr(y, "item")
     return y.item() if is_scalar else y

@@ -1,4 +1,4 @@
-"""Image data sets, read by torchvision."""
+"""Image data sets, read or downloaded by torchvision."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ NAMES = {
     "cifar10": "CIFAR10",
     "cifar100": "CIFAR100",
 }
-"""Names of image sets, and torchvision's classes for them."""
+"""Names of image sets, each with the name of its class in torchvision."""
 
 
 def read_images(name: str, root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Images `(N, C, H, W)` in [0, 1] and classes `(N,)`, for training and for test.
+    """Read images `(N, C, H, W)` in [0, 1] and classes `(N,)`, for training and for test.
 
-    They are downloaded if they are not in `root`.
+    Arguments:
+        name: A name in `NAMES`.
+        root: Folder of the files, which are downloaded if they are missing.
 
     Raises:
-        FileNotFoundError: They are not there and cannot be downloaded.
+        FileNotFoundError: The files are missing and cannot be downloaded.
+
+    >>> x, y, x_test, y_test = read_images("mnist", Path("data"))  # doctest: +SKIP
     """
     x, y = _read_part(name, root, train=True)
     x_test, y_test = _read_part(name, root, train=False)
@@ -35,7 +39,7 @@ def read_images(name: str, root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Folder of the image sets: the argument, else the environment's PYRO_SSL_DATA, else `data`.
+    """Folder of the image sets: `root`, or the environment's PYRO_SSL_DATA, or `data`.
 
     >>> str(data_root("images"))
     'images'
@@ -44,10 +48,14 @@ def data_root(root: str | Path | None = None) -> Path:
 
 
 def check_root(root: str | Path | None) -> None:
-    """Check that a given folder exists: its name may be mistyped, so it is not made.
+    """Check that the folder that the user names exists; a mistyped one is not made.
 
     Raises:
         FileNotFoundError: It does not exist.
+
+    >>> check_root("no-such-folder")
+    Traceback (most recent call last):
+    FileNotFoundError: data root (--data-root): no-such-folder is not a directory; ...
     """
     given = root or os.environ.get("PYRO_SSL_DATA")
     if given and not Path(given).is_dir():
@@ -76,7 +84,7 @@ def _open(name: str, root: Path, train: bool) -> Any:
     try:
         try:
             return make(str(root), download=False, **part)
-        except RuntimeError:  # not there, or not whole
+        except RuntimeError:  # missing, or incomplete
             return make(str(root), download=True, **part)
     except Exception as error:
         raise FileNotFoundError(

@@ -1,11 +1,10 @@
-"""Label draws: which rows of a training set keep their labels."""
+"""Which rows of a training set keep their labels? Label draws, and how they are drawn."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.utils.arguments import as_class_indices, check_seed
+from pyro_ssl.utils.arguments import as_class_indices, check_seed, is_whole
 from pyro_ssl.utils.arrays import as_array, brief, few
 from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed
 
 DRAW_FORMAT = "pyro-ssl labels"
+"""Mark of a file of `LabelDraw.save`."""
 
 
 @dataclass(frozen=True)
 class LabelDraw:
-    """The rows of a training set that keep their labels; it can be saved, named and used again.
+    """The rows of a training set that keep their labels.
 
     Arguments:
-        indices: Rows, sorted.
+        indices: Indices of the rows.
         n: Number of rows of the training set.
         name: Description of the draw, for tables and file names.
 
     Raises:
-        ValueError: A row is not a whole number, not in 0 .. n - 1, or given twice.
+        ValueError: An index is not a whole number, not in 0 .. n - 1, or given twice.
 
     >>> LabelDraw((3, 0), n=4).masked_labels([5, 6, 7, 8])
     tensor([ 5, -1, -1,  8])
@@ -41,7 +41,7 @@ class LabelDraw:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.n) or self.n < 0:
+        if not is_whole(self.n) or self.n < 0:
             raise ValueError(f"n should be a whole number, 0 or above, got {brief(self.n)}")
         indices = list(self.indices)
         _check_whole("indices", indices)
@@ -50,20 +50,20 @@ class LabelDraw:
             raise ValueError(f"indices should be in 0 .. {self.n - 1}, got {outside[0]}")
         if len(set(indices)) < len(indices):
             twice = next(i for i, count in Counter(indices).items() if count > 1)
-            raise ValueError(f"indices: row {twice} is there twice; give each row once")
+            raise ValueError(f"indices: row {twice} is given twice; give each row once")
         # A frozen dataclass has no other way to set its fields.
         object.__setattr__(self, "indices", tuple(sorted(int(i) for i in indices)))
         object.__setattr__(self, "n", int(self.n))
 
     def masked_labels(self, y: Any) -> Tensor:
-        """Class indices `(n,)`, int64, with -1 for all rows that are not drawn.
+        """Class indices `(n,)`, int64, with -1 for rows that are not drawn.
 
         Arguments:
             y: Class indices of all rows, `(n,)`, a tensor or an array.
 
         Raises:
-            ValueError: y has not n rows.
-            TypeError: It does not hold class indices.
+            ValueError: y does not have n rows.
+            TypeError: y does not hold class indices.
         """
         rows = _number_of_rows(y)
         if rows != self.n:
@@ -77,7 +77,7 @@ class LabelDraw:
         return masked
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON, with a checksum."""
+        """Write the draw as JSON with a checksum."""
         write_sealed(
             path,
             {
@@ -90,7 +90,7 @@ class LabelDraw:
 
     @classmethod
     def load(cls, path: str | Path) -> LabelDraw:
-        """Read a file of `save`, or of an earlier version, which wrote no checksum.
+        """Read a file of `save`, or of an earlier version that wrote no checksum.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -115,21 +115,21 @@ def draw_labels(
     how: str = "balanced",
     seed: int = 0,
 ) -> LabelDraw:
-    """Draw the rows that keep their labels, by a generator of its own.
+    """Draw the rows that keep their labels; give exactly one of `labels`, `per_class` and `counts`.
 
-    Give exactly one of `labels`, `per_class` and `counts`.
+    The caller's random state is not used.
 
     Arguments:
         y: Class indices `(N,)`; rows that are -1 or masked are never drawn.
         labels: Number of labels in total.
         per_class: Number of labels of each class.
         counts: Number of labels by class index.
-        how: Shares of a total: `balanced` (equal numbers, the rest to random classes), `stratified`
-            (in proportion to the classes), or `random` (any rows).
+        how: Shares of the classes in a total: `balanced` (equal, with a remainder for random
+            classes), `stratified` (in proportion to the classes), or `random` (any rows).
         seed: Seed of the draw.
 
     Raises:
-        ValueError: Not exactly one of the three is given, or a class has too few rows.
+        ValueError: None or several of the three are given, or a class has too few rows.
         TypeError: y does not hold class indices.
 
     >>> y = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -175,7 +175,7 @@ def _check_numbers(
 ) -> None:
     """Check that exactly one number, or mapping of numbers, is given."""
     for name, number in (("labels", labels), ("per_class", per_class)):
-        if number is not None and not _is_whole(number):
+        if number is not None and not is_whole(number):
             raise ValueError(f"{name} should be a whole number, got {number!r}")
     if [labels, per_class, counts].count(None) != 2:
         raise ValueError("give exactly one of labels, per_class and counts")
@@ -190,7 +190,7 @@ def _wanted_by_class(counts: Mapping[int, int], classes: np.ndarray) -> np.ndarr
 
 
 def _share(labels: int, sizes: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
-    """Labels per class that add up to the total."""
+    """Numbers of labels of the classes, whose sum is the total."""
     if how == "random":
         return rng.multivariate_hypergeometric(sizes, labels)
     if how == "balanced":
@@ -200,11 +200,11 @@ def _share(labels: int, sizes: np.ndarray, how: str, rng: np.random.Generator) -
     else:
         raise ValueError(f"how should be balanced, stratified or random, got {how!r}")
     wanted = np.floor(exact + 1e-9).astype(int)
-    # The rest goes to the largest remainders of a stratified total; ties are broken at random.
+    # Labels left over go to the largest remainders, or to random classes if there are ties.
     priority = rng.random(len(sizes)) * 1e-3
     if how == "stratified":
         priority = exact - wanted + priority
-    priority[wanted >= sizes] = -1.0  # no row is left there
+    priority[wanted >= sizes] = -1.0  # no row is left
     wanted[np.argsort(-priority)[: labels - wanted.sum()]] += 1
     return wanted
 
@@ -218,9 +218,5 @@ def _number_of_rows(y: Any) -> int:
 
 def _check_whole(name: str, values: Any) -> None:
     for value in values:
-        if not _is_whole(value):
+        if not is_whole(value):
             raise ValueError(f"{name} should be whole numbers, got {brief(value)}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Missing labels, counts of labels, and warnings where labels look wrong."""
+"""Which labels are missing, and which look wrong? Masks, counts and warnings."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ MARKERS = frozenset(
     "unknown unk notknown unlabeled unlabelled notlabeled notlabelled nolabel nolabels undefined "
     "undetermined missing none na nan null nil notavailable todo tbd".split()
 )
-"""Names that may stand for a missing label: their letters, in lower case."""
+"""Names that may mean a missing label: their letters, in lower case."""
 MARKER_SIGNS = re.compile(r"[?.*_-]+")
-"""Signs that may stand for one; beside a class "+", "-" is a class."""
+"""Signs that may mean a missing label; "-" does not if there is a class "+"."""
 MARKER_NUMBERS = re.compile(r"(-\d+|9{2,}|255|65535|4294967295)(\.0)?")
-"""Numbers that may stand for one: below 0, all nines, or -1 as an unsigned number."""
+"""Numbers that may mean a missing label: below 0, all nines, or -1 as an unsigned number."""
 CLASSES_SHOWN = 10
 """Largest number of classes that a message names."""
 
 
 class LabelWarning(UserWarning):
-    """Labels may be wrong: a class has none, or one looks like a missing label."""
+    """Labels may be wrong: a class has none, or a class looks like a missing label.
+
+    >>> issubclass(LabelWarning, UserWarning)
+    True
+    """
 
 
 def missing_labels(y: np.ndarray) -> np.ndarray:
-    """Mask of the rows without a label, `(N,)`: NaN or -1, or `is_missing` for objects and text.
+    """Mask of the rows without a label, `(N,)`: NaN and -1, or `is_missing` of objects and text.
 
     >>> missing_labels(np.array([0, -1, 2]))
     array([False,  True, False])
@@ -44,10 +48,10 @@ def missing_labels(y: np.ndarray) -> np.ndarray:
 
 
 def describe_labels(class_indices: Any, classes: Sequence[Any]) -> str:
-    """How many rows have each class, and how many no label, in one line.
+    """Describe in one line how many rows each class has, and how many rows have no label.
 
     Arguments:
-        class_indices: Class indices `(N,)`, -1 where there is no label.
+        class_indices: Class indices `(N,)`, -1 for rows without a label.
         classes: Names of the K classes.
 
     >>> describe_labels([0, 1, 1, -1], ["cat", "dog"])
@@ -64,11 +68,17 @@ def describe_labels(class_indices: Any, classes: Sequence[Any]) -> str:
 
 
 def warn_of_missing_classes(class_indices: Any, classes: Sequence[Any]) -> None:
-    """Warn, by name, of classes without a labeled row: they are learned without labels.
+    """Warn of classes without a labeled row, by their names.
 
     Arguments:
-        class_indices: Class indices `(N,)`, -1 where there is no label.
+        class_indices: Class indices `(N,)`, -1 for rows without a label.
         classes: Names of the K classes.
+
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_missing_classes([0, -1], ["cat", "dog"])
+    >>> str(caught[0].message)
+    "y: no row of class 'dog' has a label; label at least one of each class"
     """
     counts = _counts(class_indices, len(classes))
     without = [classes[k] for k in np.flatnonzero(counts == 0).tolist()]
@@ -77,17 +87,28 @@ def warn_of_missing_classes(class_indices: Any, classes: Sequence[Any]) -> None:
     number = "class" if len(without) == 1 else "classes"
     hint = ""
     if list(classes) == [0, 1] and counts[0] == 0 < counts[1]:
-        hint = " (-1 stands for no label: classes -1 and 1 should be written 0 and 1)"
+        hint = " (-1 means that there is no label: write classes -1 and 1 as 0 and 1)"
     warnings.warn(
         f"y: no row of {number} {few(without, CLASSES_SHOWN)} has a label; "
-        f"label one at least of each class{hint}",
+        f"label at least one of each class{hint}",
         LabelWarning,
         stacklevel=3,
     )
 
 
 def warn_of_words(y: np.ndarray, name: str = "y") -> None:
-    """Warn of rows without a label by a word, such as "None", that could be a class."""
+    """Warn of words, such as "None", that are read as missing labels but could be classes.
+
+    Arguments:
+        y: Labels `(N,)`.
+        name: Name of the labels, for the message.
+
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_words(np.array(["cat", "NA"]))
+    >>> str(caught[0].message).partition(";")[0]
+    "y: 1 rows of 'NA' are taken to have no label"
+    """
     if y.dtype.kind not in "OU":
         return
     texts = [value.strip() for value in y.tolist() if isinstance(value, str)]
@@ -104,12 +125,18 @@ def warn_of_words(y: np.ndarray, name: str = "y") -> None:
 
 
 def warn_of_markers(classes: Sequence[Any], counts: Sequence[int], name: str = "y") -> None:
-    """Warn if most rows have a class, such as "unknown" or 999, that looks like a missing label.
+    """Warn if most labels are one class that looks like a missing label, such as "unknown" or 999.
 
     Arguments:
         classes: The K classes.
-        counts: Number of rows of each, `(K,)`.
+        counts: Number of rows of each class, `(K,)`.
         name: Name of the labels, for the message.
+
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_markers(["cat", "unknown"], [1, 9])
+    >>> str(caught[0].message).partition(";")[0]
+    "y: class 'unknown' has 9 of the 10 labels and looks like a mark for rows without one"
     """
     if not len(counts):
         return
@@ -129,11 +156,17 @@ def warn_of_markers(classes: Sequence[Any], counts: Sequence[int], name: str = "
 
 
 def warn_of_marked_values(values: np.ndarray, name: str = "y") -> None:
-    """Warn if most real labels are one number, such as -1 or -999, that looks like a missing label.
+    """Warn if most real labels are one number that looks like a missing label, such as -999.
 
     Arguments:
         values: Real labels of the labeled rows, `(n, D)`.
         name: Name of the labels, for the message.
+
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_marked_values(np.array([[-999.0], [-999.0], [0.5]]))
+    >>> str(caught[0].message).partition(";")[0]
+    'y is -999 in more than half of its rows, and is taken for real labels of -999'
     """
     numbers, counts = np.unique(values, return_counts=True)
     most = int(np.argmax(counts))

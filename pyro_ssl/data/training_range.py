@@ -1,4 +1,4 @@
-"""Shape and range of training data, to recognise data of another shape or in other units."""
+"""Are data in the shape and the units of the training data?"""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from torch import Tensor
 from pyro_ssl.utils.arguments import check_event_shape
 
 FEWEST_ROWS = 20
-"""Smallest number of rows that a range is estimated from."""
+"""Smallest number of rows from which a range is estimated."""
 OUTSIDE = 0.25
-"""Largest distance of a typical row from the training range, in widths, as a mean over columns."""
+"""Limit for the distance of a typical row from the training range: mean over columns, in widths."""
 OUTSIDE_OF_FEW = 3.0
-"""The same for fewer than `FEW` rows."""
+"""The limit for fewer than `FEW` rows."""
 FEW = 10
+"""Number of rows below which `OUTSIDE_OF_FEW` applies."""
 NARROW = 0.02
-"""A column that spans less than this share of its training range is probably in larger units."""
+"""Columns are probably in larger units if they span less than this share of their range."""
 ROWS_LOOKED_AT = 1000
+"""Approximate number of rows that are compared with the range."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Event shape of training data, and the smallest and largest number of each column.
-
-    For images there is one range, over all pixels.
+    """Event shape of training data, and the range of each column, or of all pixels of images.
 
     Arguments:
         shape: Event shape.
-        low: Smallest numbers, one for each column or one in all; empty where there were too few
-            data to know.
-        high: Largest numbers.
+        low: Smallest number of each column, or of all pixels; empty if there were too few data.
+        high: Largest number of each column, or of all pixels.
 
     >>> extent = Extent.of(torch.linspace(-1, 1, 60).reshape(30, 2))
     >>> extent.shape
@@ -58,10 +57,10 @@ class Extent:
 
     @classmethod
     def read(cls, plain: Any) -> Extent | None:
-        """The extent that `plain` wrote; None where an earlier version wrote none.
+        """Convert lists of `plain` back to an extent; None, of an earlier version, stays None.
 
         Raises:
-            ValueError: It is not an extent.
+            ValueError: The lists are not those of an extent.
         """
         if plain is None:
             return None
@@ -78,18 +77,17 @@ class Extent:
         return [list(self.shape), list(self.low), list(self.high)]
 
     def check(self, x: Tensor, name: str = "x") -> None:
-        """Check that data have the shape and, as a whole, the units of the training data.
+        """Check that data have the shape and the units of the training data.
 
-        Single rows may be far out. A warning says if all rows are much nearer to each other than
-        those of training.
+        The check is of a typical row: single ones may be far outside the range. If all rows are
+        much closer to each other than in training, there is a warning.
 
         Arguments:
             x: Data `(N, *event)`.
             name: Name of the argument, for messages.
 
         Raises:
-            ValueError: A row has another shape, or the typical row is far outside the range of
-                training.
+            ValueError: The rows have another shape, or a typical row is far outside the range.
         """
         check_event_shape(x, self.shape, name)
         column = self.column_in_other_units(x)
@@ -114,17 +112,17 @@ class Extent:
         )
 
     def column_in_other_units(self, x: Tensor) -> int | None:
-        """The column farthest outside the training range, or None if the typical row is within it.
+        """The column farthest outside the training range; None if a typical row is near the range.
 
         Arguments:
-            x: Data `(N, *event)`; for images all pixels are column 0.
+            x: Data `(N, *event)`; all pixels of images are column 0.
         """
         if not self.low:
             return None
         columns = self._columns(x)
         low, high = self._range()
         width = high - low
-        # A constant column has no units.
+        # a constant column has no units
         varied = width > 1e-6 * torch.maximum(low.abs(), high.abs())
         if not varied.any():
             return None
@@ -138,7 +136,7 @@ class Extent:
         return int(varied.nonzero()[farthest])
 
     def _is_narrow(self, x: Tensor) -> bool:
-        """Whether many different rows are so close that their units may be larger ones."""
+        """True if different rows are so close to each other that their units may be larger."""
         if not self.low or len(x) < FEWEST_ROWS:
             return False
         columns = self._columns(x).flatten(0, -2)
@@ -149,7 +147,7 @@ class Extent:
         return bool((spread <= NARROW * (high - low)).all())
 
     def _columns(self, x: Tensor) -> Tensor:
-        """About 1000 rows of data, as columns `(N, D)`, or as one `(N, D, 1)` of all numbers."""
+        """About 1000 rows of data, as columns `(N, D)`; of images, one column `(N, D, 1)`."""
         step = max(1, len(x) // ROWS_LOOKED_AT)
         rows = x[::step].detach().cpu().double().flatten(1)
         return rows if len(self.low) > 1 or len(self.shape) == 1 else rows.unsqueeze(-1)

@@ -1,7 +1,4 @@
-"""Conditionals: modules from tensors to a distribution, so that programs read `self.p_x(y, z)`.
-
-A conditional owns its network and nothing else.
-"""
+"""Conditionals: modules that map tensors to a distribution, such as `p_x(y, z)`."""
 
 from __future__ import annotations
 
@@ -22,10 +19,18 @@ from pyro_ssl.utils.private_names import validate_value
 
 
 class Conditional(nn.Module, ABC):
-    """p(.|inputs): a network and the family that its output parametrises.
+    """p(.|inputs): a network, and the family of distributions that its output parametrises.
+
+    A conditional of your own overrides `family`:
+
+    >>> class Poisson(Conditional):
+    ...     def family(self, parameters):
+    ...         return dist.Poisson(nn.functional.softplus(parameters))
+    >>> Poisson(nn.Linear(4, 3))(torch.randn(5, 4)).log_prob(torch.ones(5, 3)).shape
+    torch.Size([5])
 
     Arguments:
-        network: Maps the inputs, each `(*, event)`, to `(*, parameters)`; any module.
+        network: Any module that maps the inputs, each `(*, event)`, to `(*, parameters)`.
         event_dim: Number of event dimensions of the distribution.
     """
 
@@ -36,10 +41,10 @@ class Conditional(nn.Module, ABC):
 
     @abstractmethod
     def family(self, parameters: Tensor) -> TorchDistribution:
-        """The distribution with these parameters; `forward` makes batch dimensions its event."""
+        """The distribution; `forward` turns its last batch dimensions into event dimensions."""
 
     def parameters_of(self, *inputs: Tensor) -> Tensor:
-        """The output of the network, in float32 at least: autocast reaches no density."""
+        """The output of the network in at least float32, since densities need it under autocast."""
         parameters: Tensor = self.network(*inputs)
         if parameters.dtype in (torch.bfloat16, torch.float16):
             return parameters.float()
@@ -48,7 +53,7 @@ class Conditional(nn.Module, ABC):
     def forward(self, *inputs: Tensor) -> TorchDistribution:
         distribution = self.family(self.parameters_of(*inputs))
         rest = self.event_dim - len(distribution.event_shape)
-        if rest == 0:  # to_event(0) would unwrap an `Independent`
+        if rest == 0:  # to_event(0) would unwrap an Independent
             return distribution
         return distribution.to_event(rest)
 
@@ -60,7 +65,7 @@ class Normal(Conditional):
 
     Arguments:
         network: Output `(*, 2 Z)`: the means, then the raw scales.
-        min_scale: Lower bound of the scale, so that a density cannot grow without bound.
+        min_scale: Lower bound s_min of the scale, which bounds the density from above.
 
     >>> Normal(nn.Linear(4, 6))(torch.randn(5, 4)).sample().shape
     torch.Size([5, 3])
@@ -76,9 +81,13 @@ class Normal(Conditional):
 
 
 class GreyBernoulli(dist.Bernoulli):
-    """A Bernoulli with observations in [0, 1].
+    """A Bernoulli that also takes grey values in [0, 1] as observations.
 
-    Its log-density is minus the cross-entropy, as most papers report on MNIST.
+    Its `log_prob` is minus the cross-entropy, the reconstruction term of most papers on MNIST. For
+    grey values it is not a normalised density.
+
+    >>> GreyBernoulli(logits=torch.zeros(())).log_prob(torch.tensor(0.5)).exp()
+    tensor(0.5000)
     """
 
     support = constraints.unit_interval
@@ -90,12 +99,12 @@ class GreyBernoulli(dist.Bernoulli):
 
 
 class Bernoulli(Conditional):
-    """Independent pixels with the network's output as logits.
+    """Independent Bernoullis, such as pixels, with the network's output as logits.
 
     Arguments:
         network: Output `(*, event)`: logits.
         event_dim: Number of event dimensions: 1 for vectors, 3 for images.
-        binary: Refuse grey values, which are otherwise allowed in [0, 1].
+        binary: Allow only 0 and 1; by default grey values in [0, 1] are allowed, too.
 
     >>> Bernoulli(nn.Identity())(torch.zeros(5, 3)).log_prob(torch.full((5, 3), 0.5)).shape
     torch.Size([5])
@@ -112,17 +121,20 @@ class Bernoulli(Conditional):
 
 
 class IsotropicNormal(dist.Independent):
-    r"""`Normal(mu, sigma).to_event(n)` with one sigma, and a faster log-density.
+    r"""`Normal(mu, sigma).to_event(n)` with the same sigma everywhere and a faster `log_prob`.
 
     .. math:: \log \mathcal N(x; \mu, \sigma^2 I)
               = -\frac{\lVert x - \mu \rVert^2}{2 \sigma^2} - \frac D2 \log 2 \pi \sigma^2
 
-    It passes once over the data, often the largest tensor of a step, where `Normal` passes ten
-    times.
+    It reads the data, often the largest tensor of a step, once, where `Normal` reads or writes
+    tensors of that size ten times.
 
     Arguments:
         base_distribution: A Normal whose scale is one number.
         reinterpreted_batch_ndims: Number of event dimensions.
+
+    >>> IsotropicNormal(dist.Normal(torch.zeros(5, 3), 0.7), 1).log_prob(torch.zeros(5, 3)).shape
+    torch.Size([5])
     """
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -136,13 +148,13 @@ class IsotropicNormal(dist.Independent):
 
 
 def _one_number(scale: Tensor) -> Tensor:
-    """The scale as a scalar; `expand` has repeated it."""
+    """The scale as a scalar; `expand` may have repeated it."""
     return scale[(0,) * scale.dim()]
 
 
 @register_kl(Independent, IsotropicNormal)  # type: ignore[untyped-decorator]
 def _kl_to_isotropic_normal(q: Independent[Any], p: IsotropicNormal) -> Tensor:
-    """KL in few passes: it may have as many entries as a network has weights."""
+    """KL with few passes over the entries, of which there are as many as weights in a network."""
     n = p.reinterpreted_batch_ndims
     has_same_event = (q.reinterpreted_batch_ndims, q.event_shape) == (n, p.event_shape)
     if not isinstance(q.base_dist, dist.Normal) or not has_same_event:
@@ -219,7 +231,7 @@ class OneHotCategorical(Conditional):
 
 
 class Delta(Conditional):
-    """All mass at the network's output, `(*, Z)`: a latent without noise. Its log-density is 0.
+    """A point mass at the network's output `(*, Z)`, with log-density 0: a latent without noise.
 
     >>> Delta(nn.Identity())(torch.ones(5, 3)).sample().shape
     torch.Size([5, 3])
@@ -232,13 +244,13 @@ class Delta(Conditional):
 def expected(
     p_y: Callable[[Tensor], TorchDistribution], given: TorchDistribution, draws: int
 ) -> TorchDistribution:
-    r"""Average p(y|z) over z: :math:`\mathrm E_{z \sim \mathrm{given}}[p(y \mid z)]`.
+    r"""Average p(y|z) over samples of z: :math:`\mathrm E_{z \sim \mathrm{given}}[p(y \mid z)]`.
 
     Arguments:
         p_y: One-hot y given z, `(*, B, Z)`.
         given: The distribution of z, `(B, Z)`.
-        draws: Samples of z, in blocks of bounded memory. A single sample keeps the gradient in the
-            parameters of z. A `Delta`, whose samples are all the same, is sampled once.
+        draws: Number of samples of z, drawn in blocks of bounded memory. Of a `Delta`, one is
+            enough. With one sample, the result has a gradient in the parameters of z.
 
     Returns:
         The distribution of one-hot y, `(B, K)`.
@@ -253,7 +265,7 @@ def expected(
     sizes = [block] * (draws // block)
     if draws % block:
         sizes.append(draws % block)
-    # in logarithms: as probabilities they saturate
+    # summed as logarithms, since probabilities would round to 0 and 1
     totals = [p_y(draw(given, [size])).logits.logsumexp(0) for size in sizes]
     return dist.OneHotCategorical(logits=torch.stack(totals).logsumexp(0) - math.log(draws))
 
@@ -261,7 +273,7 @@ def expected(
 def merge(a: TorchDistribution, b: TorchDistribution) -> TorchDistribution:
     r"""The normalised product of two diagonal Gaussians over `(Z,)`.
 
-    Precisions add up; the mean is the mean weighted by precision.
+    Its precision is the sum of theirs, and its mean is their mean weighted by precision.
 
     >>> a = dist.Normal(torch.zeros(2), 1.0).to_event(1)
     >>> b = dist.Normal(torch.ones(2), 1.0).to_event(1)

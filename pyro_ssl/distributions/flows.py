@@ -1,4 +1,4 @@
-"""Normalizing flows: richer posteriors for any program that takes a conditional."""
+"""Normalizing flows: more flexible posteriors for any program that takes a conditional."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pyro_ssl.distributions.row_noise import draw
 
 
 class Flow(nn.Module):
-    """A conditional and a chain of transforms after it.
+    """A conditional, followed by a chain of invertible transforms of its samples.
 
     Arguments:
         base: The conditional, over `(*, Z)`.
         transform: A zuko transform without context, such as `zuko.flows.MAF(z_dim,
-            transforms=2).transform`. Its forward pass is the sampling one, so masked autoregressive
-            transforms become inverse autoregressive flows.
+            transforms=2).transform`. Its forward pass draws samples, so a masked autoregressive
+            transform makes an inverse autoregressive flow.
 
     References:
         Rezende & Mohamed 2015; Kingma et al. 2016; paper 003, section 4.1, which proposes them.
@@ -41,19 +41,26 @@ class Flow(nn.Module):
 
 
 class FlowDistribution(TorchDistribution):
-    r"""A base distribution under a transform.
+    r"""The distribution of a transformed sample of a base distribution.
 
     .. math:: z = T(u), \quad u \sim \mathrm{base}, \qquad
               \log q(z) = \log \mathrm{base}(u) - \log |\det \partial T / \partial u|
 
-    The log-density of a sample is kept when it is drawn, so a transform that is slow to invert
-    costs nothing in training.
+    The log-density of the last sample is stored when it is drawn, so training never inverts the
+    transform, which may be slow.
 
     Arguments:
-        base: Over `(*, Z)`, reparameterised.
-        transform: With `call_and_ladj(u)` and `inv(z)`, like zuko's.
-        last: The last sample, its log-density, and whether that has a gradient, under "last": one
-            dictionary for all expansions.
+        base: A reparameterised distribution over `(*, Z)`.
+        transform: A transform of zuko, with `call_and_ladj(u)` and `inv(z)`.
+        last: A dictionary with the last sample, its log-density and whether that has a gradient,
+            under the key "last". It is shared with all distributions that `expand` returns.
+
+    >>> import pyro.distributions as dist
+    >>> import zuko
+    >>> base = dist.Normal(torch.zeros(5, 3), 1.0).to_event(1)
+    >>> flow = FlowDistribution(base, zuko.flows.MAF(3, transforms=2).transform())
+    >>> flow.log_prob(flow.rsample()).shape
+    torch.Size([5])
     """
 
     arg_constraints: dict[str, Any] = {}
@@ -76,13 +83,13 @@ class FlowDistribution(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The image of the base's mean, used as the mean where a single code is wanted."""
+        """T of the base's mean, which represents a datum by one value; it is not the mean of z."""
         image: Tensor = self.transform(self.base.mean)
         return image
 
     def transform_base(self, u: Tensor) -> Tensor:
-        """T(u), of samples u of the base."""
-        with torch.autocast(u.device.type, enabled=False):  # half precision ruins densities
+        """Transform samples u of the base to z = T(u), and store their log-density."""
+        with torch.autocast(u.device.type, enabled=False):  # densities need full precision
             z, ladj = self.transform.call_and_ladj(u)
         log_prob = self.base.log_prob(u) - ladj
         self._last["last"] = (z, log_prob, torch.is_grad_enabled())

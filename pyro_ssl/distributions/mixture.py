@@ -1,4 +1,4 @@
-"""Mixtures of diagonal Gaussians whose samples have a gradient in all parameters."""
+"""Mixtures of diagonal Gaussians with reparameterised samples."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ class MixtureOfNormals(TorchDistribution):
 
     .. math:: p(z) = \sum_k \gamma_k \prod_d \mathcal N(z_d; \mu_{kd}, \sigma_{kd}^2)
 
-    A sample is drawn from a component. Its gradient is that of sampling by inverse CDFs, one
-    dimension after another, :math:`F_d(z_d \mid z_{<d}) = u_d` with u held constant:
+    A component is drawn, and a sample from it. The sample's gradient is that of inverse-CDF
+    sampling, one dimension after another: u in :math:`F_d(z_d \mid z_{<d}) = u_d` is held constant,
 
     .. math:: \frac{\partial z}{\partial \phi} =
               -\Big(\frac{\partial F}{\partial z}\Big)^{-1} \frac{\partial F}{\partial \phi},
               \qquad F_d = \sum_k \pi_d^k\, \Phi\Big(\frac{z_d - \mu_{kd}}{\sigma_{kd}}\Big), \quad
               \pi_d^k \propto \gamma_k \prod_{j<d} \mathcal N(z_j; \mu_{kj}, \sigma_{kj}^2)
 
-    The gradient in gamma is unbiased, but its variance grows without bound as components move
-    apart: a sample between two distant ones, drawn very rarely, would have to move the whole way.
-    Components six standard deviations apart work well. In a bound over many classes, as with the
-    option `mixture` of SSLPE, the variance is a seventieth of that of `top_k=1` if q(y|x) is
-    uncertain among 100 classes. With few classes, or if q(y|x) is nearly certain, `top_k` is as
-    good at less cost: see `experiments/gradient_variance.py`.
+    The gradient with respect to gamma is unbiased, but its variance grows without bound as
+    components move apart: the gradient comes from the rare samples between them. Components six
+    standard deviations apart work well. With 100 classes and an uncertain q(y|x), the option
+    `mixture` of SSLPE has a seventieth of the gradient variance of `top_k=1`. With few classes or a
+    nearly certain q(y|x), `top_k` is as good and faster; see `experiments/gradient_variance.py`.
 
     Arguments:
         logits: log gamma, up to a constant, `(*, K)`.
@@ -70,7 +69,7 @@ class MixtureOfNormals(TorchDistribution):
         return (self.logits + self._log_components(value).sum(-1)).logsumexp(-1)
 
     def component_logits(self, value: Tensor) -> Tensor:
-        """log p(k|z), `(*, K)`: the component of a latent."""
+        """log p(k|z), `(*, K)`: log-probabilities of the components given z."""
         return (self.logits + self._log_components(value).sum(-1)).log_softmax(-1)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
@@ -87,7 +86,7 @@ class MixtureOfNormals(TorchDistribution):
 
 
 class _Pathwise(torch.autograd.Function):
-    """The sample itself; backwards, the implicit derivative of its inverse CDFs."""
+    """Return the sample as it is; its gradient is the implicit derivative of the inverse CDFs."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, loc: Tensor, scale: Tensor, z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Priors, which are conditionals over no input or over the class, and the class by Bayes' rule."""
+"""Priors over latents and classes, and the class of a latent by Bayes' rule."""
 
 from __future__ import annotations
 
@@ -21,10 +21,20 @@ from pyro_ssl.utils.context import parts_in_eval_mode
 
 
 class Prior(nn.Module, ABC):
-    """A conditional over no input; a prior over latents may be given the class, or ignore it."""
+    """A prior: a conditional without inputs, or given the class.
+
+    Models pass the class to priors over latents; a prior that does not depend on it ignores it.
+
+    >>> class UnitUniform(Prior):
+    ...     def forward(self, *given):
+    ...         return dist.Uniform(torch.zeros(2), 1.0).to_event(1)
+    >>> UnitUniform()().event_shape
+    torch.Size([2])
+    """
 
     @abstractmethod
-    def forward(self, *given: Tensor) -> TorchDistribution: ...
+    def forward(self, *given: Tensor) -> TorchDistribution:
+        """The prior; `given` is empty or the one-hot class, `(*, K)`."""
 
 
 class StandardNormal(Prior):
@@ -53,14 +63,14 @@ class StandardNormal(Prior):
 
 
 class ClassPrior(Prior):
-    """p(y) over one-hot `(K,)`: uniform over so many classes, or with the given probabilities.
+    """p(y) over one-hot `(K,)`: uniform, or with given probabilities.
 
     Arguments:
-        classes: K, or the K probabilities.
-        learn: Learn the probabilities; the given ones are the initial values.
+        classes: Number of classes K for a uniform prior, or the K probabilities.
+        learn: Learn the probabilities, from `classes` as initial values.
 
     Raises:
-        ValueError: There is no class, a probability is not above 0, or they do not sum to 1.
+        ValueError: The number is below 1, a probability is not above 0, or they do not sum to 1.
 
     >>> ClassPrior([0.25, 0.75])().mean
     tensor([0.2500, 0.7500])
@@ -98,9 +108,9 @@ class ClassNormal(Prior):
     Arguments:
         classes: K.
         dim: Z.
-        shared: Share one variance between all classes, which makes `Bayes` a softmax layer.
-        spread: Initial standard deviation of the means; the scales start at 1.
-        min_scale: Lower bound of the scales, below 1.
+        shared: Use the same variance for all classes, which makes `Bayes` a softmax layer.
+        spread: Standard deviation of the initial means; the initial scales are 1.
+        min_scale: Lower bound of the scales, in (0, 1).
 
     Raises:
         ValueError: A size or a bound is out of range.
@@ -141,7 +151,7 @@ class ClassNormal(Prior):
     def forward(self, *given: Tensor) -> TorchDistribution:
         y = given[-1]
         scale = self.scale
-        with torch.autocast(y.device.type, enabled=False):  # half precision would round the rows
+        with torch.autocast(y.device.type, enabled=False):  # half precision would round the means
             loc = y @ self.loc
             scale = scale[0] if len(scale) == 1 else y @ scale
         return dist.Normal(loc, scale).to_event(1)
@@ -153,7 +163,7 @@ class Bayes(nn.Module):
     .. math:: p(y \mid z) = \frac{p(z \mid y)\, p(y)}{\sum_{y'} p(z \mid y')\, p(y')}
 
     The logits are log p(y) + log p(z|y), so their log-sum-exp is log p(z). If all classes have the
-    same covariance, it is a softmax layer.
+    same covariance, p(y|z) is a linear layer with softmax.
 
     Arguments:
         p_y: Prior over one-hot `(K,)`.
@@ -180,11 +190,14 @@ class Bayes(nn.Module):
 
     @property
     def is_softmax(self) -> bool:
-        """Whether the class is the softmax of a `layer`, all classes having one covariance."""
+        """True if all classes have one covariance, so that p(y|z) is the softmax of `layer`."""
         return isinstance(self.p_z, ClassNormal) and len(self.p_z.scale) == 1
 
     def layer(self, z: Tensor) -> Tensor:
-        """f(z) of that layer, `(*, Z)` -> `(*, K)`: log p(y) + log p(z|y) - log N(z; 0, sigma)."""
+        """The layer's output, `(*, Z)` -> `(*, K)`: log p(y) + log p(z|y) - log N(z; 0, sigma).
+
+        It is linear in z, and its softmax is p(y|z). `is_softmax` must be true.
+        """
         assert isinstance(self.p_z, ClassNormal) and self.is_softmax
         log_base: Tensor = dist.Normal(0.0, self.p_z.scale[0]).log_prob(z)
         return self.joint(z) - log_base.sum(-1, keepdim=True)
@@ -194,19 +207,19 @@ class Bayes(nn.Module):
 
 
 class VampPrior(Prior):
-    r"""The mean of the guide's posteriors at pseudo-inputs, which are learned.
+    r"""The VampPrior: a mixture of the guide's posteriors at learned pseudo-inputs.
 
     .. math:: p(z) = \frac 1 P \sum_{p=1}^P q(z \mid u_p), \qquad
               p(z \mid y) = \frac 1 P \sum_{p=1}^P q(z \mid u_p, y)
 
-    The pseudo-inputs pass through q_z in evaluation mode, without noise or dropout, and with the
-    running statistics of batch norm. Further inputs of the posterior, a class or a latent, have
-    pseudo-values too; with `by_class`, the last one is the class that the prior is given.
+    q_z is in eval mode for the pseudo-inputs: it has no noise or dropout, and batch norm uses its
+    running statistics. If q_z has further inputs, such as a class or a latent, their pseudo-values
+    are learned, too. With `by_class`, the last input is the class given to the prior.
 
     Arguments:
         q_z: The guide's q(z|x, ...).
-        shapes: Event shapes of its inputs, x first.
-        count: P.
+        shapes: Event shapes of the inputs of q_z, x first.
+        count: Number of pseudo-inputs P.
         by_class: Make it a prior over z given y, one-hot `(*, K)`.
 
     Raises:
@@ -257,13 +270,13 @@ class VampPrior(Prior):
 
 
 def _mixture(q: Any, index: Tensor | None = None) -> TorchDistribution:
-    """The mixture of a batch of Gaussians over dimension -1.
+    """An equal mixture of a batch of Gaussians along batch dimension -1.
 
-    Gaussians with one transform after them are mixed before it.
+    Of flows with one transform, the base distributions are mixed.
 
     Arguments:
-        q: Gaussians `(P,)`, or `(K, P)` with an index.
-        index: Classes `(*,)` whose components to take.
+        q: Gaussians with batch shape `(P,)`, or `(K, P)` with an index.
+        index: Class indices `(*,)` that select the components.
     """
     if isinstance(q, FlowDistribution):
         return FlowDistribution(_mixture(q.base, index), q.transform)

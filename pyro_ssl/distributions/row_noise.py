@@ -1,4 +1,4 @@
-"""Noise that depends on the seed and on the values of a row, and on nothing else."""
+"""Random draws that do not depend on the order or the number of rows: noise seeded by each row."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _active: ContextVar[RowNoise | None] = ContextVar("row_noise", default=None)
 
 
 class RowNoise(Messenger):
-    r"""Inside the block, the draws for a row of x depend on the seed and on the values of the row.
+    r"""Draw by noise that depends only on the seed and on the values of each row of x.
 
-    A row has the same draws in every order of the rows, in every subset and in every chunk.
-    Different rows have independent draws, so a mean over rows is as precise as with a generator.
-    The i-th number drawn for row x is
+    A row gets the same draws in every order of rows, subset and chunk. Different rows get
+    independent draws, so a mean over rows is as precise as with torch's generator. The i-th number
+    drawn for row x is
 
     .. math:: u_i(x) = h\big(h(x) + h(\mathrm{seed} + i)\big) \in (0, 1), \qquad
               \epsilon_i(x) = \Phi^{-1}(u_i(x))
 
-    with a hash h of 32 bits. It applies to `pyro.sample` sites and samples by `draw`, if the last
-    batch dimension of the distribution is that of the rows: Gaussians, classes, Bernoullis, all
-    families with an inverse CDF, and mixtures and flows of those. Torch's generator draws from
-    other families, such as a Gamma, and what all rows share, such as random weights.
+    with a hash h of 32 bits. Inside the block, `pyro.sample` and `draw` use it for distributions
+    whose last batch dimension is that of the rows: Gaussians, classes, Bernoullis, all families
+    with an inverse CDF, and mixtures and flows of these. Other families, such as a Gamma, and draws
+    for all rows together, such as random weights, use torch's generator.
 
     Arguments:
         x: The rows `(B, *event)`.
@@ -69,17 +69,17 @@ class RowNoise(Messenger):
 
     @property
     def keys(self) -> Tensor:
-        """A hash of each row, `(B,)`, computed at the first draw: most methods draw nothing."""
+        """A hash of each row, `(B,)`, computed at the first draw: most methods make none."""
         if self._keys is None:
             self._keys = _hash_of_rows(self.x)
         return self._keys
 
     def is_of_rows(self, fn: Any) -> bool:
-        """Whether a distribution's last batch dimension is that of the rows."""
+        """True if a distribution's last batch dimension has the size of the rows."""
         return fn.batch_shape[-1:] == (len(self.x),)
 
     def symmetric(self, shape: Sequence[int], event_dim: int, like: Tensor) -> Tensor:
-        """Uniform numbers in (-1, 1), `(*, B, *event)`, with dtype and device of another tensor."""
+        """Uniform numbers in (-1, 1), `(*, B, *event)`, with dtype and device of `like`."""
         lead = shape[: len(shape) - event_dim - 1]
         event = shape[len(shape) - event_dim :]
         size = math.prod(lead) * math.prod(event)
@@ -111,11 +111,14 @@ class RowNoise(Messenger):
 def draw(fn: Any, sample_shape: Sequence[int] = ()) -> Tensor:
     """Draw a sample, `(*sample_shape, *batch, *event)`, reparameterised if possible.
 
-    Inside a block of `RowNoise`, it is drawn by the noise of the rows.
+    Inside a block of `RowNoise`, its noise is used.
 
     Arguments:
         fn: The distribution.
         sample_shape: Shape of the samples.
+
+    >>> draw(Normal(torch.zeros(3), 1.0), [2]).shape
+    torch.Size([2, 3])
     """
     shape = torch.Size(sample_shape)
     noise = _active.get()
@@ -127,12 +130,12 @@ def draw(fn: Any, sample_shape: Sequence[int] = ()) -> Tensor:
 
 
 def _by_rows(noise: RowNoise, fn: Any, sample_shape: torch.Size) -> Tensor | None:
-    """A sample by the noise of the rows; None for a family without a known transform of noise."""
+    """A sample from the rows' noise; None for a family that is not a known transform of noise."""
     base = fn
     while isinstance(base, Independent | dist.MaskedDistribution):
         base = base.base_dist
     shape = sample_shape + base.batch_shape
-    # batch dimensions of the base that are event dimensions of the row
+    # batch dimensions of the base that are event dimensions of a row
     event_dim = len(fn.event_shape) - len(base.event_shape)
     if isinstance(base, Normal):
         return torch.addcmul(base.loc, base.scale, noise.gaussian(shape, event_dim, base.loc))
@@ -160,17 +163,17 @@ def _by_inverse_cdf(noise: RowNoise, base: Any, shape: torch.Size, event_dim: in
 
 
 def _index(probs: Tensor, uniform: Tensor) -> Tensor:
-    """The class whose share of (0, 1) holds a number `(*,)`, for probabilities `(*, K)`."""
+    """Classes drawn with probabilities `(*, K)` by uniform numbers `(*,)`, as by an inverse CDF."""
     cdf = probs.cumsum(-1)
-    # times the rounded sum, so that no class of probability 0 is drawn
+    # scaled by the sum, which is rounded: otherwise a last class of probability 0 could be drawn
     level = uniform.unsqueeze(-1) * cdf[..., -1:]
     return (level > cdf[..., :-1]).sum(-1)
 
 
 def _mixed(x: Tensor) -> Tensor:
-    """The finaliser of MurmurHash3, a hash of int32, in place.
+    """Hash int32 numbers in place, by the finaliser of MurmurHash3.
 
-    Products wrap around, and shifts fill with zeros.
+    Products wrap around; right shifts fill with zeros.
     """
     shifted = torch.empty_like(x)
     for shift, factor in ((16, _wrapped(0x85EBCA6B)), (13, _wrapped(0xC2B2AE35)), (16, 1)):
@@ -182,14 +185,14 @@ def _mixed(x: Tensor) -> Tensor:
 
 
 def _wrapped(x: int) -> int:
-    """A number of 32 bits as a signed one."""
+    """A number in 0 .. 2**32 - 1 as the signed number with the same bits."""
     return x - 2**32 if x >= 2**31 else x
 
 
 def _hash_of_rows(x: Tensor) -> Tensor:
-    """32 bits of each row, `(B,)`: an exact sum of its numbers' bits times fixed multipliers."""
-    rows = x.detach().flatten(1).cpu().double().numpy() + 0.0  # -0.0 is 0.0
+    """A hash of 32 bits of each row, `(B,)`: the bits of its numbers times fixed multipliers."""
+    rows = x.detach().flatten(1).cpu().double().numpy() + 0.0  # turns -0.0 into 0.0
     bits = rows.view(np.int64)
-    bits ^= bits >> 32  # of round numbers the lower half is 0
+    bits ^= bits >> 32  # the lower half of a round number is 0
     multipliers = np.random.default_rng(0).integers(-(2**63), 2**63, bits.shape[1]) | 1
     return _mixed(torch.from_numpy((bits @ multipliers) >> 32).to(torch.int32))

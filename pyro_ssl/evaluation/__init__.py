@@ -1,4 +1,4 @@
-"""Numbers and pictures about predictions: metrics, calibration, out-of-distribution data, plots."""
+"""Quality of predictions, in numbers and pictures: calibration, other data, attacks, and more."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import a file of this folder when it is first used: some need matplotlib or scikit-learn."""
+    """Import a file of this folder on first use: some need matplotlib or scikit-learn."""
     if name in __all__:
         return import_module(f"pyro_ssl.evaluation.{name}")
     raise AttributeError(f"module 'pyro_ssl.evaluation' has no attribute {name!r}")

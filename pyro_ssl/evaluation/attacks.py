@@ -40,7 +40,7 @@ def fgsm(
     .. math:: x' = \mathrm{clip}\big(x + \epsilon\, \mathrm{sign}\, \nabla_x \ell(x, y)\big), \qquad
               \ell = -\log q(y \mid x)
 
-    The paper prints it without the gradient. In float32 a saturated softmax has no gradient, which
+    Paper 000 prints it without the gradient. In float32 a saturated softmax has no gradient, which
     looks like robustness; with `aim="logits"` the attack raises the difference of logits, which
     never saturates: :math:`\max_{k \neq y} \log q(k|x) - \log q(y|x)`.
 
@@ -50,13 +50,13 @@ def fgsm(
     torch.Size([3, 4])
 
     Arguments:
-        objective: The method; if it draws to predict, then anew for each gradient.
+        objective: The method; random draws of its prediction are new ones for each gradient.
         x: Data `(N, *event)`, within `bounds`.
         y: Class indices `(N,)`.
         epsilon: Largest change of a pixel, in the units of x; 0 and above.
-        aim: What the attack raises: `loss` or `logits`.
+        aim: Quantity that the attack raises: `loss` or `logits`.
         bounds: Range of the pixels; None for no bounds.
-        chunk: Data per pass.
+        chunk: Rows per pass.
         seed: Seed of the draws.
 
     Raises:
@@ -78,7 +78,7 @@ def _fgsm(
     bounds: Bounds = (0.0, 1.0),
     **arguments: Any,
 ) -> Iterator[Tensor]:
-    """`fgsm` for each size, from one gradient."""
+    """Run `fgsm` for each size, from one gradient."""
     sizes = [_checked(epsilon) for epsilon in epsilons]
     search = lambda loss, x: _slope(loss, x).sign()  # noqa: E731
     x, signs = _attacked(objective, x, y, search, bounds=bounds, **arguments)
@@ -101,8 +101,15 @@ def pgd(
 ) -> Tensor:
     """Attack by projected gradient ascent from random starts; the strongest result for each datum.
 
-    A method that draws to predict has new draws in each step, so that the steps do not overfit to
-    one draw (Athalye et al. 2018).
+    If the prediction has random draws, each step has new ones, so that the attack does not overfit
+    to one draw (Athalye et al. 2018).
+
+    >>> from pyro_ssl import zoo
+    >>> objective = zoo.build("classifier", 4, 2, hidden=(8,))
+    >>> x = torch.rand(3, 4)
+    >>> attacked = pgd(objective, x, torch.tensor([0, 1, 0]), 0.1, steps=2)
+    >>> bool((attacked - x).abs().max() <= 0.1 + 1e-6)
+    True
 
     Arguments:
         objective: See `fgsm`.
@@ -151,7 +158,7 @@ def pgd(
 def _pgd(
     objective: Objective, x: Any, y: Tensor, epsilons: Iterable[float], **arguments: Any
 ) -> Iterator[Tensor]:
-    """`pgd` for each size."""
+    """Run `pgd` for each size."""
     yield from (pgd(objective, x, y, epsilon, **arguments) for epsilon in epsilons)
 
 
@@ -166,6 +173,12 @@ def under_attack(
     **arguments: Any,
 ) -> list[dict[str, float]]:
     """Accuracy under an attack of each size: by each aim, and by the worse of both per datum.
+
+    >>> from pyro_ssl import zoo
+    >>> objective = zoo.build("classifier", 4, 2, hidden=(8,))
+    >>> rows = under_attack(objective, torch.rand(3, 4), torch.tensor([0, 1, 0]), [0.0, 0.1])
+    >>> list(rows[0])
+    ['epsilon', 'loss', 'logits', 'either']
 
     Arguments:
         objective: The method.
@@ -229,7 +242,7 @@ def _attacked(
     chunk: int = 256,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """The data, and the result of a search from the loss and a chunk of data."""
+    """Search chunk by chunk for the data that raise the loss; return the data and the result."""
     if aim not in AIMS:
         raise ValueError(f"aim should be one of {', '.join(AIMS)}, got {aim!r}")
     check_positive(chunk=chunk)
@@ -254,7 +267,7 @@ def _attacked(
 
 
 def _check_gradient(objective: Objective, x: Tensor, seed: int) -> int:
-    """Raise ValueError unless the prediction has a gradient in x; the number of classes."""
+    """Number of classes; raise ValueError unless the prediction has a gradient in x."""
     with eval_mode(objective), torch.enable_grad(), fixed_seed(seed):
         x.requires_grad_()
         logits = objective.classify(x).logits
@@ -263,8 +276,8 @@ def _check_gradient(objective: Objective, x: Tensor, seed: int) -> int:
             (gradient,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
     if gradient is None:
         raise ValueError(
-            "objective: its prediction has no gradient in x, as with Gibbs sampling or given "
-            "features"
+            "objective: its prediction has no gradient in x, because of Gibbs sampling or a "
+            "pretrained encoder"
         )
     return int(logits.shape[-1])
 
@@ -272,7 +285,7 @@ def _check_gradient(objective: Objective, x: Tensor, seed: int) -> int:
 def _loss(
     objective: Objective, labels: Tensor, aim: Aim, seeds: Iterator[int], x: Tensor
 ) -> Tensor:
-    """What the attack raises, `(B,)`; each call has the draws of the next seed."""
+    """Quantity that the attack raises, `(B,)`; each call has the draws of the next seed."""
     with fixed_seed(next(seeds)):
         logits: Tensor = objective.classify(x).logits
     own = labels.unsqueeze(-1)

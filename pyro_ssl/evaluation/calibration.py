@@ -1,4 +1,4 @@
-"""Calibration: reliability diagrams, a test, and temperature scaling."""
+"""Calibration of class probabilities: reliability diagrams, a test, and temperature scaling."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from pyro_ssl.utils.arguments import check_positive, check_seed
 
 
 class Reliability(NamedTuple):
-    """Bins of confidence, `(bins,)` each; in an empty bin, accuracy and confidence are NaN."""
+    """Bins of confidence, `(bins,)` each; in an empty bin, accuracy and confidence are NaN.
+
+    Arguments:
+        accuracy: Accuracy in each bin.
+        confidence: Mean confidence in each bin.
+        share: Share of the data in each bin.
+
+    >>> reliability([[0.7, 0.3], [0.4, 0.6]], [0, 0], bins=2).share.tolist()
+    [0.0, 1.0]
+    """
 
     accuracy: Tensor
     confidence: Tensor
@@ -48,9 +57,9 @@ def calibration_test(
 ) -> float:
     """P-value of the hypothesis of perfect calibration, by parametric bootstrap.
 
-    It is the share of data sets, drawn from the classifier's own probabilities, whose ECE is at
-    least the observed one. Below 0.05 the classifier is miscalibrated; near 1 its labels are closer
-    to its confidence than chance allows.
+    The p-value is the share of data sets, drawn from the classifier's own probabilities, whose ECE
+    is at least the observed one. Below 0.05 the classifier is miscalibrated; near 1 its accuracy is
+    closer to its confidence than chance allows.
 
     >>> probs = torch.tensor([[0.9, 0.1]]).repeat(200, 1)
     >>> calibration_test(probs, torch.zeros(200, dtype=int), draws=100) < 0.05
@@ -86,7 +95,7 @@ def calibration_test(
 
 
 def temperature(logits: Any, y: Any) -> float:
-    r"""The T that minimises the cross-entropy of :math:`\mathrm{softmax}(f / T)` on held-out data.
+    r"""Find the T that minimises the cross-entropy of softmax(f / T) on held-out data.
 
     >>> round(temperature([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]], [0, 0, 1]), 2)
     5.77

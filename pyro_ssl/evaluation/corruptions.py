@@ -1,4 +1,4 @@
-"""Corrupted images at five severities, after Hendrycks & Dietterich; not their files.
+"""Corrupted images at five severities, after Hendrycks & Dietterich but computed here.
 
 Each corruption takes images `(N, C, H, W)` in [0, 1] and a severity, 1 to 5; `corrupted` clips
 the result to [0, 1].
@@ -28,24 +28,40 @@ def _level(values: tuple[float, ...], severity: int) -> float:
 
 
 def gaussian_noise(x: Tensor, severity: int) -> Tensor:
-    """Normal noise; the level is its standard deviation, in units of x."""
+    """Add normal noise; the level is its standard deviation, in units of x.
+
+    >>> gaussian_noise(torch.zeros(1, 1, 8, 8), 5).std() > 0.1
+    tensor(True)
+    """
     return x + _level((0.04, 0.08, 0.12, 0.18, 0.26), severity) * torch.randn_like(x)
 
 
 def shot_noise(x: Tensor, severity: int) -> Tensor:
-    """Poisson noise; the level is the number of photons at a value of 1."""
+    """Add Poisson noise; the level is the number of photons at a value of 1.
+
+    >>> shot_noise(torch.zeros(1, 1, 8, 8), 5).any()
+    tensor(False)
+    """
     photons = _level((500.0, 100.0, 50.0, 25.0, 12.0), severity)
     return torch.poisson(x * photons) / photons
 
 
 def impulse_noise(x: Tensor, severity: int) -> Tensor:
-    """Pixels set to 0 or 1; the level is their share."""
+    """Set pixels to 0 or 1; the level is their share.
+
+    >>> impulse_noise(torch.full((1, 1, 8, 8), 0.5), 1).shape
+    torch.Size([1, 1, 8, 8])
+    """
     share = _level((0.01, 0.03, 0.06, 0.1, 0.17), severity)
     return torch.where(torch.rand_like(x) < share, (torch.rand_like(x) < 0.5).to(x), x)
 
 
 def gaussian_blur(x: Tensor, severity: int) -> Tensor:
-    """A Gaussian kernel of 9 x 9; the level is its standard deviation in pixels."""
+    """Blur by a Gaussian kernel of 9 x 9; the level is its standard deviation in pixels.
+
+    >>> gaussian_blur(torch.ones(1, 1, 8, 8), 3).allclose(torch.ones(1, 1, 8, 8))
+    True
+    """
     sigma = _level((0.4, 0.6, 0.8, 1.1, 1.6), severity)
     kernel = (-torch.arange(-4.0, 5.0).square() / (2 * sigma**2)).softmax(0)
     rows, columns = (_along(n, kernel).to(x) for n in x.shape[-2:])
@@ -53,31 +69,47 @@ def gaussian_blur(x: Tensor, severity: int) -> Tensor:
 
 
 def motion_blur(x: Tensor, severity: int) -> Tensor:
-    """A mean along the row; the level is its length in pixels."""
+    """Average along each row; the level is the length of the average in pixels.
+
+    >>> motion_blur(torch.ones(1, 1, 8, 8), 3).allclose(torch.ones(1, 1, 8, 8))
+    True
+    """
     length = int(_level((3, 5, 7, 9, 11), severity))
     return x @ _along(x.shape[-1], torch.full((length,), 1 / length)).to(x).T
 
 
 def _along(n: int, kernel: Tensor) -> Tensor:
-    """The matrix `(n, n)` of a convolution along n pixels; edge pixels are repeated."""
+    """Matrix `(n, n)` of a convolution along n pixels; edge pixels are repeated."""
     at = torch.arange(n)[:, None] + torch.arange(len(kernel)) - len(kernel) // 2
     return torch.zeros(n, n).scatter_add(1, at.clamp(0, n - 1), kernel.expand(n, -1))
 
 
 def contrast(x: Tensor, severity: int) -> Tensor:
-    """Values moved to the image's mean; the level is the factor of the difference."""
+    """Move values towards the mean of the image; the level is the factor of the difference.
+
+    >>> contrast(torch.tensor([0.0, 1.0]).view(1, 1, 1, 2), 3).flatten().tolist()
+    [0.30000001192092896, 0.699999988079071]
+    """
     kept = _level((0.75, 0.5, 0.4, 0.3, 0.15), severity)
     mean = x.mean((-3, -2, -1), keepdim=True)
     return mean + kept * (x - mean)
 
 
 def brightness(x: Tensor, severity: int) -> Tensor:
-    """All values raised by the level."""
+    """Raise all values by the level.
+
+    >>> round(float(brightness(torch.zeros(1, 1, 1, 1), 3)), 2)
+    0.15
+    """
     return x + _level((0.05, 0.1, 0.15, 0.2, 0.3), severity)
 
 
 def fog(x: Tensor, severity: int) -> Tensor:
-    """A haze of three scales over the image; the level is its share."""
+    """Lay a haze of three scales over the image; the level is its share.
+
+    >>> bool((fog(torch.zeros(1, 1, 8, 8), 3) >= 0.15).all())
+    True
+    """
     share = _level((0.2, 0.3, 0.4, 0.5, 0.6), severity)
     height, width = x.shape[-2:]
     haze = torch.zeros_like(x[:, :1])
@@ -89,20 +121,28 @@ def fog(x: Tensor, severity: int) -> Tensor:
 
 
 def pixelate(x: Tensor, severity: int) -> Tensor:
-    """Means of blocks; the level is the share of rows and columns left."""
+    """Replace blocks by their mean; the level is the share of rows and columns that are left.
+
+    >>> len(pixelate(torch.rand(1, 1, 8, 8), 3).unique())
+    16
+    """
     size = _level((0.75, 0.6, 0.5, 0.4, 0.3), severity)
     rows, columns = (_blocks(n, max(1, round(size * n))).to(x) for n in x.shape[-2:])
     return rows @ x @ columns
 
 
 def _blocks(n: int, k: int) -> Tensor:
-    """The matrix `(n, n)` that replaces each of k runs of neighbours by its mean."""
+    """Matrix `(n, n)` that replaces each of k runs of neighbours by its mean."""
     member = torch.nn.functional.one_hot(torch.arange(n) * k // n, k).float()
     return member / member.sum(0) @ member.T
 
 
 def jpeg(x: Tensor, severity: int) -> Tensor:
-    """JPEG compression; the level is the quality."""
+    """Compress as JPEG and back; the level is the quality.
+
+    >>> jpeg(torch.rand(1, 3, 8, 8), 3).shape
+    torch.Size([1, 3, 8, 8])
+    """
     import numpy as np
     from PIL import Image
 
@@ -135,7 +175,7 @@ CORRUPTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 
 
 def corrupted(x: Any, name: str, severity: int, seed: int = 0) -> Tensor:
-    """Images `(N, C, H, W)` in [0, 1] under a corruption, clipped to [0, 1].
+    """Corrupt images `(N, C, H, W)` in [0, 1], and clip them to [0, 1].
 
     >>> corrupted(torch.rand(2, 1, 8, 8), "fog", 3).shape
     torch.Size([2, 1, 8, 8])
@@ -174,7 +214,14 @@ def under_corruption(
     *,
     seed: int = 0,
 ) -> dict[str, list[dict[str, float]]]:
-    """`metrics.evaluate` of the images under each corruption, at severities 1 to 5.
+    """Measures, as in `metrics.evaluate`, under each corruption at severities 1 to 5.
+
+    >>> from pyro_ssl import zoo
+    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> x = torch.rand(3, 1, 8, 8)
+    >>> measured = under_corruption(objective, x, torch.tensor([0, 1, 0]), ["fog"])
+    >>> len(measured["fog"])
+    5
 
     Arguments:
         objective: The method.

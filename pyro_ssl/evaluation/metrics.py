@@ -58,7 +58,7 @@ def ece(probs: Any, y: Any, bins: int = 15, *, adaptive: bool = False) -> float:
         probs: p(y|x), `(N, K)`.
         y: Class indices `(N,)`.
         bins: Number of bins; bin b holds confidences in (b / bins, (b + 1) / bins].
-        adaptive: Whether the bins hold equal numbers of data.
+        adaptive: Use bins that hold equal numbers of data, in place of bins of equal width.
 
     Raises:
         ValueError: See `checked`; bins is not above 0.
@@ -84,6 +84,9 @@ def bin_of(confidence: Tensor, bins: int) -> Tensor:
 
     The edges have the precision of the confidences.
 
+    >>> bin_of(torch.tensor([0.5, 0.6]), 2).tolist()
+    [0, 1]
+
     Raises:
         ValueError: bins is not above 0.
     """
@@ -94,7 +97,10 @@ def bin_of(confidence: Tensor, bins: int) -> Tensor:
 
 
 def checked(probs: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Probabilities and class indices as tensors on one device, after checks.
+    """Check probabilities and class indices, and convert them to tensors on one device.
+
+    >>> checked([[0.9, 0.1]], [0])[1]
+    tensor([0])
 
     Arguments:
         probs: p(y|x), `(N, K)`, a tensor or an array of floating-point numbers.
@@ -110,7 +116,11 @@ def checked(probs: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 
 def checked_logits(logits: Any, y: Any) -> tuple[Tensor, Tensor]:
-    """Logits `(N, K)`, which are not probabilities, and class indices; see `checked`."""
+    """Check logits `(N, K)`, which must not be probabilities, and class indices; see `checked`.
+
+    >>> checked_logits([[4.0, 0.0]], [0])[0].shape
+    torch.Size([1, 2])
+    """
     logits = _numbers(logits, "logits")
     _check_shape(logits, "logits", "(N, K)")
     classes = _class_indices(logits, y, "logits")
@@ -123,7 +133,10 @@ def checked_logits(logits: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 
 def as_probabilities(probs: Any, name: str = "probs", shape: str = "(N, K)") -> Tensor:
-    """Probabilities of K classes, `(N, K)` or `(S, N, K)`, as a tensor.
+    """Check probabilities of K classes, `(N, K)` or `(S, N, K)`, and convert them to a tensor.
+
+    >>> as_probabilities([[0.9, 0.1]]).dtype
+    torch.float64
 
     Arguments:
         probs: The array.
@@ -141,8 +154,8 @@ def as_probabilities(probs: Any, name: str = "probs", shape: str = "(N, K)") -> 
     high = float(numbers.max())
     if low < -slack or high > 1 + slack:
         raise ValueError(
-            f"{name} should be probabilities, got numbers from {low:.4g} to {high:.4g}; of logits "
-            "or log-probabilities take the softmax first: logits.softmax(-1), and divide "
+            f"{name} should be probabilities, got numbers from {low:.4g} to {high:.4g}; apply a "
+            "softmax to logits or log-probabilities first, logits.softmax(-1), and divide "
             "percentages by 100"
         )
     sums = numbers.double().sum(-1)
@@ -157,7 +170,7 @@ def as_probabilities(probs: Any, name: str = "probs", shape: str = "(N, K)") -> 
 
 
 def _numbers(x: Any, name: str) -> Tensor:
-    """An array of finite floating-point numbers as a tensor."""
+    """Convert an array to a tensor of finite floating-point numbers."""
     check_unmasked(x, name)
     numbers = x if isinstance(x, Tensor) else _from_array(np.asarray(x), name)
     if numbers.is_complex() or numbers.dtype == torch.bool:
@@ -169,21 +182,21 @@ def _numbers(x: Any, name: str) -> Tensor:
         place = int((~numbers.isfinite()).flatten().nonzero()[0])
         row = place // max(1, numbers.shape[-1]) if numbers.dim() else 0
         raise ValueError(
-            f"{name} holds NaN or infinity, first in row {row}; leave such rows out, or find out "
-            "what made them"
+            f"{name} holds NaN or infinity, first in row {row}; leave such rows out, or "
+            "correct the model that gave them"
         )
     return numbers
 
 
 def _from_array(array: Any, name: str) -> Tensor:
-    """A numpy array as a tensor; torch needs the machine's byte order and writable memory."""
+    """Convert a numpy array; torch needs the machine's byte order and writable memory."""
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name} should hold numbers, got an array of dtype {array.dtype}")
     return torch.as_tensor(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def _are_probabilities(x: Tensor) -> bool:
-    """Whether there are several rows that all sum to 1 and are nowhere negative."""
+    """Return True if there are several rows, all non-negative with sum 1."""
     off = (x.double().sum(-1) - 1).abs()
     rounding = 1e-5 + 10 * torch.finfo(x.dtype).eps * x.shape[-1]
     return len(x) > 1 and float(x.min()) >= 0 and float(off.max()) <= rounding
@@ -197,7 +210,7 @@ def _check_shape(x: Tensor, name: str, shape: str) -> None:
     if x.shape[-1] < 2:
         raise ValueError(
             f"{name} should have shape {shape} with two classes or more, got {tuple(x.shape)}; "
-            "of two classes give both columns, 1 - p and p"
+            "for two classes give both columns, 1 - p and p"
         )
 
 

@@ -1,4 +1,4 @@
-"""Out-of-distribution detection: familiarity scores, and how well they separate foreign data."""
+"""Out-of-distribution detection: scores of familiarity, and how well they separate data sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scores(
     chunk: int = 1024,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    r"""All scores of the method for each datum, `(N,)` on the CPU; higher is more familiar.
+    r"""Compute all scores of the method for each datum, `(N,)` on the CPU; higher is more familiar.
 
     ==================== ==========================================================================
     `max p`              log max_y p(y|x); every method
@@ -38,11 +38,15 @@ def scores(
     `log p(x)`           the bound, if the model generates x
     ==================== ==========================================================================
 
+    >>> from pyro_ssl import zoo
+    >>> list(scores(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(3, 4)))
+    ['max p', 'entropy', 'energy', 'log p(x)']
+
     Arguments:
         objective: The method.
-        x: Data `(N, *event)`, in any units: they may be foreign.
+        x: Data `(N, *event)`, in or out of distribution; units are not checked.
         densities: Densities of the `features` of the training data.
-        chunk: Data per pass.
+        chunk: Rows per pass.
         seed: Seed of the draws.
 
     References:
@@ -71,15 +75,20 @@ def scores(
 
 
 def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) -> Tensor | None:
-    """The input of the classification, `(N, F)` on the CPU.
+    """Features from which the method classifies, `(N, F)` on the CPU.
 
-    It is the mean of the latent that is classified, or else the input of the last layer of q(y|x).
-    None if neither is a function of x alone: the input is drawn (ADGM), or Gibbs sampling predicts.
+    They are the mean of the latent that is classified, or else the input of the last layer of
+    q(y|x). None if neither is a function of x alone: the input is drawn (ADGM), or Gibbs sampling
+    predicts.
+
+    >>> from pyro_ssl import zoo
+    >>> features(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(3, 4)).shape
+    torch.Size([3, 8])
 
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
-        chunk: Data per pass.
+        chunk: Rows per pass.
         seed: Seed of the draws.
     """
     check_positive(chunk=chunk)
@@ -89,7 +98,13 @@ def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) 
 def fit_densities(
     objective: Objective, x: Any, y: Any, *, chunk: int = 1024, seed: int = 0
 ) -> ClassDensities | None:
-    """`ClassDensities` of the features of labeled data; None if the method has no features.
+    """Fit `ClassDensities` to the features of labeled data; None if the method has no features.
+
+    >>> from pyro_ssl import zoo
+    >>> objective = zoo.build("m2", 4, 2, hidden=(8,))
+    >>> densities = fit_densities(objective, torch.rand(6, 4), torch.tensor([0, 0, 0, 1, 1, 1]))
+    >>> densities.log_prob(features(objective, torch.rand(3, 4))).shape
+    torch.Size([3])
 
     Arguments:
         objective: See `features`.
@@ -110,7 +125,7 @@ def fit_densities(
 
 
 def _of_its_shape(objective: Objective, x: Any) -> Tensor:
-    """Data of the method's shape, in any units: they may be foreign."""
+    """Convert data and check their shape, but not their units."""
     data: Tensor = as_data(x)
     if objective.extent is not None:
         check_event_shape(data, objective.extent.shape)
@@ -118,7 +133,7 @@ def _of_its_shape(objective: Objective, x: Any) -> Tensor:
 
 
 def _log_max(log_p: Tensor) -> Tensor:
-    """log max_y p from log p `(N, K)`, from the odds of the others: precise near 0."""
+    """log max_y p for log p `(N, K)`, computed from the odds of the others: precise near 0."""
     best = log_p.topk(1, -1)
     others = (log_p - best.values).scatter(-1, best.indices, -torch.inf)
     return -others.exp().sum(-1).log1p()
@@ -127,7 +142,7 @@ def _log_max(log_p: Tensor) -> Tensor:
 def _features_and_outputs(
     objective: Objective, x: Any, chunk: int, seed: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """`features`, and the output of the layer whose softmax is q(y|x), if there is such a layer."""
+    """`features`, and the output of the layer whose softmax is q(y|x); None for a missing one."""
     z = None
     with objective.programs() as (_, guide):
         if isinstance(guide, CodeGuide):
@@ -200,7 +215,7 @@ class ClassDensities:
 
     Raises:
         ValueError: Shapes do not match, z holds NaN or does not vary within classes, a label is -1,
-            or a class has fewer than two data.
+            or a class has fewer than two rows.
 
     References:
         Mukhoti et al. 2021, DDU.
@@ -237,9 +252,9 @@ class ClassDensities:
 
 
 def _class_counts(y: Tensor, classes: int | None) -> Tensor:
-    """Data of each class, `(K,)`, two or more."""
+    """Number of rows of each class, `(K,)`, two or more."""
     if int(y.min()) < 0:
-        raise ValueError("y should hold a class for each row of z, got -1, which marks none")
+        raise ValueError("y should hold a class for each row of z, got -1 (no class)")
     counts = y.bincount(minlength=classes or 0)
     if classes is not None and len(counts) > classes:
         raise ValueError(
@@ -258,7 +273,12 @@ def score_sets(
     *,
     seed: int = 0,
 ) -> dict[str, dict[str, Tensor]]:
-    """`scores` of several data sets, by name.
+    """Compute `scores` of several data sets, by name.
+
+    >>> from pyro_ssl import zoo
+    >>> sets = {"own": torch.rand(3, 4), "other": 5 + torch.rand(3, 4)}
+    >>> list(score_sets(zoo.build("m2", 4, 2, hidden=(8,)), sets))
+    ['own', 'other']
 
     Arguments:
         objective: The method.
@@ -278,7 +298,7 @@ def score_sets(
 
 
 def ood_metrics(scored: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dict[str, float]]]:
-    """`separation` of the first set from each of the others, by each score.
+    """Compute the `separation` of the first set from each other one, by each score.
 
     >>> metrics = ood_metrics({"own": {"energy": [2.0, 3.0]}, "other": {"energy": [0.0, 1.0]}})
     >>> metrics["other"]["energy"]["auroc"]
@@ -299,18 +319,18 @@ def ood_metrics(scored: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dic
     return metrics
 
 
-def separation(own: Any, foreign: Any) -> dict[str, float]:
-    """How well a score separates foreign data from own data, which should score higher.
+def separation(own: Any, other: Any) -> dict[str, float]:
+    """AUROC, AUPR and FPR95 of a score that should be higher for own than for other data.
 
     >>> separation([2.0, 3.0], [0.0, 1.0])
     {'auroc': 1.0, 'aupr': 1.0, 'fpr95': 0.0}
 
     Arguments:
         own: Scores of data from the classifier's distribution, `(N,)`.
-        foreign: Scores of other data, `(M,)`.
+        other: Scores of out-of-distribution data, `(M,)`.
 
     Returns:
-        `auroc`; `aupr`, with foreign data as the positive class; `fpr95`, the share of foreign data
+        `auroc`; `aupr`, with other data as the positive class; `fpr95`, the share of other data
         above the score that 95 % of the own data exceed.
 
     Raises:
@@ -318,17 +338,17 @@ def separation(own: Any, foreign: Any) -> dict[str, float]:
     """
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-    parts = (torch.as_tensor(own), torch.as_tensor(foreign))
+    parts = (torch.as_tensor(own), torch.as_tensor(other))
     for part in parts:
         if part.dim() != 1 or not len(part) or part.isnan().any():
             shapes = " and ".join(str(tuple(part.shape)) for part in parts)
-            raise ValueError(f"own and foreign should be (N,) and (M,) without NaN, got {shapes}")
+            raise ValueError(f"own and other should be (N,) and (M,) without NaN, got {shapes}")
     limits = torch.finfo(torch.float64)
     finite = torch.cat(parts).double().cpu().clamp(limits.min, limits.max).numpy()
-    is_foreign = torch.cat([torch.zeros(len(parts[0])), torch.ones(len(parts[1]))])
-    false, true, _ = roc_curve(1 - is_foreign, finite, drop_intermediate=False)
+    is_other = torch.cat([torch.zeros(len(parts[0])), torch.ones(len(parts[1]))])
+    false, true, _ = roc_curve(1 - is_other, finite, drop_intermediate=False)
     return {
-        "auroc": float(roc_auc_score(1 - is_foreign, finite)),
-        "aupr": float(average_precision_score(is_foreign, -finite)),
+        "auroc": float(roc_auc_score(1 - is_other, finite)),
+        "aupr": float(average_precision_score(is_other, -finite)),
         "fpr95": float(false[(true >= 0.95).argmax()]),
     }

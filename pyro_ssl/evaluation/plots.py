@@ -1,4 +1,4 @@
-"""Pictures: decision regions, analogies, samples per class, curves. matplotlib is imported late."""
+"""Pictures: decision regions, analogies, samples per class, curves, histograms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.evaluation import calibration, style
-from pyro_ssl.evaluation.style import COLOURS as COLOURS  # the scripts' name of it
+from pyro_ssl.evaluation.style import COLOURS as COLOURS  # for `plots.COLOURS` in scripts
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.generate import generate, reconstruct
 from pyro_ssl.prediction.predict import predict_proba
@@ -29,7 +29,7 @@ PANELS_PER_ROW = 4
 MAX_BANDS = 2
 """Most translucent bands in one picture; with more curves, vertical lines show the ranges."""
 SCORE_TITLES = {"max p": "log max p(y|x)", "entropy": "-H(p(y|x))"}
-"""Axis labels of the scores of `ood.scores`, where the score's name is none."""
+"""Axis labels of scores of `ood.scores` whose name would not do as a label."""
 
 
 @style.context()
@@ -43,7 +43,7 @@ def decision_regions(
     resolution: int = 200,
     ax: Axes | None = None,
 ) -> Axes:
-    """p(y|x) over the plane as colour, unlabeled data as dots, labeled data as large marks.
+    """Draw p(y|x) over the plane as colour, unlabeled data as dots, labeled data as large marks.
 
     >>> points = torch.randn(20, 2)
     >>> labels = torch.full((20,), -1)
@@ -55,7 +55,7 @@ def decision_regions(
         probability: Objective, or function from `(N, 2)` to `(N, K)`.
         x: Data `(N, 2)`.
         labels: Class indices `(N,)`, -1 for unlabeled.
-        classes: Names of the classes, for a legend beside the picture; None draws no legend.
+        classes: Names of the classes, for a legend; None draws no legend.
         title: Title above the axes.
         resolution: Points per axis.
         ax: Axes to draw on; new ones by default.
@@ -119,7 +119,12 @@ def _scatter_labels(ax: Axes, x: Tensor, labels: Tensor, names: Sequence[str]) -
 def analogies(
     objective: Objective, x: Tensor, classes: int | Sequence[str], *, seed: int = 0
 ) -> Figure:
-    """Each image (left), then its latent decoded under every class, see `generate.reconstruct`.
+    """Draw each image, and right of it its latent decoded under every class; see `reconstruct`.
+
+    >>> from pyro_ssl import zoo
+    >>> figure = analogies(zoo.build("m2", (1, 4, 4), 3, hidden=(8,)), torch.rand(2, 1, 4, 4), 3)
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['x', '0', '1', '2']
 
     Arguments:
         objective: An objective with a model of x.
@@ -142,7 +147,12 @@ def analogies(
 def class_samples(
     objective: Objective, classes: int | Sequence[str], n: int = 10, *, seed: int = 0
 ) -> Figure:
-    """n samples of each class, see `generate.generate`; rows share z where y is drawn first.
+    """Draw n samples of each class; rows share z if the model samples y first. See `generate`.
+
+    >>> from pyro_ssl import zoo
+    >>> figure = class_samples(zoo.build("m2", (1, 4, 4), 3, hidden=(8,)), ["a", "b", "c"], n=2)
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['a', 'b', 'c']
 
     Arguments:
         objective: An objective with a model of x.
@@ -166,7 +176,7 @@ def _class_names(classes: int | Sequence[str]) -> list[str]:
 
 @style.context()
 def learning_curves(histories: Mapping[str, History], names: Sequence[str] | None = None) -> Figure:
-    """Parts of the loss over epochs, one panel each and one line per run.
+    """Draw the parts of the loss over epochs, one panel each and one line per run.
 
     >>> figure = learning_curves({"m2": {"loss": [3.0, 2.0], "labeled": [3.0, 2.0]}})
     >>> [ax.get_title() for ax in figure.axes]
@@ -205,7 +215,7 @@ def _parts_of(histories: Iterable[History]) -> list[str]:
 
 @style.context()
 def reliability(runs: Mapping[str, calibration.Reliability]) -> Figure:
-    """Accuracy against confidence, one panel per run; darker bars hold more of the data.
+    """Draw accuracy against confidence, one panel per run; darker bars hold more of the data.
 
     >>> bins = calibration.reliability([[0.7, 0.3], [0.4, 0.6]], [0, 0], bins=2)
     >>> reliability({"m2": bins}).axes[0].get_xlabel()
@@ -244,7 +254,7 @@ def bands(
     legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
-    """The mean of several runs and their range, one colour per name, the legend beside the axes.
+    """Draw the mean and the range of several runs, one colour per name.
 
     The range from lowest to highest is a band for one or two names, and vertical lines for more.
 
@@ -254,11 +264,11 @@ def bands(
 
     Arguments:
         curves: For each name one sequence per run, as long as x.
-        x: Where the curves were measured.
+        x: Horizontal positions of the points of a curve.
         xlabel: Label of x.
         ylabel: Label of the curves.
         title: Title above the axes.
-        legend: Whether to draw a legend.
+        legend: Draw a legend to the right of the axes.
         ax: Axes to draw on; new ones by default.
 
     Returns:
@@ -285,7 +295,7 @@ def bands(
 
 @style.context()
 def histograms(scores: Mapping[str, Mapping[str, Tensor]], own: str) -> Figure:
-    """Densities of each score on each data set, one panel per score.
+    """Draw the density of each score on each data set, one panel per score.
 
     >>> figure = histograms({"digits": {"energy": torch.rand(50)}}, "digits")
     >>> figure.axes[0].get_xlabel()
@@ -293,7 +303,7 @@ def histograms(scores: Mapping[str, Mapping[str, Tensor]], own: str) -> Figure:
 
     Arguments:
         scores: For each data set, `{score: (N,)}`, as from `ood.score_sets`.
-        own: Name of the set that the method was trained on; it is drawn filled.
+        own: Name of the set that the method was trained on, which is drawn filled.
 
     Returns:
         The figure.
@@ -324,7 +334,7 @@ def histograms(scores: Mapping[str, Mapping[str, Tensor]], own: str) -> Figure:
 
 @style.context()
 def image_grid(pictures: Tensor, titles: Sequence[str] = ()) -> Figure:
-    """Images `(rows, columns, C, H, W)` side by side.
+    """Draw images `(rows, columns, C, H, W)` side by side.
 
     >>> figure = image_grid(torch.rand(2, 3, 1, 4, 4), ["a", "b", "c"])
     >>> [text.get_text() for text in figure.axes[0].texts]
@@ -368,7 +378,7 @@ def image_grid(pictures: Tensor, titles: Sequence[str] = ()) -> Figure:
 
 @style.context()
 def contact_sheet(images: Tensor, columns: int = 10) -> Figure:
-    """Numbered images, in rows.
+    """Draw numbered images, in rows.
 
     >>> contact_sheet(torch.rand(3, 1, 4, 4)).axes[2].get_title()
     '2'
@@ -403,6 +413,11 @@ def save(figure: Figure | Axes, path: str | Path) -> Path:
 
     Returns:
         The path.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save(contact_sheet(torch.rand(1, 1, 4, 4)), Path(folder) / "sheet.png").name
+    'sheet.png'
     """
     import matplotlib.pyplot as plt
 

@@ -1,4 +1,4 @@
-"""Tables and pictures of `pyro-ssl evaluate`, about a trained method beyond its accuracy."""
+"""Tables and pictures that `pyro-ssl evaluate` writes about a trained method."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AIM_TITLES = {
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    r"""A Markdown table with aligned columns; bars in cells are escaped.
+    r"""Format a Markdown table with aligned columns; bars in cells are escaped.
 
     >>> print(table(["score", "AUROC"], [["log p(x|z)", 0.9]]))
     | score       | AUROC |
@@ -43,12 +43,23 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def test_report(objective: Objective, dataset: Dataset, out: Path) -> dict[str, float]:
-    """Accuracy, log-likelihood, Brier score and calibration; draws `reliability.png`.
+    """Measure accuracy, log-likelihood, Brier score and calibration; draw `reliability.png`.
 
     Arguments:
         objective: The method.
         dataset: Its data set.
         out: Folder of the picture.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from pyro_ssl import zoo
+    >>> x = torch.rand(6, 1, 8, 8)
+    >>> y = torch.arange(6) % 2
+    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
+    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> with TemporaryDirectory() as folder:
+    ...     sorted(test_report(objective, dataset, Path(folder)))[0]
+    'accuracy'
     """
     probs = predict_proba(objective, dataset.x_test)
     y = dataset.y_test
@@ -60,39 +71,63 @@ def test_report(objective: Objective, dataset: Dataset, out: Path) -> dict[str, 
 def ood_report(
     objective: Objective,
     dataset: Dataset,
-    foreign: dict[str, Tensor],
+    others: dict[str, Tensor],
     labeled: tuple[Tensor, Tensor] | None,
     out: Path,
 ) -> str:
-    """How well each score separates other data sets from the test data; draws `ood.png`.
+    """Measure how well each score separates other data from the test data; draw `ood.png`.
 
     Arguments:
         objective: The method.
         dataset: Its own data set.
-        foreign: Images of other data sets, by name.
-        labeled: Data and classes to fit densities of features to; None leaves out the score
+        others: Data of other data sets, by name.
+        labeled: Data and their classes, for densities of features; None leaves out the score
             `log p(z), refitted`.
         out: Folder of the picture.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from pyro_ssl import zoo
+    >>> x = torch.rand(6, 1, 8, 8)
+    >>> y = torch.arange(6) % 2
+    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
+    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> with TemporaryDirectory() as folder:
+    ...     text = ood_report(objective, dataset, {"other": 1 - x}, None, Path(folder))
+    >>> text.splitlines()[0].split("|")[1].strip()
+    'other data'
     """
     densities = None if labeled is None else ood.fit_densities(objective, *labeled)
-    scored = ood.score_sets(objective, {dataset.name: dataset.x_test, **foreign}, densities)
+    scored = ood.score_sets(objective, {dataset.name: dataset.x_test, **others}, densities)
     plots.save(plots.histograms(scored, dataset.name), out / "ood.png")
     rows = []
     for name, by_score in ood.ood_metrics(scored).items():
         for score, values in by_score.items():
             numbers = [f"{values[key]:.4f}" for key in ("auroc", "aupr", "fpr95")]
             rows.append((name, score, *numbers))
-    return table(("foreign data", "score", "AUROC", "AUPR", "FPR95"), rows)
+    return table(("other data", "score", "AUROC", "AUPR", "FPR95"), rows)
 
 
 @style.context()
 def corruption_report(objective: Objective, dataset: Dataset, out: Path) -> str:
-    """Accuracy and calibration under each corruption and severity; draws `corruptions.png`.
+    """Measure accuracy and calibration under each corruption; draw `corruptions.png`.
 
     Arguments:
         objective: The method.
         dataset: Its data set of images.
         out: Folder of the picture.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from pyro_ssl import zoo
+    >>> x = torch.rand(6, 1, 8, 8)
+    >>> y = torch.arange(6) % 2
+    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
+    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> with TemporaryDirectory() as folder:
+    ...     text = corruption_report(objective, dataset, Path(folder))
+    >>> text.splitlines()[2].split("|")[1].strip()
+    'gaussian_noise'
     """
     import matplotlib.pyplot as plt
 
@@ -122,7 +157,7 @@ def attack_report(
     *,
     restarts: int = 1,
 ) -> str:
-    """Accuracy under attacks of several sizes, by each aim; draws `attack_NAME.png`.
+    """Measure accuracy under attacks of several sizes, by each aim; draw `attack_NAME.png`.
 
     Arguments:
         objective: The method.
@@ -131,6 +166,18 @@ def attack_report(
         epsilons: Sizes of the attack.
         out: Folder of the picture.
         restarts: Random starts of `pgd`.
+
+    >>> import torch
+    >>> from tempfile import TemporaryDirectory
+    >>> from pyro_ssl import zoo
+    >>> x = torch.rand(6, 1, 8, 8)
+    >>> y = torch.arange(6) % 2
+    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
+    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> with TemporaryDirectory() as folder:
+    ...     text = attack_report(objective, dataset, "fgsm", [0.0, 0.1], Path(folder))
+    >>> text.splitlines()[3].split("|")[1].strip()
+    '0.1'
     """
     x = dataset.x_test
     bounds = (0.0, 1.0) if 0 <= float(x.min()) <= float(x.max()) <= 1 else None
@@ -149,5 +196,5 @@ def attack_report(
     for row in measured:
         cells = [f"{100 * row[aim]:.2f}" for aim in AIM_TITLES]
         rows.append((f"{row['epsilon']:g}", *cells))
-    header = (f"{attack}, epsilon", "up the loss", "up the difference of logits", "worse of both")
+    header = (f"{attack}, epsilon", "raises the loss", "raises a wrong logit", "worse of both")
     return table(header, rows)

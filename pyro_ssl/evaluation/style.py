@@ -1,4 +1,4 @@
-"""One look for all pictures of library and experiments: colours, fonts, legends and titles."""
+"""The style of all pictures of library and experiments: colours, fonts, legends and titles."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ References:
 LABELED = COLOURS[0]
 UNLABELED = COLOURS[3]
 OWN = COLOURS[0]
-"""The data set that a method was trained on, beside foreign ones."""
+"""The data set that a method was trained on."""
 HIGHLIGHT = "black"
 """Rings around single points, such as those that an acquisition function has chosen."""
 GUIDE_LINE: dict[str, Any] = {"color": "0.3", "linewidth": 0.8, "linestyle": "--"}
@@ -76,7 +76,7 @@ PART_TITLES = {
     "seconds": "seconds",
     "score": "score for early stopping",
 }
-"""What the parts of a loss are called in pictures."""
+"""Titles of the parts of a loss in pictures."""
 
 SETTINGS: dict[str, Any] = {
     "figure.constrained_layout.use": True,
@@ -100,7 +100,7 @@ SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def context() -> Iterator[None]:
-    """Use the house's settings of matplotlib within a block or, as a decorator, within a function.
+    """Use the settings of this file within a block or, as a decorator, within a function.
 
     >>> import matplotlib.pyplot as plt
     >>> with context():
@@ -127,7 +127,7 @@ def class_colour(index: int) -> str:
 
 
 def line_colours(names: Iterable[str]) -> dict[str, str]:
-    """Colours of lines by name: a method's own, and for other names those that are left, in order.
+    """Choose colours of lines by name: a method's own colour, and the remaining ones in order.
 
     >>> line_colours(["m2", "seed 0"])
     {'m2': '#3f90da', 'seed 0': '#ffa90e'}
@@ -170,12 +170,24 @@ def mixed_colours(probs: Any) -> np.ndarray:
 
 
 def rgb(colour: str) -> tuple[float, ...]:
-    """Red, green and blue in [0, 1] of a colour written as `#rrggbb`."""
+    """Convert a colour `#rrggbb` to red, green and blue in [0, 1].
+
+    >>> rgb("#ff0000")
+    (1.0, 0.0, 0.0)
+    """
     return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
 
 
 def legend_beside(ax: Axes, **options: Any) -> None:
-    """Put the legend of one pair of axes to their right, where it covers no points.
+    """Put the legend to the right of the axes, where it covers no points.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, ax = plt.subplots()
+    >>> lines = ax.plot([1, 2], label="m2")
+    >>> legend_beside(ax, title="method")
+    >>> ax.get_legend().get_title().get_text()
+    'method'
+    >>> plt.close(figure)
 
     Arguments:
         ax: Axes with labeled artists.
@@ -188,6 +200,14 @@ def figure_legend(figure: Figure, **options: Any) -> None:
     """Put one legend to the right of all axes of a figure with a constrained layout.
 
     A label that several axes share appears once.
+
+    >>> import matplotlib.pyplot as plt
+    >>> figure, axes = plt.subplots(1, 2, layout="constrained")
+    >>> lines = [ax.plot([1, 2], label="m2") for ax in axes]
+    >>> figure_legend(figure)
+    >>> len(figure.legends[0].get_texts())
+    1
+    >>> plt.close(figure)
 
     Arguments:
         figure: Figure whose axes have labeled artists.

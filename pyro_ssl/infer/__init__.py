@@ -1,4 +1,4 @@
-"""Inference in a Pyro model and guide: the ELBO, enumeration, Gibbs sampling, validation."""
+"""Inference with a Pyro model and guide: the ELBO, enumeration, Gibbs sampling, checks."""
 
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.infer.enumeration import ScopeError

@@ -1,7 +1,7 @@
-"""The terms of a bound, as functions of a pair of traces.
+"""How does a pair of traces become a bound? Its terms, as functions of the pair.
 
-A function of this file with values for the enumerated label has them in dimension -2, and samples,
-if there are several, in dimension -3.
+In shapes, V is the number of values of the enumerated label, S of samples and B of data. The
+dimension of S is there only if there are several samples.
 """
 
 from __future__ import annotations
@@ -17,12 +17,20 @@ from pyro_ssl.infer.traces import TracePair
 def log_weight(pair: TracePair, closed: dict[str, Tensor]) -> Tensor:
     r"""f(y) = log p(x, y, z) - log q(z|x, y), `([S,] V, B)`, without log q(y|x).
 
-    Sites that all data share are left out. A site in closed form counts with minus its KL. The mask
-    of the site that the model sums out is not applied, since its probabilities sum to 1.
+    Sites that all data share are left out. For a site in `closed`, minus its KL replaces
+    log p - log q. A mask of the site that the model sums out is ignored, since the probabilities of
+    its values sum to 1.
 
     Arguments:
         pair: The traces.
-        closed: KL by site, in closed form.
+        closed: KL in closed form, by site.
+
+    >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bound = TraceTopKEnum_ELBO(None).bound(m2.model, m2.guide, torch.randn(5, 4))
+    >>> pair = TracePair.of(bound.guide_trace, bound.model_trace, rows=5)
+    >>> log_weight(pair, {}).shape
+    torch.Size([3, 5])
     """
     summed_out = None if pair.summed_out is None else pair.summed_out["name"]
     f = torch.zeros(())
@@ -42,10 +50,17 @@ def log_weight(pair: TracePair, closed: dict[str, Tensor]) -> Tensor:
 
 
 def sum_of_sites(pair: TracePair, names: set[str]) -> Tensor:
-    """Summed log-densities of sites of the model, `([S,] V, B)`.
+    """Sum of the log-densities of some sites of the model, `([S,] V, B)`.
 
     Raises:
-        ValueError: The model has no site of that name.
+        ValueError: The model has no site of one of the names.
+
+    >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bound = TraceTopKEnum_ELBO(None).bound(m2.model, m2.guide, torch.randn(5, 4))
+    >>> pair = TracePair.of(bound.guide_trace, bound.model_trace, rows=5)
+    >>> sum_of_sites(pair, {"x"}).shape
+    torch.Size([3, 5])
     """
     unknown = sorted(names - {name for name, _ in sample_sites(pair.model)})
     if unknown:
@@ -58,9 +73,17 @@ def sum_of_sites(pair: TracePair, names: set[str]) -> Tensor:
 
 
 def shared_cost(pair: TracePair, closed: dict[str, Tensor]) -> Tensor | None:
-    """log q(W) - log p(W), or KL(q(W) || p(W)), of what all data share; None if there is nothing.
+    """Sum of log q(W) - log p(W), or of KL(q(W) || p(W)), over sites that all data share.
 
-    Observations and factors outside the plate count as well, with minus their logarithm.
+    Minus the log-densities of observations and factors outside the plate are added. None if no site
+    is shared.
+
+    >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bound = TraceTopKEnum_ELBO(None).bound(m2.model, m2.guide, torch.randn(5, 4))
+    >>> pair = TracePair.of(bound.guide_trace, bound.model_trace, rows=5)
+    >>> shared_cost(pair, {}) is None
+    True
     """
     terms: list[Tensor] = []
     for name, site in sample_sites(pair.guide):
@@ -75,9 +98,16 @@ def shared_cost(pair: TracePair, closed: dict[str, Tensor]) -> Tensor | None:
 
 
 def sum_out(f: Tensor, site: Site | None) -> Tensor:
-    """log sum_y exp f(y), for the y that the model enumerates.
+    """log sum_y exp f(y) over the values of a site that the model enumerates.
 
-    The scale, one for y and all that depends on it, stands outside the logarithm.
+    The site and all that depend on it have one scale, which multiplies the logarithm.
+
+    Arguments:
+        f: f(y), `([S,] V, B)`, with its scale.
+        site: The site of y; None if the model enumerates nothing, and V is 1.
+
+    >>> sum_out(torch.tensor([[1.0], [3.0]]).log(), {"scale": 1.0}).exp()
+    tensor([4.])
     """
     if site is None:
         return f.squeeze(-2) if f.dim() > 1 else f
@@ -87,21 +117,32 @@ def sum_out(f: Tensor, site: Site | None) -> Tensor:
 
 
 def label_terms(pair: TracePair, f: Tensor, kl: Tensor | None) -> tuple[Tensor, Tensor]:
-    """f(y), and what the label adds to its expectation: H(q(y|x)), or -KL(q(y|x) || p(y)).
+    """Split the bound into f(y) and a term outside the sum over y.
 
-    With the KL, f(y) has no log p(y), which rows with a given label need instead; and a given label
-    has no entropy.
+    The term is H(q(y|x)), or -KL(q(y|x) || p(y)) if `kl` is given, since f(y) then lacks log p(y).
+    For rows with a given label it is 0, and log p(y) is added to their f(y).
 
     Arguments:
-        pair: The traces, of a guide that enumerates.
-        f: f(y), `([S,] V, B)`; without log p(y) if there is a KL.
-        kl: KL(q(y|x) || p(y)), if it is taken in closed form.
+        pair: The traces of a guide that enumerates y, and of its model.
+        f: f(y), `([S,] V, B)`; without log p(y) if `kl` is given.
+        kl: KL(q(y|x) || p(y)) in closed form, `([S,] B)`, or None.
+
+    Returns:
+        f(y), `([S,] V, B)`, and the term, `([S,] B)`.
+
+    >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bound = TraceTopKEnum_ELBO(None).bound(m2.model, m2.guide, torch.randn(5, 4))
+    >>> pair = TracePair.of(bound.guide_trace, bound.model_trace, rows=5)
+    >>> f, term = label_terms(pair, log_weight(pair, {}), None)
+    >>> f.shape, term.shape
+    (torch.Size([3, 5]), torch.Size([5]))
     """
     assert pair.label is not None
-    notes = pair.label["infer"]
-    known = notes["known"]
+    enumeration = pair.label["infer"]
+    known = enumeration["known"]
     if kl is None:
-        rest = scaled(pair.label, entropy_of(notes["log_q"]))
+        rest = scaled(pair.label, entropy_of(enumeration["log_q"]))
     else:
         rest = -kl
         if known:
@@ -115,14 +156,25 @@ def label_terms(pair: TracePair, f: Tensor, kl: Tensor | None) -> tuple[Tensor, 
 
 
 def expectation(f: Tensor, weights: Tensor) -> Tensor:
-    """sum_y w(y) f(y), `([S,] B)`, with a baseline in the gradient with respect to w.
+    """sum_y w(y) f(y), with a baseline that lowers the variance of the gradient.
 
-    The weights sum to one whatever the parameters of q(y|x), or do so in expectation, so
-    subtracting the f of the first class changes no gradient in the mean. With `top_k`, the first
-    class is the likeliest: it must not depend on the class drawn, or the estimate is biased.
+    In the gradient with respect to w, f of the first class is subtracted from all f. The weights
+    sum to one, at least in expectation, so this does not change the mean of the gradient. With
+    `top_k`, the first class is the likeliest. A baseline that depends on the drawn class would bias
+    the gradient.
+
+    Arguments:
+        f: f(y), `([S,] V, B)`.
+        weights: w(y), `([S,] V, B)`.
+
+    Returns:
+        The sum, `([S,] B)`.
+
+    >>> expectation(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.5], [0.5]]))
+    tensor([2.])
     """
     fixed = weights.detach()
-    # 0 log 0 = 0: a class that both programs rule out adds nothing
+    # 0 log 0 = 0: a class with probability 0 in both programs adds nothing
     f = torch.where(fixed == 0, 0.0, f)
     constant = f.detach()
     baseline = constant[..., :1, :]

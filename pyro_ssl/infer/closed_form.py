@@ -1,4 +1,4 @@
-"""KL divergences in closed form, which replace log p - log q at a sample."""
+"""Which sites have a KL in closed form that can replace log p - log q at a sample?"""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from pyro_ssl.infer.sites import Site, same_scale, sample_sites, scaled
 def closed_form_kl(
     guide_trace: Trace, model_trace: Trace, sites: Literal["auto"] | Collection[str] = "auto"
 ) -> dict[str, Tensor]:
-    """KL(q || p) by site, with its scale, where it can replace log p - log q.
+    """KL(q || p) in closed form, multiplied by the scale of its site, by name of the site.
 
     Arguments:
         guide_trace: Trace of the guide.
-        model_trace: Trace of the model, replayed on it.
-        sites: Names of sites; "auto" takes those where the replacement is exact and the KL is
-            known, see `TraceTopKEnum_ELBO`.
+        model_trace: Trace of the model, replayed on the guide's.
+        sites: Names of sites; "auto" takes those whose KL is known and exact, see
+            `TraceTopKEnum_ELBO`.
 
     Raises:
-        ValueError: A named site is not the model's, or has no KL in closed form.
+        ValueError: The model has no site of a name, or no KL in closed form is known for it.
+
+    >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bound = TraceTopKEnum_ELBO(None).bound(m2.model, m2.guide, torch.randn(5, 4))
+    >>> sorted(closed_form_kl(bound.guide_trace, bound.model_trace))
+    ['y', 'z']
     """
     guided = {name: site for name, site in sample_sites(guide_trace) if not site["is_observed"]}
     if sites != "auto":
@@ -64,8 +70,8 @@ def _named(
 def _kl(q: Site, p: Site) -> Tensor | None:
     """KL with the scale of the sites, `(..., B)`; None if it is not known, or not exact.
 
-    Not exact is the KL of sites of different scales, of masked sites, and of a posterior with mass
-    outside the support of the prior, which a sample may never meet.
+    It is not exact if the sites differ in scale, if one is masked, or if the posterior has mass
+    outside the support of the prior: a sample may never fall there, but the KL is infinite.
     """
     if not same_scale(q["scale"], p["scale"]):
         return None
@@ -79,7 +85,7 @@ def _kl(q: Site, p: Site) -> Tensor | None:
     q_fn = q["fn"]
     p_fn = p["fn"]
     try:
-        if q_fn.has_enumerate_support:  # torch's KL of two Bernoullis wants one shape
+        if q_fn.has_enumerate_support:  # torch's KL of two Bernoullis needs equal shapes
             shape = torch.broadcast_shapes(q_fn.batch_shape, p_fn.batch_shape)
             q_fn = q_fn.expand(shape)
             p_fn = p_fn.expand(shape)
@@ -90,7 +96,7 @@ def _kl(q: Site, p: Site) -> Tensor | None:
 
 
 def _parts(fn: Any) -> Iterator[Any]:
-    """A distribution and those that it wraps."""
+    """Iterate over a distribution and the distributions that it wraps."""
     yield fn
     base = getattr(fn, "base_dist", None)
     if base is not None:
@@ -102,15 +108,24 @@ def _is_categorical(fn: Any) -> bool:
 
 
 def _kl_of_categoricals(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """KL over the last dimension; torch's own has a NaN gradient where q is exactly 0."""
-    log_p = log_p.clamp_min(torch.finfo(log_p.dtype).min)
+    """KL over the last dimension; that of torch has a NaN gradient where q is exactly 0."""
+    log_p = log_p.masked_fill(_is_zero(log_q), 0.0).clamp_min(torch.finfo(log_p.dtype).min)
     return -entropy_of(log_q) - (log_q.exp() * log_p).sum(-1)
 
 
 def entropy_of(log_q: Tensor) -> Tensor:
-    """Entropy of probabilities over the last dimension; 0 log 0 = 0, and so is its gradient.
+    """Entropy of log-probabilities over the last dimension; 0 log 0 and its gradient are 0.
 
     >>> entropy_of(torch.tensor([0.0, -torch.inf]))
     tensor(-0.)
     """
-    return -(log_q.exp() * log_q.clamp_min(torch.finfo(log_q.dtype).min)).sum(-1)
+    return -(log_q.exp() * log_q.masked_fill(_is_zero(log_q), 0.0)).sum(-1)
+
+
+def _is_zero(log_q: Tensor) -> Tensor:
+    """Where q is exactly 0.
+
+    What it is multiplied with should be no more than 0 there: a gradient above 1 times the least
+    float is infinite, and that times 0 is NaN.
+    """
+    return log_q.detach().exp() == 0

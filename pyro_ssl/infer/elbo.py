@@ -1,24 +1,20 @@
-"""An ELBO per datum that sums over an enumerated label, or over its likeliest values."""
+"""The ELBO per datum, with a sum over all classes of a missing label or over the likeliest ones."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from pyro.infer.util import is_validation_enabled
-from pyro.nn import PyroModule
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_ssl.infer.bound_terms import (
     expectation,
@@ -37,23 +33,32 @@ from pyro_ssl.infer.enumeration import (
     SharedLatent,
     log_mean_exp,
 )
+from pyro_ssl.infer.param_store import Program, isolated_param_store, without_param_store
 from pyro_ssl.infer.scales import undo_subsampling
 from pyro_ssl.infer.sites import is_enumerated
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, is_count
 from pyro_ssl.infer.traces import TracePair
 from pyro_ssl.nn.tensor_annotations import weighted_classes
-from pyro_ssl.utils.context import empty_param_store, exclusive
-from pyro_ssl.utils.private_names import children_of, has_pyro_attributes
-
-Program = Callable[..., Any]
+from pyro_ssl.utils.context import exclusive
 
 
 class Bound(NamedTuple):
-    """A bound per datum, `(B,)` nats, its traces, and the part that belongs to no datum.
+    """A bound with its traces.
 
-    `shared` is what all data share, outside the plate: KL(q(W) || p(W)) of latents such as random
-    weights, and minus the logarithm of observations and factors. It is a scalar, to be subtracted
-    once from the bound of the whole data set; None if there is nothing.
+    Arguments:
+        value: The bound per datum, `(B,)` nats.
+        guide_trace: Trace of the guide.
+        model_trace: Trace of the model.
+        shared: The part of the bound that belongs to all data together, with opposite sign:
+            KL(q(W) || p(W)) of shared latents, such as random weights, minus log-densities of
+            observations and factors outside the plate. A scalar, to be subtracted once from the
+            bound of the whole data set; None if nothing is shared.
+
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bound = TraceTopKEnum_ELBO().bound(m2.model, m2.guide, torch.randn(5, 4))
+    >>> bound.value.shape, bound.shared
+    (torch.Size([5]), None)
     """
 
     value: Tensor
@@ -63,55 +68,53 @@ class Bound(NamedTuple):
 
 
 class TraceTopKEnum_ELBO(ELBO):
-    r"""The ELBO with at most one enumerated site, y, in guide and model together; per datum.
+    r"""The ELBO per datum, with a sum over the values of at most one discrete site y.
 
     .. math:: U(x) = \sum_y q(y|x)\, f(y) + \mathrm H(q(y|x)), \qquad
               f(y) = \log p(x, y, z_y) - \log q(z_y | x, y), \quad z_y \sim q(z | x, y)
 
-    A site that the model marks for enumeration and the guide leaves out is summed out of the model,
-    inside the logarithm: :math:`\log \sum_y p(x, y, z)` in place of :math:`\log p(x, z)`. With
-    `top_k=k`, the guide's sum runs over the k likeliest classes and one drawn from the rest,
-    weighted by one over its probability; value and gradient stay unbiased. For `top_k=None` and
-    `closed_form=()` it equals `TraceEnum_ELBO` in value and gradient with Pyro's validation off;
-    Pyro's validation rejects a z that depends on y but precedes it in the model.
+    If only the model marks y for enumeration, and the guide has no site y, the model sums over y
+    inside the logarithm: :math:`\log \sum_y p(x, y, z)` replaces :math:`\log p(x, z)`.
 
-    The scope is a pair over one plate of data, at dimension -1. Latents outside it, in plates of
-    another size and in sequential plates are shared by all data and count once. All latents that
-    the guide does not enumerate are reparameterised. Any other pair is refused; use
-    `pyro.infer.TraceEnum_ELBO` for it.
+    With `top_k=k`, the guide's sum runs over the k likeliest classes and one drawn from the rest,
+    weighted by the inverse of its probability. Value and gradient stay unbiased. With `top_k=None`
+    and `closed_form=()`, value and gradient equal those of `TraceEnum_ELBO` without Pyro's
+    validation, which rejects a z that depends on y but precedes it in the model.
+
+    The pair has one plate of data, at dimension -1. Latents outside it, in plates of another size
+    or in sequential plates are shared by all data and count once. Latents that are not enumerated
+    are reparameterised. Any other pair is refused: use `pyro.infer.TraceEnum_ELBO`.
 
     Arguments:
-        top_k: Number k of likeliest classes; None, or K - 1 and above, sums over all K. "auto"
-            takes 1, 2, 4, 8 or 16, the first that holds 95 % of q(y|x) in the mean over the batch,
-            and 16 if none does: all of up to 17 classes while q(y|x) is spread, and two once it has
-            concentrated. The choice depends on q(y|x) and not on the draw, so it costs no bias.
-        common_random_numbers: Give the Gaussian sites of a datum the same noise for all classes:
-            the expectation of each class does not change, and the differences between classes,
-            which teach q(y|x), vary less.
-        num_particles: Samples S of the guide's other sites, for each class. If all data share a
-            latent, S runs of the programs, each with its own draw of it.
-        importance_weighted: f(y) is the logarithm of the mean of S weights p(x, y, z) / q(z|x, y),
-            a tighter bound than the mean of S logarithms. If the guide draws before y, q(y|x) is
-            its mean over these samples. A `poutine.scale` acts on the densities, inside the
-            logarithm. A latent that all data share is drawn once, and its KL stands outside the
-            logarithm.
-        closed_form: Sites whose log p - log q is replaced by minus their KL in closed form. "auto"
-            takes all sites for which that is known and exact: all latents before it in the model
-            stand before it in the guide too, so p(y|x,z) of SSLPE is sampled. Names take just those
-            sites, at the caller's risk; `()` takes none.
-        free_bits: Least KL of a continuous latent in closed form, in nats per datum: below it, the
-            KL gets no gradient. The value is lower than the bound's, and so a bound too.
-        max_plate_nesting: See `TraceEnum_ELBO`: 1, or `math.inf` for no limit; more plates are
-            outside the scope.
-        vectorize_particles: Draw the samples together; False runs the programs `num_particles`
+        top_k: Number k of likeliest classes. None, or K - 1 and above, sums over all K classes.
+            "auto" takes the smallest of 1, 2, 4, 8 and 16 whose classes have 95 % of q(y|x) in the
+            mean over the batch, or else 16. This choice does not depend on the class drawn, so
+            there is no bias.
+        common_random_numbers: Use the same noise for all classes in the Gaussian sites of a datum.
+            This lowers the variance of the differences between classes, which q(y|x) learns from.
+        num_particles: Number S of samples of the guide's other sites, for each class. If all data
+            share a latent, the programs run S times, each time with another draw of it.
+        importance_weighted: Use as f(y) the logarithm of the mean of S weights
+            p(x, y, z) / q(z|x, y), a tighter bound than the mean of S logarithms. If the guide
+            samples a latent before y, q(y|x) is averaged over these samples. `poutine.scale`
+            multiplies log-densities inside the mean of weights. A latent that all data share is
+            drawn once, and its KL is outside the logarithm.
+        closed_form: Sites at which minus the KL in closed form replaces log p - log q. "auto" takes
+            all sites whose KL is known and exact. It is exact if the latents before the site in the
+            model are before it in the guide, too; at y of SSLPE it is not. Names take these sites
+            without this check; `()` takes none.
+        free_bits: Smallest KL of a continuous latent in closed form, in nats per datum. A smaller
+            KL is replaced by this number and has no gradient. The result is still a lower bound.
+        max_plate_nesting: 1, or `math.inf`, as for `TraceEnum_ELBO`; more plates are refused.
+        vectorize_particles: Draw all samples in one run; False runs the programs `num_particles`
             times.
-        strict_enumeration_warning: See `TraceEnum_ELBO`: warn if no site is enumerated.
+        strict_enumeration_warning: Warn if no site is enumerated, with Pyro's validation on.
 
     Raises:
-        ValueError: An argument is out of range; a site named in `closed_form` is not the model's,
-            or has no KL in closed form; the shape of a site fits neither its plates nor the label
-            (with Pyro's validation on).
-        ScopeError: A ValueError: the pair is outside the scope.
+        ValueError: An argument is out of range; `closed_form` names a site that the model lacks or
+            whose KL is not known; with Pyro's validation on, the shape of a site does not fit its
+            plates and the label.
+        ScopeError: The pair is outside the scope; a ValueError, too.
 
     References:
         Burda et al. 2016 for the importance-weighted bound; Kingma et al. 2016 for free bits.
@@ -148,8 +151,8 @@ class TraceTopKEnum_ELBO(ELBO):
         _check_closed_form(closed_form, importance_weighted)
         if max_plate_nesting not in (1, math.inf):
             raise ScopeError(
-                f"max_plate_nesting should be 1, got {max_plate_nesting!r}: the bound is of one "
-                "plate of data"
+                f"max_plate_nesting should be 1, got {max_plate_nesting!r}, since the bound is for "
+                "one plate of data"
             )
         super().__init__(
             num_particles=num_particles,
@@ -174,14 +177,17 @@ class TraceTopKEnum_ELBO(ELBO):
         """Bound per datum, `(B,)` nats. The caller's parameter store is neither read nor written.
 
         Arguments:
-            model: A program over `(x, y=None)`, or over `args`.
+            model: The model.
             guide: Its guide.
-            args: Arguments of both programs.
-            labels: Labels of the first L rows, `(L, *event)`; their bound is L(x, y).
-            kwargs: Further arguments of both.
+            args: Positional arguments of both, such as x, or x and y.
+            labels: Labels of the first L rows, `(L, *event)`. The bound of these rows is L(x, y),
+                that of the others U(x).
+            kwargs: Keyword arguments of both.
         """
         run = _Run(model, guide, args, kwargs, labels=labels)
-        return _mean([self._bound(pair) for pair in self._pairs_apart(run)])
+        pairs = self._pairs_apart(run)
+        self._warn_if_nothing_is_enumerated(pairs, stacklevel=3)
+        return _mean([self._bound(pair) for pair in pairs])
 
     def class_bounds(
         self,
@@ -191,38 +197,42 @@ class TraceTopKEnum_ELBO(ELBO):
         only: Collection[str] | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """f(y) of every class, `(B, K)` nats: with a guide over z given y, L(x, y) of each.
+        """f(y) of every class, `(B, K)` nats; it is L(x, y) if the guide has q(z|x, y).
 
         Arguments:
-            model: A program over `(x, y=None)`, called without y.
-            guide: Its guide; one of the two has an enumerated site.
-            args: Arguments of both programs.
-            only: Names of sites of the model to sum, without the guide's: ("x",) is the
-                reconstruction.
-            kwargs: Further arguments of both.
+            model: The model.
+            guide: Its guide; one of the two enumerates y.
+            args: Positional arguments of both, without y.
+            only: Names of sites of the model whose log-densities are summed, in place of f(y):
+                ("x",) gives the reconstruction term log p(x|y, z).
+            kwargs: Keyword arguments of both.
 
         Raises:
-            ValueError: Nothing is enumerated; a name in `only` is not the model's.
+            ValueError: Nothing is enumerated; the model has no site of a name in `only`; `only` is
+                given for an importance-weighted bound.
         """
         if only is not None and (isinstance(only, str) or self.importance_weighted):
             raise ValueError(
-                "only should be a tuple of site names, of a bound that is not importance-weighted"
+                "only should be a tuple of site names, for a bound that is not importance-weighted"
             )
         run = _Run(model, guide, args, kwargs, all_classes=True)
         bounds = [self._class_bounds(pair, only) for pair in self._pairs_apart(run)]
         return torch.stack(bounds).mean(0)
 
     def log_evidence(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
-        """Importance-sampling estimate of log p(x), or of log p(x, y) given y: `(B,)` nats.
+        """Estimate log p(x), or log p(x, y) if y is given, by importance sampling: `(B,)` nats.
 
-        The mean of S weights, summed over all classes; its logarithm is a lower bound in the mean.
+        The estimate is the logarithm of a mean of S weights, summed over all classes. Its
+        expectation is a lower bound.
         """
-        run = _Run(model, guide, args, kwargs, all_classes=True, shared_once=True)
-        (pair,) = self._pairs_apart(run)
+        run = _Run(model, guide, args, kwargs, all_classes=True, shared_once=True, one_pair=True)
+        pairs = self._pairs_apart(run)
+        self._warn_if_nothing_is_enumerated(pairs, stacklevel=3)
+        (pair,) = pairs
         f = log_weight(pair, {})
         if pair.label is not None and pair.label["mask"] is not None:
             raise ScopeError(
-                f"site {pair.label['name']!r} is masked, and the evidence is a sum over its classes"
+                f"site {pair.label['name']!r} is masked, so the evidence cannot sum over it"
             )
         if f.dim() > 2:
             f = log_mean_exp(f)
@@ -231,54 +241,60 @@ class TraceTopKEnum_ELBO(ELBO):
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Minus the bound, summed over data.
+        """Minus the bound, summed over data, as `pyro.infer.SVI` minimises it.
 
-        Parameters may live in the parameter store, as for `pyro.infer.SVI`.
+        Unlike `bound`, it uses the caller's parameter store.
         """
-        pairs = self._pairs(_Run(model, guide, args, kwargs))
+        return self._loss(_Run(model, guide, args, kwargs))
+
+    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """`differentiable_loss` as a number, without gradients."""
+        with torch.no_grad():
+            return self._loss(_Run(model, guide, args, kwargs)).item()
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """`differentiable_loss` as a number; its gradients are added to the parameters'."""
+        loss = self._loss(_Run(model, guide, args, kwargs))
+        loss.backward()
+        return loss.item()
+
+    def _loss(self, run: _Run) -> Tensor:
+        pairs = self._pairs(run)
+        self._warn_if_nothing_is_enumerated(pairs, stacklevel=4)
         bound = _mean([self._bound(pair) for pair in pairs])
         if bound.shared is None:
             return -bound.value.sum()
         return bound.shared - bound.value.sum()
 
-    def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        with torch.no_grad():
-            return self.differentiable_loss(model, guide, *args, **kwargs).item()
-
-    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()
-        return loss.item()
-
     def _get_trace(
         self, model: Program, guide: Program, args: Any, kwargs: Any
     ) -> tuple[Trace, Trace]:
-        """Traces of model and guide for one run, as Pyro's own ELBOs give them."""
+        """Traces of model and guide for one run; overrides a method of `pyro.infer.ELBO`."""
         pair = self._pairs(_Run(model, guide, args, kwargs, shared_once=True))[0]
         return pair.model, pair.guide
 
     # --- traces --------------------------------------------------------------------------------
 
     def _pairs_apart(self, run: _Run) -> list[TracePair]:
-        """Traces with an empty parameter store and without the factor of subsampling."""
-        with _apart(run.model, run.guide), undo_subsampling(run.rows):
+        """Traces with an empty parameter store and without factors of subsampling."""
+        with isolated_param_store(run.model, run.guide), undo_subsampling(run.rows):
             return self._pairs(run.without_param_store())
 
     def _pairs(self, run: _Run) -> list[TracePair]:
-        """The traces of all samples at once, or S pairs of one sample each.
+        """One pair of traces with all S samples, or S pairs with one sample each.
 
-        Samples are drawn one by one if all data share a latent.
+        If all data share a latent, there are S pairs.
         """
         rows = run.rows
         if self.num_particles == 1:
             return [self._pair(run, 1, rows)]
-        if rows is None:  # a run of one sample tells which plates are the data's
+        if rows is None:  # one sample shows which plates are those of data
             with torch.no_grad():
                 rows = self._pair(run, 1, None).rows
-        if self.vectorize_particles or self.importance_weighted:
+        if self.vectorize_particles or self.importance_weighted or run.one_pair:
             try:
                 pair = self._pair(run, self.num_particles, rows)
-                if pair.rows != rows:  # the first argument does not count the data
+                if pair.rows != rows:  # the first argument is not the data
                     pair = self._pair(run, self.num_particles, pair.rows)
                 return [pair]
             except SharedLatent:
@@ -289,7 +305,7 @@ class TraceTopKEnum_ELBO(ELBO):
     def _pair(self, run: _Run, samples: int, rows: int | None) -> TracePair:
         if isinstance(poutine.unwrap(run.guide), Messenger):
             raise ScopeError(
-                "guide: a GuideMessenger draws while the model runs, and has no trace of its own"
+                "guide: a GuideMessenger samples inside the model, so it has no trace of its own"
             )
         enumerate_ = EnumerateMessenger(
             None if run.all_classes else self.top_k,
@@ -304,8 +320,8 @@ class TraceTopKEnum_ELBO(ELBO):
             guide_trace = poutine.trace(enumerate_(run.guide)).get_trace(*run.args, **run.kwargs)
             if run.labels is not None and enumerate_.label is None:
                 raise ValueError(
-                    "labels: the guide enumerates nothing that they could be values of; leave them "
-                    "out"
+                    "labels: the guide has no enumerated site that could take them as values; "
+                    "leave them out"
                 )
             replayed = ReplayMessenger(guide_trace)(run.model)
             model_trace = poutine.trace(replayed).get_trace(*run.args, **run.kwargs)
@@ -313,14 +329,16 @@ class TraceTopKEnum_ELBO(ELBO):
         check_scope(pair)
         if is_validation_enabled():
             check_shapes(pair, samples)
-            self._warn_if_nothing_is_enumerated(pair)
         return pair
 
-    def _warn_if_nothing_is_enumerated(self, pair: TracePair) -> None:
-        if self.strict_enumeration_warning and pair.label is None and pair.summed_out is None:
+    def _warn_if_nothing_is_enumerated(self, pairs: list[TracePair], stacklevel: int) -> None:
+        """Warn at the caller of a public method, which is `stacklevel` frames up."""
+        if not self.strict_enumeration_warning or not is_validation_enabled():
+            return
+        if pairs[0].label is None and pairs[0].summed_out is None:
             warnings.warn(
                 'no site is marked infer={"enumerate": "parallel"}, so nothing is summed over',
-                stacklevel=5,
+                stacklevel=stacklevel,
             )
 
     # --- bounds of a pair of traces ------------------------------------------------------------
@@ -343,7 +361,7 @@ class TraceTopKEnum_ELBO(ELBO):
     def _class_bounds(self, pair: TracePair, only: Collection[str] | None) -> Tensor:
         label = pair.label or pair.summed_out
         if label is None:
-            raise ValueError("guide: no site is enumerated, so there is no bound per class")
+            raise ValueError("guide: no site is enumerated, so there is no bound for each class")
         if only is None:
             closed = self._closed(pair)
             closed.pop(label["name"], None)
@@ -354,7 +372,7 @@ class TraceTopKEnum_ELBO(ELBO):
         return self._over_particles(f, dim=2).movedim(-1, -2)
 
     def _closed(self, pair: TracePair) -> dict[str, Tensor]:
-        """KL by site, in closed form, with free bits."""
+        """KL in closed form by site, at least `free_bits` for continuous latents."""
         closed = closed_form_kl(pair.guide, pair.model, self.closed_form)
         if not self.free_bits:
             return closed
@@ -366,9 +384,9 @@ class TraceTopKEnum_ELBO(ELBO):
         return closed
 
     def _over_particles(self, f: Tensor, dim: int) -> Tensor:
-        """Average over the samples, dimension 0 if f has more than `dim` dimensions.
+        """Average over samples, which are dimension 0 if f has more than `dim` dimensions.
 
-        The importance-weighted bound averages weights, the other one logarithms.
+        The importance-weighted bound averages weights, the plain one their logarithms.
         """
         if f.dim() <= dim:
             return f
@@ -377,7 +395,18 @@ class TraceTopKEnum_ELBO(ELBO):
 
 @dataclass(frozen=True)
 class _Run:
-    """A call of both programs, and how the label and shared latents are treated in it."""
+    """A call of both programs.
+
+    Arguments:
+        model: The model.
+        guide: Its guide.
+        args: Arguments of both.
+        kwargs: Further arguments of both.
+        labels: Labels of the first rows.
+        all_classes: Enumerate all classes, whatever `top_k` is.
+        shared_once: Draw a latent that all data share once, for all samples.
+        one_pair: Draw all samples in one pair of traces, whatever `vectorize_particles` is.
+    """
 
     model: Program
     guide: Program
@@ -386,14 +415,16 @@ class _Run:
     labels: Tensor | None = None
     all_classes: bool = False
     shared_once: bool = False
+    one_pair: bool = False
 
     @property
     def rows(self) -> int | None:
-        """Number of data, by the programs' first argument."""
+        """Number of data, from the first argument of the programs; None if it is no tensor."""
         first = next(iter([*self.args, *self.kwargs.values()]), None)
         return len(first) if isinstance(first, Tensor) and first.dim() else None
 
     def without_param_store(self) -> _Run:
+        """The same call of programs that do not register parameters."""
         return replace(
             self,
             model=without_param_store(self.model),
@@ -402,7 +433,7 @@ class _Run:
 
 
 def _mean(bounds: list[Bound]) -> Bound:
-    """The mean over runs, with the traces of the last."""
+    """The mean of bounds, with the traces of the last one."""
     last = bounds[-1]
     if len(bounds) == 1:
         return last
@@ -422,47 +453,3 @@ def _check_closed_form(closed_form: Any, importance_weighted: bool) -> None:
         raise ValueError(
             "closed_form: an importance-weighted bound has no KL; leave it out or give ()"
         )
-
-
-def without_param_store(program: Program) -> Program:
-    """A program without entries in Pyro's parameter store, if its parameters are a module's own.
-
-    Each access to a conditional would register all its parameters: a quarter of the time of a small
-    step, to no effect here.
-    """
-    if not isinstance(program, PyroModule) or _has_pyro_attributes(program):
-        return program
-    return partial(nn.Module.__call__, program)
-
-
-def _has_pyro_attributes(module: nn.Module) -> bool:
-    """Whether a module, or a part of it, has `PyroParam` or `PyroSample` attributes."""
-    if has_pyro_attributes(module):
-        return True
-    return any(_has_pyro_attributes(part) for part in children_of(module))
-
-
-@contextmanager
-def _apart(*programs: Program) -> Iterator[None]:
-    """An empty parameter store inside the block.
-
-    Raises:
-        ValueError: A program calls `pyro.param` for a parameter that the caller's store holds.
-    """
-    theirs = dict(pyro.get_param_store().named_parameters())
-    with empty_param_store():
-        yield
-        if theirs:
-            _check_params(theirs, programs)
-
-
-def _check_params(theirs: dict[str, Tensor], programs: tuple[Program, ...]) -> None:
-    modules = [program for program in programs if isinstance(program, nn.Module)]
-    own = {id(p) for module in modules for p in module.parameters()}
-    for name, p in pyro.get_param_store().named_parameters():
-        if name in theirs and id(p) not in own and not torch.equal(p, theirs[name]):
-            raise ValueError(
-                f"pyro.param({name!r}) has been trained in Pyro's parameter store, which a bound "
-                "does not read; make it an attribute of the program, nn.Parameter or "
-                "pyro.nn.PyroParam"
-            )

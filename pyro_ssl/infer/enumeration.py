@@ -1,4 +1,4 @@
-"""Handlers that give an enumerated site its values, all or some, without touching the program."""
+"""How does an enumerated site get its values? By handlers, without changes to the program."""
 
 from __future__ import annotations
 
@@ -24,47 +24,63 @@ WAY_OUT = (
     "; Objective(elbo=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...)) takes any pair that Pyro "
     "can enumerate"
 )
-"""The end of every refusal of a pair outside the scope of `TraceTopKEnum_ELBO`."""
+"""Last part of the message of every `ScopeError`."""
 
 
 class ScopeError(ValueError):
-    """A model/guide pair is outside the scope of `TraceTopKEnum_ELBO`; the message has the fix."""
+    """A model/guide pair is outside the scope of `TraceTopKEnum_ELBO`; the message has the fix.
+
+    >>> str(ScopeError("site 'y' is outside every plate")).partition(";")[0]
+    "site 'y' is outside every plate"
+    """
 
     def __init__(self, message: str) -> None:
-        # Pyro's tracer appends the shapes of all sites to an error that passes it
+        # Pyro's tracer makes a new error, whose message ends in the shapes of all sites
         sentence = message.partition("\n")[0]
         super().__init__(sentence if sentence.endswith(WAY_OUT) else sentence + WAY_OUT)
 
 
 class SharedLatent(Exception):
-    """Several samples are wanted at once, and the guide draws a latent that all data share."""
+    """Several samples cannot be drawn at once, since the guide draws a latent that all data share.
+
+    `TraceTopKEnum_ELBO` catches it and runs the programs once for each sample.
+
+    >>> issubclass(SharedLatent, ScopeError)
+    False
+    """
 
 
 class EnumerateMessenger(Messenger):
-    """Give a guide's enumerated site V values, and its other latent sites S samples.
+    """Give V values to a guide's enumerated site, and S samples to its other latent sites.
 
-    The V values, `(V, B, *event)` or `(K, 1, *event)`, stand in dimension -2, left of the one
-    plate; the samples in dimension -3. The site's `infer` keeps
+    The values, `(V, B, *event)` or `(K, 1, *event)`, are along batch dimension -2, left of the
+    plate of data, and the samples along -3. The enumerated site's `infer` gets
 
-    - `log_weights`, `([S,] V, B)`: log q, and for the drawn value log q minus the log-probability
-    of
-      drawing it, held constant;
-    - `log_q`, `([S,] B, K)`;
-    - `known`, the number of rows whose label is given.
+    - `log_weights`, `([S,] V, B)`: log q(y|x), minus the log-probability of drawing the class if it
+      was drawn;
+    - `log_q`, `([S,] B, K)`: log q(y|x) of all classes;
+    - `known`: the number of first rows whose label is given.
 
     Arguments:
         top_k: See `TraceTopKEnum_ELBO`.
         common_random_numbers: See `TraceTopKEnum_ELBO`.
-        samples: S.
-        marginal: Weight by q(y|x) averaged over the samples of what the guide draws before y.
-        labels: Values for the first rows of data, `(L, *event)`, which are given and not summed
-            over.
-        rows: Number of data, which tells their plate from one that all data share; None if unknown.
-        shared_once: Draw one sample of a latent that all data share, whatever S is.
+        samples: Number of samples S.
+        marginal: Average q(y|x) over samples of latents that the guide draws before y.
+        labels: Given labels of the first rows, `(L, *event)`, which are not summed over.
+        rows: Number of data, to recognise their plate; None if unknown.
+        shared_once: Draw a latent that all data share once, whatever S is.
 
     Raises:
-        SharedLatent: There are several samples, a latent that all data share, and no `shared_once`.
-        ScopeError: A site cannot be enumerated here, or there is a second one.
+        SharedLatent: S is above 1, all data share a latent, and `shared_once` is False.
+        ScopeError: A site cannot be enumerated, or there is a second enumerated one.
+
+    >>> import pyro
+    >>> def guide():
+    ...     with pyro.plate("data", 5):
+    ...         q = dist.OneHotCategorical(logits=torch.zeros(5, 3))
+    ...         return pyro.sample("y", q, infer={"enumerate": "parallel"})
+    >>> EnumerateMessenger()(guide)().shape, EnumerateMessenger(top_k=1)(guide)().shape
+    (torch.Size([3, 1, 3]), torch.Size([2, 5, 3]))
     """
 
     def __init__(
@@ -109,7 +125,7 @@ class EnumerateMessenger(Messenger):
             self._sample(msg)
 
     def enumerate(self, msg: Site) -> None:
-        """Give a site its values."""
+        """Set the values of a site, and what the bound needs to weigh them."""
         fn = msg["fn"]
         self.label = msg["name"]
         if isinstance(fn, dist.MaskedDistribution):
@@ -134,7 +150,7 @@ class EnumerateMessenger(Messenger):
         self._give(msg, value, log_weights, log_q, known)
 
     def _log_q(self, fn: Any) -> tuple[Tensor, Tensor]:
-        """log q(y|x,...), `([S,] B, K)`, and log q(y|x), its mean over the samples, `(B, K)`."""
+        """log q(y|x, ...), `([S,] B, K)`, and the logarithm of its mean over samples, `(B, K)`."""
         log_q = _log_probs(fn)
         if log_q.dim() > 2:  # q(y|x) depends on samples: (S, 1, B, K)
             log_q = log_q.squeeze(-3)
@@ -148,7 +164,7 @@ class EnumerateMessenger(Messenger):
         rows = fn.batch_shape[-1]
         if self.labels.shape[1:] != fn.event_shape or len(self.labels) > rows:
             raise ValueError(
-                f"labels: site {msg['name']!r} wants at most {rows} values of shape "
+                f"labels: site {msg['name']!r} takes at most {rows} values of shape "
                 f"{tuple(fn.event_shape)}, got {tuple(self.labels.shape)}"
             )
         return len(self.labels)
@@ -166,7 +182,7 @@ class EnumerateMessenger(Messenger):
     def _with_labels(
         self, value: Tensor, log_weights: Tensor, rows: int, known: int
     ) -> tuple[Tensor, Tensor]:
-        """V copies of each given label, equally weighted, before the values of the other rows."""
+        """Put V equally weighted copies of each given label before the values of other rows."""
         assert self.labels is not None
         copies = len(value)
         given = self.labels.expand(copies, *self.labels.shape)
@@ -186,14 +202,14 @@ class EnumerateMessenger(Messenger):
             ENUMERATE_DIM: -2,
         }
         class_weights.set(log_weights)
-        if msg["infer"].get("expand"):  # the program wants one value for each datum
+        if msg["infer"].get("expand"):  # the program needs one value for each datum
             value = value.expand(len(value), log_q.shape[-2], *msg["fn"].event_shape)
         msg["value"] = value
         msg["done"] = True
         self.values = len(value)
 
     def _sample(self, msg: Site) -> None:
-        """Draw S samples, with common random numbers if they are wanted."""
+        """Draw S samples, with common random numbers if the option is set."""
         fn = msg["fn"]
         wide = fn
         if self.samples > 1:
@@ -202,7 +218,7 @@ class EnumerateMessenger(Messenger):
         msg["done"] = True
 
     def _draw(self, wide: Any, batch_shape: torch.Size) -> Tensor:
-        if isinstance(wide, FlowDistribution):  # noise is common in its base
+        if isinstance(wide, FlowDistribution):  # the noise is that of its base
             return wide.transform_base(self._draw(wide.base, batch_shape))
         base = wide.base_dist if isinstance(wide, Independent) else wide
         differs_by_class = batch_shape[-2:-1] == (self.values,)
@@ -215,10 +231,18 @@ class EnumerateMessenger(Messenger):
 
 
 class ReplayMessenger(poutine.replay_messenger.ReplayMessenger):
-    """Give a model the guide's values, and enumerate a marked site that the guide leaves out.
+    """Give a model the guide's values, and enumerate a marked site that the guide lacks.
 
     Raises:
-        ScopeError: A site cannot be enumerated here, or there is a second one in the two programs.
+        ScopeError: A site cannot be enumerated, or the two programs have two enumerated ones.
+
+    >>> import pyro
+    >>> def model():
+    ...     with pyro.plate("data", 5):
+    ...         p = dist.OneHotCategorical(logits=torch.zeros(5, 3))
+    ...         return pyro.sample("y", p, infer={"enumerate": "parallel"})
+    >>> ReplayMessenger(poutine.Trace())(model)().shape
+    torch.Size([3, 1, 3])
     """
 
     def __enter__(self) -> Any:
@@ -248,12 +272,25 @@ def _has_values(site: Site) -> bool:
 
 
 def check_enumerable(site: Site, other: str | None) -> None:
-    """Raise ScopeError unless a site can be enumerated; `other` is one that already is."""
+    """Check that a site can be enumerated.
+
+    Arguments:
+        site: The site.
+        other: Name of a site that is already enumerated, or None.
+
+    Raises:
+        ScopeError: It cannot be; with the fix.
+
+    >>> site = {"name": "y", "infer": {}, "cond_indep_stack": ()}
+    >>> check_enumerable(site, "k")
+    Traceback (most recent call last):
+    pyro_ssl.infer.enumeration.ScopeError: sites 'k' and 'y' are both enumerated, ...
+    """
     name = site["name"]
     if other is not None:
         raise ScopeError(
-            f"sites {other!r} and {name!r} are both enumerated, and one may be, of model and guide "
-            "together"
+            f"sites {other!r} and {name!r} are both enumerated, and model and guide together may "
+            "have one such site"
         )
     _check_num_samples(site)
     plates = data_plates(site)
@@ -265,13 +302,20 @@ def check_enumerable(site: Site, other: str | None) -> None:
     outer = [plate.name for plate in plates if plate.dim != -1]
     if outer:
         raise ScopeError(
-            f"site {name!r} stands in plate {outer[0]!r}, not at dim -1; use .to_event() in its "
-            "place"
+            f"site {name!r} is in plate {outer[0]!r}, not at dim -1; use .to_event() in its place"
         )
 
 
 def check_sampled(site: Site) -> None:
-    """Raise ScopeError if a site that would be sampled is marked for something else."""
+    """Check that a site that is not enumerated may be sampled.
+
+    Raises:
+        ScopeError: Its marks in `infer` require something else; with the fix.
+
+    >>> check_sampled({"name": "y", "infer": {"enumerate": "sequential"}})
+    Traceback (most recent call last):
+    pyro_ssl.infer.enumeration.ScopeError: site 'y' is marked "sequential"; ...
+    """
     name = site["name"]
     how = site["infer"].get("enumerate")
     if how == "sequential":

@@ -1,4 +1,4 @@
-"""Gibbs sampling in a model that predicts, for one batch."""
+"""Prediction of one batch by Gibbs sampling, in a model with p(y|x,z)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from pyro_ssl.utils.context import exclusive
 
 
 class Gibbs(NamedTuple):
-    """Moments of each datum, averaged over its chains.
+    """Moments of y and z for each datum, estimated from its chains.
 
     Arguments:
-        mean: E[y], `(B, K)`: for one-hot y the probabilities.
-        variance: Var[y], `(B, K)`: variance between draws and variance of each draw's p(y|x,z),
-            together.
+        mean: E[y], `(B, K)`; for one-hot y, its probabilities.
+        variance: Var[y], `(B, K)`: the variance of the mean of p(y|x,z) plus the mean of its
+            variance.
         z: E[z], `(B, Z)`.
+
+    >>> Gibbs(torch.zeros(5, 3), torch.ones(5, 3), torch.zeros(5, 2)).mean.shape
+    torch.Size([5, 3])
     """
 
     mean: Tensor
@@ -33,25 +36,25 @@ class Gibbs(NamedTuple):
 def gibbs(
     model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1, hard: bool = False
 ) -> Gibbs:
-    r"""Sample p(y|x) and E[z|x] for one batch; `pyro_ssl.gibbs` takes data of any size.
+    r"""Estimate p(y|x) and E[z|x] for one batch; `pyro_ssl.gibbs` takes data of any size.
 
     .. math:: y^{(0)} \sim q(y|x); \quad
               W^{(t)} \sim q(W), \; z^{(t)} \sim q(z|x, y^{(t-1)}), \;
               y^{(t)} \sim p(y|x, z^{(t)}, W^{(t)}), \quad t = 1 .. T
 
-    The average is over p(y|x, z, W), which has less variance than the labels drawn. Chains are a
-    dimension of one call.
+    The estimate averages p(y|x, z, W) over steps and chains, which has less variance than an
+    average of drawn labels. All chains run at once.
 
     Arguments:
-        model: A `Predictor`; random weights are drawn anew for each step and chain.
+        model: A `Predictor`. Each step and chain draws its own random weights.
         guide: Its guide, an `Encoder` with `classify(x)`.
         x: Data `(B, *event)`.
-        steps: T.
-        chains: Independent chains for each datum.
-        hard: Average the labels drawn, as in eq. 4.24, and not their probabilities.
+        steps: Number of steps T.
+        chains: Number of independent chains for each datum.
+        hard: Average the drawn labels, as in eq. 4.24, not their probabilities.
 
     Raises:
-        ValueError: The model does not predict, or the guide does not encode; steps or chains is not
+        ValueError: The model has no `predict`, or the guide no `encode`; steps or chains is not
             above 0.
 
     References:
@@ -80,29 +83,35 @@ def walk(
     weights: Tensor | None = None,
     skipped: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The chains of `gibbs` one by one: means over the steps of y, y squared and z.
+    """Run the chains of `gibbs`; return the means of y, y squared and z over each chain's steps.
 
-    Each is `(chains, B, *)`. With `weights`, each of S draws of W has as many chains,
-    `(S, chains, B, *)`.
+    Each mean is `(chains, B, *)`, or `(S, chains, B, *)` for S draws of W in `weights`, each of
+    which has `chains` chains.
 
     Arguments:
         model: See `gibbs`.
         guide: See `gibbs`.
         x: Data `(B, *event)`.
-        steps: T.
-        chains: Independent chains for each datum.
-        hard: Average the labels drawn.
-        weights: Draws of W that stay in all steps, `(S, 1, P)`; by default each step and chain
-            draws its own.
-        skipped: Number of first steps left out of the means.
+        steps: Number of steps T.
+        chains: Number of independent chains for each datum.
+        hard: Average the drawn labels, not their probabilities.
+        weights: Draws of W, `(S, 1, P)`, each kept for all steps; by default each step and chain
+            draws its own W.
+        skipped: Number of first steps that the means leave out.
 
     Raises:
-        ValueError: See `gibbs`; all steps are skipped.
+        ValueError: See `gibbs`; skipped is not below steps.
+
+    >>> from pyro_ssl import zoo
+    >>> sslpe = zoo.build("sslpe", (4,), 3, hidden=(8,), z_dim=2)
+    >>> y, y_squared, z = walk(sslpe.model, sslpe.guide, torch.randn(5, 4), steps=2, chains=6)
+    >>> y.shape, z.shape
+    (torch.Size([6, 5, 3]), torch.Size([6, 5, 2]))
     """
     check_positive(steps=steps, chains=chains)
     _check_pair(model, guide)
     if not 0 <= skipped < steps:
-        raise ValueError(f"skipped should be in 0 .. {steps - 1}, steps less one; got {skipped}")
+        raise ValueError(f"skipped should be in 0 .. {steps - 1}, below steps; got {skipped}")
     fixed = None if weights is None else weights.unsqueeze(1)  # the same for all chains
     lead = [chains] if fixed is None else [len(fixed), chains]
     y = draw(guide.classify(x), lead)
@@ -133,7 +142,7 @@ def _check_pair(model: Any, guide: Any) -> None:
 
 def _lacks(program: Any, method: str) -> str:
     return (
-        "Gibbs sampling wants a model with predict(x, z) and a guide with encode(x, y), such as "
+        "Gibbs sampling needs a model with predict(x, z) and a guide with encode(x, y), such as "
         f"sslpe's; {type(program).__name__} has no {method}"
     )
 
@@ -141,7 +150,7 @@ def _lacks(program: Any, method: str) -> str:
 def _weights_of_step(
     model: Any, guide: Any, chains: int, fixed: Tensor | None
 ) -> AbstractContextManager[None]:
-    """Put the random weights of a step into the model, if it has any."""
+    """Give the model its random weights for one step, if it has any."""
     if fixed is not None:
         w = fixed
     elif isinstance(guide, WeightSampler):

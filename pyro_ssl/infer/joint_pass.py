@@ -1,4 +1,4 @@
-"""Whether labeled and unlabeled data can share one pass through the programs."""
+"""Can labeled and unlabeled data share one pass through the programs?"""
 
 from __future__ import annotations
 
@@ -17,27 +17,34 @@ from pyro_ssl.utils.context import parts_in_eval_mode
 
 
 def joint_pass_is_exact(model: nn.Module, guide: Any, batch: Any) -> bool:
-    """Whether labeled and unlabeled data can share one pass without changing either bound.
+    """True if labeled and unlabeled data can share one pass without changing either bound.
 
-    They can if the guide enumerates `y` and is otherwise the same program without y as with it:
-    every site has the same log-density at the same values, and q(y|x) is that of `classify`. Batch
-    norm, which mixes data in training, is tested in evaluation mode. The random state is kept.
+    The guide must enumerate `y`, and every other site must have the same log-density with a given y
+    as without, at the same values; q(y|x) must be that of `classify`. The comparison is in eval
+    mode, since batch norm in training mode mixes data. The random state is restored.
 
     Arguments:
         model: The model.
         guide: Its guide.
         batch: A `Batch` with labeled and unlabeled data.
+
+    >>> from pyro_ssl import Batch, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> batch = Batch(torch.randn(3, 4), torch.eye(3), torch.randn(5, 4))
+    >>> joint_pass_is_exact(m2.model, m2.guide, batch)
+    True
     """
     parts = [part for program in (model, guide) for part in program.modules()]
     try:
         with parts_in_eval_mode(parts), trial():
             return _is_exact(model, guide, batch)
     except (ValueError, RuntimeError, IndexError, TypeError):
-        return False  # the pair takes labeled data or unlabeled data, and not both at once
+        return False  # the pair takes labeled or unlabeled data, not both at once
 
 
 def _is_exact(model: nn.Module, guide: Any, batch: Any) -> bool:
-    x, y = batch.x, batch.y
+    x = batch.x
+    y = batch.y
     both = torch.cat([x, batch.x_unlabeled])
     messenger = EnumerateMessenger(1, labels=y, rows=len(both))
     joint_guide = poutine.trace(messenger(guide)).get_trace(both)
@@ -61,7 +68,7 @@ def _is_exact(model: nn.Module, guide: Any, batch: Any) -> bool:
 
 
 def _first_values(site: Site, n: int, rows: int) -> Tensor:
-    """Values of the first n data, for the label's first value; of a shared site, its value."""
+    """A site's values at the first n data and the first class; a shared site's value as it is."""
     value: Tensor = site["value"]
     if not is_per_datum(site, rows):
         return value
@@ -76,7 +83,7 @@ def _is_close(a: Tensor, b: Tensor) -> bool:
 
 
 def _are_same(alone: Trace, joint: Trace, n: int, rows: int, without: str = "") -> bool:
-    """Whether two traces have the same sites, with the same log-densities of the first n data."""
+    """True if two traces have the same sites, and equal log-densities of the first n data."""
     sites = dict(sample_sites(alone))
     joint_sites = {name: site for name, site in sample_sites(joint) if name != without}
     if sites.keys() != joint_sites.keys():
@@ -90,6 +97,6 @@ def _has_same_log_prob(alone: Site, joint: Site, n: int, rows: int) -> bool:
     if not is_per_datum(joint, rows):
         return one.shape == other.shape and torch.allclose(one, other)
     if other.dim() > 1:
-        other = other[0]  # the label's first value
+        other = other[0]  # the first class
     other = other[:n]
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-4)

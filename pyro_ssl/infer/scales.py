@@ -1,4 +1,4 @@
-"""Scale per-datum sites, their latents, or the sites that all data share, by `poutine.scale`."""
+"""Handlers that scale some sites of a program: those per datum, their latents, or shared ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyro_ssl.infer.sites import Site, data_plates, is_per_datum
 
 
 class _ScaleSome(ScaleMessenger):
-    """`poutine.scale` for the sites that a subclass names.
+    """`poutine.scale` for some sites, which a subclass selects.
 
     Arguments:
         scale: The weight, or one for each datum, `(B,)`.
@@ -36,7 +36,7 @@ class _ScaleSome(ScaleMessenger):
 
 
 class scale_data(_ScaleSome):
-    """Scale per-datum sites: the weight of a part of the data.
+    """`poutine.scale` for the sites per datum: the weight of a part of the data.
 
     Arguments:
         scale: The weight, or one for each datum, `(B,)`.
@@ -60,15 +60,21 @@ class scale_data(_ScaleSome):
 
 
 class scale_latents(_ScaleSome):
-    r"""`poutine.scale` for continuous latents alone: beta_t, the weight of their KL in a warm-up.
+    r"""`poutine.scale` for the continuous latents per datum: the weight beta_t of their KL.
 
-    The label keeps its full weight: its entropy keeps q(y|x) soft while the decoder learns. A
-    latent that all data share keeps its full weight, too.
+    The label is not scaled, so that its entropy keeps q(y|x) soft in the warm-up. Latents that all
+    data share are not scaled either.
 
     Arguments:
-        scale: beta_t.
+        scale: The weight beta_t.
         rows: Number of data.
         shared_plates: Names of plates that all data share, whatever their size.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> with scale_latents(0.5, rows=1), pyro.plate("data", 1), pyro.poutine.trace() as t:
+    ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> t.trace.nodes["z"]["scale"]
+    0.5
     """
 
     def _process_message(self, msg: Any) -> None:
@@ -79,12 +85,18 @@ class scale_latents(_ScaleSome):
 
 
 class scale_shared(_ScaleSome):
-    """`poutine.scale` for the sites that all data share, and only those.
+    """`poutine.scale` for the sites that all data share.
 
     Arguments:
         scale: The weight.
         rows: Number of data.
         shared_plates: Names of plates that all data share, whatever their size.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> with scale_shared(0.5, rows=3), pyro.poutine.trace() as t:
+    ...     w = pyro.sample("W", dist.Normal(0.0, 1.0))
+    >>> t.trace.nodes["W"]["scale"]
+    0.5
     """
 
     def _process_message(self, msg: Any) -> None:
@@ -93,10 +105,17 @@ class scale_shared(_ScaleSome):
 
 
 class undo_subsampling(Messenger):
-    """Divide out the factor N / B of `pyro.plate(name, N, subsample=x)`, for a bound per datum.
+    """Remove the factor N / B of `pyro.plate(name, N, subsample=x)`, for a bound per datum.
 
     Arguments:
-        rows: Number B of data at hand.
+        rows: Number of data B in the batch; None removes the factor of every plate.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> with undo_subsampling(2), pyro.poutine.trace() as t:
+    ...     with pyro.plate("data", 10, subsample_size=2):
+    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> t.trace.nodes["z"]["scale"]
+    1.0
     """
 
     def __init__(self, rows: int | None = None) -> None:

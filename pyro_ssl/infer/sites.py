@@ -1,4 +1,4 @@
-"""One site of a trace: its plates, its density and its marks."""
+"""What does one site of a trace say? Its plates, its log-density, and if it is enumerated."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor
 from pyro_ssl.utils.private_names import DETERMINISTIC
 
 Site = Any
-"""A site of a trace, or a message while its program runs: Pyro's dictionary, which has no type."""
+"""A site of a trace, or a message while a program runs: a dictionary of Pyro, without a type."""
 
 
 def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
-    """Name and site of every `pyro.sample` statement, without plates and `pyro.deterministic`.
+    """Iterate over names and sites of `pyro.sample` statements, without `pyro.deterministic`.
 
     >>> import pyro, pyro.distributions as dist
     >>> def program():
@@ -37,18 +37,35 @@ def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
 
 
 def data_plates(site: Site) -> list[Any]:
-    """The vectorised plates around a site."""
+    """The vectorised plates around a site.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> def program():
+    ...     with pyro.plate("data", 3):
+    ...         pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> site = pyro.poutine.trace(program).get_trace().nodes["z"]
+    >>> [plate.name for plate in data_plates(site)]
+    ['data']
+    """
     return [frame for frame in site["cond_indep_stack"] if frame.vectorized]
 
 
 def is_per_datum(site: Site, rows: int | None = None, shared_plates: Collection[str] = ()) -> bool:
-    """Whether a site has a value for each datum, rather than one that all data share.
+    """True if a site has one value per datum, False if all data share its value.
 
     Arguments:
         site: The site.
-        rows: Number of data; a plate of another size is shared by all data. None takes every plate
-            for a plate of data.
+        rows: Number of data; all data share a plate of another size. With None, every plate counts
+            as one of data.
         shared_plates: Names of plates that all data share, whatever their size.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> def program():
+    ...     with pyro.plate("data", 3):
+    ...         pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> site = pyro.poutine.trace(program).get_trace().nodes["z"]
+    >>> is_per_datum(site, rows=3), is_per_datum(site, rows=5)
+    (True, False)
     """
     plates = data_plates(site)
     if not plates:
@@ -59,7 +76,16 @@ def is_per_datum(site: Site, rows: int | None = None, shared_plates: Collection[
 
 
 def batch_shape(site: Site) -> torch.Size:
-    """Shape of the log-density: distribution and value, of which either may be smaller."""
+    """Shape of the log-density: the batch shapes of distribution and value, broadcast.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> def program():
+    ...     with pyro.plate("data", 3):
+    ...         pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> site = pyro.poutine.trace(program).get_trace().nodes["z"]
+    >>> batch_shape(site)
+    torch.Size([3])
+    """
     fn = site["fn"]
     if site["value"] is None:
         return torch.Size(fn.batch_shape)
@@ -68,22 +94,44 @@ def batch_shape(site: Site) -> torch.Size:
 
 
 def is_enumerated(site: Site) -> bool:
-    """Whether a site is latent, marked for enumeration and discrete.
+    """True if a site is latent, discrete, and marked `infer={"enumerate": "parallel"}`.
 
-    A real y, under the same mark, is sampled.
+    A real y with the same mark is sampled.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> def program():
+    ...     with pyro.plate("data", 3):
+    ...         pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> site = pyro.poutine.trace(program).get_trace().nodes["z"]
+    >>> is_enumerated(site)
+    False
     """
     is_marked = site["infer"].get("enumerate") == "parallel"
     return is_marked and not site["is_observed"] and bool(site["fn"].has_enumerate_support)
 
 
 def log_prob(site: Site) -> Tensor:
-    """log-density of a site, `(..., B)`, with its scale and mask."""
+    """Log-density of a site, `(..., B)`, with its scale and mask.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> def program():
+    ...     with pyro.plate("data", 3):
+    ...         pyro.sample("z", dist.Normal(0.0, 1.0))
+    >>> site = pyro.poutine.trace(program).get_trace().nodes["z"]
+    >>> log_prob(site).shape
+    torch.Size([3])
+    """
     return scaled(site, site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]))
 
 
 def scaled(site: Site, value: Tensor) -> Tensor:
-    """Apply the scale and the mask of a site to a value."""
-    mask, scale = site["mask"], site["scale"]
+    """Apply the mask and the scale of a site to a value.
+
+    >>> scaled({"mask": None, "scale": 0.5}, torch.tensor(4.0))
+    tensor(2.)
+    """
+    mask = site["mask"]
+    scale = site["scale"]
     if mask is not None:
         value = torch.where(torch.as_tensor(mask), value, torch.zeros_like(value))
     if isinstance(scale, int | float) and scale == 1:
@@ -93,7 +141,11 @@ def scaled(site: Site, value: Tensor) -> Tensor:
 
 
 def same_scale(a: float | Tensor, b: float | Tensor) -> bool:
-    """Whether two sites' scales are equal; a tensor and a number are not."""
+    """True if the scales of two sites are equal; a tensor and a number never are.
+
+    >>> same_scale(1.0, 1.0), same_scale(1.0, torch.tensor(1.0))
+    (True, False)
+    """
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a is b or torch.equal(a, b)
     if isinstance(a, Tensor) or isinstance(b, Tensor):

@@ -1,4 +1,4 @@
-"""Any `pyro.infer.ELBO` as a differentiable loss, for pairs outside the scope of ours."""
+"""The differentiable loss of any `pyro.infer.ELBO`, for pairs outside the scope of ours."""
 
 from __future__ import annotations
 
@@ -18,18 +18,25 @@ class _Differentiable(Protocol):
 def differentiable_loss(elbo: Any, model: nn.Module, guide: nn.Module, *args: Any) -> Tensor:
     """The loss of any ELBO of Pyro, summed over data, with its gradient.
 
-    The caller's parameter store is left alone. An ELBO that has gradients only by `loss_and_grads`
-    gives a scalar that is linear in the parameters and has these gradients.
+    The caller's parameter store is not touched. For an ELBO without `differentiable_loss`, the
+    result has the gradients of `loss_and_grads`, and no second derivatives.
 
     Arguments:
         elbo: A `pyro.infer.ELBO`.
         model: The model.
         guide: Its guide.
         args: Arguments of both.
+
+    >>> from pyro.infer import TraceEnum_ELBO
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> elbo = TraceEnum_ELBO(max_plate_nesting=1)
+    >>> differentiable_loss(elbo, m2.model, m2.guide, torch.randn(5, 4)).requires_grad
+    True
     """
     parameters = list(dict.fromkeys([*model.parameters(), *guide.parameters()]))  # each once
     with empty_param_store():
-        if not torch.is_grad_enabled():  # where `differentiable_loss` raises
+        if not torch.is_grad_enabled():  # differentiable_loss would raise
             return parameters[0].new_tensor(elbo.loss(model, guide, *args))
         if isinstance(elbo, _Differentiable):
             return torch.as_tensor(elbo.differentiable_loss(model, guide, *args))

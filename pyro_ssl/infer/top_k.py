@@ -1,29 +1,31 @@
-"""The classes that a bound sums over: all, or the k likeliest and one drawn, without bias."""
+"""Which classes does a bound sum over? All, or the k likeliest and one drawn from the rest."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from pyro_ssl.utils.arguments import is_whole
+
 TopK = int | None | Literal["auto"]
+"""Number of likeliest classes; None for all classes."""
 
 MASS = 0.95
-"""`top_k="auto"` takes as few of the likeliest classes as hold this share of q(y|x)."""
+"""With `top_k="auto"`, the likeliest classes have at least this share of q(y|x)."""
 MOST = 16
-"""`top_k="auto"` never takes more of the likeliest classes than these."""
+"""Largest k with `top_k="auto"`."""
 
 
 @dataclass(frozen=True)
 class TopKPolicy:
-    """How many of the likeliest classes to sum over, see `TraceTopKEnum_ELBO`.
+    """The choice of k, the number of likeliest classes to sum over; see `TraceTopKEnum_ELBO`.
 
     Arguments:
-        top_k: Their number k; None for all classes; "auto" for as few as hold `MASS` of q(y|x) in
-            the mean over the batch, and at most `MOST`.
+        top_k: k; None for all classes; "auto" for the smallest of 1, 2, 4, 8 and 16 whose classes
+            have a share `MASS` of q(y|x) in the mean over the batch.
 
     Raises:
         ValueError: top_k is something else.
@@ -43,9 +45,9 @@ class TopKPolicy:
         )
 
     def number(self, log_q: Tensor) -> int | None:
-        """k for q(y|x), given as its logarithm `(B, K)`; None for all classes.
+        """k for a batch with log q(y|x) `(B, K)`; None for all classes.
 
-        With k = K - 1 or above, nothing is left to draw from: all classes are summed.
+        With k = K - 1 or above, all classes are summed, since at most one is left to draw.
         """
         classes = log_q.shape[-1]
         if self.top_k is None:
@@ -54,7 +56,7 @@ class TopKPolicy:
         return None if k >= classes - 1 else k
 
     def at_most(self, classes: int) -> int:
-        """The largest number of values that the label may get, of so many classes."""
+        """Largest number of classes that a sum may have, for K classes."""
         if self.top_k is None:
             return classes
         if self.top_k == "auto":
@@ -72,29 +74,44 @@ def _fewest(log_q: Tensor) -> int:
     return most
 
 
-def is_count(value: object) -> bool:
-    """Whether a value is a whole number above 0."""
-    return isinstance(value, Integral) and int(value) >= 1
+def is_count(value: Any) -> bool:
+    """True if a value is a whole number above 0.
+
+    >>> is_count(3), is_count(0), is_count(1.5)
+    (True, False, False)
+    """
+    return is_whole(value) and value >= 1
 
 
 def likeliest_and_one(log_q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k likeliest classes and one drawn from the rest.
+    """The k likeliest classes of each datum, and one drawn from the rest.
 
-    It returns their indices and the log-probability of drawing each, 0 for the likeliest: both
-    `(k + 1, B)`.
+    Arguments:
+        log_q: log q(y|x), `(B, K)`.
+        k: Number of likeliest classes, at most K - 2.
+
+    Returns:
+        Indices of the classes, and log-probabilities of drawing them, which are 0 for the likeliest
+        ones: both `(k + 1, B)`.
+
+    >>> log_q = torch.tensor([[0.1, 0.7, 0.1, 0.1]]).log()
+    >>> classes, log_pi = likeliest_and_one(log_q, 1)
+    >>> classes[0], log_pi.exp()
+    (tensor([1]), tensor([[1.0000],
+            [0.3333]]))
     """
     with torch.no_grad():
         likeliest = log_q.topk(k, dim=-1).indices
-        # The likeliest at -inf, not at probability 0: a float32 q that is exactly one-hot has no
-        # rest.
+        # The likeliest are excluded by -inf, not by probability 0: a q of exactly (1, 0, ..., 0)
+        # would have no rest to draw from.
         finite = log_q.clamp_min(torch.finfo(log_q.dtype).min)
         log_pi = finite.scatter(-1, likeliest, -torch.inf).log_softmax(-1)
         cdf = log_pi.exp().cumsum(-1)
         u = torch.rand_like(cdf[:, :1]) * cdf[:, -1:]
         drawn = torch.searchsorted(cdf, u, right=True)
-        drawn = drawn.clamp_max_(log_q.shape[-1] - 1)  # of NaN: the loss is NaN too
+        drawn = drawn.clamp_max_(log_q.shape[-1] - 1)  # for NaN, whose loss is NaN too
         log_drawn = log_pi.gather(-1, drawn)
-        # If a rounded sum drew one of the likeliest after all, its weight is 0.
+        # If rounding drew one of the likeliest after all, its weight is 0.
         log_drawn = log_drawn.masked_fill(log_drawn == -torch.inf, torch.inf)
         correction = nn.functional.pad(log_drawn, (k, 0))
     return torch.cat([likeliest, drawn], dim=-1).T, correction.T

@@ -1,4 +1,4 @@
-"""The traces of a guide and of its model, side by side."""
+"""A pair of traces, of a guide and its model, with what the bound asks of it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, is_per_datum,
 
 @dataclass
 class TracePair:
-    """The traces of a guide and of its model replayed on it, with the enumerated site.
+    """The trace of a guide, and that of its model replayed on it.
 
     Arguments:
         guide: Trace of the guide.
         model: Trace of the model.
-        rows: Number of data; None if neither the arguments nor the plates tell.
-        label: The enumerated site of the guide.
-        summed_out: The site that the model enumerates, since the guide leaves it out.
+        rows: Number of data; None if neither the arguments nor the plates determine it.
+        label: The enumerated site of the guide, or None.
+        summed_out: The enumerated site of the model, which is not in the guide, or None.
         plate_names: Names of the plates around the label or around an observed site of the model.
+
+    >>> import torch
+    >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bound = TraceTopKEnum_ELBO(None).bound(m2.model, m2.guide, torch.randn(5, 4))
+    >>> pair = TracePair.of(bound.guide_trace, bound.model_trace, rows=5)
+    >>> pair.label["name"], pair.values
+    ('y', 3)
     """
 
     guide: Trace
@@ -31,7 +39,7 @@ class TracePair:
 
     @classmethod
     def of(cls, guide: Trace, model: Trace, rows: int | None = None) -> TracePair:
-        """Pair two traces; `rows` is the number of data by the programs' arguments."""
+        """Pair two traces; `rows` is the number of data in the programs' arguments, or None."""
         label = next((site for _, site in sample_sites(guide) if is_enumerated(site)), None)
         summed_out = _summed_out(guide, model)
         enumerated = label or summed_out
@@ -41,18 +49,18 @@ class TracePair:
 
     @property
     def values(self) -> int:
-        """Number V of values of the enumerated site; 1 without one."""
+        """Number V of values of the enumerated site; 1 if there is none."""
         site = self.label or self.summed_out
         if site is None:
             return 1
         return int(site["infer"]["log_weights"].shape[-2])
 
     def is_shared(self, site: Site) -> bool:
-        """Whether all data share a site."""
+        """True if all data share the value of a site."""
         if not is_per_datum(site, self.rows):
             return True
         plates = data_plates(site)
-        # one datum: a plate of size 1 is the data's only by its name
+        # of plates of size 1, only the name tells which is that of one datum
         return self.rows == 1 and bool(plates) and plates[0].name not in self.plate_names
 
 

@@ -1,7 +1,4 @@
-"""Networks that know nothing of probability.
-
-Layers, networks, backbones, augmentation and the hooks for random weights.
-"""
+"""Networks that know nothing of probability: layers, networks, backbones, augmentation."""
 
 from pyro_ssl.nn.augmentation import Noise
 from pyro_ssl.nn.backbones import Backbone

@@ -1,4 +1,4 @@
-"""Augmentation: images are shifted, mirrored and warped at random; noise is added."""
+"""How are training data augmented? By random shifts, mirror images, affine maps and noise."""
 
 from __future__ import annotations
 
@@ -84,6 +84,8 @@ def warped(x: Tensor, warp: float) -> Tensor:
     identity = torch.eye(2, 3, dtype=x.dtype, device=x.device)
     uniform = 2 * torch.rand(len(flat), 2, 3, dtype=x.dtype, device=x.device) - 1
     maps = identity + warp * uniform
-    with torch.autocast(x.device.type, enabled=False):  # half precision is a fifth of a pixel
+    with torch.autocast(
+        x.device.type, enabled=False
+    ):  # half precision is off by a fifth of a pixel
         grid = nn.functional.affine_grid(maps, list(flat.shape), align_corners=False)
         return nn.functional.grid_sample(flat, grid, align_corners=False).reshape(x.shape)

@@ -15,7 +15,7 @@ from pyro_ssl.utils.torchvision_repair import torchvision
 
 
 class Backbone(nn.Module):
-    """A named network over an image, then a linear layer over its features and further inputs.
+    """An image network, chosen by name, then a linear layer over its features and further inputs.
 
     Arguments:
         name: `cnn-WIDTH`, `resnet18`, `resnet34`, `resnet50`, or `wrn-D-K`, such as `wrn-28-10`.
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
 
 
 def _by_name(name: str, channels: int, dropout: float) -> tuple[nn.Module, int]:
-    """The network of a name, `(N, C, H, W)` -> `(N, size)`, and the size of its features."""
+    """Build a network `(N, C, H, W)` -> `(N, size)` by its name; return it and `size`."""
     if match := re.fullmatch(r"cnn-([1-9]\d*)", name):
         return cnn(int(match[1]), channels)
     if match := re.fullmatch(r"resnet(18|34|50)", name):
@@ -77,10 +77,10 @@ def _by_name(name: str, channels: int, dropout: float) -> tuple[nn.Module, int]:
 
 
 def cnn(width: int, channels: int) -> tuple[nn.Module, int]:
-    """Six 3x3 convolutions with batch norm, and the size of the features.
+    """Build six 3x3 convolutions with batch norm; return the network and its number of features.
 
-    One has `width` channels, two have twice as many and three four times; after the first and after
-    the third, the image is halved.
+    The first has `width` channels, the next two have twice as many, and the last three four times.
+    Pooling halves the image after the first and after the third.
 
     >>> network, size = cnn(4, 1)
     >>> network(torch.rand(5, 1, 8, 8)).shape, size
@@ -98,9 +98,14 @@ def cnn(width: int, channels: int) -> tuple[nn.Module, int]:
 
 
 def resnet(depth: int, channels: int) -> tuple[nn.Module, int]:
-    """torchvision's ResNet with a stem for small images, and the size of its features.
+    """Build torchvision's ResNet for small images; return it and its number of features.
 
-    The stem is one 3x3 convolution of stride 1, without pooling.
+    Its first layer is a 3x3 convolution of stride 1 without pooling, in place of a 7x7 one of
+    stride 2.
+
+    >>> network, size = resnet(18, channels=1)
+    >>> network(torch.rand(2, 1, 8, 8)).shape, size
+    (torch.Size([2, 512]), 512)
     """
     network = getattr(torchvision().models, f"resnet{depth}")(weights=None)
     network.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
@@ -164,7 +169,19 @@ class WideResNet(nn.Module):
 
 
 class WideBlock(nn.Module):
-    """Two 3x3 convolutions after batch norm and ReLU, dropout between them, and a shortcut."""
+    """A block of a wide ResNet: two 3x3 convolutions with dropout between, plus a shortcut.
+
+    Batch norm and ReLU precede each convolution.
+
+    Arguments:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Stride of the first convolution.
+        dropout: Probability of dropping a feature between the convolutions.
+
+    >>> WideBlock(4, 8, stride=2, dropout=0.0)(torch.rand(2, 4, 8, 8)).shape
+    torch.Size([2, 8, 4, 4])
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
         super().__init__()

@@ -1,17 +1,18 @@
-"""Linear layers over several inputs, and a wrapper for modules that know one batch dimension."""
+"""Linear layers for several inputs and extra leading dimensions, with fixed or random weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 
 from pyro_ssl.nn.tensor_annotations import mark_mean, mark_normal, normal_of, one_hot_index
+from pyro_ssl.utils.arguments import is_whole
 
 Shape = int | Sequence[int]
+"""An event shape; an int is the length of a vector."""
 
 
 def as_shape(shape: Shape) -> tuple[int, ...]:
@@ -26,27 +27,31 @@ def as_shape(shape: Shape) -> tuple[int, ...]:
 
 
 def check_shape(name: str, shape: Sequence[int]) -> None:
-    """Raise ValueError unless it is an event shape: one or more whole numbers above 0."""
-    if not shape or not all(_is_size(size) for size in shape):
+    """Check that a shape is an event shape: one or more whole numbers above 0.
+
+    Raises:
+        ValueError: It is not.
+
+    >>> check_shape("x_shape", (0,))
+    Traceback (most recent call last):
+    ValueError: x_shape should be whole numbers above 0, such as (4,) or (1, 28, 28), got (0,)
+    """
+    if not shape or not all(is_whole(size) and size > 0 for size in shape):
         raise ValueError(
             f"{name} should be whole numbers above 0, such as (4,) or (1, 28, 28), "
             f"got {tuple(shape)}"
         )
 
 
-def _is_size(size: object) -> bool:
-    return isinstance(size, Integral) and not isinstance(size, bool) and int(size) > 0
-
-
 class SplitLinear(nn.Module):
-    r"""A linear layer over several inputs that multiplies each on its own and broadcasts the sum.
+    r"""A linear layer over several inputs, each multiplied by its weights before they are added.
 
     .. math:: h = \sum_i x_i W_i + b
 
     It equals a linear layer over the concatenation, but an input that does not depend on an
     enumerated label is multiplied once, not once per class: `x` of shape `(B, D)` and `y` of shape
-    `(K, 1, K)` give `h` of shape `(K, B, H)`. An enumerated one-hot y picks rows of its W and
-    multiplies nothing.
+    `(K, 1, K)` give `h` of shape `(K, B, H)`. For an enumerated one-hot y, rows of its W are looked
+    up instead of a product.
 
     Arguments:
         in_shapes: Event shape of each input; an input is flattened over its event dimensions.
@@ -72,16 +77,24 @@ class SplitLinear(nn.Module):
         check_inputs(inputs, self.in_shapes)
         flat: list[Tensor] = []
         for x, shape in zip(inputs, self.in_shapes, strict=True):
-            is_marked = one_hot_index(x) is not None  # a flattened copy would carry no note
+            is_marked = one_hot_index(x) is not None  # a flattened copy would lose the annotation
             flat.append(x if is_marked else x.flatten(-len(shape)))
         return affine(flat, list(self.weights), self.bias)
 
 
 def check_inputs(inputs: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> None:
-    """Raise ValueError unless each input ends in its event shape."""
+    """Check that each input ends in its event shape.
+
+    Raises:
+        ValueError: One does not, or the number of inputs is wrong.
+
+    >>> check_inputs([torch.zeros(5, 4)], [(3,)])
+    Traceback (most recent call last):
+    ValueError: network: input 0 should have shape (*, 3), got (5, 4)
+    """
     if len(inputs) != len(shapes):
         raise ValueError(
-            f"network: got {len(inputs)} inputs, want {len(shapes)} with event shapes "
+            f"network: got {len(inputs)} inputs, should have {len(shapes)} with event shapes "
             f"{list(shapes)}"
         )
     for i, (x, shape) in enumerate(zip(inputs, shapes, strict=True)):
@@ -111,14 +124,14 @@ class Linear(nn.Linear):
 def affine(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor) -> Tensor:
     r"""Compute h = sum_i x_i W_i + b, or draw it if the weights are random.
 
-    Weights that carry the note of `mark_normal` are draws from a Gaussian. If the note has a scale,
-    the weights are not used. Instead h is drawn, independently for each datum, from the Gaussian
-    that it has if the weights are drawn from theirs (local reparameterisation),
+    Weights annotated by `mark_normal` are draws from a Gaussian. If the annotation has a scale, the
+    weights are not used: h is drawn from its own Gaussian, independently for each datum (local
+    reparameterisation),
 
     .. math:: h \sim \mathcal N\Big(\sum_i x_i \mu_i + \mu_b,\;
               \sum_i x_i^2 \sigma_i^2 + \sigma_b^2\Big)
 
-    and its mean is noted on h, for batch norm.
+    and its mean is annotated on h, for batch norm.
 
     Arguments:
         inputs: x_i, `(*, in_i)`.
@@ -131,17 +144,17 @@ def affine(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: Tensor) ->
     >>> affine([torch.ones(3, 4)], [torch.ones(4, 2)], torch.zeros(2))[0]
     tensor([4., 4.])
     """
-    bias_note = normal_of(bias)
-    if bias_note is None:
+    bias_normal = normal_of(bias)
+    if bias_normal is None:
         return _sum_of_products(inputs, weights, bias)
-    notes = [note for note in map(normal_of, weights) if note is not None]
-    mean = _sum_of_products(inputs, [note.loc for note in notes], bias_note.loc)
-    if bias_note.scale is None:
+    normals = [normal for normal in map(normal_of, weights) if normal is not None]
+    mean = _sum_of_products(inputs, [normal.loc for normal in normals], bias_normal.loc)
+    if bias_normal.scale is None:
         h = _sum_of_products(inputs, weights, bias)
     else:
         squares = [x if one_hot_index(x) is not None else x.square() for x in inputs]
-        variances = [note.scale.square() for note in notes if note.scale is not None]
-        variance = _sum_of_products(squares, variances, bias_note.scale.square())
+        variances = [normal.scale.square() for normal in normals if normal.scale is not None]
+        variance = _sum_of_products(squares, variances, bias_normal.scale.square())
         h = mean + variance.sqrt() * torch.randn_like(mean)
     mark_mean(h, mean)
     return h
@@ -168,25 +181,27 @@ def _sum_of_products(inputs: Sequence[Tensor], weights: Sequence[Tensor], bias: 
 
 
 def transposed(w: Tensor) -> Tensor:
-    """Transpose a matrix `(*, out, in)`, and its note with it."""
-    note = normal_of(w)
-    if note is None:
-        return w.mT
-    turned = w.mT
-    scale = None if note.scale is None else note.scale.mT
-    mark_normal(turned, note.loc.mT, scale)
-    return turned
+    """Transpose a matrix `(*, out, in)` together with its annotation.
+
+    >>> transposed(torch.zeros(2, 3)).shape
+    torch.Size([3, 2])
+    """
+    result = w.mT
+    normal = normal_of(w)
+    if normal is not None:
+        scale = None if normal.scale is None else normal.scale.mT
+        mark_normal(result, normal.loc.mT, scale)
+    return result
 
 
 class Flat(nn.Module):
     """Apply a module that takes `(N, *event)` to inputs with any number of leading dimensions.
 
-    Several inputs are broadcast against each other and concatenated along their first event
-    dimension, which is what most modules written elsewhere expect. Batch norm inside sees all
-    leading dimensions as one batch.
+    Several inputs are broadcast and concatenated along their first event dimension, so that modules
+    with one input can be used. Batch norm inside sees all leading dimensions as one batch.
 
-    .. warning:: Batch norm over enumerated labels mixes all K labels into its statistics, and so
-       leaks y: keep it out of p(x|y, .) and of other modules with inputs that depend on y.
+    .. warning:: Do not use torch's batch norm in p(x|y, .) or in any other module whose inputs
+       depend on an enumerated y: its statistics would mix all K labels, and so leak y.
 
     Arguments:
         module: Maps `(N, *event)` to `(N, *out)`.
@@ -209,7 +224,7 @@ class Flat(nn.Module):
 
 
 def _concatenated(inputs: Sequence[Tensor], event_dim: int) -> Tensor:
-    """Inputs, broadcast and concatenated along their first event dimension."""
+    """Broadcast inputs and concatenate them along their first event dimension."""
     if len(inputs) == 1:
         return inputs[0]
     lead = torch.broadcast_shapes(*(x.shape[: x.dim() - event_dim] for x in inputs))

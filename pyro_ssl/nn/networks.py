@@ -23,13 +23,13 @@ class MLP(nn.Module):
         out_shape: Event shape of the output.
         hidden: Widths of the hidden layers; none makes it linear.
         activation: Class of the activation.
-        batch_norm: Batch norm before each activation; values of an enumerated label count with
-            their weight q(y|x).
+        batch_norm: Batch norm before each activation; the values of an enumerated label are
+            weighted by q(y|x).
         dropout: Probability of dropping a hidden unit in training.
         noise: Augmentation of the first input in training; a number is the standard deviation of
             Gaussian noise.
-        precise: Under autocast, compute the last layer in full precision: for a latent, whose scale
-            may be as small as half precision rounds.
+        precise: Under autocast, compute the last layer in full precision. The parameters of a
+            latent need it: its scale may be smaller than half precision resolves.
 
     >>> mlp = MLP([(1, 8, 8), 10], 2, hidden=(32,))
     >>> mlp(torch.rand(5, 1, 8, 8), torch.eye(10).unsqueeze(1)).shape
@@ -80,7 +80,7 @@ class MLP(nn.Module):
 class ConvEncoder(nn.Module):
     """Strided convolutions over an image, then an MLP over its features and any further inputs.
 
-    The convolutions see the image alone, so they run once and not once per enumerated label.
+    Only the image passes through the convolutions, so they run once, not once per class.
 
     Arguments:
         in_shapes: `[(C, H, W), ...]`: shape of the image, then event shapes of further inputs; or
@@ -89,8 +89,8 @@ class ConvEncoder(nn.Module):
         channels: Output channels of each 3x3 convolution with stride 2.
         hidden: Widths of the hidden layers after the convolutions.
         activation: Class of the activation.
-        batch_norm: Batch norm after each convolution; safe, since the image carries no enumerated
-            label.
+        batch_norm: Batch norm after each convolution; safe, since the image does not depend on an
+            enumerated label.
         dropout: Probability of dropping a hidden unit in training.
         noise: Augmentation of the image in training; a number is the standard deviation of Gaussian
             noise.
@@ -152,8 +152,8 @@ class ConvDecoder(nn.Module):
 
     Arguments:
         in_shapes: Event shape of each input.
-        out_shape: `(C, H, W)`; if H or W is not divisible by 2 once per channel, a larger image is
-            computed and cut.
+        out_shape: `(C, H, W)`; if H or W is not divisible by 2 to the number of convolutions, a
+            larger image is computed and cropped.
         channels: Channels before each transposed convolution, coarsest first.
         hidden: Widths of the hidden layers before the convolutions.
         activation: Class of the activation.
@@ -206,7 +206,7 @@ def _as_noise(noise: float | Noise) -> Noise:
 
 
 def _output_shape(network: nn.Module, in_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Event shape of a network's output, without a trace in the statistics of its batch norm."""
+    """Event shape of a network's output, found without a change of its batch norm's statistics."""
     network.eval()
     with torch.no_grad():
         output: Tensor = network(torch.zeros(1, *in_shape))

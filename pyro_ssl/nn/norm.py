@@ -1,4 +1,4 @@
-"""Batch norm for enumerated labels and for random weights."""
+"""Batch norm that is right for enumerated labels and for random weights."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ class BatchNorm(nn.BatchNorm1d):
 
     .. math:: \gamma\, \frac{h - \mathrm E[\bar h]}{\sqrt{\mathrm{Var}[\bar h] + \epsilon}} + \beta
 
-    If h depends on an enumerated label, `(V, B, F)`, each value counts with its weight, q(y|x).
-    Equal weights would give statistics of labels that no datum has, and would leak y. Behind a
-    layer with random weights, :math:`\bar h` is the output for their mean; elsewhere it is h.
+    If h depends on an enumerated label, `(V, B, F)`, its values are weighted by q(y|x). With equal
+    weights, the statistics would include labels that no datum has, and would leak y. After a layer
+    with random weights, :math:`\bar h` is the layer's output for the mean of the weights; elsewhere
+    it is h.
 
     Arguments:
         num_features: F.

@@ -1,4 +1,4 @@
-"""The weights of networks as one random vector W, which a program draws once for all data."""
+"""How do networks get random weights? A program draws one vector W and substitutes it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pyro_ssl.utils.context import exclusive
 
 
 class RandomWeights:
-    """The places of random weights in networks, which get their values from outside.
+    """Linear layers whose weights are substituted by parts of a vector W.
 
-    The parameters of all linear layers are taken out of the networks; convolutions and the scales
-    of batch norm stay parameters.
+    Their parameters are removed from the networks. Convolutions and the scales of batch norm stay
+    parameters.
 
     Arguments:
         networks: The networks.
@@ -37,7 +37,7 @@ class RandomWeights:
     def __init__(self, *networks: nn.Module) -> None:
         parts = dict.fromkeys(part for network in networks for part in network.modules())
         layers = [part for part in parts if isinstance(part, Linear | SplitLinear)]
-        # a SplitLinear has its weights in a ParameterList, which is a module of its own
+        # a SplitLinear keeps its weights in a ParameterList, which is another module
         owners = [owner for layer in layers for owner in layer.modules()]
         parameters = [(owner, name, p) for owner in owners for name, p in _own_parameters(owner)]
         if not parameters:
@@ -54,7 +54,7 @@ class RandomWeights:
 
     @contextmanager
     def substituted(self, w: Tensor) -> Iterator[None]:
-        """Inside the block, the networks have these weights, `(P,)`, or S draws, `(S, 1, P)`."""
+        """Give the networks these weights inside the block: `(P,)`, or S draws `(S, 1, P)`."""
         with exclusive():
             before = [owner.__dict__[name] for owner, name in self.places]
             self._put(_views(w, self.shapes))
@@ -69,22 +69,22 @@ class RandomWeights:
 
 
 def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters of a module without those of its parts, under each of their names."""
+    """The parameters of a module itself, not of its parts; a shared one under each name."""
     return module.named_parameters(recurse=False, remove_duplicate=False)
 
 
 def _views(w: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
-    """The weights of each place, with their part of the note on w."""
-    # (S, 1, P): the 1 is the dimension of data, which a product of matrices has elsewhere
+    """Split w into the weights of each layer, and its annotation with it."""
+    # of (S, 1, P): the 1 is the dimension of data, which matrix products do not need
     draws = w.shape[:-2]
     views = _split(w, shapes, draws)
-    note = normal_of(w)
-    if note is None:
+    normal = normal_of(w)
+    if normal is None:
         return views
-    locs = _split(note.loc, shapes)
+    locs = _split(normal.loc, shapes)
     scales: list[Tensor | None] = [None] * len(shapes)
-    if note.scale is not None:
-        scales = [*_split(note.scale, shapes)]
+    if normal.scale is not None:
+        scales = [*_split(normal.scale, shapes)]
     for view, loc, scale in zip(views, locs, scales, strict=True):
         mark_normal(view, loc, scale)
     return views

@@ -1,18 +1,18 @@
-"""Annotations on tensors, by which programs inform layers, and a context variable.
+"""How does a program inform the layers inside it? By annotations on tensors.
 
-A layer is given tensors and knows nothing of the program around it. Three annotations tell it what
-it needs for speed or for batch norm; each is an attribute that is set and read here:
+A layer receives tensors and knows nothing of the program around it. Three annotations, which are
+attributes of a tensor, give it more information:
 
 ==================  ===========================  ==================================================
-on                  says                         so that
+tensor              annotation                   use
 ==================  ===========================  ==================================================
-one-hot labels      the classes as indices       a linear layer picks rows and multiplies nothing
-random weights      their mean, perhaps a scale  outputs can be drawn in place of weights
-a layer's output    its mean over the weights    batch norm can normalise by it
+one-hot labels      their class indices          a linear layer looks up rows of its weights
+random weights      their mean, perhaps a scale  a layer draws its output in place of its weights
+a layer's output    its mean over the weights    batch norm takes its statistics from it
 ==================  ===========================  ==================================================
 
-A tensor that is computed from another one carries no note. The weights of enumerated classes are a
-context variable, because every layer called inside the block needs them.
+A tensor computed from an annotated one has no annotation. The weights of enumerated classes are a
+context variable instead, because every layer called inside the block needs them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 
 
 def mark_one_hot(y: Tensor, index: Tensor) -> None:
-    """Note the classes `(*,)` of one-hot labels `(*, K)`.
+    """Annotate one-hot labels `(*, K)` with their class indices `(*,)`.
 
     >>> import torch
     >>> y = torch.eye(3)
@@ -38,14 +38,27 @@ def mark_one_hot(y: Tensor, index: Tensor) -> None:
 
 
 def one_hot_index(y: Tensor) -> Tensor | None:
-    """The classes `(*,)` that were noted on one-hot labels; None without a note."""
+    """Class indices `(*,)` annotated on one-hot labels; None without annotation.
+
+    >>> import torch
+    >>> one_hot_index(torch.eye(3)) is None
+    True
+    """
     return getattr(y, "_pyro_ssl_index", None)
 
 
-class GaussianNote(NamedTuple):
-    """The Gaussian that weights were drawn from.
+class WeightNormal(NamedTuple):
+    """The Gaussian that random weights were drawn from.
 
-    With a scale, the weights are not used: the layer draws its output in their place.
+    With a scale, a layer does not use the weights but draws its output; see `layers.affine`.
+
+    Arguments:
+        loc: Mean of the weights, in their shape.
+        scale: Standard deviation of the weights, or None.
+
+    >>> import torch
+    >>> WeightNormal(torch.zeros(2), None).scale is None
+    True
     """
 
     loc: Tensor
@@ -53,22 +66,46 @@ class GaussianNote(NamedTuple):
 
 
 def mark_normal(w: Tensor, loc: Tensor, scale: Tensor | None) -> None:
-    """Note on weights the mean, and perhaps the scale, of the Gaussian they were drawn from."""
-    w._pyro_ssl_normal = GaussianNote(loc, scale)  # type: ignore[attr-defined]
+    """Annotate weights with the mean, and perhaps the scale, of their Gaussian.
+
+    >>> import torch
+    >>> w = torch.randn(2)
+    >>> mark_normal(w, torch.zeros(2), None)
+    >>> normal_of(w).loc
+    tensor([0., 0.])
+    """
+    w._pyro_ssl_normal = WeightNormal(loc, scale)  # type: ignore[attr-defined]
 
 
-def normal_of(w: Tensor) -> GaussianNote | None:
-    """The Gaussian that was noted on weights; None without a note."""
+def normal_of(w: Tensor) -> WeightNormal | None:
+    """The Gaussian annotated on weights; None without annotation.
+
+    >>> import torch
+    >>> normal_of(torch.zeros(2)) is None
+    True
+    """
     return getattr(w, "_pyro_ssl_normal", None)
 
 
 def mark_mean(h: Tensor, mean: Tensor) -> None:
-    """Note on a layer's output the one that the mean of its random weights gives."""
+    """Annotate a layer's output with its output for the mean of its random weights.
+
+    >>> import torch
+    >>> h = torch.ones(2)
+    >>> mark_mean(h, torch.zeros(2))
+    >>> mean_of(h)
+    tensor([0., 0.])
+    """
     h._pyro_ssl_mean = mean  # type: ignore[attr-defined]
 
 
 def mean_of(h: Tensor) -> Tensor:
-    """The mean that was noted on a layer's output; the output itself without a note."""
+    """The mean annotated on a layer's output; the output itself without annotation.
+
+    >>> import torch
+    >>> mean_of(torch.ones(2))
+    tensor([1., 1.])
+    """
     mean: Tensor = getattr(h, "_pyro_ssl_mean", h)
     return mean
 
@@ -79,10 +116,17 @@ class_weights: ContextVar[Tensor | None] = ContextVar("class_weights", default=N
 
 @contextmanager
 def weighted_classes(log_weights: Tensor | None = None) -> Iterator[None]:
-    """Set `class_weights` inside the block; put back what was there, whoever set it in between.
+    """Set `class_weights` inside the block, and restore the previous value afterwards.
+
+    It is restored even if a program inside the block sets `class_weights` itself.
 
     Arguments:
         log_weights: Logarithms of the weights, `(V, B)`; None while no label is enumerated.
+
+    >>> import torch
+    >>> with weighted_classes(torch.zeros(3, 5)):
+    ...     class_weights.get().shape
+    torch.Size([3, 5])
     """
     before = class_weights.set(log_weights)
     try:

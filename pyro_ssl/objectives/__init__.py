@@ -1,4 +1,4 @@
-"""The loss: the ELBO of a pair, terms added to it, and pretrained encoders."""
+"""The loss: the ELBO of a model/guide pair, further terms, and pretrained encoders."""
 
 from pyro_ssl.objectives.adversarial import Adversary, Discrimination, Discriminators, LogRatio
 from pyro_ssl.objectives.batch import Batch

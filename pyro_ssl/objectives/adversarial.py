@@ -1,12 +1,12 @@
-r"""Adversarial terms: a pair of programs and a classifier of its latents play against each other.
+r"""Adversarial terms: model and guide are trained against a classifier of their latents.
 
-Two games are here, each with the terms of both players. In paper 003's, an `Adversary` predicts
-the class from z, and the pair hides it. In paper 000's, `Discriminators` tell the latents of a
-class from samples of its prior, by their own term `Discrimination`, and the pair is trained with
-the `LogRatio` that they estimate.
+There are two games, each with the terms of both players. In paper 003, an `Adversary` predicts the
+class from z, and model and guide hide it. In paper 000, `Discriminators` distinguish the latents of
+a class from samples of its prior, trained by the term `Discrimination`, and model and guide are
+trained with the `LogRatio` that they estimate.
 
-Every value is constant in the other player's parameters, so that one step on the sum of all terms
-is one step of each player.
+No term has a gradient in the other player's parameters, so one step on the sum of all terms is one
+step of each player.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ DiscriminatorInputs = Literal["linear", "squared", "quadratic"]
 
 
 class Adversary(Term):
-    r"""A classifier f(y|z) of the latent, which the pair prevents from predicting the class.
+    r"""A classifier f(y|z) of the latent, whose success model and guide prevent.
 
-    With J the loss,
+    With J the rest of the loss,
 
     .. math:: \min_{\theta, \phi} \max_\psi\;
               J + w\, \mathrm E_{q(z|x,y)}[\log f_\psi(y \mid z)]
 
-    on labeled data. The value is the pair's part, w E[log f]; the adversary's own gradient, of
-    -E[log f], adds nothing to the value.
+    on labeled data. The value of the term is w E[log f]. The adversary minimises -E[log f], which
+    contributes its gradient, and 0 to the value.
 
     Arguments:
         f: The conditional of one-hot y given z.
         weight: Weight w.
-        lr_scale: Learning rate of the adversary relative to the pair's.
+        lr_scale: Learning rate of the adversary relative to that of model and guide.
 
     Raises:
         ValueError: The weight is not finite, or lr_scale is not above 0.
@@ -64,22 +64,22 @@ class Adversary(Term):
         assert x is not None and y is not None
         guide: Any = context.guide
         z = guide.encode(x, y).rsample()
-        of_pair: Tensor = _frozen_call(self.f, z).log_prob(y).mean()
-        own: Tensor = -self.f(z.detach()).log_prob(y).mean()
-        return of_pair + (own - own.detach()) / self.weight
+        pair_loss: Tensor = _frozen_call(self.f, z).log_prob(y).mean()
+        adversary_loss: Tensor = -self.f(z.detach()).log_prob(y).mean()
+        return pair_loss + (adversary_loss - adversary_loss.detach()) / self.weight
 
 
 class Discriminators(nn.Module):
     r"""One binary classifier T_y(z) for each class: `(*, Z)` -> `(*, K)`.
 
-    The logarithm of a ratio of two Gaussians is quadratic in z: a linear T detects a difference of
-    means only, squares one of variances, products one of covariances.
+    The log-ratio of two Gaussians is quadratic in z. With a linear T, only differences of means can
+    be detected; with squares of z, also those of variances; with products, also of covariances.
 
     Arguments:
         dim: Size Z of the latent.
         classes: Number of classes K.
-        hidden: Width of each class's hidden layer, of tanh; 0 for none.
-        inputs: Inputs of T: `linear` z, `squared` z and z_i^2, `quadratic` z and all z_i z_j.
+        hidden: Width of the hidden layer of each class, with tanh; 0 for none.
+        inputs: Inputs of T: z (`linear`), z and z_i^2 (`squared`), z and z_i z_j (`quadratic`).
         spectral_norm: Divide each class's weights of a layer by their largest singular value.
 
     Raises:
@@ -112,11 +112,11 @@ class Discriminators(nn.Module):
         self.classes = classes
         self.spectral_norm = spectral_norm
         self.first = nn.Linear(sizes[inputs], classes * (hidden or 1))
-        # Row y reads the hidden layer of class y.
+        # Row y is applied to the hidden layer of class y.
         self.last = nn.Linear(hidden, classes) if hidden else None
 
     def forward(self, z: Tensor) -> Tensor:
-        # Small layers, and differences of squares: without reduced precision.
+        # Small layers, and differences of squares: in full precision.
         with torch.autocast(z.device.type, enabled=False):
             h = nn.functional.linear(self._features(z), self._weight(self.first), self.first.bias)
             if self.last is None:
@@ -140,23 +140,24 @@ class Discriminators(nn.Module):
 
 
 class LogRatio(nn.Module):
-    r"""Log-ratio of the latents of class y to the prior, estimated by discriminators.
+    r"""Log-ratio of the densities of q(z|y) and p(z|y), estimated by discriminators.
 
     .. math:: T_y(z) \approx \log \frac{q(z \mid y)}{p(z \mid y)}
 
-    This is the pair's part of the game. The gradient with respect to the parameters of p(z|y) is
-    that of -log p(z|y), since T does not depend on them; that with respect to z is T's; the
-    discriminators, which have an objective of their own, get none.
+    This is the part of model and guide in the game. Its gradient with respect to z is that of T.
+    With respect to the parameters of p(z|y), on which T does not depend, it is the gradient of
+    -log p(z|y). The discriminators get no gradient here; see `Discrimination`.
 
     Arguments:
         discriminators: T, from z to a number for each class.
         p_z: Prior of z given y.
-        backpropagate: Let T's gradient reach z, as in the authors' later code; section 3.2 of the
-            paper says that no gradient of the discriminators is needed.
-        bounded: Use :math:`2 \log(1 + e^T) - 2 \log 2`, the loss of a GAN's generator, in place of
-            T. This is not the paper's. In z it has the gradient of
-            :math:`2\,(\mathrm{KL}[q \| p] - 2\, \mathrm{JS}[q, p])`, which is the KL divergence's
-            where q(z|y) is near p(z|y), and vanishes where T, far out, would drive z further.
+        backpropagate: Let the gradient of T reach z, as in the authors' later code; section 3.2 of
+            the paper says that no gradient of the discriminators is needed.
+        bounded: Replace T by :math:`2 \log(1 + e^T) - 2 \log 2`, the loss of a GAN's generator,
+            which is not in the paper. With respect to z, it has the gradient of
+            :math:`2\,(\mathrm{KL}[q \| p] - 2\, \mathrm{JS}[q, p])`. That is the gradient of the KL
+            divergence where q(z|y) is near p(z|y), and it vanishes far away, where the gradient of
+            T would drive z further away.
 
     References:
         Arjovsky & Bottou 2017, theorem 2.5.
@@ -182,7 +183,7 @@ class LogRatio(nn.Module):
         self.bounded = bounded
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:
-        """T_y(z) of latents `(B, Z)` of one-hot classes `(B, K)`: `(B,)`."""
+        """T_y(z) for one-hot classes `(B, K)` and their latents `(B, Z)`: `(B,)`."""
         inputs = z if self.backpropagate else z.detach()
         t: Tensor = (y * _frozen_call(self.discriminators, inputs)).sum(-1)
         log_p = self.p_z(y).log_prob(z.detach())
@@ -192,17 +193,17 @@ class LogRatio(nn.Module):
 
 
 class Discrimination(Term):
-    r"""The discriminators' part: latents of class y against samples of p(z|y).
+    r"""The discriminators' part: distinguish latents of class y from samples of p(z|y).
 
     .. math:: \max_\psi\; \mathrm E_{q(z|y)}[\log \sigma(T_y(z))]
               + \mathrm E_{p(z|y)}[\log(1 - \sigma(T_y(z)))]
 
-    Unlabeled data count for a class sampled from q(y|x). The value adds nothing to the pair's loss,
-    and its gradient reaches neither latents nor prior.
+    The class of unlabeled data is sampled from q(y|x). The value of the term is 0, and it has no
+    gradient in latents or prior.
 
     Arguments:
-        ratio: The log-ratio whose discriminators play.
-        lr_scale: Learning rate of the discriminators relative to the pair's.
+        ratio: The log-ratio whose discriminators are trained.
+        lr_scale: Learning rate of the discriminators relative to that of model and guide.
 
     Raises:
         ValueError: lr_scale is not above 0.
@@ -223,15 +224,15 @@ class Discrimination(Term):
         _check_lr_scale(lr_scale)
         self.discriminators = ratio.discriminators
         self.lr_scale = lr_scale
-        self._p_z = (ratio.p_z,)  # in a tuple, so that it is not a part of this player
+        self._p_z = (ratio.p_z,)  # in a tuple, so that its parameters are not those of this term
 
     def formula(self, context: LossContext) -> Tensor:
         y, z = context.classes_and_latents()
-        own = self.loss(y, z)
-        return own - own.detach()
+        loss = self.loss(y, z)
+        return loss - loss.detach()
 
     def loss(self, y: Tensor, z: Tensor) -> Tensor:
-        """Minus the formula, for latents `(B, Z)` of one-hot classes `(B, K)`."""
+        """Minus the expression above, for one-hot classes `(B, K)` and their latents `(B, Z)`."""
         (p_z,) = self._p_z
         prior = p_z(y).sample()
         t_q = (y * self.discriminators(z.detach())).sum(-1)
@@ -240,7 +241,7 @@ class Discrimination(Term):
 
 
 def _frozen_call(module: nn.Module, z: Tensor) -> Any:
-    """Call a module without gradient to its parameters."""
+    """Call a module without gradients in its parameters."""
     frozen = {name: p.detach() for name, p in module.named_parameters()}
     return torch.func.functional_call(module, frozen, z)
 

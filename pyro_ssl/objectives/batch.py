@@ -1,4 +1,4 @@
-"""The data of one step."""
+"""Which data does one step of training use?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Batch:
         x: Labeled data, `(B_l, *event)`.
         y: Their one-hot labels, `(B_l, K)`.
         x_unlabeled: Unlabeled data, `(B_u, *event)`.
-        encoded: Whether the data are already encoded by the objective's pretrained encoder.
+        encoded: True if the data are already encoded by the objective's pretrained encoder.
 
     Raises:
         ValueError: A part is empty, or x and y have different numbers of rows.
@@ -48,7 +48,17 @@ class Batch:
 
 
 def transformed(batch: Batch, transform: Callable[[Tensor], Tensor] | None) -> Batch:
-    """The batch with its data, not its labels, passed through a function."""
+    """Apply a function to the data of a batch, not to its labels.
+
+    Arguments:
+        batch: The batch.
+        transform: Maps data to data; None returns the batch as it is.
+
+    >>> import torch
+    >>> transformed(Batch(x_unlabeled=torch.ones(2, 1)), lambda x: 3 * x).x_unlabeled
+    tensor([[3.],
+            [3.]])
+    """
     if transform is None:
         return batch
     x = None if batch.x is None else transform(batch.x)

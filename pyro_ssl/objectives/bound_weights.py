@@ -1,4 +1,4 @@
-"""Weights of the labeled and the unlabeled bound, and the size of the data set that they imply."""
+"""How much do the labeled and the unlabeled bound weigh in the loss?"""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from typing import NamedTuple
 
 
 class BoundWeights(NamedTuple):
-    """Weights lambda_l and lambda_u of the bounds, and the size of the data set.
+    """Weights of the two bounds, and the number of data that they imply.
 
-    `size`: number of data that J averages over; N_u / lambda_u if unlabeled data count.
+    Arguments:
+        labeled: Weight lambda_l of the labeled bound.
+        unlabeled: Weight lambda_u of the unlabeled bound.
+        size: Number of data that the loss J is a mean over: N_u / lambda_u with unlabeled data,
+            else N_l / lambda_l.
 
     >>> BoundWeights.of(None, 1.0, sizes=(100, 1000))
     BoundWeights(labeled=0.1, unlabeled=1.0, size=1000.0)
@@ -28,9 +32,9 @@ class BoundWeights(NamedTuple):
         """The weights for data sets of given sizes.
 
         Arguments:
-            labeled_weight: lambda_l; None gives N_l / N_u, and 1 where nothing is unlabeled.
+            labeled_weight: lambda_l; None gives N_l / N_u, or 1 without unlabeled data.
             unlabeled_weight: lambda_u.
-            sizes: N_l and N_u.
+            sizes: Numbers N_l and N_u of labeled and unlabeled data.
         """
         n_labeled, n_unlabeled = sizes
         uses_unlabeled = bool(n_unlabeled and unlabeled_weight)

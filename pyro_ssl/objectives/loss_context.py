@@ -1,4 +1,4 @@
-"""What the terms of a loss read: the batch, the guide, and q(y|x) on both parts of the batch."""
+"""What may a term of the loss read? The batch, the guide, and q(y|x) on both parts of the batch."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pyro_ssl.utils.context import parts_in_eval_mode
 
 @dataclass
 class LossContext:
-    """A batch with q(y|x) on both of its parts, computed at most once per step.
+    """The batch of a step, and q(y|x) on both parts of it, computed at most once.
 
-    Where the bound has already evaluated q(y|x), the terms read that distribution.
+    If the bound has already evaluated q(y|x), terms read that distribution.
 
     Arguments:
         batch: The data of the step, encoded.
         guide: The guide, which classifies.
-        known: q(y|x) by part, `labeled` or `unlabeled`, as far as the bound has evaluated it.
-        trace: The guide's trace, once `record_trace` has it.
-        labeled: Number of labeled rows in the trace, which come first; None in a trace of
+        known: q(y|x) that the bound has evaluated, by part: `labeled` or `unlabeled`.
+        trace: The guide's trace, set by `record_trace`.
+        labeled: Number of labeled rows, the first ones in the trace; None if the trace is of
             unlabeled data alone.
 
     >>> from pyro_ssl import Batch, zoo
@@ -64,15 +64,14 @@ class LossContext:
             return self.guide.classify(self.batch.x_unlabeled).mean
 
     def record_trace(self, guide_trace: Any, labeled: int | None = None) -> None:
-        """Keep a guide's trace, and read q(y|x) off its site `y` where that is q(y|x).
+        """Store a guide's trace, and q(y|x) from its site `y` if this is its distribution.
 
-        Where the guide samples something before y, such as the auxiliary variable of q(y|x,a), the
-        site is not q(y|x). A guide with `classifies_by_one_draw = True` declares that in training
-        `classify` equals the distribution of this site.
+        It is not if the guide samples a latent before y, such as the auxiliary variable of
+        q(y|x,a), unless `classifies_by_one_draw` of the guide is True; see `types.OneDrawGuide`.
 
         Arguments:
-            guide_trace: Trace of the unlabeled part, or of both.
-            labeled: In a trace of both, the number of labeled rows, which come first.
+            guide_trace: Trace of unlabeled data, or of labeled and then unlabeled data.
+            labeled: Number of labeled rows in the trace; None if there are no labeled data.
         """
         self.trace = guide_trace
         self.labeled = labeled
@@ -90,7 +89,7 @@ class LossContext:
                 self.known[name] = OneHotCategorical(logits=part)
 
     def _classifies(self, guide_trace: Any) -> bool:
-        """Whether the site `y` of a trace is q(y|x)."""
+        """True if the distribution of the site `y` of a trace is q(y|x)."""
         if "y" not in guide_trace.nodes:
             return False
         rows = next((plate.size for plate in data_plates(guide_trace.nodes["y"])), None)
@@ -105,9 +104,9 @@ class LossContext:
         return "y" in sampled and guide.training and classifies_by_one_draw(guide)
 
     def classes_and_latents(self) -> tuple[Tensor, Tensor]:
-        """One-hot classes `(B, K)` and the latents z `(B, Z)` that the guide sampled for them.
+        """One-hot classes `(B, K)` and the latents z `(B, Z)` that the guide sampled.
 
-        Labeled data come first; classes of unlabeled data are sampled from q(y|x).
+        Labeled data are first. The classes of unlabeled data are sampled from q(y|x).
 
         Raises:
             ValueError: The bound did not evaluate labeled and unlabeled data in one pass.
@@ -126,5 +125,5 @@ class LossContext:
 
 
 def _first_draw(values: Tensor) -> Tensor:
-    """The first of several draws, `(B, *)`."""
+    """The first of several draws, `(B, *)`; a single draw as it is."""
     return values.flatten(0, -3)[0] if values.dim() > 2 else values

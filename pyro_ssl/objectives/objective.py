@@ -1,4 +1,4 @@
-"""The objective: the ELBO of a pair plus terms."""
+"""Where is the loss? The objective is the ELBO of a model/guide pair, plus terms."""
 
 from __future__ import annotations
 
@@ -36,43 +36,43 @@ from pyro_ssl.utils.context import exclusive, preserve_random_state
 from pyro_ssl.utils.private_names import BatchNormBase
 
 JOINT_PASS_BUDGET = 3e7
-"""A joint pass pays if the extra classes cost fewer multiplications than this (about 1 ms)."""
+"""Limit of multiplications (about 1 ms) above which a joint pass is slower than two passes."""
 
 
 class Objective(nn.Module):
-    r"""The loss of a model/guide pair with terms, per datum, in nats.
+    r"""The loss of a model/guide pair with further terms, per datum, in nats.
 
-    Labeled and unlabeled data are in the same step:
+    Each step has labeled and unlabeled data:
 
     .. math:: J = -\lambda_l \frac{1}{B_l} \sum_{i \in l} L(x_i, y_i)
                   - \lambda_u \frac{1}{B_u} \sum_{i \in u} U(x_i) + \sum_t \mathrm{term}_t
 
     Arguments:
-        model: A program over `(x, y=None)`; None for a purely discriminative method.
-        guide: Its guide, with `classify(x) -> Distribution`.
+        model: A model over `(x, y=None)`; None for a purely discriminative method.
+        guide: Its guide, with `classify(x)` that returns a distribution.
         terms: Terms added to the loss.
-        labeled_weight: Weight lambda_l of the labeled bound, 003's lambda, applied by
-            `poutine.scale`. None gives N_l / N_u, which makes J proportional to the papers' sum
-            over all data, and 1 where nothing is unlabeled; 0 leaves the bound out.
+        labeled_weight: Weight lambda_l of the labeled bound, lambda in paper 003. None gives
+            N_l / N_u, which makes J proportional to the papers' sum over all data, or 1 without
+            unlabeled data. 0 leaves the labeled bound out.
         unlabeled_weight: Weight lambda_u of the unlabeled bound.
-        elbo: The bound: a `TraceTopKEnum_ELBO`, or any other `pyro.infer.ELBO`, such as
-            `TraceEnum_ELBO(max_plate_nesting=2)` for a pair outside the scope of ours. The loss is
-            then that ELBO's; it has no bound per datum, so `bound` and a joint pass are refused.
-        joint_pass: Evaluate labeled and unlabeled data in one call of the programs. By default
-            `joint_pass_for`, and so `fit`, decides.
-        predictor: The predictor of `classify`: by default the guide's q(y|x); a `GibbsPredictor`
-            samples the model's own p(y|x).
-        features: An encoder of x, whose output is the pair's data: a module. A `PretrainedEncoder`
-            is trained first, by `fit`.
+        elbo: The bound: by default a `TraceTopKEnum_ELBO`. A pair outside its scope needs one of
+            Pyro's ELBOs, such as `TraceEnum_ELBO(max_plate_nesting=2)`. These have no bound per
+            datum, so `bound` and a joint pass are refused.
+        joint_pass: Evaluate labeled and unlabeled data in one pass of the programs. By default,
+            `fit` asks `joint_pass_for`.
+        predictor: The predictor of `classify`: by default the guide's q(y|x). A `GibbsPredictor`
+            samples the model's p(y|x).
+        features: A module that encodes x; its output is the data of model and guide. `fit` trains
+            a `PretrainedEncoder` first.
 
     Attributes:
-        extent: Shape and range of the training data. `fit` sets it, saved models keep it, and
-            prediction refuses data in other units. None checks nothing.
-        sizes: Sizes N_l and N_u of the data sets. `fit` sets them, and they are not saved. None
-            takes the batch for the data set.
-        input_limit: The largest absolute value of ordinary data, 10 in the zoo's methods, whose
-            networks take numbers of about 1: `check` refuses data in other units. None, for
-            programs of your own, takes any.
+        extent: Shape and range of the training data, set by `fit` and saved with the model.
+            Prediction refuses data in other units. None switches the check off.
+        sizes: Sizes N_l and N_u of the data sets, set by `fit` and not saved. None uses the sizes
+            of the batch.
+        input_limit: Largest absolute value of ordinary data, which `check` uses to refuse data in
+            other units. It is 10 for methods of the zoo, whose networks take numbers of about 1.
+            None switches the check off.
 
     Raises:
         ValueError: A weight is below 0; a program is not a module; elbo is not a `pyro.infer.ELBO`.
@@ -138,14 +138,14 @@ class Objective(nn.Module):
         kl_weight: float = 1.0,
         joint: bool = False,
     ) -> dict[str, Tensor]:
-        """Every part of the loss as a scalar, by name; their sum is the loss.
+        """The parts of the loss as scalars, by name; their sum is the loss.
 
         Arguments:
             batch: Labeled and unlabeled data; a part that is None adds nothing.
-            kl_weight: Weight beta_t of the continuous latents' KL.
-            joint: Evaluate labeled and unlabeled data in one pass of the programs, where the batch
-                has both; see `joint_pass_for`. The objective's own `joint_pass`, unless it is
-                None, takes precedence.
+            kl_weight: Weight beta_t of the KL of continuous latents.
+            joint: Evaluate labeled and unlabeled data in one pass of the programs, if the batch has
+                both; see `joint_pass_for`. If `joint_pass` of the objective is not None, it
+                decides.
         """
         batch = self._encoded(batch)
         context = LossContext(batch, self.guide)
@@ -161,7 +161,7 @@ class Objective(nn.Module):
     def _bounds(
         self, batch: Batch, kl_weight: float, joint: bool, context: LossContext
     ) -> dict[str, Tensor]:
-        """The labeled and the unlabeled part; the context gets their q(y|x)."""
+        """The labeled and the unlabeled part; q(y|x) is recorded in the context."""
         weights = self._weights(batch)
         if not self.has_bound_per_datum:
             return stock_losses(
@@ -177,7 +177,7 @@ class Objective(nn.Module):
         unlabeled = batch.x_unlabeled is not None and bool(weights.unlabeled)
         if self.joint_pass is not None:
             joint = self.joint_pass
-        # With joint_pass=True a batch without unlabeled data has its label enumerated, too.
+        # With joint_pass=True, a batch without unlabeled data is evaluated in the same way.
         if joint and labeled and (unlabeled or self.joint_pass):
             return self._joint_bounds(batch, kl_weight, weights, context)
         parts = {}
@@ -197,7 +197,7 @@ class Objective(nn.Module):
     def _joint_bounds(
         self, batch: Batch, kl_weight: float, weights: BoundWeights, context: LossContext
     ) -> dict[str, Tensor]:
-        """Both parts by one pass of the programs over labeled and then unlabeled data."""
+        """Both parts from one pass of the programs over labeled and then unlabeled data."""
         x = batch.x
         assert x is not None
         others = x[:0]
@@ -228,7 +228,7 @@ class Objective(nn.Module):
         weight: float | Tensor = 1.0,
         labels: Tensor | None = None,
     ) -> Bound:
-        # The logarithm of scaled densities is not a scaled logarithm: there the bound is scaled.
+        # A scale inside the mean of weights would not weight the bound, so the bound is multiplied.
         scales_bound = self.elbo.importance_weighted
         is_weighted = isinstance(weight, Tensor) or weight != 1
         with ExitStack() as scales:
@@ -243,26 +243,26 @@ class Objective(nn.Module):
 
     @property
     def learns_unlabeled(self) -> bool:
-        """Whether unlabeled data add to the loss; where they do not, training leaves them out."""
+        """True if the loss depends on unlabeled data; otherwise training leaves them out."""
         if self.model is not None and self.unlabeled_weight > 0:
             return True
         return any(term.needs == "unlabeled" for term in self.terms)
 
     @property
     def has_bound_per_datum(self) -> bool:
-        """Whether the ELBO gives a bound per datum, and not only a loss of all data at hand."""
+        """True if the ELBO has a bound per datum; Pyro's have only a loss of the batch."""
         return isinstance(self.elbo, TraceTopKEnum_ELBO)
 
     # --- evaluation ---------------------------------------------------------------------------
 
     @exclusive()
     def classify(self, x: Tensor) -> TorchDistribution:
-        """Predict p(y|x), over one-hot or real labels `(B, K)`, by the predictor."""
+        """Predict p(y|x), over one-hot labels `(B, K)` or real labels `(B, D)`."""
         return self.predictor(self.model, self.guide, self.encode(x))
 
     @exclusive()
     def bound(self, x: Tensor, y: Tensor | None = None, *, kl_weight: float = 1.0) -> Tensor:
-        """L(x, y), or U(x) without y, per datum: `(B,)` nats, for evaluation and your own terms.
+        """L(x, y), or U(x) without y, per datum: `(B,)` nats.
 
         Raises:
             ValueError: The ELBO has no bound per datum.
@@ -275,7 +275,7 @@ class Objective(nn.Module):
         return self._bound(self.encode(x), y, kl_weight).value
 
     def encode(self, x: Tensor) -> Tensor:
-        """The pair's data: x, or its features."""
+        """Data for model and guide: the features of x, or x itself without `features`."""
         return x if self.features is None else self.features(x)
 
     def _encoded(self, batch: Batch) -> Batch:
@@ -285,7 +285,7 @@ class Objective(nn.Module):
 
     @contextmanager
     def programs(self) -> Iterator[tuple[Any, Any]]:
-        """Model and guide with their conditionals; random weights are at their posterior's mean."""
+        """Model and guide inside the block, with random weights at their posterior mean."""
         model: Any = self.model
         if not isinstance(self.model, ConditionedOnWeights):
             yield self.model, self.guide
@@ -297,14 +297,14 @@ class Objective(nn.Module):
 
     @exclusive()
     def check(self, batch: Batch, extremes: Batch | None = None) -> None:
-        """Run both programs once, and check that they match and that the data are in their units.
+        """Run model and guide once; check that they match, and that data are in their units.
 
         Arguments:
             batch: Data as in training.
-            extremes: Further data that should be in the model's support.
+            extremes: Further data, which should be in the model's support.
 
         Raises:
-            ValueError: The programs do not match, or the data do not fit; with the fix.
+            ValueError: Model and guide do not match, or the data do not fit; with the fix.
         """
         if self.model is not None:
             self._check_pair(self._encoded(batch))
@@ -325,11 +325,11 @@ class Objective(nn.Module):
 
     @exclusive()
     def joint_pass_for(self, batch: Batch) -> bool:
-        """Whether labeled and unlabeled data of such batches should share one pass.
+        """True if labeled and unlabeled data of such batches should share one pass.
 
-        `joint_pass` decides; if it is None, they share a pass if neither bound changes and it is
-        faster. With batch norm they share a pass wherever it is exact, so that all data share its
-        statistics.
+        `joint_pass` decides if it is not None. Otherwise, they share a pass if that changes neither
+        bound and is faster. With batch norm, it need not be faster, so that the statistics are
+        those of all data.
 
         Arguments:
             batch: Labeled and unlabeled data as in training.
@@ -348,7 +348,7 @@ class Objective(nn.Module):
         return joint_pass_is_exact(self.model, self.guide, batch)
 
     def _joint_pass_saves_time(self, batch: Batch) -> bool:
-        """Whether several classes of each labeled datum cost less than a second call."""
+        """True if more classes for labeled data take less time than a second pass."""
         assert batch.x is not None and batch.y is not None
         classes = batch.y.shape[-1]
         evaluated = self.elbo.policy.at_most(classes)
@@ -358,7 +358,7 @@ class Objective(nn.Module):
         return bool(multiplications <= JOINT_PASS_BUDGET)
 
     def culprit(self, batch: Batch, *, joint: bool = False) -> str:
-        """The first site, or else the first part, that is not finite, to explain a divergence."""
+        """Name the cause of a divergence: the first site or part of the loss that is not finite."""
         with torch.no_grad():
             site = self._nonfinite_site(self._encoded(batch))
             if site is not None:
@@ -391,7 +391,10 @@ def total(parts: dict[str, Tensor]) -> Tensor:
     """The sum of the parts of a loss.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no part.
+
+    >>> total({"labeled": torch.tensor(1.0), "unlabeled": torch.tensor(2.0)})
+    tensor(3.)
     """
     if not parts:
         raise ValueError(
@@ -401,14 +404,14 @@ def total(parts: dict[str, Tensor]) -> Tensor:
 
 
 def _shared_part(bound: Bound, weights: BoundWeights) -> dict[str, Tensor]:
-    """KL(W), divided by the number of data that J averages over, so that N J has KL(W) once."""
+    """KL(W) divided by the number N of data that J averages over, so that N J contains it once."""
     if bound.shared is None:
         return {}
     return {"weights": bound.shared / weights.size}
 
 
 def _labeled_and_unlabeled(batch: Batch) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The parts that a batch has, as x and y."""
+    """Iterate over the parts of a batch, as x and y."""
     if batch.x is not None:
         yield batch.x, batch.y
     if batch.x_unlabeled is not None:

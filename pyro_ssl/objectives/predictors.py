@@ -1,4 +1,4 @@
-"""How an objective predicts: by its guide's q(y|x), or by Gibbs sampling in its model."""
+"""How does an objective predict? By its guide's q(y|x), or by Gibbs sampling in its model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from pyro_ssl.utils.arguments import check_positive
 
 
 class LabelPredictor(Protocol):
-    """Predicts the label of encoded data by a pair of programs."""
+    """Protocol of predictors: functions that predict labels by a model and a guide.
+
+    >>> isinstance(GuidePredictor().chains, int)
+    True
+    """
 
     @property
     def chains(self) -> int:
-        """Evaluations of each datum at a time, which limit the chunks of prediction."""
+        """Number of evaluations per datum at once; prediction divides its chunk size by it."""
 
     def __call__(self, model: Any, guide: Any, x: Tensor) -> TorchDistribution:
-        """p(y|x) over one-hot labels `(B, K)`, or over real ones `(B, D)`.
+        """Predict p(y|x), over one-hot labels `(B, K)` or real labels `(B, D)`.
 
         Arguments:
             model: The model, or None for a discriminative method.
@@ -52,11 +56,11 @@ class GuidePredictor:
 class GibbsPredictor:
     """Predict by Gibbs sampling the model's own p(y|x,z); see `pyro_ssl.infer.gibbs.gibbs`.
 
-    A real y is predicted by a Gaussian with the mean and the variance of the chains.
+    The prediction of a real y is a Gaussian with the mean and the variance of the chains.
 
     Arguments:
-        steps: Steps of each chain.
-        chains: Independent chains of each datum, averaged.
+        steps: Number of steps of each chain.
+        chains: Number of independent chains for each datum, whose mean is taken.
 
     Raises:
         ValueError: steps or chains is not a whole number above 0.

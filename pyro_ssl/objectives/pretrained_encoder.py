@@ -1,4 +1,4 @@
-"""A pretrained encoder: the latents of a first model are the data of a second one."""
+"""A pretrained encoder: the latents of a first model are the data of a second model."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.utils.context import eval_mode
 
 ROWS_AT_ONCE = 4096
+"""Number of rows that `moments` encodes at once."""
 
 
 class PretrainedEncoder(nn.Module):
     r"""The latent of x under a trained encoder, :math:`z_1 \sim q(z_1 \mid x)`.
 
-    It is a fresh sample each time in training, and the mean in evaluation; without gradient.
-    Latents that the encoder does not use are set to 0, unless it uses none.
+    In training it is a new sample at each call, in evaluation the mean; it has no gradient.
+    Dimensions that the encoder does not use are set to 0, unless it uses none.
 
     Arguments:
-        objective: Objective of the first model, whose guide has a Gaussian `q_z`; `fit` of the
+        objective: Objective of the first model, whose guide has a Gaussian `q_z`. `fit` of the
             second model trains it first.
         size: Size Z of the latent.
-        training: Arguments of that `fit`.
-        least: Smallest standard deviation, over data, of a used latent's mean.
+        training: Arguments of `fit` for the first model.
+        least: A dimension counts as used if its mean has at least this standard deviation over
+            the data.
 
     References:
         Kingma et al. 2014, M1+M2.
@@ -63,7 +65,7 @@ class PretrainedEncoder(nn.Module):
         return self.sample(self._moments(x))
 
     def sample(self, moments: Tensor) -> Tensor:
-        """Latents `(N, Z)` from their moments: samples in training, means in evaluation."""
+        """Latents `(N, Z)` from moments `(N, 2, Z)`: samples in training, means in evaluation."""
         mean, std = moments.unbind(-2)
         latents = torch.normal(mean, std) if self.training else mean
         return self.used * latents
@@ -72,7 +74,7 @@ class PretrainedEncoder(nn.Module):
     def moments(self, x: Tensor) -> Tensor:
         """Means and standard deviations of the latents of x, `(N, 2, Z)`.
 
-        With these, training encodes each datum once only.
+        Training computes them once for each datum.
         """
         with eval_mode(self.objective):
             chunks = [self._moments(chunk.to(self.used)) for chunk in x.split(ROWS_AT_ONCE)]
@@ -84,7 +86,7 @@ class PretrainedEncoder(nn.Module):
 
     @torch.no_grad()
     def finish_training(self, x: Tensor) -> None:
-        """Find which latents the encoder uses on all data `(N, *event)`, and set `trained`."""
+        """Find the used dimensions from all training data `(N, *event)`, and set `trained`."""
         spread = self.moments(x)[:, 0].std(0, correction=0)
         used = spread >= self.least
         self.used.copy_(used if used.any() else torch.ones_like(used))

@@ -1,4 +1,4 @@
-"""The losses of Pyro's own ELBOs, which have no bound per datum."""
+"""The loss by one of Pyro's ELBOs, which have no bound per datum."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stock_losses(
 ) -> dict[str, Tensor]:
     """The labeled and the unlabeled part of an ELBO's loss, each per datum.
 
-    Sites that all data share are in both parts, in shares that count them once in the data set.
+    Sites that all data share are in both parts, scaled so that they count once in the data set.
 
     Arguments:
         elbo: Any `pyro.infer.ELBO`.
@@ -32,7 +32,17 @@ def stock_losses(
         batch: Encoded data.
         kl_weight: Weight of the continuous latents' KL.
         weights: Weights of the two parts.
-        shared_plates: Names of plates that are as large as the batch by chance.
+        shared_plates: Names of plates of the size of the batch that all data share.
+
+    >>> import torch
+    >>> from pyro.infer import TraceEnum_ELBO
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> elbo = TraceEnum_ELBO(max_plate_nesting=1)
+    >>> batch = Batch(x_unlabeled=torch.randn(5, 4))
+    >>> weights = BoundWeights.of(None, 1.0, sizes=(0, 5))
+    >>> list(stock_losses(elbo, m2.model, m2.guide, batch, 1.0, weights, frozenset()))
+    ['unlabeled']
     """
     calls: list[tuple[str, Tensor, Tensor | None, float]] = []
     if batch.x is not None and weights.labeled:

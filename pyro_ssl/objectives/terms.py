@@ -1,7 +1,7 @@
-"""Terms: functions that add to the loss, each one formula with a weight.
+"""Terms of the loss: each is a formula with a weight.
 
-A new term reaches the zoo by a field and a line in `zoo/options.py` (`LossOptions`), an export in
-`pyro_ssl/__init__.py` and a title in `evaluation/style.py`.
+To add a term to the methods of the zoo, give it a field and a line in `LossOptions` of
+`zoo/options.py`, an export in `pyro_ssl/__init__.py`, and a title in `evaluation/style.py`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pyro_ssl.utils.arguments import check_probs
 
 
 class Term(nn.Module, ABC):
-    """`weight` times a formula, added to the loss.
+    """A term of the loss, `weight` times a formula.
 
-    A term of your own overrides `formula`, and `needs` where it reads unlabeled data:
+    A term of your own overrides `formula`, and `needs` if it reads unlabeled data:
 
     >>> from pyro_ssl import Batch, Objective, zoo
     >>> class Confidence(Term):
@@ -34,12 +34,12 @@ class Term(nn.Module, ABC):
     ['Confidence']
 
     Arguments:
-        weight: Factor of the formula, in the loss per datum; 0 switches the term off.
+        weight: Factor of the formula in the loss per datum; with 0 it is not evaluated.
 
     Attributes:
         needs: The part of the batch that the formula reads: `labeled`, `unlabeled` or `nothing`.
-        lr_scale: Learning rate of the term's own parameters relative to the pair's; None if they
-            are not adversarial.
+        lr_scale: Learning rate of the term's parameters relative to that of model and guide; None
+            if the term is not adversarial.
 
     Raises:
         ValueError: The weight is not finite.
@@ -60,7 +60,7 @@ class Term(nn.Module, ABC):
         """The formula, a scalar in nats."""
 
     def forward(self, context: LossContext) -> Tensor | None:
-        """weight * formula, or None where the batch lacks the part that the formula reads."""
+        """weight * formula, or None if the batch lacks the part that the formula reads."""
         if self.weight == 0:
             return None
         if self.needs == "labeled" and context.batch.x is None:
@@ -71,16 +71,21 @@ class Term(nn.Module, ABC):
 
 
 class LabelLogProb(Term):
-    r"""The classification loss, the mean over labeled data.
+    r"""The classification loss: the mean of -log q(y|x) over labeled data.
 
     .. math:: -\alpha\, \frac{1}{B_l} \sum_i \log q(y_i \mid x_i)
 
-    The papers' alpha multiplies a sum over the data set beside sums of bounds. With the bounds
-    averaged, as here, Kingma's objective divided by N_u corresponds to
-    `labeled_weight = N_l / N_u` and, as his alpha is 0.1 N, to `weight = 0.1 N / N_u`.
+    Kingma et al. add it with alpha = 0.1 N to sums of bounds. Here, the bounds are means: their
+    objective divided by N_u is `labeled_weight = N_l / N_u` with `weight = 0.1 N / N_u`.
 
     References:
         Kingma et al. 2014, eq. 9; paper 004, eq. 4.
+
+    >>> from pyro_ssl import Batch, zoo
+    >>> guide = zoo.build("classifier", (4,), 3, hidden=(8,)).guide
+    >>> context = LossContext(Batch(torch.randn(3, 4), torch.eye(3)), guide)
+    >>> LabelLogProb()(context).shape
+    torch.Size([])
     """
 
     def formula(self, context: LossContext) -> Tensor:
@@ -90,12 +95,18 @@ class LabelLogProb(Term):
 
 
 class Entropy(Term):
-    r"""The classifier's entropy on unlabeled data: minimised with a positive weight.
+    r"""Mean entropy of q(y|x) on unlabeled data; a positive weight makes predictions confident.
 
     .. math:: \beta\, \frac{1}{B_u} \sum_i \mathrm H(q(y \mid x_i))
 
     References:
         Paper 004, eq. 9.
+
+    >>> from pyro_ssl import Batch, zoo
+    >>> guide = zoo.build("classifier", (4,), 3, hidden=(8,)).guide
+    >>> context = LossContext(Batch(x_unlabeled=torch.randn(5, 4)), guide)
+    >>> Entropy()(context).shape
+    torch.Size([])
     """
 
     needs = "unlabeled"
@@ -105,16 +116,22 @@ class Entropy(Term):
 
 
 class MutualInformation(Term):
-    r"""Minus the mutual information of label and datum under q, with the batch's marginal.
+    r"""Minus the mutual information of label and datum under q, estimated from the batch.
 
     .. math:: -\gamma\, I(y; x), \qquad
               I(y; x) = \mathrm H\Big(\frac{1}{B_u} \sum_i q(y \mid x_i)\Big)
                         - \frac{1}{B_u} \sum_i \mathrm H(q(y \mid x_i))
 
-    The entropy of a batch's mean is biased downwards, by about (K - 1) / (2 B_u) nats.
+    The estimate of the first entropy is too low by about (K - 1) / (2 B_u) nats.
 
     References:
         Paper 004, eq. 6 and 9.
+
+    >>> from pyro_ssl import Batch, zoo
+    >>> guide = zoo.build("classifier", (4,), 3, hidden=(8,)).guide
+    >>> context = LossContext(Batch(x_unlabeled=torch.randn(5, 4)), guide)
+    >>> MutualInformation()(context).shape
+    torch.Size([])
     """
 
     needs = "unlabeled"
@@ -131,9 +148,9 @@ class Consistency(Term):
               \big(-\log q(\hat y_i \mid x_i')\big),
               \qquad \hat y_i = \arg\max_y \bar q(y \mid x_i)
 
-    q-bar is the classifier with its networks in eval mode, without gradient, at one draw of
-    whatever the guide samples before y; x' is x with the noise, warp and dropout of training. For a
-    classifier without noise or dropout the term only sharpens confident predictions.
+    q-bar is the classifier with its networks in eval mode, without gradient, and with one sample of
+    the latents before y; x' is x with the noise, warp and dropout of training. Without noise and
+    dropout, the term only makes confident predictions more confident.
 
     Arguments:
         weight: Factor of the formula.
@@ -144,6 +161,12 @@ class Consistency(Term):
 
     References:
         Sohn et al. 2020, FixMatch.
+
+    >>> from pyro_ssl import Batch, zoo
+    >>> guide = zoo.build("classifier", (4,), 3, hidden=(8,)).guide
+    >>> context = LossContext(Batch(x_unlabeled=torch.randn(5, 4)), guide)
+    >>> Consistency()(context).shape
+    torch.Size([])
     """
 
     needs = "unlabeled"
@@ -168,19 +191,25 @@ class ClassBalance(Term):
               \quad \text{with a uniform } p(y): \;
               -\mathrm H\Big(\frac{1}{B_u} \sum_i q(y \mid x_i)\Big)
 
-    The literature calls it distribution alignment. It is the part of the bound's
-    KL(q(y|x) || p(y)) that is not mutual information, with a weight of its own.
-    With a uniform p(y) it equals `MutualInformation` without the mean-entropy term.
+    The literature calls it distribution alignment. In the bound, the mean of KL(q(y|x) || p(y)) is
+    the sum of this divergence and the mutual information; here, the divergence has another weight.
+    With a uniform p(y), the term is `MutualInformation` without the mean of entropies.
 
     Arguments:
         weight: Factor of the formula.
-        class_probs: p(y), K numbers above 0 that sum to 1; None is uniform.
+        class_probs: p(y), K numbers above 0 that sum to 1; None for a uniform p(y).
 
     Raises:
-        ValueError: class_probs are not such numbers.
+        ValueError: class_probs are not probabilities above 0.
 
     References:
         Paper 004, eq. 6 to 8, for the decomposition.
+
+    >>> from pyro_ssl import Batch, zoo
+    >>> guide = zoo.build("classifier", (4,), 3, hidden=(8,)).guide
+    >>> context = LossContext(Batch(x_unlabeled=torch.randn(5, 4)), guide)
+    >>> ClassBalance()(context).shape
+    torch.Size([])
     """
 
     needs = "unlabeled"
@@ -202,18 +231,21 @@ class ClassBalance(Term):
 
 
 class L2(Term):
-    r"""Squared norm of a module's weights, without biases and priors' parameters.
+    r"""Squared norm of a module's weights, without those of biases and priors.
 
     .. math:: \frac{\mathrm{weight}}{2} \sum_w w^2
 
     Arguments:
-        module: The module whose parameters of two or more dimensions are penalised, each once;
-            those of priors, such as means and pseudo-inputs, are not.
+        module: The module. Its parameters of two or more dimensions are penalised, except for
+            parameters of priors, such as means and pseudo-inputs.
         weight: Factor of the formula.
         without: Modules whose parameters are not penalised, such as discriminators.
 
     Raises:
-        ValueError: The weight is below 0, or no parameter is left.
+        ValueError: The weight is below 0, or there is no parameter to penalise.
+
+    >>> L2(nn.Linear(3, 2)).weights[0].shape
+    torch.Size([2, 3])
     """
 
     needs = "nothing"
@@ -236,7 +268,7 @@ class L2(Term):
 
 
 def entropy(p: Tensor) -> Tensor:
-    """Entropy in nats of probabilities over the last dimension, where 0 log 0 = 0.
+    """Entropy in nats of probabilities along the last dimension, with 0 log 0 = 0.
 
     >>> entropy(torch.tensor([0.0, 1.0]))
     tensor(0.)
@@ -245,7 +277,7 @@ def entropy(p: Tensor) -> Tensor:
 
 
 def _parameters_of_priors(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters of the priors within a module, without those of networks that a prior holds."""
+    """Parameters of the priors in a module, without those of networks inside a prior."""
     for prior in module.modules():
         if not isinstance(prior, Prior):
             continue

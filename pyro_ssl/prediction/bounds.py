@@ -14,6 +14,7 @@ from pyro_ssl.infer.checks.pair import check_pair, check_support
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import as_known, chunked, label_of, rows_at_once
+from pyro_ssl.types import RandomWeightsGuide
 from pyro_ssl.utils.arguments import as_input, as_tensor, as_values, check_positive, placed
 from pyro_ssl.utils.arrays import extreme_rows
 from pyro_ssl.utils.context import eval_mode
@@ -32,25 +33,25 @@ def bounds(
     chunk: int | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """L(x, y), or U(x) without y and summed over all classes, per datum: `(N,)` nats on the CPU.
+    """Lower bound of each datum, `(N,)` nats on the CPU: L(x, y), or without y the sum U(x).
 
-    With random weights they are bounds given W, one draw of it for all data, without KL(W), which
-    belongs to no datum; see `weight_kl`. With features (M1+M2) they are of the features' mean, not
-    of x.
+    With random weights these are bounds given one draw of W for all data; KL(W) is a number of the
+    whole data set, see `weight_kl`. With a pretrained encoder (M1+M2) they are bounds of the mean
+    code, not of x.
 
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
         y: One-hot labels `(N, K)`.
         num_particles: Samples of z per class.
-        importance_weighted: The tighter bound over these samples instead of their mean; see
-            `TraceTopKEnum_ELBO`.
-        chunk: Data at once; by default as many as fit into about 1 GB.
+        importance_weighted: Use the tighter, importance-weighted bound over these samples in place
+            of their mean; see `TraceTopKEnum_ELBO`.
+        chunk: Rows at once; by default as many as fit into about 1 GB.
         seed: Seed of the samples.
 
     Raises:
-        ValueError: y has not one one-hot row per datum; the method has no model; x is outside the
-            model's support.
+        ValueError: y does not have one one-hot row per datum; the method has no model; x is
+            outside the model's support.
 
     >>> from pyro_ssl import zoo
     >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
@@ -78,7 +79,13 @@ def bounds_of_any(
     chunk: int | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """`bounds` of data that need not be in the units of training, such as foreign ones."""
+    """Compute `bounds` without checking the units of x, for out-of-distribution data.
+
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bounds_of_any(m2, torch.zeros(5, 4)).shape
+    torch.Size([5])
+    """
     elbo = TraceTopKEnum_ELBO(
         None, num_particles=num_particles, importance_weighted=importance_weighted
     )
@@ -106,8 +113,8 @@ def class_bounds(
     Arguments:
         objective: A method whose guide enumerates y.
         x: Data `(N, *event)`.
-        only: Names of the model's sites to sum: with `("x",)`, log p(x|y,z), the argmax classifies
-            by reconstruction.
+        only: Names of the model's sites to sum; `("x",)` gives log p(x|y,z), whose argmax
+            classifies by reconstruction.
         num_particles: See `bounds`.
         importance_weighted: See `bounds`.
         chunk: See `bounds`.
@@ -149,15 +156,15 @@ def log_evidence(
 
     The estimate is the logarithm of the mean of `num_particles` weights p(x, y, z) / q(z|x, y),
     summed over all classes where y is not given; its expectation is a lower bound. With random
-    weights it is neither, but a mean over as many draws of W as there are blocks of samples. Memory
-    does not grow with `num_particles`.
+    weights it is neither: it averages over draws of W, one for each block of samples. Memory does
+    not grow with `num_particles`.
 
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
         y: One-hot labels `(N, K)`.
         num_particles: Samples of z per class.
-        chunk: Data at once; by default as many as fit into about 1 GB.
+        chunk: Rows at once; by default as many as fit into about 1 GB.
         seed: Seed of the samples.
 
     Raises:
@@ -190,7 +197,7 @@ def log_evidence(
 
 
 def weight_kl(objective: Objective) -> float:
-    """KL(q(W) || p(W)) of random weights, in nats of all data together; 0 where there are none.
+    """KL(q(W) || p(W)) of random weights, in nats for all data together; 0 if there are none.
 
     `bounds` leaves it out.
 
@@ -198,12 +205,11 @@ def weight_kl(objective: Objective) -> float:
     >>> weight_kl(zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2))
     0.0
     """
-    model = objective.model
     guide = objective.guide
-    if not hasattr(guide, "q_w"):
+    if not isinstance(guide, RandomWeightsGuide):
         return 0.0
     with torch.no_grad():
-        return float(kl_divergence(guide.q_w(), model.p_w()))
+        return float(kl_divergence(guide.q_w(), objective.model.p_w()))
 
 
 def _by_model(
@@ -215,7 +221,7 @@ def _by_model(
     chunk: int | None,
     seed: int,
 ) -> Tensor:
-    """A function of all data, in chunks, once the data are checked against the model."""
+    """Check the data against the model, and apply a function to them, chunk by chunk."""
     check_positive(num_particles=samples, chunk=1 if chunk is None else chunk)
     x = as_input(objective, x)
     values = _values_of_label(objective, x, y)
@@ -231,7 +237,7 @@ def _by_model(
 
 
 def _check_data(objective: Objective, x: Tensor, labels: list[Tensor]) -> None:
-    """Check the pair on the first data, and the support on those farthest out."""
+    """Check the pair on the first rows, and the support of p(x|.) on the most extreme rows."""
     like = next(objective.parameters())
     for rows, check in ((slice(ROWS_CHECKED), check_pair), (extreme_rows(x).cpu(), check_support)):
         y = labels[0][rows].to(like) if labels else None
@@ -240,7 +246,7 @@ def _check_data(objective: Objective, x: Tensor, labels: list[Tensor]) -> None:
 
 
 def _values_of_label(objective: Objective, x: Any, y: Any) -> int:
-    """For how many values of the label the model is evaluated."""
+    """Number of values of the label for which the model is evaluated."""
     if objective.model is None:
         raise ValueError("objective: a method without a model has no bound and no evidence")
     if y is not None:
@@ -265,5 +271,9 @@ def _as_labels(objective: Objective, x: Any, y: Any) -> Tensor:
 
 
 def is_one_hot(y: Tensor) -> bool:
-    """Whether each row of y is 1 in one place and 0 in all others."""
+    """Return True if each row of y is 1 in one place and 0 in all others.
+
+    >>> is_one_hot(torch.tensor([[0, 1], [1, 0]])), is_one_hot(torch.tensor([[1, 1]]))
+    (True, False)
+    """
     return bool(((y == 0) | (y == 1)).all()) and bool((y.sum(-1) == 1).all())

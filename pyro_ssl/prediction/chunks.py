@@ -1,4 +1,4 @@
-"""The one way through a data set: chunk by chunk, in eval mode, with a fixed seed."""
+"""Evaluation of a whole data set: chunk by chunk, in eval mode, with a fixed seed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pyro_ssl.utils.arguments import as_input, placed
 from pyro_ssl.utils.context import eval_mode, fixed_seed, validation_disabled
 
 AT_ONCE = 2**15
-"""Evaluations of p(x|.) at once, data times classes times samples: 1 GB of memory at 784 pixels."""
+"""Evaluations of p(x|.) at once, rows times classes times samples: 1 GB at 784 pixels."""
 PIXELS = 784
-"""Size of a datum that `AT_ONCE` is for; of larger data fewer are evaluated at once."""
+"""Size of a datum that `AT_ONCE` is meant for; of larger ones fewer are evaluated at once."""
 
 
 def chunked(
@@ -30,9 +30,9 @@ def chunked(
 ) -> Tensor:
     """Apply a function to the rows of x and others, chunk by chunk: `(N, *)` on the CPU.
 
-    The objective is in eval mode and without gradient. What is sampled for a row is seeded by
-    the row's values, see `RowNoise`; what all rows share is the same in each chunk. The random
-    state stays as it was.
+    The objective is in eval mode, without gradients. Samples for a row are seeded by the values of
+    the row, see `RowNoise`; samples that all rows share are the same in each chunk. The global
+    random state does not change.
 
     Arguments:
         objective: The method, whose device and dtype the function's arguments get.
@@ -69,15 +69,19 @@ def rows_at_once(x: Tensor, times: int) -> int:
 
 
 def as_known(objective: Objective, x: Any, name: str = "x") -> Tensor:
-    """Data `(N, *event)` in the shape and the units of the training data, as `as_input` has them.
+    """Convert data to a tensor, and check that shape and units are those of the training data.
 
     Arguments:
         objective: The method.
-        x: The data.
+        x: Data `(N, *event)`; see `as_input` for the conversion.
         name: Name of the argument, for messages.
 
     Raises:
         ValueError: They have another shape, or are in other units; see `Extent`.
+
+    >>> from pyro_ssl import zoo
+    >>> as_known(zoo.build("m2", (2,), 3, hidden=(8,)), [[0.0, 1.0]]).shape
+    torch.Size([1, 2])
     """
     data = as_input(objective, x, name)
     if objective.extent is not None:
@@ -86,7 +90,12 @@ def as_known(objective: Objective, x: Any, name: str = "x") -> Tensor:
 
 
 def label_of(objective: Objective, x: Any) -> Any:
-    """q(y|x) of the first datum, for the kind and the size of y."""
+    """q(y|x) of the first datum, which shows whether y is one-hot or real, and its size.
+
+    >>> from pyro_ssl import zoo
+    >>> label_of(zoo.build("m2", (2,), 3, hidden=(8,)), torch.zeros(5, 2)).event_shape
+    torch.Size([3])
+    """
     like = next(objective.parameters())
     first = placed(as_input(objective, x[:1]), like)
     with eval_mode(objective), fixed_seed(0):

@@ -1,6 +1,6 @@
-"""Data from a model: generated from its prior, or reconstructed from their latents.
+"""Data from a model: generated from its prior, or reconstructed from latents.
 
-Any pair whose model has a site `x` will do.
+Both work for any pair whose model has a site `x`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_ssl.infer.elbo import without_param_store
+from pyro_ssl.infer.param_store import without_param_store
 from pyro_ssl.infer.sites import sample_sites
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.bounds import is_one_hot
@@ -37,9 +37,9 @@ CANDIDATES = 100
 def generate(objective: Objective, n: int, y: Any = None, *, seed: int = 0) -> Tensor:
     """Generate data: the mean of p(x|.) at samples of x's parents, `(n, *event)` on the CPU.
 
-    Where y is given and the model does not sample it first, as in latent classifiers and SSLPE, a
-    hundred samples are made for each datum, and one is chosen in proportion to the likelihood of y.
-    Random weights are at their posterior's mean. A method with features (M1+M2) generates features.
+    If y is given and the model does not sample it first, as in latent classifiers and SSLPE, one of
+    a hundred samples is chosen for each datum, in proportion to the likelihood of y. Random weights
+    have their posterior mean. A method with a pretrained encoder (M1+M2) generates codes.
 
     Arguments:
         objective: The method.
@@ -82,16 +82,16 @@ def reconstruct(
 ) -> Tensor:
     """Reconstruct data: the mean of p(x|.) at the means of the guide's latents.
 
-    Random weights are at their posterior's mean. A method with features (M1+M2) reconstructs
-    features.
+    Random weights have their posterior mean. A method with a pretrained encoder (M1+M2)
+    reconstructs codes.
 
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
         y: Labels, one-hot or real, `(K,)` or `(N, K)`; by default the likeliest, or the mean of a
             real one.
-        into: Label of the reconstruction where it differs from that of the latents: an analogy.
-            It has no effect in a model whose x does not depend on y given the latents.
+        into: Label to reconstruct under, if it is not the label of the latents (an analogy). It has
+            no effect in a model whose x does not depend on y given the latents.
         seed: Seed of the samples of latents without a mean.
 
     Returns:
@@ -224,7 +224,7 @@ def _rows(x: Tensor, p_x: Any, n: int) -> Tensor:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Without gradient, the caller's parameter store or Pyro's checks."""
+    """Run without gradients, the caller's parameter store and Pyro's checks."""
     with torch.no_grad(), empty_param_store(), validation_disabled():
         yield
 
@@ -234,7 +234,7 @@ class _ReachedX(Exception):
 
 
 class _StopAtX(Messenger):
-    """Keep the distribution of x, and stop there: later sites are not needed."""
+    """Keep the distribution of x, and stop the model there: later sites are not needed."""
 
     p_x: Any = None
 

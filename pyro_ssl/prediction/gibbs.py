@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_ssl.infer.gibbs import Gibbs
 from pyro_ssl.infer.gibbs import gibbs as gibbs_of_batch
 from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.objectives.predictors import GibbsPredictor
 from pyro_ssl.prediction.chunks import as_known, chunked, rows_at_once
 from pyro_ssl.utils.arguments import check_positive
 
@@ -33,7 +34,7 @@ def gibbs(
         chains: Independent chains of each datum, averaged; random weights are sampled anew in each
             step of each chain.
         hard: Average the sampled labels instead of their probabilities.
-        chunk: Data at once; by default as many as fit into about 1 GB.
+        chunk: Rows at once; by default as many as fit into about 1 GB.
         seed: Seed of the chains.
 
     Returns:
@@ -69,3 +70,25 @@ def gibbs(
 
     values = chunked(objective, joined, chunk, seed, x)
     return Gibbs(*values.split(sizes, -1))
+
+
+def predict_real(objective: Objective, x: Any, *, seed: int = 0) -> Gibbs:
+    """Predict a real label: mean and variance over the method's Gibbs chains, four or more.
+
+    Arguments:
+        objective: A method of real labels, such as `sslpe` with `regression=True`.
+        x: Data `(N, *event)`.
+        seed: Seed of the chains.
+
+    Raises:
+        ValueError: See `gibbs`.
+
+    >>> from pyro_ssl import zoo
+    >>> sslpe = zoo.build("sslpe", (4,), 1, regression=True, hidden=(8,), z_dim=2)
+    >>> predict_real(sslpe, torch.zeros(5, 4)).variance.shape
+    torch.Size([5, 1])
+    """
+    predictor = objective.predictor
+    assert isinstance(predictor, GibbsPredictor)  # the zoo refuses a real y without one
+    chains = max(4, predictor.chains)
+    return gibbs(objective, x, steps=predictor.steps, chains=chains, seed=seed)

@@ -13,7 +13,7 @@ from pyro_ssl.utils.arguments import as_input, check_positive
 
 MOST_ROWS = 4096
 MOST_NUMBERS = 2**19
-"""Numbers in the data classified at once: a classifier may widen each by hundreds."""
+"""Largest number of values classified at once: hidden layers may be hundreds of times wider."""
 
 
 def predict_proba(
@@ -24,8 +24,7 @@ def predict_proba(
     Arguments:
         objective: The method.
         x: Data `(N, *event)`.
-        chunk: Data at once; by default 4096, or fewer where each is large or has several Gibbs
-            chains.
+        chunk: Rows at once; by default 4096, or fewer if each is large or has several Gibbs chains.
         seed: Seed of the samples.
 
     Raises:
@@ -44,12 +43,25 @@ def predict_proba(
 def probs_of_any(
     objective: Objective, x: Any, *, chunk: int | None = None, seed: int = 0
 ) -> Tensor:
-    """`predict_proba` of data that need not be in the units of training, such as attacked ones."""
+    """Compute `predict_proba` without checking the units of x, such as after an attack.
+
+    >>> import torch
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> probs_of_any(m2, torch.full((5, 4), 100.0)).shape
+    torch.Size([5, 3])
+    """
     return _predict(objective, as_input(objective, x), chunk, seed)
 
 
 def classified_at_once(objective: Objective, x: Tensor) -> int:
-    """How many rows of x to classify at once."""
+    """Number of rows of x to classify at once.
+
+    >>> import torch
+    >>> from pyro_ssl import zoo
+    >>> classified_at_once(zoo.build("m2", (2048,), 3, hidden=(8,)), torch.zeros(1, 2048))
+    256
+    """
     by_chains = chunks.AT_ONCE // objective.predictor.chains
     by_size = MOST_NUMBERS // x[0].numel()
     return max(1, min(MOST_ROWS, by_chains, by_size))

@@ -1,4 +1,4 @@
-"""Training: `fit`, its callbacks, and checkpoints from which a run resumes to the same bits."""
+"""Training: `fit`, its callbacks, and checkpoints from which a run resumes bit for bit."""
 
 from pyro_ssl.training.callbacks import EarlyStopping, Epoch
 from pyro_ssl.training.checkpoints import CheckpointWarning

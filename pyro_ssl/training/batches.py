@@ -47,12 +47,12 @@ class Batches:
     Arguments:
         x: Data `(N, *event)`.
         y: Labels `(N, K)`, one-hot or real.
-        known: Which rows have a label, `(N,)`.
+        known: Mask of the rows with a label, `(N,)`.
         batch_size: Unlabeled data per step (labeled, if all are).
         labeled_batch_size: Labeled data per step.
         seed: Seed of the order.
         transform: Function of the data of each batch.
-        encoded: Whether the data have already been encoded by the objective's pretrained encoder.
+        encoded: The data have already been encoded by the objective's pretrained encoder.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class Batches:
         self._orders: dict[int, tuple[int, Tensor]] = {}
 
     def __call__(self, step: int) -> Batch:
-        """The data of a step, transformed."""
+        """Batch of a step, transformed."""
         labeled = self._rows(0, len(self.x), self.labeled_size, step)
         unlabeled = self._rows(1, len(self.x_unlabeled), self.unlabeled_size, step)
         return self._batch(labeled, unlabeled)
 
     def extremes(self) -> Batch:
-        """The rows with the smallest and the largest number of the labeled and unlabeled data."""
+        """Batch of the labeled and unlabeled rows that hold the smallest and the largest number."""
         labeled = extreme_rows(self.x) if len(self.x) else None
         unlabeled = extreme_rows(self.x_unlabeled) if len(self.x_unlabeled) else None
         return self._batch(labeled, unlabeled)
@@ -120,7 +120,7 @@ class Batches:
         return self._order(part, n, index)[start * size : (start + 1) * size]
 
     def _order(self, part: int, n: int, index: int) -> Tensor:
-        """The order of a pass; the last one asked for is kept."""
+        """The order of a pass; the last one is kept."""
         if part in self._orders and self._orders[part][0] == index:
             return self._orders[part][1]
         words = np.random.SeedSequence([self.seed, part, index]).generate_state(1, np.uint64)

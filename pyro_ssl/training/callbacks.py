@@ -1,4 +1,4 @@
-"""What happens after a step and after an epoch: early stopping, progress, files, user functions."""
+"""Callbacks after each step and each epoch: early stopping, progress, files, user functions."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ from pyro_ssl.utils.context import eval_mode, fixed_seed
 class EarlyStopping(Callback):
     """Stop when a score has not risen for `patience` epochs, and keep the weights that scored best.
 
-    This scores each epoch and copies the averaged weights of the best one. The loop in `fit` stops
-    by `Run.is_over`, and the run ends with the copied weights.
+    Three places share the work. This callback scores each epoch and copies the averaged weights of
+    the best one; it keeps the best score and the epochs since then in `Run.position`, which is part
+    of the checkpoint. `Run.is_over` ends the loop of `training.run.train` once `patience` epochs
+    have passed. At its end `train` loads the copied weights into the objective.
 
     >>> stopping = EarlyStopping(lambda objective: 0.0, patience=5)
 
@@ -86,7 +88,7 @@ def _as_score(score: Any, epoch: int) -> float:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The argument of a user's callback after each epoch.
+    """State of a run after an epoch, for the user's callbacks.
 
     Arguments:
         epoch: Epochs completed.
@@ -95,6 +97,9 @@ class Epoch:
             and those of the callbacks before this one.
         objective: The objective with its averaged weights, in evaluation mode.
         is_last: Training ends with this epoch.
+
+    >>> losses = []
+    >>> callbacks = [lambda epoch: losses.append(epoch.metrics["loss"])]  # an argument of `fit`
     """
 
     epoch: int
@@ -109,13 +114,16 @@ RESERVED_NAMES = ("epoch", "step", "score")
 
 
 class UserCallbacks(Callback):
-    """The user's functions of an `Epoch`.
+    """Call the user's functions with an `Epoch`.
 
     A dictionary of numbers that one returns joins the epoch's measurements, and so the history.
 
     Arguments:
-        functions: Called in this order, but loggers last, in evaluation mode and without effect on
-            the run's random state.
+        functions: Functions in the order of their calls; loggers are called last. The objective is
+            in evaluation mode, and the run's random state does not change.
+
+    >>> len(UserCallbacks([print]).functions)
+    1
     """
 
     def __init__(self, functions: Sequence[Callable[[Epoch], Any]]) -> None:
@@ -168,6 +176,9 @@ class ProgressBar(Callback):
 
     Arguments:
         bar: The bar, see `progress_bar`.
+
+    >>> ProgressBar(tqdm(total=10, disable=True)).bar.total
+    10
     """
 
     def __init__(self, bar: tqdm[Any]) -> None:
@@ -185,11 +196,20 @@ class ProgressBar(Callback):
 
 @contextmanager
 def progress_bar(run: Run, show: bool | None) -> Iterator[ProgressBar]:
-    """A progress bar that is removed after the block.
+    """Show a progress bar, and remove it after the block.
 
     Arguments:
         run: The run, whose steps may have begun.
-        show: Whether to show it; None shows it on a terminal only.
+        show: Show it; None shows it on a terminal only.
+
+    >>> import torch
+    >>> from pyro_ssl import zoo
+    >>> from pyro_ssl.training.new_run import new_run
+    >>> from pyro_ssl.training.settings import Settings
+    >>> settings = Settings(epochs=2, batch_size=10)
+    >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(20, 4), None, settings)
+    >>> with progress_bar(run, show=False) as callback:
+    ...     callback.after_step(run)
     """
     if show is None:
         show = sys.stderr.isatty()
@@ -205,6 +225,9 @@ class RunDirectory(Callback):
     Arguments:
         directory: The folder; it is made if missing.
         checkpoint_every: Steps between checkpoints; None writes one per epoch.
+
+    >>> RunDirectory("runs/mnist").checkpoint.as_posix()
+    'runs/mnist/checkpoint'
     """
 
     def __init__(self, directory: str | Path, checkpoint_every: int | None = None) -> None:
@@ -222,11 +245,11 @@ class RunDirectory(Callback):
             )
 
     def restore(self, run: Run) -> None:
-        """Bring the run to its last checkpoint, if there is one, and the metrics file with it.
+        """Bring the run to its last checkpoint, if there is one, and write its metrics anew.
 
         Raises:
-            CheckpointError: The checkpoint was changed, or is of another run.
-            ValueError: It is of a run with other settings, or other data.
+            CheckpointError: The checkpoint was changed, or belongs to another run.
+            ValueError: The run had other settings, or other data.
         """
         if checkpoints.exists(self.checkpoint):
             tensors, data = checkpoints.load(self.checkpoint)

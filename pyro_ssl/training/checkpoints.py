@@ -1,7 +1,7 @@
 """Directories of tensors and plain data, written atomically and read without running code.
 
-A directory holds `state.json` and `state.safetensors`. It is written aside, flushed and renamed;
-the one before it is kept as `<name>.previous`, and is used when the newer one is damaged.
+A directory holds `state.json` and `state.safetensors`. It is written under another name, flushed
+and renamed; the one before it is kept as `<name>.previous`, and used if the newer one is damaged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,11 @@ VERSION = 1
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be read, so the one before it is used."""
+    """A checkpoint could not be read, so the one before it is used.
+
+    >>> issubclass(CheckpointWarning, UserWarning)
+    True
+    """
 
 
 def save(
@@ -93,7 +97,15 @@ def save(
 
 
 def load(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a directory of `save`, or the one before it if it is missing or damaged.
+    """Read a directory of `save`; if it is missing or damaged, the one before it.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for step in (1, 2):
+    ...         save(Path(folder) / "checkpoint", {}, {"step": step})
+    ...     shutil.rmtree(Path(folder) / "checkpoint")
+    ...     load(Path(folder) / "checkpoint")[1]
+    {'step': 1}
 
     Raises:
         FileNotFoundError: Neither exists.
@@ -115,12 +127,20 @@ def load(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def exists(directory: str | Path) -> bool:
-    """Whether there is a directory for `load` to read."""
+    """Return True if there is a directory for `load` to read.
+
+    >>> exists("no such directory")
+    False
+    """
     return followed(directory).exists() or previous_of(Path(directory)).exists()
 
 
 def previous_of(directory: Path) -> Path:
-    """Where `save` keeps the directory that was there before."""
+    """Path under which `save` keeps the directory that was there before.
+
+    >>> previous_of(Path("runs/checkpoint")).name
+    'checkpoint.previous'
+    """
     directory = followed(directory)
     return directory.with_name(directory.name + ".previous")
 
@@ -189,7 +209,7 @@ def _read(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read_header(directory: Path) -> dict[str, Any]:
-    """`state.json`, if it has this format and no newer version."""
+    """Read `state.json`, and check its format and version."""
     try:
         header = json.loads((directory / "state.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -218,7 +238,7 @@ def _sha256(content: bytes) -> str:
 
 
 def _number(value: Any) -> Any:
-    """A number of numpy as Python's own; other objects are refused by name."""
+    """Convert a number of numpy to Python's own; refuse other objects by name."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(
@@ -235,12 +255,16 @@ def _flush(directory: Path) -> None:
 
 
 def stable_repr(value: Any) -> str:
-    """The repr without memory addresses, which is the same in every process; functions by name."""
+    """Repr without memory addresses, which is the same in every process; functions by name.
+
+    >>> stable_repr(stable_repr)
+    '<function stable_repr>'
+    """
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
-    """Nested dicts and lists with tensors in them, as plain data for JSON.
+    """Convert nested dicts and lists with tensors to plain data for JSON.
 
     >>> tensors = {}
     >>> pack("run", {"w": torch.zeros(2)}, tensors)
@@ -251,7 +275,7 @@ def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
     Arguments:
         prefix: First part of the tensors' names.
         state: The state.
-        tensors: Filled with the tensors by their paths.
+        tensors: Dictionary that is filled with the tensors, by their paths.
 
     Raises:
         TypeError: An entry is neither a tensor nor plain data; only code could restore it.
@@ -274,7 +298,10 @@ def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The inverse of `pack`.
+    """Convert plain data of `pack` back.
+
+    >>> unpack({"items": [["w", {"tensor": "run/w"}]]}, {"run/w": torch.zeros(2)})
+    {'w': tensor([0., 0.])}
 
     Raises:
         CheckpointError: It has another form than `pack` gives, or a tensor is missing or left over.
@@ -290,33 +317,63 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _unpack(packed: Any, left: dict[str, Tensor]) -> Any:
-    """The state; its tensors are removed from those left."""
-    if not isinstance(packed, dict) or len(packed) != 1:
-        raise CheckpointError(f"the data hold {packed!r:.80}, which this version does not write")
-    ((kind, value),) = packed.items()
-    if kind == "plain" and _is_plain(value):
+    """Unpack one entry; its tensors are removed from `left`."""
+    kind, value = _kind_and_value(packed)
+    if kind == "plain":
         return value
     if kind == "tensor":
-        if not isinstance(value, str) or value not in left:
-            raise CheckpointError(f"the tensor {value!r:.80} is missing, or there twice")
-        return left.pop(value)
-    if kind == "list" and isinstance(value, list):
-        return [_unpack(v, left) for v in value]
-    if kind == "tuple" and isinstance(value, list):
-        return tuple(_unpack(v, left) for v in value)
-    if kind == "items" and isinstance(value, list) and all(map(_is_item, value)):
-        state = {k: _unpack(v, left) for k, v in value}
-        if len(state) == len(value):
-            return state
+        return _taken(value, left)
+    if kind == "items":
+        return {name: _unpack(entry, left) for name, entry in value}
+    entries = [_unpack(entry, left) for entry in value]
+    return tuple(entries) if kind == "tuple" else entries
+
+
+def _kind_and_value(packed: Any) -> tuple[str, Any]:
+    """Kind and value of a packed entry; raise CheckpointError unless `pack` could give it."""
+    if isinstance(packed, dict) and len(packed) == 1:
+        ((kind, value),) = packed.items()
+        if kind in _FORMS and _FORMS[kind](value):
+            return kind, value
     raise CheckpointError(f"the data hold {packed!r:.80}, which this version does not write")
 
 
-def _is_item(item: Any) -> bool:
-    return isinstance(item, list) and len(item) == 2 and _is_plain(item[0])
+def _taken(name: str, left: dict[str, Tensor]) -> Tensor:
+    if name not in left:
+        raise CheckpointError(f"the tensor {name!r:.80} is missing, or there twice")
+    return left.pop(name)
 
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _are_items(value: Any) -> bool:
+    """Return True for a list of [name, entry] whose names are plain and differ."""
+    if not isinstance(value, list):
+        return False
+    are_pairs = all(isinstance(item, list) and len(item) == 2 for item in value)
+    if not are_pairs or not all(_is_plain(name) for name, _ in value):
+        return False
+    return len({name for name, _ in value}) == len(value)
+
+
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "plain": _is_plain,
+    "tensor": _is_text,
+    "list": _is_list,
+    "tuple": _is_list,
+    "items": _are_items,
+}
+"""Kinds of packed entries, each with a check of its value."""
 
 
 def check_tensors(tensors: Any, like: Mapping[str, Tensor], message: str) -> None:
@@ -329,6 +386,8 @@ def check_tensors(tensors: Any, like: Mapping[str, Tensor], message: str) -> Non
 
     Raises:
         CheckpointError: They do not match.
+
+    >>> check_tensors({"w": torch.ones(2)}, {"w": torch.zeros(2)}, "weights")
     """
     if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise CheckpointError(
@@ -358,7 +417,11 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def rng_tensors() -> dict[str, Tensor]:
-    """States of torch's global generators, by device."""
+    """States of torch's global generators, by device.
+
+    >>> rng_tensors()["rng/cpu"].dtype
+    torch.uint8
+    """
     states = {"rng/cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         for i, state in enumerate(torch.cuda.get_rng_state_all()):
@@ -368,6 +431,12 @@ def rng_tensors() -> dict[str, Tensor]:
 
 def set_rng(tensors: Mapping[str, Tensor]) -> None:
     """Restore the states of `rng_tensors`.
+
+    >>> before = rng_tensors()
+    >>> first = torch.rand(())
+    >>> set_rng(before)
+    >>> bool(torch.rand(()) == first)
+    True
 
     Raises:
         CheckpointError: They are not states of such generators.

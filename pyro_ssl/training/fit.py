@@ -1,4 +1,4 @@
-"""`fit`: train an objective on arrays, with labels where there are any."""
+"""`fit`: train an objective on labeled and unlabeled data."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def fit(
     2
 
     Arguments:
-        objective: What to train.
+        objective: The objective to train.
         x: Data `(N, *event)`; any array of finite numbers, none of them masked. It is converted to
             the dtype of the weights, except that integers stay int64 if the model or the guide has
             an `nn.Embedding` or `nn.EmbeddingBag`.
@@ -91,11 +91,11 @@ def fit(
             is labeled. A `LabelWarning` names classes without a label.
         epochs: Passes over the unlabeled data; over the labeled data where that takes more steps,
             or if the objective learns from no others.
-        batch_size: Unlabeled data per step.
-        labeled_batch_size: Labeled data per step.
+        batch_size: Unlabeled rows per step.
+        labeled_batch_size: Labeled rows per step.
         lr: Learning rate, the largest one of the schedule.
         optimizer: A torch optimiser class, called with the parameters and `lr`, and with
-            `fused=True` where that is implemented.
+            `fused=True` if that is implemented.
         schedule: A name from `SCHEDULES`, or a function of (optimiser, total steps) that returns an
             `LRScheduler`.
         warmup: Epochs over which the weight of the continuous latents' KL rises linearly to 1.
@@ -107,13 +107,13 @@ def fit(
             dynamic binarisation. Its random numbers should come from torch's global generator,
             whose state is in the checkpoint.
         seed: Seed of the order of the data and of all noise in training.
-        device: Where to train; by default where the objective is.
+        device: Device to train on; by default the device of the objective.
         early_stopping: Score and patience.
         callbacks: Functions of an `Epoch`, called after each epoch. A dictionary of numbers that
             one returns joins the history, the progress bar and `metrics.jsonl`; see `Accuracy`.
-        directory: Where to write `metrics.jsonl` and checkpoints; None for neither.
-        identity: Plain data that a resumed run must share with the run it resumes, such as the
-            method and its options. The arguments of `fit` are compared anyway, functions by name.
+        directory: Folder for `metrics.jsonl` and checkpoints; None writes neither.
+        identity: Plain data that a resumed run must share with the original one, such as the method
+            and its options. The arguments of `fit` are compared anyway, functions by name.
         checkpoint_every: Steps between checkpoints; by default one per epoch.
         resume: Continue from the directory's checkpoint, if there is one. The result is the same to
             the bit as that of an uninterrupted run.
@@ -125,11 +125,11 @@ def fit(
 
     Raises:
         ValueError: Data, labels or an argument do not fit, or another process trains in the
-            directory; nothing has been changed then. Or a score of `early_stopping` is not a
+            directory; nothing has been changed then. Also if a score of `early_stopping` is not a
             number.
         FileExistsError: The directory holds another run, and `resume` is not set.
-        CheckpointError: The checkpoint to resume was changed, or is of another run; nothing has
-            been changed then.
+        CheckpointError: The checkpoint to resume was changed, or belongs to another run; the
+            objective is unchanged then.
         DivergedError: The loss is not finite; the last checkpoint is kept.
 
     Warns:
@@ -196,12 +196,18 @@ def fit(
 
 
 def pretrain(features: PretrainedEncoder, x: Tensor, **arguments: Any) -> None:
-    """Train an encoder's own objective on all data, without labels, and find which latents it uses.
+    """Train the objective of an encoder on all data, without labels, and find its active latents.
 
     Arguments:
         features: The encoder.
         x: Data `(N, *event)`.
         arguments: Arguments of `fit`; they take precedence over those given to the encoder.
+
+    >>> from pyro_ssl import zoo
+    >>> m1_m2 = zoo.build("m1_m2", 4, 2, hidden=(8,), m1_hidden=(8,))
+    >>> pretrain(m1_m2.features, torch.rand(20, 4), epochs=1)
+    >>> bool(m1_m2.features.trained)
+    True
     """
     features.objective.requires_grad_(True)
     try:
@@ -273,7 +279,7 @@ def _check_not_parallel(module: nn.Module) -> None:
 
 @contextmanager
 def _restored_on_error(objective: Objective) -> Iterator[None]:
-    """Put the objective back as it was if the block fails; no step has changed its weights yet."""
+    """Restore the objective if the block, which changes no weights, fails."""
     device = next(objective.parameters()).device
     sizes = objective.sizes
     extent = objective.extent

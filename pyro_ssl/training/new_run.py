@@ -1,4 +1,4 @@
-"""From data, labels and settings to a new `Run`, with all checks before the first step."""
+"""A new `Run` from data, labels and settings, with all checks before the first step."""
 
 from __future__ import annotations
 
@@ -36,15 +36,20 @@ def new_run(
     """Check the data against the objective, and set up optimiser and schedule.
 
     Arguments:
-        objective: What to train; it is moved to the device.
+        objective: The objective to train; it is moved to the device.
         x: Data `(N, *event)`.
         y: Labels `(N,)`, or `(N, D)` real ones, or None.
-        settings: What it is trained with.
-        device: Where to train; by default where the objective is.
+        settings: Arguments of `fit` about training itself.
+        device: Device to train on; by default the device of the objective.
         patience: Epochs without a better score before the run stops, with early stopping.
 
     Raises:
         ValueError: Data, labels or settings do not fit the objective.
+
+    >>> from pyro_ssl import zoo
+    >>> objective = zoo.build("m2", 4, 2, hidden=(8,))
+    >>> new_run(objective, torch.rand(20, 4), None, Settings(epochs=3, batch_size=10)).total
+    6
     """
     if device is not None:
         device = as_device(device)
@@ -89,7 +94,7 @@ def new_run(
 
 
 def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
-    """Labels as q(y|x) has them, `(N, K)`, one-hot or real; and which rows have one, `(N,)`."""
+    """Labels of the form of q(y|x), `(N, K)`, one-hot or real; and the rows with one, `(N,)`."""
     like = next(objective.parameters())
     if y is None:
         return torch.zeros(len(x), 1, dtype=like.dtype), torch.zeros(len(x), dtype=torch.bool)

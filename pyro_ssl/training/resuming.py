@@ -1,8 +1,8 @@
-"""The state of a run for its checkpoint, and back: all of it is checked before anything is changed.
+"""From a run to its checkpoint and back; a checkpoint is checked before anything is changed.
 
-A checkpoint with a right checksum may have been edited, or come from another program. What follows
-from the settings (schedule, optimiser arguments, which state it keeps) is computed anew and
-compared; the rest is checked for its form.
+Even with a correct checksum, a checkpoint may have been edited or come from another program. All
+that follows from the settings (schedule, arguments and state of the optimiser) is computed anew and
+compared; for the rest, the form is checked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,17 @@ PROCESS_OPTIONS = ("params", "fused", "foreach")
 
 
 def state(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and plain data from which `restore` continues to the same bits."""
+    """Tensors and plain data from which `restore` continues bit for bit.
+
+    >>> from pyro_ssl import zoo
+    >>> from pyro_ssl.training.new_run import new_run
+    >>> from pyro_ssl.training.settings import Settings
+    >>> settings = Settings(epochs=2, batch_size=10)
+    >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(20, 4), None, settings)
+    >>> tensors, data = state(run)
+    >>> sorted(data)
+    ['history', 'position', 'run', 'settings']
+    """
     average = None if run.average is None else dict(run.average.objective.state_dict())
     parts = {
         "objective": dict(run.objective.state_dict()),
@@ -66,8 +76,21 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
         data: Plain data of `state`.
 
     Raises:
-        CheckpointError: It was changed, or is not one of such a run.
-        ValueError: It is of a run with other settings, or other data.
+        CheckpointError: It was changed, or belongs to another run.
+        ValueError: The run had other settings, or other data.
+
+    >>> from pyro_ssl import zoo
+    >>> from pyro_ssl.training.new_run import new_run
+    >>> from pyro_ssl.training.settings import Settings
+    >>> settings = Settings(epochs=2, batch_size=10)
+    >>> from pyro_ssl.training.run import train
+    >>> x = torch.rand(20, 4)
+    >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), x, None, settings)
+    >>> history = train(run, [])
+    >>> resumed = new_run(zoo.build("m2", 4, 2, hidden=(8,)), x, None, settings)
+    >>> restore(resumed, *state(run))
+    >>> resumed.position.step
+    4
     """
     names = {"settings", "run", "position", "history"}
     complete = names <= data.keys() and isinstance(data["settings"], dict)
@@ -101,7 +124,7 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
 
 
 def _with_current_names(holder: Any, key: str) -> Any:
-    """A copy whose dictionary under a key has today's names of the loss's parts."""
+    """Copy a dictionary, with today's names of the parts of the loss under a key."""
     if not isinstance(holder, dict) or not isinstance(holder.get(key), dict):
         return holder
     renamed = {EARLIER_PARTS.get(name, name): value for name, value in holder[key].items()}
@@ -109,7 +132,7 @@ def _with_current_names(holder: Any, key: str) -> Any:
 
 
 def _is_replayable(run: Run) -> bool:
-    """Whether the schedule is a named one, whose state follows from the number of steps."""
+    """Return True if the schedule has a name, so that its state follows from the step."""
     return isinstance(run.settings.schedule, str)
 
 
@@ -149,7 +172,7 @@ def _check_settings(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> No
 
 
 def _check_parts(run: Run, parts: Any, step: int) -> None:
-    """Raise CheckpointError unless weights, optimiser and schedule have the form of this run's."""
+    """Raise CheckpointError unless weights, optimiser and schedule have the form of the run."""
     names = {"objective", "optimizer", "schedule", "average", "best"}
     complete = isinstance(parts, dict) and parts.keys() == names
     require(complete, f"run should hold {', '.join(sorted(names))}")
@@ -175,7 +198,7 @@ def _check_parts(run: Run, parts: Any, step: int) -> None:
 
 
 def _has_gradient(run: Run) -> list[bool]:
-    """Which parameters have a gradient, in the optimiser's order."""
+    """For each parameter in the optimiser's order, True if it has a gradient."""
     parameters = [p for _, group in run.parameter_groups for p in group]
     # the gradient needs the buffers as they are in the block
     with fixed_seed(0), preserve_buffers(run.objective):
@@ -185,7 +208,10 @@ def _has_gradient(run: Run) -> list[bool]:
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise CheckpointError, with what the checkpoint should hold, unless it does."""
+    """Raise CheckpointError, with a message about the checkpoint, unless a condition holds.
+
+    >>> require(1 + 1 == 2, "step should be 2")
+    """
     if not holds:
         raise CheckpointError(f"the checkpoint was changed, or is not of this run: {message}")
 
@@ -208,12 +234,17 @@ def check_position(
         parts: Names of the parts of the run's loss.
         steps_per_epoch: Steps of an epoch.
         total: Steps of the run.
-        scored: Whether the run has early stopping.
+        scored: The run has early stopping.
         measured: Names in the history that callbacks have measured.
 
     Raises:
         CheckpointError: They have another form, or contradict each other.
         ValueError: The run had early stopping and has none now, or the other way round.
+
+    >>> position = {"step": 4, "seconds": 1.0, "best": -math.inf, "since_best": 0, "sums": {}}
+    >>> history = {"labeled": [2.0], "loss": [2.0], "lr": [0.1], "seconds": [1.0]}
+    >>> sizes = {"steps_per_epoch": 4, "total": 8}
+    >>> check_position(position, history, ["labeled"], **sizes, scored=False)
     """
     names = {"step", "seconds", "best", "since_best", "sums"}
     complete = isinstance(position, dict) and position.keys() == names
@@ -270,7 +301,11 @@ def _check_history(history: Any, epochs: int, parts: Collection[str], measured: 
 
 
 def best_of(scores: Sequence[float]) -> tuple[float, int]:
-    """The best score, -inf if there is none, and the number of scores after it."""
+    """Best score, -inf if there is none, and number of scores after it.
+
+    >>> best_of([0.1, 0.7, 0.2])
+    (0.7, 1)
+    """
     best = -math.inf
     since_best = 0
     for score in scores:
@@ -282,14 +317,21 @@ def best_of(scores: Sequence[float]) -> tuple[float, int]:
 
 
 def _adds_up(parts: Mapping[str, float]) -> bool:
-    """Whether the parts of a loss sum to it, up to single precision."""
+    """Return True if the parts of a loss sum to it, up to single precision."""
     others = [value for name, value in parts.items() if name != "loss"]
     scale = 1.0 + sum(map(abs, others))
     return "loss" in parts and abs(sum(others) - parts["loss"]) < 1e-2 * scale
 
 
 def replay(schedule: LRScheduler, steps: int) -> None:
-    """Bring a new schedule, with its optimiser's learning rates, to its state after some steps."""
+    """Bring a new schedule, and the learning rates of its optimiser, to a step.
+
+    >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    >>> schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.5)
+    >>> replay(schedule, 2)
+    >>> schedule.get_last_lr()
+    [0.05]
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the optimiser itself has made no step
         for _ in range(steps):
@@ -297,10 +339,12 @@ def replay(schedule: LRScheduler, steps: int) -> None:
 
 
 def check_same(saved: Any, expected: Any, where: str, but: Sequence[str] = ()) -> None:
-    """Compare plain data with recomputed data: numbers to nine digits, and common keys of dicts.
+    """Compare plain data with recomputed data: numbers to nine digits, dicts by common keys.
 
     Raises:
         CheckpointError: They differ.
+
+    >>> check_same({"lr": 0.1}, {"lr": 0.1 + 1e-15}, "optimizer")
     """
     message = f"{where} should be {expected!r:.80}, got {saved!r:.80}"
     if isinstance(expected, dict):
@@ -323,10 +367,12 @@ def check_same(saved: Any, expected: Any, where: str, but: Sequence[str] = ()) -
 
 
 def check_alike(saved: Any, like: Any, where: str) -> None:
-    """Check that plain data have the form of others: keys, lengths and kinds, but not numbers.
+    """Check that plain data have the form of others: equal keys, lengths and types of values.
 
     Raises:
         CheckpointError: They have another form.
+
+    >>> check_alike({"lr": 0.1}, {"lr": 0.2}, "optimizer")
     """
     message = f"{where} should be like {like!r:.80}, got {saved!r:.80}"
     if isinstance(like, dict):
@@ -348,9 +394,13 @@ def check_alike(saved: Any, like: Any, where: str) -> None:
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[int, State] | None:
-    """The form of the state that a torch optimiser keeps for each parameter; None if unknown.
+    """Example of the state that a torch optimiser keeps for each parameter; None if unknown.
 
     It is the state of a copy after a step with gradients of 0.
+
+    >>> optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    >>> sorted(optimizer_state(optimizer)[0])
+    ['exp_avg', 'exp_avg_sq', 'step']
     """
     if not type(optimizer).__module__.startswith("torch.optim"):
         return None  # the form of its state may change during training
@@ -374,11 +424,14 @@ def check_optimizer(
     Arguments:
         saved: State dict of the checkpoint.
         optimizer: A new optimiser, with the learning rates of the same step.
-        has_gradient: Which of its parameters have a gradient.
-        exact: Whether its groups have to be equal; under a user's own schedule their form has to.
+        has_gradient: For each of its parameters, True if it has a gradient.
+        exact: Its groups must be equal; otherwise, with the user's own schedule, only their form.
 
     Raises:
         CheckpointError: It has another form, or other arguments.
+
+    >>> optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    >>> check_optimizer(optimizer.state_dict(), optimizer, [False], exact=True)
     """
     complete = isinstance(saved, dict) and saved.keys() == {"state", "param_groups"}
     complete = complete and isinstance(saved["state"], dict)

@@ -1,4 +1,4 @@
-"""A training run: its state, one optimiser step, and the loop over steps."""
+"""A training run: its state, one optimiser step, and the loop over steps until it is over."""
 
 from __future__ import annotations
 
@@ -35,23 +35,33 @@ class DivergedError(FloatingPointError):
     """The loss or its gradient is not finite; the message names the site and the step.
 
     The weights are as they were before that step; the running statistics of batch norm include it.
+
+    >>> issubclass(DivergedError, FloatingPointError)
+    True
     """
 
 
 class DivergedWarning(UserWarning):
-    """The loss is finite, but orders of magnitude larger than with untrained weights."""
+    """The loss is finite, but orders of magnitude larger than with untrained weights.
+
+    >>> issubclass(DivergedWarning, UserWarning)
+    True
+    """
 
 
 @dataclass
 class Position:
-    """How far a run is; all of it goes into the checkpoint.
+    """Progress of a run, as it is saved in the checkpoint.
 
     Arguments:
-        step: Steps made.
+        step: Steps completed.
         seconds: Time spent in steps.
         best: Best score of early stopping.
-        since_best: Epochs since then.
+        since_best: Epochs since the best score.
         sums: Sums over the current epoch of the parts of the loss.
+
+    >>> Position().step
+    0
     """
 
     step: int = 0
@@ -63,26 +73,33 @@ class Position:
 
 @dataclass
 class Run:
-    """The state of a training run.
+    """State of a training run; `new_run` makes one.
 
     Arguments:
-        settings: What it is trained with.
+        settings: Arguments of `fit` about training itself.
         settings_data: The settings as plain data, with checksums of the data, for checkpoints.
-        objective: What is trained.
+        objective: The objective in training.
         batches: The batch of every step.
         parameter_groups: The parameters of each player and its factor of the learning rate.
         optimizer: One optimiser for all players.
         schedule: Its learning rates.
         joint: Evaluate labeled and unlabeled data in one pass; see `Objective.joint_pass_for`.
-        total: Steps in all.
+        total: Total number of steps.
         part_names: Names of the parts of the loss.
         largest_loss: Size of the mean loss above which `DivergedWarning` is given.
         average: The averaged weights, with `ema`.
         patience: Epochs without a better score before the run stops; None for no early stopping.
-        position: How far it is.
+        position: Progress: steps, seconds, best score.
         history: The measurements of each epoch.
         best_weights: The weights with the best score.
         measured: Names in the history that callbacks have measured.
+
+    >>> from pyro_ssl import zoo
+    >>> from pyro_ssl.training.new_run import new_run
+    >>> settings = Settings(epochs=2, batch_size=10)
+    >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(20, 4), None, settings)
+    >>> run.epoch, run.total, run.is_over
+    (0, 4, False)
     """
 
     settings: Settings
@@ -110,19 +127,19 @@ class Run:
 
     @property
     def at_epoch_end(self) -> bool:
-        """Whether the last step was the last one of an epoch."""
+        """True after the last step of an epoch."""
         return self.position.step % self.batches.steps_per_epoch == 0
 
     @property
     def is_over(self) -> bool:
-        """Whether all steps are made, or early stopping has run out of patience."""
+        """True if all steps are made, or early stopping has run out of patience."""
         if self.patience is not None and self.position.since_best >= self.patience:
             return True
         return self.position.step >= self.total
 
     @property
     def averaged(self) -> Objective:
-        """The objective to evaluate: with averaged weights if there are any."""
+        """Objective to evaluate: with averaged weights if there are any."""
         return self.objective if self.average is None else self.average.objective
 
     @property
@@ -141,26 +158,41 @@ class Run:
 
 
 class Callback(Protocol):
-    """What happens after a step and after an epoch; subclasses override what they need."""
+    """Hooks after each step and each epoch; subclasses override the ones they need.
+
+    >>> class Count(Callback):
+    ...     epochs = 0
+    ...     def after_epoch(self, run):
+    ...         self.epochs += 1
+    >>> Count().epochs
+    0
+    """
 
     def after_epoch(self, run: Run) -> None:
-        """Called once an epoch's measurements stand in `run.history`."""
+        """Run after an epoch, with its measurements in `run.history`."""
         return
 
     def after_step(self, run: Run) -> None:
-        """Called after every step and, at the end of an epoch, after all `after_epoch`."""
+        """Run after each step; at the end of an epoch, after the `after_epoch` of all callbacks."""
         return
 
 
 def train(run: Run, callbacks: Sequence[Callback]) -> History:
-    """Make the steps that are left, and leave the weights to use in the objective.
+    """Make the remaining steps, and load the best or averaged weights into the objective.
 
     Arguments:
-        run: A new run, or one that is restored from a checkpoint.
-        callbacks: Called in this order.
+        run: A new run, or one that was restored from a checkpoint.
+        callbacks: Callbacks in the order of their calls.
 
     Raises:
         DivergedError: The loss or its gradient is not finite.
+
+    >>> from pyro_ssl import zoo
+    >>> from pyro_ssl.training.new_run import new_run
+    >>> settings = Settings(epochs=2, batch_size=10)
+    >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(20, 4), None, settings)
+    >>> len(train(run, [])["loss"])
+    2
     """
     with _marked_as_being_trained(run):
         run.objective.train()
@@ -180,7 +212,14 @@ def train(run: Run, callbacks: Sequence[Callback]) -> History:
 
 
 def train_step(run: Run, batch: Batch) -> dict[str, float]:
-    """One optimiser step on labeled and unlabeled data; the parts of the loss and their sum.
+    """Make one optimiser step on labeled and unlabeled data; the parts of the loss and their sum.
+
+    >>> from pyro_ssl import zoo
+    >>> from pyro_ssl.training.new_run import new_run
+    >>> settings = Settings(epochs=2, batch_size=10)
+    >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(20, 4), None, settings)
+    >>> sorted(train_step(run, run.batches(0)))
+    ['ClassBalance', 'loss', 'unlabeled']
 
     Raises:
         DivergedError: The loss or its gradient is not finite; the weights have not changed.
@@ -261,7 +300,7 @@ def _end_epoch(run: Run) -> None:
 
 
 def _load_final_weights(run: Run) -> None:
-    """Leave the weights to use in the objective: the best, else the averaged, else the last."""
+    """Load the best weights into the objective, else the averaged, else keep the last."""
     if run.best_weights is not None:
         run.objective.load_state_dict(run.best_weights)
     elif run.average is not None:
@@ -270,11 +309,17 @@ def _load_final_weights(run: Run) -> None:
 
 
 class WeightAverage:
-    """An exponential average of parameters and buffers; its decay rises, so the start fades fast.
+    """Exponential average of parameters and buffers.
+
+    Its decay rises from 0, so that the initial weights fade fast.
 
     Arguments:
         objective: The objective whose weights are averaged.
         decay: Largest decay per step.
+
+    >>> from pyro_ssl import zoo
+    >>> average = WeightAverage(zoo.build("classifier", 4, 2, hidden=(8,)), decay=0.99)
+    >>> average.update(step=0)
     """
 
     def __init__(self, objective: Objective, decay: float) -> None:
@@ -291,7 +336,7 @@ class WeightAverage:
                 self._counters.append((average, current))
 
     def update(self, step: int) -> None:
-        """Take the weights after a step into the average; the steps count from 0."""
+        """Add the weights after a step to the average; the steps count from 0."""
         for counter, current in self._counters:
             counter.copy_(current)
         decay = 0.0 if step == 0 else min(self.decay, (1 + step) / (10 + step))
@@ -310,7 +355,12 @@ _BEING_TRAINED: WeakSet[Objective] = WeakSet()
 
 
 def is_being_trained(objective: Objective) -> bool:
-    """Whether a run has this objective, or its average, in training now."""
+    """Return True while a run trains this objective, or its average.
+
+    >>> from pyro_ssl import zoo
+    >>> is_being_trained(zoo.build("classifier", 4, 2, hidden=(8,)))
+    False
+    """
     return objective in _BEING_TRAINED
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from torch.optim import Optimizer
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.optimizers import SCHEDULES, Schedule
 from pyro_ssl.utils.arguments import check_positive, check_seed
+from pyro_ssl.utils.files import as_json
 
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is trained with; see `fit` for the meaning of each setting.
+    """Settings of a run; see `fit` for the meaning of each.
 
     Raises:
         ValueError: A setting is of another kind or out of range; the message names it.
@@ -61,7 +61,7 @@ class Settings:
         if self.precision not in get_args(Precision):
             names = ", ".join(get_args(Precision))
             raise ValueError(f"precision should be one of {names}, got {self.precision!r}")
-        _as_json(self.identity)
+        as_json(self.identity, "identity")
 
     def _check_functions(self) -> None:
         if not callable(self.optimizer):
@@ -100,26 +100,26 @@ class Settings:
             raise ValueError(f"clip_norm should be above 0, or None, got {self.clip_norm}")
 
     def as_data(self) -> dict[str, Any]:
-        """The settings as plain data, by which a resumed run is compared; functions by name."""
+        """Settings as plain data, which a resumed run is compared by; functions by name."""
         names = ("epochs", "batch_size", "labeled_batch_size", "lr", "warmup", "clip_norm", "ema")
         data = {name: getattr(self, name) for name in (*names, "precision", "seed")}
         data["schedule"] = self.schedule
         if not isinstance(self.schedule, str):
             data["schedule"] = checkpoints.stable_repr(self.schedule)
-        data["identity"] = _as_json(self.identity)
+        data["identity"] = as_json(self.identity, "identity")
         data["optimizer"] = checkpoints.stable_repr(self.optimizer)
         data["transform"] = checkpoints.stable_repr(self.transform)
         return {name: _plain_number(value) for name, value in data.items()}
 
 
 def as_device(device: Any) -> torch.device:
-    """The device of that name, tried with an empty tensor.
+    """Device of a name, tried out with an empty tensor.
 
     >>> as_device("cpu")
     device(type='cpu')
 
     Raises:
-        ValueError: It is not available on this machine, or holds no values.
+        ValueError: It is not available on this machine, or is the device `meta`.
     """
     try:
         available = torch.empty(0, device=device).device
@@ -139,13 +139,5 @@ def _check_number(name: str, value: Any) -> None:
 
 
 def _plain_number(value: Any) -> Any:
-    """A number of numpy as Python's own."""
+    """Convert a number of numpy to Python's own."""
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _as_json(identity: Any) -> Any:
-    """The identity as it comes back from a JSON file."""
-    try:
-        return json.loads(json.dumps(identity))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"identity should be plain data that JSON can hold: {error}") from None

@@ -1,1 +1,1 @@
-"""Helpers without probability in them: arguments, arrays, context managers, files."""
+"""Helpers that know nothing of probability: arguments, arrays, context managers, files."""

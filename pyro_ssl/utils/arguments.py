@@ -1,4 +1,4 @@
-"""Checks of data, labels and arguments from users; each error names the argument and the fix."""
+"""Are the arguments that a user gives valid? Each error names the argument and the fix."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_signe
 MISSING_MARKS = frozenset(
     ["", "-1", "-1.0", "nan", "NaN", "NAN", "-nan", "-NaN", "<NA>", "#N/A", "#NA", "NaT", "--"]
 )
-"""Text that stands for no label and is not the name of a class: str() of -1, NaN and NA."""
+"""Text of a missing label that cannot be the name of a class: str() of -1, NaN and NA."""
 MISSING_WORDS = frozenset(["None", "NA", "N/A", "n/a", "null", "NULL"])
-"""Text that stands for no label, as in `pandas.read_csv`, but could be a name: users are warned."""
+"""Text of a missing label, as in `pandas.read_csv`, that could be a class: users are warned."""
 
 # --- data -----------------------------------------------------------------------------------------
 
@@ -27,24 +27,25 @@ MISSING_WORDS = frozenset(["None", "NA", "N/A", "n/a", "null", "NULL"])
 def as_data(
     x: Any, name: str = "x", dtype: torch.dtype | None = None, *, integers: bool = False
 ) -> Tensor:
-    """Any array-like as a finite tensor `(N, *event)`; rows are data.
+    """Convert an array-like to a finite tensor `(N, *event)`, one row per datum.
 
     Arguments:
         x: The array.
         name: Name of the argument, for messages.
-        dtype: Dtype of the tensor; by default float64 stays, and all else becomes float32.
-        integers: Keep whole numbers whole, as int64, whatever `dtype` is.
+        dtype: Dtype of the tensor; None keeps float64 and converts all else to float32.
+        integers: Convert whole numbers to int64, whatever `dtype` is.
 
     Raises:
         TypeError: The array does not hold numbers, or is sparse, a picture or a tuple of arrays.
-        ValueError: It is empty, has no feature dimension, or holds NaN, infinity or masked entries.
+        ValueError: The array is empty, has no feature dimension, or holds NaN, infinity or masked
+            entries.
 
     >>> as_data([[1, 2], [3, 4]]).dtype
     torch.float32
     """
     data = as_tensor(x, name)
-    is_whole = not data.is_floating_point() and data.dtype != torch.bool
-    if integers and is_whole:
+    holds_integers = not data.is_floating_point() and data.dtype != torch.bool
+    if integers and holds_integers:
         dtype = torch.int64
     elif dtype is None:
         dtype = torch.float64 if data.dtype == torch.float64 else torch.float32
@@ -65,9 +66,9 @@ def as_data(
 
 
 def as_input(objective: nn.Module, x: Any, name: str = "x") -> Tensor:
-    """Data in the dtype of a method's weights.
+    """Convert data to the dtype of a method's weights.
 
-    Whole numbers stay whole, int64, where the method has an `nn.Embedding` or `nn.EmbeddingBag`.
+    If the method has an `nn.Embedding` or `nn.EmbeddingBag`, whole numbers become int64.
 
     Arguments:
         objective: The method.
@@ -86,15 +87,19 @@ def as_input(objective: nn.Module, x: Any, name: str = "x") -> Tensor:
 
 
 def placed(x: Tensor, like: Tensor) -> Tensor:
-    """A tensor of `as_input` on a parameter's device; whole numbers stay whole."""
+    """Move a tensor of `as_input` to a parameter's device; whole numbers keep their dtype.
+
+    >>> placed(torch.tensor([1, 2]), torch.zeros(1)).dtype
+    torch.int64
+    """
     return x.to(like) if x.is_floating_point() else x.to(like.device)
 
 
 def as_tensor(x: Any, name: str) -> Tensor:
-    """Any array-like of real numbers as a tensor of its own dtype and shape.
+    """Convert an array-like of real numbers to a tensor of the same dtype and shape.
 
     Raises:
-        TypeError: It does not hold real numbers, or is not an array; see `check_array_like`.
+        TypeError: The values are not real numbers, or not an array; see `check_array_like`.
         ValueError: An entry is masked, or rows differ in shape.
 
     >>> as_tensor(["1", "2.5"], "x")
@@ -120,7 +125,7 @@ def as_tensor(x: Any, name: str) -> Tensor:
 
 
 def check_event_shape(x: Any, shape: Sequence[int], name: str = "x") -> None:
-    """Check that each row of an array has the event shape of a model; nothing is reshaped.
+    """Check that the rows of an array have the event shape of a model; reshape nothing.
 
     Arguments:
         x: An array or tensor, `(N, *event)`.
@@ -128,7 +133,8 @@ def check_event_shape(x: Any, shape: Sequence[int], name: str = "x") -> None:
         name: Name of the argument, for messages.
 
     Raises:
-        ValueError: The rows have another shape; with both shapes and, where one is likely, the fix.
+        ValueError: The rows have another shape. The message has both shapes and, if there is a
+            likely one, the fix.
 
     >>> check_event_shape(np.zeros((5, 8, 8)), (1, 8, 8))
     Traceback (most recent call last):
@@ -146,7 +152,7 @@ def check_event_shape(x: Any, shape: Sequence[int], name: str = "x") -> None:
 
 
 def _reshaping_hint(actual: tuple[int, ...], wanted: tuple[int, ...], name: str) -> str:
-    """The likely way from an array's shape to rows of another; empty if there is none."""
+    """Advice on reshaping an array to rows of another shape; empty if there is no likely one."""
     name = name.split()[-1]  # "x" of "--input: x"
     if actual == wanted:
         return f"; for a single row give {name}[None]"
@@ -164,7 +170,7 @@ def _reshaping_hint(actual: tuple[int, ...], wanted: tuple[int, ...], name: str)
 
 
 def looks_channels_last(shape: Sequence[int]) -> bool:
-    """Whether an image's shape looks like `(H, W, C)`: 1, 3 or 4 channels after two larger sizes.
+    """True if an image's shape looks like `(H, W, C)`: 1, 3 or 4 channels after two larger sizes.
 
     >>> looks_channels_last((32, 32, 3)), looks_channels_last((3, 32, 32))
     (True, False)
@@ -179,11 +185,11 @@ def looks_channels_last(shape: Sequence[int]) -> bool:
 
 
 def as_class_indices(y: Any, n: int, name: str = "y") -> Tensor:
-    """Labels as class indices `(n,)`, int64: 0 .. K - 1, and -1 where a label is missing or masked.
+    """Convert labels to class indices `(n,)`, int64: 0 .. K - 1, or -1 if missing or masked.
 
     Raises:
         TypeError: The labels are not whole numbers.
-        ValueError: There are not n of them, or one is below -1, or -1 in an unsigned dtype.
+        ValueError: There are not n labels, or one is below -1, or is -1 in an unsigned dtype.
 
     >>> as_class_indices([0, -1, 2], 3)
     tensor([ 0, -1,  2])
@@ -209,11 +215,11 @@ def as_class_indices(y: Any, n: int, name: str = "y") -> Tensor:
 def as_values(
     y: Any, n: int, size: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
-    """Real labels `(n, D)`, and a mask of the labeled rows, `(n,)`: rows of NaN have no label.
+    """Convert real labels to a tensor `(n, D)` and a mask `(n,)` that is False for rows of NaN.
 
     Raises:
         TypeError: The labels are not real numbers.
-        ValueError: There are not n of them, of size D; one holds infinity, or NaN in part.
+        ValueError: The shape is not `(n, D)`; a row holds infinity, or NaN in part.
 
     >>> as_values([0.5, float("nan")], 2, 1)
     (tensor([[0.5000],
@@ -239,7 +245,7 @@ def as_values(
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a label is missing: None, NaN, NA, -1, masked, or text that such a value becomes.
+    """True if a label is missing: None, NaN, NA, -1, masked, or one of these written as text.
 
     >>> is_missing("<NA>"), is_missing("cat")
     (True, False)
@@ -254,7 +260,7 @@ def is_missing(value: Any) -> bool:
 
 
 def one_hot(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Class indices `(*,)` as one-hot `(*, K)`.
+    """Convert class indices `(*,)` to one-hot labels `(*, K)`.
 
     Raises:
         ValueError: An index is not in 0 .. K - 1.
@@ -271,40 +277,53 @@ def one_hot(y: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tens
 # --- other arguments ------------------------------------------------------------------------------
 
 
+def is_whole(value: Any) -> bool:
+    """True for a whole number of any integer type; False for True and False.
+
+    >>> is_whole(np.int64(3)), is_whole(3.0), is_whole(True)
+    (True, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_positive(**sizes: int) -> None:
     """Check that arguments are whole numbers above 0.
 
     Raises:
-        ValueError: One is not; with its name.
+        ValueError: An argument is not; the message has its name.
 
     >>> check_positive(epochs=3, steps=0)
     Traceback (most recent call last):
     ValueError: steps should be a whole number above 0, got 0
     """
     for name, size in sizes.items():
-        if not _is_whole(size) or size < 1:
+        if not is_whole(size) or size < 1:
             raise ValueError(f"{name} should be a whole number above 0, got {brief(size)}")
 
 
 def check_seed(seed: Any) -> None:
-    """Check that torch and numpy take a seed.
+    """Check that a number is a seed for torch and numpy.
 
     Raises:
         ValueError: It is not a whole number in 0 .. 2**64 - 1.
+
+    >>> check_seed(-1)
+    Traceback (most recent call last):
+    ValueError: seed should be a whole number in 0 .. 2**64 - 1, got -1
     """
-    if not _is_whole(seed) or not 0 <= seed < 2**64:
+    if not is_whole(seed) or not 0 <= seed < 2**64:
         raise ValueError(f"seed should be a whole number in 0 .. 2**64 - 1, got {seed!r}")
 
 
 def check_probs(probs: Any, classes: int | None = None) -> list[float]:
-    """Probabilities of classes as numbers.
+    """Check probabilities of classes, and convert them to a list of numbers.
 
     Arguments:
         probs: The probabilities.
-        classes: Number of classes; None takes any.
+        classes: Number of classes; None accepts any number.
 
     Raises:
-        ValueError: There are not as many, or one is not above 0, or they do not sum to 1.
+        ValueError: Their number is another, one is not above 0, or they do not sum to 1.
 
     >>> check_probs((0.25, 0.75))
     [0.25, 0.75]
@@ -323,13 +342,13 @@ def check_probs(probs: Any, classes: int | None = None) -> list[float]:
 
 
 def check_kind(name: str, value: Any, kind: Any) -> None:
-    """Check that a value is of an annotated kind, or of one kind of a union.
+    """Check a value against the annotation of its argument, such as `int | None`.
 
-    A `float` is a finite number. Kinds other than numbers, truth values, words and None are not
-    checked.
+    `float` allows finite numbers only. Annotations other than `int`, `float`, `bool`, `Literal`,
+    None and their unions are not checked.
 
     Raises:
-        ValueError: The value is of another kind.
+        ValueError: The value does not fit.
 
     >>> check_kind("epochs", "ten", int | None)
     Traceback (most recent call last):
@@ -365,7 +384,3 @@ def _name_of_kind(kind: Any) -> str:
         NoneType: "None",
     }
     return names.get(kind, str(kind))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

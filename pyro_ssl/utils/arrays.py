@@ -1,4 +1,4 @@
-"""Arrays from users: checks, masks, and short text of values for messages."""
+"""How is an array from a user read? Checks, masks, and short text of values for messages."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from torch import Tensor
 
 
 def as_array(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """An array-like as a numpy array, and the mask of its masked entries.
+    """Convert an array-like to a numpy array and a mask of its masked entries.
 
-    Values of pandas' own dtypes become objects, so that whole numbers beside NA stay whole.
+    Values with a pandas dtype, such as Int64, become objects: as floats, whole numbers would not
+    stay whole where other values are NA.
 
     Arguments:
         values: A tensor, array, masked array, pandas object or nested list.
         name: Name of the argument, for messages.
 
     Raises:
-        TypeError: It is not an array; see `check_array_like`.
-        ValueError: Its rows differ in shape.
+        TypeError: The values are not an array; see `check_array_like`.
+        ValueError: The rows differ in shape.
 
     >>> as_array([1, 2], "y")
     (array([1, 2]), array([False, False]))
@@ -46,14 +47,19 @@ def as_array(values: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_array_like(values: Any, name: str) -> None:
-    """Check that values are an array that numpy and torch read rightly.
+    """Check that numpy and torch would read values as the array that the user means.
 
     Arguments:
         values: The argument.
-        name: Its name, for messages.
+        name: Name of the argument, for messages.
 
     Raises:
-        TypeError: It is sparse, a picture, a tuple of arrays or a torch Dataset; with the fix.
+        TypeError: The argument is sparse, a picture, a tuple of arrays or a torch Dataset. The
+            message has the fix.
+
+    >>> check_array_like((np.zeros(3), np.zeros(3)), "x")
+    Traceback (most recent call last):
+    TypeError: x should be one array whose rows are data, got a tuple of 2; ...
     """
     if isinstance(values, Tensor):
         if values.layout is not torch.strided:
@@ -85,10 +91,14 @@ def check_array_like(values: Any, name: str) -> None:
 
 
 def check_unmasked(values: Any, name: str) -> None:
-    """Check that no entry is masked: numpy and scikit-learn take the number under the mask.
+    """Check that no entry is masked: numpy and scikit-learn would use the number under the mask.
 
     Raises:
         ValueError: An entry is masked.
+
+    >>> check_unmasked(np.ma.masked_equal([1, 2], 2), "x")
+    Traceback (most recent call last):
+    ValueError: x has 1 masked entries, first in row 1; ...
     """
     if not _is_masked(values):
         return
@@ -103,10 +113,14 @@ def check_unmasked(values: Any, name: str) -> None:
 
 
 def check_signed(array: np.ndarray, name: str) -> None:
-    """Check that unsigned labels do not hold -1 as it is in their dtype, such as 255 in uint8.
+    """Check that unsigned labels hold no converted -1, such as 255 in uint8.
 
     Raises:
-        ValueError: They do.
+        ValueError: A label is the largest number of an unsigned dtype.
+
+    >>> check_signed(np.array([0, 255], np.uint8), "y")
+    Traceback (most recent call last):
+    ValueError: y is uint8 and holds 255, which is what -1 becomes there; ...
     """
     if array.dtype.kind != "u" or not array.size:
         return
@@ -120,7 +134,7 @@ def check_signed(array: np.ndarray, name: str) -> None:
 
 
 def extreme_rows(x: Tensor) -> Tensor:
-    """Indices of the rows with the smallest and with the largest number, `(2,)`.
+    """Indices of two rows, `(2,)`: that of the smallest number and that of the largest.
 
     >>> extreme_rows(torch.tensor([[0.0], [3.0], [-1.0]]))
     tensor([2, 1])
@@ -130,7 +144,7 @@ def extreme_rows(x: Tensor) -> Tensor:
 
 
 def few(values: Iterable[Any], most: int = 10) -> str:
-    """Values in a list for a message, which says how many it leaves out.
+    """The first values as text for a message, and the number of further ones.
 
     >>> few(range(100), most=3)
     '0, 1, 2 and 97 more'
@@ -142,7 +156,7 @@ def few(values: Iterable[Any], most: int = 10) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value as Python shows it, cut where it is long.
+    """The `repr` of a value, shortened if it is long.
 
     >>> brief(np.float64(0.5))
     '0.5'
@@ -160,10 +174,10 @@ def _of_tensor(values: Tensor) -> np.ndarray:
 
 
 def _has_pandas_dtype(values: Any) -> bool:
-    """Whether values, or a column of them, have a dtype of pandas' own, such as Int64."""
+    """True if values, or a column of them, have a pandas dtype, such as Int64."""
     if not hasattr(values, "isna"):
         return False
-    dtypes = getattr(values, "dtypes", getattr(values, "dtype", None))  # of a table, of an array
+    dtypes = getattr(values, "dtypes", getattr(values, "dtype", None))  # table, else column
     return not all(isinstance(dtype, np.dtype) for dtype in np.array(dtypes, object).ravel())
 
 
@@ -182,7 +196,7 @@ def _is_sequence(values: Any) -> bool:
 
 
 def _is_picture(value: Any) -> bool:
-    pillow = sys.modules.get("PIL.Image")  # before it is imported there is no image
+    pillow = sys.modules.get("PIL.Image")  # no image exists before its import
     return pillow is not None and isinstance(value, pillow.Image)
 
 

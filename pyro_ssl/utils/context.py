@@ -1,6 +1,7 @@
-"""Context managers for eval mode, buffers, seeds and validation.
+"""Context managers: what is changed for a while, and restored afterwards?
 
-All hold one lock, `exclusive()`: one thread at a time uses the resources of the whole process.
+Eval mode, buffers, seeds, validation and the parameter store. All belong to the whole process, so
+every context manager holds the lock `exclusive()`, which lets one thread in at a time.
 """
 
 from __future__ import annotations
@@ -45,7 +46,13 @@ def fixed_seed(seed: int) -> Iterator[None]:
 
 @contextmanager
 def preserve_random_state() -> Iterator[None]:
-    """Restore the state of torch's generators after the block."""
+    """Restore the state of torch's generators after the block.
+
+    >>> with preserve_random_state():
+    ...     first = torch.rand(3)
+    >>> torch.equal(torch.rand(3), first)
+    True
+    """
     with exclusive(), torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
         yield
 
@@ -54,7 +61,11 @@ def preserve_random_state() -> Iterator[None]:
 def validation_disabled() -> Iterator[None]:
     """Turn Pyro's and torch's validation off inside the block, and restore each afterwards.
 
-    `pyro.validation_enabled` alone would set torch's to Pyro's afterwards.
+    After `pyro.validation_enabled` alone, torch's validation would be what Pyro's was.
+
+    >>> with validation_disabled():
+    ...     distributions_validate()
+    False
     """
     with preserve_validation(), pyro.validation_enabled(False):
         yield
@@ -62,14 +73,26 @@ def validation_disabled() -> Iterator[None]:
 
 @contextmanager
 def validation_enabled() -> Iterator[None]:
-    """Turn Pyro's and torch's validation on inside the block, and restore each afterwards."""
+    """Turn Pyro's and torch's validation on inside the block, and restore each afterwards.
+
+    >>> with validation_enabled():
+    ...     distributions_validate()
+    True
+    """
     with preserve_validation(), pyro.validation_enabled(True):
         yield
 
 
 @contextmanager
 def preserve_validation() -> Iterator[None]:
-    """Restore the validation of torch's distributions, on or off, after the block."""
+    """Restore the validation of torch's distributions, on or off, after the block.
+
+    >>> before = distributions_validate()
+    >>> with preserve_validation():
+    ...     Distribution.set_default_validate_args(not before)
+    >>> distributions_validate() == before
+    True
+    """
     with exclusive():
         validate = distributions_validate()
         try:
@@ -96,7 +119,7 @@ def empty_param_store() -> Iterator[None]:
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """The whole module in eval mode, without gradients, inside the block.
+    """Put a module and all its parts into eval mode, and compute no gradients, inside the block.
 
     >>> network = nn.Dropout()
     >>> with eval_mode(network):
@@ -112,7 +135,13 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def parts_in_eval_mode(parts: Iterable[nn.Module]) -> Iterator[None]:
-    """These modules, without those inside them, in eval mode inside the block."""
+    """Put modules, but not the modules inside them, into eval mode inside the block.
+
+    >>> network = nn.Sequential(nn.Dropout())
+    >>> with parts_in_eval_mode([network]):
+    ...     network.training, network[0].training
+    (False, True)
+    """
     with exclusive():
         modes = {part: part.training for part in parts}
         try:
@@ -126,7 +155,14 @@ def parts_in_eval_mode(parts: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def preserve_buffers(module: nn.Module) -> Iterator[None]:
-    """Restore the buffers after the block: a trial run must not move batch norm's statistics."""
+    """Restore a module's buffers after the block, such as batch norm's statistics.
+
+    >>> norm = nn.BatchNorm1d(2)
+    >>> with preserve_buffers(norm):
+    ...     h = norm(torch.ones(3, 2))
+    >>> norm.running_mean
+    tensor([0., 0.])
+    """
     with exclusive():
         before = [buffer.clone() for buffer in module.buffers()]
         try:
@@ -159,7 +195,7 @@ class _Turns(ContextDecorator):
 
     @property
     def mine(self) -> bool:
-        """Whether this thread holds the lock."""
+        """True if this thread holds the lock."""
         if not self._lock.acquire(blocking=False):
             return False
         depth = self._depth
@@ -167,15 +203,16 @@ class _Turns(ContextDecorator):
         return depth > 0
 
     def give_way(self) -> None:
-        """Let the thread that is next in line have the lock first.
+        """Hand the lock to the thread that is next in line, and take it back afterwards.
 
-        Nothing happens if no thread waits, or if the holder has entered more than once.
+        Nothing happens if no thread waits, or if this thread has entered more than once.
         """
         if self._depth > 1 or not self._door.locked():
             return
         self.__exit__()
         try:
-            # The door is free once the other thread is in; without it this one would be back first.
+            # The door is free once the other thread has the lock. Without this wait, this thread
+            # would take the lock back first.
             with self._door:
                 pass
         finally:
@@ -183,7 +220,7 @@ class _Turns(ContextDecorator):
             self._depth += 1
 
     def renew_door(self) -> None:
-        """Forget the line: a forked process has one thread."""
+        """Replace the door: a forked process has one thread, and nobody waits."""
         self._door = threading.Lock()
 
 
@@ -192,11 +229,11 @@ _TRAININGS = threading.RLock()
 
 
 def exclusive() -> _Turns:
-    """Let one thread at a time into the block, or the decorated function; it may enter again.
+    """A lock as a context manager or decorator: one thread at a time, which may enter again.
 
-    It belongs around all uses of a resource of the whole process: Pyro's stack of handlers and its
-    parameter store, torch's random state, the validation of distributions. It also belongs around
-    networks whose mode or weights are changed temporarily.
+    Hold it wherever the code uses what the whole process shares, which is Pyro's stack of handlers
+    and parameter store, torch's random state, and the validation of distributions; and wherever it
+    changes the mode or the weights of networks for a while.
 
     >>> with exclusive(), exclusive():
     ...     pass
@@ -206,8 +243,12 @@ def exclusive() -> _Turns:
 
 @contextmanager
 def one_training() -> Iterator[None]:
-    """Let one thread at a time train; others can predict whenever it calls `give_way`."""
-    if _TURNS.mine:  # a training in another thread waits for this one, which must not wait for it
+    """Let one thread at a time train; other threads predict when it calls `give_way`.
+
+    >>> with one_training():
+    ...     give_way()
+    """
+    if _TURNS.mine:  # a training in another thread waits for this lock: do not wait for it
         yield
         return
     with _TRAININGS:
@@ -215,7 +256,10 @@ def one_training() -> Iterator[None]:
 
 
 def give_way() -> None:
-    """Let waiting threads predict now, between two steps; they leave everything as it was."""
+    """Let waiting threads predict now, between two steps of training.
+
+    >>> give_way()  # nobody waits
+    """
     _TURNS.give_way()
 
 
@@ -225,12 +269,12 @@ def _after_fork_in_child() -> None:
     _TURNS.__exit__()
     if _TRAININGS.acquire(blocking=False):
         _TRAININGS.release()
-    else:  # a thread that is not in this process was training
+    else:  # held by a thread of the parent process, which is not in this one
         _TRAININGS = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    # Forked while another thread is at work, a process would keep that thread's handlers and lock.
+    # A process that is forked while another thread works would inherit its handlers and lock.
     os.register_at_fork(
         before=_TURNS.__enter__,
         after_in_parent=_TURNS.__exit__,

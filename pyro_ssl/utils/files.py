@@ -16,16 +16,21 @@ from torch import Tensor
 
 
 class CheckpointError(ValueError):
-    """A file is damaged, foreign, or written by a newer version; the message says which."""
+    """A file is damaged, of another program, or of a newer version; the message says which.
+
+    >>> issubclass(CheckpointError, ValueError)
+    True
+    """
 
 
 # --- files written aside and renamed --------------------------------------------------------------
 
 
 def write_file(path: str | Path, content: bytes) -> None:
-    """Write a small file aside and rename it, so that a reader sees the old one or the new one.
+    """Replace a small file at once: readers see the old content or the new, never a part.
 
-    A symbolic link stays: the file it points to is replaced.
+    The content is written to a second file, which is then renamed. If the path is a symbolic link,
+    the file it points to is replaced.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -45,12 +50,26 @@ def write_file(path: str | Path, content: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text as `write_file` writes bytes."""
+    """Write text as `write_file` writes bytes.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     write_text(Path(directory) / "a.txt", "whole")
+    ...     (Path(directory) / "a.txt").read_bytes()
+    b'whole'
+    """
     write_file(path, text.encode())
 
 
 def write_flushed(path: Path, content: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
+    """Write a file and wait until it is on the disk.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     write_flushed(Path(directory) / "a.txt", b"whole")
+    ...     (Path(directory) / "a.txt").stat().st_size
+    5
+    """
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -58,14 +77,24 @@ def write_flushed(path: Path, content: bytes) -> None:
 
 
 def followed(path: str | Path) -> Path:
-    """Follow a symbolic link at the end of a path, so that its target is replaced and it stays."""
+    """Resolve a path that is a symbolic link; any other path stays as it is.
+
+    >>> str(followed("not-a-link.txt"))
+    'not-a-link.txt'
+    """
     path = Path(path)
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Add the path to an OSError that names none, such as that of a full disk."""
+    """Add the path to an OSError without one, such as that of a full disk.
+
+    >>> with naming("model.pt"):
+    ...     raise OSError(28, "No space left on device")
+    Traceback (most recent call last):
+    OSError: [Errno 28] No space left on device: 'model.pt'
+    """
     try:
         yield
     except OSError as error:
@@ -78,22 +107,33 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def write_sealed(path: str | Path, data: dict[str, Any]) -> None:
-    """Write plain data as JSON with a checksum, as `write_text` writes text."""
+    """Write data as JSON with a checksum; the file is replaced at once, as by `write_file`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     write_sealed(Path(directory) / "a.json", {"rows": 3})
+    ...     read_sealed(Path(directory) / "a.json")
+    {'rows': 3}
+    """
     write_text(path, sealed(data))
 
 
 def read_sealed(path: str | Path) -> dict[str, Any]:
-    """Read a file of `write_sealed`, or of an earlier version, which wrote no checksum.
+    """Read a file of `write_sealed`, or of an earlier version that wrote no checksum.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: It is damaged.
+        CheckpointError: The file is damaged.
+
+    >>> read_sealed("missing.json")
+    Traceback (most recent call last):
+    FileNotFoundError: ...
     """
     return unsealed(Path(path).read_bytes(), path)
 
 
 def sealed(data: dict[str, Any]) -> str:
-    """Plain data as JSON text, with a checksum that `unsealed` compares.
+    """Convert data to JSON text with a checksum, which `unsealed` verifies.
 
     >>> unsealed(sealed({"rows": [1, 2]}), "labels.json")
     {'rows': [1, 2]}
@@ -102,14 +142,18 @@ def sealed(data: dict[str, Any]) -> str:
 
 
 def unsealed(text: str | bytes, path: str | Path) -> dict[str, Any]:
-    """The data of `sealed`, or of an earlier version's text without a checksum.
+    """Convert text of `sealed` back to data; text of an earlier version has no checksum.
 
     Arguments:
         text: Content of the file.
-        path: The file, for messages.
+        path: Path of the file, for messages.
 
     Raises:
-        CheckpointError: It is not JSON, or was changed after it was written.
+        CheckpointError: The text is not JSON, or was changed after it was written.
+
+    >>> unsealed('{"rows": 3, "checksum": "0"}', "a.json")
+    Traceback (most recent call last):
+    pyro_ssl.utils.files.CheckpointError: a.json is damaged: its checksum does not match; ...
     """
     try:
         data = json.loads(text)
@@ -125,6 +169,25 @@ def unsealed(text: str | bytes, path: str | Path) -> dict[str, Any]:
             "if it was changed on purpose, delete the checksum in it"
         )
     return data
+
+
+def as_json(data: Any, name: str) -> Any:
+    """Data as they are after a way through JSON: tuples are lists, for example.
+
+    Arguments:
+        data: The data.
+        name: Name of the data, for the message.
+
+    Raises:
+        ValueError: JSON cannot hold the data.
+
+    >>> as_json({"hidden": (500, 500)}, "settings")
+    {'hidden': [500, 500]}
+    """
+    try:
+        return json.loads(json.dumps(data))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} should be plain data that JSON can hold: {error}") from None
 
 
 def _checksum_of(data: dict[str, Any]) -> str:
@@ -145,16 +208,21 @@ def checksum(x: Tensor) -> int:
 
 @contextmanager
 def locked(directory: str | Path, name: str = "lock") -> Iterator[None]:
-    """Let one process at a time use a directory; the lock ends with the process.
+    """Let one process at a time use a directory, which is made if it is missing.
 
-    The directory is made if it is missing. On a file system without locks nothing is locked.
+    The lock ends with the block or the process. On a file system without locks, nothing is locked.
 
     Arguments:
         directory: The directory.
-        name: Name of the lock's file, which stays.
+        name: Name of the lock's file, which is not deleted.
 
     Raises:
-        ValueError: Another process, or another `locked` of this one, has the lock.
+        ValueError: Another process, or another block of this process, holds the lock.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory, locked(directory):
+    ...     (Path(directory) / "lock").exists()
+    True
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

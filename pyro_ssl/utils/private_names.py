@@ -1,7 +1,7 @@
-"""The private names of torch, Pyro and argparse that the library uses.
+"""Which private names of torch, Pyro and argparse does the library use?
 
-A test says which of them is gone. Two more are methods that Pyro calls on our handlers, and are
-therefore in the handlers: `_pyro_sample` and `_process_message`.
+A test fails if a new version lacks one of them. Two more, `_pyro_sample` and `_process_message`,
+are methods of our handlers, which Pyro calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENUMERATE_DIM = "_enumerate_dim"
 def children_of(module: nn.Module) -> list[nn.Module]:
     """The modules directly inside a module.
 
-    `Module.children` also removes doubles, which costs time in every step.
+    `Module.children` also looks for duplicates, which would take time in every step.
 
     >>> children_of(nn.Sequential(nn.Tanh()))
     [Tanh()]
@@ -34,26 +34,42 @@ def children_of(module: nn.Module) -> list[nn.Module]:
 
 
 def has_pyro_attributes(module: nn.Module) -> bool:
-    """Whether a module itself, and not a part of it, has `PyroParam` or `PyroSample` attributes."""
+    """True if a module itself, not a part of it, has `PyroParam` or `PyroSample` attributes.
+
+    >>> has_pyro_attributes(nn.Linear(2, 1))
+    False
+    """
     if not isinstance(module, PyroModule):
         return False
     return bool(module._pyro_params or module._pyro_samples)
 
 
 def distributions_validate() -> bool:
-    """Whether torch's distributions validate their arguments by default.
+    """True if torch's distributions validate their arguments by default.
 
     `Distribution.set_default_validate_args` sets it.
+
+    >>> isinstance(distributions_validate(), bool)
+    True
     """
     return Distribution._validate_args
 
 
 def validate_value(distribution: Distribution, value: Tensor) -> None:
-    """Raise ValueError for a value outside the support, if the distribution validates."""
+    """Raise ValueError for a value outside the support, if the distribution validates.
+
+    >>> import torch
+    >>> uniform = torch.distributions.Uniform(0.0, 1.0, validate_args=True)
+    >>> validate_value(uniform, torch.tensor(0.5))
+    """
     if distribution._validate_args:
         distribution._validate_sample(value)
 
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:
-    """Names of the values that a parser returns."""
+    """Names of the values that a parser returns.
+
+    >>> sorted(options_of(argparse.ArgumentParser()))
+    ['help']
+    """
     return {action.dest for action in parser._actions}

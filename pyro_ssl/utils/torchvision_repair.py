@@ -1,4 +1,4 @@
-"""The one place that imports torchvision, repaired where it is beside a CPU-only torch."""
+"""Import torchvision, whose CUDA build fails with a CPU-only torch, in one place."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-_libraries: list[Any] = []  # operators live as long as the library that declares them
+_libraries: list[Any] = []  # an operator exists as long as its library
 
 
 def torchvision() -> ModuleType:
-    """torchvision, importable even where its CUDA build meets a CPU-only torch.
+    """Import torchvision, even its CUDA build with a CPU-only torch.
 
-    The registry's builds expect two operators that a CPU-only torch lacks. Where they are missing,
-    they are declared here, without a body. Data sets, transforms and models then work; calling the
-    operators does not.
+    That build expects two operators, `nms` and `qnms`, which a CPU-only torch lacks. They are
+    declared here without a body: data sets, transforms and models work, and only a call of these
+    operators fails.
 
     >>> torchvision().__name__
     'torchvision'

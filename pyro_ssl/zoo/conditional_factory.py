@@ -1,4 +1,4 @@
-"""The conditionals of a method, made from its options: a method names only inputs and outputs."""
+"""From options to conditionals: a method names only the inputs and outputs of each network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 @dataclass(frozen=True)
 class Conditionals:
-    """Makes the conditionals of a method.
+    """Build the conditionals of a method.
 
     Arguments:
         x_shape: Event shape of x, `(D,)` or `(C, H, W)`.
@@ -73,7 +73,7 @@ class Conditionals:
         return ClassPrior(check_probs(self.class_probs, self.classes), learn=learn)
 
     def p_x(self, *inputs: Shape) -> Conditional:
-        """x given inputs."""
+        """p(x|inputs)."""
         event_dim = len(self.x_shape)
         decoder = self._decoder(inputs)
         if self.likelihood.likelihood == "bernoulli":
@@ -83,16 +83,16 @@ class Conditionals:
         return Gaussian(decoder, event_dim, sigma=self.likelihood.sigma, learn_sigma=False)
 
     def q_y(self, *others: Shape, real: bool = False) -> Conditional:
-        """y given x and others: one-hot, or a real vector of size `classes`."""
+        """q(y|x,others), over one-hot vectors, or over real ones of size `classes`."""
         out = 2 * self.classes if real else self.classes
         hidden = self._classifier_hidden
         network = self._classifier(others, out, self.classifier.dropout, hidden=hidden)
         return Normal(network) if real else OneHotCategorical(network)
 
     def p_y_of(self, *latents: Shape) -> OneHotCategorical:
-        """One-hot y given latent variables.
+        """p(y|latents), over one-hot vectors.
 
-        Without dropout, which would be drawn twice: the network is part of model and guide.
+        The network is part of model and guide, so dropout would be drawn twice: there is none.
         """
         network = MLP(
             list(latents),
@@ -104,15 +104,15 @@ class Conditionals:
         return OneHotCategorical(network)
 
     def q_z(self, z_dim: int, *others: Shape) -> Normal:
-        """z given x and others."""
+        """q(z|x,others)."""
         return Normal(self.encoder(others, 2 * z_dim))
 
     def q_z_classified(self, z_dim: int, dropout: float = 0.0) -> Normal:
-        """z given x, where z is classified: with the classifier's network and noise."""
+        """q(z|x) of a z that is classified, with the classifier's network and noise."""
         return Normal(self.code_network(2 * z_dim, dropout))
 
     def code_network(self, out: Shape, dropout: float) -> nn.Module:
-        """Network from x to a code that is classified, in full precision."""
+        """Network, in full precision, from x to a code that is classified."""
         return self._classifier([], out, dropout, precise=True)
 
     def encoder(self, others: Sequence[Shape], out: Shape) -> nn.Module:
@@ -223,9 +223,7 @@ class Conditionals:
                 f"got {self.x_shape}, {channels}"
             )
         if self.classifier.augments_images and not is_image:
-            raise ValueError(
-                f"warp, crop and flip are of images (C, H, W); got data {self.x_shape}"
-            )
+            raise ValueError(f"warp, crop and flip need images (C, H, W); got data {self.x_shape}")
         crop = self.classifier.crop
         if crop and crop >= min(self.x_shape[1:]):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Options that had other names in earlier versions: saved models and runs of then still load."""
+"""Earlier names of options, so that models and runs of earlier versions still load."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALUES = {"discriminator_inputs": {"squares": "squared", "products": "quadratic"
 
 
 def current_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The same options under today's names.
+    """Convert options to today's names.
 
     Arguments:
         options: Options of this or an earlier version.

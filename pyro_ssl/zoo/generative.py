@@ -38,7 +38,7 @@ def vae(
     latent: LatentOptions = presets.LATENT,
     weights: RandomWeightOptions = presets.POINT_WEIGHTS,
 ) -> Objective:
-    """M1: a VAE, with a classifier on its code that passes no gradient to the encoder.
+    """M1: a VAE, and a classifier on its code that passes no gradient to the encoder.
 
     Arguments:
         x_shape: Event shape of x.
@@ -137,14 +137,14 @@ def m2_adversarial(
     bound: BoundOptions = presets.BOUND,
     weights: RandomWeightOptions = presets.POINT_WEIGHTS,
 ) -> Objective:
-    """M2 with an adversary that predicts the class from the style, which hides it.
+    """M2 with an adversary that predicts the class from the style; the style learns to hide it.
 
     Arguments:
         x_shape: Event shape of x.
         classes: K.
         z_dim: Size of the style z.
         adversary: Weight of the adversarial term.
-        adversary_lr: Learning rate of the adversary, relative to that of the pair.
+        adversary_lr: Learning rate of the adversary, relative to that of model and guide.
         networks: Networks of all conditionals.
         classifier: Network of q(y|x).
         likelihood: Family of p(x|y,z).
@@ -278,7 +278,7 @@ def lvae(
     bound: BoundOptions = presets.BOUND,
     weights: RandomWeightOptions = presets.POINT_WEIGHTS,
 ) -> Objective:
-    """Semi-supervised ladder VAE: a path up, merged on the way down with the model's conditionals.
+    """Semi-supervised ladder VAE: the guide merges its upward path with the model's downward path.
 
     Arguments:
         x_shape: Event shape of x.

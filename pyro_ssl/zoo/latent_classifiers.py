@@ -1,4 +1,4 @@
-"""Paper 003's models, which classify their latent code: the class follows p(y|z)."""
+"""Paper 003's models, whose latent code z is classified by p(y|z)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def latent_classifier_exact(
     bound: BoundOptions = presets.BOUND,
     weights: RandomWeightOptions = presets.POINT_WEIGHTS,
 ) -> Objective:
-    """The same model under its exact bound, which sums over y inside the logarithm.
+    """`latent_classifier` under its exact bound, which sums over y inside the logarithm.
 
     .. math:: \\log p(x|z) = \\log \\sum_y p(y|z)\\, p(x|y,z)
 

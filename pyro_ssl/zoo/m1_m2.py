@@ -1,4 +1,4 @@
-"""Methods on the code of a first model that `fit` trains beforehand: M1+M2."""
+"""M1+M2: a method on the code of a first model, which `fit` trains beforehand."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def m1_m2(
     bound: BoundOptions = presets.BOUND,
     weights: RandomWeightOptions = presets.POINT_WEIGHTS,
 ) -> Objective:
-    """M2 on fresh samples of the code of M1, which `fit` trains first, on all data.
+    """M2 on samples of the code of M1, which `fit` trains first, on all data.
 
     Arguments:
         x_shape: Event shape of x.
@@ -50,7 +50,7 @@ def m1_m2(
         m1_hidden: Widths of M1's hidden layers.
         m1_epochs: Epochs of M1's training.
         sigma1: Standard deviation of M2's p(z1|y,z); None learns it.
-        networks: Kind of M1's network and its channels; networks of M2, which are MLPs.
+        networks: Networks of M2, which are MLPs; `network` and `channels` apply to M1.
         classifier: Network of q(y|z1).
         likelihood: Family of M1's p(x|z1).
         latent: Families of M2's q(z|z1,y) and p(z).

@@ -1,4 +1,4 @@
-"""Options by name: the groups and arguments of a method under flat names, and back.
+"""Flat names for the options of a method, and back to groups of options.
 
 `zoo.build("m2", ..., z_dim=10, alpha=2.0)` and the command line know options by flat names; the
 function of a method takes groups of them, see `options`.
@@ -21,8 +21,13 @@ class Option:
         name: Its name, unique in the method.
         kind: Its annotation.
         default: Its default.
-        help: What the docstring of its group, or of the method, says about it.
-        group: Title of its group: the first line of the docstring that describes it.
+        help: Its description in the docstring of its group or of the method.
+        group: Title of its group: the first line of that docstring.
+
+    >>> from pyro_ssl.zoo.options import LossOptions
+    >>> def method(x_shape, classes, *, loss: LossOptions = LossOptions()): "A method."
+    >>> flat_options(method)["alpha"].group
+    'Terms of the loss besides the bounds, and all weights'
     """
 
     name: str
@@ -33,7 +38,7 @@ class Option:
 
 
 def flat_options(function: Callable[..., Any]) -> dict[str, Option]:
-    """List the options of a method: keyword-only arguments, groups taken apart.
+    """List the options of a method: its keyword-only arguments and the fields of groups.
 
     Arguments:
         function: The method, over `(x_shape, classes, *, ...)`.
@@ -54,7 +59,7 @@ def flat_options(function: Callable[..., Any]) -> dict[str, Option]:
 
 
 def grouped(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of a method for options by flat names.
+    """Convert options by flat names to keyword arguments of a method.
 
     Arguments:
         function: The method.
@@ -77,7 +82,7 @@ def grouped(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str
 
 
 def hint(name: str, known: Collection[str]) -> str:
-    """What to take in place of an unknown name: the nearest known one, and all of them.
+    """Suggest the nearest known name for an unknown one, and list all names.
 
     >>> hint("alfa", ["alpha", "beta"])
     "did you mean 'alpha'? There are alpha, beta"
@@ -131,7 +136,7 @@ def _keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def documented(thing: Any) -> dict[str, str]:
-    """Descriptions of the arguments, by name, out of a docstring.
+    """Descriptions of the arguments in a docstring, by name.
 
     >>> documented(flat_options)
     {'function': 'The method, over `(x_shape, classes, *, ...)`.'}

@@ -1,8 +1,8 @@
 """Options that many methods share, in groups: frozen dataclasses that check themselves.
 
-A method is a function whose keyword arguments are such groups, and options of its own. `flat` lists
-the fields of all groups by name, for `zoo.build` and for the command line; the numbers that the
-zoo uses by default are in `presets`.
+A method is a function whose keyword arguments are such groups and further options.
+`option_names.flat_options` lists the fields of all groups by name, for `zoo.build` and the command
+line. The defaults of the methods are in `presets`.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class ClassifierOptions:
     Arguments:
         classifier_hidden: Widths of the classifier's hidden layers; defaults to `hidden`.
         classifier_network: `mlp` or `conv`; defaults to `network`.
-        backbone: Named image network in place of these: `cnn-32`, `resnet18`, `resnet50`,
-            `wrn-28-10`, `wrn-16-4`.
+        backbone: Named image network in place of an MLP or `conv`: `cnn-32`, `resnet18`,
+            `resnet50`, `wrn-28-10`, `wrn-16-4`.
         dropout: Probability of dropping a hidden unit in training.
         noise: Standard deviation of the Gaussian noise added to x in training.
         warp: Size of the random affine map of images in training, see `augmentation.warped`.
@@ -118,7 +118,7 @@ class ClassifierOptions:
 
     @property
     def augments_images(self) -> bool:
-        """Whether an augmentation needs an image."""
+        """True if an augmentation needs an image."""
         return bool(self.warp or self.crop or self.flip)
 
 
@@ -146,7 +146,10 @@ class LikelihoodOptions:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """The terms that are added to the bounds, and all weights.
+    """Terms of the loss besides the bounds, and all weights.
+
+    A new term of the loss is a class in `objectives.terms`. To make it an option of every method,
+    add its weight here, 0 by default, and a line in `LossOptions.objective`.
 
     Arguments:
         alpha: Weight of -log q(y|x), the mean over labeled data.
@@ -197,13 +200,13 @@ class LossOptions:
         others: Sequence[Term] = (),
         **arguments: Any,
     ) -> Objective:
-        """The objective of a pair with the terms of this loss.
+        """Build the objective of a model and a guide with the terms of this loss.
 
         Arguments:
             model: The model.
             guide: Its guide.
             elbo: The bound.
-            others: Terms of the method, whose parameters `l2` leaves out.
+            others: Terms of the method itself; `l2` leaves out their parameters.
             arguments: Other arguments of `Objective`.
         """
         terms = [
@@ -315,8 +318,8 @@ class RandomWeightOptions:
         prior_scale: Standard deviation s of the prior over a weight.
         log_variance: Initial log-variance of the posterior.
         local_reparameterisation: Draw each datum's pre-activations in place of the weights.
-        norm_from_mean_weights: Take the statistics of batch norm after random weights from their
-            means, not from a draw.
+        norm_from_mean_weights: After random weights, compute the statistics of batch norm with
+            their means, not with a draw.
 
     Raises:
         ValueError: An option is of the wrong kind or out of range, or two contradict each other.
@@ -342,7 +345,7 @@ class RandomWeightOptions:
             )
 
     def pair(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
-        """The pair, with random weights in the conditionals that `bayesian` names.
+        """Put random weights into the conditionals that `bayesian` names.
 
         Raises:
             ValueError: A name is not a conditional of the model.
@@ -384,7 +387,7 @@ def _has_conditional(part: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class BoundOptions:
-    """How the bound sums over classes and samples.
+    """Estimator of the bound: sums over classes, samples and KL terms.
 
     Arguments:
         top_k: Number of likeliest classes to sum over, with one more drawn from the rest; None
@@ -416,7 +419,7 @@ class BoundOptions:
         check_kinds(self)
 
     def elbo(self, latent: LatentOptions, weights: RandomWeightOptions) -> TraceTopKEnum_ELBO:
-        """The bound for a family of codes and, perhaps, random weights.
+        """Build the bound for these latents and random weights.
 
         Raises:
             ValueError: The options do not go together.
@@ -429,7 +432,7 @@ class BoundOptions:
             )
         if self.free_bits and (latent.flow or latent.prior == "vamp"):
             raise ValueError(
-                "free_bits are of a KL in closed form, which a flow or a vamp prior does not have"
+                "free_bits needs a KL in closed form, which a flow or a vamp prior does not have"
             )
         return TraceTopKEnum_ELBO(
             self.top_k,

@@ -1,7 +1,9 @@
-"""Groups of options that several methods share, by name.
+"""The numbers of the methods' defaults: which are a paper's, and which are ours.
 
-Each says which paper or code its values come from, or that we chose them. Sizes of a single method
-are in that method's signature; `options` says what can be set.
+Each preset is a group of options that several methods share. The comment behind each number is its
+source: a paper, or `ours`, with the reason in the preset's docstring. Sections headed "ours" hold
+no number of a paper. Options that a preset does not name have the defaults of their class in
+`options`; sizes of a single method, such as `z_dim`, are in that method's signature.
 """
 
 from __future__ import annotations
@@ -18,72 +20,130 @@ from pyro_ssl.zoo.options import (
     RandomWeightOptions,
 )
 
-# --- networks and losses ------------------------------------------------------------------------
+# --- networks, number by number -----------------------------------------------------------------
 
-NETWORKS = NetworkOptions()
-"""One hidden layer of 500 units, as in the code of Kingma et al. 2014; ReLU is our choice."""
+NETWORKS = NetworkOptions(
+    hidden=(500,),  # code of Kingma et al. 2014
+    activation="relu",  # ours
+)
+"""One hidden layer; ReLU in place of softplus, see `VAE_NETWORKS`."""
 
-DEEP_NETWORKS = NetworkOptions(hidden=(500, 500))
-"""Two hidden layers of 500 ReLU units, for ADGM and SDGM, as in Maaloe et al. 2016."""
+DEEP_NETWORKS = NetworkOptions(
+    hidden=(500, 500),  # Maaloe et al. 2016
+    activation="relu",  # Maaloe et al. 2016
+)
+"""Two hidden layers, for ADGM and SDGM."""
 
-VAE_NETWORKS = NetworkOptions(activation="softplus")
-"""Softplus units, for M1, as in the code of Kingma et al. 2014."""
+VAE_NETWORKS = NetworkOptions(
+    hidden=(500,),  # code of Kingma et al. 2014
+    activation="softplus",  # code of Kingma et al. 2014
+)
+"""The networks of M1."""
 
-CLASSIFIER = ClassifierOptions(noise=0.3, dropout=0.3)
-"""A noisy q(y|x): our choice, on MNIST with 100 labels, see `experiments/m2_mnist.py`."""
+CLASSIFIER = ClassifierOptions(
+    noise=0.3,  # ours
+    dropout=0.3,  # ours
+)
+"""A noisy q(y|x), chosen on MNIST with 100 labels; see `experiments/m2_mnist.py`."""
 
-CLASSIFIER_OF_CODES = ClassifierOptions(dropout=0.3)
-"""As `CLASSIFIER`, without noise on M1's code, which is a fresh sample in each step."""
+CLASSIFIER_OF_CODES = ClassifierOptions(
+    noise=0.0,  # ours
+    dropout=0.3,  # ours
+)
+"""`CLASSIFIER` without noise on M1's code, which is a new sample in each step."""
 
-PLAIN_CLASSIFIER = ClassifierOptions()
-"""No noise, no dropout, as in papers 003 and 000; our tests with noise and dropout were worse."""
+PLAIN_CLASSIFIER = ClassifierOptions(
+    noise=0.0,  # papers 003 and 000
+    dropout=0.0,  # papers 003 and 000
+)
+"""For the methods of papers 003 and 000; in our tests noise and dropout made them worse."""
 
-LIKELIHOOD = LikelihoodOptions("gaussian", sigma=0.7)
-"""Our choice, on MNIST with 100 labels, in place of the papers' Bernoulli."""
+# --- likelihoods, number by number --------------------------------------------------------------
 
-UNIT_LIKELIHOOD = LikelihoodOptions("gaussian", sigma=1.0)
-"""Our choice, for the latent classifiers: paper 003 leaves sigma open."""
+LIKELIHOOD = LikelihoodOptions(
+    likelihood="gaussian",  # ours
+    sigma=0.7,  # ours
+)
+"""Chosen on MNIST with 100 labels, in place of the papers' Bernoulli."""
 
-PIXELS = LikelihoodOptions("bernoulli", sigma=None)
-"""For M1: the likelihood of Kingma et al. 2014; a Gaussian has a learned sigma."""
+UNIT_LIKELIHOOD = LikelihoodOptions(
+    likelihood="gaussian",  # paper 003
+    sigma=1.0,  # ours
+)
+"""For the latent classifiers; paper 003 leaves sigma open."""
 
-M1_M2_PIXELS = LikelihoodOptions("bernoulli", sigma=0.7)
-"""For M1 of `m1_m2`; sigma is that of `LIKELIHOOD`, used only with `likelihood='gaussian'`."""
+PIXELS = LikelihoodOptions(
+    likelihood="bernoulli",  # Kingma et al. 2014
+    sigma=None,  # ours
+)
+"""For M1; sigma, which is then learned, has an effect only with `likelihood="gaussian"`."""
 
-LOSS = LossOptions(balance=5.0)
-"""Class balance of weight 5: our choice, on MNIST with 100 labels; the papers do without.
+M1_M2_PIXELS = LikelihoodOptions(
+    likelihood="bernoulli",  # Kingma et al. 2014
+    sigma=0.7,  # ours
+)
+"""For M1 of `m1_m2`; sigma has an effect only with `likelihood="gaussian"`."""
 
-The labeled bound weighs N_l / N_u, as in the papers' sums over the data.
-"""
+# --- losses, number by number -------------------------------------------------------------------
 
-M2_LOSS = LossOptions(balance=5.0, labeled_weight=1.0)
-"""As `LOSS`, with a weight of 1 for the labeled bound: our choice, on MNIST with 100 labels."""
+LOSS = LossOptions(
+    balance=5.0,  # ours
+    labeled_weight=None,  # papers: N_l / N_u, from sums over the data
+)
+"""Class balance, which the papers do without, was chosen on MNIST with 100 labels."""
 
-LATENT_CLASSIFIER_LOSS = LossOptions(alpha=0.0, labeled_weight=0.5)
-"""Paper 003's loss, which has no other term; `labeled_weight` is its lambda."""
+M2_LOSS = LossOptions(
+    balance=5.0,  # ours
+    labeled_weight=1.0,  # ours
+)
+"""Both weights were chosen on MNIST with 100 labels."""
 
-SIMPLIFIED_LOSS = LossOptions(alpha=0.0, labeled_weight=1e-3)
+LATENT_CLASSIFIER_LOSS = LossOptions(
+    alpha=0.0,  # paper 003
+    labeled_weight=0.5,  # lambda, from the grid of paper 003, Table 1
+)
+"""Paper 003's loss, which has no other term."""
+
+SIMPLIFIED_LOSS = LossOptions(
+    alpha=0.0,  # paper 003
+    labeled_weight=1e-3,  # lambda, from the grid of paper 003, Table 1
+)
 """Paper 003's loss for the simplified model, where a small lambda classifies best."""
 
-VARIATIONAL_LOSS = LossOptions(labeled_weight=1.0)
-"""Paper 000's loss, which has no other term."""
+VARIATIONAL_LOSS = LossOptions(
+    labeled_weight=1.0,  # paper 000
+    unlabeled_weight=1.0,  # ours
+)
+"""Paper 000's loss, which has no other term; the paper has no unlabeled data."""
 
-LATENT = LatentOptions()
-"""A Gaussian posterior and N(0, I), as in all papers."""
+# --- latents, bounds and random weights, number by number ---------------------------------------
 
-BOUND = BoundOptions()
-"""The sum over classes by `top_k="auto"`, common random numbers, closed-form KL terms: ours."""
+LATENT = LatentOptions(
+    flow=0,  # all papers
+    prior="normal",  # all papers
+)
+"""A Gaussian posterior and N(0, I)."""
+
+BOUND = BoundOptions(
+    top_k="auto",  # ours
+    common_random_numbers=True,  # ours
+    closed_form=True,  # ours
+)
+"""Ways to compute the papers' bound with less time or less variance."""
 
 POINT_WEIGHTS = RandomWeightOptions()
 """Point estimates of all weights."""
 
-RANDOM_CLASSIFIER = RandomWeightOptions(bayesian=("p_y",), local_reparameterisation=True)
-"""Random weights in p(y|x,z): paper 002, section 4.3."""
-
-M1_TRAINING: dict[str, Any] = {"batch_size": 200, "lr": 1e-3}
-"""Training of M1 in `m1_m2`, beside its number of epochs: our choice."""
+RANDOM_CLASSIFIER = RandomWeightOptions(
+    bayesian=("p_y",),  # paper 002, section 4.3
+    local_reparameterisation=True,  # ours
+)
+"""Random weights in p(y|x,z); paper 002 draws one W for all data of a batch."""
 
 # --- ours: training -----------------------------------------------------------------------------
+
+M1_TRAINING: dict[str, Any] = {"batch_size": 200, "lr": 1e-3}
+"""Training of M1 in `m1_m2`; its number of epochs is the option `m1_epochs`."""
 
 FEW_LABELS: dict[str, Any] = {
     "epochs": 32,
@@ -94,11 +154,11 @@ FEW_LABELS: dict[str, Any] = {
 }
 """For few labels and much unlabeled data: many small steps, and the average of their weights.
 
-Our choice, on MNIST with 100 labels.
+Chosen on MNIST with 100 labels.
 """
 
 FEW_EPOCHS: dict[str, Any] = FEW_LABELS | {"epochs": 10}
-"""For methods that classify the latent code, which classify worse after longer training: ours."""
+"""For methods that classify the latent code, which classify worse after longer training."""
 
 MANY_LABELS: dict[str, Any] = {
     "epochs": 60,
@@ -107,10 +167,10 @@ MANY_LABELS: dict[str, Any] = {
     "lr": 3e-3,
     "ema": 0.999,
 }
-"""For variational classification, with all labels: our choice."""
+"""For variational classification, with all labels."""
 
 LABELS_ALONE: dict[str, Any] = {"epochs": 1000, "batch_size": 100, "lr": 3e-3, "ema": 0.999}
-"""For the supervised baseline, whose epochs are passes over the labels: our choice."""
+"""For the supervised baseline, whose epochs are passes over the labels."""
 
 # --- ours: tables of columns, in the estimators -------------------------------------------------
 
@@ -126,11 +186,11 @@ TABULAR_DEFAULTS: dict[str, Any] = {
 }
 """The estimators' options for columns; for images they use the method's own.
 
-Chosen by us on other splits of scikit-learn's tables; `experiments/tables.py` measures them.
+Chosen on other splits of scikit-learn's tables; `experiments/tables.py` measures them.
 """
 
 LOW_DIMENSIONAL_DEFAULTS: dict[str, Any] = {"sigma": 0.3, "noise": 0.0, "dropout": 0.0}
-"""Changes for up to three columns, where noise would hide a curve in a plane: our choice."""
+"""Changes for up to three columns, where noise would hide a curve in a plane."""
 
 _SHARP: dict[str, Any] = {"sigma": 0.3, "balance": 0.0}
 """For methods that classify the latent.
@@ -153,7 +213,7 @@ TABULAR_DEFAULTS_BY_METHOD: dict[str, dict[str, Any]] = {
 """Changes for methods that `TABULAR_DEFAULTS` does not suit.
 
 With `TABULAR_DEFAULTS` alone the latent classifiers reached 48 to 65 % on two blobs four standard
-deviations apart (20 labels of 400 rows in four columns), `m1_m2` 50 and 81 %, and the labels alone
-91 and 96 % (two draws). Chosen by us on these blobs and on blobs in eight columns; on other draws
-they may be a few points worse.
+deviations apart (20 labels of 400 rows in four columns), `m1_m2` 50 and 81 %, and `classifier` 91
+and 96 % (two draws). Chosen on these blobs and on blobs in eight columns; on other draws they may
+be a few points worse.
 """

@@ -1,7 +1,7 @@
 """The table of methods, and `build`, which makes the objective of a method by its name.
 
-To add a method, write a function over `(x_shape, classes, *, ...)` that puts conditionals into a
-model and a guide, and these with terms into an `Objective`; give it a row in `METHODS`.
+To add a method, write a function over `(x_shape, classes, *, ...)` that builds a model and a guide
+out of conditionals and returns their `Objective`, and give it a row in `METHODS`.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Method:
         function: `function(x_shape, classes, *, ...) -> Objective`.
         model: The model's factorisation.
         guide: The guide's factorisation.
-        training: Arguments of `fit` that suit the method, where they differ from `fit`'s own.
-        without: Options that have no effect in this method, or repeat another: not offered by name.
+        training: Arguments of `fit` that suit the method and differ from its defaults.
+        without: Options that have no effect here, or repeat another one; they are not offered.
         unlabeled: Learns from data without labels.
-        columns: Suits tables of columns; the estimators warn where it does not.
+        columns: Suits tables of columns; the estimators warn if it does not.
 
     Raises:
         ValueError: `without` names no option, or two options have one name.
@@ -86,21 +86,21 @@ class Method:
 
     @property
     def summary(self) -> str:
-        """What the method is, in one line."""
+        """The method in one line."""
         return summary(self.function)
 
 
 _NO_OWN_CLASSIFIER = ("classifier_hidden", "classifier_network")
-"""Where there is one network only, these would repeat `hidden` and `network`."""
+"""In a method with one network only, these would repeat `hidden` and `network`."""
 
 _NO_IMAGES = ("classifier_network", "backbone", "warp", "crop", "flip")
-"""Where the classifier's input is a code, these do not apply."""
+"""In a method that classifies codes, not images, these do not apply."""
 
 _NO_CLASS_IN_PRIOR = ("class_prior",)
-"""Where z does not depend on y."""
+"""In a model whose z does not depend on y, this does not apply."""
 
 _NO_SUM_OVER_CLASSES = ("class_prior", "top_k", "common_random_numbers")
-"""Where, besides, the guide does not sum over classes."""
+"""If the guide does not sum over classes either, these do not apply."""
 
 METHODS: dict[str, Method] = {
     "classifier": Method(
@@ -224,8 +224,8 @@ METHODS: dict[str, Method] = {
 def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: Any) -> Objective:
     """Build the objective of a method.
 
-    The weights are drawn with `seed`, and the caller's random state is unchanged; under
-    `torch.no_grad` or `torch.inference_mode`, too, they can be trained.
+    The weights are drawn with `seed`, and the caller's random state is unchanged. They can be
+    trained even if they are built under `torch.no_grad` or `torch.inference_mode`.
 
     Arguments:
         name: Name of the method, see `METHODS`.
@@ -254,7 +254,7 @@ def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: 
 
 
 def method(name: str) -> Method:
-    """The row of a method.
+    """Look up the row of a method.
 
     Raises:
         ValueError: There is no method of that name.
@@ -295,7 +295,7 @@ def _check_classes(classes: int, regression: bool) -> None:
     check_positive(classes=classes)
     if classes == 1 and not regression:
         raise ValueError(
-            "classes should be 2 or above, got 1; one is for a real y, with regression=True"
+            "classes should be 2 or above, got 1; 1 is for a real y, with regression=True"
         )
 
 

@@ -36,12 +36,12 @@ _KINDS: dict[str, type] = {
     "dtype": str,
     "extra": dict,
 }
-"""What describes a model."""
+"""Entries of the description of a model, and their types."""
 
 
 @dataclass
 class SavedModel:
-    """A trained objective, and what it takes to build it again.
+    """A trained objective, with everything that is needed to build it again.
 
     Arguments:
         method: Name in the zoo.
@@ -49,7 +49,7 @@ class SavedModel:
         classes: Values of the classes, in the order of the columns of p(y|x).
         options: Options of the method.
         objective: The trained objective.
-        extra: Plain data of the caller's.
+        extra: Further plain data of the caller.
 
     >>> from tempfile import TemporaryDirectory
     >>> objective = zoo.build("m2", (4,), 2, z_dim=2)
@@ -67,7 +67,7 @@ class SavedModel:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def save(self, directory: str | Path) -> None:
-        """Write the model; an earlier one in the directory is replaced at once or not at all.
+        """Write the model; an earlier one in the directory is replaced as a whole or not at all.
 
         Raises:
             OSError: The model cannot be written, or the directory holds other files; an earlier
@@ -101,10 +101,10 @@ class SavedModel:
             raise CheckpointError(f"{directory} holds no trained model")
         try:
             return cls._built(tensors, description)
-        except Exception as error:  # whatever a method raises for options that it never wrote
+        except Exception as error:  # a method may raise anything for options that were edited
             hint = ""
             if str(description.get("method")) not in zoo.METHODS:
-                hint = "; a method of your own has to be in zoo.METHODS before"
+                hint = "; add a method of your own to zoo.METHODS first"
             raise CheckpointError(
                 f"{directory} does not fit this version of the zoo: {error!s:.500}{hint}"
             ) from None
@@ -141,7 +141,7 @@ def listed(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def whole_or_refused(load: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Decorate a `load(cls, directory)`: errors that a damaged file causes are CheckpointErrors.
+    """Decorate a `load(cls, directory)`, so that a damaged file raises CheckpointError.
 
     >>> @whole_or_refused
     ... def load(cls, directory):
@@ -182,7 +182,7 @@ def _check(description: dict[str, Any]) -> None:
 
 
 def _earlier_extent(x_shape: tuple[int, ...], extra: dict[str, Any]) -> Extent:
-    """The extent as files of earlier versions have it: the shape, and the range of images."""
+    """Read the extent from a file of an earlier version: the shape, and the range of images."""
     if len(x_shape) != 3 or "extent" not in extra:
         return Extent(x_shape)
     low, high = extra["extent"]

@@ -1,4 +1,4 @@
-"""Paper 002's models, which predict by themselves, through Gibbs sampling: SSLPE and SSLAPD."""
+"""Paper 002's models, SSLPE and SSLAPD, which predict by Gibbs sampling."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def sslpe(
         loss = replace(loss, balance=0.0)
     if mixture and (latent.flow or regression or bound.free_bits):
         raise ValueError(
-            "mixture is of Gaussians over classes: it goes with no flow, no regression and "
-            "no free_bits"
+            "mixture is of Gaussians over classes: it cannot be combined with flow, regression or "
+            "free_bits"
         )
     make = Conditionals(x_shape, classes, networks, classifier, likelihood, loss.class_probs)
     q_y = make.q_y(real=regression)
@@ -154,7 +154,7 @@ def sslapd(
 
 
 def _predictor(gibbs_steps: int, gibbs_chains: int) -> LabelPredictor:
-    """By q(y|x) without steps of the Gibbs sampler, by the model's own p(y|x) with steps."""
+    """Predict by Gibbs sampling in the model, or, with 0 steps, by q(y|x)."""
     if gibbs_steps == 0:
         return GuidePredictor()
     check_positive(gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
@@ -162,7 +162,7 @@ def _predictor(gibbs_steps: int, gibbs_chains: int) -> LabelPredictor:
 
 
 def _check_regression(loss: LossOptions, gibbs_steps: int) -> None:
-    """Raise ValueError for options that a real y does not have."""
+    """Raise ValueError for options that need classes."""
     if not gibbs_steps:
         raise ValueError(
             "gibbs_steps should be above 0 for a real y, which the model predicts; got 0"
@@ -170,6 +170,6 @@ def _check_regression(loss: LossOptions, gibbs_steps: int) -> None:
     of_entropy = loss.entropy or loss.mutual_information or loss.consistency
     if of_entropy or loss.class_probs is not None:
         raise ValueError(
-            "entropy, mutual_information, consistency and class_probs are of classes: "
-            "they go with no regression"
+            "entropy, mutual_information, consistency and class_probs need classes: "
+            "they cannot be combined with regression"
         )

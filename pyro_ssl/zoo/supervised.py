@@ -26,7 +26,7 @@ def classifier(
         classes: K.
         l2: Weight of half the squared norm of the weights.
         networks: Network of q(y|x).
-        classifier: Its regularisation.
+        classifier: Regularisation of q(y|x), and augmentation of its input.
 
     >>> classifier((4,), 3).model is None
     True

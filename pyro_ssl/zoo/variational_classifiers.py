@@ -1,4 +1,4 @@
-"""Paper 000's variational classification: the code has a Gaussian prior for each class."""
+"""Paper 000's variational classifiers, whose code has a Gaussian prior for each class."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def ce(
         shared_variance: Use one variance for all classes, which makes p(y|z) a softmax layer.
         draws: Samples of a stochastic code that a prediction averages over.
         networks: Network of the code.
-        classifier: Its regularisation.
+        classifier: Regularisation of that network, and augmentation of its input.
         loss: Terms and weights.
 
     Raises:
@@ -83,7 +83,7 @@ def gm(
         shared_variance: Use one variance for all classes.
         draws: Samples of a stochastic code that a prediction averages over.
         networks: Network of the code.
-        classifier: Its regularisation.
+        classifier: Regularisation of that network, and augmentation of its input.
         loss: Terms and weights.
 
     Raises:
@@ -127,20 +127,20 @@ def vc(
         classes: K.
         z_dim: Size of the code z.
         ratio: Weight of the log-ratio; the paper's is 1, its authors' later code has 0.01.
-        density: Weight of log p(z|y) beside it.
+        density: Weight of log p(z|y), in addition to the log-ratio.
         discriminator_hidden: Width of the discriminators' hidden layer; 0 for none.
         discriminator_inputs: Inputs of the discriminators: z (`linear`), with its squares
             (`squared`), or with all products (`quadratic`).
         spectral_norm: Keep the discriminators' weights at singular values of 1.
         backpropagate: Pass the discriminators' gradient on to the code.
-        discriminator_lr: Learning rate of the discriminators, relative to that of the pair.
+        discriminator_lr: Learning rate of the discriminators, relative to that of model and guide.
         bounded: Use 2 log(1 + exp T) less a constant in place of the paper's T, which stops codes
             that are far likelier under the prior from moving further, see `LogRatio`.
         stochastic: q(z|x) is a Gaussian, not a point mass at f(x).
         shared_variance: Use one variance for all classes.
         draws: Samples of a stochastic code that a prediction averages over.
         networks: Network of the code.
-        classifier: Its regularisation.
+        classifier: Regularisation of that network, and augmentation of its input.
         loss: Terms and weights.
 
     Raises:
@@ -199,7 +199,7 @@ def _objective(
     """
     if not loss.labeled_weight:
         raise ValueError(
-            "labeled_weight should be a number above 0, for the codes of a class are labeled ones; "
+            "labeled_weight should be a number above 0, because only labeled codes have a class; "
             f"got {loss.labeled_weight}"
         )
     terms: list[Term] = [*discrimination]

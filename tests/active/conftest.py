@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from active_programs import trained
+from programs.active import trained
 
 
 @pytest.fixture(scope="session")

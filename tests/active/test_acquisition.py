@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from active_programs import LABELS, SMALL, K, N, S, X, draws, trained
+from programs.active import LABELS, SMALL, K, N, S, X, draws, trained
 
 from pyro_ssl import Objective, fit, gibbs, zoo
 from pyro_ssl.active import acquisition

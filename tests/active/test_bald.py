@@ -5,9 +5,9 @@ from itertools import product
 
 import pytest
 import torch
-from active_programs import K, N, draws
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs.active import K, N, draws
 
 from pyro_ssl.active.bald import bald, batch_bald
 

@@ -1,7 +1,7 @@
 """The first query: clusters of the data or of an embedding."""
 
 import torch
-from active_programs import POOL, X, learner
+from programs.active import POOL, X, learner
 
 from pyro_ssl.active import vae_embedding
 from pyro_ssl.active.cold_start import diverse

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from page_programs import CLASSES
+from programs.label_page import CLASSES
 
 from pyro_ssl.active.label_question import Question, ask_in_terminal
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from active_programs import POOL, QUICK, Y, learner, m2, rounds
+from programs.active import POOL, QUICK, Y, learner, m2, rounds
 
 from pyro_ssl import data, predict_proba, zoo
 from pyro_ssl.active import acquisition

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from active_programs import FEW, POOL, QUICK, Y, learner, rounds
+from programs.active import FEW, POOL, QUICK, Y, learner, rounds
 
 from pyro_ssl.active import committee
 from pyro_ssl.active import label_store as labels_module
@@ -124,7 +124,7 @@ def test_loop_continues_in_another_process(tmp_path):
 import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from active_programs import FEW, learner, rounds
+from programs.active import FEW, learner, rounds
 print(rounds(learner(directory={str(tmp_path)!r}, update_training={{"epochs": 1}}), 2, FEW))
 """
     here = rounds(learner(directory=tmp_path, update_training={"epochs": 1}), 2, FEW)
@@ -150,6 +150,16 @@ def test_labels_are_kept_when_training_fails(tmp_path):
 
 
 # --- the model ------------------------------------------------------------------------------------
+
+
+def test_a_model_of_an_earlier_version_says_so(tmp_path):
+    rounds(learner(directory=tmp_path), 1)
+    tensors, data = checkpoints.load(tmp_path / "learner")
+    earlier = {name: value for name, value in data.items() if name != "version"}
+    checkpoints.save(tmp_path / "learner", tensors, earlier, keep_previous=False)
+    assert learner(directory=tmp_path).members  # with the same settings it still loads
+    with pytest.warns(CheckpointWarning, match="is of an earlier version and has other settings"):
+        assert not learner(directory=tmp_path, seed=1).members
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
-from page_programs import CLASSES, IMAGES, wait_for
+from programs.label_page import CLASSES, IMAGES, wait_for
 
 from pyro_ssl.active.label_page import Page, png
 

@@ -4,7 +4,7 @@ import shutil
 import threading
 
 import pytest
-from page_programs import CLASSES, IMAGES
+from programs.label_page import CLASSES, IMAGES
 
 from pyro_ssl.active.label_page import Page
 

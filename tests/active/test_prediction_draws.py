@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from active_programs import X, trained
+from programs.active import X, trained
 
 from pyro_ssl import Objective, guides, predict_proba
 from pyro_ssl.active import prediction_draws as draws_module

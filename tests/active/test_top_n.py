@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from active_programs import K, N, draws
+from programs.active import K, N, draws
 
 from pyro_ssl.active.bald import bald, batch_bald
 from pyro_ssl.active.top_n import power_scores, top_n

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cli_programs import run
 
-from pyro_ssl.cli.run_directory import CONFIG_TYPES
+from pyro_ssl.cli.run_config import CONFIG_TYPES
 
 
 def truncate(path: Path):

@@ -164,7 +164,7 @@ def test_label_names_a_class_without_a_label(tmp_path, person):
     _, y = pool(tmp_path)
     person(np.zeros_like(y))
     with pytest.warns(
-        LabelWarning, match="no row of class 'down' has a label; label one at least of each class"
+        LabelWarning, match="no row of class 'down' has a label; label at least one of each class"
     ) as told:
         assert command(tmp_path) == 0
     assert len(told) == 1

@@ -103,7 +103,7 @@ def test_class_without_a_label_is_named_before_training(capsys):
         "[8]",
     )
     with pytest.warns(
-        LabelWarning, match="no row of class 'seldom' has a label; label one at least of each class"
+        LabelWarning, match="no row of class 'seldom' has a label; label at least one of each class"
     ) as told:
         assert run("train", "m2", *arguments, "--z_dim", 2, "--out", "run") == 0
     assert len(told) == 1

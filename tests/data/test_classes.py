@@ -30,9 +30,9 @@ def ham_or_spam(mark, labeled: int = 10) -> np.ndarray:
 
 
 def assert_ten_labels(y) -> None:
-    classes, codes = encode(y, 100)
+    classes, indices = encode(y, 100)
     assert classes.tolist() == ["ham", "spam"]
-    assert codes.tolist() == [0, 1] * 5 + [-1] * 90
+    assert indices.tolist() == [0, 1] * 5 + [-1] * 90
 
 
 @pytest.mark.parametrize("mark", MARKS)
@@ -70,7 +70,7 @@ def test_minus_beside_plus_is_a_class():
 
 def test_a_class_that_a_word_takes_away_is_named():
     with pytest.raises(
-        ValueError, match="one class only, 'some'.*; 'None' is taken to be no label, so rename"
+        ValueError, match="one class only, 'some'.*; 'None' is read as a missing label, so rename"
     ):
         encode(np.array(["None", "some"])[np.arange(100) % 2], 100)
 
@@ -94,15 +94,15 @@ def test_what_minus_one_becomes_without_a_sign_is_refused(dtype):
     ):
         encode(y.astype(dtype), 100)
     assert encode((y % 2).astype(dtype), 100)[0].tolist() == [0, 1]
-    classes, codes = encode(np.ma.array(y.astype(dtype), mask=y < 0), 100)
-    assert classes.tolist() == [0, 1] and codes.tolist() == y.tolist()
+    classes, indices = encode(np.ma.array(y.astype(dtype), mask=y < 0), 100)
+    assert classes.tolist() == [0, 1] and indices.tolist() == y.tolist()
 
 
 @pytest.mark.parametrize("values", [[5, 9], [5.0, 9.0], ["a", "b"], [False, True]])
 def test_masked_labels_have_no_class(values):
     hidden = np.arange(100) >= 10
-    classes, codes = encode(np.ma.array([values[i % 2] for i in range(100)], mask=hidden), 100)
-    assert classes.tolist() == values and codes.tolist() == [0, 1] * 5 + [-1] * 90
+    classes, indices = encode(np.ma.array([values[i % 2] for i in range(100)], mask=hidden), 100)
+    assert classes.tolist() == values and indices.tolist() == [0, 1] * 5 + [-1] * 90
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy's, of a masked number in a list
         assert encode([values[0], values[1], np.ma.masked], 3)[1].tolist() == [0, 1, -1]
@@ -112,7 +112,7 @@ def test_minus_one_and_one_are_no_two_classes():
     for y in (np.array([-1, 1, 1]), np.array([-1.0, 1.0, 1.0]), np.array(["-1", "1", "1"])):
         with pytest.raises(
             ValueError,
-            match="one class only, .*1.*; -1 stands for no label, so write .* as 0 and 1",
+            match="one class only, .*1.*; -1 means that there is no label, so write .* as 0 and 1",
         ):
             encode(y, 3)
     with pytest.raises(ValueError, match="one class only, 1; at least two classes need one$"):
@@ -148,6 +148,6 @@ class Series:
 
 
 def test_whole_numbers_beside_na_stay_whole():
-    classes, codes = encode(Series([5, None, 9]), 3)
+    classes, indices = encode(Series([5, None, 9]), 3)
     assert classes.dtype.kind == "i" and classes.tolist() == [5, 9]
-    assert codes.tolist() == [0, -1, 1]
+    assert indices.tolist() == [0, -1, 1]

@@ -128,9 +128,9 @@ def test_draw_goes_round_and_hides_the_rest(tmp_path_factory, y, seed):
     path = tmp_path_factory.mktemp("draw") / "labels.json"
     drawn.save(path)
     assert LabelDraw.load(path) == drawn
-    codes = drawn.masked_labels(torch.as_tensor(y))
-    assert torch.nonzero(codes >= 0).flatten().tolist() == list(drawn.indices)
-    assert (codes[list(drawn.indices)].numpy() == y[list(drawn.indices)]).all()
+    indices = drawn.masked_labels(torch.as_tensor(y))
+    assert torch.nonzero(indices >= 0).flatten().tolist() == list(drawn.indices)
+    assert (indices[list(drawn.indices)].numpy() == y[list(drawn.indices)]).all()
     with pytest.raises(
         ValueError, match=f"the {len(y)} rows that the labels were drawn from, got {len(y) + 1}"
     ):
@@ -181,7 +181,7 @@ def test_a_draw_of_an_earlier_version_is_read(tmp_path):
 
 
 BAD_INDICES = {
-    "twice": ([1, 1, 1], "row 1 is there twice"),
+    "twice": ([1, 1, 1], "row 1 is given twice"),
     "not whole": ([1.7], "indices should be whole numbers, got 1.7"),
     "truth value": ([True], "indices should be whole numbers, got True"),
     "beyond": ([0, 3], r"indices should be in 0 \.\. 2, got 3"),
@@ -212,8 +212,8 @@ def test_a_draw_is_of_plain_numbers():
     "kind", [np.asarray, torch.as_tensor, list, lambda y: np.asarray(y, np.uint8)]
 )
 def test_codes_of_any_array(kind):
-    codes = LabelDraw((0, 2), 3).masked_labels(kind([1, 2, 0]))
-    assert codes.dtype == torch.int64 and codes.tolist() == [1, -1, 0]
+    indices = LabelDraw((0, 2), 3).masked_labels(kind([1, 2, 0]))
+    assert indices.dtype == torch.int64 and indices.tolist() == [1, -1, 0]
 
 
 def test_masked_labels_are_not_drawn():
@@ -260,8 +260,8 @@ BAD_ROWS = {
     "shapes": (
         [(torch.ones(2), 0), (torch.ones(3), 1)],
         ValueError,
-        "train should give x of one shape",
+        "train should return x of one shape",
     ),
-    "no pairs": ([torch.ones(3)], TypeError, r"train should give pairs \(x, y\)"),
+    "no pairs": ([torch.ones(3)], TypeError, r"train should return pairs \(x, y\)"),
     "no length": (iter([]), TypeError, "train should be a torch Dataset .* with a length"),
 }

@@ -114,7 +114,7 @@ BAD_ARRAYS = {
     ),
     "class of test only": (
         {"y_test": np.array(["a", "d"])},
-        "y_test has classes that y has not: 'd'; those are 'a', 'b', 'c'",
+        "y_test has classes that y lacks: 'd'; those are 'a', 'b', 'c'",
     ),
     "test without class": (
         {"y": np.arange(6), "y_test": np.array([0, -1])},
@@ -184,8 +184,8 @@ BAD_ROWS = {
     "shapes": (
         [(torch.ones(2), 0), (torch.ones(3), 1)],
         ValueError,
-        "train should give x of one shape",
+        "train should return x of one shape",
     ),
-    "no pairs": ([torch.ones(3)], TypeError, r"train should give pairs \(x, y\)"),
+    "no pairs": ([torch.ones(3)], TypeError, r"train should return pairs \(x, y\)"),
     "no length": (iter([]), TypeError, "train should be a torch Dataset .* with a length"),
 }

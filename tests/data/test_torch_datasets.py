@@ -50,9 +50,9 @@ BAD_ROWS = {
     "shapes": (
         [(torch.ones(2), 0), (torch.ones(3), 1)],
         ValueError,
-        "train should give x of one shape",
+        "train should return x of one shape",
     ),
-    "no pairs": ([torch.ones(3)], TypeError, r"train should give pairs \(x, y\)"),
+    "no pairs": ([torch.ones(3)], TypeError, r"train should return pairs \(x, y\)"),
     "no length": (iter([]), TypeError, "train should be a torch Dataset .* with a length"),
 }
 

@@ -8,12 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from pyro_ssl.evaluation import calibration, metrics
-from pyro_ssl.utils.torchvision_repair import torchvision
-
-torchvision()  # torchmetrics imports it
-from torchmetrics.functional.classification import multiclass_calibration_error  # noqa: E402
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-10}
 
@@ -173,7 +170,7 @@ def test_adaptive_bins_hold_equally_many(problem, bins):
 
 
 P = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.4, 0.35, 0.25], [0.05, 0.9, 0.05]])
-CODES = torch.tensor([0, 2, 1, 1])
+CLASSES = torch.tensor([0, 2, 1, 1])
 OF_PROBS = {
     "accuracy": metrics.accuracy,
     "log_likelihood": metrics.log_likelihood,
@@ -197,14 +194,14 @@ def same(a, b):
 def test_arrays_of_any_whole_type_are_as_good_as_tensors(name, dtype):
     """The estimator's `predict_proba` gives numpy, and labels are often of 8 or 32 bits."""
     function = OF_PROBS[name]
-    expected = function(P, CODES)
-    assert same(function(P.numpy(), CODES.numpy().astype(dtype)), expected)
-    assert same(function(P, torch.as_tensor(CODES.numpy().astype(dtype))), expected)
+    expected = function(P, CLASSES)
+    assert same(function(P.numpy(), CLASSES.numpy().astype(dtype)), expected)
+    assert same(function(P, torch.as_tensor(CLASSES.numpy().astype(dtype))), expected)
     assert same(
-        function(P.numpy()[::-1], CODES.numpy()[::-1].astype(">i4")),
-        function(P.flip(0), CODES.flip(0)),
+        function(P.numpy()[::-1], CLASSES.numpy()[::-1].astype(">i4")),
+        function(P.flip(0), CLASSES.flip(0)),
     )
-    assert same(function(P.tolist(), CODES.tolist()), function(P.double().numpy(), CODES))
+    assert same(function(P.tolist(), CLASSES.tolist()), function(P.double().numpy(), CLASSES))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -221,43 +218,51 @@ def test_rounded_probabilities_are_taken(dtype):
 BAD = {
     "logits": (
         P.log() + 2,
-        CODES,
+        CLASSES,
         "probs should be probabilities, got numbers from -0.99.* to 1.89",
     ),
-    "log-probabilities": (P.log(), CODES, "of logits or log-probabilities take the softmax"),
-    "negative": (P - 0.2, CODES, "probs should be probabilities, got numbers from -0.15"),
+    "log-probabilities": (P.log(), CLASSES, "apply a softmax to logits or log-probabilities"),
+    "negative": (P - 0.2, CLASSES, "probs should be probabilities, got numbers from -0.15"),
     "not normalised": (
         P / 2,
-        CODES,
+        CLASSES,
         r"probs should sum to 1 over the classes, got a row of sum 0\.5; divide it",
     ),
     "one column": (
         P[:, :1],
-        0 * CODES,
-        r"probs should have shape \(N, K\) with two classes or more, got \(4, 1\); of two",
+        0 * CLASSES,
+        r"probs should have shape \(N, K\) with two classes or more, got \(4, 1\); for two",
     ),
     "masked": (
         np.ma.masked_array(P.numpy(), P.numpy() < 0.2),
-        CODES,
+        CLASSES,
         "probs has .* masked entries",
     ),
-    "no column": (P[:, 0], CODES, r"probs should have shape \(N, K\).*got \(4,\)"),
-    "three dimensions": (P[None], CODES, r"probs should have shape \(N, K\).*got \(1, 4, 3\)"),
+    "no column": (P[:, 0], CLASSES, r"probs should have shape \(N, K\).*got \(4,\)"),
+    "three dimensions": (P[None], CLASSES, r"probs should have shape \(N, K\).*got \(1, 4, 3\)"),
     "NaN": (
         P.index_fill(0, torch.tensor([2]), math.nan),
-        CODES,
+        CLASSES,
         "probs holds NaN or infinity, first in row 2",
     ),
-    "words": (np.full((4, 3), "a"), CODES, "probs should hold numbers, got an array of dtype <U1"),
-    "another length": (P, CODES[:3], r"y \(N,\), one class for each row; got \(4, 3\) and \(3,\)"),
+    "words": (
+        np.full((4, 3), "a"),
+        CLASSES,
+        "probs should hold numbers, got an array of dtype <U1",
+    ),
+    "another length": (
+        P,
+        CLASSES[:3],
+        r"y \(N,\), one class for each row; got \(4, 3\) and \(3,\)",
+    ),
     "one-hot labels": (P, P.round(), r"got \(4, 3\) and \(4, 3\)"),
     "without a label": (
         P,
-        CODES - 1,
+        CLASSES - 1,
         "y should be in 0 .. 2, got -1; leave out the rows without a label",
     ),
-    "no class": (P, CODES + 1, "y should be in 0 .. 2, got 3; probs has 3 columns"),
-    "real labels": (P, CODES.float(), "y should hold class indices"),
+    "no class": (P, CLASSES + 1, "y should be in 0 .. 2, got 3; probs has 3 columns"),
+    "real labels": (P, CLASSES.float(), "y should hold class indices"),
     "names": (P, np.array(list("abcd")), "y should hold class indices"),
 }
 
@@ -296,4 +301,4 @@ def test_temperature_refuses_probabilities(dtype):
 @pytest.mark.parametrize("seed", [-1, 1.5, 2**70])
 def test_calibration_test_refuses_what_is_no_seed(seed):
     with pytest.raises(ValueError, match="seed should be a whole number in 0"):
-        calibration.calibration_test(P, CODES, seed=seed)
+        calibration.calibration_test(P, CLASSES, seed=seed)

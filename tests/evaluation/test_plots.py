@@ -25,7 +25,7 @@ def data(*shape: int) -> torch.Tensor:
     return torch.rand(12, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def codes(classes: int) -> torch.Tensor:
+def class_indices(classes: int) -> torch.Tensor:
     return torch.where(torch.arange(12) < 6, torch.arange(12) % classes, -1)
 
 
@@ -38,15 +38,17 @@ def images(channels: int = 1, **options) -> Objective:
 
 
 def histories() -> dict:
-    return {str(s): fit(plane(), data(2), codes(2), epochs=2, seed=s) for s in (0, 1)} | {
+    return {str(s): fit(plane(), data(2), class_indices(2), epochs=2, seed=s) for s in (0, 1)} | {
         "other": {"loss": [1.0]}
     }
 
 
 PICTURES = {
-    "regions": lambda o: plots.decision_regions(o, data(2), codes(2), title="t", resolution=9),
+    "regions": lambda o: plots.decision_regions(
+        o, data(2), class_indices(2), title="t", resolution=9
+    ),
     "regions of a function": lambda o: plots.decision_regions(
-        lambda x: x.softmax(-1), data(2), codes(2), resolution=9
+        lambda x: x.softmax(-1), data(2), class_indices(2), resolution=9
     ),
     "regions without labels": lambda o: plots.decision_regions(
         o, data(2), torch.full((12,), -1), resolution=9
@@ -136,7 +138,7 @@ def test_decision_regions_colour_each_side_by_its_class():
 @pytest.mark.parametrize("shape", [(3,), (1,), (1, 2, 2)])
 def test_decision_regions_need_a_plane(shape):
     with pytest.raises(ValueError, match=r"x should have shape \(N, 2\)"):
-        plots.decision_regions(plane(), data(*shape), codes(2))
+        plots.decision_regions(plane(), data(*shape), class_indices(2))
 
 
 @pytest.mark.parametrize("unit", [1e-13, 1.0, 1e10])

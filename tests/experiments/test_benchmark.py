@@ -1,33 +1,60 @@
-"""The benchmark measures every code, and bare torch computes the library's loss."""
+"""The benchmark measures every variant, and bare torch computes the library's loss."""
 
 import json
 
 import torch
-from experiment_files import names, row
+from experiment_files import row
 
 from pyro_ssl import Batch, zoo
 
 
-def test_benchmark(tmp_path, script):
-    """All codes take their turns, every table has its row, and the memory is measured."""
-    tiny = ["--hidden", "8", "--rounds", "1", "--threads", "1", "--out", "out"]
-    out = script("benchmark", "--classes", "3", "10", "--no-memory", *tiny, cwd=tmp_path)
-    for code in (
-        "pyro example",
-        "ours, all classes",
-        "ours, top_k=1",
-        "ours, auto",
-        "bare torch, top_k=1",
-        "floor, top_k=1",
-    ):
-        assert f"| {code} " in out
-    assert names(tmp_path / "out/benchmark.csv") == {"K = 3, 1x8", "K = 10, 1x8"}
+def test_benchmark(tmp_path, script, scripts):
+    """All variants take their turns, and each table has its rows."""
+    benchmark = scripts("benchmark")
+    out = script("benchmark", "--scale", "smoke", "--threads", "1", "--out", "out", cwd=tmp_path)
+    for variant in (*benchmark.COMPARISONS["steps"], benchmark.FLOOR):
+        assert f"| {variant} " in out
+    measured = row(tmp_path / "out/benchmark.csv", "steps_10_50")
+    assert all(ms > 0 for ms in json.loads(measured["ms"]).values())
     assert (tmp_path / "out/benchmark/benchmark.png").exists()
-    assert "K = 10, 1x8" in (tmp_path / "out/benchmark.md").read_text()
-    code = "ours, top_k=1"  # in a process of its own, which is what takes long
-    script("benchmark", "--classes", "3", "--codes", code, *tiny[:-1], "own", cwd=tmp_path)
-    memory = json.loads(row(tmp_path / "own/benchmark.csv", "K = 3, 1x8")["mb"])
-    assert memory.keys() == {code} and all(mb >= 0 for mb in memory.values())
+    assert "K = 10, 1x50" in (tmp_path / "out/benchmark.md").read_text()
+
+
+def test_a_row_measures_the_memory_of_its_variants(tmp_path, scripts, monkeypatch):
+    benchmark = scripts("benchmark")
+    monkeypatch.setattr(benchmark, "peak", lambda variant, classes, hidden: float(len(variant)))
+    _, config = benchmark._row("compiled", 3, [4], 1)
+    config |= {"variants": [benchmark.BARE], "memory": True}
+    result = benchmark.run("name", config, tmp_path, tmp_path)
+    assert result["mb"] == {benchmark.BARE: float(len(benchmark.BARE))}
+    assert len(result["rounds"][benchmark.BARE]) == 1
+
+
+def test_memory_is_measured_in_a_process_of_its_own(scripts):
+    """More for Pyro's example, which repeats every row for every class."""
+    benchmark = scripts("benchmark")
+    ours = benchmark.peak("ours, top_k=1", 100, [8])
+    theirs = benchmark.peak("pyro example", 100, [8])
+    assert 0 < ours < theirs
+
+
+def test_a_long_step_takes_fewer_turns_and_repeats(scripts):
+    benchmark = scripts("benchmark")
+    variants = ["pyro example", "ours, top_k=1"]
+    turns = {turn: list(benchmark._taking_turn(variants, 1000, turn)) for turn in range(-2, 4)}
+    assert turns[-2] == turns[3] == ["ours, top_k=1"]
+    assert all(turns[turn] == variants for turn in (-1, 0, 1, 2))
+    assert list(benchmark._taking_turn(variants, 100, 3)) == variants
+    assert [benchmark._repeats("pyro example", classes) for classes in (10, 100)] == [10, 1]
+    assert benchmark._repeats("ours, top_k=1", 1000) == 10
+
+
+def test_every_comparison_names_variants_and_has_a_title(scripts):
+    benchmark = scripts("benchmark")
+    compared = {name for names in benchmark.COMPARISONS.values() for name in names}
+    assert compared == set(benchmark.VARIANTS)
+    assert benchmark.TITLES.keys() == benchmark.ROUNDS.keys() == benchmark.COMPARISONS.keys()
+    assert all(benchmark.BARE in names for names in benchmark.COMPARISONS.values())
 
 
 def test_bare_torch_in_the_benchmark_is_the_librarys_algorithm(monkeypatch, scripts):

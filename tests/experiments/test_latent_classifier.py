@@ -15,7 +15,7 @@ def test_latent_classifier(tmp_path, script):
         "92.3 (2.8)" in out
         and "a VAE's" in out
         and "lowest loss" in out
-        and "a classifier on its z" in out
+        and "a classifier on z" in out
     )
     pictures = {
         "batches.png",

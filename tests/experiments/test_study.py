@@ -92,3 +92,10 @@ def test_options_that_came_later_have_their_defaults_in_an_older_config(scripts)
     }
     assert study.same(older, config) and not study.same(older | {"draw": 1}, config)
     assert not study.same(None, config)
+
+
+def test_a_command_with_spaces_is_quoted(scripts, monkeypatch):
+    given = ["/x/experiments/a.py", "--data-root", "/here", "--rows", "two words"]
+    monkeypatch.setattr("sys.argv", given)
+    command = scripts("study").provenance()["command"]
+    assert command == "python experiments/a.py --data-root DATA --rows 'two words'"

@@ -10,7 +10,7 @@ def test_tables(tmp_path, script):
     assert (
         "| m2 " in out
         and "| sslpe " in out
-        and "iris, 10 a class" in out
+        and "iris, 10 per class" in out
         and "diabetes, 100" in out
     )
     result = row(tmp_path / "out/tables.csv", "iris_3_0")

@@ -1,16 +1,21 @@
 """Time to an accuracy."""
 
 import json
-import re
 
-from experiment_files import row, write_mnist
+from experiment_files import cells, row, write_mnist
 
 
 def test_time_to_accuracy(tmp_path, script):
-    write_mnist(tmp_path / "data")
-    arguments = ["--data-root", "data", "--labels", "20", "--epochs", "2", "--out", "out"]
-    out = script("time_to_accuracy", *arguments, "--accuracy", "0", cwd=tmp_path)
-    assert re.search(r"m2, 20 labels of MNIST, draw 0: 0% after \d+ s", out)
-    out = script("time_to_accuracy", *arguments, "--accuracy", "1.1", cwd=tmp_path)
-    assert re.search(r"110% not reached in \d+ s; best \d+\.\d+ %", out)
-    assert len(json.loads(row(tmp_path / "out/time_to_accuracy.csv", "m2_0")["path"])) == 2
+    write_mnist(tmp_path / "data", n=240)
+    arguments = ["--data-root", "data", "--scale", "smoke", "--out", "out"]
+    out = script("time_to_accuracy", *arguments, cwd=tmp_path)
+    draw, *others = cells(out, "m2")
+    (path,) = json.loads(row(tmp_path / "out/time_to_accuracy.csv", "m2_0")["path"])
+    assert draw == "0" and others[4] == f"{100 * path[1]:.2f}"
+
+
+def test_the_first_epoch_with_the_accuracy_counts(scripts):
+    study = scripts("time_to_accuracy")
+    path = [(10.0, 0.8), (20.0, 0.95), (30.0, 0.9), (40.0, 0.96)]
+    assert study._seconds_to(0.9, path) == "20"
+    assert study._seconds_to(0.97, path) == "not reached"

@@ -1,4 +1,4 @@
-"""Latent codes: probes, spreading, the paper's claims."""
+"""Latents: probes, spreading, the paper's claims."""
 
 import json
 
@@ -12,7 +12,7 @@ from sklearn.svm import SVC
 from pyro_ssl import data, zoo
 
 
-def test_codes_and_their_samples_belong_to_their_images(monkeypatch, scripts):
+def test_latents_and_their_samples_belong_to_their_images(monkeypatch, scripts):
     vae_downstream = scripts("vae_downstream")
 
     objective = zoo.build(
@@ -38,49 +38,49 @@ def test_codes_and_their_samples_belong_to_their_images(monkeypatch, scripts):
 
 
 def blurred(n: int = 400, seed: int = 0) -> tuple[data.Dataset, tuple[torch.Tensor, torch.Tensor]]:
-    """Codes of three classes that overlap, as they are of test data."""
+    """Latents of three classes that overlap, as they are of test data."""
     generator = torch.Generator().manual_seed(seed)
     y = [torch.arange(n) % 3, torch.arange(n // 2) % 3]
-    codes = tuple(
+    latents = tuple(
         3.0 * torch.eye(3)[of] + 2.0 * torch.randn(len(of), 3, generator=generator) for of in y
     )
-    return data.Dataset("blurred", codes[0], y[0], codes[1], y[1], ("a", "b", "c")), codes
+    return data.Dataset("blurred", latents[0], y[0], latents[1], y[1], ("a", "b", "c")), latents
 
 
 @pytest.mark.parametrize("probe", ["logistic", "neighbours", "svm"])
 def test_a_probe_is_measured_as_scikit_learn_does(monkeypatch, probe, scripts):
     vae_downstream = scripts("vae_downstream")
 
-    points, codes = blurred()
+    points, latents = blurred()
     rows = list(range(0, 400, 7))
     model = {
         "logistic": LogisticRegression(),
         "neighbours": KNeighborsClassifier(3),
         "svm": SVC(C=3.0),
     }[probe]
-    own, test = ((z / codes[0].std()).numpy() for z in codes)
+    own, test = ((z / latents[0].std()).numpy() for z in latents)
     y, y_test = points.y.numpy(), points.y_test.numpy()
     model.fit(own[rows], y[rows])
-    found = vae_downstream.measured(probe, points, codes, rows, seed=0)
+    found = vae_downstream.measured(probe, points, latents, rows, seed=0)
     assert found["accuracy"] == pytest.approx(model.score(test, y_test), abs=1e-9)
     assert found["training_accuracy"] == pytest.approx(model.score(own[rows], y[rows]), abs=1e-9)
     assert found["accuracy"] != found["training_accuracy"]
 
 
-def test_several_samples_of_a_code_vote_and_weigh_as_one(monkeypatch, scripts):
+def test_several_samples_of_a_latent_vote_and_weigh_as_one(monkeypatch, scripts):
     vae_downstream = scripts("vae_downstream")
 
-    points, codes = blurred()
+    points, latents = blurred()
     rows = list(range(0, 400, 7))
-    alike = tuple(z[:, None].expand(-1, 4, -1) for z in codes)
+    alike = tuple(z[:, None].expand(-1, 4, -1) for z in latents)
     for probe in ("logistic", "svm"):
         one, four = (
-            vae_downstream.measured(probe, points, z, rows, seed=0) for z in (codes, alike)
+            vae_downstream.measured(probe, points, z, rows, seed=0) for z in (latents, alike)
         )
         assert four == pytest.approx(one, abs=0.01)
 
 
-def test_labels_spread_over_the_graph_of_codes(monkeypatch, scripts):
+def test_labels_spread_over_the_graph_of_latents(monkeypatch, scripts):
     vae_downstream = scripts("vae_downstream")
 
     points, _ = blurred()
@@ -101,7 +101,13 @@ def test_the_papers_claims_are_held_against_the_results(monkeypatch, scripts):
     def results(of_z, of_cnn):
         sizes = list(vae_downstream.SIZES)
         probed = lambda v: [  # noqa: E731
-            {"labels": n, "probe": p, "code": "mean", "accuracy": v, "training_accuracy": v + 0.1}
+            {
+                "labels": n,
+                "probe": p,
+                "latents": "mean",
+                "accuracy": v,
+                "training_accuracy": v + 0.1,
+            }
             for n in sizes
             for p in ("logistic", "network")
         ]
@@ -148,15 +154,15 @@ def test_vae_downstream_checks_the_papers_claims(tmp_path, script):
         cwd=tmp_path,
     )
     assert "accuracy falls with z (logistic, 100 labels)" in first and "| pixels, logistic" in first
-    pictures = {"labels.png", "plane.png", "reconstructions_z4.png"}
+    pictures = {"labels.png", "plane.png", "reconstructions.png"}
     assert pictures <= made(tmp_path / "out/vae_downstream")
     probes = json.loads(row(tmp_path / "out/vae_downstream.csv", "z4_0")["probes"])
-    of_samples = {(p["probe"], p["code"]) for p in probes if p["code"] != "mean"}
+    of_samples = {(p["probe"], p["latents"]) for p in probes if p["latents"] != "mean"}
     assert {p["probe"] for p in probes} == {"logistic", "network", "neighbours", "svm", "spreading"}
     assert of_samples == {
-        (probe, code)
+        (probe, kind)
         for probe in ("logistic", "network", "neighbours", "svm")
-        for code in ("sample", "samples")
+        for kind in ("sample", "samples")
     }
     again = script("vae_downstream", *arguments, "--rows", "z4", "cnn", cwd=tmp_path)
     assert "seconds" not in again.split("|")[0]

@@ -16,7 +16,7 @@ def test_variational_classification(tmp_path, script, scripts, monkeypatch):
     monkeypatch.setattr(module, "FIRST", 100)
     variants = {
         name: module.VARIANTS[name]
-        for name in ("vc, T linear", "vc, code a Gaussian", "gm, weight 1")
+        for name in ("vc, T linear", "vc, Gaussian latent", "gm, weight 1")
     }
     monkeypatch.setattr(module, "VARIANTS", variants)
     monkeypatch.setitem(module.SETTINGS["semi"], "channels", [2, 4, 4])
@@ -41,7 +41,7 @@ def test_variational_classification(tmp_path, script, scripts, monkeypatch):
         "500 labels alone",
         "others unlabeled",
     )
-    assert all(title in out for title in (*parts, "vc, T linear", "vc, code a Gaussian"))
+    assert all(title in out for title in (*parts, "vc, T linear", "vc, Gaussian latent"))
     by_set = {
         f"{kind}_{name}.png"
         for kind in ("shift", "reliability", "tsne")
@@ -56,7 +56,7 @@ def test_variational_classification(tmp_path, script, scripts, monkeypatch):
     assert "MNIST, all labels" in again
 
 
-def test_codes_that_are_the_prior_are_at_no_distance_from_it(scripts):
+def test_latents_that_are_the_prior_are_at_no_distance_from_it(scripts):
     module = scripts("variational_classification")
     o, g = (
         zoo.build("vc", (5,), 3, z_dim=2, hidden=(4,), stochastic=True),

@@ -52,7 +52,10 @@ def data(classes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def by_hand(o: Objective, x, y, beta: float = 1.0) -> torch.Tensor:
-    """log p(x, y, z) - log q(z|x, y) for a fixed class y and one z, written out; z's noise comes from the global generator."""
+    """log p(x, y, z) - log q(z|x, y) for a fixed class y and one z, written out.
+
+    Z's noise comes from the global generator.
+    """
     classes = y.shape[-1]
     p_x, q_z = o.model.p_x, o.guide.q_z
     loc, raw = q_z.network(x, y).chunk(2, -1)
@@ -147,7 +150,9 @@ def test_m2_loss_is_the_papers_objective(classes):
 
 
 def test_mier_is_entropy_minimisation_with_marginal_balance():
-    """U + gamma I - beta H has the weights (1 - beta - gamma) on E H(q(y|x)) and gamma on H(q(y)), paper 004."""
+    """U + gamma I - beta H has the weights (1 - beta - gamma) on E H(q(y|x)) and gamma on H(q(y)),
+    paper 004.
+    """
     (x, _), beta, gamma = data(3), 5.0, 1.0
     o = m2(3, entropy=beta, mutual_information=gamma)
     q = o.classify(x).probs
@@ -306,7 +311,9 @@ def test_terms_switch_off_with_what_they_need():
 
 
 def test_another_enumerated_variable_is_not_the_label():
-    """A cluster c that the guide enumerates beside an observed y leaves the classification term to classify(x)."""
+    """A cluster c that the guide enumerates beside an observed y leaves the classification term to
+    classify(x).
+    """
 
     class Model(PyroModule):
         def forward(self, x, y=None):

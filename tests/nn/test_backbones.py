@@ -115,8 +115,17 @@ def test_a_killed_run_resumes_to_the_same_bits(backbone, optimizer, tmp_path):
 
     def trained(directory, callbacks=()):
         objective = zoo.build("vc", (1, 8, 8), 2, seed=0, backbone=backbone, z_dim=3, crop=1)
-        fit(objective, x, y, epochs=3, labeled_batch_size=10, optimizer=optimizer, directory=tmp_path / directory,
-            resume=True, callbacks=callbacks)  # fmt: skip
+        fit(
+            objective,
+            x,
+            y,
+            epochs=3,
+            labeled_batch_size=10,
+            optimizer=optimizer,
+            directory=tmp_path / directory,
+            resume=True,
+            callbacks=callbacks,
+        )
         return objective.state_dict()
 
     def kill(epoch):

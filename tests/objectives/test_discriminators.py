@@ -182,7 +182,7 @@ class Spy(Term):
     needs = "nothing"
 
     def formula(self, step):
-        self.codes, self.rows = step.classes_and_latents(), len(step.trace.nodes["y"]["value"])
+        self.drawn, self.rows = step.classes_and_latents(), len(step.trace.nodes["y"]["value"])
         return torch.zeros(())
 
 
@@ -191,10 +191,11 @@ def test_discriminators_get_latents_of_labeled_data_and_then_of_unlabeled_ones()
     u = torch.randn(5, 5)
     with torch.no_grad():
         objective.model.p_z.loc.mul_(50)  # p(y|z) is certain
-    objective.terms.append(spy := Spy())
+    spy = Spy()
+    objective.terms.append(spy)
     for x_unlabeled in (None, u):
         objective(replace(b, x_unlabeled=x_unlabeled))
-        y, z = spy.codes
+        y, z = spy.drawn
         x = b.x if x_unlabeled is None else torch.cat([b.x, u])
         assert torch.allclose(z, objective.guide.q_z.network(x)) and spy.rows == (
             1 if x_unlabeled is None else K

@@ -1,4 +1,4 @@
-"""What models make: data from the prior, data again from their codes."""
+"""What models make: data from the prior, data again from their latents."""
 
 import pyro
 import pytest

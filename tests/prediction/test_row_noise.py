@@ -56,7 +56,7 @@ def test_every_family_is_drawn_from_its_law():
     )
     with RowNoise(rows, 0):
         one_hots = draw(dist.OneHotCategorical(p.expand(n, 5)))
-        codes = draw(dist.Categorical(p.expand(n, 5)))
+        indices = draw(dist.Categorical(p.expand(n, 5)))
         coins = draw(dist.Bernoulli(torch.tensor([0.2, 0.9]).expand(n, 2)).to_event(1))
         normal = draw(dist.MultivariateNormal(torch.ones(n, 2), scale_tril=scale))
         logs = draw(dist.LogNormal(torch.full((n,), 0.5), 0.3))
@@ -64,7 +64,7 @@ def test_every_family_is_drawn_from_its_law():
         means = torch.arange(3.0)[:, None].expand(n, 3, 1)
         logits = p[1:4].log().expand(n, 3)
         mixed = draw(MixtureOfNormals(logits, means, torch.full((n, 3, 1), 0.2)))
-    for found in (one_hots, torch.nn.functional.one_hot(codes, 5).float()):
+    for found in (one_hots, torch.nn.functional.one_hot(indices, 5).float()):
         assert (found.sum(0)[p == 0] == 0).all() and (found.mean(0) - p).abs().max() < 0.015
     assert (coins.mean(0) - torch.tensor([0.2, 0.9])).abs().max() < 0.015
     torch.testing.assert_close(torch.cov(normal.T), scale @ scale.T, atol=0.2, rtol=0.05)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training_runs import X, Y
+from programs.training_runs import X, Y
 
 from pyro_ssl.training.batches import Batches
 from pyro_ssl.utils.arguments import one_hot

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from training_runs import run, same, weights
+from programs.training_runs import run, same, weights
 
 from pyro_ssl import (
     EarlyStopping,

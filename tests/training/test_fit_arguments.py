@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from programs.training_runs import run, same, small, weights
 from torch import nn
-from training_runs import run, same, small, weights
 
 from pyro_ssl import (
     EarlyStopping,

@@ -3,8 +3,8 @@
 import pyro
 import pytest
 import torch
+from programs.training_runs import X
 from torch import nn
-from training_runs import X
 
 from pyro_ssl import (
     Objective,
@@ -79,8 +79,8 @@ def _with_a_parameter(self, x, y):
         ),
         (_unguided, r"does not sample \['a'\].*sample them in the guide"),
         (_missing, r"samples \['z'\], which the model does not"),
-        (_other_plate, r"'z' stands in plates \['rows'\].*same plates"),
-        (_no_event, r"'z' stands in plates \[\]"),
+        (_other_plate, r"'z' is in plates \['rows'\].*same plates"),
+        (_no_event, r"'z' is in plates \[\]"),
         (_undeclared_event, r"'x': log_prob has shape \(\d+, 4\).*to_event"),
     ],
 )

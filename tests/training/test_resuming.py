@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import X, Y, run, same, small, weights
+from programs.training_runs import X, Y, run, same, small, weights
 
 from pyro_ssl import (
     EarlyStopping,

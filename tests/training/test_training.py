@@ -5,8 +5,8 @@ import math
 import pyro
 import pytest
 import torch
+from programs.training_runs import X, Y, run, same, small, weights
 from torch import nn
-from training_runs import X, Y, run, same, small, weights
 
 from pyro_ssl import (
     Batch,

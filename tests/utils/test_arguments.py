@@ -168,9 +168,9 @@ def test_bad_codes_are_refused_by_name(y, error, message):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "uint64", "int64", ">i4"])
 def test_codes_of_any_integer_dtype(dtype):
-    codes = as_class_indices(np.array([0, 2, 1], dtype), 3)
-    assert codes.dtype == torch.int64
-    assert codes.tolist() == [0, 2, 1]
+    indices = as_class_indices(np.array([0, 2, 1], dtype), 3)
+    assert indices.dtype == torch.int64
+    assert indices.tolist() == [0, 2, 1]
 
 
 def test_masked_labels_are_missing():
@@ -217,10 +217,10 @@ def test_masked_one_hot_labels_are_refused():
         bounds(m2(), X, y)
 
 
-@pytest.mark.parametrize("codes", [[0, 3], [-1, 0]])
-def test_one_hot(codes):
+@pytest.mark.parametrize("indices", [[0, 3], [-1, 0]])
+def test_one_hot(indices):
     with pytest.raises(ValueError, match=r"0 \.\. 2, got "):
-        one_hot(torch.tensor(codes), 3)
+        one_hot(torch.tensor(indices), 3)
     assert one_hot(torch.tensor([[2, 0]]), 3).tolist() == [[[0, 0, 1], [1, 0, 0]]]
     assert one_hot(torch.tensor([], dtype=torch.int64), 3).shape == (0, 3)
 

@@ -32,12 +32,12 @@ def test_fit_takes_masked_labels_as_missing():
 
 def test_a_class_without_a_label_is_named():
     with pytest.warns(
-        LabelWarning, match="no row of class 2 has a label; label one at least of each class$"
+        LabelWarning, match="no row of class 2 has a label; label at least one of each class$"
     ):
         fit(m2(), X, np.where(Y == 2, -1, Y), epochs=1)
     with pytest.warns(
         LabelWarning,
-        match=r"class 0 has a label.*\(-1 stands for no label: classes -1 and 1 should be .* 0 and",
+        match=r"class 0 has a label.*\(-1 means that there is no label: write .* as 0 and 1",
     ):
         fit(zoo.build("m2", 3, 2, hidden=(5,), z_dim=2), X, np.where(Y == 1, 1, -1), epochs=1)
     with pytest.warns(LabelWarning) as told:
@@ -193,11 +193,11 @@ BAD_ZOO = {
         {"norm_from_mean_weights": False},
         "norm_from_mean_weights=False needs local_reparameterisation=False",
     ),
-    "free bits of a flow": (("m2", 3, 3), {"free_bits": 1.0, "flow": 1}, "free_bits are of"),
+    "free bits of a flow": (("m2", 3, 3), {"free_bits": 1.0, "flow": 1}, "free_bits needs a KL"),
     "free bits of a vamp prior": (
         ("adgm", 3, 3),
         {"free_bits": 1.0, "prior": "vamp"},
-        "free_bits are of",
+        "free_bits needs a KL",
     ),
     "free bits of a mixture": (
         ("sslpe", 3, 3),

@@ -1,1 +1,1 @@
-"""Checks of a model/guide pair: it matches, it is in the scope of the bound, the data fit."""
+"""Checks of a model/guide pair: model and guide match, the bound is right, the data fit."""

@@ -1,4 +1,4 @@
-"""Whether data are in the units and the support of the model."""
+"""Are data in the units and the support of the model?"""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from pyro_ssl.infer.sites import Site, log_prob, sample_sites
 
 
 def check_input_units(x: Tensor, limit: float) -> None:
-    """Raise ValueError if more than a tenth of a column of x is beyond a limit.
+    """Check that at most a tenth of each column of x is beyond a limit.
 
-    At most 1 % of a standardised column is beyond 10, whatever its distribution (Chebyshev).
+    Of a standardised column, at most 1 % is beyond 10, whatever its distribution (Chebyshev).
 
     Arguments:
         x: Data `(B, *event)`.
-        limit: The largest absolute value of ordinary data.
+        limit: Largest absolute value of ordinary data.
+
+    Raises:
+        ValueError: More than a tenth of a column is beyond the limit.
 
     >>> import torch
     >>> check_input_units(torch.randn(100, 4), 10.0)
@@ -34,7 +37,18 @@ def check_input_units(x: Tensor, limit: float) -> None:
 
 
 def check_site_support(site: Site) -> None:
-    """Raise ValueError if a site is observed outside the support of its distribution."""
+    """Check that an observed site is in the support of its distribution.
+
+    Raises:
+        ValueError: It is not; with the fix.
+
+    >>> import pyro, pyro.distributions as dist, torch
+    >>> with pyro.poutine.trace() as t, pyro.validation_enabled(False):
+    ...     x = pyro.sample("x", dist.Poisson(1.0), obs=torch.tensor(0.5))
+    >>> check_site_support(t.trace.nodes["x"])
+    Traceback (most recent call last):
+    ValueError: site 'x' is observed outside the support of its Poisson: ...
+    """
     value = site["value"]
     if not site["is_observed"] or not isinstance(value, Tensor):
         return
@@ -64,17 +78,27 @@ def _support_fix(fn: Any) -> str:
         )
     if inner.support.is_discrete:
         return (
-            f"a {family} wants {inner.support}, such as counts that are neither scaled nor "
+            f"a {family} needs {inner.support}, such as counts that are neither scaled nor "
             "standardised"
         )
-    return f"a {family} wants {fn.support}; give such data, or choose another likelihood"
+    return f"a {family} needs {fn.support}; give such data, or choose another likelihood"
 
 
 def check_site_units(site: Site) -> None:
-    """Raise ValueError if a Gaussian is observed hundreds of standard deviations from 0.
+    """Check that a Gaussian is not observed hundreds of standard deviations from 0.
 
-    Such data, pixels 0 .. 255 for example, are in other units than the model. The scale of y is not
-    checked, since it is to be learned.
+    Such data, pixels 0 .. 255 for example, are in other units than the model. y is not checked,
+    since its scale is learned.
+
+    Raises:
+        ValueError: It is; with the fix.
+
+    >>> import pyro, pyro.distributions as dist, torch
+    >>> with pyro.poutine.trace() as t:
+    ...     x = pyro.sample("x", dist.Normal(0.0, 0.5), obs=torch.tensor(255.0))
+    >>> check_site_units(t.trace.nodes["x"])
+    Traceback (most recent call last):
+    ValueError: site 'x' is observed up to 255, more than 300 times its standard deviation 0.5; ...
     """
     if not site["is_observed"] or site["name"] == "y" or family_of(site["fn"]) != "Normal":
         return
@@ -89,7 +113,12 @@ def check_site_units(site: Site) -> None:
 
 
 def family_of(fn: Any) -> str:
-    """Name of a distribution's family, without what is wrapped around it."""
+    """Name of a distribution's family, without wrappers such as `Independent`.
+
+    >>> import pyro.distributions as dist, torch
+    >>> family_of(dist.Normal(torch.zeros(3), 1.0).to_event(1))
+    'Normal'
+    """
     return type(_innermost(fn)).__name__
 
 
@@ -99,7 +128,17 @@ def _innermost(fn: Any) -> Any:
 
 
 def first_nonfinite(*traces: Trace) -> str | None:
-    """Name of the first site, guide first, whose value or log-density is not finite."""
+    """Name of the first site whose value or log-density is not finite; None if all are.
+
+    Arguments:
+        traces: Traces to search, in this order.
+
+    >>> import pyro, pyro.distributions as dist, torch
+    >>> with pyro.poutine.trace() as t, pyro.validation_enabled(False):
+    ...     x = pyro.sample("x", dist.Normal(0.0, 1.0), obs=torch.tensor(torch.inf))
+    >>> first_nonfinite(t.trace)
+    'x'
+    """
     for trace in traces:
         for name, site in sample_sites(trace):
             if not (site["value"].isfinite().all() and log_prob(site).isfinite().all()):

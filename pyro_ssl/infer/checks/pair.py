@@ -1,4 +1,4 @@
-"""Whether a guide matches its model and both match the data, before training and prediction."""
+"""Do a model, its guide and the data match? Checked before training and prediction."""
 
 from __future__ import annotations
 
@@ -26,9 +26,18 @@ from pyro_ssl.utils.context import empty_param_store, preserve_random_state, val
 
 
 def check_programs(model: Any, guide: Any) -> None:
-    """Raise ValueError unless model and guide are modules, whose parameters can be trained.
+    """Check that model and guide are modules, whose parameters can be trained.
 
-    The model may be None.
+    Arguments:
+        model: The model, or None.
+        guide: Its guide.
+
+    Raises:
+        ValueError: One is not a module; with the fix.
+
+    >>> check_programs(None, nn.Linear)
+    Traceback (most recent call last):
+    ValueError: guide should be a module, got the class Linear; call it, Linear(...)
     """
     if model is not None:
         _check_module("model", model)
@@ -56,7 +65,7 @@ def _check_module(name: str, program: Any) -> None:
 
 def _description(program: Any) -> str:
     if isinstance(program, partial):  # config_enumerate and poutine's handlers make functions
-        return "a function made of a module by config_enumerate or a poutine"
+        return "a function that config_enumerate or a poutine made of a module"
     if callable(program):
         return f"the function {getattr(program, '__name__', type(program).__name__)}"
     return f"a {type(program).__name__}"
@@ -65,8 +74,16 @@ def _description(program: Any) -> str:
 def classified(guide: Any, x: Tensor) -> TorchDistribution:
     """The guide's q(y|x), over one-hot `(*, K)` or real labels `(*, D)`.
 
+    Arguments:
+        guide: The guide.
+        x: Data `(B, *event)`.
+
     Raises:
-        ValueError: The guide has no `classify`, or it returns something else.
+        ValueError: The guide has no `classify`, or `classify` returns something else.
+
+    >>> from pyro_ssl import zoo
+    >>> classified(zoo.build("m2", (4,), 3, hidden=(8,)).guide, torch.randn(5, 4)).mean.shape
+    torch.Size([5, 3])
     """
     if not isinstance(guide, Guide):
         raise ValueError(
@@ -91,21 +108,26 @@ def classified(guide: Any, x: Tensor) -> TorchDistribution:
 def check_pair(
     model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, *, weighed: bool = False
 ) -> None:
-    """Raise ValueError, with the fix, unless the guide's sites, plates and shapes fit the model's.
-
-    The random state is kept.
+    """Check that the guide's sites, plates and shapes fit the model's; restore the random state.
 
     Arguments:
         model: The model.
         guide: Its guide.
         x: Data `(B, *event)`.
         y: Labels `(B, K)`, or None.
-        weighed: Whether the bound has weights, as in training.
+        weighed: True if the bound has weights, as in training.
+
+    Raises:
+        ValueError: They do not fit; with the fix.
+
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> check_pair(m2.model, m2.guide, torch.randn(5, 4), None)
     """
     with trial():
         pair = _traces(model, guide, x, y)
         traces = (pair.guide, pair.model)
-        if pair.values == len(x):  # the dimension of data looks like that of the label's values
+        if pair.values == len(x):  # the dimensions of data and of values are of one size
             pair = _traces(model, guide, *_one_row_more(x, y))
         check_parameters(model, guide)
         _check_latents(pair, "without y" if y is None else "with y given")
@@ -122,13 +144,27 @@ def check_pair(
 def check_foreign_pair(
     elbo: ELBO, model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None
 ) -> frozenset[str]:
-    """Evaluate an ELBO of Pyro's once, with Pyro's validation.
+    """Check a pair for one of Pyro's ELBOs, by an evaluation with Pyro's validation.
 
-    It returns the names of the plates that all data share and that are as large as the data by
-    chance.
+    Arguments:
+        elbo: The ELBO.
+        model: The model.
+        guide: Its guide.
+        x: Data `(B, *event)`.
+        y: Labels `(B, K)`, or None.
+
+    Returns:
+        Names of the plates of size B that all data share.
 
     Raises:
         ValueError: The evaluation fails, or the data do not fit.
+
+    >>> from pyro.infer import TraceEnum_ELBO
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> elbo = TraceEnum_ELBO(max_plate_nesting=1)
+    >>> check_foreign_pair(elbo, m2.model, m2.guide, torch.randn(5, 4), None)
+    frozenset()
     """
     with trial(), validation_enabled():
         traces = _plain_traces(model, guide, x, y)
@@ -140,7 +176,21 @@ def check_foreign_pair(
 
 
 def check_support(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> None:
-    """Raise ValueError unless data are in the support of the model; the random state is kept."""
+    """Check that data are in the support of the model; restore the random state.
+
+    Arguments:
+        model: The model.
+        guide: Its guide.
+        x: Data `(B, *event)`.
+        y: Labels `(B, K)`, or None.
+
+    Raises:
+        ValueError: A site is observed outside its support; with the fix.
+
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> check_support(m2.model, m2.guide, torch.randn(5, 4), None)
+    """
     with trial():
         _, model_trace = _plain_traces(model, guide, x, y)
         for _, site in sample_sites(model_trace):
@@ -148,26 +198,38 @@ def check_support(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | Non
 
 
 def check_parameters(*programs: nn.Module) -> None:
-    """Raise ValueError if `pyro.param` made a parameter that is none of the programs' own.
+    """Check that each parameter in Pyro's store belongs to a program: others would not be trained.
 
-    It would not be trained.
+    Raises:
+        ValueError: `pyro.param` made another parameter.
+
+    >>> with empty_param_store():
+    ...     p = pyro.param("scale", torch.ones(2))
+    ...     check_parameters(nn.Linear(2, 1))
+    Traceback (most recent call last):
+    ValueError: pyro.param('scale') is not a parameter of model or guide, ...
     """
-    own = [p for program in programs for p in program.parameters()]
-    own_ids = {id(p) for p in own}
-    strided = [p for p in own if not p.is_contiguous()]  # the store holds copies of these
+    trained = [p for program in programs for p in program.parameters()]
+    trained_ids = {id(p) for p in trained}
+    strided = [p for p in trained if not p.is_contiguous()]  # the store has copies of these
     for name, p in pyro.get_param_store().named_parameters():
         is_copy = any(p.shape == q.shape and p.equal(q) for q in strided)
-        if id(p) not in own_ids and not is_copy:
+        if id(p) not in trained_ids and not is_copy:
             raise ValueError(
                 f"pyro.param({name!r}) is not a parameter of model or guide, so it would not be "
                 "trained; make it an attribute, nn.Parameter or pyro.nn.PyroParam; an autoguide "
-                "has its parameters after it was called once"
+                "has its parameters after its first call"
             )
 
 
 @contextmanager
 def trial() -> Iterator[None]:
-    """Run programs without gradient; leave the random state and the parameter store alone."""
+    """Run programs without gradients and without changes of random state and parameter store.
+
+    >>> with trial():
+    ...     torch.is_grad_enabled()
+    False
+    """
     with torch.no_grad(), preserve_random_state(), weighted_classes(), empty_param_store():
         yield
 
@@ -176,7 +238,7 @@ def trial() -> Iterator[None]:
 
 
 def _traces(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None) -> TracePair:
-    """Traces with enumeration."""
+    """The pair of traces, with enumeration."""
     messenger = EnumerateMessenger(1, rows=len(x))
     try:
         guide_trace = poutine.trace(messenger(guide)).get_trace(x, y)
@@ -207,7 +269,7 @@ def _one_row_more(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
 
 
 def _check_latents(pair: TracePair, how: str) -> None:
-    """Both programs sample the same latents, in the same plates."""
+    """Check that both programs sample the same latents, in the same plates."""
     guided = {name: s for name, s in sample_sites(pair.guide) if not s["is_observed"]}
     auxiliary = {name for name, site in guided.items() if site["infer"].get("is_auxiliary")}
     latent = {
@@ -231,19 +293,19 @@ def _check_latents(pair: TracePair, how: str) -> None:
 
 
 def _check_plates(guided: dict[str, Site], latent: dict[str, Site]) -> None:
-    """A latent is in the same plates in both programs."""
+    """Check that a latent is in the same plates in both programs."""
     for name, site in latent.items():
         wanted = [frame.name for frame in site["cond_indep_stack"]]
         plates = [frame.name for frame in guided[name]["cond_indep_stack"]]
         if plates != wanted:
             raise ValueError(
-                f"site {name!r} stands in plates {wanted} in the model and {plates} in the guide; "
+                f"site {name!r} is in plates {wanted} in the model and {plates} in the guide; "
                 "put it in the same plates"
             )
 
 
 def _check_subsampling(pair: TracePair) -> None:
-    """All plates of the data have one full size, whose ratio to the batch the bound divides out."""
+    """Check that all plates of the data have one full size: the bound is per datum of one set."""
     plates = {
         (plate.name, plate.full_size)
         for _, site in all_sites(pair)
@@ -265,47 +327,47 @@ def _check_observations(model_trace: Trace) -> None:
 
 
 def _check_data_sites(pair: TracePair) -> None:
-    """In training, an observed site belongs to the data of the batch or to all data."""
+    """Check that each observed site has a value per datum, or is outside every plate."""
     for who, site in all_sites(pair):
         plates = data_plates(site)
         if site["is_observed"] and plates and pair.is_shared(site):
             raise ScopeError(
                 f"{who} site {site['name']!r} is observed in plate {plates[0].name!r} of size "
-                f"{plates[0].size}, beside {pair.rows} data; give it a row for each datum"
+                f"{plates[0].size}, with {pair.rows} data; give it a row for each datum"
             )
         if not plates and _has_rows_in_event(site, pair.rows):
             raise ValueError(wrong_shape(who, site, pair.rows))
 
 
 def _has_rows_in_event(site: Site, rows: int | None) -> bool:
-    """Whether an event dimension looks like that of the data; one of size 1 looks like none."""
+    """True if an event dimension, of size above 1, has the size of the data."""
     shape = site["fn"].event_shape
     if not site["is_observed"]:
-        shape = shape[:-1]  # the last dimension of a vector of weights, say, may have any size
+        shape = shape[:-1]  # the last dimension, as of a vector of weights, may have any size
     return rows is not None and rows > 1 and rows in shape
 
 
 def _check_one_datum(pair: TracePair) -> None:
-    """One datum cannot be told from a plate of size 1, on which weights would be put as well."""
+    """Check that one datum is not mistaken for a shared plate of size 1, which has no weights."""
     if pair.rows != 1:
         return
     for name, site in sample_sites(pair.guide):
         if data_plates(site) and pair.is_shared(site):
             raise ScopeError(
-                f"guide site {name!r} stands in a plate of size 1, which cannot be told from one "
-                "datum; give two or more data"
+                f"guide site {name!r} is in a plate of size 1, like the plate of one datum; give "
+                "two or more data"
             )
 
 
 def _check_rows(traces: tuple[Trace, Trace], rows: int) -> None:
-    """Every datum needs a plate, which identifies its loss."""
+    """Check that a plate has the size of the data, so that the loss per datum is defined."""
     sizes = _plate_sizes(traces)
     if rows in sizes.values():
         return
     plates = ", ".join(f"{name!r} of {size}" for name, size in sizes.items()) or "none"
     raise ValueError(
         f"no site is inside a plate of size {rows}, so the loss per datum is undefined "
-        f"(plates: {plates}); put what belongs to a datum into pyro.plate('data', "
+        f"(plates: {plates}); put the sites of a datum into pyro.plate('data', "
         "len(x)), or pyro.plate('data', N, subsample=x); fit draws the batches, so a plate needs "
         "no subsample_size"
     )
@@ -323,7 +385,7 @@ def _shared_plates(
     y: Tensor | None,
     traces: tuple[Trace, Trace],
 ) -> frozenset[str]:
-    """Names of shared plates as large as the data by chance, which one row more reveals."""
+    """Names of shared plates that have the size of the data, found by a run with one more row."""
     suspects = {name for name, size in _plate_sizes(traces).items() if size == len(x)}
     if len(suspects) < 2:
         return frozenset()

@@ -1,7 +1,7 @@
-"""Whether a pair is in the scope of `TraceTopKEnum_ELBO`; checked at every evaluation.
+"""Is a pair in the scope of `TraceTopKEnum_ELBO`? Checked at every evaluation of the bound.
 
-`check_scope` looks at plates, marks and distributions, and at no tensor's value. `check_shapes`
-runs where Pyro's validation is on.
+`check_scope` reads plates, marks and distributions, but no values of tensors, so it takes little
+time. `check_shapes` runs only with Pyro's validation on.
 """
 
 from __future__ import annotations
@@ -35,12 +35,22 @@ SCORELESS = (
 )
 """Pyro's `score_parts` without a score term for reparameterised distributions.
 
-The last two ask the distribution inside.
+The last two call that of the distribution inside.
 """
 
 
 def check_scope(pair: TracePair) -> None:
-    """Raise ScopeError unless `TraceTopKEnum_ELBO` computes the right bound of a pair."""
+    """Check that `TraceTopKEnum_ELBO` computes the right bound of a pair.
+
+    Raises:
+        ScopeError: It would not; with the fix.
+
+    >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bound = TraceTopKEnum_ELBO(None).bound(m2.model, m2.guide, torch.randn(5, 4))
+    >>> pair = TracePair.of(bound.guide_trace, bound.model_trace, rows=5)
+    >>> check_scope(pair)
+    """
     for who, site in all_sites(pair):
         _check_plates(who, site, pair)
     for _, site in sample_sites(pair.guide):
@@ -51,7 +61,15 @@ def check_scope(pair: TracePair) -> None:
 
 
 def all_sites(pair: TracePair) -> Iterator[tuple[str, Site]]:
-    """The sites of a guide and then of its model, each with "guide" or "model"."""
+    """Iterate over the sites of a guide and then of its model, each with "guide" or "model".
+
+    >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bound = TraceTopKEnum_ELBO(None).bound(m2.model, m2.guide, torch.randn(5, 4))
+    >>> pair = TracePair.of(bound.guide_trace, bound.model_trace, rows=5)
+    >>> [(who, site["name"]) for who, site in all_sites(pair)]
+    [('guide', 'y'), ('guide', 'z'), ('model', 'y'), ('model', 'z'), ('model', 'x')]
+    """
     for who, trace in (("guide", pair.guide), ("model", pair.model)):
         for _, site in sample_sites(trace):
             yield who, site
@@ -64,7 +82,7 @@ def _check_plates(who: str, site: Site, pair: TracePair) -> None:
     outer = [plate.name for plate in plates if plate.dim != -1]
     if outer:
         raise ScopeError(
-            f"{who} site {site['name']!r} stands in plate {outer[0]!r}, not at dim -1; use "
+            f"{who} site {site['name']!r} is in plate {outer[0]!r}, not at dim -1; use "
             ".to_event() in its place"
         )
     plate = plates[0]
@@ -72,15 +90,23 @@ def _check_plates(who: str, site: Site, pair: TracePair) -> None:
         return
     if plate.name not in pair.plate_names:
         raise ScopeError(
-            f"{who} site {site['name']!r} stands in plate {plate.name!r}, whose size {plate.size} "
-            "is the number of data, so it cannot be told whether its values are the data's; put it "
-            "into the plate of what is observed, or, if all data share it, give another number of "
-            "data at once"
+            f"{who} site {site['name']!r} is in plate {plate.name!r}, whose size {plate.size} is "
+            "the number of data, so its values may belong to the data or not; put it into the "
+            "plate of the observations, or, if all data share it, give another number of data at "
+            "once"
         )
 
 
 def is_reparameterised(site: Site) -> bool:
-    """Whether the gradient of a guide's site goes through its sample, without a score term."""
+    """True if the gradient of a guide's site passes through its sample, without a score term.
+
+    >>> import pyro
+    >>> with pyro.poutine.trace() as t:
+    ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...     k = pyro.sample("k", dist.Bernoulli(0.5))
+    >>> is_reparameterised(t.trace.nodes["z"]), is_reparameterised(t.trace.nodes["k"])
+    (True, False)
+    """
     fn = site["fn"]
     if not fn.has_rsample:
         return False
@@ -115,11 +141,14 @@ def _why_not_reparameterised(site: Site) -> str:
 
 
 def _check_dependence(pair: TracePair) -> None:
-    """Sites that depend on the enumerated one need its plate: elsewhere they have no weights."""
+    """Check that all sites that depend on the enumerated one are in its plate.
+
+    Elsewhere, they could not be weighted by q(y|x).
+    """
     label = pair.label or pair.summed_out
     if label is None:
         return
-    own = min(plate.name for plate in data_plates(label))
+    label_plate = min(plate.name for plate in data_plates(label))
     for who, site in all_sites(pair):
         plates = data_plates(site)
         is_of_data = any(plate.size == pair.rows for plate in plates)
@@ -130,20 +159,20 @@ def _check_dependence(pair: TracePair) -> None:
             where = f"in plate {min(plate.name for plate in plates)!r}"
         raise ScopeError(
             f"{who} site {site['name']!r} depends on {label['name']!r}, which is enumerated in "
-            f"plate {own!r}, and stands {where}; put it into the plate of {label['name']!r}"
+            f"plate {label_plate!r}, and is {where}; put it into the plate of {label['name']!r}"
         )
 
 
 def _depends_on_label(site: Site) -> bool:
-    """Whether a site differs by the values of the enumerated site, which are dimension -2."""
+    """True if a site differs by the values of the enumerated one, along dimension -2."""
     shape = batch_shape(site)
     return len(shape) > 1 and shape[-2] > 1
 
 
 def _check_scales(pair: TracePair) -> None:
-    """A site that the model sums out, and all that depends on it, need one scale.
+    """Check that a site that the model sums out has the scale of all sites that depend on it.
 
-    It stands outside the logarithm.
+    The scale multiplies the logarithm of the sum.
     """
     label = pair.summed_out
     if label is None:
@@ -158,14 +187,21 @@ def _check_scales(pair: TracePair) -> None:
 
 
 def check_shapes(pair: TracePair, samples: int = 1) -> None:
-    """Run Pyro's own checks, and look for dimensions of log-densities that nothing explains.
+    """Check shapes as Pyro does, and that each dimension of a log-density has a meaning.
 
     Arguments:
         pair: The traces.
-        samples: Samples S of the guide's sites, in dimension -3.
+        samples: Number of samples S of the guide's sites, in dimension -3.
 
     Raises:
-        ValueError: The traces do not match, or a log-density has an unknown dimension.
+        ValueError: The traces do not match, or a log-density has a dimension that is not that of
+            data, label or samples.
+
+    >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> bound = TraceTopKEnum_ELBO(None).bound(m2.model, m2.guide, torch.randn(5, 4))
+    >>> pair = TracePair.of(bound.guide_trace, bound.model_trace, rows=5)
+    >>> check_shapes(pair)
     """
     try:
         check_model_guide_match(pair.model, pair.guide, 1)
@@ -177,19 +213,31 @@ def check_shapes(pair: TracePair, samples: int = 1) -> None:
 
 
 def wrong_shape(who: str, site: Site, rows: int | None) -> str:
-    """The message about a site whose log-density has not one value per datum."""
+    """Message for a site whose log-density does not have one value per datum.
+
+    Arguments:
+        who: "guide" or "model".
+        site: The site.
+        rows: Number of data.
+
+    >>> import pyro
+    >>> with pyro.poutine.trace() as t:
+    ...     z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
+    >>> wrong_shape("model", t.trace.nodes["z"], 5).partition(";")[0]
+    "model site 'z': log_prob has shape (3,), should have (*, 5), one value per datum"
+    """
     return (
         f"{who} site {site['name']!r}: log_prob has shape {tuple(log_prob(site).shape)}, "
-        f"want (*, {rows}), one value per datum; put the site into pyro.plate('data', len(x)) and "
-        "its event dimensions into .to_event()"
+        f"should have (*, {rows}), one value per datum; put the site into "
+        "pyro.plate('data', len(x)) and its event dimensions into .to_event()"
     )
 
 
 def _has_known_shape(site: Site, pair: TracePair, samples: int) -> bool:
-    """Whether each dimension of a log-density is a plate's, the label's, or the samples'."""
+    """True if each dimension of a log-density is that of a plate, the label or the samples."""
     shape = log_prob(site).shape
-    # A z before y in the model may differ by y's class, which Pyro takes for a conflict of
-    # dimensions.
+    # A z before y in the model may depend on the class of y, which Pyro would report as a conflict
+    # of dimensions.
     unmarked: Any = {**site, "infer": {}, "log_prob": torch.empty(shape, device="meta")}
     try:
         check_site_shape(unmarked, 1)

@@ -1,0 +1,110 @@
+"""Options of the method and arguments of `fit` that an estimator adds to the caller's."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from pyro_ssl import zoo
+from pyro_ssl.training.batches import steps_per_epoch
+from pyro_ssl.utils.arguments import check_positive
+from pyro_ssl.zoo import presets
+
+
+def column_defaults(method: str, columns: int) -> dict[str, Any]:
+    """Options of a method for a table, where the caller gives none.
+
+    Arguments:
+        method: Name in the zoo.
+        columns: Number of columns.
+
+    >>> column_defaults("classifier", 2)
+    {'hidden': (128, 128), 'activation': 'relu', 'noise': 0.0, 'dropout': 0.0}
+    """
+    defaults = dict(presets.TABULAR_DEFAULTS)
+    if columns <= 3:
+        defaults |= presets.LOW_DIMENSIONAL_DEFAULTS
+    defaults |= presets.TABULAR_DEFAULTS_BY_METHOD.get(method, {})
+    known = zoo.options_of(method)
+    return {name: value for name, value in defaults.items() if name in known}
+
+
+def data_options(method: str, rows: int, shape: tuple[int, ...], min_steps: int) -> dict[str, Any]:
+    """Options of a method that suit the data: none for images, `column_defaults` for a table.
+
+    M1 of `m1_m2` trains for at least `min_steps` steps, like the method itself.
+
+    Arguments:
+        method: Name in the zoo.
+        rows: Number of rows.
+        shape: Event shape of X.
+        min_steps: Smallest number of steps.
+
+    >>> data_options("m2", 100, (1, 8, 8), 1000)
+    {}
+    """
+    is_image = len(shape) == 3
+    if is_image:
+        return {}
+    defaults = column_defaults(method, math.prod(shape))
+    m1_epochs = zoo.options_of(method).get("m1_epochs")
+    if m1_epochs is None:
+        return defaults
+    size = presets.M1_TRAINING["batch_size"]
+    steps = steps_per_epoch(0, rows, batch_size=size, labeled_batch_size=size)
+    return defaults | {"m1_epochs": max(m1_epochs, math.ceil(min_steps / steps))}
+
+
+def warn_unless_for_columns(method: str, shape: tuple[int, ...]) -> None:
+    """Warn of a method that does not suit tables.
+
+    Arguments:
+        method: Name in the zoo.
+        shape: Event shape of X.
+
+    >>> warn_unless_for_columns("m2", (4,))
+    """
+    is_image = len(shape) == 3
+    if is_image or zoo.method(method).columns:
+        return
+    warnings.warn(
+        f"method {method} is not for columns: on tables it often classifies worse than a "
+        "classifier trained on the labels alone; use m2, sslpe or latent_classifier, or compare "
+        "it with classifier",
+        UserWarning,
+        stacklevel=4,  # the caller of the estimator's `fit`
+    )
+
+
+def fit_arguments(
+    parameters: Mapping[str, Any], training: Mapping[str, Any], labeled: int, unlabeled: int
+) -> dict[str, Any]:
+    """Arguments of `pyro_ssl.fit`: entries of `training` override the estimator's parameters.
+
+    Arguments:
+        parameters: The estimator's parameters.
+        training: Arguments of `fit` from the caller.
+        labeled: Number of rows with a label.
+        unlabeled: Number of rows without one; 0 for a method that does not learn from them.
+
+    Raises:
+        ValueError: A batch size is not above 0.
+
+    >>> sizes = {"epochs": 1, "min_steps": 10, "batch_size": 5, "lr": 0.1, "verbose": False}
+    >>> fit_arguments(sizes, {}, labeled=10, unlabeled=10)["epochs"]
+    5
+    """
+    given: dict[str, Any] = {
+        "batch_size": parameters["batch_size"],
+        "labeled_batch_size": 100,
+        "lr": parameters["lr"],
+        "progress": bool(parameters["verbose"]),
+    }
+    given |= training
+    sizes = {name: given[name] for name in ("batch_size", "labeled_batch_size")}
+    check_positive(**sizes)
+    steps = steps_per_epoch(labeled, unlabeled, **sizes)
+    epochs = max(parameters["epochs"], math.ceil(parameters["min_steps"] / steps))
+    return {"epochs": epochs, **given}

@@ -1,0 +1,120 @@
+"""Checks of X and of real labels that scikit-learn's own checks leave out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array
+
+from pyro_ssl.utils.arguments import looks_channels_last
+from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_unmasked
+
+
+def check_rows(X: Any) -> None:
+    """Refuse inputs that scikit-learn would misread: masked entries, pictures, tuples of arrays.
+
+    Arguments:
+        X: Data as the caller gives them.
+
+    Raises:
+        ValueError: Entries are masked.
+        TypeError: X is not an array.
+
+    >>> check_rows([[0.0, 1.0]])
+    """
+    is_sparse = hasattr(X, "toarray")  # which scikit-learn itself refuses
+    if not is_sparse:
+        check_array_like(X, "X")
+    check_unmasked(X, "X")
+
+
+def check_channels_first(shape: tuple[int, ...]) -> None:
+    """Check that the second axis of images is their channels.
+
+    Arguments:
+        shape: Shape of X.
+
+    Raises:
+        ValueError: The channels look last.
+
+    >>> check_channels_first((100, 3, 32, 32))
+    """
+    if not looks_channels_last(shape[1:]):
+        return
+    _, channels, height, width = shape
+    raise ValueError(
+        f"X, as images, should have shape (N, C, H, W), got {shape}, which looks like channels "
+        f"last; give X.transpose(0, 3, 1, 2), or, if it has {channels} channels of {height} x "
+        f"{width}, X.transpose(0, 1, 3, 2)"
+    )
+
+
+def check_pixels(X: np.ndarray, scale: bool | None) -> None:
+    """Check that images are in [0, 1], unless the caller chose a scale.
+
+    Arguments:
+        X: Rows `(N, *event)`; only images `(N, C, H, W)` are checked.
+        scale: The estimator's parameter.
+
+    Raises:
+        ValueError: Pixels are outside [0, 1].
+
+    >>> check_pixels(np.full((1, 1, 8, 8), 255.0), scale=True)
+    """
+    if X.ndim != 4 or scale is not None:
+        return
+    low = X.min()
+    high = X.max()
+    if not (low > -1e-3 and high < 1.001):
+        raise ValueError(
+            f"X, as images, should be in [0, 1], got {low:.3g} to {high:.3g}; divide 0 .. 255 "
+            "by 255, or give scale=True (each pixel standardised) or False (taken as they are)"
+        )
+
+
+def real_labels(y: Any, n: int) -> np.ndarray:
+    """Real labels of n rows as float64, NaN where one is missing.
+
+    Arguments:
+        y: Labels `(N,)` or `(N, D)`; NaN or a mask marks a missing one.
+        n: Number of rows of X.
+
+    Raises:
+        ValueError: y is None, holds words, or has another number of rows.
+
+    >>> real_labels([1, None], 2).tolist()
+    [1.0, nan]
+    """
+    if y is None:
+        raise ValueError(
+            "y should hold labels, with NaN for unlabeled rows; requires y to be passed, "
+            "but the target y is None"
+        )
+    _check_real(y)
+    array, masked = as_array(y, "y")
+    if masked.any():
+        y = np.where(masked, np.nan, array.astype(np.float64))
+    labels: np.ndarray = check_array(
+        y, ensure_2d=False, ensure_all_finite="allow-nan", dtype=np.float64, input_name="y"
+    )
+    if len(labels) != n:
+        raise ValueError(
+            f"y should have one label per row of X, {n}; got {len(labels)}, "
+            "inconsistent numbers of samples"
+        )
+    return labels
+
+
+def _check_real(y: Any) -> None:
+    """Raise ValueError for words."""
+    array = np.asarray(y)
+    if array.dtype.kind not in "OUS":
+        return
+    words = [value for value in array.ravel().tolist() if isinstance(value, str | bytes)]
+    if words:
+        raise ValueError(
+            f"y should hold real numbers, got {brief(words[0])}; for classes use "
+            "SemiSupervisedClassifier, and convert numbers that are written as text by "
+            "y.astype(float)"
+        )

@@ -1,0 +1,1 @@
+"""Small models, guides and data that several test files use."""
