@@ -31,10 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import Parallel, delayed
 from pages import sources, write_page
 from results_table import Result, Results, add_result, read_results, write_text
 
-from pyro_ssl import zoo
+from pyro_ssl import sweeps, zoo
 from pyro_ssl.evaluation import style
 from pyro_ssl.training import DivergedError
 
@@ -138,7 +139,7 @@ class Files:
 def main(study: Study, doc: str) -> None:
     """Run what is missing, then write the page and the pictures from all results."""
     given = parse_arguments(study, doc)
-    files = Files(given.out, study.name)
+    files = Files(given.out.resolve() if given.backend else given.out, study.name)
     asked = list(given.draws or study.draws[given.scale])
     configs = study.configs(given.scale, table_draws(files.table, study.draws[given.scale], asked))
     wanted = [name for name, config in configs.items() if _selected(study, config, given, asked)]
@@ -194,6 +195,13 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
         metavar="N",
         help="number of threads per process",
     )
+    backend_help = (
+        "run on a dask or ray cluster instead of processes of this machine; its workers need the "
+        "same folders, and PYTHONPATH=experiments"
+    )
+    parser.add_argument("--backend", choices=("dask", "ray"), default=None, help=backend_help)
+    scheduler = "address of the Dask or Ray scheduler"
+    parser.add_argument("--scheduler", default=None, metavar="ADDRESS", help=scheduler)
     out = "folder for the results; default: experiments/results at scale cpu, else runs/SCALE"
     parser.add_argument("--out", type=Path, default=None, metavar="FOLDER", help=out)
     report = "do not run anything; redraw the page and the pictures from the existing results"
@@ -283,7 +291,11 @@ def run_missing(
     calls = [(name, configs[name]) for name in missing]
     one = partial(_run_one, study.run, frozenset(study.arrays), files, command)
     started = time.perf_counter()
-    for done, (name, result) in enumerate(parallel(one, calls, given.workers, given.threads), 1):
+    if given.backend:
+        ended = on_backend(one, calls, given.threads, given.backend, given.scheduler)
+    else:
+        ended = parallel(one, calls, given.workers, given.threads)
+    for done, (name, result) in enumerate(ended, 1):
         numbers = ", ".join(
             f"{k} {v:.4g}" for k, v in result.items() if isinstance(v, (int, float))
         )
@@ -320,6 +332,26 @@ def parallel(
         futures = [pool.submit(function, *call) for call in calls]
         for future in as_completed(futures):
             yield future.result()
+
+
+def on_backend(
+    function: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    threads: int,
+    name: str,
+    scheduler: str | None,
+) -> Iterator[Any]:
+    """Yield results from a Dask or Ray cluster; a call whose worker is killed is repeated."""
+    as_they_come = "generator_unordered" if name == "dask" else "list"  # Ray has no generator
+    run = delayed(partial(_with_threads, threads, function))
+    with sweeps.backend(name, scheduler):
+        jobs = Parallel(return_as=as_they_come, batch_size=1, pre_dispatch="all")
+        yield from jobs(run(*call) for call in calls)
+
+
+def _with_threads(threads: int, function: Callable[..., Any], *call: Any) -> Any:
+    torch.set_num_threads(threads)
+    return function(*call)
 
 
 def _run_one(

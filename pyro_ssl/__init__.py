@@ -89,6 +89,7 @@ _MODULES = (
     "nn",
     "objectives",
     "prediction",
+    "sweeps",
     "training",
     "types",
     "zoo",

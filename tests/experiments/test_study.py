@@ -8,7 +8,8 @@ import pytest
 
 
 def given(out: Path, **others) -> argparse.Namespace:
-    return argparse.Namespace(out=out, report=False, workers=1, threads=1, draws=None, **others)
+    defaults = {"report": False, "workers": 1, "threads": 1, "draws": None, "backend": None}
+    return argparse.Namespace(**defaults | {"out": out} | others)
 
 
 SOURCE = {"command": "", "commit": "", "date": "", "versions": {}, "threads": 1}
@@ -59,6 +60,30 @@ def test_a_diverged_run_is_a_result_without_numbers(scripts, tmp_path):
     study.run_missing(made, {"run": {"draw": 0}}, ["run"], files, given(tmp_path))
     results = study.stored(files.table, {"run": {"draw": 0}})
     assert results["run"]["diverged"] == "loss is nan" and pages.where(results) == []
+
+
+def test_runs_go_to_a_dask_cluster(scripts, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="pip install 'pyro-ssl[dask]'")
+    study = scripts("study")
+    made = study.Study("study", None, number_of_draw, None, {})
+    files = study.Files(tmp_path, "study")
+    configs = {f"run{draw}": {"draw": draw} for draw in range(3)}
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    )
+    with cluster:
+        where = {"backend": "dask", "scheduler": cluster.scheduler_address}
+        study.run_missing(made, configs, list(configs), files, given(tmp_path, **where))
+    results = study.stored(files.table, configs)
+    assert {name: result["number"] for name, result in results.items()} == {
+        "run0": 0,
+        "run1": 10,
+        "run2": 20,
+    }
+
+
+def number_of_draw(name, config, directory, pictures):
+    return {"number": 10 * config["draw"]}
 
 
 def test_arrays_are_kept_beside_the_table(scripts, tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from training_runs import run
+from programs.training_runs import run
 
 from pyro_ssl import Accuracy
 from pyro_ssl.training.loggers import LOGGERS
