@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pyro_ssl.utils.ranks import batch_mean
+
 TopK = int | None | Literal["auto"]
 
 MASS = 0.95
@@ -65,7 +67,7 @@ class TopKPolicy:
 def _fewest(log_q: Tensor) -> int:
     most = min(MOST, log_q.shape[-1])
     likeliest = log_q.detach().exp().topk(most, -1).values
-    held = likeliest.mean(0).cumsum(-1).tolist()
+    held = batch_mean(likeliest).cumsum(-1).tolist()
     for k in (1, 2, 4, 8):
         if k < most and held[k - 1] >= MASS:
             return k

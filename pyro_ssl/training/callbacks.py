@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints, resuming
+from pyro_ssl.training.distributed import Processes, from_first
 from pyro_ssl.training.run import Callback, History, Run
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import check_positive
@@ -50,8 +52,7 @@ class EarlyStopping(Callback):
 
     def after_epoch(self, run: Run) -> None:
         """Score the epoch, and keep the weights if they are the best so far."""
-        with fixed_seed(0), eval_mode(run.averaged):  # the run's random state does not change
-            score = _as_score(self.score(run.averaged), run.epoch)
+        score = from_first(run.processes, lambda: self._score(run))
         run.history.setdefault("score", []).append(score)
         if score <= run.position.best:
             run.position.since_best += 1
@@ -60,6 +61,10 @@ class EarlyStopping(Callback):
         run.position.since_best = 0
         weights = run.averaged.state_dict()
         run.best_weights = {name: value.detach().clone() for name, value in weights.items()}
+
+    def _score(self, run: Run) -> float:
+        with fixed_seed(0), eval_mode(run.averaged):  # the run's random state does not change
+            return _as_score(self.score(run.averaged), run.epoch)
 
 
 def _as_score(score: Any, epoch: int) -> float:
@@ -113,10 +118,27 @@ class UserCallbacks(Callback):
 
     def after_epoch(self, run: Run) -> None:
         """Call each function."""
+        if self.functions:
+            from_first(run.processes, lambda: self._call(run))
+
+    def _call(self, run: Run) -> None:
         epoch = Epoch(run.epoch, run.position.step, run.metrics, run.averaged)
         for function in self.functions:
             with fixed_seed(0), eval_mode(epoch.objective):
                 function(epoch)
+
+
+class InStep(Callback):
+    """Compare the processes of a run after each epoch: weights and random numbers should be equal.
+
+    Raises:
+        RuntimeError: They differ.
+    """
+
+    def after_epoch(self, run: Run) -> None:
+        """Compare them."""
+        if run.processes is not None:
+            run.processes.check_in_step(run.objective)
 
 
 class ProgressBar(Callback):
@@ -148,6 +170,8 @@ def progress_bar(run: Run, show: bool | None) -> Iterator[ProgressBar]:
     """
     if show is None:
         show = sys.stderr.isatty()
+    if run.processes is not None and not run.processes.is_first:
+        show = False
     with tqdm(
         total=run.total, initial=run.position.step, disable=not show, unit="step", leave=False
     ) as bar:
@@ -160,9 +184,16 @@ class RunDirectory(Callback):
     Arguments:
         directory: The folder; it is made if missing.
         checkpoint_every: Steps between checkpoints; None writes one per epoch.
+        processes: The processes of the run, of which the first reads and writes the files.
     """
 
-    def __init__(self, directory: str | Path, checkpoint_every: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        checkpoint_every: int | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        self.processes = processes
         self.directory = Path(directory)
         self.checkpoint = self.directory / "checkpoint"
         self.metrics = self.directory / "metrics.jsonl"
@@ -183,21 +214,41 @@ class RunDirectory(Callback):
             CheckpointError: The checkpoint was changed, or is of another run.
             ValueError: It is of a run with other settings, or other data.
         """
-        if checkpoints.exists(self.checkpoint):
-            tensors, data = checkpoints.load(self.checkpoint)
+        saved = from_first(self.processes, self._saved)
+        if saved is not None:
             try:
-                resuming.restore(run, tensors, data)
+                resuming.restore(run, *saved)
             except files.CheckpointError as error:
                 raise files.CheckpointError(f"{self.checkpoint}: {error}") from None
-        files.write_text(self.metrics, "".join(_metrics_lines(run.history)))
+        if self._writes:
+            files.write_text(self.metrics, "".join(_metrics_lines(run.history)))
+
+    def _saved(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint, if there is one."""
+        if not checkpoints.exists(self.checkpoint):
+            return None
+        tensors, data = checkpoints.load(self.checkpoint)
+        if self.processes is not None:  # the first process has the first GPU, and each draws alike
+            for name in tensors:
+                if name.startswith("rng/cuda/"):
+                    tensors[name] = tensors["rng/cuda/0"]
+        return tensors, data
+
+    @property
+    def _writes(self) -> bool:
+        return self.processes is None or self.processes.is_first
 
     def after_epoch(self, run: Run) -> None:
         """Append the epoch to `metrics.jsonl`."""
+        if not self._writes:
+            return
         with files.naming(self.metrics), self.metrics.open("a") as file:
             file.write(_metrics_lines(run.history)[-1])
 
     def after_step(self, run: Run) -> None:
         """Write a checkpoint if it is time for one."""
+        if not self._writes:
+            return
         every = self.checkpoint_every or run.batches.steps_per_epoch
         step = run.position.step
         if step % every == 0 or step == run.total:

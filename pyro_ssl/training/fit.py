@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,23 +20,26 @@ from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.training.callbacks import (
     EarlyStopping,
     Epoch,
+    InStep,
     RunDirectory,
     UserCallbacks,
     progress_bar,
 )
+from pyro_ssl.training.distributed import Processes, check_divisible, from_first
 from pyro_ssl.training.new_run import new_run
 from pyro_ssl.training.optimizers import Schedule
 from pyro_ssl.training.run import (
     Callback,
     DivergedError,
     History,
+    Run,
     is_being_trained,
     train,
 )
 from pyro_ssl.training.settings import Precision, Settings
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_input, check_kind, check_positive
-from pyro_ssl.utils.context import fixed_seed, one_training
+from pyro_ssl.utils.context import fixed_seed, one_training, preserve_buffers
 
 
 def fit(
@@ -154,15 +158,21 @@ def fit(
     _check_callbacks(callbacks, early_stopping)
     _check_objective(objective)
     patience = None if early_stopping is None else early_stopping.patience
-    begin = partial(new_run, objective, x, y, settings, device=device, patience=patience)
-    run_directory = None if directory is None else RunDirectory(directory, checkpoint_every)
+    processes = Processes.joined(device)
+    begin = partial(
+        _begin, objective, x, y, settings, device=device, patience=patience, processes=processes
+    )
+    run_directory = None
+    if directory is not None:
+        run_directory = RunDirectory(directory, checkpoint_every, processes)
     with one_training(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         with _restored_on_error(objective):
             run = begin()
             if run_directory is not None:
-                stack.enter_context(files.locked(run_directory.directory, "fit.lock"))
+                lock = files.locked(run_directory.directory, "fit.lock")
+                from_first(processes, partial(stack.enter_context, lock))
                 if not resume:
-                    run_directory.check_is_free()
+                    from_first(processes, run_directory.check_is_free)
             features = objective.features
             if isinstance(features, PretrainedEncoder) and not features.trained:
                 pretrain(
@@ -181,7 +191,7 @@ def fit(
                 run_directory.restore(run)
         bar = stack.enter_context(progress_bar(run, progress))
         # metrics are written before the user's callbacks, the checkpoint of the step after them
-        in_order = (early_stopping, bar, run_directory, UserCallbacks(callbacks))
+        in_order = (InStep(), early_stopping, bar, run_directory, UserCallbacks(callbacks))
         hooks: list[Callback] = [callback for callback in in_order if callback is not None]
         try:
             return train(run, hooks)
@@ -192,6 +202,40 @@ def fit(
                 f"{error}; start again with it in another directory: {directory} would resume "
                 "the diverged run"
             ) from None
+
+
+def _begin(
+    objective: Objective,
+    x: Any,
+    y: Any,
+    settings: Settings,
+    *,
+    processes: Processes | None,
+    **arguments: Any,
+) -> Run:
+    """A new run; of several processes with the same data, settings and weights."""
+    if processes is None:
+        return new_run(objective, x, y, settings, **arguments)
+    with processes.agreed():
+        check_divisible(objective)
+    processes.share_weights(objective)
+    with processes.agreed(), _warnings_of_first(processes):
+        run = new_run(objective, x, y, settings, **arguments)
+        first = processes.part(run.batches(0))
+        with fixed_seed(settings.seed), preserve_buffers(objective):
+            objective.check(first)
+    processes.check_same(run.settings_data)
+    run.processes = processes
+    return run
+
+
+@contextmanager
+def _warnings_of_first(processes: Processes) -> Iterator[None]:
+    """Warn in the first process only."""
+    with warnings.catch_warnings():
+        if not processes.is_first:
+            warnings.simplefilter("ignore")
+        yield
 
 
 def pretrain(features: PretrainedEncoder, x: Tensor, **arguments: Any) -> None:

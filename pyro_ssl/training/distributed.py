@@ -1,0 +1,245 @@
+"""One training run in several processes, as `torchrun` starts them.
+
+Each process has the whole data and the whole model. In every step it evaluates its rows of the
+batch, and the gradients are summed by one all-reduce of a flat tensor after the backward pass.
+`DistributedDataParallel` would sum them by hooks that fire as it leaves a module's `forward`; the
+loss calls programs under handlers, networks more than once and some with other weights, so which
+hooks fire is not certain, and a sum after the backward pass is.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from pyro_ssl.objectives.batch import Batch
+from pyro_ssl.objectives.objective import Objective
+from pyro_ssl.training import checkpoints
+
+T = TypeVar("T")
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended or failed."""
+
+
+class Processes:
+    """The processes of a run, of which this is one.
+
+    Arguments:
+        rank: This process, from 0.
+        size: Their number.
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank = rank
+        self.size = size
+
+    @classmethod
+    def joined(cls, device: Any = None) -> Processes | None:
+        """Join the processes that torchrun has started; None if this is the only one.
+
+        A process group that the program has made itself is used as it is.
+
+        Arguments:
+            device: The device to train on, as `fit` has it; "cuda" becomes one GPU a process.
+        """
+        if not dist.is_available():
+            return None
+        if not dist.is_initialized():
+            if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+                return None
+            with _lost_processes_told():
+                dist.init_process_group()
+        if dist.get_world_size() == 1:
+            return None
+        if device is not None and str(device) == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and speaks to the user."""
+        return self.rank == 0
+
+    # --- agreement ----------------------------------------------------------------------------
+
+    def gathered(self, value: T) -> list[T]:
+        """The values of all processes, in their order."""
+        values: list[Any] = [None] * self.size
+        with _lost_processes_told():
+            dist.all_gather_object(values, value)
+        return values
+
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        """End the block in all processes, or raise in all of them if it fails in one.
+
+        Raises:
+            LostProcessError: It has failed in another process, and not in this one.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except LostProcessError:
+            raise
+        except Exception as caught:
+            error = caught
+        told = self.gathered(None if error is None else f"{type(error).__name__}: {error}")
+        if error is not None:
+            raise error
+        for rank, message in enumerate(told):
+            if message is not None:
+                raise LostProcessError(f"process {rank}: {message}")
+
+    def from_first(self, function: Callable[[], T]) -> T:
+        """What a function returns in the first process, for all; the others do not call it.
+
+        Raises:
+            Exception: The function has raised it, in the first process.
+        """
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = function()
+            except Exception as error:
+                outcome[1] = error
+        with _lost_processes_told():
+            dist.broadcast_object_list(outcome, src=0)
+        value, error = outcome
+        if error is not None:
+            raise error
+        return value
+
+    def check_same(self, data: Mapping[str, Any]) -> None:
+        """Raise ValueError, in all processes, unless all have equal data.
+
+        Arguments:
+            data: Plain data by name.
+        """
+        told = self.gathered(dict(data))
+        for rank, other in enumerate(told):
+            names = [name for name in told[0] if other.get(name) != told[0][name]]
+            if names:
+                name = names[0]
+                raise ValueError(
+                    f"{name}: process 0 has {told[0][name]}, and process {rank} {other[name]}; "
+                    "give the same data, settings and seed in all processes of a run"
+                )
+
+    def share_weights(self, module: nn.Module) -> None:
+        """Give all processes the weights of the first one.
+
+        Raises:
+            ValueError: Their weights have other names, shapes or dtypes.
+        """
+        state = module.state_dict()
+        form = {name: f"{tuple(value.shape)} {value.dtype}" for name, value in state.items()}
+        self.check_same({"objective": form})
+        with _lost_processes_told():
+            for value in state.values():
+                dist.broadcast(value, src=0)
+
+    def check_in_step(self, module: nn.Module) -> None:
+        """Raise RuntimeError unless weights and random states are equal in all processes."""
+        weights = [float(value.double().sum()) for value in module.state_dict().values()]
+        states = [zlib.crc32(state.numpy().data) for state in checkpoints.rng_tensors().values()]
+        told = self.gathered((weights, states[:1]))
+        for rank, other in enumerate(told):
+            if other != told[0]:
+                what = "weights" if other[0] != told[0][0] else "random numbers"
+                raise RuntimeError(
+                    f"process {rank} has other {what} than process 0: a program, term or transform "
+                    "draws random numbers, or changes weights, that depend on the process; train "
+                    "in one process, without torchrun"
+                )
+
+    # --- a step -------------------------------------------------------------------------------
+
+    def part(self, batch: Batch) -> Batch:
+        """The rows of this process."""
+        return batch.part(self.rank, self.size)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter], values: Tensor) -> Tensor:
+        """Sum the gradients over the processes, in place, and further values with them.
+
+        A parameter without a gradient in every process stays without one.
+
+        Arguments:
+            parameters: The parameters, in the same order in all processes.
+            values: Further numbers, `(n,)`.
+        """
+        parameters = list(parameters)
+        flat = [values, values.new_tensor([float(p.grad is not None) for p in parameters])]
+        for p in parameters:
+            gradient = torch.zeros_like(p) if p.grad is None else p.grad
+            flat.append(gradient.detach().flatten())
+        bucket = torch.cat(flat)
+        with _lost_processes_told():
+            dist.all_reduce(bucket)
+        total, counts, *gradients = bucket.split([len(part) for part in flat])
+        for p, count, gradient in zip(parameters, counts.tolist(), gradients, strict=True):
+            if count:
+                p.grad = gradient.view_as(p).to(p)
+        return total
+
+
+def from_first(processes: Processes | None, function: Callable[[], T]) -> T:
+    """What a function returns in the first process, for all; see `Processes.from_first`."""
+    if processes is None:
+        return function()
+    return processes.from_first(function)
+
+
+@contextmanager
+def _lost_processes_told() -> Iterator[None]:
+    """Raise LostProcessError where torch says that a connection was lost."""
+    try:
+        yield
+    except dist.DistError as error:
+        raise _lost(error) from error
+    except RuntimeError as error:
+        if isinstance(error, LostProcessError) or not _is_of_connection(error):
+            raise
+        raise _lost(error) from error
+
+
+def _is_of_connection(error: RuntimeError) -> bool:
+    text = str(error)
+    return any(word in text for word in ("gloo", "Gloo", "NCCL", "onnection", "imed out"))
+
+
+def _lost(error: Exception) -> LostProcessError:
+    reason = str(error).splitlines()[0]
+    return LostProcessError(
+        "another process of the run has ended or does not answer; torchrun --max-restarts "
+        f"continues from the last checkpoint ({reason})"
+    )
+
+
+def check_divisible(objective: Objective) -> None:
+    """Raise ValueError unless several processes can each evaluate a part of a batch.
+
+    Arguments:
+        objective: What to train.
+    """
+    way_out = "train in one process, without torchrun"
+    if objective.model is not None and not objective.has_bound_per_datum:
+        raise ValueError(
+            f"elbo: a {type(objective.elbo).__name__} has no bound per datum, so its loss cannot "
+            f"be divided between processes; use a TraceTopKEnum_ELBO, or {way_out}"
+        )
+    for term in objective.terms:
+        if not getattr(term, "divisible", False):
+            name = type(term).__name__
+            raise ValueError(
+                f"{name}: in several processes each has a part of the batch; set divisible = True "
+                f"in the class if its formula is right for a part, see Term, or {way_out}"
+            )
