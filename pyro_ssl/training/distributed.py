@@ -186,8 +186,8 @@ class Processes:
             dist.all_reduce(bucket)
         total, counts, *gradients = bucket.split([len(part) for part in flat])
         for p, count, gradient in zip(parameters, counts.tolist(), gradients, strict=True):
-            if count:
-                p.grad = gradient.view_as(p).to(p)
+            if count:  # in the parameter's layout, as a fused step expects
+                p.grad = torch.empty_like(p).copy_(gradient.view_as(p))
         return total
 
 
