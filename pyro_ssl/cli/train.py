@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import platform
 import time
 import warnings
@@ -34,9 +35,12 @@ from pyro_ssl.cli.run_directory import (
 )
 from pyro_ssl.data.missing_labels import LabelWarning, describe_labels, warn_of_missing_classes
 from pyro_ssl.evaluation import metrics, plots
+from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.training.distributed import Processes, is_first
 from pyro_ssl.training.fit import fit
 from pyro_ssl.training.optimizers import SCHEDULES
+from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
 from pyro_ssl.zoo.saved_model import SavedModel
 
@@ -52,6 +56,13 @@ def parser() -> ArgumentParser:
         description="Train a method on a data set with few labels, or continue a run: --resume DIR."
     )
     parser.add_argument("--resume", type=str | None, default=None, help=RESUME_HELP)
+    parser.add_argument(
+        "--epochs",
+        type=int | None,
+        default=None,
+        help="with --resume: go on for longer, to so many epochs in all; the learning rate is from "
+        "there on that of a run with so many",
+    )
     return parser
 
 
@@ -125,6 +136,7 @@ def run(arguments: Namespace) -> None:
         if method not in (None, config["method"]):
             raise ValueError(f"--resume: {resume} is a run of {config['method']}, not of {method}")
         check_saved_options(config["method"], config["options"], Path(resume) / CONFIG)
+        _prolong(config, arguments.epochs, given, Path(resume))
         train(Path(resume), config, resume=True)
         return
     if method is None:
@@ -135,7 +147,41 @@ def run(arguments: Namespace) -> None:
     if given.schedule not in SCHEDULES:
         names = ", ".join(SCHEDULES)
         raise ValueError(f"--schedule should be one of {names}, got {given.schedule!r}")
-    train(Path(given.out), _config(method, given))
+    config = _config(method, given)
+    train(Path(given.out), config, resume=_is_restarted(Path(given.out), config))
+
+
+def _prolong(config: dict[str, Any], epochs: int | None, given: Any, directory: Path) -> None:
+    """Set the epochs of a run that is to go on for longer.
+
+    Raises:
+        ValueError: It has more epochs already, or they are given as an option of the method.
+    """
+    training = config["training"]
+    had = training["epochs"]
+    of_method = given.get("epochs")
+    if of_method not in (None, had, zoo.method(config["method"]).training.get("epochs", of_method)):
+        raise ValueError(
+            f"--epochs: the run had {had}, got {of_method}; pyro-ssl train --resume {directory} "
+            f"--epochs {of_method}, without the method, goes on for longer"
+        )
+    if epochs is None or epochs == had:
+        return
+    if epochs < had:
+        raise ValueError(f"--epochs: the run had {had}, got {epochs}; give more, or leave it out")
+    training["epochs"] = epochs
+    if is_first():
+        print(
+            f"{epochs} epochs in place of {had}: from here on the learning rate "
+            f"({training['schedule']}) is that of a run of {epochs} epochs"
+        )
+
+
+def _is_restarted(out: Path, config: dict[str, Any]) -> bool:
+    """Whether torchrun starts the command anew after a failure, and the directory is of its run."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or not (out / CONFIG).exists():
+        return False
+    return read_config(out) == json.loads(json.dumps(config))
 
 
 def resume_hint(arguments: Namespace) -> str:
@@ -177,37 +223,66 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
     """
     if out.is_file():
         raise FileExistsError(f"--out: {out} is a file; give a directory")
+    Processes.joined(config["training"]["device"])
+    if not is_first():
+        dataset, draw, objective = _parts(config)
+        with class_numbers_unwarned():
+            _fit(out, config, resume, objective, dataset, draw)
+        return
     if not resume:
         check_new(out)
     with owned(out):
         _train_in(out, config, resume)
 
 
-def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
-    name = config["method"]
-    options = config["options"]
-    seed = config["seed"]
+def _parts(config: dict[str, Any]) -> tuple[data.Dataset, data.LabelDraw, Objective]:
+    """The data, the labeled rows and the objective of a run."""
     dataset = data.load(config["data"], config["data_root"])
     draw = draw_labels(dataset, config)
     if config["binarise"]:
         _check_pixels(dataset.x)
-    objective = zoo.build(name, dataset.x_shape, len(dataset.classes), seed=seed, **options)
+    objective = zoo.build(
+        config["method"],
+        dataset.x_shape,
+        len(dataset.classes),
+        seed=config["seed"],
+        **config["options"],
+    )
+    return dataset, draw, objective
+
+
+def _fit(
+    out: Path,
+    config: dict[str, Any],
+    resume: bool,
+    objective: Objective,
+    dataset: data.Dataset,
+    draw: data.LabelDraw,
+) -> History:
+    identity = {"method": config["method"]} | {n: config[n] for n in ("options", "binarise")}
+    return fit(
+        objective,
+        dataset.x,
+        draw.masked_labels(dataset.y),
+        seed=config["seed"],
+        directory=out,
+        resume=resume,
+        identity=identity,
+        transform=torch.bernoulli if config["binarise"] else None,
+        **config["training"],
+    )
+
+
+def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
+    name = config["method"]
+    dataset, draw, objective = _parts(config)
     labels = draw.masked_labels(dataset.y)
     print(describe_labels(labels, dataset.classes), flush=True)
     warn_of_missing_classes(labels, dataset.classes)
     with configured(out, config), class_numbers_unwarned():
-        history = fit(
-            objective,
-            dataset.x,
-            labels,
-            seed=seed,
-            directory=out,
-            resume=resume,
-            identity={"method": name, "options": options, "binarise": config["binarise"]},
-            transform=torch.bernoulli if config["binarise"] else None,
-            **config["training"],
-        )
-    saved = SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective)
+        history = _fit(out, config, resume, objective, dataset, draw)
+    classes = list(dataset.classes)
+    saved = SavedModel(name, dataset.x_shape, classes, config["options"], objective)
     saved.save(out / "model")
     draw.save(out / "labels.json")
     plots.save(plots.learning_curves({name: history}), out / "curves.png")

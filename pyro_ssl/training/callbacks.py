@@ -247,12 +247,14 @@ class RunDirectory(Callback):
 
     def after_step(self, run: Run) -> None:
         """Write a checkpoint if it is time for one."""
-        if not self._writes:
-            return
         every = self.checkpoint_every or run.batches.steps_per_epoch
         step = run.position.step
         if step % every == 0 or step == run.total:
-            checkpoints.save(self.checkpoint, *resuming.state(run))
+            self.write_checkpoint(run)
+
+    def write_checkpoint(self, run: Run) -> None:
+        """Write a checkpoint of the last step; all processes wait for it."""
+        from_first(self.processes, lambda: checkpoints.save(self.checkpoint, *resuming.state(run)))
 
 
 def _metrics_lines(history: History) -> list[str]:

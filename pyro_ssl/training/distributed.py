@@ -9,7 +9,9 @@ hooks fire is not certain, and a sum after the backward pass is.
 
 from __future__ import annotations
 
+import atexit
 import os
+import signal
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +26,8 @@ from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints
 
 T = TypeVar("T")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Signals that ask a process to end."""
 
 
 class LostProcessError(RuntimeError):
@@ -36,11 +40,17 @@ class Processes:
     Arguments:
         rank: This process, from 0.
         size: Their number.
+
+    Attributes:
+        signal: The signal that this process has received, by which it is asked to end.
+        signal_of_any: That of any process, as all knew at the end of the last step.
     """
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank = rank
         self.size = size
+        self.signal: int | None = None
+        self.signal_of_any: int | None = None
 
     @classmethod
     def joined(cls, device: Any = None) -> Processes | None:
@@ -56,8 +66,8 @@ class Processes:
         if not dist.is_initialized():
             if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
                 return None
-            with _lost_processes_told():
-                dist.init_process_group()
+            dist.init_process_group()
+            atexit.register(_leave)
         if dist.get_world_size() == 1:
             return None
         if device is not None and str(device) == "cuda":
@@ -74,8 +84,7 @@ class Processes:
     def gathered(self, value: T) -> list[T]:
         """The values of all processes, in their order."""
         values: list[Any] = [None] * self.size
-        with _lost_processes_told():
-            dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value)
         return values
 
     @contextmanager
@@ -111,8 +120,7 @@ class Processes:
                 outcome[0] = function()
             except Exception as error:
                 outcome[1] = error
-        with _lost_processes_told():
-            dist.broadcast_object_list(outcome, src=0)
+        dist.broadcast_object_list(outcome, src=0)
         value, error = outcome
         if error is not None:
             raise error
@@ -126,13 +134,13 @@ class Processes:
         """
         told = self.gathered(dict(data))
         for rank, other in enumerate(told):
-            names = [name for name in told[0] if other.get(name) != told[0][name]]
-            if names:
-                name = names[0]
-                raise ValueError(
-                    f"{name}: process 0 has {told[0][name]}, and process {rank} {other[name]}; "
-                    "give the same data, settings and seed in all processes of a run"
-                )
+            for name in [*told[0], *other]:
+                if other.get(name) != told[0].get(name):
+                    raise ValueError(
+                        f"{name}: process 0 has {told[0].get(name)}, and process {rank} has "
+                        f"{other.get(name)}; give the same data, settings and seed in all "
+                        "processes of a run (data are compared by their checksums)"
+                    )
 
     def share_weights(self, module: nn.Module) -> None:
         """Give all processes the weights of the first one.
@@ -141,11 +149,14 @@ class Processes:
             ValueError: Their weights have other names, shapes or dtypes.
         """
         state = module.state_dict()
-        form = {name: f"{tuple(value.shape)} {value.dtype}" for name, value in state.items()}
-        self.check_same({"objective": form})
-        with _lost_processes_told():
-            for value in state.values():
-                dist.broadcast(value, src=0)
+        self.check_same(
+            {
+                f"objective.{name}": f"{tuple(value.shape)} {value.dtype}"
+                for name, value in state.items()
+            }
+        )
+        for value in state.values():
+            dist.broadcast(value, src=0)
 
     def check_in_step(self, module: nn.Module) -> None:
         """Raise RuntimeError unless weights and random states are equal in all processes."""
@@ -177,18 +188,41 @@ class Processes:
             values: Further numbers, `(n,)`.
         """
         parameters = list(parameters)
-        flat = [values, values.new_tensor([float(p.grad is not None) for p in parameters])]
+        signals = [float(self.signal == number) for number in SIGNALS]
+        has_gradient = [float(p.grad is not None) for p in parameters]
+        flat = [values, values.new_tensor(signals), values.new_tensor(has_gradient)]
         for p in parameters:
             gradient = torch.zeros_like(p) if p.grad is None else p.grad
             flat.append(gradient.detach().flatten())
         bucket = torch.cat(flat)
-        with _lost_processes_told():
-            dist.all_reduce(bucket)
-        total, counts, *gradients = bucket.split([len(part) for part in flat])
+        dist.all_reduce(bucket)
+        total, received, counts, *gradients = bucket.split([len(part) for part in flat])
         for p, count, gradient in zip(parameters, counts.tolist(), gradients, strict=True):
             if count:  # in the parameter's layout, as a fused step expects
                 p.grad = torch.empty_like(p).copy_(gradient.view_as(p))
+        self.signal_of_any = _signal_of(received.tolist())
         return total
+
+
+def _signal_of(counts: list[float]) -> int | None:
+    for number, count in zip(SIGNALS, counts, strict=True):
+        if count:
+            return int(number)
+    return None
+
+
+def is_first() -> bool:
+    """Whether this process speaks to the user: the only one, or the first that torchrun started.
+
+    >>> is_first()
+    True
+    """
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def from_first(processes: Processes | None, function: Callable[[], T]) -> T:
@@ -199,21 +233,21 @@ def from_first(processes: Processes | None, function: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _lost_processes_told() -> Iterator[None]:
-    """Raise LostProcessError where torch says that a connection was lost."""
+def lost_processes_told(processes: Processes | None) -> Iterator[None]:
+    """Raise LostProcessError inside the block where torch says that a connection is lost."""
     try:
         yield
-    except dist.DistError as error:
-        raise _lost(error) from error
     except RuntimeError as error:
-        if isinstance(error, LostProcessError) or not _is_of_connection(error):
+        is_ours = isinstance(error, LostProcessError)
+        if processes is None or is_ours or not _is_of_connection(error):
             raise
         raise _lost(error) from error
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
-    text = str(error)
-    return any(word in text for word in ("gloo", "Gloo", "NCCL", "onnection", "imed out"))
+    if isinstance(error, dist.DistError):
+        return True
+    return any(word in str(error) for word in ("gloo", "NCCL", "Connection closed", "Timed out"))
 
 
 def _lost(error: Exception) -> LostProcessError:

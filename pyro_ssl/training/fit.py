@@ -25,9 +25,15 @@ from pyro_ssl.training.callbacks import (
     UserCallbacks,
     progress_bar,
 )
-from pyro_ssl.training.distributed import Processes, check_divisible, from_first
+from pyro_ssl.training.distributed import (
+    Processes,
+    check_divisible,
+    from_first,
+    lost_processes_told,
+)
 from pyro_ssl.training.new_run import new_run
 from pyro_ssl.training.optimizers import Schedule
+from pyro_ssl.training.preemption import Preemption
 from pyro_ssl.training.run import (
     Callback,
     DivergedError,
@@ -78,6 +84,10 @@ def fit(
     do not change the result. But torch has one random state for all threads: while `fit` runs,
     other threads should draw no random numbers, or draw them from a `torch.Generator`.
 
+    With a directory, SIGTERM and SIGINT end the run with a checkpoint of the last step: the first
+    by `SystemExit(143)`, the second by `KeyboardInterrupt`. In processes that torchrun has started,
+    all train one objective together: see `docs/many_machines.md`.
+
     >>> from pyro_ssl import zoo
     >>> x = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
     >>> y = torch.where(torch.arange(60) < 20, torch.arange(60) % 2, -1)
@@ -119,7 +129,9 @@ def fit(
             method and its options. The arguments of `fit` are compared anyway, functions by name.
         checkpoint_every: Steps between checkpoints; by default one per epoch.
         resume: Continue from the directory's checkpoint, if there is one. The result is the same to
-            the bit as that of an uninterrupted run.
+            the bit as that of an uninterrupted run. With more `epochs` than before, the run goes on
+            for longer: from the checkpoint on, the learning rates of a named schedule are those of
+            a run with so many epochs, so that `one_cycle` rises again.
         progress: Show a progress bar; by default on a terminal only.
 
     Returns:
@@ -134,6 +146,7 @@ def fit(
         CheckpointError: The checkpoint to resume was changed, or is of another run; nothing has
             been changed then.
         DivergedError: The loss is not finite; the last checkpoint is kept.
+        LostProcessError: Another process of the run has ended.
 
     Warns:
         DivergedWarning: The loss is finite, but orders of magnitude larger than with untrained
@@ -166,6 +179,7 @@ def fit(
     if directory is not None:
         run_directory = RunDirectory(directory, checkpoint_every, processes)
     with one_training(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        stack.enter_context(lost_processes_told(processes))
         with _restored_on_error(objective):
             run = begin()
             if run_directory is not None:
@@ -193,6 +207,10 @@ def fit(
         # metrics are written before the user's callbacks, the checkpoint of the step after them
         in_order = (InStep(), early_stopping, bar, run_directory, UserCallbacks(callbacks))
         hooks: list[Callback] = [callback for callback in in_order if callback is not None]
+        if run_directory is not None:
+            preemption = Preemption(run_directory)
+            stack.enter_context(preemption.watching())
+            hooks.append(preemption)
         try:
             return train(run, hooks)
         except DivergedError as error:

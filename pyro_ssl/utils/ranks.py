@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,10 +114,24 @@ def all_sum(values: Tensor) -> Tensor:
     """
     if current_rows.get() is None:
         return values
-    from torch.distributed.nn import functional
-
-    total: Tensor = functional.all_reduce(values, dist.ReduceOp.SUM)
+    total: Tensor = _AllSum.apply(values)
     return total
+
+
+class _AllSum(torch.autograd.Function):
+    """A sum over all processes; backwards, that of their gradients, since all have used it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
 
 
 def batch_mean(values: Tensor) -> Tensor:
