@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyro_ssl.nn.random_weights import RandomWeights
 from pyro_ssl.nn.tensor_annotations import mark_normal
 from pyro_ssl.types import classifies_by_one_draw
+from pyro_ssl.utils.sharding import drawing_what_all_share
 
 WEIGHT_DRAWS = 10
 """Number of draws of W that a prediction by networks with random weights averages over."""
@@ -87,7 +88,9 @@ class MeanField(PyroModule):
             return self._classify(x)
         draws: list[TorchDistribution] = []
         for _ in range(1 if self.training else WEIGHT_DRAWS):
-            with self.slots.substituted(self.q_w().rsample()):
+            with drawing_what_all_share():
+                w = self.q_w().rsample()
+            with self.slots.substituted(w):
                 draws.append(self._classify(x))
         if len(draws) == 1:
             return draws[0]

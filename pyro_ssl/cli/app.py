@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pyro_ssl.cli import evaluate, label, predict, sweep, train
 from pyro_ssl.cli import list as list_command
 from pyro_ssl.cli.config_file import is_too_deep
+from pyro_ssl.training.distributed import LostProcessError, is_first
 from pyro_ssl.training.run import DivergedError
 from pyro_ssl.utils import files
 
@@ -37,18 +38,20 @@ USER_ERRORS = (
     MemoryError,
     torch.cuda.OutOfMemoryError,
     DivergedError,
+    LostProcessError,
 )
 SUCCESS = 0
 USER_ERROR = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    The code is 0 for success, 2 for a user error, which is reported in one line, and 130 for an
-    interrupted command. If the environment variable PYRO_SSL_DEBUG is set, errors are raised with a
-    traceback.
+    The code is 0 for success, 2 for a user error, which is reported in one line, 130 for an
+    interrupted command, and 143 for a training that SIGTERM has ended. If the environment variable
+    PYRO_SSL_DEBUG is set, errors are raised with a traceback.
 
     >>> main(["predict", "nowhere", "--input", "x.npy", "--output", "p.txt"])
     2
@@ -66,10 +69,16 @@ def main(argv: list[str] | None = None) -> int:
     except (KeyboardInterrupt, EOFError):
         print(f"\npyro-ssl: stopped{_resume_hint(arguments)}", file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as exit:
+        if exit.code != TERMINATED:
+            raise
+        if is_first():
+            print(f"\npyro-ssl: stopped{_resume_hint(arguments)}", file=sys.stderr)
+        return TERMINATED
     except USER_ERRORS as error:
         if os.environ.get("PYRO_SSL_DEBUG"):
             raise
-        print(f"pyro-ssl: error: {_message(error)}", file=sys.stderr)
+        print(f"pyro-ssl: error: {_of_process()}{_message(error)}", file=sys.stderr)
         return USER_ERROR
     return SUCCESS
 
@@ -116,6 +125,11 @@ def _message(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"there is not enough memory; {error}".removesuffix("; ")
     return str(error)
+
+
+def _of_process() -> str:
+    """Which process of a run speaks, if it is not the first."""
+    return "" if is_first() else f"process {os.environ['RANK']}: "
 
 
 def _resume_hint(arguments: Namespace | None) -> str:

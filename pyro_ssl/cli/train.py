@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import platform
 import time
 import warnings
@@ -39,6 +40,7 @@ from pyro_ssl.model_selection import PartialLabelSplit
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training.callbacks import Epoch
+from pyro_ssl.training.distributed import Processes, is_first
 from pyro_ssl.training.fit import fit
 from pyro_ssl.training.loggers import LOGGERS
 from pyro_ssl.training.optimizers import SCHEDULES
@@ -72,6 +74,13 @@ def parser() -> ArgumentParser:
         description="Train a method on a data set with few labels, or continue a run: --resume DIR."
     )
     parser.add_argument("--resume", type=str | None, default=None, help=RESUME_HELP)
+    parser.add_argument(
+        "--epochs",
+        type=int | None,
+        default=None,
+        help="with --resume: go on for longer, to so many epochs in all; the learning rate is from "
+        "there on that of a run with so many",
+    )
     return parser
 
 
@@ -158,6 +167,7 @@ def run(arguments: Namespace) -> None:
         if method not in (None, config["method"]):
             raise ValueError(f"--resume: {resume} is a run of {config['method']}, not of {method}")
         check_saved_options(config["method"], config["options"], Path(resume) / CONFIG)
+        _prolong(config, arguments.epochs, given, Path(resume))
         train(Path(resume), config, resume=True)
         return
     if method is None:
@@ -165,7 +175,41 @@ def run(arguments: Namespace) -> None:
         raise ValueError(f"train needs a method, one of {names}, or --resume DIR")
     if not given.out:
         raise ValueError("--out DIR is needed: the directory of the run")
-    train(Path(given.out), config_of(method, given))
+    config = config_of(method, given)
+    train(Path(given.out), config, resume=_is_restarted(Path(given.out), config))
+
+
+def _prolong(config: dict[str, Any], epochs: int | None, given: Any, directory: Path) -> None:
+    """Set the epochs of a run that is to go on for longer.
+
+    Raises:
+        ValueError: It has more epochs already, or they are given as an option of the method.
+    """
+    training = config["training"]
+    had = training["epochs"]
+    of_method = given.get("epochs")
+    if of_method not in (None, had, zoo.method(config["method"]).training.get("epochs", of_method)):
+        raise ValueError(
+            f"--epochs: the run had {had}, got {of_method}; pyro-ssl train --resume {directory} "
+            f"--epochs {of_method}, without the method, goes on for longer"
+        )
+    if epochs is None or epochs == had:
+        return
+    if epochs < had:
+        raise ValueError(f"--epochs: the run had {had}, got {epochs}; give more, or leave it out")
+    training["epochs"] = epochs
+    if is_first():
+        print(
+            f"{epochs} epochs in place of {had}: from here on the learning rate "
+            f"({training['schedule']}) is that of a run of {epochs} epochs"
+        )
+
+
+def _is_restarted(out: Path, config: dict[str, Any]) -> bool:
+    """Whether torchrun starts the command anew after a failure, and the directory is of its run."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or not (out / CONFIG).exists():
+        return False
+    return read_config(out) == json.loads(json.dumps(config))
 
 
 def resume_hint(arguments: Namespace) -> str:
@@ -218,14 +262,34 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
     """
     if out.is_file():
         raise FileExistsError(f"--out: {out} is a file; give a directory")
+    Processes.joined(config["training"]["device"])
+    if not is_first():
+        prepared = _prepared(config)
+        with class_numbers_unwarned():
+            _fit(out, config, prepared, resume, prepared.accuracy)
+        return
     if not resume:
         check_new(out)
     with owned(out):
         _train_in(out, config, resume)
 
 
-def _print_now(text: str) -> None:
-    print(text, flush=True)
+class _Prepared(NamedTuple):
+    """Everything that a run is trained with.
+
+    Arguments:
+        dataset: The data set.
+        draw: Its labeled rows, those for validation included.
+        labels: Class indices to train on, -1 where there is none.
+        objective: The untrained objective.
+        accuracy: Accuracy on the labels set aside; empty without them.
+    """
+
+    dataset: data.Dataset
+    draw: data.LabelDraw
+    labels: torch.Tensor
+    objective: Objective
+    accuracy: list[Accuracy]
 
 
 class Trained(NamedTuple):
@@ -233,7 +297,7 @@ class Trained(NamedTuple):
 
     Arguments:
         dataset: Its data set.
-        draw: Its labeled rows, those for validation among them.
+        draw: Its labeled rows, those for validation included.
         objective: The trained objective.
         history: The history of `fit`.
         validation: Accuracy on the labels set aside, as `val_accuracy`; empty without them.
@@ -244,6 +308,10 @@ class Trained(NamedTuple):
     objective: Objective
     history: History
     validation: dict[str, float]
+
+
+def _print_now(text: str) -> None:
+    print(text, flush=True)
 
 
 def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
@@ -277,43 +345,66 @@ def train_model(
         callbacks: Callbacks of `fit`; they see the accuracy on the labels set aside.
         announce: Called with the numbers of labels.
     """
-    name = config["method"]
-    options = config["options"]
-    seed = config["seed"]
+    dataset, draw, labels, objective, accuracy = prepared = _prepared(config)
+    if accuracy:
+        announce(f"labels for validation: {len(accuracy[0].y)}, which are not trained on")
+    announce(describe_labels(labels, dataset.classes))
+    warn_of_missing_classes(labels, dataset.classes)
+    logs = []
+    if config["log"]:
+        contents = config["options"] | config["training"]
+        logs.append(LOGGERS[config["log"]](out / config["log"], contents))
+    with configured(out, config), class_numbers_unwarned():
+        history = _fit(out, config, prepared, resume, [*accuracy, *callbacks, *logs])
+    classes = list(dataset.classes)
+    saved = SavedModel(config["method"], dataset.x_shape, classes, config["options"], objective)
+    saved.save(out / "model")
+    draw.save(out / "labels.json")
+    validation = {one.name: one.score(objective) for one in accuracy}
+    return Trained(dataset, draw, objective, history, validation)
+
+
+def _prepared(config: dict[str, Any]) -> _Prepared:
+    """Load the data, choose the labeled rows and build the objective of a run."""
     dataset = data.load(config["data"], config["data_root"])
     draw = draw_labels(dataset, config)
     if config["binarise"]:
         _check_pixels(dataset.x)
-    objective = zoo.build(name, dataset.x_shape, len(dataset.classes), seed=seed, **options)
+    objective = zoo.build(
+        config["method"],
+        dataset.x_shape,
+        len(dataset.classes),
+        seed=config["seed"],
+        **config["options"],
+    )
     labels = draw.masked_labels(dataset.y)
-    measured = []
+    accuracy = []
     if config["validation"]:
-        labels, accuracy = _set_aside(dataset, labels, config)
-        measured.append(accuracy)
-        announce(f"labels for validation: {len(accuracy.y)}, which are not trained on")
-    logs = []
-    if config["log"]:
-        logs.append(LOGGERS[config["log"]](out / config["log"], options | config["training"]))
-    announce(describe_labels(labels, dataset.classes))
-    warn_of_missing_classes(labels, dataset.classes)
-    with configured(out, config), class_numbers_unwarned():
-        history = fit(
-            objective,
-            dataset.x,
-            labels,
-            seed=seed,
-            directory=out,
-            resume=resume,
-            identity={"method": name, "options": options, "binarise": config["binarise"]},
-            transform=torch.bernoulli if config["binarise"] else None,
-            callbacks=[*measured, *callbacks, *logs],
-            **config["training"],
-        )
-    saved = SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective)
-    saved.save(out / "model")
-    draw.save(out / "labels.json")
-    validation = {accuracy.name: accuracy.score(objective) for accuracy in measured}
-    return Trained(dataset, draw, objective, history, validation)
+        labels, on_others = _set_aside(dataset, labels, config)
+        accuracy.append(on_others)
+    return _Prepared(dataset, draw, labels, objective, accuracy)
+
+
+def _fit(
+    out: Path,
+    config: dict[str, Any],
+    prepared: _Prepared,
+    resume: bool,
+    callbacks: Sequence[Callable[[Epoch], Any]],
+) -> History:
+    identity = {"method": config["method"]} | {n: config[n] for n in ("options", "binarise")}
+    return fit(
+        prepared.objective,
+        prepared.dataset.x,
+        prepared.labels,
+        seed=config["seed"],
+        directory=out,
+        resume=resume,
+        identity=identity,
+        transform=torch.bernoulli if config["binarise"] else None,
+        callbacks=callbacks,
+        **config["training"],
+    )
 
 
 def _set_aside(

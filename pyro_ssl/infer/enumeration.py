@@ -19,6 +19,8 @@ from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, is_per_datum
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, likeliest_and_one
 from pyro_ssl.nn.tensor_annotations import class_weights, mark_one_hot
 from pyro_ssl.utils.private_names import ENUMERATE_DIM
+from pyro_ssl.utils.ranks import current_rows
+from pyro_ssl.utils.sharding import drawing_what_all_share
 
 WAY_OUT = (
     "; Objective(elbo=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...)) takes any pair that Pyro "
@@ -116,9 +118,13 @@ class EnumerateMessenger(Messenger):
             self.enumerate(msg)
             return
         check_sampled(msg)
-        if self.samples > 1 and not is_per_datum(msg, self.rows):
-            if not self.shared_once:
+        if not is_per_datum(msg, self.rows):
+            if self.samples > 1 and not self.shared_once:
                 raise SharedLatent
+            if current_rows.get() is not None:
+                with drawing_what_all_share():
+                    msg["value"] = draw(msg["fn"])
+                msg["done"] = True
             return
         shares_noise = self.values > 1 and self.common_random_numbers
         if (self.samples > 1 or shares_noise) and msg["fn"].has_rsample:

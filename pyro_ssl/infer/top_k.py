@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_ssl.utils.arguments import is_whole
+from pyro_ssl.utils.ranks import batch_mean
 
 TopK = int | None | Literal["auto"]
 """Number of likeliest classes; None for all classes."""
@@ -67,7 +68,7 @@ class TopKPolicy:
 def _fewest(log_q: Tensor) -> int:
     most = min(MOST, log_q.shape[-1])
     likeliest = log_q.detach().exp().topk(most, -1).values
-    held = likeliest.mean(0).cumsum(-1).tolist()
+    held = batch_mean(likeliest).cumsum(-1).tolist()
     for k in (1, 2, 4, 8):
         if k < most and held[k - 1] >= MASS:
             return k

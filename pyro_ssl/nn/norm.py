@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_ssl.nn.tensor_annotations import class_weights, mean_of
+from pyro_ssl.utils.ranks import all_sum
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -59,9 +60,10 @@ def _statistics(h: Tensor) -> tuple[Tensor, Tensor]:
         values = values.expand(*lead, values.shape[-1])
         w = w.expand(*lead, 1)
     dims = tuple(range(values.dim() - 1))
-    total = w.sum()
-    mean = (w * values).sum(dims) / total
-    var = (w * (values - mean).square()).sum(dims) / total
+    sums = all_sum(torch.cat([w.sum().view(1), (w * values).sum(dims)]))
+    total = sums[0]
+    mean = sums[1:] / total
+    var = all_sum((w * (values - mean).square()).sum(dims)) / total
     return mean, var
 
 

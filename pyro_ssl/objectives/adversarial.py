@@ -21,6 +21,7 @@ from pyro_ssl.distributions.priors import Prior
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.objectives.terms import Term
 from pyro_ssl.utils.arguments import check_positive
+from pyro_ssl.utils.ranks import Rows
 
 DiscriminatorInputs = Literal["linear", "squared", "quadratic"]
 
@@ -51,6 +52,8 @@ class Adversary(Term):
     >>> Adversary(OneHotCategorical(MLP(2, 3, hidden=(8,)))).lr_scale
     1.0
     """
+
+    divisible = True
 
     def __init__(self, f: nn.Module, weight: float = 1.0, lr_scale: float = 1.0) -> None:
         super().__init__(weight)
@@ -218,6 +221,7 @@ class Discrimination(Term):
     """
 
     needs = "nothing"
+    divisible = True
 
     def __init__(self, ratio: LogRatio, lr_scale: float = 1.0) -> None:
         super().__init__()
@@ -225,6 +229,9 @@ class Discrimination(Term):
         self.discriminators = ratio.discriminators
         self.lr_scale = lr_scale
         self._p_z = (ratio.p_z,)  # in a tuple, so that its parameters are not those of this term
+
+    def rows(self, context: LossContext) -> Rows | None:
+        return context.trace_rows
 
     def formula(self, context: LossContext) -> Tensor:
         y, z = context.classes_and_latents()

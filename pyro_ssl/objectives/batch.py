@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
+
+from pyro_ssl.utils.ranks import Rows
+from pyro_ssl.utils.sharding import sharded
 
 
 @dataclass
@@ -17,6 +20,8 @@ class Batch:
         y: Their one-hot labels, `(B_l, K)`.
         x_unlabeled: Unlabeled data, `(B_u, *event)`.
         encoded: True if the data are already encoded by the objective's pretrained encoder.
+        rows: Positions of these rows in the labeled rows of all processes; None for one process.
+        rows_unlabeled: The same for the unlabeled rows.
 
     Raises:
         ValueError: A part is empty, or x and y have different numbers of rows.
@@ -30,6 +35,8 @@ class Batch:
     y: Tensor | None = None
     x_unlabeled: Tensor | None = None
     encoded: bool = False
+    rows: Rows | None = None
+    rows_unlabeled: Rows | None = None
 
     def __post_init__(self) -> None:
         rows = [None if part is None else len(part) for part in (self.x, self.y, self.x_unlabeled)]
@@ -46,6 +53,49 @@ class Batch:
         unlabeled = 0 if self.x_unlabeled is None else len(self.x_unlabeled)
         return labeled, unlabeled
 
+    @property
+    def all_rows(self) -> Rows | None:
+        """Rows of both parts, the labeled ones first; None if there is one process."""
+        if self.rows is None or self.rows_unlabeled is None:
+            return self.rows or self.rows_unlabeled
+        return self.rows.before(self.rows_unlabeled)
+
+    def part(self, rank: int, processes: int) -> Batch:
+        """The rows of one of several processes.
+
+        >>> import torch
+        >>> Batch(x_unlabeled=torch.zeros(5, 4)).part(1, 2).sizes
+        (0, 3)
+
+        Arguments:
+            rank: The process, from 0.
+            processes: Their number.
+
+        Raises:
+            ValueError: There are fewer rows than processes.
+        """
+        labeled, unlabeled = self.sizes
+        for name, size in (("labeled", labeled), ("unlabeled", unlabeled)):
+            if 0 < size < processes:
+                raise ValueError(
+                    f"batch: {size} {name} rows cannot be divided between {processes} processes; "
+                    "use fewer processes, or larger batches if there are more data"
+                )
+        rows = Rows.of_process(rank, processes, labeled) if labeled else None
+        rows_unlabeled = Rows.of_process(rank, processes, unlabeled) if unlabeled else None
+        return replace(
+            self,
+            x=None if self.x is None or rows is None else rows.take(self.x),
+            y=None if self.y is None or rows is None else rows.take(self.y),
+            x_unlabeled=(
+                None
+                if self.x_unlabeled is None or rows_unlabeled is None
+                else rows_unlabeled.take(self.x_unlabeled)
+            ),
+            rows=rows,
+            rows_unlabeled=rows_unlabeled,
+        )
+
 
 def transformed(batch: Batch, transform: Callable[[Tensor], Tensor] | None) -> Batch:
     """Apply a function to the data of a batch, not to its labels.
@@ -61,6 +111,8 @@ def transformed(batch: Batch, transform: Callable[[Tensor], Tensor] | None) -> B
     """
     if transform is None:
         return batch
-    x = None if batch.x is None else transform(batch.x)
-    x_unlabeled = None if batch.x_unlabeled is None else transform(batch.x_unlabeled)
-    return Batch(x, batch.y, x_unlabeled)
+    with sharded(batch.rows):
+        x = None if batch.x is None else transform(batch.x)
+    with sharded(batch.rows_unlabeled):
+        x_unlabeled = None if batch.x_unlabeled is None else transform(batch.x_unlabeled)
+    return replace(batch, x=x, x_unlabeled=x_unlabeled, encoded=False)

@@ -14,6 +14,8 @@ from pyro_ssl.infer.sites import data_plates, is_per_datum, sample_sites
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.types import Guide, classifies_by_one_draw
 from pyro_ssl.utils.context import parts_in_eval_mode
+from pyro_ssl.utils.ranks import Rows
+from pyro_ssl.utils.sharding import sharded
 
 
 @dataclass
@@ -29,6 +31,7 @@ class LossContext:
         trace: The guide's trace, set by `record_trace`.
         labeled: Number of labeled rows, the first ones in the trace; None if the trace is of
             unlabeled data alone.
+        trace_rows: Which rows of all processes the trace has; None if there is one process.
 
     >>> from pyro_ssl import Batch, zoo
     >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
@@ -41,18 +44,25 @@ class LossContext:
     known: dict[str, TorchDistribution] = field(default_factory=dict)
     trace: Any = None
     labeled: int | None = None
+    trace_rows: Rows | None = None
 
     @cached_property
     def q_labeled(self) -> TorchDistribution:
         """q(y|x) on labeled data, over one-hot `(B_l, K)`."""
         assert self.batch.x is not None
-        return self.known.get("labeled") or self.guide.classify(self.batch.x)
+        if "labeled" in self.known:
+            return self.known["labeled"]
+        with sharded(self.batch.rows):
+            return self.guide.classify(self.batch.x)
 
     @cached_property
     def q_unlabeled(self) -> TorchDistribution:
         """q(y|x) on unlabeled data, over one-hot `(B_u, K)`."""
         assert self.batch.x_unlabeled is not None
-        return self.known.get("unlabeled") or self.guide.classify(self.batch.x_unlabeled)
+        if "unlabeled" in self.known:
+            return self.known["unlabeled"]
+        with sharded(self.batch.rows_unlabeled):
+            return self.guide.classify(self.batch.x_unlabeled)
 
     @cached_property
     def q_without_noise(self) -> Tensor:
@@ -60,10 +70,13 @@ class LossContext:
         assert self.batch.x_unlabeled is not None
         assert isinstance(self.guide, nn.Module)
         networks = [part for part in self.guide.modules() if not isinstance(part, Guide)]
-        with torch.no_grad(), parts_in_eval_mode(networks):
+        rows = self.batch.rows_unlabeled
+        with torch.no_grad(), parts_in_eval_mode(networks), sharded(rows):
             return self.guide.classify(self.batch.x_unlabeled).mean
 
-    def record_trace(self, guide_trace: Any, labeled: int | None = None) -> None:
+    def record_trace(
+        self, guide_trace: Any, labeled: int | None = None, rows: Rows | None = None
+    ) -> None:
         """Store a guide's trace, and q(y|x) from its site `y` if this is its distribution.
 
         It is not if the guide samples a latent before y, such as the auxiliary variable of
@@ -72,9 +85,11 @@ class LossContext:
         Arguments:
             guide_trace: Trace of unlabeled data, or of labeled and then unlabeled data.
             labeled: Number of labeled rows in the trace; None if there are no labeled data.
+            rows: Positions of its rows among those of all processes; None for one process.
         """
         self.trace = guide_trace
         self.labeled = labeled
+        self.trace_rows = rows
         if not self._classifies(guide_trace):
             return
         q = guide_trace.nodes["y"]["fn"]
@@ -120,7 +135,8 @@ class LossContext:
         z = _first_draw(self.trace.nodes["z"]["value"])
         classes = [] if self.batch.y is None else [self.batch.y]
         if len(z) > labeled:
-            classes.append(self.q_unlabeled.sample())
+            with sharded(self.batch.rows_unlabeled):
+                classes.append(self.q_unlabeled.sample())
         return torch.cat(classes).detach(), z
 
 

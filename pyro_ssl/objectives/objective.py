@@ -34,6 +34,8 @@ from pyro_ssl.objectives.terms import Term
 from pyro_ssl.types import ConditionedOnWeights
 from pyro_ssl.utils.context import exclusive, preserve_random_state
 from pyro_ssl.utils.private_names import BatchNormBase
+from pyro_ssl.utils.ranks import mean_over_rows
+from pyro_ssl.utils.sharding import sharded
 
 JOINT_PASS_BUDGET = 3e7
 """Limit of multiplications (about 1 ms) above which a joint pass is slower than two passes."""
@@ -183,15 +185,17 @@ class Objective(nn.Module):
         parts = {}
         if labeled:
             assert batch.x is not None
-            bound = self._bound(batch.x, batch.y, kl_weight, weights.labeled)
-            parts["labeled"] = -bound.value.mean()
-            parts |= _shared_part(bound, weights)
+            with sharded(batch.rows):
+                bound = self._bound(batch.x, batch.y, kl_weight, weights.labeled)
+            parts["labeled"] = -mean_over_rows(bound.value, batch.rows)
+            parts |= _shared_part(bound, weights, batch)
         if unlabeled:
             assert batch.x_unlabeled is not None
-            bound = self._bound(batch.x_unlabeled, None, kl_weight, weights.unlabeled)
-            parts["unlabeled"] = -bound.value.mean()
-            parts |= _shared_part(bound, weights)
-            context.record_trace(bound.guide_trace)
+            with sharded(batch.rows_unlabeled):
+                bound = self._bound(batch.x_unlabeled, None, kl_weight, weights.unlabeled)
+            parts["unlabeled"] = -mean_over_rows(bound.value, batch.rows_unlabeled)
+            parts |= _shared_part(bound, weights, batch)
+            context.record_trace(bound.guide_trace, rows=batch.rows_unlabeled)
         return parts
 
     def _joint_bounds(
@@ -201,19 +205,22 @@ class Objective(nn.Module):
         x = batch.x
         assert x is not None
         others = x[:0]
+        rows = batch.rows
         if batch.x_unlabeled is not None and weights.unlabeled:
             others = batch.x_unlabeled
+            rows = batch.all_rows
         weight: float | Tensor = weights.labeled
         if len(others) and weights.labeled != weights.unlabeled:
             of_labeled = x.new_full((len(x),), weights.labeled)
             of_others = x.new_full((len(others),), weights.unlabeled)
             weight = torch.cat([of_labeled, of_others])
-        bound = self._bound(torch.cat([x, others]), None, kl_weight, weight, labels=batch.y)
-        context.record_trace(bound.guide_trace, len(x))
-        parts = {"labeled": -bound.value[: len(x)].mean()}
+        with sharded(rows):
+            bound = self._bound(torch.cat([x, others]), None, kl_weight, weight, labels=batch.y)
+        context.record_trace(bound.guide_trace, len(x), rows)
+        parts = {"labeled": -mean_over_rows(bound.value[: len(x)], batch.rows)}
         if len(others):
-            parts["unlabeled"] = -bound.value[len(x) :].mean()
-        return parts | _shared_part(bound, weights)
+            parts["unlabeled"] = -mean_over_rows(bound.value[len(x) :], batch.rows_unlabeled)
+        return parts | _shared_part(bound, weights, batch)
 
     def _weights(self, batch: Batch) -> BoundWeights:
         sizes = self.sizes or batch.sizes
@@ -403,11 +410,13 @@ def total(parts: dict[str, Tensor]) -> Tensor:
     return torch.stack(list(parts.values())).sum()
 
 
-def _shared_part(bound: Bound, weights: BoundWeights) -> dict[str, Tensor]:
+def _shared_part(bound: Bound, weights: BoundWeights, batch: Batch) -> dict[str, Tensor]:
     """KL(W) divided by the number N of data that J averages over, so that N J contains it once."""
     if bound.shared is None:
         return {}
-    return {"weights": bound.shared / weights.size}
+    rows = batch.all_rows
+    share = 1.0 if rows is None else rows.share
+    return {"weights": share * bound.shared / weights.size}
 
 
 def _labeled_and_unlabeled(batch: Batch) -> Iterator[tuple[Tensor, Tensor | None]]:

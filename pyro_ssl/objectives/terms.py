@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from pyro_ssl.distributions.priors import Prior
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.utils.arguments import check_probs
+from pyro_ssl.utils.ranks import Rows, batch_mean
+from pyro_ssl.utils.sharding import sharded
 
 
 class Term(nn.Module, ABC):
@@ -40,6 +42,9 @@ class Term(nn.Module, ABC):
         needs: The part of the batch that the formula reads: `labeled`, `unlabeled` or `nothing`.
         lr_scale: Learning rate of the term's parameters relative to that of model and guide; None
             if the term is not adversarial.
+        divisible: True if several processes can each evaluate the formula on their part of a batch:
+            it is a mean over rows, does not depend on the data, or takes the means inside it by
+            `pyro_ssl.utils.ranks.batch_mean`. `fit` refuses other terms in several processes.
 
     Raises:
         ValueError: The weight is not finite.
@@ -47,6 +52,7 @@ class Term(nn.Module, ABC):
 
     needs: str = "labeled"
     lr_scale: float | None = None
+    divisible: bool = False
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
@@ -67,7 +73,20 @@ class Term(nn.Module, ABC):
             return None
         if self.needs == "unlabeled" and context.batch.x_unlabeled is None:
             return None
-        return self.weight * self.formula(context)
+        rows = self.rows(context)
+        with sharded(rows):
+            value = self.formula(context)
+        if rows is not None:
+            value = rows.share * value
+        return self.weight * value
+
+    def rows(self, context: LossContext) -> Rows | None:
+        """The rows that the formula is a mean of; None if there is one process."""
+        if self.needs == "labeled":
+            return context.batch.rows
+        if self.needs == "unlabeled":
+            return context.batch.rows_unlabeled
+        return context.batch.all_rows
 
 
 class LabelLogProb(Term):
@@ -87,6 +106,8 @@ class LabelLogProb(Term):
     >>> LabelLogProb()(context).shape
     torch.Size([])
     """
+
+    divisible = True
 
     def formula(self, context: LossContext) -> Tensor:
         y = context.batch.y
@@ -110,6 +131,7 @@ class Entropy(Term):
     """
 
     needs = "unlabeled"
+    divisible = True
 
     def formula(self, context: LossContext) -> Tensor:
         return context.q_unlabeled.entropy().mean()
@@ -135,10 +157,11 @@ class MutualInformation(Term):
     """
 
     needs = "unlabeled"
+    divisible = True
 
     def formula(self, context: LossContext) -> Tensor:
         q = context.q_unlabeled
-        return q.entropy().mean() - entropy(q.mean.mean(0))
+        return q.entropy().mean() - entropy(batch_mean(q.mean))
 
 
 class Consistency(Term):
@@ -170,6 +193,7 @@ class Consistency(Term):
     """
 
     needs = "unlabeled"
+    divisible = True
 
     def __init__(self, weight: float = 1.0, threshold: float = 0.95) -> None:
         super().__init__(weight)
@@ -213,6 +237,7 @@ class ClassBalance(Term):
     """
 
     needs = "unlabeled"
+    divisible = True
     log_ratio: Tensor | None
 
     def __init__(self, weight: float = 1.0, class_probs: Sequence[float] | None = None) -> None:
@@ -224,7 +249,7 @@ class ClassBalance(Term):
         self.register_buffer("log_ratio", log_ratio)
 
     def formula(self, context: LossContext) -> Tensor:
-        marginal = context.q_unlabeled.mean.mean(0)
+        marginal = batch_mean(context.q_unlabeled.mean)
         if self.log_ratio is None:
             return -entropy(marginal)
         return -entropy(marginal) - (marginal * self.log_ratio).sum()
@@ -249,6 +274,7 @@ class L2(Term):
     """
 
     needs = "nothing"
+    divisible = True
 
     def __init__(
         self, module: nn.Module, weight: float = 1e-4, without: Iterable[nn.Module] = ()

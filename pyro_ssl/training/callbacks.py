@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints, resuming
+from pyro_ssl.training.distributed import Processes, from_first
 from pyro_ssl.training.loggers import Logger
 from pyro_ssl.training.run import Callback, History, Run
 from pyro_ssl.utils import files
@@ -53,8 +55,7 @@ class EarlyStopping(Callback):
 
     def after_epoch(self, run: Run) -> None:
         """Score the epoch, and keep the weights if they are the best so far."""
-        with fixed_seed(0), eval_mode(run.averaged):  # the run's random state does not change
-            score = _as_score(self.score(run.averaged), run.epoch)
+        score = from_first(run.processes, lambda: self._score(run))
         run.history.setdefault("score", []).append(score)
         if score <= run.position.best:
             run.position.since_best += 1
@@ -63,6 +64,10 @@ class EarlyStopping(Callback):
         run.position.since_best = 0
         weights = run.averaged.state_dict()
         run.best_weights = {name: value.detach().clone() for name, value in weights.items()}
+
+    def _score(self, run: Run) -> float:
+        with fixed_seed(0), eval_mode(run.averaged):  # the run's random state does not change
+            return _as_score(self.score(run.averaged), run.epoch)
 
 
 def _as_score(score: Any, epoch: int) -> float:
@@ -130,18 +135,16 @@ class UserCallbacks(Callback):
         self.functions = tuple(sorted(functions, key=lambda f: isinstance(f, Logger)))
 
     def after_epoch(self, run: Run) -> None:
-        """Call each function, and keep what it measures.
+        """Call each function, in the first process only, and keep what it measures.
 
         Raises:
             ValueError: A measurement is not a number, has the name of another, or was not made in
                 every epoch of the run.
         """
-        for function in self.functions:
-            epoch = Epoch(run.epoch, run.position.step, run.metrics, run.averaged, run.is_over)
-            with fixed_seed(0), eval_mode(epoch.objective):
-                measured = function(epoch)
-            if isinstance(measured, Mapping):
-                _keep(run, measured)
+        if self.functions or run.processes is not None:
+            for name, number in from_first(run.processes, lambda: self._measured(run)).items():
+                run.measured.add(name)
+                run.history.setdefault(name, []).append(number)
         for name in run.measured:
             times = len(run.history[name])
             if times != run.epoch:
@@ -150,13 +153,28 @@ class UserCallbacks(Callback):
                     "the same callbacks in every epoch, and again when it is resumed"
                 )
 
+    def _measured(self, run: Run) -> dict[str, float]:
+        """Call each function, and return the measurements of all."""
+        measured: dict[str, float] = {}
+        for function in self.functions:
+            metrics = run.metrics | measured
+            epoch = Epoch(run.epoch, run.position.step, metrics, run.averaged, run.is_over)
+            with fixed_seed(0), eval_mode(epoch.objective):
+                returned = function(epoch)
+            if isinstance(returned, Mapping):
+                measured |= _numbers(returned, metrics, run.epoch)
+        return measured
 
-def _keep(run: Run, measured: Mapping[Any, Any]) -> None:
-    """Add a callback's measurements to the history of a run."""
-    for name, value in measured.items():
+
+def _numbers(
+    returned: Mapping[Any, Any], known: Mapping[str, float], epoch: int
+) -> dict[str, float]:
+    """Return a callback's measurements as numbers, if their names are new."""
+    numbers = {}
+    for name, value in returned.items():
         if not isinstance(name, str):
             raise ValueError(f"callbacks: the name of a measurement should be text, got {name!r}")
-        if name in run.metrics or name in RESERVED_NAMES:
+        if name in known or name in RESERVED_NAMES:
             raise ValueError(f"callbacks: {name} is a measurement already; give another name")
         try:
             number = float(value)
@@ -164,11 +182,23 @@ def _keep(run: Run, measured: Mapping[Any, Any]) -> None:
             number = math.nan
         if not math.isfinite(number):
             raise ValueError(
-                f"callbacks: {name} should be a finite number, got {value!r:.80} "
-                f"in epoch {run.epoch}"
+                f"callbacks: {name} should be a finite number, got {value!r:.80} in epoch {epoch}"
             )
-        run.measured.add(name)
-        run.history.setdefault(name, []).append(number)
+        numbers[name] = number
+    return numbers
+
+
+class InStep(Callback):
+    """Compare the processes of a run after each epoch: weights and random numbers should be equal.
+
+    Raises:
+        RuntimeError: They differ.
+    """
+
+    def after_epoch(self, run: Run) -> None:
+        """Compare them."""
+        if run.processes is not None:
+            run.processes.check_in_step(run.objective)
 
 
 class ProgressBar(Callback):
@@ -213,6 +243,8 @@ def progress_bar(run: Run, show: bool | None) -> Iterator[ProgressBar]:
     """
     if show is None:
         show = sys.stderr.isatty()
+    if run.processes is not None and not run.processes.is_first:
+        show = False
     with tqdm(
         total=run.total, initial=run.position.step, disable=not show, unit="step", leave=False
     ) as bar:
@@ -225,12 +257,19 @@ class RunDirectory(Callback):
     Arguments:
         directory: The folder; it is made if missing.
         checkpoint_every: Steps between checkpoints; None writes one per epoch.
+        processes: The processes of the run, of which the first reads and writes the files.
 
     >>> RunDirectory("runs/mnist").checkpoint.as_posix()
     'runs/mnist/checkpoint'
     """
 
-    def __init__(self, directory: str | Path, checkpoint_every: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        checkpoint_every: int | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        self.processes = processes
         self.directory = Path(directory)
         self.checkpoint = self.directory / "checkpoint"
         self.metrics = self.directory / "metrics.jsonl"
@@ -251,16 +290,34 @@ class RunDirectory(Callback):
             CheckpointError: The checkpoint was changed, or belongs to another run.
             ValueError: The run had other settings, or other data.
         """
-        if checkpoints.exists(self.checkpoint):
-            tensors, data = checkpoints.load(self.checkpoint)
+        saved = from_first(self.processes, self._saved)
+        if saved is not None:
             try:
-                resuming.restore(run, tensors, data)
+                resuming.restore(run, *saved)
             except files.CheckpointError as error:
                 raise files.CheckpointError(f"{self.checkpoint}: {error}") from None
-        files.write_text(self.metrics, "".join(_metrics_lines(run.history)))
+        if self._writes:
+            files.write_text(self.metrics, "".join(_metrics_lines(run.history)))
+
+    def _saved(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint, if there is one."""
+        if not checkpoints.exists(self.checkpoint):
+            return None
+        tensors, data = checkpoints.load(self.checkpoint)
+        if self.processes is not None:  # the first process has the first GPU, and each draws alike
+            for name in tensors:
+                if name.startswith("rng/cuda/"):
+                    tensors[name] = tensors["rng/cuda/0"]
+        return tensors, data
+
+    @property
+    def _writes(self) -> bool:
+        return self.processes is None or self.processes.is_first
 
     def after_epoch(self, run: Run) -> None:
         """Append the epoch to `metrics.jsonl`."""
+        if not self._writes:
+            return
         with files.naming(self.metrics), self.metrics.open("a") as file:
             file.write(_metrics_lines(run.history)[-1])
 
@@ -269,7 +326,11 @@ class RunDirectory(Callback):
         every = self.checkpoint_every or run.batches.steps_per_epoch
         step = run.position.step
         if step % every == 0 or step == run.total:
-            checkpoints.save(self.checkpoint, *resuming.state(run))
+            self.write_checkpoint(run)
+
+    def write_checkpoint(self, run: Run) -> None:
+        """Write a checkpoint of the last step; all processes wait for it."""
+        from_first(self.processes, lambda: checkpoints.save(self.checkpoint, *resuming.state(run)))
 
 
 def _metrics_lines(history: History) -> list[str]:

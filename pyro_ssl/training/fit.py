@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -19,23 +20,32 @@ from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.training.callbacks import (
     EarlyStopping,
     Epoch,
+    InStep,
     RunDirectory,
     UserCallbacks,
     progress_bar,
 )
+from pyro_ssl.training.distributed import (
+    Processes,
+    check_divisible,
+    from_first,
+    lost_processes_told,
+)
 from pyro_ssl.training.new_run import new_run
 from pyro_ssl.training.optimizers import Schedule
+from pyro_ssl.training.preemption import Preemption
 from pyro_ssl.training.run import (
     Callback,
     DivergedError,
     History,
+    Run,
     is_being_trained,
     train,
 )
 from pyro_ssl.training.settings import Precision, Settings
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_input, check_kind, check_positive
-from pyro_ssl.utils.context import fixed_seed, one_training
+from pyro_ssl.utils.context import fixed_seed, one_training, preserve_buffers
 
 
 def fit(
@@ -73,6 +83,10 @@ def fit(
     Trainings in several threads take turns. Predictions of other threads run between two steps and
     do not change the result. But torch has one random state for all threads: while `fit` runs,
     other threads should draw no random numbers, or draw them from a `torch.Generator`.
+
+    With a directory, SIGTERM and SIGINT end the run with a checkpoint of the last step: the first
+    by `SystemExit(143)`, the second by `KeyboardInterrupt`. In processes that torchrun has started,
+    all train one objective together: see `docs/many_machines.md`.
 
     >>> from pyro_ssl import zoo
     >>> x = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
@@ -116,7 +130,9 @@ def fit(
             and its options. The arguments of `fit` are compared anyway, functions by name.
         checkpoint_every: Steps between checkpoints; by default one per epoch.
         resume: Continue from the directory's checkpoint, if there is one. The result is the same to
-            the bit as that of an uninterrupted run.
+            the bit as that of an uninterrupted run. With more `epochs` than before, the run goes on
+            for longer: from the checkpoint on, the learning rates of a named schedule are those of
+            a run with so many epochs, so that `one_cycle` rises again.
         progress: Show a progress bar; by default on a terminal only.
 
     Returns:
@@ -131,6 +147,7 @@ def fit(
         CheckpointError: The checkpoint to resume was changed, or belongs to another run; the
             objective is unchanged then.
         DivergedError: The loss is not finite; the last checkpoint is kept.
+        LostProcessError: Another process of the run has ended.
 
     Warns:
         DivergedWarning: The loss is finite, but orders of magnitude larger than with untrained
@@ -155,15 +172,22 @@ def fit(
     _check_callbacks(callbacks, early_stopping)
     _check_objective(objective)
     patience = None if early_stopping is None else early_stopping.patience
-    begin = partial(new_run, objective, x, y, settings, device=device, patience=patience)
-    run_directory = None if directory is None else RunDirectory(directory, checkpoint_every)
+    processes = Processes.joined(device)
+    begin = partial(
+        _begin, objective, x, y, settings, device=device, patience=patience, processes=processes
+    )
+    run_directory = None
+    if directory is not None:
+        run_directory = RunDirectory(directory, checkpoint_every, processes)
     with one_training(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        stack.enter_context(lost_processes_told(processes))
         with _restored_on_error(objective):
             run = begin()
             if run_directory is not None:
-                stack.enter_context(files.locked(run_directory.directory, "fit.lock"))
+                lock = files.locked(run_directory.directory, "fit.lock")
+                from_first(processes, partial(stack.enter_context, lock))
                 if not resume:
-                    run_directory.check_is_free()
+                    from_first(processes, run_directory.check_is_free)
             features = objective.features
             if isinstance(features, PretrainedEncoder) and not features.trained:
                 pretrain(
@@ -182,8 +206,12 @@ def fit(
                 run_directory.restore(run)
         bar = stack.enter_context(progress_bar(run, progress))
         # callbacks measure what the bar and the files show; the checkpoint is written last
-        in_order = (early_stopping, UserCallbacks(callbacks), bar, run_directory)
+        in_order = (InStep(), early_stopping, UserCallbacks(callbacks), bar, run_directory)
         hooks: list[Callback] = [callback for callback in in_order if callback is not None]
+        if run_directory is not None:
+            preemption = Preemption(run_directory)
+            stack.enter_context(preemption.watching())
+            hooks.append(preemption)
         try:
             return train(run, hooks)
         except DivergedError as error:
@@ -193,6 +221,40 @@ def fit(
                 f"{error}; start again with it in another directory: {directory} would resume "
                 "the diverged run"
             ) from None
+
+
+def _begin(
+    objective: Objective,
+    x: Any,
+    y: Any,
+    settings: Settings,
+    *,
+    processes: Processes | None,
+    **arguments: Any,
+) -> Run:
+    """A new run; of several processes with the same data, settings and weights."""
+    if processes is None:
+        return new_run(objective, x, y, settings, **arguments)
+    with processes.agreed():
+        check_divisible(objective)
+    processes.share_weights(objective)
+    with processes.agreed(), _warnings_of_first(processes):
+        run = new_run(objective, x, y, settings, **arguments)
+        first = processes.part(run.batches(0))
+        with fixed_seed(settings.seed), preserve_buffers(objective):
+            objective.check(first)
+    processes.check_same(run.settings_data)
+    run.processes = processes
+    return run
+
+
+@contextmanager
+def _warnings_of_first(processes: Processes) -> Iterator[None]:
+    """Warn in the first process only."""
+    with warnings.catch_warnings():
+        if not processes.is_first:
+            warnings.simplefilter("ignore")
+        yield
 
 
 def pretrain(features: PretrainedEncoder, x: Tensor, **arguments: Any) -> None:

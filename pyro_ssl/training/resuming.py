@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from pyro_ssl.objectives.objective import total
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.checkpoints import check_tensors
+from pyro_ssl.training.optimizers import new_optimizer, new_schedule
 from pyro_ssl.training.run import Position, Run
 from pyro_ssl.utils.context import fixed_seed, preserve_buffers
 from pyro_ssl.utils.files import CheckpointError
@@ -75,6 +77,9 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
         tensors: Tensors of `state`.
         data: Plain data of `state`.
 
+    A run with more epochs than the one that was saved goes on for longer: its learning rates are
+    from there on those of a run with so many epochs.
+
     Raises:
         CheckpointError: It was changed, or belongs to another run.
         ValueError: The run had other settings, or other data.
@@ -96,6 +101,7 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     complete = names <= data.keys() and isinstance(data["settings"], dict)
     require(complete, "it should hold settings, run, position and history")
     _check_settings(data["settings"], run.settings_data)
+    earlier = _with_epochs(run, data["settings"].get("epochs", run.settings.epochs))
     rng = {name: tensor for name, tensor in tensors.items() if name.startswith("rng/")}
     others = {name: tensor for name, tensor in tensors.items() if name not in rng}
     parts = checkpoints.unpack(data["run"], others)
@@ -107,13 +113,15 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
         history,
         run.part_names,
         steps_per_epoch=run.batches.steps_per_epoch,
-        total=run.total,
+        total=earlier.total,
         scored=run.patience is not None,
         measured=measured,
     )
     if _is_replayable(run):
+        replay(earlier.schedule, position["step"])
+    _check_parts(earlier, parts, position["step"])
+    if earlier is not run:
         replay(run.schedule, position["step"])
-    _check_parts(run, parts, position["step"])
     has_best = position["best"] == -math.inf or parts["best"] is not None
     require(has_best, "the best weights are missing")
     checkpoints.set_rng(rng)  # first, because it can still raise
@@ -164,11 +172,35 @@ def _check_settings(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> No
     for name, value in settings.items():
         was = saved.get(name, value)  # earlier versions did not save every setting
         unnamed_schedule = name == "schedule" and was is None
-        if was != value and not unnamed_schedule:
+        if was != value and not unnamed_schedule and not _is_longer(name, was, value):
             raise ValueError(
                 f"{name}: the run to resume had {was}, got {value}; give what it was started with "
                 "(x and y are compared by their checksums)"
             )
+
+
+def _is_longer(name: str, was: Any, value: Any) -> bool:
+    return name == "epochs" and type(was) is int and 0 < was < value
+
+
+def _with_epochs(run: Run, epochs: int) -> Run:
+    """The run as it would be new with another number of epochs; the run itself with its own.
+
+    Raises:
+        ValueError: Its schedule is a function, whose state is only known with its own.
+    """
+    if epochs == run.settings.epochs:
+        return run
+    if not _is_replayable(run):
+        raise ValueError(
+            f"epochs: the run to resume had {epochs}, got {run.settings.epochs}; a run whose "
+            "schedule is a function cannot be prolonged, since its state is of a run of that "
+            f"length; give a schedule by its name from the start, or epochs={epochs}"
+        )
+    steps = epochs * run.batches.steps_per_epoch
+    optimizer = new_optimizer(run.settings.optimizer, run.parameter_groups, run.settings.lr)
+    schedule = new_schedule(run.settings.schedule, optimizer, steps)
+    return replace(run, optimizer=optimizer, schedule=schedule, total=steps)
 
 
 def _check_parts(run: Run, parts: Any, step: int) -> None:

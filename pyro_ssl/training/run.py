@@ -21,6 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective, total
 from pyro_ssl.training.batches import Batches
+from pyro_ssl.training.distributed import Processes
 from pyro_ssl.training.settings import Settings
 from pyro_ssl.utils.context import give_way, preserve_buffers, validation_disabled
 
@@ -92,6 +93,7 @@ class Run:
         position: Progress: steps, seconds, best score.
         history: The measurements of each epoch.
         best_weights: The weights with the best score.
+        processes: The processes of the run; None if there is one.
         measured: Names in the history that callbacks have measured.
 
     >>> from pyro_ssl import zoo
@@ -119,6 +121,7 @@ class Run:
     history: History = field(default_factory=dict)
     best_weights: dict[str, Tensor] | None = None
     measured: set[str] = field(default_factory=set)
+    processes: Processes | None = None
 
     @property
     def epoch(self) -> int:
@@ -229,9 +232,12 @@ def train_step(run: Run, batch: Batch) -> dict[str, float]:
         loss = total(parts)
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        losses = torch.stack([*parts.values(), loss]).detach()
+        if run.processes is not None:
+            losses = run.processes.sum_gradients(_parameters(run), losses)
         norms = _clip_gradients(run)
         # one transfer from the device for all numbers
-        values = torch.stack([*parts.values(), loss, *norms]).detach().tolist()
+        values = torch.cat([losses, torch.stack(norms).detach()]).tolist()
         if not all(map(math.isfinite, values)):
             raise _diverged(run, batch)
     run.optimizer.step()
@@ -241,7 +247,13 @@ def train_step(run: Run, batch: Batch) -> dict[str, float]:
     return dict(zip([*parts, "loss"], values, strict=False))
 
 
+def _parameters(run: Run) -> list[nn.Parameter]:
+    return [parameter for _, group in run.parameter_groups for parameter in group]
+
+
 def _loss_parts(run: Run, batch: Batch) -> dict[str, Tensor]:
+    if run.processes is not None:
+        batch = run.processes.part(batch)
     half = run.settings.precision == "bfloat16"
     device = next(run.objective.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -288,7 +300,8 @@ def _end_epoch(run: Run) -> None:
     run.position.sums = {}
     for name, value in metrics.items():
         run.history.setdefault(name, []).append(value)
-    if abs(metrics["loss"]) > run.largest_loss:
+    is_first = run.processes is None or run.processes.is_first
+    if is_first and abs(metrics["loss"]) > run.largest_loss:
         warnings.warn(
             f"epoch {run.epoch}: the mean loss is {metrics['loss']:.3g} nats, more than "
             f"{DIVERGED_FACTOR:.0f} times that of untrained weights: training has diverged; "

@@ -230,7 +230,7 @@ def test_a_directory_with_another_run_is_refused(tmp_path):
     with pytest.raises(FileExistsError, match="another run"):
         run(directory=tmp_path)
     for other in (
-        {"epochs": 9},
+        {"epochs": 2},
         {"lr": 1e-4},
         {"seed": 3},
         {"batch_size": 20},
