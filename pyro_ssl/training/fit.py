@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pyro_ssl.data.sources import InputRows, Source, as_source
 from pyro_ssl.data.training_range import Extent
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
+from pyro_ssl.objectives.pretrained_encoder import ROWS_AT_ONCE, PretrainedEncoder
 from pyro_ssl.training.callbacks import (
     EarlyStopping,
     Epoch,
@@ -33,6 +34,7 @@ from pyro_ssl.training.run import (
     train,
 )
 from pyro_ssl.training.settings import Precision, Settings
+from pyro_ssl.training.source_batches import check_workers
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_input, check_kind, check_positive
 from pyro_ssl.utils.context import fixed_seed, one_training
@@ -56,6 +58,7 @@ def fit(
     transform: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
+    workers: int | None = None,
     early_stopping: EarlyStopping | None = None,
     callbacks: Sequence[Callable[[Epoch], None]] = (),
     directory: str | Path | None = None,
@@ -84,11 +87,16 @@ def fit(
     Arguments:
         objective: What to train.
         x: Data `(N, *event)`; any array of finite numbers, none of them masked. It is converted to
-            the dtype of the weights, except that integers stay int64 if the model or the guide has
-            an `nn.Embedding` or `nn.EmbeddingBag`.
+            the dtype of the weights, except that images `(N, C, H, W)` of uint8 are also divided by
+            255, and that integers stay int64 if the model or the guide has an `nn.Embedding` or
+            `nn.EmbeddingBag`. Or data that do not fit into memory, which are read batch by batch:
+            an `np.memmap`, or a map-style torch `Dataset` with items x or (x, y), where y is -1 or
+            None for unlabeled data. Their range is that of up to 1000 evenly spaced rows; a batch
+            that goes beyond it is checked like the first one. See `docs/your_data.md`.
         y: Class indices `(N,)` in 0 .. K - 1, with -1 or a mask for unlabeled data; for a method of
             real labels, `(N,)` or `(N, D)`, with NaN or a mask for unlabeled data; None if nothing
-            is labeled. A `LabelWarning` names classes without a label.
+            is labeled, or if the items of a `Dataset` hold the labels, which are then read in one
+            pass before training. A `LabelWarning` names classes without a label.
         epochs: Passes over the unlabeled data; over the labeled data where that takes more steps,
             or if the objective learns from no others.
         batch_size: Unlabeled data per step.
@@ -108,6 +116,8 @@ def fit(
             whose state is in the checkpoint.
         seed: Seed of the order of the data and of all noise in training.
         device: Where to train; by default where the objective is.
+        workers: Processes that read a memory map or a `Dataset` ahead; 0 reads between the steps.
+            The result does not depend on it. By default two, or one where there are two cores.
         early_stopping: Score and patience.
         callbacks: Functions of an `Epoch`, called after each epoch.
         directory: Where to write `metrics.jsonl` and checkpoints; None for neither.
@@ -151,10 +161,14 @@ def fit(
         identity=identity,
     )
     _check_files(directory, checkpoint_every, resume, progress)
+    check_workers(workers)
     _check_callbacks(callbacks, early_stopping)
     _check_objective(objective)
+    x = as_source(x)
     patience = None if early_stopping is None else early_stopping.patience
-    begin = partial(new_run, objective, x, y, settings, device=device, patience=patience)
+    begin = partial(
+        new_run, objective, x, y, settings, device=device, patience=patience, workers=workers
+    )
     run_directory = None if directory is None else RunDirectory(directory, checkpoint_every)
     with one_training(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         with _restored_on_error(objective):
@@ -167,15 +181,17 @@ def fit(
             if isinstance(features, PretrainedEncoder) and not features.trained:
                 pretrain(
                     features,
-                    as_input(objective, x),
+                    x.without_labels() if isinstance(x, Source) else as_input(objective, x),
                     directory=None if directory is None else Path(directory) / "features",
                     seed=seed,
                     resume=resume,
                     progress=progress,
                     transform=transform,
+                    workers=workers,
                 )
                 run = begin()
-            objective.extent = run.averaged.extent = Extent.of(as_input(objective, x))
+            objective.extent = run.averaged.extent = _extent_of(objective, x)
+            stack.callback(run.batches.close)
             stack.enter_context(fixed_seed(seed))
             if run_directory is not None:
                 run_directory.restore(run)
@@ -194,7 +210,7 @@ def fit(
             ) from None
 
 
-def pretrain(features: PretrainedEncoder, x: Tensor, **arguments: Any) -> None:
+def pretrain(features: PretrainedEncoder, x: Tensor | Source, **arguments: Any) -> None:
     """Train an encoder's own objective on all data, without labels, and find which latents it uses.
 
     Arguments:
@@ -207,7 +223,17 @@ def pretrain(features: PretrainedEncoder, x: Tensor, **arguments: Any) -> None:
         fit(features.objective, x, **features.arguments | arguments)
     finally:
         features.objective.requires_grad_(False)
-    features.finish_training(x)
+    if isinstance(x, Source):
+        features.finish_training_on(InputRows(x, features.objective).split(ROWS_AT_ONCE))
+    else:
+        features.finish_training(x)
+
+
+def _extent_of(objective: Objective, x: Any) -> Extent:
+    """Shape and range of the data; of a source those of some rows."""
+    if isinstance(x, Source):
+        return InputRows(x, objective).extent()
+    return Extent.of(as_input(objective, x))
 
 
 def _check_files(directory: Any, checkpoint_every: Any, resume: Any, progress: Any) -> None:
