@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from pyro_ssl.training import checkpoints
 from pyro_ssl.training.batches import steps_per_epoch
 from pyro_ssl.training.fit import fit
 from pyro_ssl.utils.arguments import (
+    as_data,
     check_event_shape,
     check_kind,
     check_positive,
@@ -162,7 +164,8 @@ class _SemiSupervised(BaseEstimator, ABC):
         """Train on labeled and unlabeled rows together.
 
         Arguments:
-            X: Data `(N, features)`, or images `(N, C, H, W)`, without masked entries.
+            X: Data `(N, features)`, or images `(N, C, H, W)`, without masked entries. Images of
+                uint8 are pixels 0 .. 255 and are divided by 255. A memory map is read as a whole.
             y: Labels `(N,)`. For classes any values, where a mask, -1, NaN, NA or None marks a row
                 without a label (in arrays of strings also what these become, such as "-1", "nan"
                 and "", see `pyro_ssl.data.encode`); for regression real numbers, also `(N, D)`,
@@ -262,7 +265,7 @@ class _SemiSupervised(BaseEstimator, ABC):
 
     def _fit(self, X: Any, y: Any) -> Any:
         self._check_arguments()
-        _check_array(X)
+        X = _checked_array(X)
         X = validate_data(self, X, ensure_min_samples=2, dtype=np.float64, allow_nd=True)
         _check_channels_first(X.shape)
         labels = self._labels(y, len(X))
@@ -393,7 +396,7 @@ class _SemiSupervised(BaseEstimator, ABC):
     def _rows(self, X: Any) -> np.ndarray:
         """X, checked, and scaled as in `fit`."""
         check_is_fitted(self)
-        _check_array(X)
+        X = _checked_array(X)
         shape = np.shape(self.mean_)
         is_image = len(shape) > 1 or getattr(X, "ndim", 2) > 2
         if is_image:  # for columns, scikit-learn's own check names their number
@@ -770,12 +773,47 @@ def _check_training(training: Mapping[str, Any]) -> None:
     )
 
 
-def _check_array(X: Any) -> None:
-    """Refuse what scikit-learn would misread: masked entries, pictures and tuples of arrays."""
+def _checked_array(X: Any) -> Any:
+    """X, with pixels of uint8 in [0, 1]; what scikit-learn would misread is refused.
+
+    That is masked entries, pictures, tuples of arrays, and memory maps that do not fit into memory.
+    """
     is_sparse = hasattr(X, "toarray")  # which scikit-learn itself refuses
     if not is_sparse:
         check_array_like(X, "X")
     check_unmasked(X, "X")
+    if isinstance(X, np.memmap):
+        _check_fits(X)
+    is_image = getattr(X, "ndim", 0) == 4 and str(X.dtype).endswith("uint8")
+    if not is_image:
+        return X
+    return as_data(X, "X", torch.float64).numpy()
+
+
+def _check_fits(X: np.ndarray) -> None:
+    """Raise ValueError, with the way out, if X and a copy of it, as float64, exceed the memory."""
+    needed = 2 * 8 * X.size
+    memory = physical_memory()
+    if memory is None or needed <= memory:
+        return
+    raise ValueError(
+        f"X is a memory map of shape {X.shape}, which the estimator would read as a whole and "
+        f"scale, in {needed / 1e9:.1f} GB of memory; this machine has {memory / 1e9:.1f} GB. "
+        "pyro_ssl.fit(pyro_ssl.zoo.build(...), x, y) and pyro_ssl.predict_proba read it batch by "
+        "batch"
+    )
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory of this machine; None where the system does not say.
+
+    >>> physical_memory() != 0
+    True
+    """
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _is_plain(value: Any) -> bool:

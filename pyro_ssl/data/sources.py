@@ -111,10 +111,9 @@ class Source(ABC):
 
 
 class MemmapSource(Source):
-    """A memory map, of which only the rows of a batch are in memory.
+    """The file of a memory map, of which only the rows of a batch are in memory.
 
-    After each read its pages are given back to the system, which keeps them in its cache as long
-    as it likes.
+    They are read from the file: pages of a map would count as memory of the process.
 
     Arguments:
         array: The map, or a view of it, `(N, *event)`.
@@ -122,7 +121,7 @@ class MemmapSource(Source):
 
     Raises:
         TypeError: It does not hold numbers.
-        ValueError: It is copy-on-write, or is empty, or has no feature dimension.
+        ValueError: It is copy-on-write, or reversed, or is empty, or has no feature dimension.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
@@ -138,22 +137,42 @@ class MemmapSource(Source):
             )
         if array.mode == "c":
             raise ValueError(
-                f"{name} is a memory map with mode 'c', whose changes other processes do not see; "
+                f"{name} is a memory map with mode 'c', whose changes are not in the file; "
                 "open it with mode 'r', or give a copy in memory, np.array(x)"
+            )
+        if min(array.strides[1:], default=0) < 0:
+            raise ValueError(
+                f"{name} is a view of a memory map whose rows are reversed; write the reversed "
+                "rows to a file, or give a copy in memory, np.array(x)"
             )
         native = array.dtype.newbyteorder("=")
         dtype = torch.as_tensor(np.empty(0, native)).dtype
         super().__init__(array.shape, dtype, name)
-        self.array = array
+        self.filename = str(array.filename)
+        self._stored = array.dtype
         self._native = native
+        self._strides = array.strides
+        self._start = _place_in_file(array)
+        steps = zip(array.shape[1:], array.strides[1:], strict=True)
+        self._row_span = array.itemsize + sum((n - 1) * stride for n, stride in steps)
+        self._rows_are_whole = self._row_span == self.row_bytes and array[:1].flags.c_contiguous
 
     def read(self, rows: np.ndarray) -> Tensor:
-        """These rows; see `Source.read`."""
-        values = np.ascontiguousarray(self.array[rows], self._native)
-        mapping = _mapping_of(self.array)
-        if hasattr(mapping, "madvise"):
-            mapping.madvise(mmap.MADV_DONTNEED)
-        return torch.from_numpy(values)
+        """These rows; see `Source.read`.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: It has become shorter.
+        """
+        follow = self._rows_are_whole and self._strides[0] == self._row_span
+        is_one_piece = follow and len(rows) > 1 and bool((np.diff(rows) == 1).all())
+        with open(self.filename, "rb", buffering=0) as file:
+            if is_one_piece:
+                values = np.empty((len(rows), *self.shape[1:]), self._stored)
+                self._fill(file, values.reshape(-1).view(np.uint8), rows[0])
+            else:
+                values = self._read_each(file, rows)
+        return torch.from_numpy(np.ascontiguousarray(values, self._native))
 
     def labels(self, workers: int = 0) -> None:
         """None: a memory map holds data only."""
@@ -162,22 +181,32 @@ class MemmapSource(Source):
         """The same source."""
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Where the rows are in the file: numpy would copy them all to a worker process."""
-        state = self.__dict__.copy()
-        array = state.pop("array")
-        mapping = _mapping_of(array)
-        whole = np.frombuffer(mapping, np.uint8)
-        first = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
-        start = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
-        place = {"filename": array.filename, "offset": start, "shape": whole.shape}
-        view = {"shape": array.shape, "dtype": array.dtype, "strides": array.strides}
-        return state | {"place": place, "view": view | {"offset": first}}
+    def _read_each(self, file: Any, rows: np.ndarray) -> np.ndarray:
+        """Rows that are anywhere in the file."""
+        spans = np.empty((len(rows), self._row_span), np.uint8)
+        for span, row in zip(spans, rows, strict=True):
+            self._fill(file, span, row)
+        shape = (len(rows), *self.shape[1:])
+        strides = (self._row_span, *self._strides[1:])
+        return np.ndarray(shape, self._stored, spans, strides=strides)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        whole = np.memmap(dtype=np.uint8, mode="r", **state.pop("place"))
-        self.array = np.ndarray(buffer=whole, **state.pop("view"))
-        self.__dict__.update(state)
+    def _fill(self, file: Any, values: np.ndarray, row: Any) -> None:
+        """Read bytes from where a row begins."""
+        file.seek(self._start + int(row) * self._strides[0])
+        view = memoryview(values)
+        while view:
+            count = file.readinto(view)
+            if not count:
+                raise ValueError(f"{self.name}: {self.filename} ends within row {row}")
+            view = view[count:]
+
+
+def _place_in_file(array: np.memmap[Any, Any]) -> int:
+    """The byte of the file at which a view of a memory map begins."""
+    mapping = np.frombuffer(_mapping_of(array), np.uint8)
+    mapped_from = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    first = array.__array_interface__["data"][0] - mapping.__array_interface__["data"][0]
+    return int(mapped_from + first)
 
 
 def _mapping_of(array: Any) -> Any:
@@ -344,7 +373,7 @@ def as_source(x: Any, name: str = "x") -> Any:
         )
     if isinstance(x, Dataset):
         return DatasetSource(x, name)
-    if isinstance(x, np.memmap) and isinstance(_mapping_of(x), mmap.mmap):
+    if isinstance(x, np.memmap) and x.filename and isinstance(_mapping_of(x), mmap.mmap):
         return MemmapSource(x, name)
     return x
 

@@ -50,13 +50,18 @@ def chunked(
     """
     like = next(objective.parameters())
     data = [x if isinstance(x, Tensor) else input_rows(objective, x), *others]
-    results: list[Tensor] = []
+    results: Tensor | None = None
+    start = 0
     with eval_mode(objective), validation_disabled():
         for rows, *rest in zip(*(part.split(chunk) for part in data), strict=True):
             with fixed_seed(seed), RowNoise(rows, seed):
                 result = function(placed(rows, like), *(part.to(like) for part in rest))
-                results.append(result.cpu())
-        return torch.cat(results)
+            if results is None:  # small tensors between large ones would fragment the memory
+                results = torch.empty((len(data[0]), *result.shape[1:]), dtype=result.dtype)
+            results[start : start + len(rows)] = result
+            start += len(rows)
+    assert results is not None, "there is at least one row"
+    return results
 
 
 def input_rows(objective: Objective, x: Any, name: str = "x") -> Tensor | InputRows:
