@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import zoo
 from pyro_ssl.estimator.defaults import data_options, fit_arguments, warn_unless_for_columns
-from pyro_ssl.estimator.inputs import check_channels_first, check_pixels, check_rows
+from pyro_ssl.estimator.inputs import check_channels_first, check_pixels, checked_rows
 from pyro_ssl.estimator.parameters import EXAMPLES, as_mapping, check_parameters
 from pyro_ssl.estimator.saving import (
     check_holds,
@@ -245,7 +245,7 @@ class SemiSupervised(BaseEstimator, ABC):
 
     def _fit(self, X: Any, y: Any) -> Any:
         check_parameters(self.get_params(deep=False))
-        check_rows(X)
+        X = checked_rows(X)
         X = validate_data(self, X, ensure_min_samples=2, dtype=np.float64, allow_nd=True)
         shape = X.shape[1:]
         check_channels_first(X.shape)
@@ -294,7 +294,7 @@ class SemiSupervised(BaseEstimator, ABC):
     def _rows(self, X: Any) -> np.ndarray:
         """Rows to predict for: checked, and scaled as in `fit`."""
         check_is_fitted(self)
-        check_rows(X)
+        X = checked_rows(X)
         shape = np.shape(self.mean_)
         is_image = len(shape) > 1 or getattr(X, "ndim", 2) > 2
         if is_image:  # for columns, scikit-learn's own check names their number

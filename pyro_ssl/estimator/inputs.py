@@ -2,31 +2,68 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils import check_array
 
-from pyro_ssl.utils.arguments import looks_channels_last
+from pyro_ssl.utils.arguments import as_data, looks_channels_last
 from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_unmasked
 
 
-def check_rows(X: Any) -> None:
-    """Refuse inputs that scikit-learn would misread: masked entries, pictures, tuples of arrays.
+def checked_rows(X: Any) -> Any:
+    """Return X, with pixels of uint8 in [0, 1]; inputs that scikit-learn would misread are refused.
+
+    These are masked entries, pictures, tuples of arrays, and memory maps larger than the memory.
 
     Arguments:
         X: Data as the caller gives them.
 
     Raises:
-        ValueError: Entries are masked.
+        ValueError: Entries are masked, or a memory map does not fit into memory.
         TypeError: X is not an array.
 
-    >>> check_rows([[0.0, 1.0]])
+    >>> checked_rows([[0.0, 1.0]])
+    [[0.0, 1.0]]
     """
     is_sparse = hasattr(X, "toarray")  # which scikit-learn itself refuses
     if not is_sparse:
         check_array_like(X, "X")
     check_unmasked(X, "X")
+    if isinstance(X, np.memmap):
+        _check_fits(X)
+    is_image = getattr(X, "ndim", 0) == 4 and str(X.dtype).endswith("uint8")
+    if not is_image:
+        return X
+    return as_data(X, "X", torch.float64).numpy()
+
+
+def _check_fits(X: np.ndarray) -> None:
+    """Raise ValueError if X and a copy of it, as float64, exceed the memory of this machine."""
+    needed = 2 * 8 * X.size
+    memory = physical_memory()
+    if memory is None or needed <= memory:
+        return
+    raise ValueError(
+        f"X is a memory map of shape {X.shape}, which the estimator would read as a whole and "
+        f"scale, in {needed / 1e9:.1f} GB of memory; this machine has {memory / 1e9:.1f} GB. "
+        "pyro_ssl.fit(pyro_ssl.zoo.build(...), x, y) and pyro_ssl.predict_proba read it batch by "
+        "batch"
+    )
+
+
+def physical_memory() -> int | None:
+    """Return the bytes of memory of this machine; None if the system does not tell.
+
+    >>> physical_memory() != 0
+    True
+    """
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def check_channels_first(shape: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -87,7 +88,23 @@ class PretrainedEncoder(nn.Module):
     @torch.no_grad()
     def finish_training(self, x: Tensor) -> None:
         """Find the used dimensions from all training data `(N, *event)`, and set `trained`."""
-        spread = self.moments(x)[:, 0].std(0, correction=0)
+        self._set_used(self.moments(x)[:, 0].std(0, correction=0))
+
+    @torch.no_grad()
+    def finish_training_on(self, chunks: Iterable[Tensor]) -> None:
+        """Find the used dimensions from training data that come in chunks `(n, *event)`."""
+        count = 0
+        total = torch.zeros_like(self.used, dtype=torch.float64)
+        squares = total.clone()
+        for chunk in chunks:
+            mean = self.moments(chunk)[:, 0].double()
+            count += len(mean)
+            total += mean.sum(0)
+            squares += mean.square().sum(0)
+        variance = squares / count - (total / count).square()
+        self._set_used(variance.clamp_min(0).sqrt())
+
+    def _set_used(self, spread: Tensor) -> None:
         used = spread >= self.least
         self.used.copy_(used if used.any() else torch.ones_like(used))
         self.trained.fill_(True)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_ssl.data.sources import InputRows
 from pyro_ssl.infer.checks.pair import check_pair, check_support
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.prediction.chunks import as_known, chunked, label_of, rows_at_once
+from pyro_ssl.prediction.chunks import chunked, input_rows, known_rows, label_of, rows_at_once
 from pyro_ssl.types import RandomWeightsGuide
-from pyro_ssl.utils.arguments import as_input, as_tensor, as_values, check_positive, placed
+from pyro_ssl.utils.arguments import as_tensor, as_values, check_positive, placed
 from pyro_ssl.utils.arrays import extreme_rows
 from pyro_ssl.utils.context import eval_mode
 
@@ -41,7 +42,7 @@ def bounds(
 
     Arguments:
         objective: The method.
-        x: Data `(N, *event)`.
+        x: Data `(N, *event)`; a memory map or a torch Dataset is read chunk by chunk.
         y: One-hot labels `(N, K)`.
         num_particles: Samples of z per class.
         importance_weighted: Use the tighter, importance-weighted bound over these samples in place
@@ -60,7 +61,7 @@ def bounds(
     """
     return bounds_of_any(
         objective,
-        as_known(objective, x),
+        known_rows(objective, x),
         y,
         num_particles,
         importance_weighted=importance_weighted,
@@ -129,7 +130,7 @@ def class_bounds(
     >>> class_bounds(m2, torch.zeros(5, 4)).shape
     torch.Size([5, 3])
     """
-    x = as_known(objective, x)
+    x = known_rows(objective, x)
     elbo = TraceTopKEnum_ELBO(
         None,
         common_random_numbers=True,
@@ -179,7 +180,7 @@ def log_evidence(
     torch.Size([5])
     """
     check_positive(num_particles=num_particles)
-    x = as_known(objective, x)
+    x = known_rows(objective, x)
     block = min(num_particles, rows_at_once(x, _values_of_label(objective, x, y)))
     blocks, rest = divmod(num_particles, block)
     elbos = [TraceTopKEnum_ELBO(None, num_particles=block)] * blocks
@@ -223,12 +224,15 @@ def _by_model(
 ) -> Tensor:
     """Check the data against the model, and apply a function to them, chunk by chunk."""
     check_positive(num_particles=samples, chunk=1 if chunk is None else chunk)
-    x = as_input(objective, x)
+    x = input_rows(objective, x)
     values = _values_of_label(objective, x, y)
     labels = [] if y is None else [_as_labels(objective, x, y)]
     _check_data(objective, x, labels)
+    is_read_in_chunks = isinstance(x, InputRows)
 
     def of_encoded(x: Tensor, *labels: Tensor) -> Tensor:
+        if is_read_in_chunks:
+            _check_chunk(objective, x, labels)
         return function(objective.encode(x), *labels)
 
     if chunk is None:
@@ -236,13 +240,26 @@ def _by_model(
     return chunked(objective, of_encoded, chunk, seed, x, *labels)
 
 
-def _check_data(objective: Objective, x: Tensor, labels: list[Tensor]) -> None:
-    """Check the pair on the first rows, and the support of p(x|.) on the most extreme rows."""
+def _check_data(objective: Objective, x: Tensor | InputRows, labels: list[Tensor]) -> None:
+    """Check the pair on the first rows, and the support of p(x|.) on the most extreme rows.
+
+    The support of data that are read in chunks is checked chunk by chunk.
+    """
+    checks: list[tuple[Any, Callable[..., None]]] = [(slice(ROWS_CHECKED), check_pair)]
+    if isinstance(x, Tensor):
+        checks.append((extreme_rows(x).cpu(), check_support))
     like = next(objective.parameters())
-    for rows, check in ((slice(ROWS_CHECKED), check_pair), (extreme_rows(x).cpu(), check_support)):
+    for rows, check in checks:
         y = labels[0][rows].to(like) if labels else None
         with eval_mode(objective):
             check(objective.model, objective.guide, objective.encode(placed(x[rows], like)), y)
+
+
+def _check_chunk(objective: Objective, x: Tensor, labels: Sequence[Tensor]) -> None:
+    """Check the support of the rows of a chunk that are farthest out."""
+    rows = extreme_rows(x)
+    y = labels[0][rows] if labels else None
+    check_support(objective.model, objective.guide, objective.encode(x[rows]), y)
 
 
 def _values_of_label(objective: Objective, x: Any, y: Any) -> int:

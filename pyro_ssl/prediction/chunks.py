@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_ssl.data.sources import InputRows, Source, as_source
 from pyro_ssl.distributions.row_noise import RowNoise
 from pyro_ssl.infer.checks.pair import classified
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.utils.arguments import as_input, placed
+from pyro_ssl.utils.arguments import as_input, check_event_shape, placed
 from pyro_ssl.utils.context import eval_mode, fixed_seed, validation_disabled
 
 AT_ONCE = 2**15
@@ -39,7 +40,7 @@ def chunked(
         function: A function of rows `(B, *event)` of x and of each of the others.
         chunk: Rows at once.
         seed: Seed of the samples.
-        x: Data `(N, *event)`; a tensor is taken as it is, anything else goes through `as_input`.
+        x: Data `(N, *event)`; a tensor is taken as it is, anything else goes through `input_rows`.
         others: Further tensors of N rows.
 
     >>> from pyro_ssl import zoo
@@ -48,17 +49,43 @@ def chunked(
     torch.Size([5, 3])
     """
     like = next(objective.parameters())
-    data = [x if isinstance(x, Tensor) else as_input(objective, x), *others]
-    results: list[Tensor] = []
+    data = [x if isinstance(x, Tensor) else input_rows(objective, x), *others]
+    results: Tensor | None = None
+    start = 0
     with eval_mode(objective), validation_disabled():
         for rows, *rest in zip(*(part.split(chunk) for part in data), strict=True):
             with fixed_seed(seed), RowNoise(rows, seed):
                 result = function(placed(rows, like), *(part.to(like) for part in rest))
-                results.append(result.cpu())
-        return torch.cat(results)
+            if results is None:  # small tensors between large ones would fragment the memory
+                results = torch.empty((len(data[0]), *result.shape[1:]), dtype=result.dtype)
+            results[start : start + len(rows)] = result
+            start += len(rows)
+    assert results is not None, "there is at least one row"
+    return results
 
 
-def rows_at_once(x: Tensor, times: int) -> int:
+def input_rows(objective: Objective, x: Any, name: str = "x") -> Tensor | InputRows:
+    """Data as a method takes them; those of a memory map or a torch Dataset are read in chunks.
+
+    Arguments:
+        objective: The method.
+        x: Data `(N, *event)`; labels in the items of a Dataset are ignored.
+        name: Name of the argument, for messages.
+
+    >>> from pyro_ssl import zoo
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
+    >>> input_rows(m2, [[0, 1, 2, 3]]).dtype
+    torch.float32
+    """
+    if isinstance(x, InputRows):
+        return x
+    source = as_source(x, name)
+    if isinstance(source, Source):
+        return InputRows(source, objective)
+    return as_input(objective, x, name)
+
+
+def rows_at_once(x: Tensor | InputRows, times: int) -> int:
     """Number of rows to evaluate at once when each is evaluated `times` times; fewer of large x.
 
     >>> rows_at_once(torch.zeros(1, 784), times=10)
@@ -89,6 +116,29 @@ def as_known(objective: Objective, x: Any, name: str = "x") -> Tensor:
     return data
 
 
+def known_rows(objective: Objective, x: Any, name: str = "x") -> Tensor | InputRows:
+    """`as_known` of data that may be read in chunks: up to 1000 of their rows are looked at.
+
+    Arguments:
+        objective: The method.
+        x: The data, see `input_rows`.
+        name: Name of the argument, for messages.
+
+    Raises:
+        ValueError: See `as_known`.
+    """
+    rows = input_rows(objective, x, name)
+    extent = objective.extent
+    if extent is None:
+        return rows
+    if isinstance(rows, Tensor):
+        extent.check(rows, name)
+    else:
+        check_event_shape(rows, extent.shape, name)
+        extent.check(rows[rows.source.sampled()], name)
+    return rows
+
+
 def label_of(objective: Objective, x: Any) -> Any:
     """q(y|x) of the first datum, which shows whether y is one-hot or real, and its size.
 
@@ -97,6 +147,6 @@ def label_of(objective: Objective, x: Any) -> Any:
     torch.Size([3])
     """
     like = next(objective.parameters())
-    first = placed(as_input(objective, x[:1]), like)
+    first = x[:1] if isinstance(x, InputRows) else as_input(objective, x[:1])
     with eval_mode(objective), fixed_seed(0):
-        return classified(objective.guide, objective.encode(first))
+        return classified(objective.guide, objective.encode(placed(first, like)))

@@ -11,7 +11,7 @@ from pyro_ssl.infer.gibbs import Gibbs
 from pyro_ssl.infer.gibbs import gibbs as gibbs_of_batch
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
-from pyro_ssl.prediction.chunks import as_known, chunked, rows_at_once
+from pyro_ssl.prediction.chunks import chunked, known_rows, rows_at_once
 from pyro_ssl.utils.arguments import check_positive
 
 
@@ -50,7 +50,7 @@ def gibbs(
     (torch.Size([5, 3]), torch.Size([5, 2]))
     """
     check_positive(steps=steps, chains=chains)
-    x = as_known(objective, x)
+    x = known_rows(objective, x)
     if chunk is None:
         chunk = rows_at_once(x, chains)
     check_positive(chunk=chunk)

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_ssl.data.sources import InputRows
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction import chunks
-from pyro_ssl.prediction.chunks import as_known, chunked
-from pyro_ssl.utils.arguments import as_input, check_positive
+from pyro_ssl.prediction.chunks import chunked, input_rows, known_rows
+from pyro_ssl.utils.arguments import check_positive
 
 MOST_ROWS = 4096
 MOST_NUMBERS = 2**19
@@ -23,7 +24,7 @@ def predict_proba(
 
     Arguments:
         objective: The method.
-        x: Data `(N, *event)`.
+        x: Data `(N, *event)`; a memory map or a torch Dataset is read chunk by chunk.
         chunk: Rows at once; by default 4096, or fewer if each is large or has several Gibbs chains.
         seed: Seed of the samples.
 
@@ -37,7 +38,7 @@ def predict_proba(
     >>> predict_proba(m2, torch.zeros(5, 4)).shape
     torch.Size([5, 3])
     """
-    return _predict(objective, as_known(objective, x), chunk, seed)
+    return _predict(objective, known_rows(objective, x), chunk, seed)
 
 
 def probs_of_any(
@@ -51,10 +52,10 @@ def probs_of_any(
     >>> probs_of_any(m2, torch.full((5, 4), 100.0)).shape
     torch.Size([5, 3])
     """
-    return _predict(objective, as_input(objective, x), chunk, seed)
+    return _predict(objective, input_rows(objective, x), chunk, seed)
 
 
-def classified_at_once(objective: Objective, x: Tensor) -> int:
+def classified_at_once(objective: Objective, x: Tensor | InputRows) -> int:
     """Number of rows of x to classify at once.
 
     >>> import torch
@@ -67,7 +68,7 @@ def classified_at_once(objective: Objective, x: Tensor) -> int:
     return max(1, min(MOST_ROWS, by_chains, by_size))
 
 
-def _predict(objective: Objective, x: Tensor, chunk: int | None, seed: int) -> Tensor:
+def _predict(objective: Objective, x: Tensor | InputRows, chunk: int | None, seed: int) -> Tensor:
     if chunk is None:
         chunk = classified_at_once(objective, x)
     check_positive(chunk=chunk)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from pyro_ssl.data.row_order import listed_order
 from pyro_ssl.objectives.batch import Batch, transformed
 from pyro_ssl.utils.arrays import extreme_rows
 
@@ -36,6 +35,7 @@ class Batches:
     Each pass has a new order, from a generator that is seeded by (seed, pass): a resumed run gets
     the same batches, and the global random state does not change.
 
+    >>> import torch
     >>> known = torch.arange(90) < 20
     >>> batches = Batches(
     ...     torch.rand(90, 4), torch.eye(3)[torch.zeros(90, dtype=int)], known,
@@ -86,6 +86,9 @@ class Batches:
         unlabeled = self._rows(1, len(self.x_unlabeled), self.unlabeled_size, step)
         return self._batch(labeled, unlabeled)
 
+    def close(self) -> None:
+        """Nothing: no process has been started."""
+
     def extremes(self) -> Batch:
         """Batch of the labeled and unlabeled rows that hold the smallest and the largest number."""
         labeled = extreme_rows(self.x) if len(self.x) else None
@@ -123,8 +126,6 @@ class Batches:
         """The order of a pass; the last one is kept."""
         if part in self._orders and self._orders[part][0] == index:
             return self._orders[part][1]
-        words = np.random.SeedSequence([self.seed, part, index]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
-        order = torch.randperm(n, generator=generator).to(self.x.device)
+        order = listed_order(n, (self.seed, part, index)).to(self.x.device)
         self._orders[part] = (index, order)
         return order

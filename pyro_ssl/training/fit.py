@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pyro_ssl.data.sources import InputRows, Source, as_source
 from pyro_ssl.data.training_range import Extent
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
+from pyro_ssl.objectives.pretrained_encoder import ROWS_AT_ONCE, PretrainedEncoder
 from pyro_ssl.training.callbacks import (
     EarlyStopping,
     Epoch,
@@ -43,6 +44,7 @@ from pyro_ssl.training.run import (
     train,
 )
 from pyro_ssl.training.settings import Precision, Settings
+from pyro_ssl.training.source_batches import check_workers
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_input, check_kind, check_positive
 from pyro_ssl.utils.context import fixed_seed, one_training, preserve_buffers
@@ -66,6 +68,7 @@ def fit(
     transform: Callable[[Tensor], Tensor] | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
+    workers: int | None = None,
     early_stopping: EarlyStopping | None = None,
     callbacks: Sequence[Callable[[Epoch], Any]] = (),
     directory: str | Path | None = None,
@@ -98,11 +101,16 @@ def fit(
     Arguments:
         objective: The objective to train.
         x: Data `(N, *event)`; any array of finite numbers, none of them masked. It is converted to
-            the dtype of the weights, except that integers stay int64 if the model or the guide has
-            an `nn.Embedding` or `nn.EmbeddingBag`.
+            the dtype of the weights, except that images `(N, C, H, W)` of uint8 are also divided by
+            255, and that integers stay int64 if the model or the guide has an `nn.Embedding` or
+            `nn.EmbeddingBag`. Or data that do not fit into memory, which are read batch by batch:
+            an `np.memmap`, or a map-style torch `Dataset` with items x or (x, y), where y is -1 or
+            None for unlabeled data. Their range is that of up to 1000 evenly spaced rows; a batch
+            that goes beyond it is checked like the first one. See `docs/your_data.md`.
         y: Class indices `(N,)` in 0 .. K - 1, with -1 or a mask for unlabeled data; for a method of
             real labels, `(N,)` or `(N, D)`, with NaN or a mask for unlabeled data; None if nothing
-            is labeled. A `LabelWarning` names classes without a label.
+            is labeled, or if the items of a `Dataset` hold the labels, which are then read in one
+            pass before training. A `LabelWarning` names classes without a label.
         epochs: Passes over the unlabeled data; over the labeled data where that takes more steps,
             or if the objective learns from no others.
         batch_size: Unlabeled rows per step.
@@ -122,6 +130,8 @@ def fit(
             whose state is in the checkpoint.
         seed: Seed of the order of the data and of all noise in training.
         device: Device to train on; by default the device of the objective.
+        workers: Processes that read a memory map or a `Dataset` ahead; 0 reads between the steps.
+            The result does not depend on it. By default two, or one on a machine with two cores.
         early_stopping: Score and patience.
         callbacks: Functions of an `Epoch`, called after each epoch. A dictionary of numbers that
             one returns joins the history, the progress bar and `metrics.jsonl`; see `Accuracy`.
@@ -169,12 +179,22 @@ def fit(
         identity=identity,
     )
     _check_files(directory, checkpoint_every, resume, progress)
+    check_workers(workers)
     _check_callbacks(callbacks, early_stopping)
     _check_objective(objective)
+    x = as_source(x)
     patience = None if early_stopping is None else early_stopping.patience
     processes = Processes.joined(device)
     begin = partial(
-        _begin, objective, x, y, settings, device=device, patience=patience, processes=processes
+        _begin,
+        objective,
+        x,
+        y,
+        settings,
+        device=device,
+        patience=patience,
+        workers=workers,
+        processes=processes,
     )
     run_directory = None
     if directory is not None:
@@ -192,15 +212,17 @@ def fit(
             if isinstance(features, PretrainedEncoder) and not features.trained:
                 pretrain(
                     features,
-                    as_input(objective, x),
+                    x.without_labels() if isinstance(x, Source) else as_input(objective, x),
                     directory=None if directory is None else Path(directory) / "features",
                     seed=seed,
                     resume=resume,
                     progress=progress,
                     transform=transform,
+                    workers=workers,
                 )
                 run = begin()
-            objective.extent = run.averaged.extent = Extent.of(as_input(objective, x))
+            objective.extent = run.averaged.extent = _extent_of(objective, x)
+            stack.callback(run.batches.close)
             stack.enter_context(fixed_seed(seed))
             if run_directory is not None:
                 run_directory.restore(run)
@@ -257,7 +279,7 @@ def _warnings_of_first(processes: Processes) -> Iterator[None]:
         yield
 
 
-def pretrain(features: PretrainedEncoder, x: Tensor, **arguments: Any) -> None:
+def pretrain(features: PretrainedEncoder, x: Tensor | Source, **arguments: Any) -> None:
     """Train the objective of an encoder on all data, without labels, and find its active latents.
 
     Arguments:
@@ -276,7 +298,17 @@ def pretrain(features: PretrainedEncoder, x: Tensor, **arguments: Any) -> None:
         fit(features.objective, x, **features.arguments | arguments)
     finally:
         features.objective.requires_grad_(False)
-    features.finish_training(x)
+    if isinstance(x, Source):
+        features.finish_training_on(InputRows(x, features.objective).split(ROWS_AT_ONCE))
+    else:
+        features.finish_training(x)
+
+
+def _extent_of(objective: Objective, x: Any) -> Extent:
+    """Shape and range of the data; of a source those of some rows."""
+    if isinstance(x, Source):
+        return InputRows(x, objective).extent()
+    return Extent.of(as_input(objective, x))
 
 
 def _check_files(directory: Any, checkpoint_every: Any, resume: Any, progress: Any) -> None:

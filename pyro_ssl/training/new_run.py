@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_ssl.data.missing_labels import warn_of_missing_classes
+from pyro_ssl.data.sources import InputRows, Source
 from pyro_ssl.infer.checks.pair import classified
+from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective, total
 from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.training.batches import Batches
 from pyro_ssl.training.optimizers import new_optimizer, new_schedule, parameter_groups
 from pyro_ssl.training.run import DIVERGED_FACTOR, Run, WeightAverage
 from pyro_ssl.training.settings import Settings, as_device
+from pyro_ssl.training.source_batches import SourceBatches, SourceLabels, workers_of
 from pyro_ssl.utils.arguments import as_class_indices, as_input, as_values, one_hot, placed
 from pyro_ssl.utils.context import eval_mode, exclusive, fixed_seed, preserve_buffers
 from pyro_ssl.utils.files import checksum
@@ -32,16 +39,18 @@ def new_run(
     *,
     device: str | torch.device | None = None,
     patience: int | None = None,
+    workers: int | None = None,
 ) -> Run:
     """Check the data against the objective, and set up optimiser and schedule.
 
     Arguments:
         objective: The objective to train; it is moved to the device.
-        x: Data `(N, *event)`.
+        x: Data `(N, *event)`, an array or a `Source`.
         y: Labels `(N,)`, or `(N, D)` real ones, or None.
         settings: Arguments of `fit` about training itself.
         device: Device to train on; by default the device of the objective.
         patience: Epochs without a better score before the run stops, with early stopping.
+        workers: Processes that read a source; see `fit`.
 
     Raises:
         ValueError: Data, labels or settings do not fit the objective.
@@ -55,19 +64,18 @@ def new_run(
         device = as_device(device)
     else:
         device = next(p.device for p in objective.parameters() if p.requires_grad)
-    x = as_input(objective, x)
-    labels, known = _labels(objective, x, y)
-    if not objective.learns_unlabeled and known.any():
-        x, labels, known = x[known], labels[known], known[known]
-    checksums = {"x": checksum(x), "y": checksum(labels.where(known[:, None], -1))}
+    make = _from_source if isinstance(x, Source) else _from_arrays
+    make_batches, checksums = make(objective, x, y, settings, device, workers)
     objective.to(device)
     with fixed_seed(settings.seed), preserve_buffers(objective):
-        batches = _batches(objective, x, labels, known, settings, device)
+        batches = make_batches()
         objective.sizes = batches.sizes
         first = batches(0)
         objective.check(first, batches.extremes())
         joint = objective.joint_pass_for(first)
         part_names, largest_loss = _first_losses(objective, batches, joint)
+    if isinstance(batches, SourceBatches):
+        batches.check = partial(_checked, objective)
     steps = int(settings.epochs) * batches.steps_per_epoch
     if steps > MAX_STEPS:
         raise ValueError(
@@ -93,22 +101,100 @@ def new_run(
     )
 
 
+Prepared = tuple[Callable[[], Batches | SourceBatches], dict[str, int]]
+"""A function that makes the batches once the objective is on its device; checksums of the data."""
+
+
+def _from_arrays(
+    objective: Objective,
+    x: Any,
+    y: Any,
+    settings: Settings,
+    device: torch.device,
+    workers: int | None,
+) -> Prepared:
+    """Batches of data that stay on the device."""
+    x = as_input(objective, x)
+    labels, known = _labels(objective, x, y)
+    if not objective.learns_unlabeled and known.any():
+        x, labels, known = x[known], labels[known], known[known]
+    checksums = {"x": checksum(x), "y": checksum(labels.where(known[:, None], -1))}
+    return partial(_batches, objective, x, labels, known, settings, device), checksums
+
+
+def _from_source(
+    objective: Objective,
+    source: Source,
+    y: Any,
+    settings: Settings,
+    device: torch.device,
+    workers: int | None,
+) -> Prepared:
+    """Batches of data that are read when they are needed."""
+    workers = workers_of(workers)
+    rows = InputRows(source, objective)
+    if y is None:
+        y = source.labels(workers)
+    labels = _source_labels(objective, rows, y)
+    batches = SourceBatches(
+        rows,
+        labels,
+        batch_size=int(settings.batch_size),
+        labeled_batch_size=int(settings.labeled_batch_size),
+        seed=settings.seed,
+        transform=settings.transform,
+        device=device,
+        workers=workers,
+    )
+    of_labels = zlib.crc32(labels.values.contiguous().numpy(), zlib.crc32(labels.rows))
+    return lambda: batches, {"x": source.fingerprint, "y": of_labels}
+
+
 def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
     """Labels of the form of q(y|x), `(N, K)`, one-hot or real; and the rows with one, `(N,)`."""
     like = next(objective.parameters())
     if y is None:
         return torch.zeros(len(x), 1, dtype=like.dtype), torch.zeros(len(x), dtype=torch.bool)
-    with eval_mode(objective), fixed_seed(0):
-        q = classified(objective.guide, objective.encode(placed(x[:2], like)))
-    size = q.event_shape[-1]
-    if not q.has_enumerate_support:
+    size, is_class = _kind_of_label(objective, x[:2])
+    if not is_class:
         return as_values(y, len(x), size, like.dtype)
-    classes = as_class_indices(y, len(x)).cpu()
+    classes = _classes(y, len(x), size)
+    return one_hot(classes.clamp_min(0), size, like.dtype), classes >= 0
+
+
+def _source_labels(objective: Objective, rows: InputRows, y: Any) -> SourceLabels:
+    """The labels of a source; only labeled rows are kept."""
+    n = len(rows)
+    if y is None:
+        return SourceLabels(n, np.empty(0, np.int64), torch.empty(0, dtype=torch.int64), 1)
+    size, is_class = _kind_of_label(objective, rows[:2])
+    if is_class:
+        values = _classes(y, n, size)
+        known = values >= 0
+    else:
+        values, known = as_values(y, n, size, rows.dtype)
+    labeled = known.nonzero().flatten()
+    only_labeled = not objective.learns_unlabeled and len(labeled) > 0
+    classes = size if is_class else None
+    return SourceLabels(n, labeled.numpy(), values[labeled], classes, only_labeled)
+
+
+def _kind_of_label(objective: Objective, first: Tensor) -> tuple[int, bool]:
+    """Size of y, by q(y|x) of the first rows; and whether y is a class."""
+    like = next(objective.parameters())
+    with eval_mode(objective), fixed_seed(0):
+        q = classified(objective.guide, objective.encode(placed(first, like)))
+    return int(q.event_shape[-1]), bool(q.has_enumerate_support)
+
+
+def _classes(y: Any, n: int, size: int) -> Tensor:
+    """Class indices `(n,)`, -1 for unlabeled rows, checked against the number of classes."""
+    classes = as_class_indices(y, n).cpu()
     largest = int(classes.max())
     if largest >= size:
         raise ValueError(f"y: got label {largest}, but q(y|x) has {size} classes, 0 .. {size - 1}")
     warn_of_missing_classes(classes, range(size))
-    return one_hot(classes.clamp_min(0), size, like.dtype), classes >= 0
+    return classes
 
 
 def _batches(
@@ -139,8 +225,16 @@ def _batches(
     )
 
 
+def _checked(objective: Objective, batch: Batch, extremes: Batch) -> None:
+    """Check a batch in training as the first one was checked; see `Objective.check`."""
+    with fixed_seed(0), preserve_buffers(objective):
+        objective.check(batch, extremes)
+
+
 @torch.no_grad()
-def _first_losses(objective: Objective, batches: Batches, joint: bool) -> tuple[list[str], float]:
+def _first_losses(
+    objective: Objective, batches: Batches | SourceBatches, joint: bool
+) -> tuple[list[str], float]:
     """Names of the parts of the loss, and the size above which a mean loss has diverged.
 
     That is a multiple of the untrained weights' loss, on a batch or on the most extreme data, plus

@@ -23,6 +23,7 @@ from pyro_ssl.objectives.objective import Objective, total
 from pyro_ssl.training.batches import Batches
 from pyro_ssl.training.distributed import Processes
 from pyro_ssl.training.settings import Settings
+from pyro_ssl.training.source_batches import SourceBatches
 from pyro_ssl.utils.context import give_way, preserve_buffers, validation_disabled
 
 History = dict[str, list[float]]
@@ -107,7 +108,7 @@ class Run:
     settings: Settings
     settings_data: dict[str, Any]
     objective: Objective
-    batches: Batches
+    batches: Batches | SourceBatches
     parameter_groups: list[tuple[float, list[nn.Parameter]]]
     optimizer: Optimizer
     schedule: LRScheduler

@@ -29,6 +29,9 @@ def as_data(
 ) -> Tensor:
     """Convert an array-like to a finite tensor `(N, *event)`, one row per datum.
 
+    Images `(N, C, H, W)` of uint8 are pixels 0 .. 255 and are divided by 255; all other whole
+    numbers keep their values.
+
     Arguments:
         x: The array.
         name: Name of the argument, for messages.
@@ -38,7 +41,7 @@ def as_data(
     Raises:
         TypeError: The array does not hold numbers, or is sparse, a picture or a tuple of arrays.
         ValueError: The array is empty, has no feature dimension, or holds NaN, infinity or masked
-            entries.
+            entries; or it is an image of uint8 whose largest number is 1.
 
     >>> as_data([[1, 2], [3, 4]]).dtype
     torch.float32
@@ -49,7 +52,11 @@ def as_data(
         dtype = torch.int64
     elif dtype is None:
         dtype = torch.float64 if data.dtype == torch.float64 else torch.float32
-    data = data.to(dtype)
+    if is_pixels(data, integers=integers):
+        check_pixel_unit(data, name)
+        data = from_pixels(data, dtype)
+    else:
+        data = data.to(dtype)
     if data.dim() < 2:
         raise ValueError(
             f"{name} should have shape (data, features, ...), got {tuple(data.shape)}; "
@@ -63,6 +70,47 @@ def as_data(
             f"{name} holds NaN or infinity, first in row {row}, as {data.dtype}; drop or impute it"
         )
     return data
+
+
+def is_pixels(data: Tensor, *, integers: bool = False) -> bool:
+    """Whether data are images `(N, C, H, W)` of uint8, whose numbers are pixels 0 .. 255.
+
+    >>> is_pixels(torch.zeros(5, 1, 8, 8, dtype=torch.uint8)), is_pixels(torch.zeros(5, 1, 8, 8))
+    (True, False)
+    """
+    return data.dtype == torch.uint8 and data.dim() == 4 and not integers
+
+
+def from_pixels(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Pixels 0 .. 255 as numbers in [0, 1].
+
+    >>> from_pixels(torch.tensor([0, 51, 255], dtype=torch.uint8), torch.float32)
+    tensor([0.0000, 0.2000, 1.0000])
+    """
+    return pixels.to(dtype) / 255
+
+
+def check_pixel_unit(pixels: Tensor, name: str) -> None:
+    """Check that pixels of uint8 are not binary ones: 1 would become 1/255.
+
+    Raises:
+        ValueError: Their largest number is 1.
+    """
+    if pixels.numel() and int(pixels.max()) == 1:
+        raise ValueError(
+            f"{name}: got images of uint8 with no number above 1; as pixels 0 .. 255 they would be "
+            "divided by 255, so give binary images as float32"
+        )
+
+
+def embeds_integers(objective: nn.Module) -> bool:
+    """Whether a method has an `nn.Embedding` or `nn.EmbeddingBag`, which take whole numbers.
+
+    >>> embeds_integers(nn.Linear(2, 1))
+    False
+    """
+    embeddings = (nn.Embedding, nn.EmbeddingBag)
+    return any(isinstance(module, embeddings) for module in objective.modules())
 
 
 def as_input(objective: nn.Module, x: Any, name: str = "x") -> Tensor:
@@ -81,9 +129,8 @@ def as_input(objective: nn.Module, x: Any, name: str = "x") -> Tensor:
     >>> as_input(nn.Linear(2, 1).double(), [[1, 2]]).dtype
     torch.float64
     """
-    embeddings = (nn.Embedding, nn.EmbeddingBag)
-    embeds = any(isinstance(module, embeddings) for module in objective.modules())
-    return as_data(x, name, next(objective.parameters()).dtype, integers=embeds)
+    dtype = next(objective.parameters()).dtype
+    return as_data(x, name, dtype, integers=embeds_integers(objective))
 
 
 def placed(x: Tensor, like: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ every context manager holds the lock `exclusive()`, which lets one thread in at 
 from __future__ import annotations
 
 import os
+import random
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ContextDecorator, contextmanager
 
+import numpy as np
 import pyro
 import torch
 from torch import nn
@@ -55,6 +57,36 @@ def preserve_random_state() -> Iterator[None]:
     """
     with exclusive(), torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
         yield
+
+
+@contextmanager
+def fixed_reading_seed(seed: int) -> Iterator[None]:
+    """Seed the generators of Python, numpy and torch's CPU inside the block, and restore them.
+
+    A user's `Dataset` may draw from any of them. Devices are left alone: a worker process must not
+    touch them.
+
+    Raises:
+        ValueError: The seed is not a whole number in 0 .. 2**64 - 1.
+
+    >>> with fixed_reading_seed(0):
+    ...     first = (random.random(), np.random.rand())
+    >>> with fixed_reading_seed(0):
+    ...     (random.random(), np.random.rand()) == first
+    True
+    """
+    check_seed(seed)
+    with exclusive(), torch.random.fork_rng(devices=[]):
+        of_python = random.getstate()
+        of_numpy = np.random.get_state()
+        try:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.default_generator.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
 
 
 @contextmanager

@@ -282,3 +282,18 @@ def test_rows_of_another_shape_are_refused_with_both_shapes(got, wanted, message
 )
 def test_channels_last_is_recognised(shape, expected):
     assert looks_channels_last(shape) is expected
+
+
+def test_images_of_uint8_are_pixels():
+    pixels = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    assert as_data(pixels).equal(pixels.float() / 255)
+    assert as_data(pixels.numpy(), dtype=torch.float64).equal(pixels.double() / 255)
+    assert as_data(pixels, integers=True).equal(pixels.long())
+    for other in (pixels.flatten(1), pixels.int(), pixels[:, 0]):
+        assert as_data(other).equal(other.float())
+    assert as_data(torch.zeros(5, 1, 4, 4, dtype=torch.uint8)).sum() == 0
+
+
+def test_binary_images_of_uint8_are_refused():
+    with pytest.raises(ValueError, match="uint8 with no number above 1.*binary images as float32"):
+        as_data(torch.ones(5, 1, 4, 4, dtype=torch.uint8))

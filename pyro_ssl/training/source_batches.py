@@ -1,0 +1,311 @@
+"""The batch of every step from data that are read when they are needed, by worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pyro_ssl.data.row_order import RowOrder
+from pyro_ssl.data.sources import InputRows
+from pyro_ssl.objectives.batch import Batch, transformed
+from pyro_ssl.training.batches import steps_per_epoch
+from pyro_ssl.utils.arguments import check_kind, one_hot
+from pyro_ssl.utils.context import fixed_reading_seed
+
+DEFAULT_WORKERS = 2
+"""Most worker processes, unless the caller says otherwise."""
+PREFETCHED = 4
+"""Steps that each worker reads ahead."""
+
+
+def check_workers(workers: int | None) -> None:
+    """Check a number of worker processes.
+
+    Raises:
+        ValueError: It is neither None nor a whole number, 0 or above.
+    """
+    check_kind("workers", workers, int | None)
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers should be 0 or above, got {workers}")
+
+
+def workers_of(workers: int | None) -> int:
+    """The number of worker processes: the caller's, else two, but one core stays free.
+
+    >>> workers_of(3)
+    3
+    """
+    if workers is not None:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(DEFAULT_WORKERS, (cores or 1) - 1))
+
+
+@dataclass(frozen=True)
+class SourceLabels:
+    """Which rows of a source have a label, and which.
+
+    Only labeled rows take memory, about 16 bytes each; nothing is kept for the others.
+
+    Arguments:
+        n: Number of rows of the source, labeled or not.
+        rows: The labeled rows, sorted, `(L,)`.
+        values: Their class indices, `(L,)`, or real labels, `(L, D)`.
+        classes: Number of classes; None for real labels.
+        only_labeled: Leave the unlabeled rows out.
+
+    >>> labels = SourceLabels(5, np.array([1, 2]), torch.tensor([0, 1]), classes=2)
+    >>> labels.unlabeled_rows(np.array([0, 1, 2]))
+    array([0, 3, 4])
+    """
+
+    n: int
+    rows: np.ndarray
+    values: Tensor
+    classes: int | None
+    only_labeled: bool = False
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Number of labeled and of unlabeled rows."""
+        labeled = len(self.rows)
+        return labeled, 0 if self.only_labeled else self.n - labeled
+
+    def unlabeled_rows(self, places: np.ndarray) -> np.ndarray:
+        """The rows at these places among the unlabeled rows."""
+        before = self.rows - np.arange(len(self.rows))  # unlabeled rows before each labeled one
+        return places + np.searchsorted(before, places, side="right")
+
+    def targets(self, places: np.ndarray, dtype: torch.dtype) -> Tensor:
+        """Labels, one-hot or real, `(n, K)`, at these places among the labeled rows."""
+        values = self.values[torch.as_tensor(places)]
+        if self.classes is None:
+            return values.to(dtype)
+        return one_hot(values, self.classes, dtype)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is read for a step: rows of the labeled and of the unlabeled data, and the seed."""
+
+    labeled: np.ndarray
+    unlabeled: np.ndarray
+    seed: int
+
+
+class _Reader(Dataset[Any]):
+    """The data of a plan, for torch's DataLoader; an error is returned, to be raised as it is."""
+
+    def __init__(self, rows: InputRows) -> None:
+        self.rows = rows
+
+    def __getitem__(self, plan: _Plan) -> Any:
+        try:
+            with fixed_reading_seed(plan.seed):
+                return plan.labeled, self._part(plan.labeled), self._part(plan.unlabeled)
+        except (ValueError, TypeError) as error:
+            return error
+
+    def _part(self, rows: np.ndarray) -> Tensor | None:
+        return self.rows.on_host(rows) if len(rows) else None
+
+
+class SourceBatches:
+    """The batch of every step, read from a source; a function of the seed and the step alone.
+
+    The first steps are read by this process, since they may be single ones. As soon as two are
+    asked for in a row, worker processes read ahead from there. A batch with smaller or larger
+    numbers than all before is checked like the first one.
+
+    For up to `row_order.MOST_LISTED` rows the order is that of `Batches`.
+
+    >>> from pyro_ssl.data.sources import as_source
+    >>> source = as_source(torch.utils.data.TensorDataset(torch.rand(90, 4)))
+    >>> rows = InputRows(source, torch.nn.Linear(4, 1))
+    >>> labels = SourceLabels(90, np.arange(20), torch.arange(20) % 3, classes=3)
+    >>> batches = SourceBatches(rows, labels, batch_size=10, labeled_batch_size=8, seed=0)
+    >>> batches(0).x.shape, batches(0).x_unlabeled.shape
+    (torch.Size([8, 4]), torch.Size([10, 4]))
+
+    Arguments:
+        rows: The data.
+        labels: Their labels.
+        batch_size: Unlabeled data per step (labeled, if all are).
+        labeled_batch_size: Labeled data per step.
+        seed: Seed of the order, and of what a Dataset draws.
+        transform: Function of the data of each batch.
+        device: Where the batches go.
+        workers: Worker processes; 0 reads in this process.
+    """
+
+    encoded = False
+    """The data are encoded by the objective's pretrained encoder in each step, if it has one."""
+
+    def __init__(
+        self,
+        rows: InputRows,
+        labels: SourceLabels,
+        batch_size: int,
+        labeled_batch_size: int,
+        seed: int,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+    ) -> None:
+        self.rows = rows
+        self.labels = labels
+        self.seed = seed
+        self.transform = transform
+        self.device = torch.device(device)
+        self.workers = workers
+        self.check: Callable[[Batch, Batch], None] | None = None
+        labeled, unlabeled = labels.sizes
+        self.unlabeled_size = min(batch_size, unlabeled)
+        if self.unlabeled_size == 0:
+            labeled_batch_size = batch_size
+        self.labeled_size = min(labeled_batch_size, labeled)
+        self.steps_per_epoch = steps_per_epoch(*self.sizes, batch_size, labeled_batch_size)
+        self._orders: dict[int, tuple[int, RowOrder]] = {}
+        self._range: tuple[float, float] | None = None
+        self._last: int | None = None
+        self._stream: Iterator[Any] | None = None
+
+    def __call__(self, step: int) -> Batch:
+        """The data of a step, transformed.
+
+        Raises:
+            ValueError: They cannot be read, are not finite, or are outside the model's support.
+        """
+        follows = self._last is not None and step == self._last + 1
+        if not follows:
+            self.close()
+        elif self._stream is None:
+            self._stream = self._read_ahead(step)
+        self._last = step
+        if self._stream is None:
+            data = _Reader(self.rows)[self._plan(step)]
+        else:
+            data = next(self._stream)
+        batch = self._batch(data)
+        self._check_range(batch, data)
+        return batch
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._stream = None
+        self._last = None
+
+    def extremes(self) -> Batch:
+        """The rows with the smallest and the largest number of up to 1000 of each part."""
+        labeled, unlabeled = self.labels.sizes
+        source = self.rows.source
+        rows = others = np.empty(0, np.int64)
+        if labeled:
+            rows = self.rows.extreme_rows(self.labels.rows[source.sampled(labeled)])
+        if unlabeled:
+            others = self.rows.extreme_rows(self.labels.unlabeled_rows(source.sampled(unlabeled)))
+        data = _Reader(self.rows)[_Plan(rows, others, 0)]
+        batch = self._batch(data)
+        self._range = _range_of(data)
+        return batch
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Number of labeled and of unlabeled data."""
+        return self.labels.sizes
+
+    @property
+    def columns(self) -> int:
+        """Numbers in a datum."""
+        return int(np.prod(self.rows.shape[1:]))
+
+    def _read_ahead(self, start: int) -> Iterator[Any]:
+        """The data of all steps from one on, read by the workers."""
+        loader: DataLoader[Any] = DataLoader(
+            _Reader(self.rows),
+            batch_size=None,
+            sampler=_Plans(self, start),
+            num_workers=self.workers,
+            prefetch_factor=PREFETCHED if self.workers else None,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # the global one stays as it is
+        )
+        return iter(loader)
+
+    def _plan(self, step: int) -> _Plan:
+        labeled, unlabeled = self.labels.sizes
+        of_labeled = self._part(0, labeled, self.labeled_size, step)
+        of_unlabeled = self._part(1, unlabeled, self.unlabeled_size, step)
+        words = np.random.SeedSequence([self.seed, 2, step]).generate_state(1, np.uint64)
+        return _Plan(
+            self.labels.rows[of_labeled], self.labels.unlabeled_rows(of_unlabeled), int(words[0])
+        )
+
+    def _part(self, part: int, n: int, size: int, step: int) -> np.ndarray:
+        """Places in one part of the data (0 labeled, 1 unlabeled) in a step."""
+        if size == 0:
+            return np.empty(0, np.int64)
+        steps = n // size  # the rows that are left over come in other passes
+        index, start = divmod(step, steps)
+        return self._order(part, n, index)[start * size : (start + 1) * size]
+
+    def _order(self, part: int, n: int, index: int) -> RowOrder:
+        """The order of a pass; the last one asked for is kept."""
+        if part in self._orders and self._orders[part][0] == index:
+            return self._orders[part][1]
+        order = RowOrder(n, (self.seed, part, index))
+        self._orders[part] = (index, order)
+        return order
+
+    def _batch(self, data: Any) -> Batch:
+        """What a `_Reader` has read, on the device and transformed."""
+        if isinstance(data, Exception):
+            raise data
+        labeled, x, x_unlabeled = data
+        y = None
+        if x is not None:
+            places = np.searchsorted(self.labels.rows, labeled)
+            x = self.rows.placed(x, self.device)
+            y = self.labels.targets(places, self.rows.dtype).to(self.device)
+        if x_unlabeled is not None:
+            x_unlabeled = self.rows.placed(x_unlabeled, self.device)
+        return transformed(Batch(x, y, x_unlabeled), self.transform)
+
+    def _check_range(self, batch: Batch, data: Any) -> None:
+        """Check a batch whose numbers go beyond those of all that were checked before."""
+        if self._range is None or self.check is None:
+            return
+        low, high = _range_of(data)
+        if self._range[0] <= low and high <= self._range[1]:
+            return
+        self.check(batch, batch)
+        self._range = (min(low, self._range[0]), max(high, self._range[1]))
+
+
+class _Plans(Iterable[_Plan]):
+    """The plans of all steps from one on; torch's DataLoader takes them as its sampler."""
+
+    def __init__(self, batches: SourceBatches, start: int) -> None:
+        self.batches = batches
+        self.start = start
+
+    def __iter__(self) -> Iterator[_Plan]:
+        step = self.start
+        while True:
+            yield self.batches._plan(step)
+            step += 1
+
+
+def _range_of(data: Any) -> tuple[float, float]:
+    """The smallest and the largest number of what a `_Reader` has read."""
+    parts = [part for part in data[1:] if part is not None]
+    low = min(float(part.min()) for part in parts)
+    high = max(float(part.max()) for part in parts)
+    return low, high
