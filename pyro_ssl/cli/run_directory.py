@@ -20,6 +20,7 @@ FIT_OPTIONS = (
     "clip_norm",
     "ema",
     "precision",
+    "compile",
     "device",
     "checkpoint_every",
     "progress",

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pyro_ssl.infer.decisions import decide
+
 TopK = int | None | Literal["auto"]
 
 MASS = 0.95
@@ -64,12 +66,14 @@ class TopKPolicy:
 
 def _fewest(log_q: Tensor) -> int:
     most = min(MOST, log_q.shape[-1])
-    likeliest = log_q.detach().exp().topk(most, -1).values
-    held = likeliest.mean(0).cumsum(-1).tolist()
-    for k in (1, 2, 4, 8):
-        if k < most and held[k - 1] >= MASS:
-            return k
-    return most
+    candidates = [k for k in (1, 2, 4, 8) if k < most]
+    if not candidates:
+        return most
+    likeliest = log_q.detach().exp().topk(candidates[-1], -1).values
+    held = likeliest.mean(0).cumsum(-1)
+    # held rises with k, so the k that hold too little are the first ones
+    too_few = sum(~(held[k - 1].double() >= MASS) for k in candidates)
+    return [*candidates, most][decide(too_few)]
 
 
 def is_count(value: object) -> bool:

@@ -133,6 +133,10 @@ class ProgressBar(Callback):
         """Show the loss."""
         self.bar.set_postfix(loss=f"{run.metrics['loss']:.4g}")
 
+    def describe(self, text: str) -> None:
+        """Show a text before the bar, at once."""
+        self.bar.set_description(text)
+
     def after_step(self, run: Run) -> None:
         """Count the step."""
         self.bar.update()
