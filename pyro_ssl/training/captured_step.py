@@ -91,7 +91,7 @@ class LossStep:
         ):
             parts = self.objective.parts(batch, kl_weight=kl_weight, joint=self.joint)
         loss = total(parts)
-        gradients = list(torch.autograd.grad(loss, self.parameters, allow_unused=True))
+        gradients = self._gradients(loss)
         norms = self._clip(gradients)
         return StepResult(
             names=list(parts),
@@ -100,6 +100,12 @@ class LossStep:
             decisions=tuple(decisions.made),
             outcomes=decisions.outcomes,
         )
+
+    def _gradients(self, loss: Tensor) -> list[Tensor | None]:
+        """The gradient of each parameter; None for frozen ones and those it does not depend on."""
+        trained = [parameter for parameter in self.parameters if parameter.requires_grad]
+        found = iter(torch.autograd.grad(loss, trained, allow_unused=True))
+        return [next(found) if parameter.requires_grad else None for parameter in self.parameters]
 
     def _clip(self, gradients: list[Tensor | None]) -> list[Tensor]:
         """The norm of each player's gradient; the gradients are clipped if they should be."""
@@ -176,7 +182,10 @@ def capture(
         CaptureError: The step depends on values in ways that a graph cannot hold.
     """
     held: list[Tensor] = [*step.objective.parameters(), *step.objective.buffers()]
-    first = _checked_result(step, batch, kl_weight, decisions)
+    with _only_tensors_change(step.objective):
+        first = step(batch, kl_weight, decisions)
+    if first.decisions != decisions:
+        raise CaptureError("the number of decisions on values changes from step to step")
 
     def outputs(*_: Tensor) -> list[Tensor]:
         with _Capturing():
@@ -212,34 +221,32 @@ def capture(
     return captured
 
 
-def _checked_result(
-    step: LossStep, batch: Batch, kl_weight: float | Tensor, decisions: tuple[int, ...]
-) -> StepResult:
-    """The step's result, with everything else as before.
+@contextmanager
+def _only_tensors_change(objective: Objective) -> Iterator[None]:
+    """Run a step on trial: buffers, random states and attributes are as before after the block.
 
     Raises:
-        CaptureError: It changes attributes, or draws from the generator of Python or NumPy.
+        CaptureError: The step changes attributes, or draws numbers by Python or NumPy.
     """
-    state = PythonState(step.objective)
+    state = PythonState(objective)
     python_numbers = random.getstate()
     numpy_numbers = np.random.get_state()
-    with _rolled_back(step.objective):
-        result = step(batch, kl_weight, decisions)
+    with _rolled_back(objective):
+        yield
     changes = state.changes()
-    if changes:
-        state.restore()
-        raise CaptureError(f"a step changes attributes, which a graph cannot do: {changes[0]}")
+    state.restore()
     drew = [] if random.getstate() == python_numbers else ["random"]
     if not _is_same_state(np.random.get_state(), numpy_numbers):
         drew.append("numpy.random")
+    random.setstate(python_numbers)
+    np.random.set_state(numpy_numbers)
+    if changes:
+        raise CaptureError(f"a step changes attributes, which a graph cannot do: {changes[0]}")
     if drew:
-        random.setstate(python_numbers)
-        np.random.set_state(numpy_numbers)
         raise CaptureError(
             f"a step draws numbers from {drew[0]}, which would be the same in every step; draw "
             "them by torch"
         )
-    return result
 
 
 def _is_same_state(a: Any, b: Any) -> bool:
@@ -247,8 +254,8 @@ def _is_same_state(a: Any, b: Any) -> bool:
 
 
 def probe(step: LossStep, batch: Batch, kl_weight: float | Tensor) -> tuple[int, ...]:
-    """The decisions that a step makes; buffers and random state are as before."""
-    with _rolled_back(step.objective):
+    """The decisions that a step makes; everything is as before."""
+    with _only_tensors_change(step.objective):
         return step(batch, kl_weight).decisions
 
 
@@ -361,7 +368,7 @@ class _Capturing(TorchFunctionMode):
 def _reason(error: Exception) -> str:
     """Why a step could not be captured, in one line, with the line of the program."""
     if isinstance(error, CaptureError):
-        sentence = str(error)
+        sentence = str(error).splitlines()[0]  # Pyro appends the shapes of all sites
     elif "_local_scalar_dense" in str(error) or "data-dependent" in str(error):
         sentence = "a step branches on the value of a tensor, or reads it as a number"
     else:

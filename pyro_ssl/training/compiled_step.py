@@ -113,13 +113,12 @@ class CompiledStep:
     def state(self) -> dict[str, Any]:
         """Plain data from which a resumed run makes the same choices."""
         decisions = None if self._decisions is None else list(self._decisions)
-        return {"decisions": decisions, "captures": self._captures, "reason": self.reason}
+        return {"decisions": decisions, "reason": self.reason}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""
         decisions = state["decisions"]
         self._decisions = None if decisions is None else tuple(decisions)
-        self._captures = state["captures"]
         self.reason = state["reason"]
 
     # --- a step ---------------------------------------------------------------------------------
@@ -128,9 +127,7 @@ class CompiledStep:
         self, batch: Batch, weight: float | Tensor
     ) -> tuple[list[str], list[float]] | None:
         form = self._form(batch, weight)
-        decisions = self._decisions
-        if decisions is None:
-            decisions = probe(self.step, batch, weight)
+        decisions = self._expected_decisions(form, batch, weight)
         before = self._snapshot() if decisions else None
         attempt = self._attempt(form, decisions, batch, weight)
         if attempt.is_wrong and before is not None:
@@ -151,6 +148,19 @@ class CompiledStep:
             parameter.grad = next(gradients) if has_gradient else None
         self._steps += 1
         return captured.names, attempt.numbers
+
+    def _expected_decisions(
+        self, form: Hashable, batch: Batch, weight: float | Tensor
+    ) -> tuple[int, ...]:
+        """The decisions of the step before, if steps of this form are known to ask for them."""
+        before = self._decisions
+        if before is not None and (form, before) in self._graphs:
+            return before
+        probed = probe(self.step, batch, weight)
+        is_resumed = before is not None and not self._graphs
+        if is_resumed and len(before) == len(probed):
+            return before  # as the run that is resumed would have done
+        return probed
 
     def _attempt(
         self,
@@ -297,15 +307,14 @@ def _compile_reason(error: Exception) -> str:
 
 def is_compiled_state(state: Any) -> bool:
     """Whether plain data have the form of `CompiledStep.state`."""
-    if not isinstance(state, dict) or state.keys() != {"decisions", "captures", "reason"}:
+    if not isinstance(state, dict) or state.keys() != {"decisions", "reason"}:
+        return False
+    if not isinstance(state["reason"], str | None):
         return False
     decisions = state["decisions"]
-    if decisions is not None:
-        is_list = isinstance(decisions, list)
-        if not is_list or not all(type(decision) is int for decision in decisions):
-            return False
-    is_count = type(state["captures"]) is int and state["captures"] >= 0
-    return is_count and isinstance(state["reason"], str | None)
+    if decisions is None:
+        return True
+    return isinstance(decisions, list) and all(type(decision) is int for decision in decisions)
 
 
 def _silent(text: str) -> None:

@@ -54,31 +54,31 @@ class PythonState:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._containers: list[Container] = []
+        self._containers: list[Container] = []  # one for each place, with its key, value and name
         self._keys: list[Any] = []
         self._values: list[Any] = []
         self._names: list[str] = []
+        self._distinct: list[tuple[Container, str]] = []
         self._kept: list[Any] = []  # a temporary container would lose its identity
         self._visited: set[int] = set()
         self._visit(module, type(module).__name__)
-        distinct = {id(container): container for container in self._containers}
-        self._distinct = list(distinct.values())
-        self._lengths = list(map(len, self._distinct))
+        self._distinct_containers = [container for container, _ in self._distinct]
+        self._lengths = list(map(len, self._distinct_containers))
+        self._known = {(id(c), k) for c, k in zip(self._containers, self._keys, strict=True)}
 
     @property
     def is_same(self) -> bool:
         """Whether nothing has changed, not even the identity of a number."""
         try:
             now = map(getitem, self._containers, self._keys)
-            return all(map(is_, now, self._values)) and self._has_same_lengths()
+            same_values = all(map(is_, now, self._values))
         except (KeyError, IndexError):
             return False
+        return same_values and list(map(len, self._distinct_containers)) == self._lengths
 
     def changes(self) -> list[str]:
         """What has changed, in words; numbers are compared by their values."""
-        changes = []
-        if not self._has_same_lengths():
-            changes.append("an attribute was added or removed")
+        changes = [f"{form.format(key)} is new" for _, key, form in self._added()]
         for container, key, was, name in self._places():
             try:
                 now = container[key]
@@ -90,15 +90,26 @@ class PythonState:
         return changes
 
     def restore(self) -> None:
-        """Set the attributes to what they were; what was added stays."""
+        """Set the attributes to what they were; what was added to a list stays."""
+        for container, key, _ in list(self._added()):
+            if isinstance(container, dict):
+                del container[key]
         for container, key, was, _ in self._places():
-            container[key] = was
+            if isinstance(container, dict) or key < len(container):
+                container[key] = was
 
     def _places(self) -> Iterator[tuple[Container, Any, Any, str]]:
         return zip(self._containers, self._keys, self._values, self._names, strict=True)
 
-    def _has_same_lengths(self) -> bool:
-        return list(map(len, self._distinct)) == self._lengths
+    def _added(self) -> Iterator[tuple[Container, Any, str]]:
+        """Container, key and form of the name of what is new."""
+        for (container, form), length in zip(self._distinct, self._lengths, strict=True):
+            if len(container) <= length:
+                continue
+            keys = container if isinstance(container, dict) else range(len(container))
+            for key in keys:
+                if (id(container), key) not in self._known and key not in UNWATCHED:
+                    yield container, key, form
 
     def _visit(self, value: Any, name: str) -> None:
         if isinstance(value, PLAIN) or isinstance(value, OPAQUE) or id(value) in self._visited:
@@ -115,7 +126,9 @@ class PythonState:
         elif isinstance(value, list):
             self._watch(value, list(enumerate(value)), f"{name}[{{}}]")
         elif isinstance(value, dict):
-            self._watch(value, list(value.items()), f"{name}[{{!r}}]")
+            parts = name.endswith(("._modules", "._parameters", "._buffers"))
+            form = name[: name.rindex(".")] + ".{}" if parts else f"{name}[{{!r}}]"
+            self._watch(value, list(value.items()), form)
         elif isinstance(getattr(value, "__dict__", None), dict):
             unwatched = UNWATCHED if isinstance(value, nn.Module) else ()
             items = [(k, v) for k, v in value.__dict__.items() if k not in unwatched]
@@ -136,6 +149,7 @@ class PythonState:
                 f"objective holds more than {MOST_PLACES} attributes, too many to watch for "
                 "changes; keep data out of its modules, or in tensors"
             )
+        self._distinct.append((container, form))
         for key, value in items:
             name = form.format(key)
             self._containers.append(container)
