@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.scale_messenger import ScaleMessenger
+from torch._inductor import compile_fx
 
 from pyro_ssl.utils import private_names
 
@@ -153,6 +155,9 @@ PRIVATE = {
     ),
     "pyro.poutine.scale_messenger.ScaleMessenger._process_message": lambda: called(
         ScaleMessenger, "_process_message", scale=1.0
+    ),
+    "torch._inductor": lambda: (
+        "config_patches" in inspect.signature(compile_fx.compile_fx).parameters
     ),
     "torch.distributions.Distribution._validate_args": lambda: (
         torch.distributions.Distribution._validate_args is True

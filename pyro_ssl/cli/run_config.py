@@ -23,6 +23,7 @@ FIT_OPTIONS = (
     "clip_norm",
     "ema",
     "precision",
+    "compile",
     "device",
     "checkpoint_every",
     "progress",

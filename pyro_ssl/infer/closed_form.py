@@ -11,6 +11,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Categorical, OneHotCategorical, kl_divergence
 
+from pyro_ssl.infer.decisions import decide
 from pyro_ssl.infer.sites import Site, same_scale, sample_sites, scaled
 
 
@@ -92,7 +93,8 @@ def _kl(q: Site, p: Site) -> Tensor | None:
         kl = scaled(q, kl_divergence(q_fn, p_fn))
     except NotImplementedError:
         return None
-    return kl if kl.isfinite().all() else None
+    is_finite = decide(kl.isfinite().all())
+    return kl if is_finite else None
 
 
 def _parts(fn: Any) -> Iterator[Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pyro_ssl.infer.decisions import decide
 from pyro_ssl.utils.arguments import is_whole
 from pyro_ssl.utils.ranks import batch_mean
 
@@ -67,12 +68,14 @@ class TopKPolicy:
 
 def _fewest(log_q: Tensor) -> int:
     most = min(MOST, log_q.shape[-1])
-    likeliest = log_q.detach().exp().topk(most, -1).values
-    held = batch_mean(likeliest).cumsum(-1).tolist()
-    for k in (1, 2, 4, 8):
-        if k < most and held[k - 1] >= MASS:
-            return k
-    return most
+    candidates = [k for k in (1, 2, 4, 8) if k < most]
+    if not candidates:
+        return most
+    likeliest = log_q.detach().exp().topk(candidates[-1], -1).values
+    held = batch_mean(likeliest).cumsum(-1)
+    # held rises with k, so the k that hold too little are the first ones
+    too_few = sum(~(held[k - 1].double() >= MASS) for k in candidates)
+    return [*candidates, most][decide(too_few)]
 
 
 def is_count(value: Any) -> bool:

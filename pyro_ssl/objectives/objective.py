@@ -241,7 +241,7 @@ class Objective(nn.Module):
         with ExitStack() as scales:
             if is_weighted and not scales_bound:
                 scales.enter_context(scale_data(weight, len(x)))
-            if kl_weight != 1:
+            if isinstance(kl_weight, Tensor) or kl_weight != 1:
                 scales.enter_context(scale_latents(kl_weight, len(x)))
             bound: Bound = self.elbo.bound(self.model, self.guide, x, y, labels=labels)
         if scales_bound:

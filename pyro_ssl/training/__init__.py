@@ -2,6 +2,7 @@
 
 from pyro_ssl.training.callbacks import EarlyStopping, Epoch
 from pyro_ssl.training.checkpoints import CheckpointWarning
+from pyro_ssl.training.compiled_step import NotCompiledWarning, StaleStepError
 from pyro_ssl.training.fit import fit, pretrain
 from pyro_ssl.training.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
 from pyro_ssl.training.optimizers import SCHEDULES
@@ -21,6 +22,8 @@ __all__ = [
     "MLflowLogger",
     "TensorBoardLogger",
     "WandbLogger",
+    "NotCompiledWarning",
+    "StaleStepError",
     "as_device",
     "fit",
     "pretrain",

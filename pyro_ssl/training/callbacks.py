@@ -219,6 +219,10 @@ class ProgressBar(Callback):
         names = ["loss", *sorted(run.measured)]
         self.bar.set_postfix({name: f"{run.metrics[name]:.4g}" for name in names})
 
+    def describe(self, text: str) -> None:
+        """Show a text before the bar, at once."""
+        self.bar.set_description(text)
+
     def after_step(self, run: Run) -> None:
         """Count the step."""
         self.bar.update()

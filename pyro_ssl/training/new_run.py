@@ -18,6 +18,8 @@ from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective, total
 from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.training.batches import Batches
+from pyro_ssl.training.captured_step import LossStep
+from pyro_ssl.training.compiled_step import CompiledStep
 from pyro_ssl.training.optimizers import new_optimizer, new_schedule, parameter_groups
 from pyro_ssl.training.run import DIVERGED_FACTOR, Run, WeightAverage
 from pyro_ssl.training.settings import Settings, as_device
@@ -84,6 +86,13 @@ def new_run(
         )
     groups = parameter_groups(objective)
     optimizer = new_optimizer(settings.optimizer, groups, settings.lr)
+    step = LossStep(
+        objective,
+        [group for _, group in groups],
+        joint=joint,
+        half=settings.precision == "bfloat16",
+        clip_norm=settings.clip_norm,
+    )
     return Run(
         settings=settings,
         settings_data=settings.as_data() | checksums,
@@ -96,6 +105,7 @@ def new_run(
         total=steps,
         part_names=part_names,
         largest_loss=largest_loss,
+        compiled=CompiledStep(step) if settings.compile else None,
         average=WeightAverage(objective, settings.ema) if settings.ema else None,
         patience=patience,
     )

@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from pyro_ssl.objectives.objective import total
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.checkpoints import check_tensors
+from pyro_ssl.training.compiled_step import is_compiled_state
 from pyro_ssl.training.optimizers import new_optimizer, new_schedule
 from pyro_ssl.training.run import Position, Run
 from pyro_ssl.utils.context import fixed_seed, preserve_buffers
@@ -62,6 +63,8 @@ def state(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "settings": run.settings_data,
         "measured": sorted(run.measured),
     }
+    if run.compiled is not None:
+        data["compiled"] = run.compiled.state()
     return tensors, data
 
 
@@ -124,11 +127,15 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
         replay(run.schedule, position["step"])
     has_best = position["best"] == -math.inf or parts["best"] is not None
     require(has_best, "the best weights are missing")
+    if run.compiled is not None:
+        require(is_compiled_state(data.get("compiled")), "compiled should hold a state")
     checkpoints.set_rng(rng)  # first, because it can still raise
     _load_parts(run, parts)
     run.position = Position(**position)
     run.history = history
     run.measured = set(measured)
+    if run.compiled is not None:
+        run.compiled.restore(data["compiled"])
 
 
 def _with_current_names(holder: Any, key: str) -> Any:
@@ -170,7 +177,8 @@ def _match_memory_format(optimizer: Optimizer) -> None:
 def _check_settings(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raise ValueError naming the first setting that differs from the run to resume."""
     for name, value in settings.items():
-        was = saved.get(name, value)  # earlier versions did not save every setting
+        # earlier versions did not save every setting, and had no compiled steps
+        was = saved.get(name, False if name == "compile" else value)
         unnamed_schedule = name == "schedule" and was is None
         if was != value and not unnamed_schedule and not _is_longer(name, was, value):
             raise ValueError(

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective, total
 from pyro_ssl.training.batches import Batches
+from pyro_ssl.training.compiled_step import CompiledStep
 from pyro_ssl.training.distributed import Processes
 from pyro_ssl.training.settings import Settings
 from pyro_ssl.training.source_batches import SourceBatches
@@ -90,6 +91,7 @@ class Run:
         part_names: Names of the parts of the loss.
         largest_loss: Size of the mean loss above which `DivergedWarning` is given.
         average: The averaged weights, with `ema`.
+        compiled: The compiled step, with `compile`.
         patience: Epochs without a better score before the run stops; None for no early stopping.
         position: Progress: steps, seconds, best score.
         history: The measurements of each epoch.
@@ -117,6 +119,7 @@ class Run:
     part_names: Sequence[str]
     largest_loss: float
     average: WeightAverage | None = None
+    compiled: CompiledStep | None = None
     patience: int | None = None
     position: Position = field(default_factory=Position)
     history: History = field(default_factory=dict)
@@ -229,23 +232,38 @@ def train_step(run: Run, batch: Batch) -> dict[str, float]:
         DivergedError: The loss or its gradient is not finite; the weights have not changed.
     """
     with validation_disabled():  # the first batch was checked
-        parts = _loss_parts(run, batch)
-        loss = total(parts)
-        run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        losses = torch.stack([*parts.values(), loss]).detach()
-        if run.processes is not None:
-            losses = run.processes.sum_gradients(_parameters(run), losses)
-        norms = _clip_gradients(run)
-        # one transfer from the device for all numbers
-        values = torch.cat([losses, torch.stack(norms).detach()]).tolist()
+        outputs = None
+        if run.compiled is not None:
+            outputs = run.compiled(batch, run.kl_weight)
+        if outputs is None:
+            outputs = _set_gradients(run, batch)
+        names, values = outputs
         if not all(map(math.isfinite, values)):
             raise _diverged(run, batch)
     run.optimizer.step()
     run.schedule.step()
     if run.average is not None:
         run.average.update(run.position.step)
-    return dict(zip([*parts, "loss"], values, strict=False))
+    return dict(zip([*names, "loss"], values, strict=False))
+
+
+def _set_gradients(run: Run, batch: Batch) -> tuple[list[str], list[float]]:
+    """Set the gradients of all parameters.
+
+    It returns the names of the parts of the loss; and the parts, the loss and the norms of the
+    gradients.
+    """
+    parts = _loss_parts(run, batch)
+    loss = total(parts)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    losses = torch.stack([*parts.values(), loss]).detach()
+    if run.processes is not None:
+        losses = run.processes.sum_gradients(_parameters(run), losses)
+    norms = _clip_gradients(run)
+    # one transfer from the device for all numbers
+    values: list[float] = torch.cat([losses, torch.stack(norms).detach()]).tolist()
+    return list(parts), values
 
 
 def _parameters(run: Run) -> list[nn.Parameter]:

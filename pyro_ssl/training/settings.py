@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.optimizers import SCHEDULES, Schedule
-from pyro_ssl.utils.arguments import check_positive, check_seed
+from pyro_ssl.utils.arguments import check_kind, check_positive, check_seed
 from pyro_ssl.utils.files import as_json
 
 Precision = Literal["float32", "bfloat16"]
@@ -47,6 +47,7 @@ class Settings:
     precision: Precision = "float32"
     transform: Callable[[Tensor], Tensor] | None = None
     seed: int = 0
+    compile: bool = False
     identity: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -57,6 +58,7 @@ class Settings:
             labeled_batch_size=self.labeled_batch_size,
         )
         check_seed(self.seed)
+        check_kind("compile", self.compile, bool)
         self._check_numbers()
         if self.precision not in get_args(Precision):
             names = ", ".join(get_args(Precision))
@@ -102,7 +104,7 @@ class Settings:
     def as_data(self) -> dict[str, Any]:
         """Settings as plain data, which a resumed run is compared by; functions by name."""
         names = ("epochs", "batch_size", "labeled_batch_size", "lr", "warmup", "clip_norm", "ema")
-        data = {name: getattr(self, name) for name in (*names, "precision", "seed")}
+        data = {name: getattr(self, name) for name in (*names, "precision", "seed", "compile")}
         data["schedule"] = self.schedule
         if not isinstance(self.schedule, str):
             data["schedule"] = checkpoints.stable_repr(self.schedule)

@@ -7,10 +7,14 @@ are methods of our handlers, which Pyro calls.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import Any
 
+import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.fx import GraphModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BatchNormBase = _BatchNorm
@@ -53,6 +57,21 @@ def distributions_validate() -> bool:
     True
     """
     return Distribution._validate_args
+
+
+def compiled_by_inductor(graph: GraphModule, inputs: Sequence[Tensor]) -> Any:
+    """A graph of tensor operations compiled by Inductor, to be called without gradients.
+
+    `torch.compile` would look at the graph's code first, and check the inputs at each call. Random
+    numbers are torch's own, in the order of the graph.
+    """
+    from torch._inductor.compile_fx import compile_fx  # takes seconds to import
+
+    patches: dict[str, Any] = {"fallback_random": True}
+    if any(tensor.device.type == "cuda" for tensor in inputs):
+        patches["triton.cudagraphs"] = True
+    with torch.no_grad():
+        return compile_fx(graph, list(inputs), config_patches=patches)
 
 
 def validate_value(distribution: Distribution, value: Tensor) -> None:
