@@ -267,6 +267,8 @@ def _begin(
     if processes is None:
         return new_run(objective, x, y, settings, **arguments)
     with processes.agreed():
+        if settings.compile:
+            raise ValueError("compile: a step of several processes cannot be compiled; leave it out")
         check_divisible(objective)
     processes.share_weights(objective)
     with processes.agreed(), _warnings_of_first(processes):
