@@ -407,7 +407,7 @@ def images_table(name: str, runs: dict[str, list[Result]]) -> str:
         *(f"to {100 * goal:g} %, quartiles" for goal in GOALS[name]),
         "starts",
         *(f"accuracy % with {n}" for n in SHOWN_COUNTS),
-        "s: the first round, a later one",
+        "s for the first round, for a later one",
     )
     rows: list[tuple[Any, ...]] = []
     for row, mine in runs.items():

@@ -314,7 +314,7 @@ VARIANTS: dict[str, Variant] = {
     "ours, top_k=1, compiled": Variant(partial(ours, compiled=True)),
     BARE: Variant(bare),
 }
-"""All that can be timed, one row a variant; `COMPARISONS` says which of them take turns."""
+"""All variants that can be timed, one per row; `COMPARISONS` says which of them take turns."""
 
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
@@ -497,7 +497,7 @@ def plot_speed(results: list[Result], path: Path) -> None:
 
 
 def _plot_network(ax: Any, results: list[Result]) -> None:
-    """One line a variant, from the fewest classes to the most."""
+    """One line per variant, from the fewest classes to the most."""
     classes = [r["config"]["classes"] for r in results]
     for i, name in enumerate(_names(results)):
         milliseconds = [r["ms"][name] for r in results]

@@ -70,7 +70,7 @@ def main() -> None:
         "s per run",
     )
     print(f"\n{table(header, rows)}\n\n{_gains(results)}")
-    print(f"{time.perf_counter() - started:.0f} s in all; pictures in {given.out}/")
+    print(f"{time.perf_counter() - started:.0f} s in total; pictures in {given.out}/")
     write_json(given.out / "results.json", provenance() | {"results": results})
 
 

@@ -189,7 +189,7 @@ def tsne_steps(count: int) -> int:
 
 
 def tsne(z: Tensor, y: Tensor, classes: Iterable[str]) -> Any:
-    """Draw latents `(N, Z)` in the plane by t-SNE, one colour a class."""
+    """Draw latents `(N, Z)` in the plane by t-SNE, one colour per class."""
     import matplotlib.pyplot as plt
     from sklearn.manifold import TSNE
 
@@ -207,8 +207,8 @@ def tsne(z: Tensor, y: Tensor, classes: Iterable[str]) -> Any:
 
 
 def smoke_rows(per_class: int) -> dict[str, int]:
-    """Rows of a smoke run: enough that `per_class` of each class are among the first, rare ones
-    too.
+    """Rows of a smoke run: enough that `per_class` of each class are among the first, even of rare
+    ones.
     """
     return {"rows": max(300, 20 * per_class), "test_rows": 300}
 

@@ -327,11 +327,11 @@ def plot_selection(analysed: list[Result], path: Path) -> None:
 
 
 def starts(results: Results) -> str:
-    """Section 3.2: the same runs from new weights and from a VAE's."""
+    """Section 3.2: the same runs from random weights and from a VAE's."""
     theirs = published("latent_classifier", "pretraining")
     rows = []
     for method, weight in PRETRAINED.items():
-        for part, name in (("table", "new"), ("pretraining", "a VAE's")):
+        for part, name in (("table", "random"), ("pretraining", "a VAE's")):
             mine = paired(results, part, "pretraining", method, weight)
             if mine:
                 commonest = f"{100 * statistics.fmean(r['commonest'] for r in mine):.1f}"
@@ -343,7 +343,7 @@ def starts(results: Results) -> str:
 
 
 def paired(results: Results, part: str, other: str, method: str, weight: float) -> list[Result]:
-    """Results of a part, on the draws that the other part has too."""
+    """Results of a part, on the draws that the other part also has."""
     draws = {r["config"]["draw"] for r in where(results, part=other, method=method, weight=weight)}
     return [
         r

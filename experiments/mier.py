@@ -141,7 +141,7 @@ def last_hidden_layer(objective: Objective, x: torch.Tensor) -> torch.Tensor:
 
 
 def report(results: Results, pictures: Path) -> dict[str, str]:
-    """One table a data set and number of labels."""
+    """One table for each data set and number of labels."""
     present = sorted({(r["config"]["data"], r["config"]["per_class"]) for r in results.values()})
     for data in sorted({data for data, _ in present}):
         for kind, title in (

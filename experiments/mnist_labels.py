@@ -149,7 +149,7 @@ def _codes(objective: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def report(results: Results, pictures: Path) -> dict[str, str]:
-    """One table a number of labels."""
+    """One table for each number of labels."""
     present = sorted({r["config"]["per_class"] for r in results.values()})
     return {f"{n} labels per class": _table(results, n) for n in present}
 

@@ -1,4 +1,4 @@
-"""A study's results: one CSV table, one row a run, with its configuration and source."""
+"""A study's results: one CSV table, one row per run, with its configuration and source."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
 def scores(
     results: Results, title: str, columns: list[tuple[str, int]], unit: str, digits: int
 ) -> str:
-    """One row a method, one column a data set and number of labels."""
+    """One row per method, one column for each data set and number of labels."""
     runs = {f"{name}, {n}{unit}": where(results, data=name, labels=n) for name, n in columns}
     runs = {column: mine for column, mine in runs.items() if mine}
     if not runs:

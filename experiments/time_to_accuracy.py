@@ -70,7 +70,7 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
 
 def report(results: Results, pictures: Path) -> dict[str, str]:
     goals = [f"s to {goal:.0%}" for goal in ACCURACIES]
-    header = ("method", "draw", *goals, "best %", "epochs", "s in all", "threads")
+    header = ("method", "draw", *goals, "best %", "epochs", "s in total", "threads")
     return {"time": table(header, [_row(result) for result in where(results)])}
 
 

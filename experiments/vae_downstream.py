@@ -63,7 +63,7 @@ SAMPLES = 8
 SHOWN = 10
 """Images that are shown with their reconstructions."""
 SAMPLED = 100
-"""Most labels with which probes are fitted to sampled latents, too."""
+"""Probes are also fitted to sampled latents up to this number of labels."""
 CONV: dict[str, Any] = {
     "network": "conv",
     "channels": (32, 64, 64),
@@ -479,7 +479,7 @@ def _gaps(latents: dict[str, list[Result]]) -> list[tuple[str, str, str]]:
             of_test = probed(latents["z4"], n, probe)
             gaps.append(f"{statistics.fmean(of_training) - statistics.fmean(of_test):.1f}")
         shown = f"{', '.join(gaps)} points, by labels"
-        rows.append((f"VAE + {probe}: training less test accuracy, z = 4", "", shown))
+        rows.append((f"VAE + {probe}: training minus test accuracy, z = 4", "", shown))
     return rows
 
 

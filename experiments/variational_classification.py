@@ -552,7 +552,7 @@ def _ood_cell(mine: list[Result], name: str, score: str) -> str:
 KINDS = {
     "FGSM up the loss": ("fgsm", "loss"),
     "FGSM, the worse of both aims": ("fgsm", "either"),
-    f"the same, first {FIRST}": ("fgsm_first", "either"),
+    f"FGSM, the worse of both aims, first {FIRST}": ("fgsm_first", "either"),
     f"PGD, the worse of both aims, first {FIRST}": ("pgd_first", "either"),
 }
 """Attacks by name: the key of the result, and its aim."""

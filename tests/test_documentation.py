@@ -1,5 +1,6 @@
 """The Python of README.md and docs/ runs as it stands, page by page, as the pages say."""
 
+import inspect
 import re
 import shlex
 from functools import cache
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_ssl import data, fit, zoo
+from pyro_ssl import data, fit, types, zoo
 from pyro_ssl.cli import app as cli
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +130,19 @@ def test_the_table_of_methods_is_the_zoos():
     for name, row in zoo.METHODS.items():
         factors = rf"\| {re.escape(row.model)} \| {re.escape(row.guide)} \|"
         assert re.search(rf"\| `{name}` {factors}", table) or not row.model, name
+
+
+def test_the_table_of_protocols_is_that_of_types():
+    page = (ROOT / "docs/own_model.md").read_text()
+    rows = re.findall(r"^\| `([A-Z]\w+)` \| \w+ \| `(\w+)", page, re.MULTILINE)
+    assert len(rows) == 9
+    for name, member in rows:
+        assert hasattr(getattr(types, name), member) or member in _annotations(name), name
+
+
+def _annotations(protocol: str) -> set[str]:
+    """Names of the attributes that a Protocol declares."""
+    return set(inspect.get_annotations(getattr(types, protocol)))
 
 
 @pytest.mark.parametrize("page", PAGES)

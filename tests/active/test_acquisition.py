@@ -153,7 +153,7 @@ def test_variance_of_a_real_label_is_that_of_the_mixture(monkeypatch):
         Gibbs(*torch.rand(3, N, 2, generator=generator, dtype=torch.float64)) for _ in range(2)
     ]
     answers = iter(found)
-    monkeypatch.setattr(draws_module, "gibbs", lambda *_, **__: next(answers))
+    monkeypatch.setattr(draws_module, "predict_real", lambda *_, **__: next(answers))
     by_loop = []
     for i in range(N):  # of each dimension the mixture's second moment less its mean squared
         total = 0.0

@@ -123,7 +123,7 @@ def test_loop_continues_in_another_process(tmp_path):
     code = f"""
 import sys, torch
 torch.set_num_threads(1)
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from programs.active import FEW, learner, rounds
 print(rounds(learner(directory={str(tmp_path)!r}, update_training={{"epochs": 1}}), 2, FEW))
 """

@@ -129,7 +129,7 @@ def test_the_papers_claims_are_held_against_the_results(monkeypatch, scripts):
             "the CNN is always better than probes (z4)",
         )
         falls, wins = (cells(text, claim) for claim in claims)
-        gaps = cells(text, "VAE + logistic: training less test accuracy, z = 4")
+        gaps = cells(text, "VAE + logistic: training minus test accuracy, z = 4")
         assert gaps[1].startswith("10.0, 10.0")
         return falls[0], wins[0]
 

@@ -103,7 +103,7 @@ def test_noise_is_of_training_alone():
 def test_bad_augmentation_is_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         zoo.build("vc", (1, 8, 8), 3, **options)
-    with pytest.raises(ValueError, match=r"of images \(C, H, W\)"):
+    with pytest.raises(ValueError, match=r"need images \(C, H, W\)"):
         zoo.build("vc", (8,), 3, crop=1)
 
 

@@ -32,10 +32,12 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     run(directory=tmp_path, epochs=2, resume=True)
 
 
+TESTS = Path(__file__).parent.parent
+
 RUNS = """
     import json, os, signal, sys, torch
     from pathlib import Path
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = [{tests!r}, {folder!r}]
     torch.set_num_threads(1)
     import test_resuming as t
     from pyro_ssl.training import checkpoints
@@ -96,7 +98,7 @@ class Runs:
     """
 
     def __init__(self) -> None:
-        code = textwrap.dedent(RUNS).format(tests=str(Path(__file__).parent))
+        code = textwrap.dedent(RUNS).format(tests=str(TESTS), folder=str(TESTS / "training"))
         self.process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -267,14 +269,14 @@ def test_one_process_trains_in_a_directory(tmp_path):
     pytest.importorskip("fcntl")
     child = """
     import sys, time
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = [{tests!r}, {folder!r}]
     import test_resuming as t
     def wait(epoch):
         print("trains", flush=True)
         time.sleep(60)
     t.run(directory=sys.argv[1], callbacks=(wait,))
     """
-    code = textwrap.dedent(child).format(tests=str(Path(__file__).parent))
+    code = textwrap.dedent(child).format(tests=str(TESTS), folder=str(TESTS / "training"))
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )

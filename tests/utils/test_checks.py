@@ -202,7 +202,7 @@ BAD_ZOO = {
     "free bits of a mixture": (
         ("sslpe", 3, 3),
         {"free_bits": 1.0, "mixture": True},
-        "no free_bits",
+        "cannot be combined with .*free_bits",
     ),
 }
 
