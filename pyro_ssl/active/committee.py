@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.active.label_store import Labels, read_text
-from pyro_ssl.data.training_range import Extent
+from pyro_ssl.active.labelling.store import Labels, read_text
+from pyro_ssl.data.extent import Extent
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_ssl.active.acquisition import Score, acquire, check, check_choice
 from pyro_ssl.active.cold_start import Embedding, Start, first_query
 from pyro_ssl.active.committee import Committee, derived_seed
-from pyro_ssl.active.label_store import Labels, as_label_values
+from pyro_ssl.active.labelling.store import Labels, as_label_values
 from pyro_ssl.active.pool import check_count
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import label_of

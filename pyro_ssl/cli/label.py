@@ -14,8 +14,8 @@ from torch import Tensor
 from pyro_ssl import data, zoo
 from pyro_ssl.active.acquisition import ACQUISITIONS
 from pyro_ssl.active.cold_start import Start, vae_embedding
-from pyro_ssl.active.label_page import Page
-from pyro_ssl.active.label_question import Question
+from pyro_ssl.active.labelling.page import Page
+from pyro_ssl.active.labelling.question import Question
 from pyro_ssl.active.learner import ActiveLearner
 from pyro_ssl.cli.method_options import chosen_options
 from pyro_ssl.cli.train import class_numbers_unwarned

@@ -16,14 +16,6 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_ssl.infer.bound_terms import (
-    expectation,
-    label_terms,
-    log_weight,
-    shared_cost,
-    sum_of_sites,
-    sum_out,
-)
 from pyro_ssl.infer.checks.scope import check_scope, check_shapes
 from pyro_ssl.infer.closed_form import closed_form_kl
 from pyro_ssl.infer.enumeration import (
@@ -35,6 +27,14 @@ from pyro_ssl.infer.enumeration import (
 )
 from pyro_ssl.infer.param_store import Program, isolated_param_store, without_param_store
 from pyro_ssl.infer.scales import undo_subsampling
+from pyro_ssl.infer.site_sums import (
+    expectation,
+    label_terms,
+    log_weight,
+    shared_cost,
+    sum_of_sites,
+    sum_out,
+)
 from pyro_ssl.infer.sites import is_enumerated
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, is_count
 from pyro_ssl.infer.traces import TracePair

@@ -13,7 +13,7 @@ from pyro.infer import ELBO
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyro_ssl.data.training_range import Extent
+from pyro_ssl.data.extent import Extent
 from pyro_ssl.infer.checks.data import check_input_units, first_nonfinite
 from pyro_ssl.infer.checks.pair import (
     check_foreign_pair,

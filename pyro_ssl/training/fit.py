@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pyro_ssl.data.training_range import Extent
+from pyro_ssl.data.extent import Extent
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.training.callbacks import (

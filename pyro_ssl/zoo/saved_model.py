@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pyro_ssl import zoo
-from pyro_ssl.data.training_range import Extent
+from pyro_ssl.data.extent import Extent
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints
 from pyro_ssl.utils.files import CheckpointError

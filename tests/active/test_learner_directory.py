@@ -13,7 +13,7 @@ import torch
 from programs.active import FEW, POOL, QUICK, Y, learner, rounds
 
 from pyro_ssl.active import committee
-from pyro_ssl.active import label_store as labels_module
+from pyro_ssl.active.labelling import store as labels_module
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.checkpoints import CheckpointWarning
 from pyro_ssl.utils.files import CheckpointError

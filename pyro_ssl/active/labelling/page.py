@@ -204,7 +204,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.page = page
         self.path = path
-        self.html = (files("pyro_ssl.active") / "label.html").read_text()
+        self.html = (files("pyro_ssl.active.labelling") / "page.html").read_text()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Stay silent: a browser that disconnects is not an error."""
