@@ -21,11 +21,13 @@ from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.fit import fit
+from pyro_ssl.training.packed_state import check_tensors
 from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_input, check_positive, check_seed, placed
 from pyro_ssl.utils.arrays import extreme_rows
 from pyro_ssl.utils.context import fixed_seed
+from pyro_ssl.utils.stable_repr import stable_repr
 
 MODEL = "learner"
 """Folder of the models of the last round."""
@@ -208,7 +210,7 @@ class Committee:
             extents = [Extent.read(e) for e in data.get("extents", [None] * self.size)]
             learned = len(data["of"][1])
             self._check_data(data, members, labels.first(learned), path)
-            checkpoints.check_tensors(tensors, _named_tensors(members), str(path))
+            check_tensors(tensors, _named_tensors(members), str(path))
             for m, member in enumerate(members):
                 member.load_state_dict(_tensors_of(tensors, m))
                 member.extent = extents[m]
@@ -284,4 +286,4 @@ def _tensors_of(tensors: dict[str, Tensor], m: int) -> dict[str, Tensor]:
 
 
 def _as_text(arguments: dict[str, Any] | None) -> str:
-    return checkpoints.stable_repr(arguments and sorted(arguments.items()))
+    return stable_repr(arguments and sorted(arguments.items()))

@@ -17,11 +17,11 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_ssl.infer.checks.scope import check_scope, check_shapes
+from pyro_ssl.infer.checks.scope_error import ScopeError
 from pyro_ssl.infer.closed_form import closed_form_kl
 from pyro_ssl.infer.enumeration import (
     EnumerateMessenger,
     ReplayMessenger,
-    ScopeError,
     SharedLatent,
     log_mean_exp,
 )

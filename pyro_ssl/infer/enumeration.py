@@ -15,29 +15,12 @@ from torch.distributions import Categorical, Independent, Normal, OneHotCategori
 
 from pyro_ssl.distributions.flows import FlowDistribution
 from pyro_ssl.distributions.row_noise import draw
-from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, is_per_datum
+from pyro_ssl.infer.checks.enumeration_marks import check_enumerable, check_sampled
+from pyro_ssl.infer.checks.scope_error import ScopeError
+from pyro_ssl.infer.sites import Site, is_enumerated, is_per_datum
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, likeliest_and_one
 from pyro_ssl.nn.tensor_annotations import class_weights, mark_one_hot
 from pyro_ssl.utils.private_names import ENUMERATE_DIM
-
-WAY_OUT = (
-    "; Objective(elbo=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...)) takes any pair that Pyro "
-    "can enumerate"
-)
-"""Last part of the message of every `ScopeError`."""
-
-
-class ScopeError(ValueError):
-    """A model/guide pair is outside the scope of `TraceTopKEnum_ELBO`; the message has the fix.
-
-    >>> str(ScopeError("site 'y' is outside every plate")).partition(";")[0]
-    "site 'y' is outside every plate"
-    """
-
-    def __init__(self, message: str) -> None:
-        # Pyro's tracer makes a new error, whose message ends in the shapes of all sites
-        sentence = message.partition("\n")[0]
-        super().__init__(sentence if sentence.endswith(WAY_OUT) else sentence + WAY_OUT)
 
 
 class SharedLatent(Exception):
@@ -269,75 +252,6 @@ class ReplayMessenger(poutine.replay_messenger.ReplayMessenger):
 
 def _has_values(site: Site) -> bool:
     return site["type"] == "sample" and "log_weights" in site["infer"]
-
-
-def check_enumerable(site: Site, other: str | None) -> None:
-    """Check that a site can be enumerated.
-
-    Arguments:
-        site: The site.
-        other: Name of a site that is already enumerated, or None.
-
-    Raises:
-        ScopeError: It cannot be; with the fix.
-
-    >>> site = {"name": "y", "infer": {}, "cond_indep_stack": ()}
-    >>> check_enumerable(site, "k")
-    Traceback (most recent call last):
-    pyro_ssl.infer.enumeration.ScopeError: sites 'k' and 'y' are both enumerated, ...
-    """
-    name = site["name"]
-    if other is not None:
-        raise ScopeError(
-            f"sites {other!r} and {name!r} are both enumerated, and model and guide together may "
-            "have one such site"
-        )
-    _check_num_samples(site)
-    plates = data_plates(site)
-    if not plates:
-        raise ScopeError(
-            f"site {name!r} is enumerated outside every plate; put it into "
-            "pyro.plate('data', len(x))"
-        )
-    outer = [plate.name for plate in plates if plate.dim != -1]
-    if outer:
-        raise ScopeError(
-            f"site {name!r} is in plate {outer[0]!r}, not at dim -1; use .to_event() in its place"
-        )
-
-
-def check_sampled(site: Site) -> None:
-    """Check that a site that is not enumerated may be sampled.
-
-    Raises:
-        ScopeError: Its marks in `infer` require something else; with the fix.
-
-    >>> check_sampled({"name": "y", "infer": {"enumerate": "sequential"}})
-    Traceback (most recent call last):
-    pyro_ssl.infer.enumeration.ScopeError: site 'y' is marked "sequential"; ...
-    """
-    name = site["name"]
-    how = site["infer"].get("enumerate")
-    if how == "sequential":
-        raise ScopeError(
-            f'site {name!r} is marked "sequential"; mark it infer={{"enumerate": "parallel"}}'
-        )
-    _check_num_samples(site)
-    fn = site["fn"]
-    if how == "parallel" and isinstance(fn, Independent) and fn.base_dist.has_enumerate_support:
-        raise ScopeError(
-            f"site {name!r} is marked for enumeration, but .to_event() makes one variable of "
-            "several discrete ones, whose combinations Pyro does not enumerate; use a "
-            "OneHotCategorical over the combinations"
-        )
-
-
-def _check_num_samples(site: Site) -> None:
-    if site["infer"].get("num_samples") is not None:
-        raise ScopeError(
-            f'site {site["name"]!r} has infer={{"num_samples": ...}}; give num_particles in its '
-            "place"
-        )
 
 
 def _log_probs(fn: Any) -> Tensor:

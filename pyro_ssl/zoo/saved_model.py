@@ -17,6 +17,7 @@ from pyro_ssl import zoo
 from pyro_ssl.data.extent import Extent
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints
+from pyro_ssl.training.packed_state import check_tensors
 from pyro_ssl.utils.files import CheckpointError
 from pyro_ssl.zoo.earlier_names import current_options
 
@@ -121,7 +122,7 @@ class SavedModel:
         with _Budget(tensors):
             objective = zoo.build(method, x_shape, len(classes), **options)
         objective.to(DTYPES[description["dtype"]])
-        checkpoints.check_tensors(tensors, objective.state_dict(), "weights")
+        check_tensors(tensors, objective.state_dict(), "weights")
         objective.load_state_dict(tensors)
         extent = Extent.read(description.get("extent"))
         objective.extent = extent or _earlier_extent(x_shape, extra)

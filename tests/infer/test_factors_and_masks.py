@@ -15,7 +15,7 @@ from pyro_ssl import (
     Term,
     TraceTopKEnum_ELBO,
 )
-from pyro_ssl.infer.enumeration import ScopeError
+from pyro_ssl.infer.checks.scope_error import ScopeError
 
 
 def formula(theta: torch.Tensor) -> torch.Tensor:

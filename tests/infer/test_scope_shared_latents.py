@@ -21,7 +21,7 @@ from stock_pyro import assert_as_stock, assert_refused, assert_way_out
 from torch import Tensor, nn
 
 from pyro_ssl import Objective, TraceTopKEnum_ELBO, fit
-from pyro_ssl.infer.enumeration import ScopeError
+from pyro_ssl.infer.checks.scope_error import ScopeError
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from pyro_ssl.infer.checks.data import check_site_support, check_site_units, family_of
 from pyro_ssl.infer.checks.scope import all_sites, check_scope, check_shapes, wrong_shape
-from pyro_ssl.infer.enumeration import EnumerateMessenger, ReplayMessenger, ScopeError
+from pyro_ssl.infer.checks.scope_error import ScopeError
+from pyro_ssl.infer.enumeration import EnumerateMessenger, ReplayMessenger
 from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, sample_sites
 from pyro_ssl.infer.traces import TracePair
 from pyro_ssl.nn.tensor_annotations import weighted_classes

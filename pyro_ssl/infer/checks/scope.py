@@ -16,7 +16,7 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDi
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
-from pyro_ssl.infer.enumeration import ScopeError
+from pyro_ssl.infer.checks.scope_error import ScopeError
 from pyro_ssl.infer.sites import (
     Site,
     batch_shape,

@@ -1,9 +1,7 @@
-"""The numbers of the methods' defaults: which are a paper's, and which are ours.
+"""Presets of the defaults with at least one number of ours, and our training schedules.
 
-Each preset is a group of options that several methods share. The comment behind each number is its
-source: a paper, or `ours`, with the reason in the preset's docstring. Sections headed "ours" hold
-no number of a paper. Options that a preset does not name have the defaults of their class in
-`options`; sizes of a single method, such as `z_dim`, are in that method's signature.
+The comment behind each number of an option group is its source: a paper, or `ours`, with the reason
+in the preset's docstring. Training schedules and the estimators' defaults for tables are all ours.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from typing import Any
 from pyro_ssl.zoo.options import (
     BoundOptions,
     ClassifierOptions,
-    LatentOptions,
     LikelihoodOptions,
     LossOptions,
     NetworkOptions,
@@ -28,18 +25,6 @@ NETWORKS = NetworkOptions(
 )
 """One hidden layer; ReLU in place of softplus, see `VAE_NETWORKS`."""
 
-DEEP_NETWORKS = NetworkOptions(
-    hidden=(500, 500),  # Maaloe et al. 2016
-    activation="relu",  # Maaloe et al. 2016
-)
-"""Two hidden layers, for ADGM and SDGM."""
-
-VAE_NETWORKS = NetworkOptions(
-    hidden=(500,),  # code of Kingma et al. 2014
-    activation="softplus",  # code of Kingma et al. 2014
-)
-"""The networks of M1."""
-
 CLASSIFIER = ClassifierOptions(
     noise=0.3,  # ours
     dropout=0.3,  # ours
@@ -51,12 +36,6 @@ CLASSIFIER_OF_CODES = ClassifierOptions(
     dropout=0.3,  # ours
 )
 """`CLASSIFIER` without noise on M1's code, which is a new sample in each step."""
-
-PLAIN_CLASSIFIER = ClassifierOptions(
-    noise=0.0,  # papers 003 and 000
-    dropout=0.0,  # papers 003 and 000
-)
-"""For the methods of papers 003 and 000; in our tests noise and dropout made them worse."""
 
 # --- likelihoods, number by number --------------------------------------------------------------
 
@@ -98,18 +77,6 @@ M2_LOSS = LossOptions(
 )
 """Both weights were chosen on MNIST with 100 labels."""
 
-LATENT_CLASSIFIER_LOSS = LossOptions(
-    alpha=0.0,  # paper 003
-    labeled_weight=0.5,  # lambda, from the grid of paper 003, Table 1
-)
-"""Paper 003's loss, which has no other term."""
-
-SIMPLIFIED_LOSS = LossOptions(
-    alpha=0.0,  # paper 003
-    labeled_weight=1e-3,  # lambda, from the grid of paper 003, Table 1
-)
-"""Paper 003's loss for the simplified model, where a small lambda classifies best."""
-
 VARIATIONAL_LOSS = LossOptions(
     labeled_weight=1.0,  # paper 000
     unlabeled_weight=1.0,  # ours
@@ -118,21 +85,12 @@ VARIATIONAL_LOSS = LossOptions(
 
 # --- latents, bounds and random weights, number by number ---------------------------------------
 
-LATENT = LatentOptions(
-    flow=0,  # all papers
-    prior="normal",  # all papers
-)
-"""A Gaussian posterior and N(0, I)."""
-
 BOUND = BoundOptions(
     top_k="auto",  # ours
     common_random_numbers=True,  # ours
     closed_form=True,  # ours
 )
 """Ways to compute the papers' bound with less time or less variance."""
-
-POINT_WEIGHTS = RandomWeightOptions()
-"""Point estimates of all weights."""
 
 RANDOM_CLASSIFIER = RandomWeightOptions(
     bayesian=("p_y",),  # paper 002, section 4.3
