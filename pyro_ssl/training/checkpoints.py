@@ -1,4 +1,7 @@
-"""Directories of tensors and plain data, written atomically and read without running code.
+"""Checkpoints on disk: tensors and plain data, written atomically and read without running code.
+
+`resuming.py` says what the checkpoint of a run holds, `packed_state.py` how its state becomes
+tensors and plain data.
 
 A directory holds `state.json` and `state.safetensors`. It is written under another name, flushed
 and renamed; the one before it is kept as `<name>.previous`, and used if the newer one is damaged.
@@ -53,7 +56,7 @@ def save(
     Arguments:
         directory: The directory; its parent is made if missing.
         tensors: Any tensors, on any device; shared storage is written twice.
-        data: Data for JSON; floats come back bit for bit.
+        data: JSON-serialisable data; floats are restored exactly.
         keep_previous: Keep the directory that was there as `<directory>.previous`.
 
     Raises:
@@ -94,7 +97,7 @@ def save(
 
 
 def load(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a directory of `save`; if it is missing or damaged, the one before it.
+    """Read a directory that `save` wrote; if it is missing or damaged, read the one before it.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -143,7 +146,7 @@ def previous_of(directory: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    """Remove a directory of `save`, or a link in its place, if it exists."""
+    """Remove a directory that `save` wrote, or a link to it, if it exists."""
     if path.is_symlink():
         path.unlink()
     else:
@@ -198,7 +201,9 @@ def _read(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{directory}/state.json is damaged: {error}") from None
     if not isinstance(data, dict):
         got = type(data).__name__
-        raise CheckpointError(f"{directory}/state.json is damaged: its data are a {got}, no object")
+        raise CheckpointError(
+            f"{directory}/state.json is damaged: its data are a {got}, not an object"
+        )
     try:
         return safetensors.torch.load(blob), data
     except Exception as error:  # safetensors and torch raise half a dozen kinds of errors

@@ -1,4 +1,4 @@
-"""State of a run as tensors and plain data, as a checkpoint holds it, and checks of what is read."""
+"""The state of a run as tensors and plain data, as in a checkpoint, and checks of what is read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
         TypeError: An entry is neither a tensor nor plain data; only code could restore it.
     """
     if isinstance(state, Tensor):
-        while prefix in tensors:  # as under the keys 1 and "1", or "a/b" and "a" over "b"
+        while prefix in tensors:  # keys 1 and "1", or "a/b" and "b" in "a", give one name
             prefix += "'"
         tensors[prefix] = state
         return {"tensor": prefix}
@@ -51,28 +51,29 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     {'w': tensor([0., 0.])}
 
     Raises:
-        CheckpointError: It has another form than `pack` gives, or a tensor is missing or left over.
+        CheckpointError: It does not have the form that `pack` gives, or a tensor is missing or
+            unused.
     """
-    left = dict(tensors)
+    unused = dict(tensors)
     try:
-        state = _unpack(packed, left)
+        state = _unpack(packed, unused)
     except RecursionError:
         raise CheckpointError("the data are nested too deeply") from None
-    if left:
-        raise CheckpointError(f"the tensor {min(left)} belongs nowhere")
+    if unused:
+        raise CheckpointError(f"the data do not use the tensor {min(unused)}")
     return state
 
 
-def _unpack(packed: Any, left: dict[str, Tensor]) -> Any:
-    """Unpack one entry; its tensors are removed from `left`."""
+def _unpack(packed: Any, unused: dict[str, Tensor]) -> Any:
+    """Unpack one entry; its tensors are removed from `unused`."""
     kind, value = _kind_and_value(packed)
     if kind == "plain":
         return value
     if kind == "tensor":
-        return _taken(value, left)
+        return _take(value, unused)
     if kind == "items":
-        return {name: _unpack(entry, left) for name, entry in value}
-    entries = [_unpack(entry, left) for entry in value]
+        return {name: _unpack(entry, unused) for name, entry in value}
+    entries = [_unpack(entry, unused) for entry in value]
     return tuple(entries) if kind == "tuple" else entries
 
 
@@ -85,10 +86,10 @@ def _kind_and_value(packed: Any) -> tuple[str, Any]:
     raise CheckpointError(f"the data hold {packed!r:.80}, which this version does not write")
 
 
-def _taken(name: str, left: dict[str, Tensor]) -> Tensor:
-    if name not in left:
-        raise CheckpointError(f"the tensor {name!r:.80} is missing, or there twice")
-    return left.pop(name)
+def _take(name: str, unused: dict[str, Tensor]) -> Tensor:
+    if name not in unused:
+        raise CheckpointError(f"the tensor {name!r:.80} is missing, or used twice")
+    return unused.pop(name)
 
 
 def _is_plain(value: Any) -> bool:
@@ -138,7 +139,7 @@ def check_tensors(tensors: Any, like: Mapping[str, Tensor], message: str) -> Non
     """
     if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):
         raise CheckpointError(
-            f"{message}: tensors by name are wanted, got {type(tensors).__name__}"
+            f"{message}: expected a mapping of names to tensors, got {type(tensors).__name__}"
         )
     missing = sorted(like.keys() - tensors.keys())
     if missing:

@@ -38,19 +38,15 @@ def set_rng(tensors: Mapping[str, Tensor]) -> None:
     """
     cpu = "rng/cpu"
     if cpu not in tensors:
-        raise CheckpointError("the state of the random numbers is missing")
-    check_tensors(
-        {cpu: tensors[cpu]}, {cpu: torch.get_rng_state()}, "the state of the random numbers"
-    )
+        raise CheckpointError("the random state is missing")
+    check_tensors({cpu: tensors[cpu]}, {cpu: torch.get_rng_state()}, "the random state")
     try:
         torch.set_rng_state(tensors[cpu])
         for name in sorted(tensors.keys() - {cpu}):
             place = name.removeprefix("rng/cuda/")
             if not (place.isascii() and place.isdigit()):
-                raise CheckpointError(f"{name!r:.80} is not a state of random numbers")
+                raise CheckpointError(f"{name!r:.80} is not a random state")
             if int(place) < torch.cuda.device_count():
                 torch.cuda.set_rng_state(tensors[name], int(place))
     except (RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"the state of the random numbers cannot be restored: {error}"
-        ) from None
+        raise CheckpointError(f"the random state cannot be restored: {error}") from None

@@ -130,7 +130,7 @@ class SavedModel:
 
 
 def listed(options: dict[str, Any]) -> dict[str, Any]:
-    """Options with lists in place of arrays.
+    """Options with lists instead of arrays.
 
     >>> listed({"class_probs": torch.tensor([0.25, 0.75])})
     {'class_probs': [0.25, 0.75]}

@@ -45,7 +45,7 @@ def test_m2_may_have_a_bayesian_decoder(network, local):
     weights = RandomWeightOptions(
         bayesian=("p_x",), local_reparameterisation=local, prior_scale=SCALE
     )
-    b = Objective(*weights.pair(o.model, o.guide), o.terms, elbo=o.elbo)
+    b = Objective(*weights.with_random_weights(o.model, o.guide), o.terms, elbo=o.elbo)
     x = torch.rand(8, *shape)
     batch = Batch(x[:3], torch.eye(K), x[3:])
     b.check(batch)

@@ -16,7 +16,7 @@ def check_enumerable(site: Site, other: str | None) -> None:
         other: Name of a site that is already enumerated, or None.
 
     Raises:
-        ScopeError: It cannot be; with the fix.
+        ScopeError: The site cannot be enumerated; the message says how to fix it.
 
     >>> site = {"name": "y", "infer": {}, "cond_indep_stack": ()}
     >>> check_enumerable(site, "k")
@@ -38,16 +38,26 @@ def check_enumerable(site: Site, other: str | None) -> None:
         )
     outer = [plate.name for plate in plates if plate.dim != -1]
     if outer:
-        raise ScopeError(
-            f"site {name!r} is in plate {outer[0]!r}, not at dim -1; use .to_event() in its place"
-        )
+        raise ScopeError(wrong_dim(name, outer[0]))
+
+
+def wrong_dim(name: str, plate: str) -> str:
+    """Message for a site in a plate that is not at dimension -1.
+
+    >>> wrong_dim("z", "pixels").partition(";")[0]
+    "site 'z' is in plate 'pixels', which is not at dim -1"
+    """
+    return (
+        f"site {name!r} is in plate {plate!r}, which is not at dim -1; use .to_event() instead of "
+        "the plate"
+    )
 
 
 def check_sampled(site: Site) -> None:
     """Check that a site that is not enumerated may be sampled.
 
     Raises:
-        ScopeError: Its marks in `infer` require something else; with the fix.
+        ScopeError: Its `infer` asks for something else; the message says how to fix it.
 
     >>> check_sampled({"name": "y", "infer": {"enumerate": "sequential"}})
     Traceback (most recent call last):
@@ -72,6 +82,5 @@ def check_sampled(site: Site) -> None:
 def _check_num_samples(site: Site) -> None:
     if site["infer"].get("num_samples") is not None:
         raise ScopeError(
-            f'site {site["name"]!r} has infer={{"num_samples": ...}}; give num_particles in its '
-            "place"
+            f'site {site["name"]!r} has infer={{"num_samples": ...}}; use num_particles instead'
         )

@@ -23,7 +23,7 @@ NETWORKS = NetworkOptions(
     hidden=(500,),  # code of Kingma et al. 2014
     activation="relu",  # ours
 )
-"""One hidden layer; ReLU in place of softplus, see `VAE_NETWORKS`."""
+"""One hidden layer; ReLU instead of softplus, see `VAE_NETWORKS`."""
 
 CLASSIFIER = ClassifierOptions(
     noise=0.3,  # ours
@@ -35,7 +35,7 @@ CLASSIFIER_OF_CODES = ClassifierOptions(
     noise=0.0,  # ours
     dropout=0.3,  # ours
 )
-"""`CLASSIFIER` without noise on M1's code, which is a new sample in each step."""
+"""`CLASSIFIER` without noise: M1's code is already sampled anew in each step."""
 
 # --- likelihoods, number by number --------------------------------------------------------------
 
@@ -43,19 +43,19 @@ LIKELIHOOD = LikelihoodOptions(
     likelihood="gaussian",  # ours
     sigma=0.7,  # ours
 )
-"""Chosen on MNIST with 100 labels, in place of the papers' Bernoulli."""
+"""Chosen on MNIST with 100 labels, instead of the papers' Bernoulli."""
 
 UNIT_LIKELIHOOD = LikelihoodOptions(
     likelihood="gaussian",  # paper 003
     sigma=1.0,  # ours
 )
-"""For the latent classifiers; paper 003 leaves sigma open."""
+"""For the latent classifiers; paper 003 does not state sigma."""
 
 PIXELS = LikelihoodOptions(
     likelihood="bernoulli",  # Kingma et al. 2014
     sigma=None,  # ours
 )
-"""For M1; sigma, which is then learned, has an effect only with `likelihood="gaussian"`."""
+"""For M1. sigma=None (learned) has an effect only with `likelihood="gaussian"`."""
 
 M1_M2_PIXELS = LikelihoodOptions(
     likelihood="bernoulli",  # Kingma et al. 2014
@@ -90,7 +90,7 @@ BOUND = BoundOptions(
     common_random_numbers=True,  # ours
     closed_form=True,  # ours
 )
-"""Ways to compute the papers' bound with less time or less variance."""
+"""Ways to compute the papers' bound in less time or with less variance."""
 
 RANDOM_CLASSIFIER = RandomWeightOptions(
     bayesian=("p_y",),  # paper 002, section 4.3
@@ -142,9 +142,9 @@ TABULAR_DEFAULTS: dict[str, Any] = {
     "dropout": 0.3,
     "balance": 1.0,
 }
-"""The estimators' options for columns; for images they use the method's own.
+"""The estimators' defaults for tables; for images they use the method's own.
 
-Chosen on other splits of scikit-learn's tables; `experiments/tables.py` measures them.
+Chosen on scikit-learn's tables, on other splits than those that `experiments/tables.py` measures.
 """
 
 LOW_DIMENSIONAL_DEFAULTS: dict[str, Any] = {"sigma": 0.3, "noise": 0.0, "dropout": 0.0}
@@ -170,8 +170,8 @@ TABULAR_DEFAULTS_BY_METHOD: dict[str, dict[str, Any]] = {
 }
 """Changes for methods that `TABULAR_DEFAULTS` does not suit.
 
-With `TABULAR_DEFAULTS` alone the latent classifiers reached 48 to 65 % on two blobs four standard
-deviations apart (20 labels of 400 rows in four columns), `m1_m2` 50 and 81 %, and `classifier` 91
-and 96 % (two draws). Chosen on these blobs and on blobs in eight columns; on other draws they may
-be a few points worse.
+On two blobs four standard deviations apart (20 labels of 400 rows in four columns; two draws), the
+latent classifiers reached 48 to 65 % with `TABULAR_DEFAULTS` alone and `m1_m2` 50 and 81 %, against
+91 and 96 % of `classifier`. The changes were chosen on these blobs and on blobs in eight columns;
+on other draws they may be a few points worse.
 """
