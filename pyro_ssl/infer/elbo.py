@@ -55,7 +55,7 @@ class Bound(NamedTuple):
             bound of the whole data set; None if nothing is shared.
 
     >>> from pyro_ssl import zoo
-    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_ndim=2)
+    >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
     >>> bound = TraceTopKEnum_ELBO().bound(m2.model, m2.guide, torch.randn(5, 4))
     >>> bound.value.shape, bound.shared
     (torch.Size([5]), None)

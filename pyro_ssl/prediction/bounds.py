@@ -180,7 +180,7 @@ def log_evidence(
     """
     check_positive(num_particles=num_particles)
     x = as_known(objective, x)
-    block = min(num_particles, rows_at_once(x, _values_of_label(objective, x, y)))
+    block = min(num_particles, rows_at_once(x, _num_values_of_label(objective, x, y)))
     blocks, rest = divmod(num_particles, block)
     elbos = [TraceTopKEnum_ELBO(None, num_particles=block)] * blocks
     if rest:
@@ -224,7 +224,7 @@ def _checked_in_chunks(
     """Check the data against the model, and apply a function to them, chunk by chunk."""
     check_positive(num_particles=samples, chunk=1 if chunk is None else chunk)
     x = as_input(objective, x)
-    values = _values_of_label(objective, x, y)
+    num_values = _num_values_of_label(objective, x, y)
     labels = [] if y is None else [_as_labels(objective, x, y)]
     _check_data(objective, x, labels)
 
@@ -232,7 +232,7 @@ def _checked_in_chunks(
         return function(objective.encode(x), *labels)
 
     if chunk is None:
-        chunk = rows_at_once(x, values * samples)
+        chunk = rows_at_once(x, num_values * samples)
     return chunked(objective, of_encoded, chunk, seed, x, *labels)
 
 
@@ -249,7 +249,7 @@ def _check_data(objective: Objective, x: Tensor, labels: list[Tensor]) -> None:
         check_support(objective.model, objective.guide, *rows_of_data(extreme_rows(x).cpu()))
 
 
-def _values_of_label(objective: Objective, x: Any, y: Any) -> int:
+def _num_values_of_label(objective: Objective, x: Any, y: Any) -> int:
     """Number of values of the label for which the model is evaluated."""
     if objective.model is None:
         raise ValueError("objective: a method without a model has no bound and no evidence")

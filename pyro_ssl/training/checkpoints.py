@@ -47,6 +47,7 @@ def save(
 
     If the directory is a symbolic link, its target is replaced and the link stays.
 
+    >>> import torch
     >>> from tempfile import mkdtemp
     >>> directory = Path(mkdtemp()) / "checkpoint"
     >>> save(directory, {"w": torch.zeros(2)}, {"step": 7})

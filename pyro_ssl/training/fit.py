@@ -165,16 +165,10 @@ def fit(
                     run_directory.check_is_free()
             features = objective.features
             if isinstance(features, PretrainedEncoder) and not features.trained:
-                pretrain(
-                    features,
-                    as_input(objective, x),
-                    directory=None if directory is None else Path(directory) / "features",
-                    seed=seed,
-                    resume=resume,
-                    progress=progress,
-                    transform=transform,
-                )
-                run = begin()
+                arguments = {"resume": resume, "progress": progress, "transform": transform}
+                folder = None if directory is None else Path(directory) / "features"
+                pretrain(features, as_input(objective, x), directory=folder, seed=seed, **arguments)
+                run = begin()  # anew, with the encoder's active latents
             objective.extent = run.averaged.extent = Extent.of(as_input(objective, x))
             stack.enter_context(fixed_seed(seed))
             if run_directory is not None:

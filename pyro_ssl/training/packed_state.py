@@ -13,6 +13,7 @@ from pyro_ssl.utils.files import CheckpointError
 def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
     """Convert nested dicts and lists with tensors to plain data for JSON.
 
+    >>> import torch
     >>> tensors = {}
     >>> pack("run", {"w": torch.zeros(2)}, tensors)
     {'items': [['w', {'tensor': 'run/w'}]]}
@@ -47,6 +48,7 @@ def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     """Convert plain data of `pack` back.
 
+    >>> import torch
     >>> unpack({"items": [["w", {"tensor": "run/w"}]]}, {"run/w": torch.zeros(2)})
     {'w': tensor([0., 0.])}
 
@@ -135,6 +137,7 @@ def check_tensors(tensors: Any, like: Mapping[str, Tensor], message: str) -> Non
     Raises:
         CheckpointError: They do not match.
 
+    >>> import torch
     >>> check_tensors({"w": torch.ones(2)}, {"w": torch.zeros(2)}, "weights")
     """
     if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):

@@ -27,7 +27,7 @@ class Option:
     >>> from pyro_ssl.zoo.options import LossOptions
     >>> def method(x_shape, classes, *, loss: LossOptions = LossOptions()): "A method."
     >>> flat_options(method)["alpha"].group
-    'Terms of the loss besides the bounds, and all weights'
+    'Weights of the bounds and of the other terms of the loss'
     """
 
     name: str

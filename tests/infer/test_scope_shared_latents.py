@@ -85,7 +85,7 @@ def shared_in_a_sequential_plate() -> Pair:
 
 def shared_in_a_plate_of_as_many_as_data() -> Pair:
     pair = shared(in_components(B))
-    pair.refused = "'components', whose size 6 is the number of data"
+    pair.refused = "'components', whose size 6 equals the number of data"
     return pair
 
 
