@@ -313,11 +313,11 @@ def lvae(
     p_x = make.p_x(classes, z_dims[0])
     up = [make.encoder([classes], width), *(make.mlp([width], width) for _ in z_dims[1:])]
     top_dim = z_dims[-1]
-    q_z = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
-    q_z[-1] = latent.q_z(q_z[-1], top_dim)
+    *q_below, q_gaussian = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
+    q_top = latent.q_z(q_gaussian, top_dim)
     # the top of the ladder alone, q(z_L|x,y), from which a `vamp` prior is made
-    q_top = guides.LadderTop(up, q_z[-1])
-    p_top = latent.p_z_of_class(top_dim, q_top, [x_shape], classes)
+    ladder_top = guides.LadderTop(up, q_top)
+    p_top = latent.p_z_of_class(top_dim, ladder_top, [x_shape], classes)
     model = models.LVAE(make.p_y(), p_top, p_below, p_x)
-    guide = guides.LVAE(q_y, up, q_z, p_below)
+    guide = guides.LVAE(q_y, up, [*q_below, q_top], p_below)
     return loss.objective(*weights.with_random_weights(model, guide), bound.elbo(latent, weights))

@@ -77,7 +77,9 @@ def test_a_deterministic_factor_in_a_guide_is_wrong_in_stock_pyro_and_a_term_is_
     assert gradient(term) == exact
     assert gradient(stock, has_rsample=True) == exact
     assert gradient(ours, has_rsample=True) == exact
-    with pytest.raises(ScopeError, match="has_rsample=True: otherwise Pyro adds a score term to its gradient"):
+    with pytest.raises(
+        ScopeError, match="has_rsample=True: otherwise Pyro adds a score term to its gradient"
+    ):
         gradient(ours, has_rsample=False)
     value, wrong = gradient(stock, has_rsample=False)
     assert value == pytest.approx(gradient(term)[0]) and abs(wrong - bare[1]) > 10 * abs(
