@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.distributions.row_noise import RowNoise
-from pyro_ssl.infer.checks.pair import classified
+from pyro_ssl.infer.checks.pair import q_y_of
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.utils.arguments import as_input, placed
 from pyro_ssl.utils.context import eval_mode, fixed_seed, validation_disabled
@@ -99,4 +99,4 @@ def label_of(objective: Objective, x: Any) -> Any:
     like = next(objective.parameters())
     first = placed(as_input(objective, x[:1]), like)
     with eval_mode(objective), fixed_seed(0):
-        return classified(objective.guide, objective.encode(first))
+        return q_y_of(objective.guide, objective.encode(first))

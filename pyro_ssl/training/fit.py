@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from pyro_ssl.data.training_range import Extent
+from pyro_ssl.data.extent import Extent
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.training.callbacks import (
@@ -70,8 +70,8 @@ def fit(
     `early_stopping`), and is in evaluation mode. The global random state and Pyro's parameter store
     do not change.
 
-    Trainings in several threads take turns. Predictions of other threads run between two steps and
-    do not change the result. But torch has one random state for all threads: while `fit` runs,
+    Training runs in several threads take turns. Predictions of other threads run between two steps
+    and do not change the result. But torch has one random state for all threads: while `fit` runs,
     other threads should draw no random numbers, or draw them from a `torch.Generator`.
 
     >>> from pyro_ssl import zoo
@@ -89,11 +89,11 @@ def fit(
         y: Class indices `(N,)` in 0 .. K - 1, with -1 or a mask for unlabeled data; for a method of
             real labels, `(N,)` or `(N, D)`, with NaN or a mask for unlabeled data; None if nothing
             is labeled. A `LabelWarning` names classes without a label.
-        epochs: Passes over the unlabeled data; over the labeled data where that takes more steps,
-            or if the objective learns from no others.
+        epochs: Passes over the unlabeled data, or over the labeled data if that takes more steps or
+            if the objective learns from labeled data only.
         batch_size: Unlabeled rows per step.
         labeled_batch_size: Labeled rows per step.
-        lr: Learning rate, the largest one of the schedule.
+        lr: Peak learning rate of the schedule.
         optimizer: A torch optimiser class, called with the parameters and `lr`, and with
             `fused=True` if that is implemented.
         schedule: A name from `SCHEDULES`, or a function of (optimiser, total steps) that returns an
@@ -103,9 +103,9 @@ def fit(
         ema: Decay per step of the exponential average of the weights; 0 for none.
         precision: Precision of the networks' matrix products. "bfloat16" is faster if the hardware
             supports it and the networks are wide; weights, densities and the loss keep their dtype.
-        transform: Function applied anew to the data of each batch, such as `torch.bernoulli` for
-            dynamic binarisation. Its random numbers should come from torch's global generator,
-            whose state is in the checkpoint.
+        transform: Function applied to the data of each batch, such as `torch.bernoulli` for dynamic
+            binarisation. Its random numbers should come from torch's global generator, whose state
+            is in the checkpoint.
         seed: Seed of the order of the data and of all noise in training.
         device: Device to train on; by default the device of the objective.
         early_stopping: Score and patience.
@@ -114,8 +114,8 @@ def fit(
         identity: Plain data that a resumed run must share with the original one, such as the method
             and its options. The arguments of `fit` are compared anyway, functions by name.
         checkpoint_every: Steps between checkpoints; by default one per epoch.
-        resume: Continue from the directory's checkpoint, if there is one. The result is the same to
-            the bit as that of an uninterrupted run.
+        resume: Continue from the directory's checkpoint, if there is one. The result is
+            bit-identical to that of an uninterrupted run.
         progress: Show a progress bar; by default on a terminal only.
 
     Returns:
@@ -124,8 +124,8 @@ def fit(
 
     Raises:
         ValueError: Data, labels or an argument do not fit, or another process trains in the
-            directory; nothing has been changed then. Also if a score of `early_stopping` is not a
-            number.
+            directory (in these cases nothing has been changed); or a score of `early_stopping` is
+            not a number.
         FileExistsError: The directory holds another run, and `resume` is not set.
         CheckpointError: The checkpoint to resume was changed, or belongs to another run; the
             objective is unchanged then.
@@ -165,22 +165,17 @@ def fit(
                     run_directory.check_is_free()
             features = objective.features
             if isinstance(features, PretrainedEncoder) and not features.trained:
-                pretrain(
-                    features,
-                    as_input(objective, x),
-                    directory=None if directory is None else Path(directory) / "features",
-                    seed=seed,
-                    resume=resume,
-                    progress=progress,
-                    transform=transform,
-                )
-                run = begin()
+                arguments = {"resume": resume, "progress": progress, "transform": transform}
+                folder = None if directory is None else Path(directory) / "features"
+                pretrain(features, as_input(objective, x), directory=folder, seed=seed, **arguments)
+                run = begin()  # anew, with the encoder's active latents
             objective.extent = run.averaged.extent = Extent.of(as_input(objective, x))
             stack.enter_context(fixed_seed(seed))
             if run_directory is not None:
                 run_directory.restore(run)
         bar = stack.enter_context(progress_bar(run, progress))
-        # metrics are written before the user's callbacks, the checkpoint of the step after them
+        # the run directory writes metrics in `after_epoch`, before the user's callbacks run there,
+        # and the checkpoint in `after_step`, after them
         in_order = (early_stopping, bar, run_directory, UserCallbacks(callbacks))
         hooks: list[Callback] = [callback for callback in in_order if callback is not None]
         try:
@@ -189,8 +184,8 @@ def fit(
             if directory is None:
                 raise
             raise DivergedError(
-                f"{error}; start again with it in another directory: {directory} would resume "
-                "the diverged run"
+                f"{error}; use another directory for the new run: resuming in {directory} would "
+                "continue the diverged one"
             ) from None
 
 
@@ -240,7 +235,7 @@ def _check_callbacks(callbacks: Any, early_stopping: Any) -> None:
 
 
 def _check_objective(objective: Any) -> None:
-    """Raise ValueError, with the fix, unless it is an objective whose weights can be trained."""
+    """Raise ValueError unless it is an objective whose weights can be trained."""
     if isinstance(objective, nn.Module):
         _check_not_parallel(objective)
     if not isinstance(objective, Objective):
@@ -248,8 +243,8 @@ def _check_objective(objective: Any) -> None:
         raise ValueError(f"objective should be a pyro_ssl.Objective, got {got}")
     if is_being_trained(objective):
         raise ValueError(
-            "objective is being trained by the fit that has called this one; "
-            "train a copy.deepcopy of it"
+            "objective is already being trained by an enclosing call of fit; train a "
+            "copy.deepcopy of it"
         )
     weights = [*objective.parameters(), *objective.buffers()]
     if not any(weight.requires_grad for weight in weights):

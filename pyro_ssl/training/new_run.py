@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.data.missing_labels import warn_of_missing_classes
-from pyro_ssl.infer.checks.pair import classified
+from pyro_ssl.infer.checks.pair import q_y_of
 from pyro_ssl.objectives.objective import Objective, total
 from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
 from pyro_ssl.training.batches import Batches
@@ -99,7 +99,7 @@ def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
     if y is None:
         return torch.zeros(len(x), 1, dtype=like.dtype), torch.zeros(len(x), dtype=torch.bool)
     with eval_mode(objective), fixed_seed(0):
-        q = classified(objective.guide, objective.encode(placed(x[:2], like)))
+        q = q_y_of(objective.guide, objective.encode(placed(x[:2], like)))
     size = q.event_shape[-1]
     if not q.has_enumerate_support:
         return as_values(y, len(x), size, like.dtype)
