@@ -1,4 +1,4 @@
-"""Guides, one file for each factorisation; import them from `pyro_ssl.guides`."""
+"""Guides, one file for each factorisation; the folder is imported as `pyro_ssl.guides`."""
 
 from pyro_ssl.guides.auxiliary import Auxiliary
 from pyro_ssl.guides.bayesian import MeanField

@@ -1,4 +1,4 @@
-"""Models, one file for each factorisation; import them from `pyro_ssl.models`."""
+"""Models, one file for each factorisation; the folder is imported as `pyro_ssl.models`."""
 
 from pyro_ssl.models.auxiliary import ADGM, SDGM
 from pyro_ssl.models.bayesian import Bayesian

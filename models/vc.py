@@ -23,7 +23,7 @@ class VC(PyroModule):
               -\mathrm E\Big[\sum_y p(y \mid z) \log \frac{q(z \mid y)}{p(z \mid y)}\Big]
               - \mathrm{KL}[q(y) \,\|\, p(y)], \qquad q(y) = \mathrm E\, p(y \mid z),
 
-    with the entropy of the marginal q(y). The bound has the mean entropy of q(y|z) in its place,
+    with the entropy of the marginal q(y). The bound has the mean entropy of q(y|z) instead,
     whose maximum is a uniform prediction everywhere. The term `MutualInformation` with weight 1
     adds the difference of the two, so that bound and term together are the expression above.
 

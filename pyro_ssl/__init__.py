@@ -96,7 +96,7 @@ _MODULES = (
 )
 
 _EVALUATION = ("attacks", "calibration", "corruptions", "metrics", "ood", "plots")
-"""Files of `evaluation` that can be imported from the top, too."""
+"""Files of `evaluation` that can also be imported from the top."""
 
 __all__ = [*_HOME, *_MODULES, *_EVALUATION]
 

@@ -1,8 +1,8 @@
-"""Protocols: which methods and attributes may a model or a guide have, and what is each used for?
+"""Protocols: the methods and attributes that a model or a guide may have, and what uses each.
 
-Every model and guide is an `nn.Module` with `forward(x, y=None)`. A guide that predicts has
-`classify(x)`, too. All else is optional: write a method only if you want what it is used for. No
-class has to inherit from a Protocol, since `isinstance` compares the names of attributes:
+Every model and guide is an `nn.Module` with `forward(x, y=None)`. A guide that predicts also has
+`classify(x)`. Everything else is optional: write a method only if you need the feature in its row.
+No class has to inherit from a Protocol, since `isinstance` only checks that the attributes exist:
 
 >>> import torch
 >>> from torch import nn
@@ -10,12 +10,12 @@ class has to inherit from a Protocol, since `isinstance` compares the names of a
 >>> class MyGuide(nn.Module):
 ...     def __init__(self):
 ...         super().__init__()
-...         self.p_y = OneHotCategorical(MLP(2, 3))
+...         self.q_y = OneHotCategorical(MLP(2, 3))
 ...     def forward(self, x, y=None): ...
 ...     def classify(self, x): ...
 >>> guide = MyGuide()
 >>> isinstance(guide, Guide), isinstance(guide, CodeClassifier), isinstance(guide, Encoder)
-(True, True, False)
+(True, False, False)
 
 ===========================  ======  =============================================================
 Protocol                     of a    used for
@@ -34,11 +34,11 @@ Protocol                     of a    used for
 `RandomWeightsModel`         model   `weight_kl`
 `WeightSampler`              guide   prediction with random weights
 `RandomWeightsGuide`         guide   `weight_kl`
-`WeightPlaces`               both    active learning with random weights
+`WeightSlots`               both    active learning with random weights
 ===========================  ======  =============================================================
 
-In shapes, B is the number of data, K of classes, Z of dimensions of a latent, P of random weights,
-S of draws.
+In shapes, B is the number of examples, K of classes, P of random weights and S of draws; Z is the
+size of a latent.
 """
 
 from __future__ import annotations
@@ -138,9 +138,9 @@ class CodeClassifier(Protocol, metaclass=_CheckedByHasattr):
 class AveragingGuide(Protocol, metaclass=_CheckedByHasattr):
     """A guide whose `classify` averages over `draws` samples of a latent.
 
-    Acquisition functions compare predictions from single samples, so they set `draws` to 1 for a
-    moment. A guide that averages without this attribute looks as if it were certain: active
-    learning by disagreement needs it.
+    Acquisition functions compare predictions from single samples, so they temporarily set `draws`
+    to 1. Without this attribute, the predictions of an averaging guide never differ, so acquisition
+    by disagreement (BALD) cannot work.
     """
 
     draws: int
@@ -151,9 +151,9 @@ class AveragingGuide(Protocol, metaclass=_CheckedByHasattr):
 class OneDrawGuide(Protocol, metaclass=_CheckedByHasattr):
     """A guide that declares whether `classify` and the site `y` have the same distribution.
 
-    If they have, the terms of the loss read q(y|x) off the trace of the bound. Without the
-    attribute they do so only if y is the first site; otherwise they call `classify` once more,
-    which takes longer and is never wrong.
+    If so, the terms of the loss take q(y|x) from the trace of the bound. Without the attribute they
+    do so only if y is the first site; otherwise they call `classify` once more, which is slower but
+    always correct.
     """
 
     classifies_by_one_draw: bool
@@ -167,7 +167,7 @@ class OneDrawGuide(Protocol, metaclass=_CheckedByHasattr):
 class Predictor(Protocol, metaclass=_CheckedByHasattr):
     """A model that predicts y from x and z.
 
-    `GibbsPredictor` needs it and raises ValueError without it. All other predictions are by the
+    `GibbsPredictor` needs it and raises ValueError without it. All other predictions come from the
     guide's `classify`.
     """
 
@@ -193,7 +193,7 @@ class GenerativeModel(Protocol, metaclass=_CheckedByHasattr):
 class WrappedProgram(Protocol, metaclass=_CheckedByHasattr):
     """A program around another one, such as `models.Bayesian` and `guides.MeanField`.
 
-    Gibbs sampling and acquisition functions look at the program inside for what it offers.
+    Gibbs sampling and acquisition functions check the inner program for the other protocols.
     """
 
     program: Any
@@ -216,7 +216,7 @@ class ConditionedOnWeights(Protocol, metaclass=_CheckedByHasattr):
 class RandomWeightsModel(Protocol, metaclass=_CheckedByHasattr):
     """A model with a prior over the weights of its networks.
 
-    `weight_kl` needs it of a model whose guide is a `RandomWeightsGuide`.
+    `weight_kl` requires it when the guide is a `RandomWeightsGuide`.
     """
 
     def p_w(self) -> TorchDistribution:
@@ -227,7 +227,8 @@ class RandomWeightsModel(Protocol, metaclass=_CheckedByHasattr):
 class WeightSampler(Protocol, metaclass=_CheckedByHasattr):
     """A guide that draws random weights for its model.
 
-    Gibbs sampling and acquisition functions draw by it. Without it, the weights count as fixed.
+    Gibbs sampling and acquisition functions use it to draw weights. Without it, the weights are
+    treated as fixed.
     """
 
     def draw_weights(self, draws: int) -> Tensor:
@@ -246,11 +247,11 @@ class RandomWeightsGuide(Protocol, metaclass=_CheckedByHasattr):
 
 
 @runtime_checkable
-class WeightPlaces(Protocol, metaclass=_CheckedByHasattr):
+class WeightSlots(Protocol, metaclass=_CheckedByHasattr):
     """A program that knows which parameters of its networks are random weights.
 
-    Acquisition functions read off it whether predictions depend on random weights. Without it, they
-    take the weights to matter if, and only if, prediction is by Gibbs sampling.
+    Acquisition functions use it to tell whether predictions depend on random weights. Without it,
+    they assume so only for prediction by Gibbs sampling.
     """
 
     slots: Any
@@ -258,7 +259,7 @@ class WeightPlaces(Protocol, metaclass=_CheckedByHasattr):
 
 
 def unwrapped(program: Any) -> Any:
-    """The program inside a `WrappedProgram`; any other program as it is.
+    """The program inside a `WrappedProgram`; any other program unchanged.
 
     >>> from pyro_ssl import zoo
     >>> sslapd = zoo.build("sslapd", (4,), 3, hidden=(8,), z_dim=2)

@@ -36,7 +36,7 @@ def test_what_a_pair_of_the_zoo_offers(name):
 
 def test_what_random_weights_offer():
     objective = zoo.build("sslapd", (4,), 2, seed=0)
-    common = {"Program", "WrappedProgram", "WeightPlaces"}
+    common = {"Program", "WrappedProgram", "WeightSlots"}
     assert offered(objective.model) == common | {
         "Predictor",
         "ConditionedOnWeights",

@@ -160,7 +160,7 @@ def scores(
 ) -> Tensor:
     """Score the data of a pool, `(N,)` on the CPU.
 
-    The memory it takes is a copy of the pool and its p(y|x).
+    The memory it uses is a copy of the pool and its p(y|x).
 
     >>> from pyro_ssl import zoo
     >>> objective = zoo.build("m2", (3,), 2, hidden=(4,))
@@ -181,7 +181,7 @@ def scores(
     """
     members = as_members(members)
     x = as_known(members[0], x)
-    check(acquisition, members, x, draws)
+    check_acquisition(acquisition, members, x, draws)
     order = order_by_value(x)
     return _scores(members, x[order], acquisition, draws, seed)[order.argsort()]
 
@@ -226,7 +226,7 @@ def acquire(
     check_positive(n=n, candidates=candidates)
     check_choice(acquisition, power)
     check_count(n, len(x))
-    check(acquisition, members, x, draws)
+    check_acquisition(acquisition, members, x, draws)
     order = order_by_value(x)
     x = x[order]
     values = _scores(members, x, acquisition, draws, seed)
@@ -293,7 +293,7 @@ def check_choice(acquisition: str | Score, power: float | None) -> None:
         )
 
 
-def check(acquisition: str | Score, members: Members, x: Any, draws: int = 20) -> None:
+def check_acquisition(acquisition: str | Score, members: Members, x: Any, draws: int = 20) -> None:
     """Raise ValueError unless the objectives offer what an acquisition function needs.
 
     Arguments:
@@ -303,7 +303,7 @@ def check(acquisition: str | Score, members: Members, x: Any, draws: int = 20) -
         draws: S.
 
     >>> from pyro_ssl import zoo
-    >>> check("entropy", zoo.build("m2", (3,), 2, hidden=(4,)), torch.zeros(5, 3))
+    >>> check_acquisition("entropy", zoo.build("m2", (3,), 2, hidden=(4,)), torch.zeros(5, 3))
     """
     is_name = isinstance(acquisition, str) and acquisition in ACQUISITIONS
     if not is_name and not callable(acquisition):

@@ -14,21 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_ssl.active.label_store import Labels, read_text
-from pyro_ssl.data.training_range import Extent
+from pyro_ssl.active.labelling.store import Labels, read_text
+from pyro_ssl.data.extent import Extent
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.fit import fit
+from pyro_ssl.training.packed_state import check_tensors
 from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_input, check_positive, check_seed, placed
 from pyro_ssl.utils.arrays import extreme_rows
 from pyro_ssl.utils.context import fixed_seed
+from pyro_ssl.utils.stable_repr import stable_repr
 
-MODEL = "learner"
+MODELS_FOLDER = "learner"
 """Folder of the models of the last round."""
+EARLIER_KEYS = {"of": "labels", "fresh": "learned_at_restart"}
+"""Keys in files of earlier versions, with their names of today."""
 IN_TRAINING = "learner.training"
 """Folder of the round in training; it is deleted when the round ends."""
 VERSION = 1
@@ -127,14 +131,14 @@ class Committee:
     # --- training ---------------------------------------------------------------------------------
 
     def train(self, pool: Tensor, labels: Labels) -> None:
-        """Train a round on all labels, unless the members have been trained on them."""
+        """Train a round on all labels, unless the members already have been."""
         count = len(labels.indices)
         if self.learned == count:
             return
         members = self.build_members()
         arguments = {"progress": False, **self.training}
-        updates = self._updates(count)
-        if updates:
+        continues = self._continues_training(count)
+        if continues:
             arguments |= self.update_training or {}
             for member, before in zip(members, self.members, strict=True):
                 member.load_state_dict(before.state_dict())
@@ -155,12 +159,12 @@ class Committee:
         self.members = members
         self.history = [*self.history, histories]
         self.learned = count
-        if not updates:
+        if not continues:
             self._learned_at_restart = count
         self._save(labels)
 
-    def _updates(self, count: int) -> bool:
-        """Return True if a round with so many labels starts from the weights of the last one."""
+    def _continues_training(self, count: int) -> bool:
+        """Return True if a round with this many labels starts from the last round's weights."""
         if not self.members or self.update_training is None:
             return False
         return count < self.restart_factor * self._learned_at_restart
@@ -188,27 +192,28 @@ class Committee:
         data = {
             "version": VERSION,
             "settings": self._settings(self.members),
-            "of": labels.first(self.learned),
-            "fresh": self._learned_at_restart,
+            "labels": labels.first(self.learned),
+            "learned_at_restart": self._learned_at_restart,
             "history": self.history,
             "extents": [m.extent and m.extent.plain() for m in self.members],
         }
         tensors = _named_tensors(self.members)
-        checkpoints.save(self.directory / MODEL, tensors, data, keep_previous=False)
+        checkpoints.save(self.directory / MODELS_FOLDER, tensors, data, keep_previous=False)
         shutil.rmtree(files.followed(self.directory / IN_TRAINING))
 
     def load(self, labels: Labels) -> None:
         """Read the models of the last round; warn if they are damaged or have other settings."""
-        if self.directory is None or not checkpoints.exists(self.directory / MODEL):
+        if self.directory is None or not checkpoints.exists(self.directory / MODELS_FOLDER):
             return
-        path = self.directory / MODEL
+        path = self.directory / MODELS_FOLDER
         members = self.build_members()
         try:
             tensors, data = checkpoints.load(path)
+            data = {EARLIER_KEYS.get(key, key): value for key, value in data.items()}
             extents = [Extent.read(e) for e in data.get("extents", [None] * self.size)]
-            learned = len(data["of"][1])
+            learned = len(data["labels"][1])
             self._check_data(data, members, labels.first(learned), path)
-            checkpoints.check_tensors(tensors, _named_tensors(members), str(path))
+            check_tensors(tensors, _named_tensors(members), str(path))
             for m, member in enumerate(members):
                 member.load_state_dict(_tensors_of(tensors, m))
                 member.extent = extents[m]
@@ -221,7 +226,7 @@ class Committee:
         self.members = members
         self.history = data["history"]
         self.learned = learned
-        self._learned_at_restart = data["fresh"]
+        self._learned_at_restart = data["learned_at_restart"]
 
     def _check_data(
         self, data: dict[str, Any], members: Sequence[Objective], first: list[Any], path: Path
@@ -230,12 +235,14 @@ class Committee:
         if data.get("settings") != files.as_json(self._settings(members), "settings"):
             earlier = "" if data.get("version") == VERSION else "is of an earlier version and "
             raise files.CheckpointError(f"{path} {earlier}has other settings")
-        if data["of"] != files.as_json(first, "first labels"):
+        if data["labels"] != files.as_json(first, "first labels"):
             raise files.CheckpointError(
                 f"{path} has learned other labels than those in labels.json"
             )
-        if type(data["fresh"]) is not int or not isinstance(data["history"], list):
-            raise files.CheckpointError(f"{path} is damaged: fresh or history has the wrong type")
+        if type(data["learned_at_restart"]) is not int or not isinstance(data["history"], list):
+            raise files.CheckpointError(
+                f"{path} is damaged: learned_at_restart or history has the wrong type"
+            )
 
     def _settings(self, members: Sequence[Objective]) -> list[Any]:
         """Everything that determines the weights, except the labels, as plain data."""
@@ -284,4 +291,4 @@ def _tensors_of(tensors: dict[str, Tensor], m: int) -> dict[str, Tensor]:
 
 
 def _as_text(arguments: dict[str, Any] | None) -> str:
-    return checkpoints.stable_repr(arguments and sorted(arguments.items()))
+    return stable_repr(arguments and sorted(arguments.items()))

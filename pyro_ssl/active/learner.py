@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 from torch import Tensor
 
-from pyro_ssl.active.acquisition import Score, acquire, check, check_choice
+from pyro_ssl.active.acquisition import Score, acquire, check_acquisition, check_choice
 from pyro_ssl.active.cold_start import Embedding, Start, first_query
 from pyro_ssl.active.committee import Committee, derived_seed
-from pyro_ssl.active.label_store import Labels, as_label_values
+from pyro_ssl.active.labelling.store import Labels, as_label_values
 from pyro_ssl.active.pool import check_count
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import label_of
@@ -47,9 +47,10 @@ class ActiveLearner:
         update_training: Arguments of `fit` that differ in later rounds, which then start from the
             weights of the last round, such as `{"epochs": 2}`; None trains from scratch each time.
         restart_factor: With `update_training`, retrain from scratch when the number of labels has
-            grown by this factor: a few more labels do not correct wrong beliefs about the unlabeled
-            data. With infinity, never retrain from scratch.
-        members: Number of objectives in the ensemble, whose mean predicts.
+            grown by this factor: weights trained with few labels keep wrong beliefs about the
+            unlabeled data, which a few more labels do not correct. With infinity, never retrain
+            from scratch.
+        members: Number of objectives in the ensemble; predictions are averaged.
         power: See `acquisition.acquire`.
         draws: See `acquisition.acquire`.
         candidates: See `acquisition.acquire`.
@@ -59,7 +60,8 @@ class ActiveLearner:
 
     Raises:
         ValueError: An argument is invalid.
-        CheckpointError: The labels in the directory are damaged, or are not of an active learner.
+        CheckpointError: The labels in the directory are damaged, or were not written by an active
+            learner.
 
     References:
         Paper 002, sections 2.2 and 5.4.
@@ -115,7 +117,7 @@ class ActiveLearner:
 
     @property
     def labels(self) -> list[Any]:
-        """Their labels: class indices, or real values."""
+        """Labels of `indices`: class indices, or real values."""
         return self._labels.values
 
     @property
@@ -124,9 +126,9 @@ class ActiveLearner:
         return self._labels.skipped
 
     @property
-    def left(self) -> int:
+    def num_unasked(self) -> int:
         """Number of rows of the pool that can still be asked for."""
-        return self._labels.left
+        return self._labels.num_unasked
 
     @property
     def members(self) -> list[Objective]:
@@ -146,11 +148,12 @@ class ActiveLearner:
             n: Number of rows.
 
         Raises:
-            ValueError: The pool is empty, another one, or cannot be learned from; n is larger than
-                `left`; the method does not offer what the acquisition function needs.
+            ValueError: The pool is empty, is not the earlier one, or does not suit the method; n is
+                larger than `num_unasked`; the method does not offer what the acquisition function
+                needs.
         """
         x = self._register(pool)
-        check_count(n, self.left)
+        check_count(n, self.num_unasked)
         free = self._labels.free()
         seed = derived_seed(self.committee.seed, len(self.indices))
         if not self.indices:
@@ -204,7 +207,9 @@ class ActiveLearner:
             self.committee.train(self._pool, self._labels)
 
     def learn(self, pool: Any) -> None:
-        """Train on labels that a killed loop left untrained; `teach` and `query` do so, too.
+        """Train on labels that were saved before the loop was killed.
+
+        `teach` and `query` do so as well.
 
         Arguments:
             pool: See `query`.
@@ -237,7 +242,7 @@ class ActiveLearner:
     def _check_method(self, pool: Tensor) -> None:
         """Raise ValueError, before any question, if the method cannot ask or learn."""
         members = self.committee.build_members()
-        check(self.acquisition, members, pool, self.draws)
+        check_acquisition(self.acquisition, members, pool, self.draws)
         self.committee.check_pool(members[0], pool)
 
     def _label_values(self, labels: Any, n: int) -> list[Any]:

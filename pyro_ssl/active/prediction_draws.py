@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.active.pool import order_by_value
-from pyro_ssl.infer.gibbs import walk
+from pyro_ssl.infer.gibbs import run_chains
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
 from pyro_ssl.prediction.chunks import AT_ONCE, as_known, chunked, label_of
 from pyro_ssl.prediction.gibbs import predict_real
 from pyro_ssl.prediction.predict import predict_proba
-from pyro_ssl.types import AveragingGuide, WeightPlaces, WeightSampler, unwrapped
+from pyro_ssl.types import AveragingGuide, WeightSampler, WeightSlots, unwrapped
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.utils.context import eval_mode, fixed_seed
 
@@ -204,11 +204,11 @@ def _weights_predict(objective: Objective) -> bool:
     model = objective.model
     if not isinstance(objective.guide, WeightSampler):
         return False
-    if not isinstance(objective.model, WeightPlaces):  # not the zoo's: `given` sets what predicts
+    if not isinstance(objective.model, WeightSlots):  # not the zoo's: `given` sets what predicts
         return _gibbs_steps(objective) > 0
     if not _gibbs_steps(objective):
         return guide.slots is not None
-    random_modules = {id(owner) for owner, _ in model.slots.places}
+    random_modules = {id(owner) for owner, _ in model.slots.entries}
     return any(id(module) in random_modules for module in model.program.p_y.modules())
 
 
@@ -239,12 +239,12 @@ def _draws_of_batch(objective: Objective, x: Tensor, draws: int, weights: Tensor
     steps = _gibbs_steps(objective)
     if steps and weights is not None:
         burn_in = steps // 2
-        p, _, _ = walk(
+        p, _, _ = run_chains(
             model, guide, x, steps=steps, chains=CHAINS, weights=weights, skipped=burn_in
         )
         return p.mean(1)
     if steps:  # only the last step: a mean over steps would average z out
-        p, _, _ = walk(model, guide, x, steps=steps, chains=draws, skipped=steps - 1)
+        p, _, _ = run_chains(model, guide, x, steps=steps, chains=draws, skipped=steps - 1)
         return p
     if weights is not None:
         return torch.stack([_classify_given_weights(guide, w.squeeze(0), x) for w in weights])

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_ssl import data
 from pyro_ssl.cli.row_files import read_rows
 from pyro_ssl.cli.run_config import read_config
-from pyro_ssl.cli.train import draw_labels
+from pyro_ssl.cli.train import labeled_rows_of_run
 from pyro_ssl.evaluation import reports
 from pyro_ssl.evaluation.attacks import ATTACKS
 from pyro_ssl.evaluation.corruptions import corrupted
@@ -157,7 +157,7 @@ def _labeled_data(
 ) -> tuple[Tensor, Tensor] | None:
     """Labeled rows of the run and their classes; None if a class has fewer than two."""
     path = directory / "labels.json"
-    draw = data.LabelDraw.load(path) if path.exists() else draw_labels(dataset, config)
+    draw = data.LabelDraw.load(path) if path.exists() else labeled_rows_of_run(dataset, config)
     labels = draw.masked_labels(dataset.y)
     is_labeled = labels >= 0
     counts = labels[is_labeled].bincount(minlength=len(dataset.classes))

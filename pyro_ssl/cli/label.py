@@ -14,11 +14,11 @@ from torch import Tensor
 from pyro_ssl import data, zoo
 from pyro_ssl.active.acquisition import ACQUISITIONS
 from pyro_ssl.active.cold_start import Start, vae_embedding
-from pyro_ssl.active.label_page import Page
-from pyro_ssl.active.label_question import Question
+from pyro_ssl.active.labelling.page import Page
+from pyro_ssl.active.labelling.question import Question
 from pyro_ssl.active.learner import ActiveLearner
 from pyro_ssl.cli.method_options import chosen_options
-from pyro_ssl.cli.train import class_numbers_unwarned
+from pyro_ssl.cli.train import label_warnings_silenced
 from pyro_ssl.data.missing_labels import warn_of_missing_classes
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, check_positive
@@ -66,7 +66,7 @@ def parser() -> ArgumentParser:
         "--port",
         type=int,
         default=0,
-        help="port of the page, which only this machine can open; 0 takes any free one",
+        help="port of the page, which only this machine can open; 0 uses any free one",
     )
     parser.add_argument("--n", type=int, default=10, help="labels per round")
     parser.add_argument(
@@ -127,7 +127,7 @@ def run(arguments: Namespace) -> None:
         question = Question(out / "asked.json", images.pool, images.classes)
         with _page(arguments, images.classes) as page:
             for _ in range(arguments.rounds):
-                with class_numbers_unwarned():
+                with label_warnings_silenced():
                     learner.learn(images.pool)  # the labels of an earlier command that was killed
                     _save(learner, arguments.method, options, images)
                     if not _ask(learner, question, page, arguments.n):
@@ -185,11 +185,11 @@ def _ask(learner: ActiveLearner, question: Question, page: Page | None, n: int) 
     question.forget(learner.indices + learner.skipped)
     if not question.rows:
         has_started = bool(learner.indices or learner.skipped)
-        if has_started and not learner.left:
+        if has_started and not learner.num_unasked:
             return False
         if learner.start == "diverse" and not learner.indices:
             print("training an embedding to find diverse images; this takes minutes", flush=True)
-        count = min(n, learner.left) if has_started else n
+        count = min(n, learner.num_unasked) if has_started else n
         question.ask(learner.query(question.pool, count).tolist())
     rows, labels = question.answered(page)
     learner.teach(rows, labels, pool=question.pool, skipped=question.left_out)
@@ -242,7 +242,7 @@ def read_images(name: str, classes: list[str] | None) -> Images:
 
     Arguments:
         name: Path of the file.
-        classes: Names of the classes; None takes those of the file.
+        classes: Names of the classes; None uses those of the file.
 
     Raises:
         ValueError: The file holds no images, or there are fewer than two different names.

@@ -85,7 +85,7 @@ def parser() -> ArgumentParser:
 
 
 def add_methods(parser: ArgumentParser) -> None:
-    """Add a subcommand per method; the parser has to be part of the main one already."""
+    """Add a subcommand per method; the parser must already be part of the main one."""
     methods = parser.add_subcommands(dest="method", required=False)
     for name in zoo.METHODS:
         methods.add_subcommand(name, method_parser(name), help=summary(name))
@@ -222,7 +222,7 @@ def resume_hint(arguments: Namespace) -> str:
     directory = arguments.resume or given.get("resume") or given.get("out")
     if directory is None or not (Path(directory) / CONFIG).exists():
         return ""
-    return f"; pyro-ssl train --resume {directory} continues"
+    return f"; to continue: pyro-ssl train --resume {directory}"
 
 
 def config_of(method: str, given: Namespace) -> dict[str, Any]:
@@ -265,7 +265,7 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
     Processes.joined(config["training"]["device"])
     if not is_first():
         prepared = _prepared(config)
-        with class_numbers_unwarned():
+        with label_warnings_silenced():
             _fit(out, config, prepared, resume, prepared.accuracy)
         return
     if not resume:
@@ -354,7 +354,7 @@ def train_model(
     if config["log"]:
         contents = config["options"] | config["training"]
         logs.append(LOGGERS[config["log"]](out / config["log"], contents))
-    with configured(out, config), class_numbers_unwarned():
+    with configured(out, config), label_warnings_silenced():
         history = _fit(out, config, prepared, resume, [*accuracy, *callbacks, *logs])
     classes = list(dataset.classes)
     saved = SavedModel(config["method"], dataset.x_shape, classes, config["options"], objective)
@@ -367,7 +367,7 @@ def train_model(
 def _prepared(config: dict[str, Any]) -> _Prepared:
     """Load the data, choose the labeled rows and build the objective of a run."""
     dataset = data.load(config["data"], config["data_root"])
-    draw = draw_labels(dataset, config)
+    draw = labeled_rows_of_run(dataset, config)
     if config["binarise"]:
         _check_pixels(dataset.x)
     objective = zoo.build(
@@ -431,11 +431,11 @@ def _check_pixels(x: torch.Tensor) -> None:
         raise ValueError(f"--binarise: x should be in [0, 1], got {low:.4g} .. {high:.4g}")
 
 
-def draw_labels(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw:
+def labeled_rows_of_run(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw:
     """Choose the labeled rows of a run.
 
     >>> config = {"label_file": None, "labels": 20, "how": "balanced", "seed": 0}
-    >>> len(draw_labels(data.load("digits"), config).indices)
+    >>> len(labeled_rows_of_run(data.load("digits"), config).indices)
     20
     """
     if config["label_file"]:
@@ -451,10 +451,10 @@ def draw_labels(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw
 
 
 @contextmanager
-def class_numbers_unwarned() -> Iterator[None]:
+def label_warnings_silenced() -> Iterator[None]:
     """Silence the warnings of `fit` that name classes by number; the command names them itself.
 
-    >>> with class_numbers_unwarned():
+    >>> with label_warnings_silenced():
     ...     warnings.warn("class 3 has no label", LabelWarning, stacklevel=1)
     """
     with warnings.catch_warnings():

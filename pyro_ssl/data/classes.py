@@ -1,4 +1,4 @@
-"""Which classes do labels have? From values of any kind to class indices and names."""
+"""From labels of any kind to class indices and names of classes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from pyro_ssl.utils.arrays import as_array, brief, check_signed, few
 def encode(y: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Find the classes of labels, sorted, and class indices `(n,)`, -1 for rows without a label.
 
-    A row has no label if y is masked, -1, NaN, NA or None there, or such a value as text: "", "-1",
-    "nan", "<NA>". The words "None", "NA", "N/A" and "null" are missing labels, too, but could be
+    A row has no label if y is masked, -1, NaN, NA or None there, or such a value as text, such as
+    "", "-1", "nan" and "<NA>"; `MISSING_MARKS` in `utils/arguments.py` is the list. The words in
+    `MISSING_WORDS`, such as "None", "NA" and "null", are also missing labels. They could be
     classes, so a `LabelWarning` names them. It also names a class of most rows that looks like a
     missing label, such as "unknown" or 999.
 

@@ -1,4 +1,4 @@
-"""Which data sets are there? Data sets by name, and data sets from your arrays."""
+"""Data sets by name, and data sets from your arrays."""
 
 from __future__ import annotations
 

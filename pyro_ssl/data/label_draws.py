@@ -1,4 +1,4 @@
-"""Which rows of a training set keep their labels? Label draws, and how they are drawn."""
+"""Label draws: which rows of a training set keep their labels, and how they are drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which labels are missing, and which look wrong? Masks, counts and warnings."""
+"""Missing and suspicious labels: masks, counts and warnings."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from pyro_ssl.data.training_range import FEWEST_ROWS, Extent
+from pyro_ssl.data.extent import FEWEST_ROWS, Extent
 from pyro_ssl.utils.arguments import (
     check_pixel_unit,
     embeds_integers,

@@ -81,7 +81,7 @@ class Normal(Conditional):
 
 
 class GreyBernoulli(dist.Bernoulli):
-    """A Bernoulli that also takes grey values in [0, 1] as observations.
+    """A Bernoulli that also allows grey values in [0, 1] as observations.
 
     Its `log_prob` is minus the cross-entropy, the reconstruction term of most papers on MNIST. For
     grey values it is not a normalised density.
@@ -104,7 +104,7 @@ class Bernoulli(Conditional):
     Arguments:
         network: Output `(*, event)`: logits.
         event_dim: Number of event dimensions: 1 for vectors, 3 for images.
-        binary: Allow only 0 and 1; by default grey values in [0, 1] are allowed, too.
+        binary: Allow only 0 and 1; by default grey values in [0, 1] are also allowed.
 
     >>> Bernoulli(nn.Identity())(torch.zeros(5, 3)).log_prob(torch.full((5, 3), 0.5)).shape
     torch.Size([5])

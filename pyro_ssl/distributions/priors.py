@@ -214,7 +214,7 @@ class VampPrior(Prior):
 
     q_z is in eval mode for the pseudo-inputs: it has no noise or dropout, and batch norm uses its
     running statistics. If q_z has further inputs, such as a class or a latent, their pseudo-values
-    are learned, too. With `by_class`, the last input is the class given to the prior.
+    are also learned. With `by_class`, the last input is the class given to the prior.
 
     Arguments:
         q_z: The guide's q(z|x, ...).

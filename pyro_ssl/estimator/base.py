@@ -32,13 +32,13 @@ from pyro_ssl.zoo.saved_model import SavedModel, whole_or_refused
 
 @dataclass(frozen=True)
 class FitLabels:
-    """Labels of the rows of `fit`, and what follows from them.
+    """The labels passed to `fit`, and what they imply.
 
     Arguments:
-        values: y as `pyro_ssl.fit` takes it.
+        values: y as `pyro_ssl.fit` expects it.
         known: Rows with a label, `(N,)`.
         size: K, or the size of a real y.
-        options: Options of the method that y asks for.
+        options: Options of the method that y implies, such as `regression`.
         attributes: Attributes of the fitted estimator.
 
     >>> FitLabels(np.array([0, 1, -1]), np.array([True, True, False]), 2, {}, {}).size
@@ -61,7 +61,7 @@ class SemiSupervised(BaseEstimator, ABC):
         min_steps: Smallest number of steps.
         batch_size: Unlabeled rows per step; labeled rows are added.
         lr: Largest learning rate.
-        scale: Standardise each column; None does so for columns and not for images.
+        scale: Standardise each column; by default yes for tables, no for images.
         options: Other options of the method.
         training: Other arguments of `pyro_ssl.fit`.
         random_state: Seed of the weights, the order of the data and the noise.
@@ -149,13 +149,12 @@ class SemiSupervised(BaseEstimator, ABC):
         Arguments:
             X: Data `(N, features)`, or images `(N, C, H, W)`, without masked entries.
             y: Labels `(N,)`. Classes may be any values; a mask, -1, NaN, NA or None marks a row
-                without a label (in arrays of strings also "-1", "nan" and "", see
-                `pyro_ssl.data.encode`). For regression, real numbers, also `(N, D)`; NaN or a mask
-                marks a row without a label.
+                without a label, and so does such a value as text (see `pyro_ssl.data.encode`). For
+                regression, real numbers, also `(N, D)`; NaN or a mask marks a row without a label.
 
         Raises:
-            ValueError: X or y does not fit, no row has a label, or there is one class only; an
-                earlier fit is kept then.
+            ValueError: X or y does not fit, no row has a label, or there is only one class; the
+                estimator then keeps its earlier fit.
             TypeError: X or y is not an array.
 
         >>> from pyro_ssl import SemiSupervisedClassifier
@@ -273,10 +272,10 @@ class SemiSupervised(BaseEstimator, ABC):
         return self
 
     def _check_options(self, given: dict[str, Any], asked: dict[str, Any]) -> None:
-        """Raise ValueError for a method or an option that does not go with this kind of y."""
+        """Raise ValueError for a method or an option that does not suit this kind of y."""
         if asked.keys() - zoo.options_of(self.method).keys():
             raise ValueError(
-                f"method {self.method} takes no real labels; take sslpe or sslapd, which do"
+                f"method {self.method} does not support real labels; use sslpe or sslapd"
             )
         if "regression" in given and bool(given["regression"]) != ("regression" in asked):
             raise ValueError(
@@ -289,7 +288,8 @@ class SemiSupervised(BaseEstimator, ABC):
         before = as_mapping(group, getattr(self, group))
         unchanged = all(name in before and before[name] is entries[name] for name in entries)
         if not unchanged:
-            setattr(self, group, {**before, **entries})  # a new dictionary: the old is the caller's
+            # a new dictionary, since the old one belongs to the caller
+            setattr(self, group, {**before, **entries})
 
     def _rows(self, X: Any) -> np.ndarray:
         """Rows to predict for: checked, and scaled as in `fit`."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pyro_ssl.training import checkpoints
+from pyro_ssl.training.packed_state import pack
 from pyro_ssl.utils.files import CheckpointError
 from pyro_ssl.zoo.earlier_names import current_options
 from pyro_ssl.zoo.saved_model import listed
@@ -133,7 +133,7 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, np.generic):
         value = value.item()
     try:
-        checkpoints.pack("", value, {})
+        pack("", value, {})
     except TypeError:
         return False
     return True

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from pyro_ssl.data.training_range import Extent
+from pyro_ssl.data.extent import Extent
 
 
 def moments(X: np.ndarray, scale: bool, name: str = "X") -> tuple[np.ndarray, np.ndarray]:

@@ -58,7 +58,7 @@ def ece(probs: Any, y: Any, bins: int = 15, *, adaptive: bool = False) -> float:
         probs: p(y|x), `(N, K)`.
         y: Class indices `(N,)`.
         bins: Number of bins; bin b holds confidences in (b / bins, (b + 1) / bins].
-        adaptive: Use bins that hold equal numbers of data, in place of bins of equal width.
+        adaptive: Use bins that hold equal numbers of data, instead of bins of equal width.
 
     Raises:
         ValueError: See `checked`; bins is not above 0.

@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal
 from pyro_ssl.distributions.priors import Bayes
 from pyro_ssl.nn.layers import SplitLinear
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.prediction.bounds import bounds_of_any
+from pyro_ssl.prediction.bounds import bounds_in_any_units
 from pyro_ssl.prediction.chunks import as_known, chunked
 from pyro_ssl.types import CodeClassifier, CodeGuide, GenerativeModel
 from pyro_ssl.utils.arguments import as_class_indices, as_data, check_event_shape, check_positive
@@ -31,10 +31,10 @@ def scores(
     ==================== ==========================================================================
     `max p`              log max_y p(y|x); every method
     `entropy`            -H(p(y|x)); every method
-    `energy`             log sum_y exp f_y, if p(y|x) is the softmax of a layer's output f, or
-                         follows from densities with one variance
-    `log p(z)`           if p(y|z) follows from densities: their mixture
-    `log p(z), refitted` under the densities that are given
+    `energy`             log sum_y exp f_y, with f the logits of p(y|x): the output of a layer, or
+                         of Bayes' rule for densities with equal variance
+    `log p(z)`           the mixture of the class densities, if p(y|z) follows from them
+    `log p(z), refitted` the same under `densities`
     `log p(x)`           the bound, if the model generates x
     ==================== ==========================================================================
 
@@ -70,7 +70,7 @@ def scores(
     with objective.programs() as (model, _):
         generates = isinstance(model, GenerativeModel)
     if generates:
-        by_name["log p(x)"] = bounds_of_any(objective, x, seed=seed)
+        by_name["log p(x)"] = bounds_in_any_units(objective, x, seed=seed)
     return by_name
 
 
@@ -78,8 +78,8 @@ def features(objective: Objective, x: Any, *, chunk: int = 1024, seed: int = 0) 
     """Features from which the method classifies, `(N, F)` on the CPU.
 
     They are the mean of the latent that is classified, or else the input of the last layer of
-    q(y|x). None if neither is a function of x alone: the input is drawn (ADGM), or Gibbs sampling
-    predicts.
+    q(y|x). None if neither is a function of x alone: in ADGM the input is drawn, and in SSLPE Gibbs
+    sampling predicts.
 
     >>> from pyro_ssl import zoo
     >>> features(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(3, 4)).shape
@@ -133,7 +133,10 @@ def _of_its_shape(objective: Objective, x: Any) -> Tensor:
 
 
 def _log_max(log_p: Tensor) -> Tensor:
-    """log max_y p for log p `(N, K)`, computed from the odds of the others: precise near 0."""
+    """log max_y p for log p `(N, K)`.
+
+    It is computed from the odds of the other classes, which is precise near 0.
+    """
     best = log_p.topk(1, -1)
     others = (log_p - best.values).scatter(-1, best.indices, -torch.inf)
     return -others.exp().sum(-1).log1p()
@@ -142,7 +145,10 @@ def _log_max(log_p: Tensor) -> Tensor:
 def _features_and_outputs(
     objective: Objective, x: Any, chunk: int, seed: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """`features`, and the output of the layer whose softmax is q(y|x); None for a missing one."""
+    """`features`, and the output of the layer whose softmax is q(y|x); None for a missing one.
+
+    A hook joins input and output of that layer, so that one pass in chunks returns both.
+    """
     z = None
     with objective.programs() as (_, guide):
         if isinstance(guide, CodeGuide):
@@ -152,9 +158,11 @@ def _features_and_outputs(
         return z, None
     layer, classes = last
     calls: list[Tensor] = []
-    hook = layer.register_forward_hook(
-        lambda _, inputs, output: calls.append(torch.cat([inputs[0].flatten(1), output], -1))
-    )
+
+    def record(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append(torch.cat([inputs[0].flatten(1), output], -1))
+
+    hook = layer.register_forward_hook(record)
 
     def input_and_output(x: Tensor) -> Tensor:
         objective.classify(x)
@@ -166,15 +174,17 @@ def _features_and_outputs(
         both = chunked(objective, input_and_output, chunk, seed, x)
     finally:
         hook.remove()
+    layer_input = both[:, :-classes]
+    layer_output = both[:, -classes:]
     if z is None:
-        z = both[:, :-classes]
-    return z, both[:, -classes:]
+        z = layer_input
+    return z, layer_output
 
 
 def _last_layer(objective: Objective, x: Any) -> tuple[nn.Module, int] | None:
-    """The linear layer of q(y|x)'s logits, up to a constant per datum, and their number.
+    """The last linear layer that `classify` calls, and the number K of classes.
 
-    None if there is no such layer.
+    None unless its output is the logits of q(y|x), up to a constant per datum.
     """
     calls: list[tuple[nn.Module, Tensor]] = []
     hooks = []

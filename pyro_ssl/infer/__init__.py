@@ -1,6 +1,6 @@
 """Inference with a Pyro model and guide: the ELBO, enumeration, Gibbs sampling, checks."""
 
+from pyro_ssl.infer.checks.scope_error import ScopeError
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
-from pyro_ssl.infer.enumeration import ScopeError
 
 __all__ = ["ScopeError", "TraceTopKEnum_ELBO"]

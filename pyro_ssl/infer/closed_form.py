@@ -1,4 +1,4 @@
-"""Which sites have a KL in closed form that can replace log p - log q at a sample?"""
+"""KL terms in closed form that can replace log p - log q at a sample."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def closed_form_kl(
     Arguments:
         guide_trace: Trace of the guide.
         model_trace: Trace of the model, replayed on the guide's.
-        sites: Names of sites; "auto" takes those whose KL is known and exact, see
+        sites: Names of sites; "auto" uses those whose KL is known and exact, see
             `TraceTopKEnum_ELBO`.
 
     Raises:

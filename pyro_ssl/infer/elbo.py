@@ -1,4 +1,4 @@
-"""The ELBO per datum, with a sum over all classes of a missing label or over the likeliest ones."""
+"""The ELBO per datum, summed over all classes of a missing label or over the likeliest ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,18 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_ssl.infer.bound_terms import (
+from pyro_ssl.infer.checks.scope import check_scope, check_shapes
+from pyro_ssl.infer.checks.scope_error import ScopeError
+from pyro_ssl.infer.closed_form import closed_form_kl
+from pyro_ssl.infer.enumeration import (
+    EnumerateMessenger,
+    ReplayMessenger,
+    SharedLatent,
+    log_mean_exp,
+)
+from pyro_ssl.infer.param_store import Program, isolated_param_store, without_param_store
+from pyro_ssl.infer.scales import undo_subsampling
+from pyro_ssl.infer.site_sums import (
     expectation,
     label_terms,
     log_weight,
@@ -24,17 +35,6 @@ from pyro_ssl.infer.bound_terms import (
     sum_of_sites,
     sum_out,
 )
-from pyro_ssl.infer.checks.scope import check_scope, check_shapes
-from pyro_ssl.infer.closed_form import closed_form_kl
-from pyro_ssl.infer.enumeration import (
-    EnumerateMessenger,
-    ReplayMessenger,
-    ScopeError,
-    SharedLatent,
-    log_mean_exp,
-)
-from pyro_ssl.infer.param_store import Program, isolated_param_store, without_param_store
-from pyro_ssl.infer.scales import undo_subsampling
 from pyro_ssl.infer.sites import is_enumerated
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, is_count
 from pyro_ssl.infer.traces import TracePair
@@ -49,7 +49,7 @@ class Bound(NamedTuple):
         value: The bound per datum, `(B,)` nats.
         guide_trace: Trace of the guide.
         model_trace: Trace of the model.
-        shared: The part of the bound that belongs to all data together, with opposite sign:
+        shared: The part of the negative bound that all data share:
             KL(q(W) || p(W)) of shared latents, such as random weights, minus log-densities of
             observations and factors outside the plate. A scalar, to be subtracted once from the
             bound of the whole data set; None if nothing is shared.
@@ -78,31 +78,33 @@ class TraceTopKEnum_ELBO(ELBO):
 
     With `top_k=k`, the guide's sum runs over the k likeliest classes and one drawn from the rest,
     weighted by the inverse of its probability. Value and gradient stay unbiased. With `top_k=None`
-    and `closed_form=()`, value and gradient equal those of `TraceEnum_ELBO` without Pyro's
-    validation, which rejects a z that depends on y but precedes it in the model.
+    and `closed_form=()`, value and gradient equal those of `TraceEnum_ELBO`. (Turn Pyro's
+    validation off to compare: it rejects a z that depends on y but precedes it in the model.)
 
-    The pair has one plate of data, at dimension -1. Latents outside it, in plates of another size
-    or in sequential plates are shared by all data and count once. Latents that are not enumerated
-    are reparameterised. Any other pair is refused: use `pyro.infer.TraceEnum_ELBO`.
+    The pair has one plate of data, at dimension -1. A latent outside the plate, in a plate of
+    another size, or in a sequential plate is shared by all data and counts once. Latents that are
+    not enumerated must be reparameterised. Any other pair is refused: use
+    `pyro.infer.TraceEnum_ELBO`.
 
     Arguments:
         top_k: Number k of likeliest classes. None, or K - 1 and above, sums over all K classes.
-            "auto" takes the smallest of 1, 2, 4, 8 and 16 whose classes have 95 % of q(y|x) in the
-            mean over the batch, or else 16. This choice does not depend on the class drawn, so
-            there is no bias.
+            "auto" takes the smallest k of 1, 2, 4, 8 and 16 for which the k likeliest classes hold
+            95 % of q(y|x) on average over the batch, or 16 if none does. This choice does not
+            depend on the class drawn, so there is no bias.
         common_random_numbers: Use the same noise for all classes in the Gaussian sites of a datum.
             This lowers the variance of the differences between classes, which q(y|x) learns from.
-        num_particles: Number S of samples of the guide's other sites, for each class. If all data
+        num_particles: Number S of samples ("particles" in Pyro) of the guide's other sites, for
+            each class. If all data
             share a latent, the programs run S times, each time with another draw of it.
         importance_weighted: Use as f(y) the logarithm of the mean of S weights
             p(x, y, z) / q(z|x, y), a tighter bound than the mean of S logarithms. If the guide
             samples a latent before y, q(y|x) is averaged over these samples. `poutine.scale`
             multiplies log-densities inside the mean of weights. A latent that all data share is
             drawn once, and its KL is outside the logarithm.
-        closed_form: Sites at which minus the KL in closed form replaces log p - log q. "auto" takes
-            all sites whose KL is known and exact. It is exact if the latents before the site in the
-            model are before it in the guide, too; at y of SSLPE it is not. Names take these sites
-            without this check; `()` takes none.
+        closed_form: Sites at which minus the KL in closed form replaces log p - log q. "auto" uses
+            all sites whose KL is known and exact. It is exact if every latent that precedes the
+            site in the model also precedes it in the guide; for y in SSLPE it is not. A tuple of
+            names uses those sites unchecked; `()` uses none.
         free_bits: Smallest KL of a continuous latent in closed form, in nats per datum. A smaller
             KL is replaced by this number and has no gradient. The result is still a lower bound.
         max_plate_nesting: 1, or `math.inf`, as for `TraceEnum_ELBO`; more plates are refused.
@@ -114,7 +116,7 @@ class TraceTopKEnum_ELBO(ELBO):
         ValueError: An argument is out of range; `closed_form` names a site that the model lacks or
             whose KL is not known; with Pyro's validation on, the shape of a site does not fit its
             plates and the label.
-        ScopeError: The pair is outside the scope; a ValueError, too.
+        ScopeError: The pair is outside the scope (a subclass of ValueError).
 
     References:
         Burda et al. 2016 for the importance-weighted bound; Kingma et al. 2016 for free bits.
@@ -184,8 +186,8 @@ class TraceTopKEnum_ELBO(ELBO):
                 that of the others U(x).
             kwargs: Keyword arguments of both.
         """
-        run = _Run(model, guide, args, kwargs, labels=labels)
-        pairs = self._pairs_apart(run)
+        run = _Call(model, guide, args, kwargs, labels=labels)
+        pairs = self._isolated_pairs(run)
         self._warn_if_nothing_is_enumerated(pairs, stacklevel=3)
         return _mean([self._bound(pair) for pair in pairs])
 
@@ -203,7 +205,7 @@ class TraceTopKEnum_ELBO(ELBO):
             model: The model.
             guide: Its guide; one of the two enumerates y.
             args: Positional arguments of both, without y.
-            only: Names of sites of the model whose log-densities are summed, in place of f(y):
+            only: Names of sites of the model whose log-densities are summed instead of f(y):
                 ("x",) gives the reconstruction term log p(x|y, z).
             kwargs: Keyword arguments of both.
 
@@ -215,18 +217,18 @@ class TraceTopKEnum_ELBO(ELBO):
             raise ValueError(
                 "only should be a tuple of site names, for a bound that is not importance-weighted"
             )
-        run = _Run(model, guide, args, kwargs, all_classes=True)
-        bounds = [self._class_bounds(pair, only) for pair in self._pairs_apart(run)]
+        run = _Call(model, guide, args, kwargs, all_classes=True)
+        bounds = [self._class_bounds(pair, only) for pair in self._isolated_pairs(run)]
         return torch.stack(bounds).mean(0)
 
     def log_evidence(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Estimate log p(x), or log p(x, y) if y is given, by importance sampling: `(B,)` nats.
 
-        The estimate is the logarithm of a mean of S weights, summed over all classes. Its
-        expectation is a lower bound.
+        The estimate is the logarithm of the mean of S importance weights, each summed over the
+        classes. Its expectation is a lower bound.
         """
-        run = _Run(model, guide, args, kwargs, all_classes=True, shared_once=True, one_pair=True)
-        pairs = self._pairs_apart(run)
+        run = _Call(model, guide, args, kwargs, all_classes=True, shared_once=True, one_pair=True)
+        pairs = self._isolated_pairs(run)
         self._warn_if_nothing_is_enumerated(pairs, stacklevel=3)
         (pair,) = pairs
         f = log_weight(pair, {})
@@ -245,20 +247,20 @@ class TraceTopKEnum_ELBO(ELBO):
 
         Unlike `bound`, it uses the caller's parameter store.
         """
-        return self._loss(_Run(model, guide, args, kwargs))
+        return self._loss(_Call(model, guide, args, kwargs))
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """`differentiable_loss` as a number, without gradients."""
         with torch.no_grad():
-            return self._loss(_Run(model, guide, args, kwargs)).item()
+            return self._loss(_Call(model, guide, args, kwargs)).item()
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """`differentiable_loss` as a number; its gradients are added to the parameters'."""
-        loss = self._loss(_Run(model, guide, args, kwargs))
+        """`differentiable_loss` as a number; its gradients are accumulated in the parameters."""
+        loss = self._loss(_Call(model, guide, args, kwargs))
         loss.backward()
         return loss.item()
 
-    def _loss(self, run: _Run) -> Tensor:
+    def _loss(self, run: _Call) -> Tensor:
         pairs = self._pairs(run)
         self._warn_if_nothing_is_enumerated(pairs, stacklevel=4)
         bound = _mean([self._bound(pair) for pair in pairs])
@@ -270,39 +272,49 @@ class TraceTopKEnum_ELBO(ELBO):
         self, model: Program, guide: Program, args: Any, kwargs: Any
     ) -> tuple[Trace, Trace]:
         """Traces of model and guide for one run; overrides a method of `pyro.infer.ELBO`."""
-        pair = self._pairs(_Run(model, guide, args, kwargs, shared_once=True))[0]
+        pair = self._pairs(_Call(model, guide, args, kwargs, shared_once=True))[0]
         return pair.model, pair.guide
 
     # --- traces --------------------------------------------------------------------------------
 
-    def _pairs_apart(self, run: _Run) -> list[TracePair]:
-        """Traces with an empty parameter store and without factors of subsampling."""
+    def _isolated_pairs(self, run: _Call) -> list[TracePair]:
+        """Traces made with an empty parameter store and without the scales of subsampling."""
         with isolated_param_store(run.model, run.guide), undo_subsampling(run.rows):
             return self._pairs(run.without_param_store())
 
-    def _pairs(self, run: _Run) -> list[TracePair]:
+    def _pairs(self, run: _Call) -> list[TracePair]:
         """One pair of traces with all S samples, or S pairs with one sample each.
 
         If all data share a latent, there are S pairs.
         """
-        rows = run.rows
-        if self.num_particles == 1:
-            return [self._pair(run, 1, rows)]
-        if rows is None:  # one sample shows which plates are those of data
-            with torch.no_grad():
-                rows = self._pair(run, 1, None).rows
+        samples = self.num_particles
+        if samples == 1:
+            return [self._pair(run, 1, run.rows)]
+        rows = self._rows_of(run)
         if self.vectorize_particles or self.importance_weighted or run.one_pair:
             try:
-                pair = self._pair(run, self.num_particles, rows)
-                if pair.rows != rows:  # the first argument is not the data
-                    pair = self._pair(run, self.num_particles, pair.rows)
-                return [pair]
+                return [self._vectorized_pair(run, rows)]
             except SharedLatent:
-                pass
-        return [self._pair(run, 1, rows) for _ in range(self.num_particles)]
+                pass  # it cannot be drawn S times in one run
+        return [self._pair(run, 1, rows) for _ in range(samples)]
+
+    def _rows_of(self, run: _Call) -> int | None:
+        """Number of data: of the first argument, or else of the plates in a run of one sample."""
+        if run.rows is not None:
+            return run.rows
+        with torch.no_grad():
+            return self._pair(run, 1, None).rows
+
+    def _vectorized_pair(self, run: _Call, rows: int | None) -> TracePair:
+        """One pair of traces with all S samples."""
+        pair = self._pair(run, self.num_particles, rows)
+        if pair.rows == rows:
+            return pair
+        # the first argument is not the data: plates were taken for shared ones
+        return self._pair(run, self.num_particles, pair.rows)
 
     @exclusive()
-    def _pair(self, run: _Run, samples: int, rows: int | None) -> TracePair:
+    def _pair(self, run: _Call, samples: int, rows: int | None) -> TracePair:
         if isinstance(poutine.unwrap(run.guide), Messenger):
             raise ScopeError(
                 "guide: a GuideMessenger samples inside the model, so it has no trace of its own"
@@ -332,7 +344,7 @@ class TraceTopKEnum_ELBO(ELBO):
         return pair
 
     def _warn_if_nothing_is_enumerated(self, pairs: list[TracePair], stacklevel: int) -> None:
-        """Warn at the caller of a public method, which is `stacklevel` frames up."""
+        """Warn with the location of the caller, `stacklevel` frames up."""
         if not self.strict_enumeration_warning or not is_validation_enabled():
             return
         if pairs[0].label is None and pairs[0].summed_out is None:
@@ -351,12 +363,12 @@ class TraceTopKEnum_ELBO(ELBO):
     def _per_datum(self, pair: TracePair, closed: dict[str, Tensor]) -> Tensor:
         f = log_weight(pair, closed)
         if pair.label is None:
-            return self._over_particles(sum_out(f, pair.summed_out), dim=1)
+            return self._over_particles(sum_out(f, pair.summed_out), ndim=1)
         weights = pair.label["infer"]["log_weights"].exp()
         f, rest = label_terms(pair, f, closed.get(pair.label["name"]))
         if self.importance_weighted:
-            f = self._over_particles(f, dim=2)
-        return self._over_particles(expectation(f, weights) + rest, dim=1)
+            f = self._over_particles(f, ndim=2)
+        return self._over_particles(expectation(f, weights) + rest, ndim=1)
 
     def _class_bounds(self, pair: TracePair, only: Collection[str] | None) -> Tensor:
         label = pair.label or pair.summed_out
@@ -369,7 +381,7 @@ class TraceTopKEnum_ELBO(ELBO):
         else:
             f = sum_of_sites(pair, set(only))
         f = f.expand(torch.broadcast_shapes(f.shape, label["infer"]["log_weights"].shape[-2:]))
-        return self._over_particles(f, dim=2).movedim(-1, -2)
+        return self._over_particles(f, ndim=2).movedim(-1, -2)
 
     def _closed(self, pair: TracePair) -> dict[str, Tensor]:
         """KL in closed form by site, at least `free_bits` for continuous latents."""
@@ -383,25 +395,25 @@ class TraceTopKEnum_ELBO(ELBO):
                 closed[name] = torch.maximum(kl, least)
         return closed
 
-    def _over_particles(self, f: Tensor, dim: int) -> Tensor:
-        """Average over samples, which are dimension 0 if f has more than `dim` dimensions.
+    def _over_particles(self, f: Tensor, ndim: int) -> Tensor:
+        """Average over samples, which are dimension 0 if f has more than `ndim` dimensions.
 
         The importance-weighted bound averages weights, the plain one their logarithms.
         """
-        if f.dim() <= dim:
+        if f.dim() <= ndim:
             return f
         return log_mean_exp(f) if self.importance_weighted else f.mean(0)
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Call:
     """A call of both programs.
 
     Arguments:
         model: The model.
         guide: Its guide.
-        args: Arguments of both.
-        kwargs: Further arguments of both.
+        args: Positional arguments of both.
+        kwargs: Keyword arguments of both.
         labels: Labels of the first rows.
         all_classes: Enumerate all classes, whatever `top_k` is.
         shared_once: Draw a latent that all data share once, for all samples.
@@ -423,7 +435,7 @@ class _Run:
         first = next(iter([*self.args, *self.kwargs.values()]), None)
         return len(first) if isinstance(first, Tensor) and first.dim() else None
 
-    def without_param_store(self) -> _Run:
+    def without_param_store(self) -> _Call:
         """The same call of programs that do not register parameters."""
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""How does an enumerated site get its values? By handlers, without changes to the program."""
+"""Handlers that give an enumerated site its values, without changes to the program."""
 
 from __future__ import annotations
 
@@ -15,31 +15,14 @@ from torch.distributions import Categorical, Independent, Normal, OneHotCategori
 
 from pyro_ssl.distributions.flows import FlowDistribution
 from pyro_ssl.distributions.row_noise import draw
-from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, is_per_datum
+from pyro_ssl.infer.checks.enumeration_marks import check_enumerable, check_sampled
+from pyro_ssl.infer.checks.scope_error import ScopeError
+from pyro_ssl.infer.sites import Site, is_enumerated, is_per_datum
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, likeliest_and_one
 from pyro_ssl.nn.tensor_annotations import class_weights, mark_one_hot
 from pyro_ssl.utils.private_names import ENUMERATE_DIM
 from pyro_ssl.utils.ranks import current_rows
 from pyro_ssl.utils.sharding import drawing_what_all_share
-
-WAY_OUT = (
-    "; Objective(elbo=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...)) takes any pair that Pyro "
-    "can enumerate"
-)
-"""Last part of the message of every `ScopeError`."""
-
-
-class ScopeError(ValueError):
-    """A model/guide pair is outside the scope of `TraceTopKEnum_ELBO`; the message has the fix.
-
-    >>> str(ScopeError("site 'y' is outside every plate")).partition(";")[0]
-    "site 'y' is outside every plate"
-    """
-
-    def __init__(self, message: str) -> None:
-        # Pyro's tracer makes a new error, whose message ends in the shapes of all sites
-        sentence = message.partition("\n")[0]
-        super().__init__(sentence if sentence.endswith(WAY_OUT) else sentence + WAY_OUT)
 
 
 class SharedLatent(Exception):
@@ -61,7 +44,7 @@ class EnumerateMessenger(Messenger):
     - `log_weights`, `([S,] V, B)`: log q(y|x), minus the log-probability of drawing the class if it
       was drawn;
     - `log_q`, `([S,] B, K)`: log q(y|x) of all classes;
-    - `known`: the number of first rows whose label is given.
+    - `known`: the number of leading rows whose label is given.
 
     Arguments:
         top_k: See `TraceTopKEnum_ELBO`.
@@ -106,7 +89,7 @@ class EnumerateMessenger(Messenger):
         self.shared_once = shared_once
 
     def __enter__(self) -> Any:
-        self.values = 1
+        self.num_values = 1
         self.label: str | None = None
         return super().__enter__()
 
@@ -126,12 +109,12 @@ class EnumerateMessenger(Messenger):
                     msg["value"] = draw(msg["fn"])
                 msg["done"] = True
             return
-        shares_noise = self.values > 1 and self.common_random_numbers
+        shares_noise = self.num_values > 1 and self.common_random_numbers
         if (self.samples > 1 or shares_noise) and msg["fn"].has_rsample:
             self._sample(msg)
 
     def enumerate(self, msg: Site) -> None:
-        """Set the values of a site, and what the bound needs to weigh them."""
+        """Set the values of a site, and the weights that the bound needs."""
         fn = msg["fn"]
         self.label = msg["name"]
         if isinstance(fn, dist.MaskedDistribution):
@@ -139,7 +122,7 @@ class EnumerateMessenger(Messenger):
                 f"guide site {msg['name']!r} is enumerated, so its distribution cannot be masked; "
                 "mask the site, by poutine.mask"
             )
-        log_q, marginal = self._log_q(fn)
+        log_q, log_mean_q = self._log_q(fn)
         support = fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)
         rows = fn.batch_shape[-1]
         known = self._number_of_labels(msg)
@@ -147,7 +130,7 @@ class EnumerateMessenger(Messenger):
             log_weights = log_q.new_zeros(*log_q.shape[:-2], 1, known)
             self._give(msg, self.labels.unsqueeze(0), log_weights, log_q, known)
             return
-        index, log_weights = self._choose(log_q, marginal, known)
+        index, log_weights = self._choose(log_q, log_mean_q, known)
         value = support[index]
         if self.labels is not None:
             value, log_weights = self._with_labels(value, log_weights, log_q.shape[-2], known)
@@ -156,12 +139,19 @@ class EnumerateMessenger(Messenger):
         self._give(msg, value, log_weights, log_q, known)
 
     def _log_q(self, fn: Any) -> tuple[Tensor, Tensor]:
-        """log q(y|x, ...), `([S,] B, K)`, and the logarithm of its mean over samples, `(B, K)`."""
+        """log q(y|x, ...), `([S,] B, K)`, and the logarithm of its mean over samples, `(B, K)`.
+
+        With `marginal`, the mean stands in both places.
+        """
         log_q = _log_probs(fn)
         if log_q.dim() > 2:  # q(y|x) depends on samples: (S, 1, B, K)
             log_q = log_q.squeeze(-3)
-        marginal = log_q if log_q.dim() == 2 else log_mean_exp(log_q)
-        return (marginal if self.marginal else log_q), marginal
+        if log_q.dim() == 2:
+            return log_q, log_q
+        log_mean_q = log_mean_exp(log_q)
+        if self.marginal:
+            return log_mean_q, log_mean_q
+        return log_q, log_mean_q
 
     def _number_of_labels(self, msg: Site) -> int:
         if self.labels is None:
@@ -170,25 +160,28 @@ class EnumerateMessenger(Messenger):
         rows = fn.batch_shape[-1]
         if self.labels.shape[1:] != fn.event_shape or len(self.labels) > rows:
             raise ValueError(
-                f"labels: site {msg['name']!r} takes at most {rows} values of shape "
+                f"labels: site {msg['name']!r} holds at most {rows} values of shape "
                 f"{tuple(fn.event_shape)}, got {tuple(self.labels.shape)}"
             )
         return len(self.labels)
 
-    def _choose(self, log_q: Tensor, marginal: Tensor, known: int) -> tuple[Tensor, Tensor]:
+    def _choose(self, log_q: Tensor, log_mean_q: Tensor, known: int) -> tuple[Tensor, Tensor]:
         """Indices of the classes, `(V, B)` or `(K, 1)`, and their log-weights, `([S,] V, B)`."""
         by_class = log_q.movedim(-1, -2)
-        k = self.policy.number(marginal[known:])
+        k = self.policy.number(log_mean_q[known:])
         if k is None:
             return torch.arange(log_q.shape[-1], device=log_q.device).unsqueeze(-1), by_class
-        index, correction = likeliest_and_one(marginal, k)
+        index, correction = likeliest_and_one(log_mean_q, k)
         wide = index.expand(*log_q.shape[:-2], *index.shape)
         return index, by_class.gather(-2, wide) - correction
 
     def _with_labels(
         self, value: Tensor, log_weights: Tensor, rows: int, known: int
     ) -> tuple[Tensor, Tensor]:
-        """Put V equally weighted copies of each given label before the values of other rows."""
+        """Use V equally weighted copies of each given label.
+
+        The rows whose label is given come first.
+        """
         assert self.labels is not None
         copies = len(value)
         given = self.labels.expand(copies, *self.labels.shape)
@@ -212,7 +205,7 @@ class EnumerateMessenger(Messenger):
             value = value.expand(len(value), log_q.shape[-2], *msg["fn"].event_shape)
         msg["value"] = value
         msg["done"] = True
-        self.values = len(value)
+        self.num_values = len(value)
 
     def _sample(self, msg: Site) -> None:
         """Draw S samples, with common random numbers if the option is set."""
@@ -224,13 +217,18 @@ class EnumerateMessenger(Messenger):
         msg["done"] = True
 
     def _draw(self, wide: Any, batch_shape: torch.Size) -> Tensor:
+        """Sample a distribution; with common random numbers, all classes share one noise.
+
+        Only a Gaussian with its own parameters for each class, along dimension -2, shares it.
+        """
         if isinstance(wide, FlowDistribution):  # the noise is that of its base
             return wide.transform_base(self._draw(wide.base, batch_shape))
         base = wide.base_dist if isinstance(wide, Independent) else wide
-        differs_by_class = batch_shape[-2:-1] == (self.values,)
+        differs_by_class = batch_shape[-2:-1] == (self.num_values,)
         if not (self.common_random_numbers and isinstance(base, Normal) and differs_by_class):
             return draw(wide)
         class_dim = -2 - wide.event_dim
+        # noise of the shape of one class, which all classes use
         loc = base.loc.select(class_dim, 0)
         noise = draw(dist.Normal(torch.zeros_like(loc), 1.0).to_event(wide.event_dim))
         return base.loc + base.scale * noise.unsqueeze(class_dim)
@@ -275,75 +273,6 @@ class ReplayMessenger(poutine.replay_messenger.ReplayMessenger):
 
 def _has_values(site: Site) -> bool:
     return site["type"] == "sample" and "log_weights" in site["infer"]
-
-
-def check_enumerable(site: Site, other: str | None) -> None:
-    """Check that a site can be enumerated.
-
-    Arguments:
-        site: The site.
-        other: Name of a site that is already enumerated, or None.
-
-    Raises:
-        ScopeError: It cannot be; with the fix.
-
-    >>> site = {"name": "y", "infer": {}, "cond_indep_stack": ()}
-    >>> check_enumerable(site, "k")
-    Traceback (most recent call last):
-    pyro_ssl.infer.enumeration.ScopeError: sites 'k' and 'y' are both enumerated, ...
-    """
-    name = site["name"]
-    if other is not None:
-        raise ScopeError(
-            f"sites {other!r} and {name!r} are both enumerated, and model and guide together may "
-            "have one such site"
-        )
-    _check_num_samples(site)
-    plates = data_plates(site)
-    if not plates:
-        raise ScopeError(
-            f"site {name!r} is enumerated outside every plate; put it into "
-            "pyro.plate('data', len(x))"
-        )
-    outer = [plate.name for plate in plates if plate.dim != -1]
-    if outer:
-        raise ScopeError(
-            f"site {name!r} is in plate {outer[0]!r}, not at dim -1; use .to_event() in its place"
-        )
-
-
-def check_sampled(site: Site) -> None:
-    """Check that a site that is not enumerated may be sampled.
-
-    Raises:
-        ScopeError: Its marks in `infer` require something else; with the fix.
-
-    >>> check_sampled({"name": "y", "infer": {"enumerate": "sequential"}})
-    Traceback (most recent call last):
-    pyro_ssl.infer.enumeration.ScopeError: site 'y' is marked "sequential"; ...
-    """
-    name = site["name"]
-    how = site["infer"].get("enumerate")
-    if how == "sequential":
-        raise ScopeError(
-            f'site {name!r} is marked "sequential"; mark it infer={{"enumerate": "parallel"}}'
-        )
-    _check_num_samples(site)
-    fn = site["fn"]
-    if how == "parallel" and isinstance(fn, Independent) and fn.base_dist.has_enumerate_support:
-        raise ScopeError(
-            f"site {name!r} is marked for enumeration, but .to_event() makes one variable of "
-            "several discrete ones, whose combinations Pyro does not enumerate; use a "
-            "OneHotCategorical over the combinations"
-        )
-
-
-def _check_num_samples(site: Site) -> None:
-    if site["infer"].get("num_samples") is not None:
-        raise ScopeError(
-            f'site {site["name"]!r} has infer={{"num_samples": ...}}; give num_particles in its '
-            "place"
-        )
 
 
 def _log_probs(fn: Any) -> Tensor:

@@ -36,7 +36,7 @@ class Gibbs(NamedTuple):
 def gibbs(
     model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1, hard: bool = False
 ) -> Gibbs:
-    r"""Estimate p(y|x) and E[z|x] for one batch; `pyro_ssl.gibbs` takes data of any size.
+    r"""Estimate p(y|x) and E[z|x] for one batch; `pyro_ssl.gibbs` handles data of any size.
 
     .. math:: y^{(0)} \sim q(y|x); \quad
               W^{(t)} \sim q(W), \; z^{(t)} \sim q(z|x, y^{(t-1)}), \;
@@ -51,7 +51,7 @@ def gibbs(
         x: Data `(B, *event)`.
         steps: Number of steps T.
         chains: Number of independent chains for each datum.
-        hard: Average the drawn labels, as in eq. 4.24, not their probabilities.
+        hard: Average the drawn labels instead of their probabilities, as in eq. 4.24.
 
     Raises:
         ValueError: The model has no `predict`, or the guide no `encode`; steps or chains is not
@@ -65,14 +65,14 @@ def gibbs(
     >>> gibbs(sslpe.model, sslpe.guide, torch.randn(5, 4), steps=2, chains=3).mean.shape
     torch.Size([5, 3])
     """
-    moments = walk(model, guide, x, steps=steps, chains=chains, hard=hard)
+    moments = run_chains(model, guide, x, steps=steps, chains=chains, hard=hard)
     mean, second, z = (moment.mean(0) for moment in moments)
     return Gibbs(mean, (second - mean.square()).clamp_min(0), z)
 
 
 @exclusive()
 @torch.no_grad()
-def walk(
+def run_chains(
     model: Any,
     guide: Any,
     x: Tensor,
@@ -85,8 +85,8 @@ def walk(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the chains of `gibbs`; return the means of y, y squared and z over each chain's steps.
 
-    Each mean is `(chains, B, *)`, or `(S, chains, B, *)` for S draws of W in `weights`, each of
-    which has `chains` chains.
+    Each mean is `(chains, B, *)`, or `(S, chains, B, *)` for S draws of W in `weights`, with
+    `chains` chains for each.
 
     Arguments:
         model: See `gibbs`.
@@ -97,14 +97,14 @@ def walk(
         hard: Average the drawn labels, not their probabilities.
         weights: Draws of W, `(S, 1, P)`, each kept for all steps; by default each step and chain
             draws its own W.
-        skipped: Number of first steps that the means leave out.
+        skipped: Number of burn-in steps, which the means leave out.
 
     Raises:
         ValueError: See `gibbs`; skipped is not below steps.
 
     >>> from pyro_ssl import zoo
     >>> sslpe = zoo.build("sslpe", (4,), 3, hidden=(8,), z_dim=2)
-    >>> y, y_squared, z = walk(sslpe.model, sslpe.guide, torch.randn(5, 4), steps=2, chains=6)
+    >>> y, y_squared, z = run_chains(sslpe.model, sslpe.guide, torch.randn(5, 4), steps=2, chains=6)
     >>> y.shape, z.shape
     (torch.Size([6, 5, 3]), torch.Size([6, 5, 2]))
     """
@@ -118,17 +118,19 @@ def walk(
     sums: list[Tensor] = []
     for step in range(steps):
         z = draw(guide.encode(x, y))
-        with _weights_of_step(model, guide, chains, fixed):
+        with _given_weights(model, guide, chains, fixed):
             p = model.predict(x, z)
         y = draw(p)
         if step < skipped:
             continue
-        moments = [p.mean, p.variance + p.mean.square(), z]
         if hard:
             moments = [y, y.square(), z]
+        else:
+            moments = [p.mean, p.variance + p.mean.square(), z]
         if sums:
-            moments = [a + b for a, b in zip(sums, moments, strict=True)]
-        sums = moments
+            sums = [total + moment for total, moment in zip(sums, moments, strict=True)]
+        else:
+            sums = moments
     mean, second, z = (total / (steps - skipped) for total in sums)
     return mean, second, z
 
@@ -147,7 +149,7 @@ def _lacks(program: Any, method: str) -> str:
     )
 
 
-def _weights_of_step(
+def _given_weights(
     model: Any, guide: Any, chains: int, fixed: Tensor | None
 ) -> AbstractContextManager[None]:
     """Give the model its random weights for one step, if it has any."""

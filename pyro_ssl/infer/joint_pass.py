@@ -1,4 +1,4 @@
-"""Can labeled and unlabeled data share one pass through the programs?"""
+"""Find out whether labeled and unlabeled data can share one pass through the programs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def joint_pass_is_exact(model: nn.Module, guide: Any, batch: Any) -> bool:
         with parts_in_eval_mode(parts), trial():
             return _is_exact(model, guide, batch)
     except (ValueError, RuntimeError, IndexError, TypeError):
-        return False  # the pair takes labeled or unlabeled data, not both at once
+        return False  # the pair supports labeled or unlabeled data, not both at once
 
 
 def _is_exact(model: nn.Module, guide: Any, batch: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What does one site of a trace say? Its plates, its log-density, and if it is enumerated."""
+"""Properties of a site of a trace: its plates, its log-density, and whether it is enumerated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The differentiable loss of any `pyro.infer.ELBO`, for pairs outside the scope of ours."""
+"""The differentiable loss of a stock ELBO: any `pyro.infer.ELBO`, for pairs outside our scope."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which classes does a bound sum over? All, or the k likeliest and one drawn from the rest."""
+"""The classes that a bound sums over: all, or the k likeliest and one drawn from the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pair of traces, of a guide and its model, with what the bound asks of it."""
+"""The traces of a guide and its model, and what the bound needs to know about them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TracePair:
     >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
     >>> bound = TraceTopKEnum_ELBO(None).bound(m2.model, m2.guide, torch.randn(5, 4))
     >>> pair = TracePair.of(bound.guide_trace, bound.model_trace, rows=5)
-    >>> pair.label["name"], pair.values
+    >>> pair.label["name"], pair.num_values
     ('y', 3)
     """
 
@@ -48,7 +48,7 @@ class TracePair:
         return cls(guide, model, rows, label, summed_out, _plate_names(model, sites, enumerated))
 
     @property
-    def values(self) -> int:
+    def num_values(self) -> int:
         """Number V of values of the enumerated site; 1 if there is none."""
         site = self.label or self.summed_out
         if site is None:
@@ -60,7 +60,7 @@ class TracePair:
         if not is_per_datum(site, self.rows):
             return True
         plates = data_plates(site)
-        # of plates of size 1, only the name tells which is that of one datum
+        # with one datum, only the name tells its plate from another plate of size 1
         return self.rows == 1 and bool(plates) and plates[0].name not in self.plate_names
 
 
@@ -72,7 +72,7 @@ def _summed_out(guide: Trace, model: Trace) -> Site | None:
 
 
 def _plate_names(model: Trace, sites: list[Site], enumerated: Site | None) -> frozenset[str]:
-    """Names of the plates of the label and of observations; of all plates without either."""
+    """Names of the plates of the label and of observed sites; without either, of all plates."""
     of_data = [site for _, site in sample_sites(model) if site["is_observed"]]
     if enumerated is not None:
         of_data.append(enumerated)
@@ -81,7 +81,11 @@ def _plate_names(model: Trace, sites: list[Site], enumerated: Site | None) -> fr
 
 
 def _number_of_data(sites: list[Site], enumerated: Site | None, given: int | None) -> int | None:
-    """Size of the label's plate, else `given`, else size of the plate of the observations."""
+    """Size of the label's plate, or else of the data.
+
+    Without a label it is `given` if a plate has that size or there is no plate, and otherwise the
+    size of the largest plate of the observations (of all sites, if none is observed in a plate).
+    """
     if enumerated is not None:
         return int(data_plates(enumerated)[0].size)
     sizes = {plate.size for site in sites for plate in data_plates(site)}

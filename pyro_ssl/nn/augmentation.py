@@ -1,4 +1,4 @@
-"""How are training data augmented? By random shifts, mirror images, affine maps and noise."""
+"""Augmentation of training data: random shifts, mirror images, affine maps and noise."""
 
 from __future__ import annotations
 

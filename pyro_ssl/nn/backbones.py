@@ -100,7 +100,7 @@ def cnn(width: int, channels: int) -> tuple[nn.Module, int]:
 def resnet(depth: int, channels: int) -> tuple[nn.Module, int]:
     """Build torchvision's ResNet for small images; return it and its number of features.
 
-    Its first layer is a 3x3 convolution of stride 1 without pooling, in place of a 7x7 one of
+    Its first layer is a 3x3 convolution of stride 1 without pooling, instead of a 7x7 one of
     stride 2.
 
     >>> network, size = resnet(18, channels=1)

@@ -1,4 +1,4 @@
-"""How do networks get random weights? A program draws one vector W and substitutes it."""
+"""Networks with random weights: a program draws one vector W and puts its parts into them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyro_ssl.utils.context import exclusive
 
 
 class RandomWeights:
-    """Linear layers whose weights are substituted by parts of a vector W.
+    """Linear layers whose weights are replaced by parts of a vector W.
 
     Their parameters are removed from the networks. Convolutions and the scales of batch norm stay
     parameters.
@@ -42,13 +42,13 @@ class RandomWeights:
         parameters = [(owner, name, p) for owner in owners for name, p in _own_parameters(owner)]
         if not parameters:
             raise ValueError(
-                "bayesian: got a network without Linear or SplitLinear of pyro_ssl.nn.layers, "
-                "whose weights could be random; use an MLP"
+                "bayesian: the network has no Linear or SplitLinear layer of pyro_ssl.nn.layers, "
+                "and only these can have random weights; use an MLP"
             )
-        self.places = [(owner, name) for owner, name, _ in parameters]
+        self.entries = [(owner, name) for owner, name, _ in parameters]
         self.shapes = [p.shape for _, _, p in parameters]
         self.initial = torch.cat([p.detach().flatten() for _, _, p in parameters])
-        for owner, name in self.places:
+        for owner, name in self.entries:
             delattr(owner, name)
             owner.__dict__[name] = None
 
@@ -56,7 +56,7 @@ class RandomWeights:
     def substituted(self, w: Tensor) -> Iterator[None]:
         """Give the networks these weights inside the block: `(P,)`, or S draws `(S, 1, P)`."""
         with exclusive():
-            before = [owner.__dict__[name] for owner, name in self.places]
+            before = [owner.__dict__[name] for owner, name in self.entries]
             self._put(_views(w, self.shapes))
             try:
                 yield
@@ -64,7 +64,7 @@ class RandomWeights:
                 self._put(before)
 
     def _put(self, values: Iterable[Tensor | None]) -> None:
-        for (owner, name), value in zip(self.places, values, strict=True):
+        for (owner, name), value in zip(self.entries, values, strict=True):
             owner.__dict__[name] = value
 
 
@@ -74,7 +74,7 @@ def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _views(w: Tensor, shapes: list[torch.Size]) -> list[Tensor]:
-    """Split w into the weights of each layer, and its annotation with it."""
+    """Split w into the weights of each layer, and split its mean and scale likewise."""
     # of (S, 1, P): the 1 is the dimension of data, which matrix products do not need
     draws = w.shape[:-2]
     views = _split(w, shapes, draws)

@@ -1,4 +1,4 @@
-"""How does a program inform the layers inside it? By annotations on tensors.
+"""Annotations on tensors, by which a program informs the layers inside it.
 
 A layer receives tensors and knows nothing of the program around it. Three annotations, which are
 attributes of a tensor, give it more information:
@@ -7,8 +7,8 @@ attributes of a tensor, give it more information:
 tensor              annotation                   use
 ==================  ===========================  ==================================================
 one-hot labels      their class indices          a linear layer looks up rows of its weights
-random weights      their mean, perhaps a scale  a layer draws its output in place of its weights
-a layer's output    its mean over the weights    batch norm takes its statistics from it
+random weights      their mean, perhaps a scale  a layer draws its output instead of its weights
+a layer's output    its mean over the weights    batch norm computes its statistics from it
 ==================  ===========================  ==================================================
 
 A tensor computed from an annotated one has no annotation. The weights of enumerated classes are a

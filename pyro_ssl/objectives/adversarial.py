@@ -1,12 +1,12 @@
 r"""Adversarial terms: model and guide are trained against a classifier of their latents.
 
-There are two games, each with the terms of both players. In paper 003, an `Adversary` predicts the
-class from z, and model and guide hide it. In paper 000, `Discriminators` distinguish the latents of
-a class from samples of its prior, trained by the term `Discrimination`, and model and guide are
+There are two games; each has one term per player. In paper 003, an `Adversary` predicts the class
+from z, and model and guide hide it. In paper 000, `Discriminators` distinguish the latents of a
+class from samples of its prior, trained by the term `Discrimination`, and model and guide are
 trained with the `LogRatio` that they estimate.
 
-No term has a gradient in the other player's parameters, so one step on the sum of all terms is one
-step of each player.
+No term has a gradient with respect to the other player's parameters, so one step on the sum of all
+terms is one step of each player.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DiscriminatorInputs = Literal["linear", "squared", "quadratic"]
 
 
 class Adversary(Term):
-    r"""A classifier f(y|z) of the latent, whose success model and guide prevent.
+    r"""A classifier f(y|z) of the latent that model and guide are trained to defeat.
 
     With J the rest of the loss,
 
@@ -35,7 +35,7 @@ class Adversary(Term):
               J + w\, \mathrm E_{q(z|x,y)}[\log f_\psi(y \mid z)]
 
     on labeled data. The value of the term is w E[log f]. The adversary minimises -E[log f], which
-    contributes its gradient, and 0 to the value.
+    contributes a gradient but nothing to the value.
 
     Arguments:
         f: The conditional of one-hot y given z.
@@ -69,6 +69,7 @@ class Adversary(Term):
         z = guide.encode(x, y).rsample()
         pair_loss: Tensor = _frozen_call(self.f, z).log_prob(y).mean()
         adversary_loss: Tensor = -self.f(z.detach()).log_prob(y).mean()
+        # `forward` multiplies by the weight, which is to scale the pair's loss only
         return pair_loss + (adversary_loss - adversary_loss.detach()) / self.weight
 
 
@@ -119,7 +120,7 @@ class Discriminators(nn.Module):
         self.last = nn.Linear(hidden, classes) if hidden else None
 
     def forward(self, z: Tensor) -> Tensor:
-        # Small layers, and differences of squares: in full precision.
+        # The layers are small and subtract squares, so they run in full precision.
         with torch.autocast(z.device.type, enabled=False):
             h = nn.functional.linear(self._features(z), self._weight(self.first), self.first.bias)
             if self.last is None:
@@ -147,9 +148,9 @@ class LogRatio(nn.Module):
 
     .. math:: T_y(z) \approx \log \frac{q(z \mid y)}{p(z \mid y)}
 
-    This is the part of model and guide in the game. Its gradient with respect to z is that of T.
-    With respect to the parameters of p(z|y), on which T does not depend, it is the gradient of
-    -log p(z|y). The discriminators get no gradient here; see `Discrimination`.
+    This is model and guide's side of the game. Its gradient with respect to z is that of T. With
+    respect to the parameters of p(z|y), on which T does not depend, it is the gradient of -log
+    p(z|y). The discriminators get no gradient here; see `Discrimination`.
 
     Arguments:
         discriminators: T, from z to a number for each class.
@@ -202,7 +203,7 @@ class Discrimination(Term):
               + \mathrm E_{p(z|y)}[\log(1 - \sigma(T_y(z)))]
 
     The class of unlabeled data is sampled from q(y|x). The value of the term is 0, and it has no
-    gradient in latents or prior.
+    gradient with respect to the latents or the prior.
 
     Arguments:
         ratio: The log-ratio whose discriminators are trained.
@@ -239,7 +240,7 @@ class Discrimination(Term):
         return loss - loss.detach()
 
     def loss(self, y: Tensor, z: Tensor) -> Tensor:
-        """Minus the expression above, for one-hot classes `(B, K)` and their latents `(B, Z)`."""
+        """Minus the class's objective, for one-hot classes `(B, K)` and their latents `(B, Z)`."""
         (p_z,) = self._p_z
         prior = p_z(y).sample()
         t_q = (y * self.discriminators(z.detach())).sum(-1)

@@ -1,4 +1,4 @@
-"""Which data does one step of training use?"""
+"""The data of one training step."""
 
 from __future__ import annotations
 

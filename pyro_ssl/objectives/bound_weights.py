@@ -1,4 +1,4 @@
-"""How much do the labeled and the unlabeled bound weigh in the loss?"""
+"""The weights of the labeled and the unlabeled bound in the loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may a term of the loss read? The batch, the guide, and q(y|x) on both parts of the batch."""
+"""What a term of the loss may read: the batch, the guide, and q(y|x) on both parts of the batch."""
 
 from __future__ import annotations
 

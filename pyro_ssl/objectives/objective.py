@@ -1,4 +1,4 @@
-"""Where is the loss? The objective is the ELBO of a model/guide pair, plus terms."""
+"""The loss: the ELBO of a model/guide pair plus terms."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pyro.infer import ELBO
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from pyro_ssl.data.training_range import Extent
+from pyro_ssl.data.extent import Extent
 from pyro_ssl.infer.checks.data import check_input_units, first_nonfinite
 from pyro_ssl.infer.checks.pair import (
-    check_foreign_pair,
     check_pair,
     check_programs,
+    check_stock_pair,
     check_support,
     trial,
 )
@@ -53,15 +53,15 @@ class Objective(nn.Module):
         model: A model over `(x, y=None)`; None for a purely discriminative method.
         guide: Its guide, with `classify(x)` that returns a distribution.
         terms: Terms added to the loss.
-        labeled_weight: Weight lambda_l of the labeled bound, lambda in paper 003. None gives
-            N_l / N_u, which makes J proportional to the papers' sum over all data, or 1 without
-            unlabeled data. 0 leaves the labeled bound out.
+        labeled_weight: Weight lambda_l of the labeled bound, lambda in paper 003. None means N_l /
+            N_u (1 without unlabeled data), which makes J proportional to the papers' sum over all
+            data. 0 leaves the labeled bound out.
         unlabeled_weight: Weight lambda_u of the unlabeled bound.
         elbo: The bound: by default a `TraceTopKEnum_ELBO`. A pair outside its scope needs one of
             Pyro's ELBOs, such as `TraceEnum_ELBO(max_plate_nesting=2)`. These have no bound per
             datum, so `bound` and a joint pass are refused.
-        joint_pass: Evaluate labeled and unlabeled data in one pass of the programs. By default,
-            `fit` asks `joint_pass_for`.
+        joint_pass: Evaluate labeled and unlabeled data in one pass of the programs. None lets `fit`
+            decide, see `joint_pass_for`.
         predictor: The predictor of `classify`: by default the guide's q(y|x). A `GibbsPredictor`
             samples the model's p(y|x).
         features: A module that encodes x; its output is the data of model and guide. `fit` trains
@@ -69,12 +69,12 @@ class Objective(nn.Module):
 
     Attributes:
         extent: Shape and range of the training data, set by `fit` and saved with the model.
-            Prediction refuses data in other units. None switches the check off.
+            Prediction refuses data in other units. None turns the check off.
         sizes: Sizes N_l and N_u of the data sets, set by `fit` and not saved. None uses the sizes
             of the batch.
-        input_limit: Largest absolute value of ordinary data, which `check` uses to refuse data in
-            other units. It is 10 for methods of the zoo, whose networks take numbers of about 1.
-            None switches the check off.
+        input_limit: Largest absolute value that `check` accepts; larger ones suggest data in other
+            units. It is 10 for methods of the zoo, whose networks expect inputs of about 1. None
+            turns the check off.
 
     Raises:
         ValueError: A weight is below 0; a program is not a module; elbo is not a `pyro.infer.ELBO`.
@@ -146,8 +146,8 @@ class Objective(nn.Module):
             batch: Labeled and unlabeled data; a part that is None adds nothing.
             kl_weight: Weight beta_t of the KL of continuous latents.
             joint: Evaluate labeled and unlabeled data in one pass of the programs, if the batch has
-                both; see `joint_pass_for`. If `joint_pass` of the objective is not None, it
-                decides.
+                both; see `joint_pass_for`. The objective's `joint_pass` takes precedence if it is
+                not None.
         """
         batch = self._encoded(batch)
         context = LossContext(batch, self.guide)
@@ -179,7 +179,8 @@ class Objective(nn.Module):
         unlabeled = batch.x_unlabeled is not None and bool(weights.unlabeled)
         if self.joint_pass is not None:
             joint = self.joint_pass
-        # With joint_pass=True, a batch without unlabeled data is evaluated in the same way.
+        # With joint_pass=True, a batch without unlabeled data also goes through the joint code,
+        # so that its labels are enumerated alike.
         if joint and labeled and (unlabeled or self.joint_pass):
             return self._joint_bounds(batch, kl_weight, weights, context)
         parts = {}
@@ -235,7 +236,8 @@ class Objective(nn.Module):
         weight: float | Tensor = 1.0,
         labels: Tensor | None = None,
     ) -> Bound:
-        # A scale inside the mean of weights would not weight the bound, so the bound is multiplied.
+        # A poutine.scale inside the logarithm of a mean would not scale an importance-weighted
+        # bound, so the result is multiplied.
         scales_bound = self.elbo.importance_weighted
         is_weighted = isinstance(weight, Tensor) or weight != 1
         with ExitStack() as scales:
@@ -292,7 +294,7 @@ class Objective(nn.Module):
 
     @contextmanager
     def programs(self) -> Iterator[tuple[Any, Any]]:
-        """Model and guide inside the block, with random weights at their posterior mean."""
+        """Yield model and guide; inside the block, random weights are at their posterior mean."""
         model: Any = self.model
         if not isinstance(self.model, ConditionedOnWeights):
             yield self.model, self.guide
@@ -304,14 +306,15 @@ class Objective(nn.Module):
 
     @exclusive()
     def check(self, batch: Batch, extremes: Batch | None = None) -> None:
-        """Run model and guide once; check that they match, and that data are in their units.
+        """Run model and guide once; check that they match, and the units of the data.
 
         Arguments:
             batch: Data as in training.
             extremes: Further data, which should be in the model's support.
 
         Raises:
-            ValueError: Model and guide do not match, or the data do not fit; with the fix.
+            ValueError: Model and guide do not match, or the data do not fit; the message
+                says how to fix it.
         """
         if self.model is not None:
             self._check_pair(self._encoded(batch))
@@ -326,17 +329,17 @@ class Objective(nn.Module):
     def _check_pair(self, batch: Batch) -> None:
         for x, y in _labeled_and_unlabeled(batch):
             if self.has_bound_per_datum:
-                check_pair(self.model, self.guide, x, y, weighed=True)
+                check_pair(self.model, self.guide, x, y, weighted=True)
             else:
-                self._shared_plates |= check_foreign_pair(self.elbo, self.model, self.guide, x, y)
+                self._shared_plates |= check_stock_pair(self.elbo, self.model, self.guide, x, y)
 
     @exclusive()
     def joint_pass_for(self, batch: Batch) -> bool:
-        """True if labeled and unlabeled data of such batches should share one pass.
+        """True if the labeled and unlabeled data of batches like this one should share a pass.
 
         `joint_pass` decides if it is not None. Otherwise, they share a pass if that changes neither
-        bound and is faster. With batch norm, it need not be faster, so that the statistics are
-        those of all data.
+        bound and is faster. With batch norm they share it even if it is slower, so that the
+        statistics are those of all data.
 
         Arguments:
             batch: Labeled and unlabeled data as in training.
@@ -355,7 +358,7 @@ class Objective(nn.Module):
         return joint_pass_is_exact(self.model, self.guide, batch)
 
     def _joint_pass_saves_time(self, batch: Batch) -> bool:
-        """True if more classes for labeled data take less time than a second pass."""
+        """True if evaluating labeled rows for several classes costs less than a second pass."""
         assert batch.x is not None and batch.y is not None
         classes = batch.y.shape[-1]
         evaluated = self.elbo.policy.at_most(classes)
@@ -411,7 +414,10 @@ def total(parts: dict[str, Tensor]) -> Tensor:
 
 
 def _shared_part(bound: Bound, weights: BoundWeights, batch: Batch) -> dict[str, Tensor]:
-    """KL(W) divided by the number N of data that J averages over, so that N J contains it once."""
+    """KL(W) / N, with N the number of data: N times the loss then contains KL(W) once.
+
+    W are the networks' random weights; `weights` are those of the bounds.
+    """
     if bound.shared is None:
         return {}
     rows = batch.all_rows

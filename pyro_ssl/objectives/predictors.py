@@ -1,4 +1,4 @@
-"""How does an objective predict? By its guide's q(y|x), or by Gibbs sampling in its model."""
+"""How an objective predicts: by its guide's q(y|x), or by Gibbs sampling in its model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 from pyro.distributions import Normal, OneHotCategorical, TorchDistribution
 from torch import Tensor
 
-from pyro_ssl.infer.checks.pair import classified
+from pyro_ssl.infer.checks.pair import q_y_of
 from pyro_ssl.infer.gibbs import gibbs
 from pyro_ssl.utils.arguments import check_positive
 
@@ -48,7 +48,7 @@ class GuidePredictor:
     chains: ClassVar[int] = 1
 
     def __call__(self, model: Any, guide: Any, x: Tensor) -> TorchDistribution:
-        q: TorchDistribution = classified(guide, x)
+        q: TorchDistribution = q_y_of(guide, x)
         return q
 
 
@@ -80,6 +80,6 @@ class GibbsPredictor:
 
     def __call__(self, model: Any, guide: Any, x: Tensor) -> TorchDistribution:
         sampled = gibbs(model, guide, x, steps=self.steps, chains=self.chains)
-        if classified(guide, x[:1]).has_enumerate_support:
+        if q_y_of(guide, x[:1]).has_enumerate_support:
             return OneHotCategorical(probs=sampled.mean)
         return Normal(sampled.mean, sampled.variance.sqrt()).to_event(1)

@@ -1,4 +1,4 @@
-"""The loss by one of Pyro's ELBOs, which have no bound per datum."""
+"""The loss by a stock ELBO (see `infer.stock_elbo`), which has no bound per datum."""
 
 from __future__ import annotations
 

@@ -1,7 +1,13 @@
 """Terms of the loss: each is a formula with a weight.
 
-To add a term to the methods of the zoo, give it a field and a line in `LossOptions` of
-`zoo/options.py`, an export in `pyro_ssl/__init__.py`, and a title in `evaluation/style.py`.
+To use a term of your own in one objective, see `Term`. To add a term to the methods of the zoo:
+
+1. Write the class here, with its formula.
+2. Export it in `pyro_ssl/__init__.py`.
+3. In `LossOptions` of `zoo/options.py`, add its weight as a field of type `float`, 0 by default, a
+   line of the docstring, and a line in `LossOptions.objective`. The field becomes an option of
+   every method, on the command line as well, and is checked to be 0 or above.
+4. Give it a title in `evaluation/style.py`.
 """
 
 from __future__ import annotations
@@ -215,9 +221,9 @@ class ClassBalance(Term):
               \quad \text{with a uniform } p(y): \;
               -\mathrm H\Big(\frac{1}{B_u} \sum_i q(y \mid x_i)\Big)
 
-    The literature calls it distribution alignment. In the bound, the mean of KL(q(y|x) || p(y)) is
-    the sum of this divergence and the mutual information; here, the divergence has another weight.
-    With a uniform p(y), the term is `MutualInformation` without the mean of entropies.
+    The literature calls it distribution alignment. The bound already contains this divergence: the
+    mean of KL(q(y|x) || p(y)) is its sum with the mutual information. The term gives it a weight of
+    its own. With a uniform p(y), the term is `MutualInformation` without the mean of entropies.
 
     Arguments:
         weight: Factor of the formula.
@@ -256,7 +262,7 @@ class ClassBalance(Term):
 
 
 class L2(Term):
-    r"""Squared norm of a module's weights, without those of biases and priors.
+    r"""Half the squared norm of a module's weights, without biases and the parameters of priors.
 
     .. math:: \frac{\mathrm{weight}}{2} \sum_w w^2
 
@@ -281,7 +287,7 @@ class L2(Term):
     ) -> None:
         super().__init__(weight)
         if weight < 0:
-            raise ValueError(f"l2 should be 0 or above, got {weight}")
+            raise ValueError(f"L2: weight should be 0 or above, got {weight}")
         exempt = {id(p) for p in _parameters_of_priors(module)}
         for other in without:
             exempt |= {id(p) for p in other.parameters()}

@@ -34,11 +34,11 @@ def bounds(
     chunk: int | None = None,
     seed: int = 0,
 ) -> Tensor:
-    """Lower bound of each datum, `(N,)` nats on the CPU: L(x, y), or without y the sum U(x).
+    """Lower bound per datum, `(N,)` nats on the CPU: L(x, y), or U(x) if y is not given.
 
-    With random weights these are bounds given one draw of W for all data; KL(W) is a number of the
-    whole data set, see `weight_kl`. With a pretrained encoder (M1+M2) they are bounds of the mean
-    code, not of x.
+    With random weights these are bounds given one draw of W for all data; KL(W) belongs to the data
+    set as a whole, see `weight_kl`. With a pretrained encoder (M1+M2) they bound the density of the
+    mean code, not of x.
 
     Arguments:
         objective: The method.
@@ -59,7 +59,7 @@ def bounds(
     >>> bounds(m2, torch.zeros(5, 4)).shape
     torch.Size([5])
     """
-    return bounds_of_any(
+    return bounds_in_any_units(
         objective,
         known_rows(objective, x),
         y,
@@ -70,7 +70,7 @@ def bounds(
     )
 
 
-def bounds_of_any(
+def bounds_in_any_units(
     objective: Objective,
     x: Any,
     y: Any = None,
@@ -84,7 +84,7 @@ def bounds_of_any(
 
     >>> from pyro_ssl import zoo
     >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
-    >>> bounds_of_any(m2, torch.zeros(5, 4)).shape
+    >>> bounds_in_any_units(m2, torch.zeros(5, 4)).shape
     torch.Size([5])
     """
     elbo = TraceTopKEnum_ELBO(
@@ -94,7 +94,7 @@ def bounds_of_any(
     def bound(*batch: Tensor) -> Tensor:
         return elbo.bound(objective.model, objective.guide, *batch).value
 
-    return _by_model(objective, bound, x, y, num_particles, chunk, seed)
+    return _checked_in_chunks(objective, bound, x, y, num_particles, chunk, seed)
 
 
 def class_bounds(
@@ -141,7 +141,7 @@ def class_bounds(
     def bound(batch: Tensor) -> Tensor:
         return elbo.class_bounds(objective.model, objective.guide, batch, only=only)
 
-    return _by_model(objective, bound, x, None, num_particles, chunk, seed)
+    return _checked_in_chunks(objective, bound, x, None, num_particles, chunk, seed)
 
 
 def log_evidence(
@@ -157,8 +157,8 @@ def log_evidence(
 
     The estimate is the logarithm of the mean of `num_particles` weights p(x, y, z) / q(z|x, y),
     summed over all classes where y is not given; its expectation is a lower bound. With random
-    weights it is neither: it averages over draws of W, one for each block of samples. Memory does
-    not grow with `num_particles`.
+    weights it is not such a bound: each block of samples has its own draw of W, and the estimate
+    averages over them. Memory does not grow with `num_particles`.
 
     Arguments:
         objective: The method.
@@ -181,7 +181,7 @@ def log_evidence(
     """
     check_positive(num_particles=num_particles)
     x = known_rows(objective, x)
-    block = min(num_particles, rows_at_once(x, _values_of_label(objective, x, y)))
+    block = min(num_particles, rows_at_once(x, _num_values_of_label(objective, x, y)))
     blocks, rest = divmod(num_particles, block)
     elbos = [TraceTopKEnum_ELBO(None, num_particles=block)] * blocks
     if rest:
@@ -194,7 +194,7 @@ def log_evidence(
             logs.append(log_mean + math.log(elbo.num_particles))
         return torch.stack(logs).logsumexp(0) - math.log(num_particles)
 
-    return _by_model(objective, evidence, x, y, block, chunk, seed)
+    return _checked_in_chunks(objective, evidence, x, y, block, chunk, seed)
 
 
 def weight_kl(objective: Objective) -> float:
@@ -213,7 +213,7 @@ def weight_kl(objective: Objective) -> float:
         return float(kl_divergence(guide.q_w(), objective.model.p_w()))
 
 
-def _by_model(
+def _checked_in_chunks(
     objective: Objective,
     function: Callable[..., Tensor],
     x: Any,
@@ -225,7 +225,7 @@ def _by_model(
     """Check the data against the model, and apply a function to them, chunk by chunk."""
     check_positive(num_particles=samples, chunk=1 if chunk is None else chunk)
     x = input_rows(objective, x)
-    values = _values_of_label(objective, x, y)
+    num_values = _num_values_of_label(objective, x, y)
     labels = [] if y is None else [_as_labels(objective, x, y)]
     _check_data(objective, x, labels)
     is_read_in_chunks = isinstance(x, InputRows)
@@ -236,7 +236,7 @@ def _by_model(
         return function(objective.encode(x), *labels)
 
     if chunk is None:
-        chunk = rows_at_once(x, values * samples)
+        chunk = rows_at_once(x, num_values * samples)
     return chunked(objective, of_encoded, chunk, seed, x, *labels)
 
 
@@ -245,24 +245,27 @@ def _check_data(objective: Objective, x: Tensor | InputRows, labels: list[Tensor
 
     The support of data that are read in chunks is checked chunk by chunk.
     """
-    checks: list[tuple[Any, Callable[..., None]]] = [(slice(ROWS_CHECKED), check_pair)]
-    if isinstance(x, Tensor):
-        checks.append((extreme_rows(x).cpu(), check_support))
     like = next(objective.parameters())
-    for rows, check in checks:
+
+    def check(rows: Any, check_rows: Callable[..., None]) -> None:
+        encoded = objective.encode(placed(x[rows], like))
         y = labels[0][rows].to(like) if labels else None
-        with eval_mode(objective):
-            check(objective.model, objective.guide, objective.encode(placed(x[rows], like)), y)
+        check_rows(objective.model, objective.guide, encoded, y)
+
+    with eval_mode(objective):
+        check(slice(ROWS_CHECKED), check_pair)
+        if isinstance(x, Tensor):
+            check(extreme_rows(x).cpu(), check_support)
 
 
 def _check_chunk(objective: Objective, x: Tensor, labels: Sequence[Tensor]) -> None:
-    """Check the support of the rows of a chunk that are farthest out."""
+    """Check the support of the most extreme rows of a chunk."""
     rows = extreme_rows(x)
     y = labels[0][rows] if labels else None
     check_support(objective.model, objective.guide, objective.encode(x[rows]), y)
 
 
-def _values_of_label(objective: Objective, x: Any, y: Any) -> int:
+def _num_values_of_label(objective: Objective, x: Any, y: Any) -> int:
     """Number of values of the label for which the model is evaluated."""
     if objective.model is None:
         raise ValueError("objective: a method without a model has no bound and no evidence")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_ssl.data.sources import InputRows, Source, as_source
 from pyro_ssl.distributions.row_noise import RowNoise
-from pyro_ssl.infer.checks.pair import classified
+from pyro_ssl.infer.checks.pair import q_y_of
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.utils.arguments import as_input, check_event_shape, placed
 from pyro_ssl.utils.context import eval_mode, fixed_seed, validation_disabled
@@ -149,4 +149,4 @@ def label_of(objective: Objective, x: Any) -> Any:
     like = next(objective.parameters())
     first = x[:1] if isinstance(x, InputRows) else as_input(objective, x[:1])
     with eval_mode(objective), fixed_seed(0):
-        return classified(objective.guide, objective.encode(placed(first, like)))
+        return q_y_of(objective.guide, objective.encode(placed(first, like)))

@@ -1,4 +1,4 @@
-"""Gibbs sampling in the method's own model, for data of any size."""
+"""Gibbs sampling for a data set: applies `infer.gibbs` to it in chunks."""
 
 from __future__ import annotations
 

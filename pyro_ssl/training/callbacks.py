@@ -74,7 +74,7 @@ def _as_score(score: Any, epoch: int) -> float:
     """A score as a number that can be compared with others; -inf is the worst.
 
     Raises:
-        ValueError: It is not a number, NaN or infinity.
+        ValueError: It is not a number, or it is NaN or +infinity.
     """
     try:
         number = float(score)
@@ -233,7 +233,7 @@ def progress_bar(run: Run, show: bool | None) -> Iterator[ProgressBar]:
     """Show a progress bar, and remove it after the block.
 
     Arguments:
-        run: The run, whose steps may have begun.
+        run: The run, new or resumed.
         show: Show it; None shows it on a terminal only.
 
     >>> import torch
@@ -288,7 +288,7 @@ class RunDirectory(Callback):
             )
 
     def restore(self, run: Run) -> None:
-        """Bring the run to its last checkpoint, if there is one, and write its metrics anew.
+        """Restore the run from its last checkpoint, if there is one, and rewrite its metrics.
 
         Raises:
             CheckpointError: The checkpoint was changed, or belongs to another run.

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pyro_ssl.objectives.batch import Batch
-from pyro_ssl.training import checkpoints
 from pyro_ssl.training.captured_step import (
     CapturedStep,
     CaptureError,
@@ -31,6 +30,7 @@ from pyro_ssl.training.captured_step import (
     tensors_of,
 )
 from pyro_ssl.training.python_state import PythonState
+from pyro_ssl.training.random_state import rng_tensors, set_rng
 from pyro_ssl.utils.private_names import compiled_by_inductor
 
 MOST_GRAPHS = 32
@@ -239,11 +239,11 @@ class CompiledStep:
     def _snapshot(self) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Random state and buffers before a graph whose decisions may be wrong."""
         buffers = [buffer.clone() for buffer in self._buffers]
-        return checkpoints.rng_tensors(), buffers
+        return rng_tensors(), buffers
 
     def _restore(self, before: tuple[dict[str, Tensor], list[Tensor]]) -> None:
         random_state, buffers = before
-        checkpoints.set_rng(random_state)
+        set_rng(random_state)
         for buffer, value in zip(self._buffers, buffers, strict=True):
             buffer.copy_(value)
 

@@ -23,7 +23,7 @@ from torch import distributed as dist
 
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.training import checkpoints
+from pyro_ssl.training.random_state import rng_tensors
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -161,7 +161,7 @@ class Processes:
     def check_in_step(self, module: nn.Module) -> None:
         """Raise RuntimeError unless weights and random states are equal in all processes."""
         weights = [float(value.double().sum()) for value in module.state_dict().values()]
-        states = [zlib.crc32(state.numpy().data) for state in checkpoints.rng_tensors().values()]
+        states = [zlib.crc32(state.numpy().data) for state in rng_tensors().values()]
         told = self.gathered((weights, states[:1]))
         for rank, other in enumerate(told):
             if other != told[0]:

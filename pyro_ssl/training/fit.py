@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pyro_ssl.data.extent import Extent
 from pyro_ssl.data.sources import InputRows, Source, as_source
-from pyro_ssl.data.training_range import Extent
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.pretrained_encoder import ROWS_AT_ONCE, PretrainedEncoder
 from pyro_ssl.training.callbacks import (
@@ -84,8 +84,8 @@ def fit(
     `early_stopping`), and is in evaluation mode. The global random state and Pyro's parameter store
     do not change.
 
-    Trainings in several threads take turns. Predictions of other threads run between two steps and
-    do not change the result. But torch has one random state for all threads: while `fit` runs,
+    Training runs in several threads take turns. Predictions of other threads run between two steps
+    and do not change the result. But torch has one random state for all threads: while `fit` runs,
     other threads should draw no random numbers, or draw them from a `torch.Generator`.
 
     With a directory, SIGTERM and SIGINT end the run with a checkpoint of the last step: the first
@@ -112,11 +112,11 @@ def fit(
             real labels, `(N,)` or `(N, D)`, with NaN or a mask for unlabeled data; None if nothing
             is labeled, or if the items of a `Dataset` hold the labels, which are then read in one
             pass before training. A `LabelWarning` names classes without a label.
-        epochs: Passes over the unlabeled data; over the labeled data where that takes more steps,
-            or if the objective learns from no others.
+        epochs: Passes over the unlabeled data, or over the labeled data if that takes more steps or
+            if the objective learns from labeled data only.
         batch_size: Unlabeled rows per step.
         labeled_batch_size: Labeled rows per step.
-        lr: Learning rate, the largest one of the schedule.
+        lr: Peak learning rate of the schedule.
         optimizer: A torch optimiser class, called with the parameters and `lr`, and with
             `fused=True` if that is implemented.
         schedule: A name from `SCHEDULES`, or a function of (optimiser, total steps) that returns an
@@ -126,9 +126,9 @@ def fit(
         ema: Decay per step of the exponential average of the weights; 0 for none.
         precision: Precision of the networks' matrix products. "bfloat16" is faster if the hardware
             supports it and the networks are wide; weights, densities and the loss keep their dtype.
-        transform: Function applied anew to the data of each batch, such as `torch.bernoulli` for
-            dynamic binarisation. Its random numbers should come from torch's global generator,
-            whose state is in the checkpoint.
+        transform: Function applied to the data of each batch, such as `torch.bernoulli` for dynamic
+            binarisation. Its random numbers should come from torch's global generator, whose state
+            is in the checkpoint.
         seed: Seed of the order of the data and of all noise in training.
         compile: Compile the loss and its gradients, see `docs/compiled_steps.md`: several times
             faster for small networks, after some seconds of compilation for each kind of step. The
@@ -144,10 +144,10 @@ def fit(
         identity: Plain data that a resumed run must share with the original one, such as the method
             and its options. The arguments of `fit` are compared anyway, functions by name.
         checkpoint_every: Steps between checkpoints; by default one per epoch.
-        resume: Continue from the directory's checkpoint, if there is one. The result is the same to
-            the bit as that of an uninterrupted run. With more `epochs` than before, the run goes on
-            for longer: from the checkpoint on, the learning rates of a named schedule are those of
-            a run with so many epochs, so that `one_cycle` rises again.
+        resume: Continue from the directory's checkpoint, if there is one. The result is
+            bit-identical to that of an uninterrupted run. With more `epochs` than before, the run
+            goes on for longer: from the checkpoint on, the learning rates of a named schedule are
+            those of a run with so many epochs, so that `one_cycle` rises again.
         progress: Show a progress bar; by default on a terminal only.
 
     Returns:
@@ -156,8 +156,8 @@ def fit(
 
     Raises:
         ValueError: Data, labels or an argument do not fit, or another process trains in the
-            directory; nothing has been changed then. Also if a score of `early_stopping` is not a
-            number.
+            directory (in these cases nothing has been changed); or a score of `early_stopping` is
+            not a number.
         FileExistsError: The directory holds another run, and `resume` is not set.
         CheckpointError: The checkpoint to resume was changed, or belongs to another run; the
             objective is unchanged then.
@@ -227,7 +227,7 @@ def fit(
                     transform=transform,
                     workers=workers,
                 )
-                run = begin()
+                run = begin()  # anew, with the encoder's active latents
             objective.extent = run.averaged.extent = _extent_of(objective, x)
             stack.callback(run.batches.close)
             stack.enter_context(fixed_seed(seed))
@@ -249,8 +249,8 @@ def fit(
             if directory is None:
                 raise
             raise DivergedError(
-                f"{error}; start again with it in another directory: {directory} would resume "
-                "the diverged run"
+                f"{error}; use another directory for the new run: resuming in {directory} would "
+                "continue the diverged one"
             ) from None
 
 
@@ -268,7 +268,9 @@ def _begin(
         return new_run(objective, x, y, settings, **arguments)
     with processes.agreed():
         if settings.compile:
-            raise ValueError("compile: a step of several processes cannot be compiled; leave it out")
+            raise ValueError(
+                "compile: a step of several processes cannot be compiled; leave it out"
+            )
         check_divisible(objective)
     processes.share_weights(objective)
     with processes.agreed(), _warnings_of_first(processes):
@@ -346,7 +348,7 @@ def _check_callbacks(callbacks: Any, early_stopping: Any) -> None:
 
 
 def _check_objective(objective: Any) -> None:
-    """Raise ValueError, with the fix, unless it is an objective whose weights can be trained."""
+    """Raise ValueError unless it is an objective whose weights can be trained."""
     if isinstance(objective, nn.Module):
         _check_not_parallel(objective)
     if not isinstance(objective, Objective):
@@ -354,8 +356,8 @@ def _check_objective(objective: Any) -> None:
         raise ValueError(f"objective should be a pyro_ssl.Objective, got {got}")
     if is_being_trained(objective):
         raise ValueError(
-            "objective is being trained by the fit that has called this one; "
-            "train a copy.deepcopy of it"
+            "objective is already being trained by an enclosing call of fit; train a "
+            "copy.deepcopy of it"
         )
     weights = [*objective.parameters(), *objective.buffers()]
     if not any(weight.requires_grad for weight in weights):

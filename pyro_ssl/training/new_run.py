@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_ssl.data.missing_labels import warn_of_missing_classes
 from pyro_ssl.data.sources import InputRows, Source
-from pyro_ssl.infer.checks.pair import classified
+from pyro_ssl.infer.checks.pair import q_y_of
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective, total
 from pyro_ssl.objectives.pretrained_encoder import PretrainedEncoder
@@ -193,7 +193,7 @@ def _kind_of_label(objective: Objective, first: Tensor) -> tuple[int, bool]:
     """Size of y, by q(y|x) of the first rows; and whether y is a class."""
     like = next(objective.parameters())
     with eval_mode(objective), fixed_seed(0):
-        q = classified(objective.guide, objective.encode(placed(first, like)))
+        q = q_y_of(objective.guide, objective.encode(placed(first, like)))
     return int(q.event_shape[-1]), bool(q.has_enumerate_support)
 
 

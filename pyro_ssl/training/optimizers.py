@@ -118,7 +118,7 @@ def new_optimizer(
         lr: Learning rate of the first group.
 
     Raises:
-        ValueError: `make` takes other arguments, or returns something else.
+        ValueError: `make` has other arguments, or returns something else.
 
     >>> import torch
     >>> groups = [(1.0, [nn.Parameter(torch.zeros(1))])]

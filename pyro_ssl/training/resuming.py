@@ -21,10 +21,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pyro_ssl.objectives.objective import total
-from pyro_ssl.training import checkpoints
-from pyro_ssl.training.checkpoints import check_tensors
 from pyro_ssl.training.compiled_step import is_compiled_state
 from pyro_ssl.training.optimizers import new_optimizer, new_schedule
+from pyro_ssl.training.packed_state import check_tensors, pack, unpack
+from pyro_ssl.training.random_state import rng_tensors, set_rng
 from pyro_ssl.training.run import Position, Run
 from pyro_ssl.utils.context import fixed_seed, preserve_buffers
 from pyro_ssl.utils.files import CheckpointError
@@ -54,8 +54,8 @@ def state(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "average": average,
         "best": run.best_weights,
     }
-    tensors = checkpoints.rng_tensors()
-    packed = checkpoints.pack("run", parts, tensors)
+    tensors = rng_tensors()
+    packed = pack("run", parts, tensors)
     data = {
         "run": packed,
         "position": vars(run.position),
@@ -107,7 +107,7 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     earlier = _with_epochs(run, data["settings"].get("epochs", run.settings.epochs))
     rng = {name: tensor for name, tensor in tensors.items() if name.startswith("rng/")}
     others = {name: tensor for name, tensor in tensors.items() if name not in rng}
-    parts = checkpoints.unpack(data["run"], others)
+    parts = unpack(data["run"], others)
     position = _with_current_names(data["position"], "sums")
     history = _with_current_names({"history": data["history"]}, "history")["history"]
     measured = data.get("measured", [])  # earlier versions measured nothing
@@ -129,7 +129,7 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     require(has_best, "the best weights are missing")
     if run.compiled is not None:
         require(is_compiled_state(data.get("compiled")), "compiled should hold a state")
-    checkpoints.set_rng(rng)  # first, because it can still raise
+    set_rng(rng)  # first, because it can still raise
     _load_parts(run, parts)
     run.position = Position(**position)
     run.history = history

@@ -1,4 +1,4 @@
-"""A training run: its state, one optimiser step, and the loop over steps until it is over."""
+"""A training run: its state, one optimiser step, and the loop over its steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ History = dict[str, list[float]]
 """One number per epoch for each part of the loss, and for `loss`, `lr`, `seconds` and `score`."""
 
 DIVERGED_FACTOR = 1000.0
-"""Factor over the untrained weights' loss above which a finite mean loss counts as diverged."""
+"""A run counts as diverged if its mean loss is this many times that of the untrained weights."""
 
 
 class DivergedError(FloatingPointError):
@@ -83,13 +83,14 @@ class Run:
         settings_data: The settings as plain data, with checksums of the data, for checkpoints.
         objective: The objective in training.
         batches: The batch of every step.
-        parameter_groups: The parameters of each player and its factor of the learning rate.
+        parameter_groups: For each player, the factor of its learning rate and its parameters. Model
+            and guide are one player, each adversary of `objectives.adversarial` is another.
         optimizer: One optimiser for all players.
         schedule: Its learning rates.
         joint: Evaluate labeled and unlabeled data in one pass; see `Objective.joint_pass_for`.
         total: Total number of steps.
         part_names: Names of the parts of the loss.
-        largest_loss: Size of the mean loss above which `DivergedWarning` is given.
+        largest_loss: Absolute mean loss above which a `DivergedWarning` is given.
         average: The averaged weights, with `ema`.
         compiled: The compiled step, with `compile`.
         patience: Epochs without a better score before the run stops; None for no early stopping.
@@ -134,7 +135,7 @@ class Run:
 
     @property
     def at_epoch_end(self) -> bool:
-        """True after the last step of an epoch."""
+        """True after the last step of an epoch, and before the first step."""
         return self.position.step % self.batches.steps_per_epoch == 0
 
     @property
@@ -185,7 +186,7 @@ class Callback(Protocol):
 
 
 def train(run: Run, callbacks: Sequence[Callback]) -> History:
-    """Make the remaining steps, and load the best or averaged weights into the objective.
+    """Take the remaining steps, then load the best or averaged weights into the objective.
 
     Arguments:
         run: A new run, or one that was restored from a checkpoint.
@@ -219,7 +220,7 @@ def train(run: Run, callbacks: Sequence[Callback]) -> History:
 
 
 def train_step(run: Run, batch: Batch) -> dict[str, float]:
-    """Make one optimiser step on labeled and unlabeled data; the parts of the loss and their sum.
+    """Take one optimiser step on labeled and unlabeled data; return the loss and its parts.
 
     >>> from pyro_ssl import zoo
     >>> from pyro_ssl.training.new_run import new_run
@@ -244,7 +245,9 @@ def train_step(run: Run, batch: Batch) -> dict[str, float]:
     run.schedule.step()
     if run.average is not None:
         run.average.update(run.position.step)
-    return dict(zip([*names, "loss"], values, strict=False))
+    names = [*names, "loss"]
+    losses = values[: len(names)]  # the norms were only checked
+    return dict(zip(names, losses, strict=True))
 
 
 def _set_gradients(run: Run, batch: Batch) -> tuple[list[str], list[float]]:

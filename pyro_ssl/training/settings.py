@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pyro_ssl.training import checkpoints
 from pyro_ssl.training.optimizers import SCHEDULES, Schedule
 from pyro_ssl.utils.arguments import check_kind, check_positive, check_seed
 from pyro_ssl.utils.files import as_json
+from pyro_ssl.utils.stable_repr import stable_repr
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -107,10 +107,10 @@ class Settings:
         data = {name: getattr(self, name) for name in (*names, "precision", "seed", "compile")}
         data["schedule"] = self.schedule
         if not isinstance(self.schedule, str):
-            data["schedule"] = checkpoints.stable_repr(self.schedule)
+            data["schedule"] = stable_repr(self.schedule)
         data["identity"] = as_json(self.identity, "identity")
-        data["optimizer"] = checkpoints.stable_repr(self.optimizer)
-        data["transform"] = checkpoints.stable_repr(self.transform)
+        data["optimizer"] = stable_repr(self.optimizer)
+        data["transform"] = stable_repr(self.transform)
         return {name: _plain_number(value) for name, value in data.items()}
 
 

@@ -1,4 +1,4 @@
-"""Are the arguments that a user gives valid? Each error names the argument and the fix."""
+"""Checks of the arguments that a user gives; each error names the argument and the way out."""
 
 from __future__ import annotations
 

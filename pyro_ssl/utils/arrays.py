@@ -1,4 +1,4 @@
-"""How is an array from a user read? Checks, masks, and short text of values for messages."""
+"""Arrays from a user: checks, masks, and short text of values for messages."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_array_like(values: Any, name: str) -> None:
 
     Raises:
         TypeError: The argument is sparse, a picture, a tuple of arrays or a torch Dataset. The
-            message has the fix.
+            message says how to fix it.
 
     >>> check_array_like((np.zeros(3), np.zeros(3)), "x")
     Traceback (most recent call last):

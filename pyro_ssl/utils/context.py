@@ -1,4 +1,4 @@
-"""Context managers: what is changed for a while, and restored afterwards?
+"""Context managers that change something temporarily, and restore it afterwards.
 
 Eval mode, buffers, seeds, validation and the parameter store. All belong to the whole process, so
 every context manager holds the lock `exclusive()`, which lets one thread in at a time.

@@ -1,4 +1,4 @@
-"""Which private names of torch, Pyro and argparse does the library use?
+"""The private names of torch, Pyro and argparse that the library uses.
 
 A test fails if a new version lacks one of them. Two more, `_pyro_sample` and `_process_message`,
 are methods of our handlers, which Pyro calls.

@@ -44,9 +44,9 @@ def vae(
         x_shape: Event shape of x.
         classes: K.
         z_dim: Size of the code z.
-        probe_hidden: Hidden widths of the classifier on the code; none is logistic regression.
+        probe_hidden: Hidden widths of the classifier on the code; () is logistic regression.
         num_particles: Samples of z.
-        importance_weighted: Use the importance-weighted bound over these samples (IWAE) in place of
+        importance_weighted: Use the importance-weighted bound over these samples (IWAE) instead of
             their mean.
         networks: Networks of all conditionals.
         likelihood: Family of p(x|z).
@@ -64,7 +64,7 @@ def vae(
     guide = guides.VAE(q_z, OneHotCategorical(MLP(z_dim, classes, probe_hidden)))
     bound = BoundOptions(num_particles=num_particles, importance_weighted=importance_weighted)
     return Objective(
-        *weights.pair(model, guide),
+        *weights.with_random_weights(model, guide),
         [LabelLogProb()],
         labeled_weight=None,
         elbo=bound.elbo(latent, weights),
@@ -95,7 +95,7 @@ def m2(
         likelihood: Family of p(x|y,z).
         latent: Families of q(z|x,y) and p(z).
         loss: Terms and weights.
-        bound: Sum over classes and samples.
+        bound: Options of the bound.
         weights: Random weights of the model.
 
     >>> import torch
@@ -103,7 +103,7 @@ def m2(
     torch.Size([5, 3])
     """
     make = Conditionals(x_shape, classes, networks, classifier, likelihood, loss.class_probs)
-    pair = weights.pair(*m2_pair(make, latent, z_dim))
+    pair = weights.with_random_weights(*m2_pair(make, latent, z_dim))
     return loss.objective(*pair, bound.elbo(latent, weights))
 
 
@@ -150,7 +150,7 @@ def m2_adversarial(
         likelihood: Family of p(x|y,z).
         latent: Families of q(z|x,y) and p(z).
         loss: Terms and weights.
-        bound: Sum over classes and samples.
+        bound: Options of the bound.
         weights: Random weights of the model.
 
     Raises:
@@ -167,7 +167,7 @@ def m2_adversarial(
     make = Conditionals(x_shape, classes, networks, classifier, likelihood, loss.class_probs)
     f = OneHotCategorical(make.mlp([z_dim], classes))
     game = Adversary(f, adversary, adversary_lr)
-    pair = weights.pair(*m2_pair(make, latent, z_dim))
+    pair = weights.with_random_weights(*m2_pair(make, latent, z_dim))
     return loss.objective(*pair, bound.elbo(latent, weights), [game])
 
 
@@ -199,7 +199,7 @@ def adgm(
         likelihood: Family of p(x|y,z).
         latent: Families of q(z|x,a,y) and p(z).
         loss: Terms and weights.
-        bound: Sum over classes and samples.
+        bound: Options of the bound.
         weights: Random weights of the model.
 
     References:
@@ -215,7 +215,7 @@ def adgm(
     p_a = Normal(make.encoder([classes, z_dim], 2 * a_dim))
     model = models.ADGM(make.p_y(), p_z, make.p_x(classes, z_dim), p_a)
     guide = guides.Auxiliary(make.q_z_classified(a_dim), q_y, q_z, draws)
-    return loss.objective(*weights.pair(model, guide), bound.elbo(latent, weights))
+    return loss.objective(*weights.with_random_weights(model, guide), bound.elbo(latent, weights))
 
 
 def sdgm(
@@ -246,7 +246,7 @@ def sdgm(
         likelihood: Family of p(x|a,y,z).
         latent: Families of q(z|x,a,y) and p(z).
         loss: Terms and weights.
-        bound: Sum over classes and samples.
+        bound: Options of the bound.
         weights: Random weights of the model.
 
     References:
@@ -262,7 +262,7 @@ def sdgm(
     p_a = Normal(make.mlp([classes, z_dim], 2 * a_dim))
     model = models.SDGM(make.p_y(), p_z, p_a, make.p_x(a_dim, classes, z_dim))
     guide = guides.Auxiliary(make.q_z_classified(a_dim), q_y, q_z, draws)
-    return loss.objective(*weights.pair(model, guide), bound.elbo(latent, weights))
+    return loss.objective(*weights.with_random_weights(model, guide), bound.elbo(latent, weights))
 
 
 def lvae(
@@ -290,7 +290,7 @@ def lvae(
         likelihood: Family of p(x|y,z_1).
         latent: Families of q(z_L|x,y) and p(z_L).
         loss: Terms and weights.
-        bound: Sum over classes and samples.
+        bound: Options of the bound.
         weights: Random weights of the model.
 
     Raises:
@@ -309,13 +309,15 @@ def lvae(
     make = Conditionals(x_shape, classes, networks, classifier, likelihood, loss.class_probs)
     width = hidden[-1]
     q_y = make.q_y()
-    p_z = [Normal(make.mlp([above], 2 * here)) for here, above in pairwise(z_dims)]
+    p_below = [Normal(make.mlp([above], 2 * here)) for here, above in pairwise(z_dims)]
     p_x = make.p_x(classes, z_dims[0])
     up = [make.encoder([classes], width), *(make.mlp([width], width) for _ in z_dims[1:])]
-    *q_below, q_last = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
-    q_top = latent.q_z(q_last, z_dims[-1])
-    top = guides.LadderTop(up, q_top)
-    p_top = latent.p_z_of_class(z_dims[-1], top, [x_shape], classes)
-    model = models.LVAE(make.p_y(), p_top, p_z, p_x)
-    guide = guides.LVAE(q_y, up, [*q_below, q_top], p_z)
-    return loss.objective(*weights.pair(model, guide), bound.elbo(latent, weights))
+    top_dim = z_dims[-1]
+    *q_below, q_gaussian = [Normal(MLP(width, 2 * here, ())) for here in z_dims]
+    q_top = latent.q_z(q_gaussian, top_dim)
+    # the top of the ladder alone, q(z_L|x,y), from which a `vamp` prior is made
+    ladder_top = guides.LadderTop(up, q_top)
+    p_top = latent.p_z_of_class(top_dim, ladder_top, [x_shape], classes)
+    model = models.LVAE(make.p_y(), p_top, p_below, p_x)
+    guide = guides.LVAE(q_y, up, [*q_below, q_top], p_below)
+    return loss.objective(*weights.with_random_weights(model, guide), bound.elbo(latent, weights))

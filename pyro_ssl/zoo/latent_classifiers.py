@@ -49,7 +49,7 @@ def latent_classifier(
         likelihood: Family of p(x|y,z).
         latent: Families of q(z|x) and p(z).
         loss: Terms and weights.
-        bound: Sum over classes and samples.
+        bound: Options of the bound.
         weights: Random weights of the model.
 
     References:
@@ -61,7 +61,7 @@ def latent_classifier(
     make = Conditionals(x_shape, classes, networks, classifier, likelihood, loss.class_probs)
     model, q_z, p_y = _model_and_code(make, latent, z_dim)
     guide = guides.LatentClassifier(q_z, p_y, draws)
-    return loss.objective(*weights.pair(model, guide), bound.elbo(latent, weights))
+    return loss.objective(*weights.with_random_weights(model, guide), bound.elbo(latent, weights))
 
 
 def latent_classifier_exact(
@@ -101,7 +101,7 @@ def latent_classifier_exact(
     make = Conditionals(x_shape, classes, networks, classifier, likelihood, loss.class_probs)
     model, q_z, p_y = _model_and_code(make, latent, z_dim)
     guide = guides.LatentEncoder(q_z, p_y, draws)
-    return loss.objective(*weights.pair(model, guide), bound.elbo(latent, weights))
+    return loss.objective(*weights.with_random_weights(model, guide), bound.elbo(latent, weights))
 
 
 def _model_and_code(
@@ -158,7 +158,7 @@ def latent_classifier_simplified(
     p_z = latent.p_z(z_dim, q_z, [x_shape])
     model = models.SimplifiedLatentClassifier(p_z, p_y, make.p_x(z_dim))
     guide = guides.LatentEncoder(q_z, p_y, draws)
-    return loss.objective(*weights.pair(model, guide), bound.elbo(latent, weights))
+    return loss.objective(*weights.with_random_weights(model, guide), bound.elbo(latent, weights))
 
 
 def latent_classifier_split(
@@ -205,4 +205,4 @@ def latent_classifier_split(
     p_z_u = StandardNormal(z_dim)
     model = models.SplitLatentClassifier(p_z_y, p_z_u, p_y, make.p_x(z_y_dim, z_dim))
     guide = guides.SplitLatentEncoder(q_z_y, make.q_z(z_dim, z_y_dim), p_y, draws)
-    return loss.objective(*weights.pair(model, guide), bound.elbo(latent, weights))
+    return loss.objective(*weights.with_random_weights(model, guide), bound.elbo(latent, weights))

@@ -92,5 +92,5 @@ def m1_m2(
         LikelihoodOptions("gaussian", sigma1),
         loss.class_probs,
     )
-    pair = weights.pair(*m2_pair(make, latent, z_dim))
+    pair = weights.with_random_weights(*m2_pair(make, latent, z_dim))
     return loss.objective(*pair, bound.elbo(latent, weights), features=encoder)

@@ -1,7 +1,7 @@
 """Flat names for the options of a method, and back to groups of options.
 
 `zoo.build("m2", ..., z_dim=10, alpha=2.0)` and the command line know options by flat names; the
-function of a method takes groups of them, see `options`.
+function of a method has groups of them, see `options`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Option:
     >>> from pyro_ssl.zoo.options import LossOptions
     >>> def method(x_shape, classes, *, loss: LossOptions = LossOptions()): "A method."
     >>> flat_options(method)["alpha"].group
-    'Terms of the loss besides the bounds, and all weights'
+    'Weights of the bounds and of the other terms of the loss'
     """
 
     name: str

@@ -81,8 +81,8 @@ class ClassifierOptions:
     Arguments:
         classifier_hidden: Widths of the classifier's hidden layers; defaults to `hidden`.
         classifier_network: `mlp` or `conv`; defaults to `network`.
-        backbone: Named image network in place of an MLP or `conv`: `cnn-32`, `resnet18`,
-            `resnet50`, `wrn-28-10`, `wrn-16-4`.
+        backbone: Named image network instead of an MLP or `conv`: `cnn-WIDTH`, `resnet18`,
+            `resnet34`, `resnet50`, `wrn-DEPTH-WIDTH`.
         dropout: Probability of dropping a hidden unit in training.
         noise: Standard deviation of the Gaussian noise added to x in training.
         warp: Size of the random affine map of images in training, see `augmentation.warped`.
@@ -146,10 +146,9 @@ class LikelihoodOptions:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """Terms of the loss besides the bounds, and all weights.
+    """Weights of the bounds and of the other terms of the loss.
 
-    A new term of the loss is a class in `objectives.terms`. To make it an option of every method,
-    add its weight here, 0 by default, and a line in `LossOptions.objective`.
+    `pyro_ssl/objectives/terms.py` says how to add a term.
 
     Arguments:
         alpha: Weight of -log q(y|x), the mean over labeled data.
@@ -187,10 +186,11 @@ class LossOptions:
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        for name in ("alpha", "balance", "entropy", "mutual_information", "consistency", "l2"):
-            weight = getattr(self, name)
-            if not weight >= 0:
-                raise ValueError(f"{name} should be 0 or above, got {weight}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_weight = isinstance(value, int | float)
+            if is_weight and not value >= 0:
+                raise ValueError(f"{field.name} should be 0 or above, got {value}")
 
     def objective(
         self,
@@ -236,9 +236,10 @@ class LatentOptions:
     Arguments:
         flow: Number of autoregressive transforms (zuko's) after the Gaussian q(z|.); auxiliary
             variables have none.
-        prior: p(z): `normal` is N(0, I), `vamp` the mean of q(z|.) at trained pseudo-inputs.
-        class_prior: Use p(z|y) in place of p(z): a Gaussian per class, or the pseudo-inputs under
-            each class.
+        prior: p(z): `normal` is N(0, I), `vamp` is the equal mixture of q(z|.) at trained
+            pseudo-inputs.
+        class_prior: Use p(z|y) instead of p(z): a Gaussian per class, or with `vamp` the mixture
+            under each class.
         pseudo_inputs: Number of pseudo-inputs of the `vamp` prior.
 
     Raises:
@@ -317,9 +318,9 @@ class RandomWeightOptions:
             (p_y,); the others have point estimates.
         prior_scale: Standard deviation s of the prior over a weight.
         log_variance: Initial log-variance of the posterior.
-        local_reparameterisation: Draw each datum's pre-activations in place of the weights.
-        norm_from_mean_weights: After random weights, compute the statistics of batch norm with
-            their means, not with a draw.
+        local_reparameterisation: Draw each datum's pre-activations instead of the weights.
+        norm_from_mean_weights: In batch norm after a layer with random weights, compute the
+            statistics with the mean weights, not with a draw.
 
     Raises:
         ValueError: An option is of the wrong kind or out of range, or two contradict each other.
@@ -340,11 +341,14 @@ class RandomWeightOptions:
             raise ValueError(f"prior_scale should be above 0, got {self.prior_scale}")
         if self.local_reparameterisation and not self.norm_from_mean_weights:
             raise ValueError(
-                "norm_from_mean_weights=False needs local_reparameterisation=False: "
-                "pre-activations that are drawn for each datum have no other statistics"
+                "norm_from_mean_weights=False needs local_reparameterisation=False, which draws "
+                "weights; with local reparameterisation there is no draw of the weights to "
+                "compute statistics with"
             )
 
-    def pair(self, model: nn.Module, guide: nn.Module) -> tuple[nn.Module, nn.Module]:
+    def with_random_weights(
+        self, model: nn.Module, guide: nn.Module
+    ) -> tuple[nn.Module, nn.Module]:
         """Put random weights into the conditionals that `bayesian` names.
 
         Raises:
@@ -354,6 +358,7 @@ class RandomWeightOptions:
             return model, guide
         random = self._random_parts(model)
         has_norm = any(isinstance(layer, BatchNorm) for part in random for layer in part.modules())
+        # a guide that shares these layers runs them with the drawn weights, so it gets `slots`
         of_guide = {id(part) for part in guide.modules()}
         shares_parts = any(id(inner) in of_guide for part in random for inner in part.modules())
         weights = RandomWeights(*random)
@@ -394,9 +399,9 @@ class BoundOptions:
             (null on the command line) sums over all, "auto" over as many as hold most of q(y|x).
         common_random_numbers: Use the same noise in z for all classes of a datum, which lowers the
             variance of their differences.
-        closed_form: Use closed-form KL terms where they are exact, in place of a sample.
+        closed_form: Use closed-form KL terms instead of a sample, where they are exact.
         num_particles: Samples of z per class.
-        importance_weighted: Use the importance-weighted bound over these samples (IWAE) in place of
+        importance_weighted: Use the importance-weighted bound over these samples (IWAE) instead of
             their mean.
         free_bits: Smallest KL of a continuous latent that counts, in nats per datum; for KL terms
             in closed form.
@@ -422,13 +427,13 @@ class BoundOptions:
         """Build the bound for these latents and random weights.
 
         Raises:
-            ValueError: The options do not go together.
+            ValueError: The options contradict each other.
         """
         draws_for_each_datum = bool(weights.bayesian) and weights.local_reparameterisation
         if self.importance_weighted and draws_for_each_datum:
             raise ValueError(
-                "importance_weighted: the logarithm would contain weights drawn for each datum; "
-                "set local_reparameterisation=False"
+                "importance_weighted needs one draw of the weights for all data; set "
+                "local_reparameterisation=False"
             )
         if self.free_bits and (latent.flow or latent.prior == "vamp"):
             raise ValueError(
@@ -457,7 +462,7 @@ def check_sizes(name: str, sizes: Any) -> None:
 
 
 def check_kinds(options: Any) -> None:
-    """Raise ValueError, naming the option, unless each field of a group is of its annotated kind.
+    """Raise ValueError, naming the option, unless each field of a group has its annotated type.
 
     >>> check_kinds(NetworkOptions())
     """

@@ -34,7 +34,7 @@ from pyro_ssl.zoo.supervised import classifier
 from pyro_ssl.zoo.variational_classifiers import ce, gm, vc
 
 INPUT_LIMIT = 10.0
-"""Largest absolute value of ordinary data, in units of 1 or of a sigma above 1.
+"""Largest absolute value of x that is accepted, times sigma if sigma is above 1.
 
 The initial weights of the zoo suit numbers of about 1; by Chebyshev's inequality at most 1 % of a
 standardised column exceeds 10. A sigma above 1 says that the data are in larger units.
@@ -52,7 +52,7 @@ class Method:
         training: Arguments of `fit` that suit the method and differ from its defaults.
         without: Options that have no effect here, or repeat another one; they are not offered.
         unlabeled: Learns from data without labels.
-        columns: Suits tables of columns; the estimators warn if it does not.
+        columns: Suits tabular data; the estimators warn if not.
 
     Raises:
         ValueError: `without` names no option, or two options have one name.
@@ -100,7 +100,7 @@ _NO_CLASS_IN_PRIOR = ("class_prior",)
 """In a model whose z does not depend on y, this does not apply."""
 
 _NO_SUM_OVER_CLASSES = ("class_prior", "top_k", "common_random_numbers")
-"""If the guide does not sum over classes either, these do not apply."""
+"""Options that do not apply if the guide does not sum over classes and z does not depend on y."""
 
 METHODS: dict[str, Method] = {
     "classifier": Method(
@@ -207,14 +207,14 @@ METHODS: dict[str, Method] = {
     "gm": Method(
         gm,
         model=models.VC.factorisation,
-        guide="the same",
+        guide=guides.VC.factorisation,
         training=presets.MANY_LABELS,
         without=_NO_OWN_CLASSIFIER,
     ),
     "vc": Method(
         vc,
         model="p(y) / exp T(y,z)",
-        guide="the same",
+        guide=guides.VC.factorisation,
         training=presets.MANY_LABELS,
         without=_NO_OWN_CLASSIFIER,
     ),
@@ -300,7 +300,7 @@ def _check_classes(classes: int, regression: bool) -> None:
 
 
 def _input_limit(sigma: Any) -> float:
-    """The largest absolute value of ordinary data, for the sigma that is asked for."""
+    """The largest absolute value of ordinary data, for the given sigma."""
     if not isinstance(sigma, Real):
         return INPUT_LIMIT
     return INPUT_LIMIT * max(1.0, float(sigma))

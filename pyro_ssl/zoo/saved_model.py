@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pyro_ssl import zoo
-from pyro_ssl.data.training_range import Extent
+from pyro_ssl.data.extent import Extent
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints
+from pyro_ssl.training.packed_state import check_tensors
 from pyro_ssl.utils.files import CheckpointError
 from pyro_ssl.zoo.earlier_names import current_options
 
@@ -121,7 +122,7 @@ class SavedModel:
         with _Budget(tensors):
             objective = zoo.build(method, x_shape, len(classes), **options)
         objective.to(DTYPES[description["dtype"]])
-        checkpoints.check_tensors(tensors, objective.state_dict(), "weights")
+        check_tensors(tensors, objective.state_dict(), "weights")
         objective.load_state_dict(tensors)
         extent = Extent.read(description.get("extent"))
         objective.extent = extent or _earlier_extent(x_shape, extra)
@@ -129,7 +130,7 @@ class SavedModel:
 
 
 def listed(options: dict[str, Any]) -> dict[str, Any]:
-    """Options with lists in place of arrays.
+    """Options with lists instead of arrays.
 
     >>> listed({"class_probs": torch.tensor([0.25, 0.75])})
     {'class_probs': [0.25, 0.75]}

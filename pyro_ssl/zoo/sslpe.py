@@ -46,7 +46,7 @@ def sslpe(
         z_dim: Size of the code z.
         gibbs_steps: Steps of the Gibbs sampler in prediction; 0 predicts by q(y|x).
         gibbs_chains: Chains for each datum that a prediction averages over.
-        mixture: Draw z from the mixture over classes, with its gradient, in place of summing over
+        mixture: Draw z from the mixture over classes, with its gradient, instead of summing over
             classes: p(x|z) is evaluated once, whatever the number of classes. KL warm-up then
             applies to y too; single gradients can be large, see `MixtureOfNormals`.
         regression: y is a real vector of size `classes`, not a class; there is no class balance.
@@ -55,7 +55,7 @@ def sslpe(
         likelihood: Family of p(x|z).
         latent: Families of q(z|x,y) and p(z).
         loss: Terms and weights.
-        bound: Sum over classes and samples.
+        bound: Options of the bound.
         weights: Random weights of the model.
 
     Raises:
@@ -85,7 +85,7 @@ def sslpe(
     model = models.SSLPE(latent.p_z(z_dim, q_z, [x_shape, classes]), p_x, p_y)
     guide = guides.Mixture(q_y, q_z) if mixture else guides.M2(q_y, q_z)
     return loss.objective(
-        *weights.pair(model, guide),
+        *weights.with_random_weights(model, guide),
         bound.elbo(latent, weights),
         predictor=_predictor(gibbs_steps, gibbs_chains),
     )
@@ -123,7 +123,7 @@ def sslapd(
         likelihood: Family of p(x|z).
         latent: Families of q(z|x,y) and p(z).
         loss: Terms and weights.
-        bound: Sum over classes and samples.
+        bound: Options of the bound.
         weights: Random weights of the model.
 
     Raises:

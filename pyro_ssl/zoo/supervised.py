@@ -28,10 +28,15 @@ def classifier(
         networks: Network of q(y|x).
         classifier: Regularisation of q(y|x), and augmentation of its input.
 
+    Raises:
+        ValueError: `l2` is below 0.
+
     >>> classifier((4,), 3).model is None
     True
     """
     check_kind("l2", l2, float)
+    if not l2 >= 0:
+        raise ValueError(f"l2 should be 0 or above, got {l2}")
     q_y = Conditionals(x_shape, classes, networks, classifier).q_y()
     terms: list[Term] = [LabelLogProb()]
     if l2:

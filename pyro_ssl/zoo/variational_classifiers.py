@@ -134,7 +134,7 @@ def vc(
         spectral_norm: Keep the discriminators' weights at singular values of 1.
         backpropagate: Pass the discriminators' gradient on to the code.
         discriminator_lr: Learning rate of the discriminators, relative to that of model and guide.
-        bounded: Use 2 log(1 + exp T) less a constant in place of the paper's T, which stops codes
+        bounded: Use 2 log(1 + exp T) less a constant instead of the paper's T, which stops codes
             that are far likelier under the prior from moving further, see `LogRatio`.
         stochastic: q(z|x) is a Gaussian, not a point mass at f(x).
         shared_variance: Use one variance for all classes.

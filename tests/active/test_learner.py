@@ -23,7 +23,7 @@ def test_loop_asks_new_rows_and_learns_from_the_whole_pool():
         len(set(rows)) == 12
         and made.indices == rows
         and made.labels == Y[rows].tolist()
-        and made.left == 188
+        and made.num_unasked == 188
     )
     assert len(made.history) == 3 and {"labeled", "unlabeled"} <= set(made.history[-1][0])
     torch.testing.assert_close(made.predict_proba(POOL), predict_proba(made.members[0], POOL))
@@ -101,9 +101,9 @@ def test_skipped_rows_are_not_asked_again():
     made = learner()
     first = made.query(POOL, 4)
     made.teach(first[:2], Y[first[:2]], skipped=first[2:])
-    assert made.left == 196 and not set(made.query(POOL, 196).tolist()) & set(first.tolist())
+    assert made.num_unasked == 196 and not set(made.query(POOL, 196).tolist()) & set(first.tolist())
     made.teach(first[2:3], Y[first[2:3]])  # known after all
-    assert made.skipped == [int(first[3])] and made.left == 196
+    assert made.skipped == [int(first[3])] and made.num_unasked == 196
 
 
 def test_teach_refuses_masked_labels():
@@ -203,7 +203,7 @@ def test_pool_has_to_be_known():
     with pytest.raises(ValueError, match="pool: not known"):
         learner().teach([0], [0])
     with pytest.raises(ValueError, match="pool: not known"):
-        _ = learner().left
+        _ = learner().num_unasked
 
 
 def test_refused_query_does_not_register_the_pool():
@@ -213,7 +213,7 @@ def test_refused_query_does_not_register_the_pool():
     with pytest.raises(ValueError, match="n should be at most 50"):
         made.query(POOL[:50], 51)
     rounds(made, 1)
-    assert made.left == 196
+    assert made.num_unasked == 196
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 from programs.active import FEW, POOL, QUICK, Y, learner, rounds
 
 from pyro_ssl.active import committee
-from pyro_ssl.active import label_store as labels_module
+from pyro_ssl.active.labelling import store as labels_module
 from pyro_ssl.training import checkpoints
 from pyro_ssl.training.checkpoints import CheckpointWarning
 from pyro_ssl.utils.files import CheckpointError
@@ -221,10 +221,10 @@ def test_damaged_model_costs_no_labels(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda t, d: d.pop("fresh"),
-        lambda t, d: d.update(fresh="2"),
-        lambda t, d: d.pop("of"),
-        lambda t, d: d.update(of=7),
+        lambda t, d: d.pop("learned_at_restart"),
+        lambda t, d: d.update(learned_at_restart="2"),
+        lambda t, d: d.pop("labels"),
+        lambda t, d: d.update(labels=7),
         lambda t, d: t.pop(min(t)),
         lambda t, d: t.update({min(t): torch.zeros(1)}),
     ],
@@ -236,6 +236,18 @@ def test_forged_model_costs_no_labels(tmp_path, change):
     checkpoints.save(tmp_path / "learner", tensors, kept, keep_previous=False)
     with pytest.warns(CheckpointWarning, match="; the 4 labels are kept"):
         assert not learner(directory=tmp_path).members
+
+
+def test_a_model_of_an_earlier_version_is_read(tmp_path):
+    made = learner(directory=tmp_path)
+    rounds(made, 1)
+    tensors, kept = checkpoints.load(tmp_path / "learner")
+    kept["of"] = kept.pop("labels")
+    kept["fresh"] = kept.pop("learned_at_restart")
+    checkpoints.save(tmp_path / "learner", tensors, kept, keep_previous=False)
+    again = learner(directory=tmp_path)
+    assert again.predict_proba(POOL).equal(made.predict_proba(POOL))
+    assert again.committee.learned == made.committee.learned == 4
 
 
 # --- the labels -----------------------------------------------------------------------------------

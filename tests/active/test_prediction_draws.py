@@ -10,7 +10,7 @@ from pyro_ssl.active.acquisition import acquire, entropy, scores
 from pyro_ssl.active.bald import bald, batch_bald
 from pyro_ssl.active.prediction_draws import label_draws, randomness_of
 from pyro_ssl.distributions.conditionals import OneHotCategorical
-from pyro_ssl.infer.gibbs import walk
+from pyro_ssl.infer.gibbs import run_chains
 
 STOCHASTIC = ["adgm", "sslpe", "sslapd", "latent_classifier", "random latent"]
 
@@ -87,9 +87,9 @@ def test_chains_of_a_draw_equal_chains_of_repeated_draws(methods):
     model, guide = methods["sslapd"].model, methods["sslapd"].guide
     w = guide.draw_weights(3)
     torch.manual_seed(0)
-    found = walk(model, guide, X, steps=4, chains=5, weights=w)[0]
+    found = run_chains(model, guide, X, steps=4, chains=5, weights=w)[0]
     torch.manual_seed(0)
-    apart = walk(model, guide, X, steps=4, chains=1, weights=w.repeat_interleave(5, 0))[0]
+    apart = run_chains(model, guide, X, steps=4, chains=1, weights=w.repeat_interleave(5, 0))[0]
     torch.testing.assert_close(found, apart.unflatten(0, (3, 5)).squeeze(2))
 
 

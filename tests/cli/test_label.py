@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pyro_ssl.active import committee
-from pyro_ssl.active.label_page import Page
+from pyro_ssl.active.labelling.page import Page
 from pyro_ssl.active.learner import ActiveLearner
 from pyro_ssl.cli import app as cli
 from pyro_ssl.cli import label

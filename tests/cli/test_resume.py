@@ -73,7 +73,7 @@ def test_resume_after_an_interrupted_pretraining(monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(training, "pretrain", stopped)
         assert run(*command, "--out", "run") == 130
-    assert "stopped; pyro-ssl train --resume run continues" in capsys.readouterr().err
+    assert "stopped; to continue: pyro-ssl train --resume run" in capsys.readouterr().err
     assert run("train", "--resume", "run") == 0
     assert measures("run") == measures("whole")
 
@@ -145,7 +145,7 @@ def test_run_killed_before_its_config_can_start_again(left, capsys):
 def test_diverged_run_asks_for_another_directory(capsys):
     assert run(*DIVERGING) == 2
     assert (
-        "smaller lr or a clip_norm; start again with it in another directory"
+        "smaller lr or a clip_norm; use another directory for the new run"
         in capsys.readouterr().err
     )
     assert run(*DIVERGING) == 2

@@ -66,7 +66,7 @@ def test_regression_takes_masked_labels_as_missing(blobs):
 
 def test_regression_wants_a_method_of_real_labels():
     x, _, known = wave()
-    with pytest.raises(ValueError, match="method m2 takes no real labels; take sslpe"):
+    with pytest.raises(ValueError, match="method m2 does not support real labels; use sslpe"):
         SemiSupervisedRegressor(method="m2").fit(x, known)
 
 

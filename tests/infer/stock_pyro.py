@@ -10,7 +10,7 @@ from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 
 from pyro_ssl import Batch, Objective, TraceTopKEnum_ELBO, bounds, fit
-from pyro_ssl.infer.enumeration import ScopeError
+from pyro_ssl.infer.checks.scope_error import ScopeError
 
 
 def gradients_of(loss: Tensor, pair: Pair) -> list[Tensor]:

@@ -129,7 +129,7 @@ def test_random_weights_are_drawn_anew_for_each_chain_and_step(steps, chains):
     guide = guides.MeanField(Guide(lambda x: dist.Normal(x, 1.0).to_event(1), q_z), slots.initial)
     mean, deviation = {"weight": torch.tensor([A, B]), "bias": torch.tensor([0.2])}, 0.7
     with torch.no_grad():
-        guide.loc.copy_(torch.cat([mean[name] for _, name in slots.places]))
+        guide.loc.copy_(torch.cat([mean[name] for _, name in slots.entries]))
         guide.log_variance.fill_(2 * torch.tensor(deviation).log())
     x = torch.tensor([[-1.0], [0.5]])
     torch.manual_seed(0)

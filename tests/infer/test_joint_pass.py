@@ -167,7 +167,9 @@ def test_a_plate_of_ones_own_is_refused_by_name():
 
     o = Objective(InPlate(model), InPlate(lambda q, x, y: None, lambda q, x: None))
     for run in (lambda x: o.bound(x), lambda x: o.check(Batch(x_unlabeled=x))):
-        with pytest.raises(ValueError, match="site 'x' .* in plate 'pixels', not at dim -1"):
+        with pytest.raises(
+            ValueError, match="site 'x' .* in plate 'pixels', which is not at dim -1"
+        ):
             run(data()[0])
 
 

@@ -62,7 +62,9 @@ def factor_with_a_score() -> Pair:
             pyro.factor("of the guide", x[:, 0] * s.a, has_rsample=False)
 
     return Pair(
-        one_hot_label().model, Scaled(guide, a=0.7), refused="has_rsample=True, which is exact"
+        one_hot_label().model,
+        Scaled(guide, a=0.7),
+        refused="has_rsample=True: otherwise Pyro adds a score term to its gradient",
     )
 
 

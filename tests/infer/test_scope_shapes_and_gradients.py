@@ -22,7 +22,7 @@ def partly_reparameterised() -> Pair:
         with plate(x):
             pyro.sample("z", ShapeAugmentedGamma(s.a * torch.ones(len(x)), torch.ones(len(x))))
 
-    return Pair(Scaled(model, m=1.0), Scaled(guide, a=1.5), refused="or only in part")
+    return Pair(Scaled(model, m=1.0), Scaled(guide, a=1.5), refused="not .fully. reparameterised")
 
 
 def not_reparameterised() -> Pair:
@@ -36,7 +36,7 @@ def not_reparameterised() -> Pair:
             pyro.sample("z", dist.Poisson(s.a * torch.ones(len(x))))
 
     return Pair(
-        Scaled(model, m=1.0), Scaled(guide, a=1.5), refused="'z' has no reparameterised sample"
+        Scaled(model, m=1.0), Scaled(guide, a=1.5), refused="'z' is not .fully. reparameterised"
     )
 
 
@@ -67,7 +67,7 @@ def nested_plates() -> Pair:
     return Pair(
         Scaled(model, m=1.0),
         Scaled(guide, a=0.5),
-        refused="plate 'columns', not at dim -1",
+        refused="plate 'columns', which is not at dim -1",
         nesting=2,
     )
 
@@ -86,7 +86,7 @@ def plate_at_minus_2() -> Pair:
                 infer=PARALLEL,
             )
 
-    refused = "'y' .* in plate 'data', not at dim -1"
+    refused = "'y' .* in plate 'data', which is not at dim -1"
     return Pair(Scaled(model, m=1.0), Scaled(guide, a=0.5), refused=refused, nesting=2)
 
 

@@ -21,7 +21,7 @@ from stock_pyro import assert_as_stock, assert_refused, assert_way_out
 from torch import Tensor, nn
 
 from pyro_ssl import Objective, TraceTopKEnum_ELBO, fit
-from pyro_ssl.infer.enumeration import ScopeError
+from pyro_ssl.infer.checks.scope_error import ScopeError
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -85,7 +85,7 @@ def shared_in_a_sequential_plate() -> Pair:
 
 def shared_in_a_plate_of_as_many_as_data() -> Pair:
     pair = shared(in_components(B))
-    pair.refused = "'components', whose size 6 is the number of data"
+    pair.refused = "'components', whose size 6 equals the number of data"
     return pair
 
 

@@ -42,7 +42,7 @@ from stock_pyro import (
 from torch import Tensor
 
 from pyro_ssl import TraceTopKEnum_ELBO
-from pyro_ssl.infer.enumeration import ScopeError
+from pyro_ssl.infer.checks.scope_error import ScopeError
 
 pytestmark = pytest.mark.usefixtures("float64")
 

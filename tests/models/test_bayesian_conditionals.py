@@ -45,7 +45,7 @@ def test_m2_may_have_a_bayesian_decoder(network, local):
     weights = RandomWeightOptions(
         bayesian=("p_x",), local_reparameterisation=local, prior_scale=SCALE
     )
-    b = Objective(*weights.pair(o.model, o.guide), o.terms, elbo=o.elbo)
+    b = Objective(*weights.with_random_weights(o.model, o.guide), o.terms, elbo=o.elbo)
     x = torch.rand(8, *shape)
     batch = Batch(x[:3], torch.eye(K), x[3:])
     b.check(batch)
@@ -65,19 +65,19 @@ class Loose(Nothing):
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(ValueError, match="bayesian: got a network without Linear or SplitLinear"):
+    with pytest.raises(ValueError, match="bayesian: the network has no Linear or SplitLinear"):
         RandomWeights(nn.Conv2d(1, 2, 3), nn.BatchNorm1d(2))
     model = models.SSLPE(
         StandardNormal(Z), OneHotCategorical(nn.Identity()), OneHotCategorical(MLP([D, Z], K))
     )
-    with pytest.raises(ValueError, match="without Linear or SplitLinear"):
-        RandomWeightOptions(bayesian=("p_x",)).pair(model, Nothing())
+    with pytest.raises(ValueError, match="has no Linear or SplitLinear"):
+        RandomWeightOptions(bayesian=("p_x",)).with_random_weights(model, Nothing())
     for wrong in (("p_w",), "p_y", ("p_z",)):
         with pytest.raises(
             ValueError,
             match="bayesian should name conditionals of the model, of p_x, p_y; got",
         ):
-            RandomWeightOptions(bayesian=wrong).pair(model, Nothing())
+            RandomWeightOptions(bayesian=wrong).with_random_weights(model, Nothing())
     for scale in (0, -1.0):
         with pytest.raises(ValueError, match=f"prior_scale should be above 0, got {scale}"):
             zoo.build("sslapd", D, K, **SMALL | {"prior_scale": scale})

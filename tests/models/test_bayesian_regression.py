@@ -23,7 +23,9 @@ def seed():
 
 def optimum(o: Objective, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The best mean and variance of q(W), in the order of `RandomWeights`, and the log evidence."""
-    columns = [torch.ones(1, len(x)) if name == "bias" else x.T for _, name in o.model.slots.places]
+    columns = [
+        torch.ones(1, len(x)) if name == "bias" else x.T for _, name in o.model.slots.entries
+    ]
     phi = torch.cat(columns).T
     precision = torch.eye(phi.shape[1]) / SCALE**2 + phi.T @ phi / 0.25
     covariance = 0.25 * torch.eye(len(x)) + SCALE**2 * phi @ phi.T

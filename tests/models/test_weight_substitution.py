@@ -69,7 +69,7 @@ def test_weights_leave_the_network_and_come_back_for_a_block():
         assert network.first.bias is not None
         raise RuntimeError("mine")
     assert network.first.bias is None and network.rest[1].weight is None
-    assert all(owner.__dict__[name] is None for owner, name in o.model.slots.places)
+    assert all(owner.__dict__[name] is None for owner, name in o.model.slots.entries)
 
 
 def test_a_copy_is_independent_and_a_state_goes_round():
@@ -82,8 +82,8 @@ def test_a_copy_is_independent_and_a_state_goes_round():
     assert not torch.equal(seeded(copy, batch), loss)
     assert all(torch.equal(v, before[k]) for k, v in o.state_dict().items())
     parts = {id(part) for part in copy.model.program.p_y.modules()}
-    assert {id(owner) for owner, _ in copy.model.slots.places} <= parts
-    assert not parts & {id(owner) for owner, _ in o.model.slots.places}
+    assert {id(owner) for owner, _ in copy.model.slots.entries} <= parts
+    assert not parts & {id(owner) for owner, _ in o.model.slots.entries}
     other = zoo.build("sslapd", D, K, seed=1, **SMALL | {"batch_norm": True}).double()
     other.load_state_dict(o.state_dict())
     assert torch.equal(seeded(other, batch), loss)

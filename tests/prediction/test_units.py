@@ -17,7 +17,7 @@ from pyro_ssl import (
 from pyro_ssl.active.acquisition import acquire
 from pyro_ssl.active.learner import ActiveLearner
 from pyro_ssl.active.prediction_draws import label_draws
-from pyro_ssl.data.training_range import Extent
+from pyro_ssl.data.extent import Extent
 from pyro_ssl.evaluation.attacks import pgd
 from pyro_ssl.evaluation.ood import fit_densities, scores
 from pyro_ssl.prediction.generate import reconstruct

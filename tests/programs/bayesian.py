@@ -71,7 +71,7 @@ def pieces(model: nn.Module, network: nn.Module, w: Tensor) -> dict[str, Tensor]
     """The weights by the names that they have in a network of point estimates."""
     names = {id(part): name for name, part in network.named_modules()}
     flat = w.split([shape.numel() for shape in model.slots.shapes])
-    places = [f"{names[id(owner)]}.{name}" for owner, name in model.slots.places]
+    places = [f"{names[id(owner)]}.{name}" for owner, name in model.slots.entries]
     return {name: f.reshape(s) for name, f, s in zip(places, flat, model.slots.shapes, strict=True)}
 
 

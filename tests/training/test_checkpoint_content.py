@@ -11,10 +11,9 @@ from programs.checkpoints import many, same
 
 from pyro_ssl.training.checkpoints import (
     load,
-    pack,
     save,
-    unpack,
 )
+from pyro_ssl.training.packed_state import pack, unpack
 
 DTYPES = (
     torch.float64,

@@ -126,5 +126,5 @@ def test_a_guide_site_that_cannot_be_differentiated_is_refused():
             pyro.sample("z", pyro.distributions.Poisson(torch.ones(2)).to_event(1))
             pyro.sample("x", _normal(4).to_event(1), obs=x)
 
-    with pytest.raises(ValueError, match="'z' has no reparameterised sample"):
+    with pytest.raises(ValueError, match="'z' is not .fully. reparameterised"):
         fit(Objective(Program(model), Program(guide)), X, None, epochs=1)

@@ -95,7 +95,7 @@ def test_a_callback_may_train_another_objective_and_not_this_one():
     def train(epoch):
         losses.append(run(small(seed=9), epochs=1)[1]["loss"])
         with pytest.raises(
-            ValueError, match="being trained by the fit that has called this one"
+            ValueError, match="already being trained by an enclosing call of fit"
         ) as error:
             run(epoch.objective)
         refused.append(error)
@@ -146,7 +146,7 @@ def test_divergence_names_site_and_step_and_keeps_the_last_checkpoint(tmp_path):
     o.model.p_x.network = Blowup(9)
     with pytest.raises(
         DivergedError,
-        match=r"step 9: .*site 'x'.* smaller lr .*start again with it in another directory",
+        match=r"step 9: .*site 'x'.* smaller lr .*use another directory for the new run",
     ):
         run(o, directory=tmp_path, optimizer=o.model.p_x.network.optimizer)
     assert all(v.isfinite().all() for v in weights(o).values())

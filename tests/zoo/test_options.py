@@ -1,10 +1,12 @@
 """Options, shapes and seeds that the zoo refuses by name."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 
 from pyro_ssl import zoo
+from pyro_ssl.zoo.options import LossOptions
 
 D, K = 4, 3
 
@@ -38,6 +40,8 @@ BAD = [
     ({"entropy": math.nan}, "entropy should be a finite number, got nan"),
     ({"mutual_information": None}, "mutual_information should be a finite number, got None"),
     ({"l2": -1.0}, "l2 should be 0 or above"),
+    ({"unlabeled_weight": -1.0}, "unlabeled_weight should be 0 or above"),
+    ({"balance": -0.5}, "balance should be 0 or above, got -0.5"),
     ({"labeled_weight": math.inf}, "labeled_weight should be a finite number or None, got inf"),
     ({"labeled_weight": -1.0}, "labeled_weight should be 0 or above"),
     ({"unlabeled_weight": "x"}, "unlabeled_weight should be a finite number"),
@@ -50,6 +54,19 @@ BAD = [
     ({"sigma1": "x"}, "sigma1 should be a finite number or None"),
     ({"m1_epochs": 0}, "m1_epochs should be a whole number above 0"),
 ]
+
+
+@dataclass(frozen=True)
+class WithSparsity(LossOptions):
+    """A loss with one more weight."""
+
+    sparsity: float = 0.0
+
+
+def test_a_new_weight_of_the_loss_is_checked_like_the_others():
+    assert WithSparsity(sparsity=1.0).sparsity == 1.0
+    with pytest.raises(ValueError, match="sparsity should be 0 or above, got -1.0"):
+        WithSparsity(sparsity=-1.0)
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")

@@ -11,19 +11,33 @@ from pyro_ssl.zoo import presets
 SOURCE = re.compile(
     r"# (.*, )?(ours$|papers?:? |all papers|(code of )?[A-Z]\w+ et al\. \d{4}|from the )"
 )
-LINES = Path(presets.__file__).read_text().splitlines()
-CALLS = [
-    node
-    for node in ast.walk(ast.parse("\n".join(LINES)))
-    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Options")
-]
-NUMBERS = [keyword for call in CALLS for keyword in call.keywords]
+FOLDER = Path(presets.__file__).parent
+LINES = {path.stem: path.read_text().splitlines() for path in FOLDER.glob("*.py")}
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda n: f"{n.lineno}: {n.arg}")
+def numbers_in(file: str) -> list[tuple[str, ast.keyword]]:
+    """Every argument of a group of options in a file."""
+    calls = [n for n in ast.walk(ast.parse("\n".join(LINES[file]))) if isinstance(n, ast.Call)]
+    groups = [call for call in calls if ast.unparse(call.func).endswith("Options")]
+    return [(file, keyword) for call in groups for keyword in call.keywords]
+
+
+def source_of(number: tuple[str, ast.keyword]) -> str:
+    file, keyword = number
+    _, hash_sign, comment = LINES[file][keyword.value.end_lineno - 1].partition("#")
+    return hash_sign + comment
+
+
+NUMBERS = [number for file in sorted(LINES) for number in numbers_in(file)]
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda n: f"{n[0]} {n[1].lineno}: {n[1].arg}")
 def test_a_number_names_its_source(number):
-    _, hash_sign, comment = LINES[number.lineno - 1].partition("#")
-    assert SOURCE.match(hash_sign + comment)
+    assert SOURCE.match(source_of(number))
+
+
+def test_a_number_of_ours_is_not_among_the_papers():
+    assert not [n for n in numbers_in("papers") if source_of(n).endswith("ours")]
 
 
 def test_the_numbers_are_found():

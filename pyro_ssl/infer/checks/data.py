@@ -1,4 +1,4 @@
-"""Are data in the units and the support of the model?"""
+"""Check that data are in the units and the support of the model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_input_units(x: Tensor, limit: float) -> None:
     if beyond > max(1, 0.1 * len(x)):
         raise ValueError(
             f"x: {beyond} of {len(x)} data are beyond {limit:g} in one of their numbers, up to "
-            f"{x.abs().max().item():.4g}; the networks take numbers of about 1: divide pixels "
+            f"{x.abs().max().item():.4g}; the networks expect numbers of about 1: divide pixels "
             "0 .. 255 by 255, standardise columns"
         )
 
@@ -40,7 +40,7 @@ def check_site_support(site: Site) -> None:
     """Check that an observed site is in the support of its distribution.
 
     Raises:
-        ValueError: It is not; with the fix.
+        ValueError: It is not; the message says how to fix it.
 
     >>> import pyro, pyro.distributions as dist, torch
     >>> with pyro.poutine.trace() as t, pyro.validation_enabled(False):
@@ -91,7 +91,7 @@ def check_site_units(site: Site) -> None:
     since its scale is learned.
 
     Raises:
-        ValueError: It is; with the fix.
+        ValueError: It is; the message says how to fix it.
 
     >>> import pyro, pyro.distributions as dist, torch
     >>> with pyro.poutine.trace() as t:

@@ -1,4 +1,4 @@
-"""Do a model, its guide and the data match? Checked before training and prediction."""
+"""Check that a model, its guide and the data match, before training and prediction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from pyro_ssl.infer.checks.data import check_site_support, check_site_units, family_of
 from pyro_ssl.infer.checks.scope import all_sites, check_scope, check_shapes, wrong_shape
-from pyro_ssl.infer.enumeration import EnumerateMessenger, ReplayMessenger, ScopeError
+from pyro_ssl.infer.checks.scope_error import ScopeError
+from pyro_ssl.infer.enumeration import EnumerateMessenger, ReplayMessenger
 from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, sample_sites
 from pyro_ssl.infer.traces import TracePair
 from pyro_ssl.nn.tensor_annotations import weighted_classes
@@ -33,7 +34,7 @@ def check_programs(model: Any, guide: Any) -> None:
         guide: Its guide.
 
     Raises:
-        ValueError: One is not a module; with the fix.
+        ValueError: One is not a module; the message says how to fix it.
 
     >>> check_programs(None, nn.Linear)
     Traceback (most recent call last):
@@ -57,21 +58,21 @@ def _check_module(name: str, program: Any) -> None:
     if not isinstance(program, nn.Module):
         raise ValueError(
             f"{name} should be a pyro.nn.PyroModule or another nn.Module, got "
-            f"{_description(program)}, whose parameters would not be trained; write it as the "
-            "forward of a PyroModule, and decorate that (@config_enumerate, @poutine.scale) inside "
-            "the class"
+            f"{_description(program)}, whose parameters would not be trained; make it the "
+            "`forward` of a PyroModule, and put decorators such as @config_enumerate on that "
+            "method"
         )
 
 
 def _description(program: Any) -> str:
     if isinstance(program, partial):  # config_enumerate and poutine's handlers make functions
-        return "a function that config_enumerate or a poutine made of a module"
+        return "a function that config_enumerate or a poutine handler made from a module"
     if callable(program):
         return f"the function {getattr(program, '__name__', type(program).__name__)}"
     return f"a {type(program).__name__}"
 
 
-def classified(guide: Any, x: Tensor) -> TorchDistribution:
+def q_y_of(guide: Any, x: Tensor) -> TorchDistribution:
     """The guide's q(y|x), over one-hot `(*, K)` or real labels `(*, D)`.
 
     Arguments:
@@ -82,7 +83,7 @@ def classified(guide: Any, x: Tensor) -> TorchDistribution:
         ValueError: The guide has no `classify`, or `classify` returns something else.
 
     >>> from pyro_ssl import zoo
-    >>> classified(zoo.build("m2", (4,), 3, hidden=(8,)).guide, torch.randn(5, 4)).mean.shape
+    >>> q_y_of(zoo.build("m2", (4,), 3, hidden=(8,)).guide, torch.randn(5, 4)).mean.shape
     torch.Size([5, 3])
     """
     if not isinstance(guide, Guide):
@@ -99,14 +100,14 @@ def classified(guide: Any, x: Tensor) -> TorchDistribution:
     if len(q.event_shape) != 1:
         raise ValueError(
             f"guide: classify(x) should be over one-hot labels (*, K), got {family_of(q)} with "
-            f"event shape {tuple(q.event_shape)}; give a OneHotCategorical of the same logits, of "
-            "[0, logits] for a Bernoulli, and take y as one-hot in both programs"
+            f"event shape {tuple(q.event_shape)}; return a OneHotCategorical with the same logits "
+            "([0, logits] for a Bernoulli), and use one-hot y in both programs"
         )
     return q
 
 
 def check_pair(
-    model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, *, weighed: bool = False
+    model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None, *, weighted: bool = False
 ) -> None:
     """Check that the guide's sites, plates and shapes fit the model's; restore the random state.
 
@@ -115,10 +116,10 @@ def check_pair(
         guide: Its guide.
         x: Data `(B, *event)`.
         y: Labels `(B, K)`, or None.
-        weighed: True if the bound has weights, as in training.
+        weighted: True if the data are weighted in the bound, as in training.
 
     Raises:
-        ValueError: They do not fit; with the fix.
+        ValueError: They do not fit; the message says how to fix it.
 
     >>> from pyro_ssl import zoo
     >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
@@ -126,8 +127,9 @@ def check_pair(
     """
     with trial():
         pair = _traces(model, guide, x, y)
-        traces = (pair.guide, pair.model)
-        if pair.values == len(x):  # the dimensions of data and of values are of one size
+        given_traces = (pair.guide, pair.model)
+        # with as many data as classes, shapes could not tell the two apart
+        if pair.num_values == len(x):
             pair = _traces(model, guide, *_one_row_more(x, y))
         check_parameters(model, guide)
         _check_latents(pair, "without y" if y is None else "with y given")
@@ -135,16 +137,16 @@ def check_pair(
         _check_subsampling(pair)
         _check_observations(pair.model)
         _check_data_sites(pair)
-        if weighed:
+        if weighted:
             _check_one_datum(pair)
-        _check_rows(traces, len(x))
+        _check_rows(given_traces, len(x))  # the data as given, without one row more
         check_shapes(pair)
 
 
-def check_foreign_pair(
+def check_stock_pair(
     elbo: ELBO, model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | None
 ) -> frozenset[str]:
-    """Check a pair for one of Pyro's ELBOs, by an evaluation with Pyro's validation.
+    """Check a pair for one of Pyro's ELBOs, by evaluating it once with Pyro's validation on.
 
     Arguments:
         elbo: The ELBO.
@@ -154,7 +156,7 @@ def check_foreign_pair(
         y: Labels `(B, K)`, or None.
 
     Returns:
-        Names of the plates of size B that all data share.
+        Names of the plates that have size B by chance, and that all data share.
 
     Raises:
         ValueError: The evaluation fails, or the data do not fit.
@@ -163,7 +165,7 @@ def check_foreign_pair(
     >>> from pyro_ssl import zoo
     >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
     >>> elbo = TraceEnum_ELBO(max_plate_nesting=1)
-    >>> check_foreign_pair(elbo, m2.model, m2.guide, torch.randn(5, 4), None)
+    >>> check_stock_pair(elbo, m2.model, m2.guide, torch.randn(5, 4), None)
     frozenset()
     """
     with trial(), validation_enabled():
@@ -185,7 +187,7 @@ def check_support(model: nn.Module, guide: nn.Module, x: Tensor, y: Tensor | Non
         y: Labels `(B, K)`, or None.
 
     Raises:
-        ValueError: A site is observed outside its support; with the fix.
+        ValueError: A site is observed outside its support; the message says how to fix it.
 
     >>> from pyro_ssl import zoo
     >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
@@ -289,10 +291,10 @@ def _check_latents(pair: TracePair, how: str) -> None:
             f"{how}, the guide samples {extra}, which the model does not; remove them or give the "
             "model a site of that name"
         )
-    _check_plates(guided, latent)
+    _check_same_plates(guided, latent)
 
 
-def _check_plates(guided: dict[str, Site], latent: dict[str, Site]) -> None:
+def _check_same_plates(guided: dict[str, Site], latent: dict[str, Site]) -> None:
     """Check that a latent is in the same plates in both programs."""
     for name, site in latent.items():
         wanted = [frame.name for frame in site["cond_indep_stack"]]
@@ -305,7 +307,10 @@ def _check_plates(guided: dict[str, Site], latent: dict[str, Site]) -> None:
 
 
 def _check_subsampling(pair: TracePair) -> None:
-    """Check that all plates of the data have one full size: the bound is per datum of one set."""
+    """Check that all data plates have the same full size.
+
+    The bound is per datum of one data set.
+    """
     plates = {
         (plate.name, plate.full_size)
         for _, site in all_sites(pair)
@@ -343,12 +348,15 @@ def _has_rows_in_event(site: Site, rows: int | None) -> bool:
     """True if an event dimension, of size above 1, has the size of the data."""
     shape = site["fn"].event_shape
     if not site["is_observed"]:
-        shape = shape[:-1]  # the last dimension, as of a vector of weights, may have any size
+        shape = shape[:-1]  # a latent's last dimension may have any size: it may be a weight vector
     return rows is not None and rows > 1 and rows in shape
 
 
 def _check_one_datum(pair: TracePair) -> None:
-    """Check that one datum is not mistaken for a shared plate of size 1, which has no weights."""
+    """Check that the plate of a single datum is not mistaken for a shared plate.
+
+    Sites of a shared plate are not weighted.
+    """
     if pair.rows != 1:
         return
     for name, site in sample_sites(pair.guide):

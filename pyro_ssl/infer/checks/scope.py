@@ -1,7 +1,7 @@
-"""Is a pair in the scope of `TraceTopKEnum_ELBO`? Checked at every evaluation of the bound.
+"""Check that a pair is in the scope of `TraceTopKEnum_ELBO`, at every evaluation of the bound.
 
-`check_scope` reads plates, marks and distributions, but no values of tensors, so it takes little
-time. `check_shapes` runs only with Pyro's validation on.
+`check_scope` reads plates, marks and distributions, but no tensor values, so it is cheap.
+`check_shapes` runs only with Pyro's validation on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDi
 from pyro.util import check_model_guide_match, check_site_shape
 from torch import Tensor
 
-from pyro_ssl.infer.enumeration import ScopeError
+from pyro_ssl.infer.checks.enumeration_marks import wrong_dim
+from pyro_ssl.infer.checks.scope_error import ScopeError
 from pyro_ssl.infer.sites import (
     Site,
     batch_shape,
@@ -33,9 +34,9 @@ SCORELESS = (
     ExpandedDistribution.score_parts,
     MaskedDistribution.score_parts,
 )
-"""Pyro's `score_parts` without a score term for reparameterised distributions.
+"""Implementations of `score_parts` that give reparameterised distributions no score term.
 
-The last two call that of the distribution inside.
+The last two delegate to the base distribution.
 """
 
 
@@ -43,7 +44,7 @@ def check_scope(pair: TracePair) -> None:
     """Check that `TraceTopKEnum_ELBO` computes the right bound of a pair.
 
     Raises:
-        ScopeError: It would not; with the fix.
+        ScopeError: The bound would be wrong; the message says how to fix it.
 
     >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
     >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
@@ -81,19 +82,16 @@ def _check_plates(who: str, site: Site, pair: TracePair) -> None:
         return
     outer = [plate.name for plate in plates if plate.dim != -1]
     if outer:
-        raise ScopeError(
-            f"{who} site {site['name']!r} is in plate {outer[0]!r}, not at dim -1; use "
-            ".to_event() in its place"
-        )
+        raise ScopeError(f"{who} {wrong_dim(site['name'], outer[0])}")
     plate = plates[0]
     if pair.rows is None or pair.rows == 1 or plate.size != pair.rows:
         return
     if plate.name not in pair.plate_names:
         raise ScopeError(
-            f"{who} site {site['name']!r} is in plate {plate.name!r}, whose size {plate.size} is "
-            "the number of data, so its values may belong to the data or not; put it into the "
-            "plate of the observations, or, if all data share it, give another number of data at "
-            "once"
+            f"{who} site {site['name']!r} is in plate {plate.name!r}, whose size {plate.size} "
+            "equals the number of data, so it is unclear whether there is one value per datum; if "
+            "there is, put the site into the plate of the observations, else use a batch of "
+            "another size"
         )
 
 
@@ -110,6 +108,7 @@ def is_reparameterised(site: Site) -> bool:
     fn = site["fn"]
     if not fn.has_rsample:
         return False
+    # an override of `score_parts`, in the distribution or inside it, is asked for the site's value
     part: Any = fn
     while part is not None:
         score_parts = getattr(type(part), "score_parts", Distribution.score_parts)
@@ -123,8 +122,8 @@ def _why_not_reparameterised(site: Site) -> str:
     name = site["name"]
     if isinstance(site["fn"], dist.Unit):
         return (
-            f"guide: pyro.factor({name!r}) has has_rsample=False or none, whose gradient has a "
-            "score term; give has_rsample=True, which is exact for any function of reparameterised "
+            f"guide: pyro.factor({name!r}) needs has_rsample=True: otherwise Pyro adds a score "
+            "term to its gradient. This, which is exact for any function of reparameterised "
             "samples and parameters"
         )
     if site["is_observed"]:
@@ -134,8 +133,8 @@ def _why_not_reparameterised(site: Site) -> str:
             "as LabelLogProb"
         )
     return (
-        f"guide site {name!r} has no reparameterised sample, or only in part, so its gradient "
-        'would be wrong; mark it infer={"enumerate": "parallel"} if it has few values, or use a '
+        f"guide site {name!r} is not (fully) reparameterised, so its gradient would be "
+        'wrong; mark it infer={"enumerate": "parallel"} if it has few values, or use a '
         "reparameterised distribution"
     )
 
@@ -143,7 +142,7 @@ def _why_not_reparameterised(site: Site) -> str:
 def _check_dependence(pair: TracePair) -> None:
     """Check that all sites that depend on the enumerated one are in its plate.
 
-    Elsewhere, they could not be weighted by q(y|x).
+    Outside it, they could not be weighted by q(y|x).
     """
     label = pair.label or pair.summed_out
     if label is None:
@@ -170,9 +169,9 @@ def _depends_on_label(site: Site) -> bool:
 
 
 def _check_scales(pair: TracePair) -> None:
-    """Check that a site that the model sums out has the scale of all sites that depend on it.
+    """Check that all sites that depend on the summed-out site have its scale.
 
-    The scale multiplies the logarithm of the sum.
+    One scale multiplies the logarithm of the sum.
     """
     label = pair.summed_out
     if label is None:
@@ -187,7 +186,9 @@ def _check_scales(pair: TracePair) -> None:
 
 
 def check_shapes(pair: TracePair, samples: int = 1) -> None:
-    """Check shapes as Pyro does, and that each dimension of a log-density has a meaning.
+    """Check shapes as Pyro does, and where each dimension of a log-density comes from.
+
+    It belongs to the data, the label or the samples.
 
     Arguments:
         pair: The traces.
@@ -243,6 +244,9 @@ def _has_known_shape(site: Site, pair: TracePair, samples: int) -> bool:
         check_site_shape(unmarked, 1)
     except ValueError:
         return False
-    left = list(shape[:-1])
-    explained = zip(reversed(left), (pair.values, samples), strict=False)
-    return len(left) <= 2 and all(size in (1, most) for size, most in explained)
+    beside_data = shape[:-1]
+    known_sizes = (samples, pair.num_values)
+    if len(beside_data) > len(known_sizes):
+        return False
+    expected = known_sizes[len(known_sizes) - len(beside_data) :]
+    return all(size in (1, most) for size, most in zip(beside_data, expected, strict=True))

@@ -27,11 +27,11 @@ PAIRS = {
     ),
     "config_enumerate of a module": (
         lambda: (Model(), config_enumerate(Guide())),
-        "guide should be .* inside the class",
+        "guide should be .* on that method",
     ),
     "poutine of a module": (
         lambda: (poutine.scale(Model(), 2.0), Guide()),
-        "model should be .* inside the class",
+        "model should be .* on that method",
     ),
     "a class": (lambda: (Model, Guide()), r"got the class Model; call it"),
     "DataParallel": (

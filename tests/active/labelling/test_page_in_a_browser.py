@@ -6,7 +6,7 @@ import threading
 import pytest
 from programs.label_page import CLASSES, IMAGES
 
-from pyro_ssl.active.label_page import Page
+from pyro_ssl.active.labelling.page import Page
 
 
 @pytest.fixture

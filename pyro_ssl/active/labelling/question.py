@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_ssl.active.label_page import Answers, Page
+from pyro_ssl.active.labelling.page import Answers, Page
 from pyro_ssl.active.pool import fingerprint
 from pyro_ssl.evaluation import plots
 from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed

@@ -13,7 +13,7 @@ import pytest
 import torch
 from programs.label_page import CLASSES, IMAGES, wait_for
 
-from pyro_ssl.active.label_page import Page, png
+from pyro_ssl.active.labelling.page import Page, png
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
-"""The numbers of the methods' defaults: which are a paper's, and which are ours.
+"""Presets of the defaults with at least one number of ours, and our training schedules.
 
-Each preset is a group of options that several methods share. The comment behind each number is its
-source: a paper, or `ours`, with the reason in the preset's docstring. Sections headed "ours" hold
-no number of a paper. Options that a preset does not name have the defaults of their class in
-`options`; sizes of a single method, such as `z_dim`, are in that method's signature.
+The comment behind each number of an option group is its source: a paper, or `ours`, with the reason
+in the preset's docstring. Training schedules and the estimators' defaults for tables are all ours.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ from typing import Any
 from pyro_ssl.zoo.options import (
     BoundOptions,
     ClassifierOptions,
-    LatentOptions,
     LikelihoodOptions,
     LossOptions,
     NetworkOptions,
@@ -26,19 +23,7 @@ NETWORKS = NetworkOptions(
     hidden=(500,),  # code of Kingma et al. 2014
     activation="relu",  # ours
 )
-"""One hidden layer; ReLU in place of softplus, see `VAE_NETWORKS`."""
-
-DEEP_NETWORKS = NetworkOptions(
-    hidden=(500, 500),  # Maaloe et al. 2016
-    activation="relu",  # Maaloe et al. 2016
-)
-"""Two hidden layers, for ADGM and SDGM."""
-
-VAE_NETWORKS = NetworkOptions(
-    hidden=(500,),  # code of Kingma et al. 2014
-    activation="softplus",  # code of Kingma et al. 2014
-)
-"""The networks of M1."""
+"""One hidden layer; ReLU instead of softplus, see `VAE_NETWORKS`."""
 
 CLASSIFIER = ClassifierOptions(
     noise=0.3,  # ours
@@ -50,13 +35,7 @@ CLASSIFIER_OF_CODES = ClassifierOptions(
     noise=0.0,  # ours
     dropout=0.3,  # ours
 )
-"""`CLASSIFIER` without noise on M1's code, which is a new sample in each step."""
-
-PLAIN_CLASSIFIER = ClassifierOptions(
-    noise=0.0,  # papers 003 and 000
-    dropout=0.0,  # papers 003 and 000
-)
-"""For the methods of papers 003 and 000; in our tests noise and dropout made them worse."""
+"""`CLASSIFIER` without noise: M1's code is already sampled anew in each step."""
 
 # --- likelihoods, number by number --------------------------------------------------------------
 
@@ -64,19 +43,19 @@ LIKELIHOOD = LikelihoodOptions(
     likelihood="gaussian",  # ours
     sigma=0.7,  # ours
 )
-"""Chosen on MNIST with 100 labels, in place of the papers' Bernoulli."""
+"""Chosen on MNIST with 100 labels, instead of the papers' Bernoulli."""
 
 UNIT_LIKELIHOOD = LikelihoodOptions(
     likelihood="gaussian",  # paper 003
     sigma=1.0,  # ours
 )
-"""For the latent classifiers; paper 003 leaves sigma open."""
+"""For the latent classifiers; paper 003 does not state sigma."""
 
 PIXELS = LikelihoodOptions(
     likelihood="bernoulli",  # Kingma et al. 2014
     sigma=None,  # ours
 )
-"""For M1; sigma, which is then learned, has an effect only with `likelihood="gaussian"`."""
+"""For M1. sigma=None (learned) has an effect only with `likelihood="gaussian"`."""
 
 M1_M2_PIXELS = LikelihoodOptions(
     likelihood="bernoulli",  # Kingma et al. 2014
@@ -98,18 +77,6 @@ M2_LOSS = LossOptions(
 )
 """Both weights were chosen on MNIST with 100 labels."""
 
-LATENT_CLASSIFIER_LOSS = LossOptions(
-    alpha=0.0,  # paper 003
-    labeled_weight=0.5,  # lambda, from the grid of paper 003, Table 1
-)
-"""Paper 003's loss, which has no other term."""
-
-SIMPLIFIED_LOSS = LossOptions(
-    alpha=0.0,  # paper 003
-    labeled_weight=1e-3,  # lambda, from the grid of paper 003, Table 1
-)
-"""Paper 003's loss for the simplified model, where a small lambda classifies best."""
-
 VARIATIONAL_LOSS = LossOptions(
     labeled_weight=1.0,  # paper 000
     unlabeled_weight=1.0,  # ours
@@ -118,21 +85,12 @@ VARIATIONAL_LOSS = LossOptions(
 
 # --- latents, bounds and random weights, number by number ---------------------------------------
 
-LATENT = LatentOptions(
-    flow=0,  # all papers
-    prior="normal",  # all papers
-)
-"""A Gaussian posterior and N(0, I)."""
-
 BOUND = BoundOptions(
     top_k="auto",  # ours
     common_random_numbers=True,  # ours
     closed_form=True,  # ours
 )
-"""Ways to compute the papers' bound with less time or less variance."""
-
-POINT_WEIGHTS = RandomWeightOptions()
-"""Point estimates of all weights."""
+"""Ways to compute the papers' bound in less time or with less variance."""
 
 RANDOM_CLASSIFIER = RandomWeightOptions(
     bayesian=("p_y",),  # paper 002, section 4.3
@@ -184,9 +142,9 @@ TABULAR_DEFAULTS: dict[str, Any] = {
     "dropout": 0.3,
     "balance": 1.0,
 }
-"""The estimators' options for columns; for images they use the method's own.
+"""The estimators' defaults for tables; for images they use the method's own.
 
-Chosen on other splits of scikit-learn's tables; `experiments/tables.py` measures them.
+Chosen on scikit-learn's tables, on other splits than those that `experiments/tables.py` measures.
 """
 
 LOW_DIMENSIONAL_DEFAULTS: dict[str, Any] = {"sigma": 0.3, "noise": 0.0, "dropout": 0.0}
@@ -212,8 +170,8 @@ TABULAR_DEFAULTS_BY_METHOD: dict[str, dict[str, Any]] = {
 }
 """Changes for methods that `TABULAR_DEFAULTS` does not suit.
 
-With `TABULAR_DEFAULTS` alone the latent classifiers reached 48 to 65 % on two blobs four standard
-deviations apart (20 labels of 400 rows in four columns), `m1_m2` 50 and 81 %, and `classifier` 91
-and 96 % (two draws). Chosen on these blobs and on blobs in eight columns; on other draws they may
-be a few points worse.
+On two blobs four standard deviations apart (20 labels of 400 rows in four columns; two draws), the
+latent classifiers reached 48 to 65 % with `TABULAR_DEFAULTS` alone and `m1_m2` 50 and 81 %, against
+91 and 96 % of `classifier`. The changes were chosen on these blobs and on blobs in eight columns;
+on other draws they may be a few points worse.
 """

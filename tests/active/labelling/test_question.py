@@ -4,7 +4,7 @@ import pytest
 import torch
 from programs.label_page import CLASSES
 
-from pyro_ssl.active.label_question import Question, ask_in_terminal
+from pyro_ssl.active.labelling.question import Question, ask_in_terminal
 
 
 def test_terminal_takes_numbers_and_names(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""How does a pair of traces become a bound? Its terms, as functions of the pair.
+"""From a pair of traces to a bound: sums and expectations of its sites' log-densities.
 
 In shapes, V is the number of values of the enumerated label, S of samples and B of data. The
 dimension of S is there only if there are several samples.

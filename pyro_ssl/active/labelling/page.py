@@ -33,7 +33,7 @@ HEADERS = {
 
 
 class Page:
-    """A page that shows images and takes a class for each, at a secret address of this machine.
+    """A page that shows images and asks for the class of each, at a secret address of this machine.
 
     .. code-block:: python
 
@@ -43,7 +43,7 @@ class Page:
 
     Arguments:
         classes: Names of the K classes, two or more.
-        port: Port on 127.0.0.1; 0 takes any free one.
+        port: Port on 127.0.0.1; 0 uses any free one.
 
     Attributes:
         address: URL of the page. It holds a secret, so that other pages in the browser cannot
@@ -204,7 +204,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.page = page
         self.path = path
-        self.html = (files("pyro_ssl.active") / "label.html").read_text()
+        self.html = (files("pyro_ssl.active.labelling") / "page.html").read_text()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Stay silent: a browser that disconnects is not an error."""

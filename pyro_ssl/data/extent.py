@@ -1,4 +1,4 @@
-"""Are data in the shape and the units of the training data?"""
+"""The extent of the training data, and checks that other data have its shape and units."""
 
 from __future__ import annotations
 

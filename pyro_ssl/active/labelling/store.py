@@ -25,7 +25,7 @@ class Labels:
     >>> labels = Labels()
     >>> labels.register(torch.zeros(5, 2))
     >>> labels.add([3, 1], [0, 1], skipped=[4])
-    >>> labels.left, labels.free().tolist()
+    >>> labels.num_unasked, labels.free().tolist()
     (2, [0, 2])
     >>> labels.targets().tolist()
     [-1, 1, -1, 0, -1]
@@ -81,7 +81,7 @@ class Labels:
         return self._pool.shape[0]
 
     @property
-    def left(self) -> int:
+    def num_unasked(self) -> int:
         """Number of rows of the pool that can still be asked for."""
         return self.size - len(self.indices) - len(self.skipped)
 
