@@ -341,7 +341,7 @@ def on_backend(
     name: str,
     scheduler: str | None,
 ) -> Iterator[Any]:
-    """Yield results from a Dask or Ray cluster; a call whose worker is killed is repeated."""
+    """Yield results from a Dask or Ray cluster; Dask repeats a call whose worker is killed."""
     as_they_come = "generator_unordered" if name == "dask" else "list"  # Ray has no generator
     run = delayed(partial(_with_threads, threads, function))
     with sweeps.backend(name, scheduler):

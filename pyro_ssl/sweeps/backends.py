@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from joblib import parallel_config
+
+from pyro_ssl.utils.private_names import dask_backend
 
 BACKENDS = ("loky", "dask", "ray")
 """Names of the backends; `loky` is joblib's own, with processes of this machine."""
@@ -65,8 +68,35 @@ def _dask(scheduler: str | None) -> Iterator[None]:
         client = Client(**where, timeout=CONNECT_SECONDS)
     except OSError as error:
         raise OSError(f"the Dask scheduler {scheduler} does not answer: {error}") from None
-    with client, parallel_config(backend="dask", n_jobs=-1):
+    with client, parallel_config(backend=_reporting_errors(client), n_jobs=-1):
         yield
+
+
+def _reporting_errors(client: Any) -> Any:
+    """Joblib's Dask backend, which also reports errors of Dask itself.
+
+    Joblib's own waits forever for a call that Dask gives up, such as one that has ended several
+    workers, or whose function a worker cannot import.
+    """
+    backend_class = dask_backend()
+
+    class ReportingBackend(backend_class):  # type: ignore[misc, valid-type]
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            future = super().submit(func, callback)
+
+            def report(done: Future[Any]) -> None:
+                if callback is not None and done.exception() is not None:
+                    callback(done)
+
+            future.add_done_callback(report)
+            return future
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            if isinstance(out, Future):
+                return out.result()  # raises
+            return super().retrieve_result_callback(out)
+
+    return ReportingBackend(client=client)
 
 
 @contextmanager

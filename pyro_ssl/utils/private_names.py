@@ -7,6 +7,7 @@ are methods of our handlers, which Pyro calls.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -64,6 +65,13 @@ def validate_value(distribution: Distribution, value: Tensor) -> None:
     """
     if distribution._validate_args:
         distribution._validate_sample(value)
+
+
+def dask_backend() -> Any:
+    """Joblib's backend class for Dask, which needs `distributed`."""
+    from joblib._dask import DaskDistributedBackend
+
+    return DaskDistributedBackend
 
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pyro_ssl.cli import app as cli
+from pyro_ssl.sweeps import backend, sweep
 
 pytest.importorskip("distributed", reason="pip install 'pyro-ssl[dask]'")
 COMMAND = (
@@ -23,9 +24,10 @@ COMMAND = (
 DEADLINE = 120
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """The scheduler file, and the processes of two workers."""
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The scheduler file, and the processes of two workers, one of which a test kills."""
+    tmp_path = tmp_path_factory.mktemp("dask")
     dask = [sys.executable, "-m", "dask"]
     file = str(tmp_path / "scheduler.json")
     local = ["--host", "127.0.0.1", "--scheduler-file", file]
@@ -96,6 +98,17 @@ def test_a_killed_worker_changes_nothing(cluster, tmp_path, monkeypatch):
         lines = path.read_text().splitlines()
         assert lines[0] == line
         assert [json.loads(each)["epoch"] for each in lines] == list(range(1, 51))
+
+
+def not_on_workers(config: dict, directory: Path) -> dict:
+    """A function of this file, which the workers cannot import."""
+    return {}
+
+
+def test_what_dask_gives_up_is_an_error_and_not_waited_for(cluster, tmp_path):
+    file, _ = cluster
+    with backend("dask", file), pytest.raises(Exception, match="(?i)no module named|deseriali"):
+        sweep(not_on_workers, [{"seed": 0}, {"seed": 1}], tmp_path, report=str)
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch, capsys, tmp_path):
