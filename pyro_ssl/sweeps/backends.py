@@ -15,6 +15,8 @@ from pyro_ssl.utils.private_names import dask_backend
 BACKENDS = ("loky", "dask", "ray")
 """Names of the backends; `loky` is joblib's own, with processes of this machine."""
 CONNECT_SECONDS = 20
+WORKERS_SECONDS = 120
+"""How long to wait for the first worker."""
 
 
 @contextmanager
@@ -66,8 +68,11 @@ def _dask(scheduler: str | None) -> Iterator[None]:
         where = {"scheduler_file": scheduler}
     try:
         client = Client(**where, timeout=CONNECT_SECONDS)
-    except OSError as error:
-        raise OSError(f"the Dask scheduler {scheduler} does not answer: {error}") from None
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"the Dask scheduler {scheduler} does not answer: {error}; give the address that "
+            "`dask scheduler` prints, or its scheduler file"
+        ) from None
     with client, parallel_config(backend=_reporting_errors(client), n_jobs=-1):
         yield
 
@@ -76,7 +81,8 @@ def _reporting_errors(client: Any) -> Any:
     """Joblib's Dask backend, which also reports errors of Dask itself.
 
     Joblib's own waits forever for a call that Dask gives up, such as one that has ended several
-    workers, or whose function a worker cannot import.
+    workers, or whose function a worker cannot import. And while the cluster has a single worker it
+    runs everything in this process.
     """
     backend_class = dask_backend()
 
@@ -91,12 +97,15 @@ def _reporting_errors(client: Any) -> Any:
             future.add_done_callback(report)
             return future
 
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, super().effective_n_jobs(n_jobs))  # 1 means this process
+
         def retrieve_result_callback(self, out: Any) -> Any:
             if isinstance(out, Future):
                 return out.result()  # raises
             return super().retrieve_result_callback(out)
 
-    return ReportingBackend(client=client)
+    return ReportingBackend(client=client, wait_for_workers_timeout=WORKERS_SECONDS)
 
 
 @contextmanager
