@@ -196,8 +196,8 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
         help="number of threads per process",
     )
     backend_help = (
-        "run on a dask or ray cluster instead of processes of this machine; its workers need the "
-        "same folders, and PYTHONPATH=experiments"
+        "run on a dask or ray cluster instead of processes of this machine; its scheduler and "
+        "workers need the same folders, and PYTHONPATH=experiments"
     )
     parser.add_argument("--backend", choices=("dask", "ray"), default=None, help=backend_help)
     scheduler = "address of the Dask or Ray scheduler"
