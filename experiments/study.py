@@ -196,8 +196,8 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
         help="number of threads per process",
     )
     backend_help = (
-        "run on a dask or ray cluster instead of processes of this machine; its workers need the "
-        "same folders, and PYTHONPATH=experiments"
+        "run on a dask or ray cluster instead of processes of this machine; its scheduler and "
+        "workers need the same folders, and PYTHONPATH=experiments"
     )
     parser.add_argument("--backend", choices=("dask", "ray"), default=None, help=backend_help)
     scheduler = "address of the Dask or Ray scheduler"
@@ -341,7 +341,7 @@ def on_backend(
     name: str,
     scheduler: str | None,
 ) -> Iterator[Any]:
-    """Yield results from a Dask or Ray cluster; a call whose worker is killed is repeated."""
+    """Yield results from a Dask or Ray cluster; Dask repeats a call whose worker is killed."""
     as_they_come = "generator_unordered" if name == "dask" else "list"  # Ray has no generator
     run = delayed(partial(_with_threads, threads, function))
     with sweeps.backend(name, scheduler):

@@ -141,6 +141,7 @@ PRIVATE = {
     "argparse.ArgumentParser._actions": lambda: isinstance(
         argparse.ArgumentParser()._actions, list
     ),
+    "joblib._dask": lambda: private_names.dask_backend().supports_retrieve_callback,
     "pyro.deterministic, infer: _deterministic": lambda: (
         private_names.DETERMINISTIC in marks_of(lambda: pyro.deterministic("site", torch.zeros(())))
     ),

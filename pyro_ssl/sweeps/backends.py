@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from joblib import parallel_config
 
+from pyro_ssl.utils.private_names import dask_backend
+
 BACKENDS = ("loky", "dask", "ray")
 """Names of the backends; `loky` is joblib's own, with processes of this machine."""
 CONNECT_SECONDS = 20
+WORKERS_SECONDS = 120
+"""How long to wait for the first worker."""
 
 
 @contextmanager
@@ -63,10 +68,44 @@ def _dask(scheduler: str | None) -> Iterator[None]:
         where = {"scheduler_file": scheduler}
     try:
         client = Client(**where, timeout=CONNECT_SECONDS)
-    except OSError as error:
-        raise OSError(f"the Dask scheduler {scheduler} does not answer: {error}") from None
-    with client, parallel_config(backend="dask", n_jobs=-1):
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"the Dask scheduler {scheduler} does not answer: {error}; give the address that "
+            "`dask scheduler` prints, or its scheduler file"
+        ) from None
+    with client, parallel_config(backend=_reporting_errors(client), n_jobs=-1):
         yield
+
+
+def _reporting_errors(client: Any) -> Any:
+    """Joblib's Dask backend, which also reports errors of Dask itself.
+
+    Joblib's own waits forever for a call that Dask gives up, such as one that has ended several
+    workers, or whose function a worker cannot import. And while the cluster has a single worker it
+    runs everything in this process.
+    """
+    backend_class = dask_backend()
+
+    class ReportingBackend(backend_class):  # type: ignore[misc, valid-type]
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            future = super().submit(func, callback)
+
+            def report(done: Future[Any]) -> None:
+                if callback is not None and done.exception() is not None:
+                    callback(done)
+
+            future.add_done_callback(report)
+            return future
+
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, super().effective_n_jobs(n_jobs))  # 1 means this process
+
+        def retrieve_result_callback(self, out: Any) -> Any:
+            if isinstance(out, Future):
+                return out.result()  # raises
+            return super().retrieve_result_callback(out)
+
+    return ReportingBackend(client=client, wait_for_workers_timeout=WORKERS_SECONDS)
 
 
 @contextmanager

@@ -26,6 +26,9 @@ RunFunction = Callable[[Config, Path], Result]
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 ERROR_FILE = "error.txt"
+ATTEMPTS_FILE = "attempts.json"
+MAX_ATTEMPTS = 3
+"""Times that a run may end its worker, for want of memory, before a sweep goes on without it."""
 NAME_LENGTH = 12
 
 _ONE_AT_A_TIME = Lock()
@@ -86,7 +89,9 @@ def stored_result(directory: Path) -> Result | None:
         raise files.CheckpointError(f"{error}; remove {directory} to repeat this run") from None
 
 
-def run_once(run: RunFunction, config: Config, directory: Path, threads: int) -> Outcome:
+def run_once(
+    run: RunFunction, config: Config, directory: Path, threads: int, session: str = ""
+) -> Outcome:
     """Run unless there is a result; an error becomes part of the outcome.
 
     Arguments:
@@ -94,18 +99,42 @@ def run_once(run: RunFunction, config: Config, directory: Path, threads: int) ->
         config: Its configuration.
         directory: Its directory, which is made.
         threads: Torch's threads during the run.
+        session: The call of `sweep`. A run that has ended its worker several times within one is
+            not tried again in it.
     """
     name = directory.name
     with _ONE_AT_A_TIME, _threads(threads):
         try:
             with files.locked(directory):
-                return Outcome(name, config, _result_of(run, config, directory))
+                _count_attempt(directory, session)
+                outcome = Outcome(name, config, _result_of(run, config, directory))
         except RunStopped:
-            return Outcome(name, config)
+            outcome = Outcome(name, config)
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             files.write_text(directory / ERROR_FILE, traceback.format_exc())
-            return Outcome(name, config, error=message)
+            outcome = Outcome(name, config, error=message)
+    (directory / ATTEMPTS_FILE).unlink(missing_ok=True)
+    return outcome
+
+
+def _count_attempt(directory: Path, session: str) -> None:
+    """Count the attempts of a session; the file is left behind if the worker is killed.
+
+    Raises:
+        RuntimeError: There have been too many.
+    """
+    path = directory / ATTEMPTS_FILE
+    attempts = {"session": session, "number": 0}
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        attempts = earlier if earlier["session"] == session else attempts
+    attempts["number"] += 1
+    if attempts["number"] > MAX_ATTEMPTS:
+        raise RuntimeError(
+            f"the run has ended its worker {MAX_ATTEMPTS} times; is there enough memory?"
+        )
+    files.write_text(path, json.dumps(attempts))
 
 
 def _result_of(run: RunFunction, config: Config, directory: Path) -> Result:

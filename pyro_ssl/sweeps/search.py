@@ -9,11 +9,10 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-
-from joblib import delayed
+from uuid import uuid4
 
 from pyro_ssl.sweeps.runs import Config, Outcome, Result, RunStopped, run_name, run_once
-from pyro_ssl.sweeps.sweep import RUNS, Progress, ReportingParallel
+from pyro_ssl.sweeps.sweep import RUNS, Progress, in_parallel
 from pyro_ssl.training.callbacks import Epoch
 from pyro_ssl.utils.arguments import check_positive
 
@@ -115,31 +114,33 @@ def search(
     ended = _ended(study)
     missing = [index for index in range(trials) if index not in ended]
     progress = Progress(trials - len(missing), trials, report)
-    failed = ReportingParallel(progress, batch_size=1, pre_dispatch="all")(
-        delayed(_try_one)(what, index) for index in missing
-    )
+    session = uuid4().hex
+    calls = [(what, index, session) for index in missing]
+    failed = in_parallel(_try_one, calls, progress)
     return _best(study, what), [*_outcomes(study, what), *filter(None, failed)]
 
 
-def _try_one(what: Search, index: int) -> Outcome | None:
+def _try_one(what: Search, index: int, session: str) -> Outcome | None:
     """Make one trial; its outcome if it has failed, since others are in the journal.
 
     Arguments:
         what: What is searched.
         index: Number of the trial: if a worker is killed, the call is repeated with the same one.
+        session: The call of `search`, see `run_once`.
     """
     from optuna.trial import TrialState
 
     study = _study(what, index)
+    if index in _ended(study):
+        return None
     _put_back_killed_trial(study, index)
     trial = study.ask(_distributions(what.space))
     trial.set_user_attr("index", index)
     config = what.make_config(trial.params)
     directory = what.directory / RUNS / run_name(config)
     pruning = _Pruning(trial, what.measure)
-    outcome = run_once(
-        partial(what.run, callbacks=(pruning,)), config, directory.resolve(), what.threads
-    )
+    run = partial(what.run, callbacks=(pruning,))
+    outcome = run_once(run, config, directory.resolve(), what.threads, session)
     if outcome.error:
         study.tell(trial, state=TrialState.FAIL)
         return outcome

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from joblib import Parallel, delayed
 
-from pyro_ssl.sweeps.runs import Config, Outcome, RunFunction, run_name, run_once, stored_result
+from pyro_ssl.sweeps.runs import (
+    MAX_ATTEMPTS,
+    Config,
+    Outcome,
+    RunFunction,
+    run_name,
+    run_once,
+    stored_result,
+)
 from pyro_ssl.utils.arguments import check_positive
 
 RUNS = "runs"
+DEATHS = {"BrokenProcessPool", "KilledWorker", "RayActorError", "WorkerCrashedError"}
+"""Names of the errors that say that a worker has ended."""
 
 
 def sweep(
@@ -63,15 +74,44 @@ def sweep(
     by_name = {run_name(config): config for config in configs}
     stored = {name: stored_result(directories / name) for name in by_name}
     missing = [name for name in by_name if stored[name] is None]
-    progress = Progress(len(by_name) - len(missing), len(by_name), report)
-    outcomes = ReportingParallel(progress, batch_size=1, pre_dispatch="all")(
-        delayed(run_once)(run, by_name[name], directories / name, threads) for name in missing
+    session = uuid4().hex
+    outcomes = in_parallel(
+        run_once,
+        [(run, by_name[name], directories / name, threads, session) for name in missing],
+        Progress(len(by_name) - len(missing), len(by_name), report),
     )
     found = {outcome.name: outcome for outcome in outcomes}
     for name, config in by_name.items():
         if name not in found:
             found[name] = Outcome(name, config, stored[name])
     return [found[name] for name in by_name]
+
+
+def in_parallel(function: Callable[..., Any], calls: Sequence[Any], progress: Progress) -> Any:
+    """The results of all calls, by joblib's active backend.
+
+    Where the death of a worker ends all of them, as with joblib's own processes, they are made
+    again; so the function should find out by itself what has been done.
+
+    Arguments:
+        function: Function to call.
+        calls: The arguments of each call.
+        progress: Called with the number of calls that have ended.
+    """
+    for attempt in range(MAX_ATTEMPTS + 1):
+        parallel = _ReportingParallel(progress, batch_size=1, pre_dispatch="all")
+        try:
+            return parallel(delayed(function)(*call) for call in calls)
+        except Exception as error:
+            if attempt == MAX_ATTEMPTS or not _is_death_of_worker(error):
+                raise
+    raise AssertionError
+
+
+def _is_death_of_worker(error: BaseException) -> bool:
+    """Whether an error of joblib's processes, Dask or Ray says that a worker has ended."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & DEATHS)
 
 
 class Progress:
@@ -115,7 +155,7 @@ def _rounded(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-class ReportingParallel(Parallel):
+class _ReportingParallel(Parallel):
     """joblib's `Parallel`, which calls `print_progress` whenever a run has ended."""
 
     def __init__(self, progress: Progress, **arguments: Any) -> None:

@@ -85,6 +85,13 @@ def validate_value(distribution: Distribution, value: Tensor) -> None:
         distribution._validate_sample(value)
 
 
+def dask_backend() -> Any:
+    """Joblib's backend class for Dask, which needs `distributed`."""
+    from joblib._dask import DaskDistributedBackend
+
+    return DaskDistributedBackend
+
+
 def options_of(parser: argparse.ArgumentParser) -> set[str]:
     """Names of the values that a parser returns.
 

@@ -69,7 +69,7 @@ def test_runs_go_to_a_dask_cluster(scripts, tmp_path):
     files = study.Files(tmp_path, "study")
     configs = {f"run{draw}": {"draw": draw} for draw in range(3)}
     cluster = distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
     )
     with cluster:
         where = {"backend": "dask", "scheduler": cluster.scheduler_address}

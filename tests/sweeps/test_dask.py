@@ -1,6 +1,7 @@
 """A sweep on a real Dask scheduler with two worker processes, one of which is killed."""
 
 import csv
+import importlib
 import json
 import os
 import signal
@@ -8,14 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 
 import numpy as np
 import pytest
 
 from pyro_ssl.cli import app as cli
+from pyro_ssl.sweeps import backend, sweep
 
-pytest.importorskip("distributed", reason="pip install 'pyro-ssl[dask]'")
+distributed = pytest.importorskip("distributed", reason="pip install 'pyro-ssl[dask]'")
 COMMAND = (
     *("sweep", "m2", "--data", "rows.npz", "--labels", "20", "--validation", "0.3"),
     *("--hidden", "[8]", "--epochs", "50", "--seeds", "0:3"),
@@ -23,9 +25,10 @@ COMMAND = (
 DEADLINE = 120
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """The scheduler file, and the processes of two workers."""
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The scheduler file, and the processes of two workers, one of which a test kills."""
+    tmp_path = tmp_path_factory.mktemp("dask")
     dask = [sys.executable, "-m", "dask"]
     file = str(tmp_path / "scheduler.json")
     local = ["--host", "127.0.0.1", "--scheduler-file", file]
@@ -37,8 +40,11 @@ def cluster(tmp_path):
             [*dask, *arguments], env=environment, stderr=subprocess.DEVNULL, cwd=tmp_path
         )
 
-    scheduler = start("scheduler", "--port", "0", "--no-dashboard", *local)
+    scheduler = start("scheduler", "--port", "0", "--dashboard-address", ":0", *local)
     workers = [start("worker", *one, *local) for _ in range(2)]
+    end = time.monotonic() + DEADLINE
+    while not Path(file).exists() and time.monotonic() < end:
+        time.sleep(0.1)
     yield file, workers
     for process in (*workers, scheduler):
         process.kill()
@@ -96,6 +102,35 @@ def test_a_killed_worker_changes_nothing(cluster, tmp_path, monkeypatch):
         lines = path.read_text().splitlines()
         assert lines[0] == line
         assert [json.loads(each)["epoch"] for each in lines] == list(range(1, 51))
+
+
+class Unreadable:
+    """A function that no worker can read, such as one whose module they do not have."""
+
+    def __call__(self, config: dict, directory: Path) -> dict:
+        return {}
+
+    def __reduce__(self):
+        return (importlib.import_module, ("no_such_module",))
+
+
+def test_what_dask_gives_up_is_an_error_and_not_waited_for(cluster, tmp_path):
+    file, _ = cluster
+    with backend("dask", file), pytest.raises(Exception, match="(?i)no_such_module|deseriali"):
+        sweep(Unreadable(), [{"seed": 0}, {"seed": 1}], tmp_path, report=str)
+
+
+def where(config: dict, directory: Path) -> dict:
+    return {"is_worker": current_thread() is not main_thread()}
+
+
+def test_a_single_worker_is_used_and_not_this_thread(tmp_path):
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+    )
+    with cluster, backend("dask", cluster.scheduler_address):
+        (outcome,) = sweep(where, [{"seed": 0}], tmp_path, report=str)
+    assert outcome.result["is_worker"]
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch, capsys, tmp_path):

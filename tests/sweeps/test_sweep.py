@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import signal
 from pathlib import Path
 
 import joblib
@@ -77,6 +78,22 @@ def test_runs_go_to_joblibs_active_backend(tmp_path):
     with joblib.parallel_config(backend="loky", n_jobs=2):
         outcomes = sweep(process, CONFIGS[:2], tmp_path, report=str)
     assert os.getpid() not in {outcome.result["process"] for outcome in outcomes}
+
+
+def kill_on_two(config: dict, directory: Path) -> dict:
+    if config["x"] == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return count(config, directory)
+
+
+def test_a_run_that_ends_its_worker_again_and_again_does_not_stop_the_others(tmp_path):
+    configs = [{"x": x, "seed": 0} for x in (2, 1, 3)]
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        outcomes = sweep(kill_on_two, configs, tmp_path, report=str)
+    assert "ended its worker 3 times" in outcomes[0].error
+    assert [outcome.result["value"] for outcome in outcomes[1:]] == [1.0, 3.0]
+    again = sweep(count, configs, tmp_path, report=str)
+    assert not again[0].error
 
 
 def test_a_run_in_use_by_another_command_is_an_error_of_this_run(tmp_path):
