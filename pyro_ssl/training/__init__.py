@@ -2,6 +2,7 @@
 
 from pyro_ssl.training.callbacks import EarlyStopping, Epoch
 from pyro_ssl.training.checkpoints import CheckpointWarning
+from pyro_ssl.training.distributed import LostProcessError
 from pyro_ssl.training.fit import fit, pretrain
 from pyro_ssl.training.optimizers import SCHEDULES
 from pyro_ssl.training.run import DivergedError, DivergedWarning, History
@@ -17,6 +18,7 @@ __all__ = [
     "EarlyStopping",
     "Epoch",
     "History",
+    "LostProcessError",
     "as_device",
     "fit",
     "pretrain",
