@@ -138,56 +138,7 @@ def test_where_samples_are_as_many_as_rows_noise_is_in_another_order():
     assert draws.flatten().sort().values.equal(whole(function, BATCH[:4]).flatten().sort().values)
 
 
-def test_what_all_share_is_drawn_once():
-    rows = Rows.of_process(1, 2, 8)
-    torch.manual_seed(5)
-    with sharded(rows), drawing_what_all_share():
-        shared = torch.randn(4)  # as many as rows
-    torch.manual_seed(5)
-    assert torch.equal(shared, torch.randn(4))
-
-
-def test_without_training_and_without_rows_nothing_changes():
-    rows = Rows.of_process(0, 2, 8)
-    with sharded(rows):
-        assert torch.equal(functional.dropout(BATCH[:4], 0.5, training=False), BATCH[:4])
-        assert torch.randn(3).shape == (3,)
-    with sharded(None):
-        assert ranks.current_rows.get() is None
-    assert torch.equal(ranks.all_sum(BATCH), BATCH)
-    assert torch.equal(ranks.batch_mean(BATCH), BATCH.sum(0) / 7)
-
-
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda x: Gamma(x.exp(), 1.0).rsample(),
-        lambda x: torch.randperm(len(x)),
-        functional.gumbel_softmax,
-        lambda x: functional.alpha_dropout(x, 0.5, True),
-        lambda x: functional.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
-        nn.LSTM(6, 4, 2, dropout=0.5, batch_first=True),
-        nn.RReLU(),
-    ],
-)
-def test_what_cannot_be_divided_is_refused(function):
-    with sharded(Rows.of_process(0, 2, 14)), pytest.raises(ValueError, match="in one process"):
-        function(BATCH)
-
-
-def test_the_same_layers_without_noise_are_not_refused():
-    lstm = nn.LSTM(6, 4, 2, batch_first=True)
-    with sharded(Rows.of_process(0, 2, 14)):
-        lstm(BATCH)
-        nn.RReLU().eval()(BATCH)
-        functional.scaled_dot_product_attention(BATCH, BATCH, BATCH)
-
-
-def test_where_samples_are_as_many_as_rows_noise_is_in_another_order():
-    """As the documentation says: as many numbers, from the same random state."""
-    draws = in_parts(lambda x: torch.randn(len(x), len(x), 3), BATCH[:4], 2)
-    assert draws.shape == (4, 2, 3)
-    assert draws.unique().numel() == draws.numel()
+# --- sums over processes, of which one has all rows here ---------------------------------------
 
 
 def test_batch_norm_is_torchs_own(monkeypatch):
