@@ -3,6 +3,8 @@
 import inspect
 import re
 import shlex
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -123,6 +125,19 @@ def test_the_bound():
     right = (names["per_class"].argmax(-1) == data.load("digits").y_test[:100]).float().mean()
     assert right > 0.2
     assert np.isfinite(names["loss"])
+
+
+def test_many_machines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(names_of.__wrapped__("docs/many_machines.md")["history"]["loss"]) == 2
+    text = (ROOT / "docs" / "many_machines.md").read_text()
+    commands = re.findall(r"```sh\n(.*?)\n```", text, re.DOTALL)
+    assert [command.split()[0] for command in commands] == ["torchrun", "pyro-ssl", "pyro-ssl"]
+    module = {"torchrun": "torch.distributed.run", "pyro-ssl": "pyro_ssl"}
+    for command in commands:
+        program, *arguments = command.split()
+        subprocess.run([sys.executable, "-m", module[program], *arguments], check=True)
+    assert len(Path("runs/m2/metrics.jsonl").read_text().splitlines()) == 3
 
 
 def test_the_table_of_methods_is_the_zoos():

@@ -3,6 +3,7 @@
 from pyro_ssl.training.callbacks import EarlyStopping, Epoch
 from pyro_ssl.training.checkpoints import CheckpointWarning
 from pyro_ssl.training.compiled_step import NotCompiledWarning, StaleStepError
+from pyro_ssl.training.distributed import LostProcessError
 from pyro_ssl.training.fit import fit, pretrain
 from pyro_ssl.training.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
 from pyro_ssl.training.optimizers import SCHEDULES
@@ -24,6 +25,7 @@ __all__ = [
     "WandbLogger",
     "NotCompiledWarning",
     "StaleStepError",
+    "LostProcessError",
     "as_device",
     "fit",
     "pretrain",

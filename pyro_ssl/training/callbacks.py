@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -249,8 +250,14 @@ def progress_bar(run: Run, show: bool | None) -> Iterator[ProgressBar]:
         show = sys.stderr.isatty()
     if run.processes is not None and not run.processes.is_first:
         show = False
+    threads = torch.get_num_threads()
     with tqdm(
-        total=run.total, initial=run.position.step, disable=not show, unit="step", leave=False
+        total=run.total,
+        initial=run.position.step,
+        disable=not show,
+        desc="1 thread" if threads == 1 else f"{threads} threads",
+        unit="step",
+        leave=False,
     ) as bar:
         yield ProgressBar(bar)
 

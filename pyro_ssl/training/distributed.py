@@ -121,10 +121,11 @@ class Processes:
             except Exception as error:
                 outcome[1] = error
         dist.broadcast_object_list(outcome, src=0)
-        value, error = outcome
-        if error is not None:
-            raise error
-        return value
+        value, failure = outcome
+        if failure is not None:
+            raise failure
+        result: T = value
+        return result
 
     def check_same(self, data: Mapping[str, Any]) -> None:
         """Raise ValueError, in all processes, unless all have equal data.

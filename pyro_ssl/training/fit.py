@@ -45,6 +45,7 @@ from pyro_ssl.training.run import (
 )
 from pyro_ssl.training.settings import Precision, Settings
 from pyro_ssl.training.source_batches import check_workers
+from pyro_ssl.training.threads import threads_for
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_input, check_kind, check_positive
 from pyro_ssl.utils.context import fixed_seed, one_training, preserve_buffers
@@ -87,6 +88,9 @@ def fit(
     Training runs in several threads take turns. Predictions of other threads run between two steps
     and do not change the result. But torch has one random state for all threads: while `fit` runs,
     other threads should draw no random numbers, or draw them from a `torch.Generator`.
+
+    Networks so small that a second thread saves nothing are trained in one, unless the user has
+    chosen the number of threads, by OMP_NUM_THREADS or by `torch.set_num_threads`.
 
     With a directory, SIGTERM and SIGINT end the run with a checkpoint of the last step: the first
     by `SystemExit(143)`, the second by `KeyboardInterrupt`. In processes that torchrun has started,
@@ -233,6 +237,7 @@ def fit(
             stack.enter_context(fixed_seed(seed))
             if run_directory is not None:
                 run_directory.restore(run)
+        stack.enter_context(threads_for(objective, run.batches))
         bar = stack.enter_context(progress_bar(run, progress))
         if run.compiled is not None:
             run.compiled.announce = bar.describe

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -13,13 +14,18 @@ from pyro_ssl.training.callbacks import RunDirectory
 from pyro_ssl.training.distributed import SIGNALS
 from pyro_ssl.training.run import Callback, Run
 
+GRACE = 8.0
+"""Seconds that a process waits for the others, once it has been asked to end."""
+
 
 class Preemption(Callback):
     """Write a checkpoint when a signal has come, and then do what the signal did before.
 
     The step at hand, with its callbacks, is finished first. A second signal ends the process as if
     training did not handle it, without a checkpoint; with several processes it is ignored, since
-    torchrun repeats the signals that its workers get from the terminal.
+    torchrun repeats the signals that its workers get from the terminal. One of several processes
+    that does not reach the end of its step, since it waits for a process that hangs or is gone,
+    ends after `GRACE` seconds without a checkpoint.
 
     Signals that the process ignores stay ignored, and outside the main thread, where Python cannot
     handle signals, nothing changes.
@@ -33,13 +39,16 @@ class Preemption(Callback):
         self.processes = run_directory.processes
         self.received: int | None = None
         self._before: dict[int, Any] = {}
+        self._is_answered = False
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Handle signals inside the block; the handlers are as before afterwards."""
         self._install()
+        waiting = self._ended_if_stuck() if self._before and self.processes else nullcontext()
         try:
-            yield
+            with waiting:
+                yield
         finally:
             self._restore()
         if self.received is not None:  # it came after the last step
@@ -55,11 +64,15 @@ class Preemption(Callback):
         number = self.received if self.processes is None else self.processes.signal_of_any
         if number is None:
             return
+        self._is_answered = True
         self.run_directory.write_checkpoint(run)
         self.received = None
+        if self.processes is not None:
+            self.processes.signal = None
         before = self._before.get(number, signal.SIG_DFL)
         if callable(before):
             before(number, None)
+            self._is_answered = False
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
@@ -78,6 +91,38 @@ class Preemption(Callback):
     def _restore(self) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
+
+    @contextmanager
+    def _ended_if_stuck(self) -> Iterator[None]:
+        """End the process some time after a signal if no step has ended since.
+
+        Python calls a handler between two of its instructions, and a process that waits inside
+        torch for another one has none; but the number of the signal is written to a pipe at once.
+        """
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        thread = threading.Thread(target=self._wait_for_signal, args=(read,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._is_answered = True
+            signal.set_wakeup_fd(before)
+            os.close(write)  # which ends the thread
+            thread.join()
+            os.close(read)
+
+    def _wait_for_signal(self, pipe: int) -> None:
+        for byte in iter(lambda: os.read(pipe, 1), b""):
+            if byte[0] in SIGNALS:
+                timer = threading.Timer(GRACE, self._end_if_stuck, (byte[0],))
+                timer.daemon = True
+                timer.start()
+
+    def _end_if_stuck(self, number: int) -> None:
+        if not self._is_answered:
+            os._exit(128 + number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.processes is not None:

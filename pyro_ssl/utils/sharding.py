@@ -156,7 +156,10 @@ def _spread(values: Tensor, dim: int, rows: Rows) -> Tensor:
 
 def _empty_whole(like: Tensor, shape: list[int]) -> Tensor:
     """An empty tensor whose dimensions are in memory in the order of another one's."""
-    order = sorted(range(like.dim()), key=lambda dim: -like.stride(dim))
+    strides = like.stride()
+    if 0 in strides:  # expanded, so in no order
+        return like.new_empty(shape)
+    order = sorted(range(like.dim()), key=strides.__getitem__, reverse=True)
     empty = like.new_empty([shape[dim] for dim in order])
     return empty.permute([order.index(dim) for dim in range(like.dim())])
 
@@ -182,6 +185,8 @@ def _of_tensors(rows: Rows, func: Any, args: Any, kwargs: dict[str, Any]) -> Any
 
 
 def _in_place(rows: Rows, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    if not args:  # torch.nn.init, which gives a layer its weights
+        return func(**kwargs)
     target, *others = args
     dim = _row_dim(target.shape, rows.size)
     if dim is None:
@@ -196,18 +201,13 @@ def _in_place(rows: Rows, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 def _of_sizes(rows: Rows, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Functions of a size: the last positional sequence, the trailing numbers, or `size`."""
-    numbers = [] if func.__name__ in ("rand", "randn") else None
-    leading: list[Any] = []
     size: Any = kwargs.get("size")
-    for value in args:
-        if isinstance(value, Sequence):
-            size = value
-        elif numbers is not None:
-            numbers.append(value)
-        else:
-            leading.append(value)
-    if size is None:
-        size = numbers
+    leading = list(args)
+    if args and isinstance(args[-1], Sequence):
+        size = leading.pop()
+    elif func.__name__ in ("rand", "randn") and args:
+        size = leading
+        leading = []
     dim = None if size is None else _row_dim(size, rows.size)
     if dim is None:
         return func(*args, **kwargs)

@@ -12,6 +12,7 @@ import torch
 
 PROGRAMS = Path(__file__).with_name("distributed_programs.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TORCHRUN += ["--max-restarts", "3"]  # one is meant, more where ports are scarce
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,11 @@ def test_early_stopping_is_agreed_on(two):
 
 def test_a_resumed_run_equals_an_unbroken_one(two):
     check_equal(programs.unbroken(), two["results"]["resumed"])
+
+
+def test_a_killed_run_is_restarted_by_torchrun_and_equals_an_unbroken_one(two):
+    assert two["restarts"] >= 1
+    check_equal(programs.unbroken(), two["results"]["killed"])
 
 
 def test_all_processes_know_the_history(two):

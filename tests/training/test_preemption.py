@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from training_runs import run, same, weights
 
-from pyro_ssl.training import checkpoints
+from pyro_ssl.training import checkpoints, preemption
+from pyro_ssl.training.callbacks import RunDirectory
+from pyro_ssl.training.distributed import Processes
 
 
 class At:
@@ -145,6 +148,37 @@ def test_a_thread_trains_without_handlers(tmp_path):
     thread.join()
     assert seen == [signal.SIG_DFL]
     assert Path(tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.fixture
+def exits(monkeypatch):
+    """Exit codes with which one of two processes, that waits for the other, has ended."""
+    codes = []
+    monkeypatch.setattr(preemption, "GRACE", 0.05)
+    monkeypatch.setattr(preemption.os, "_exit", codes.append)
+    return codes
+
+
+def test_a_process_that_waits_for_a_lost_one_ends(tmp_path, exits):
+    watched = preemption.Preemption(RunDirectory(tmp_path, processes=Processes(1, 2)))
+    with pytest.raises(KeyboardInterrupt), watched.watching():
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.5)
+    assert exits == [130]
+
+
+def test_a_process_that_reaches_the_end_of_its_step_does_not(tmp_path, exits, monkeypatch):
+    processes = Processes(1, 2)
+    run_directory = RunDirectory(tmp_path, processes=processes)
+    monkeypatch.setattr(run_directory, "write_checkpoint", lambda run: time.sleep(0.5))
+    watched = preemption.Preemption(run_directory)
+    with pytest.raises(KeyboardInterrupt), watched.watching():
+        signal.raise_signal(signal.SIGINT)
+        assert processes.signal == signal.SIGINT
+        processes.signal_of_any = signal.SIGINT
+        watched.after_step(None)
+    assert exits == []
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 # --- runs that go on for longer -------------------------------------------------------------------
