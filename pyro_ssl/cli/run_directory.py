@@ -37,8 +37,17 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "label_file": (str, NoneType),
     "seed": (int,),
     "binarise": (bool,),
+    "label_column": (str,),
+    "ignore_columns": (list,),
+    "image_size": (int, NoneType),
 }
 """Entries of `config.json` and their types."""
+LATER_ENTRIES: dict[str, Any] = {
+    "label_column": "label",
+    "ignore_columns": [],
+    "image_size": None,
+}
+"""Entries that earlier versions did not write, and what those did."""
 REMNANTS = {"lock", "fit.lock", "config.json.writing"}
 """Files that remain if a command is killed before `config.json` is in place."""
 
@@ -115,6 +124,8 @@ def read_config(directory: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    if isinstance(config, dict):
+        config = LATER_ENTRIES | config
     _check_config(config, path)
     return config
 

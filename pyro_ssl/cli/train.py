@@ -18,6 +18,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
 from pyro_ssl.cli.config_file import ConfigFile
+from pyro_ssl.cli.data_options import (
+    DATA_HELP,
+    READING_OPTIONS,
+    absolute_path,
+    add_reading_options,
+    reading_of,
+)
 from pyro_ssl.cli.method_options import (
     add_method_options,
     check_saved_options,
@@ -40,7 +47,10 @@ from pyro_ssl.training.optimizers import SCHEDULES
 from pyro_ssl.utils import files
 from pyro_ssl.zoo.saved_model import SavedModel
 
-DATA_OPTIONS = ("data", "data_root", "labels", "how", "label_file", "seed", "binarise")
+DATA_OPTIONS = (
+    *("data", "data_root", "labels", "how", "label_file", "seed", "binarise"),
+    *READING_OPTIONS,
+)
 """Options that are entries of `config.json` themselves."""
 DEFAULT_LABELS = 100
 RESUME_HELP = "directory of a run to continue, with the settings it was started with"
@@ -67,9 +77,8 @@ def _method_parser(name: str) -> ArgumentParser:
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of these options")
     parser.add_argument("--resume", type=str | None, default=None, help=RESUME_HELP)
     parser.add_argument("--out", type=str | None, default=None, help="directory of the run")
-    parser.add_argument(
-        "--data", type=str, default="digits", help="name of a data set, or path of an .npz file"
-    )
+    parser.add_argument("--data", type=str, default="digits", help=DATA_HELP)
+    add_reading_options(parser)
     parser.add_argument(
         "--data-root", type=str | None, default=None, help="folder of the image data sets"
     )
@@ -155,10 +164,9 @@ def _config(method: str, given: Namespace) -> dict[str, Any]:
         "training": {name: given[name] for name in (*FIT_OPTIONS, "schedule")},
     }
     config |= {name: given[name] for name in DATA_OPTIONS}
-    paths = ["data_root", "label_file"]
-    if given.data.endswith(".npz"):
-        paths.append("data")
-    for name in paths:  # absolute, so that the run can be continued from another folder
+    # absolute, so that the run can be continued from another folder
+    config["data"] = absolute_path(given.data)
+    for name in ("data_root", "label_file"):
         if config[name]:
             config[name] = str(Path(config[name]).resolve())
     return config
@@ -187,7 +195,7 @@ def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
     name = config["method"]
     options = config["options"]
     seed = config["seed"]
-    dataset = data.load(config["data"], config["data_root"])
+    dataset, reading = data.load_or_read(config["data"], config["data_root"], reading_of(config))
     draw = draw_labels(dataset, config)
     if config["binarise"]:
         _check_pixels(dataset.x)
@@ -207,12 +215,16 @@ def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
             transform=torch.bernoulli if config["binarise"] else None,
             **config["training"],
         )
-    saved = SavedModel(name, dataset.x_shape, list(dataset.classes), options, objective)
+    classes = list(dataset.classes)
+    extra = {"reading": reading.plain()}
+    saved = SavedModel(name, dataset.x_shape, classes, options, objective, extra)
     saved.save(out / "model")
     draw.save(out / "labels.json")
     plots.save(plots.learning_curves({name: history}), out / "curves.png")
-    measures = metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
-    result = _result(config, draw, history["seconds"][-1], measures)
+    measures = {}
+    if len(dataset.x_test):
+        measures = metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
+    result = _result(config, draw, history["seconds"][-1], measures) | {"classes": classes}
     files.write_text(out / "result.json", json.dumps(result, indent=1))
     print(_result_line(result))
 
@@ -231,7 +243,7 @@ def draw_labels(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw
     labels = config["labels"]
     is_labeled = dataset.y >= 0
     if labels is None:
-        labels = DEFAULT_LABELS if is_labeled.all() else "all"
+        labels = min(DEFAULT_LABELS, len(is_labeled)) if is_labeled.all() else "all"
     if labels == "all":
         rows = is_labeled.nonzero().flatten().tolist()
         return data.LabelDraw(tuple(rows), len(is_labeled), "all")
@@ -267,9 +279,11 @@ def _result(
 
 
 def _result_line(result: dict[str, Any]) -> str:
+    trained = f"{result['method']} on {result['data']}, {result['labels']} labels"
+    if "test_accuracy" not in result:
+        return f"{trained}: no test data, {result['seconds']:.0f} s"
     return (
-        f"{result['method']} on {result['data']}, {result['labels']} labels: "
-        f"accuracy {100 * result['test_accuracy']:.2f} %, "
+        f"{trained}: accuracy {100 * result['test_accuracy']:.2f} %, "
         f"log-likelihood {result['test_log_likelihood']:.3f}, "
         f"ECE {100 * result['test_ece']:.2f} %, {result['seconds']:.0f} s"
     )
