@@ -1,6 +1,7 @@
 """The Python of README.md and docs/ runs as it stands, page by page, as the pages say."""
 
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from pyro_ssl import data, fit, zoo
+from pyro_ssl.cli import app as cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -97,6 +99,28 @@ def test_the_bound():
     right = (names["per_class"].argmax(-1) == data.load("digits").y_test[:100]).float().mean()
     assert right > 0.2
     assert np.isfinite(names["loss"])
+
+
+def test_your_data(tmp_path, monkeypatch, capsys):
+    """The page's Python and its commands, from top to bottom, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, Any] = {"__name__": "page"}
+    page = (ROOT / "docs/your_data.md").read_text()
+    for kind, block in re.findall(r"```(python|sh)\n(.*?)```", page, re.DOTALL):
+        if kind == "python":
+            exec(block, space)
+            continue
+        for line in block.splitlines():
+            program, *arguments = shlex.split(line, comments=True)
+            assert program == "pyro-ssl" and cli.main(arguments) == 0, line
+    assert "| cat   | 10 " in capsys.readouterr().out
+    lines = Path("pets.csv").read_text().splitlines()
+    assert lines[0] == "file,prediction,p(cat),p(dog)" and len(lines) == 81
+    right = [line.startswith(line.split(",")[1]) for line in lines[1:]]
+    assert np.mean(right) > 0.9
+    assert Path("animals_p.csv").read_text().startswith("prediction,p(cat),p(dog)")
+    predicted = space["probs"].argmax(-1).numpy()
+    assert (predicted == np.arange(5000) % 2).mean() > 0.9
 
 
 def test_the_table_of_methods_is_the_zoos():
