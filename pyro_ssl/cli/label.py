@@ -121,7 +121,7 @@ def run(arguments: Namespace) -> None:
     check_positive(n=arguments.n, rounds=arguments.rounds)
     if not 0 <= arguments.port < 2**16:
         raise ValueError(f"--port should be in 0 .. {2**16 - 1}, got {arguments.port}")
-    images = read_images(arguments.data, arguments.classes, reading_of(arguments))
+    images = read_images(arguments.data, arguments.classes, reading_of(vars(arguments)))
     out = Path(arguments.directory)
     options = _options(arguments, images.pool)
     with files.locked(out):

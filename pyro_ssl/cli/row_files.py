@@ -37,7 +37,7 @@ def rows_to_predict(option: str, name: str, reading: Reading) -> Part:
     if is_array:
         x = read_rows(option, name)
         has_unit = reading.unit is not None and x.dtype.kind in "iu"
-        return Part(x / reading.unit if has_unit else x)  # type: ignore[operator]
+        return Part(x / reading.unit if has_unit else x)
     try:
         part = read(path, reading).last
     except (ValueError, FileNotFoundError) as error:

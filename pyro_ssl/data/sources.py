@@ -193,7 +193,7 @@ class MemmapSource(Source):
     def _fill(self, file: Any, values: np.ndarray, row: Any) -> None:
         """Read bytes from where a row begins."""
         file.seek(self._start + int(row) * self._strides[0])
-        view = memoryview(values)
+        view = values.data
         while view:
             count = file.readinto(view)
             if not count:
