@@ -140,6 +140,28 @@ def test_many_machines(tmp_path, monkeypatch):
     assert len(Path("runs/m2/metrics.jsonl").read_text().splitlines()) == 3
 
 
+def test_your_data(tmp_path, monkeypatch, capsys):
+    """The page's Python and its commands, from top to bottom, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, Any] = {"__name__": "page"}
+    page = (ROOT / "docs/your_data.md").read_text()
+    for kind, block in re.findall(r"```(python|sh)\n(.*?)```", page, re.DOTALL):
+        if kind == "python":
+            exec(block, space)
+            continue
+        for line in block.splitlines():
+            program, *arguments = shlex.split(line, comments=True)
+            assert program == "pyro-ssl" and cli.main(arguments) == 0, line
+    assert "| cat   | 10 " in capsys.readouterr().out
+    lines = Path("pets.csv").read_text().splitlines()
+    assert lines[0] == "file,prediction,p(cat),p(dog)" and len(lines) == 81
+    right = [line.startswith(line.split(",")[1]) for line in lines[1:]]
+    assert np.mean(right) > 0.9
+    assert Path("animals_p.csv").read_text().startswith("prediction,p(cat),p(dog)")
+    predicted = space["probs"].argmax(-1).numpy()
+    assert (predicted == np.arange(5000) % 2).mean() > 0.9
+
+
 def test_the_table_of_methods_is_the_zoos():
     table = (ROOT / "docs/methods.md").read_text().replace("\\|", "|")
     for name, row in zoo.METHODS.items():

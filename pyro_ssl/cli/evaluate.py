@@ -10,9 +10,11 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from pyro_ssl import data
-from pyro_ssl.cli.row_files import read_rows
+from pyro_ssl.cli.data_options import DATA_HELP
+from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.cli.run_config import read_config
 from pyro_ssl.cli.train import labeled_rows_of_run
+from pyro_ssl.data.readers import labeled_rows_as_test
 from pyro_ssl.evaluation import reports
 from pyro_ssl.evaluation.attacks import ATTACKS
 from pyro_ssl.evaluation.corruptions import corrupted
@@ -40,7 +42,8 @@ def parser() -> ArgumentParser:
         "--data",
         type=str | None,
         default=None,
-        help="another data set with the same classes; by default the data set of the run",
+        help=f"another data set with the same classes; by default the data set of the run: {DATA_HELP}; "
+        "without a test part, all labeled rows are the test set",
     )
     parser.add_argument(
         "--data-root", type=str | None, default=None, help="folder of the image data sets"
@@ -50,7 +53,7 @@ def parser() -> ArgumentParser:
         type=str,
         nargs="+",
         default=[],
-        help="out-of-distribution data to detect: names of data sets, or .npy or .csv files",
+        help="out-of-distribution data to detect: names of data sets, files or folders",
     )
     parser.add_argument(
         "--corruptions", action="store_true", help="also measure on corrupted images"
@@ -78,9 +81,13 @@ def run(arguments: Namespace) -> None:
     config = read_config(directory)
     saved = SavedModel.load(directory / "model")
     root = arguments.data_root or config["data_root"]
-    dataset = _test_data(arguments.data or config["data"], root, saved.classes)
+    reading = data.Reading.of(saved.extra)
+    dataset = _test_data(arguments.data or config["data"], root, saved, reading)
+    if arguments.data and arguments.data != config["data"]:
+        dataset = labeled_rows_as_test(dataset)
+    _check_test_part(dataset, arguments)
     _check_attack(arguments)
-    others = _other_data(arguments.ood, root, saved, dataset)
+    others = _other_data(arguments.ood, root, saved, dataset, reading)
     if arguments.corruptions:
         corrupted(dataset.x_test[:1], "contrast", 1)  # raises for data that are not images
     objective = saved.objective
@@ -88,6 +95,7 @@ def run(arguments: Namespace) -> None:
         objective.to(device)
     out = directory / "evaluation"
     _write_test_report(reports.test_report(objective, dataset, out), out)
+    _write(out / "classes.md", reports.class_report(objective, dataset))
     if others:
         labeled = None
         if arguments.data in (None, config["data"]):
@@ -110,12 +118,23 @@ def run(arguments: Namespace) -> None:
 # --- checks, before anything is measured ----------------------------------------------------------
 
 
-def _test_data(name: str, root: str | None, classes: list[Any]) -> data.Dataset:
-    dataset = data.load(name, root)
+def _test_data(
+    name: str, root: str | None, saved: SavedModel, reading: data.Reading
+) -> data.Dataset:
     try:
-        return data.with_class_order(dataset, classes)
+        if name not in data.DATASETS:
+            return data.load_or_read(name, root, reading, saved.classes)[0]
+        return data.with_class_order(data.load(name, root), saved.classes)
     except ValueError as error:
         raise ValueError(f"--data: {error}") from None
+
+
+def _check_test_part(dataset: data.Dataset, arguments: Namespace) -> None:
+    if not len(dataset.x_test):
+        raise ValueError(
+            f"the data of the run in {arguments.directory} have no test part; give --data PATH, "
+            "other data with labels"
+        )
 
 
 def _check_attack(arguments: Namespace) -> None:
@@ -132,10 +151,14 @@ def _check_attack(arguments: Namespace) -> None:
 
 
 def _other_data(
-    names: list[str], root: str | None, saved: SavedModel, dataset: data.Dataset
+    names: list[str],
+    root: str | None,
+    saved: SavedModel,
+    dataset: data.Dataset,
+    reading: data.Reading,
 ) -> dict[str, Tensor]:
     """Out-of-distribution data by name, each with the shape of the model's data."""
-    others = {Path(name).stem: _rows_of(name, root) for name in names}
+    others = {Path(name).stem: _rows_of(name, root, reading) for name in names}
     if len(others) < len(names) or dataset.name in others:
         raise ValueError(
             f"--ood: names should differ from each other and from {dataset.name}, got {names}"
@@ -145,11 +168,12 @@ def _other_data(
     return others
 
 
-def _rows_of(name: str, root: str | None) -> Tensor:
-    """Rows of an .npy or .csv file, or of the test part of a data set."""
-    if name.endswith((".npy", ".csv")):
-        return as_data(read_rows("--ood", name), "--ood", torch.get_default_dtype())
-    return data.load(name, root).x_test
+def _rows_of(name: str, root: str | None, reading: data.Reading) -> Tensor:
+    """The test part of a data set, or the rows of files."""
+    if name in data.DATASETS:
+        return data.load(name, root).x_test
+    x = rows_to_predict("--ood", name, reading).x
+    return as_data(x, "--ood", torch.get_default_dtype())
 
 
 def _labeled_data(

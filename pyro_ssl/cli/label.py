@@ -11,15 +11,18 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
-from pyro_ssl import data, zoo
+from pyro_ssl import zoo
 from pyro_ssl.active.acquisition import ACQUISITIONS
 from pyro_ssl.active.cold_start import Start, vae_embedding
 from pyro_ssl.active.labelling.page import Page
 from pyro_ssl.active.labelling.question import Question
 from pyro_ssl.active.learner import ActiveLearner
+from pyro_ssl.cli.data_options import add_reading_options, reading_of
 from pyro_ssl.cli.method_options import chosen_options
 from pyro_ssl.cli.train import label_warnings_silenced
+from pyro_ssl.data.classes import names_of, rows_of_labels, values_of_classes
 from pyro_ssl.data.missing_labels import warn_of_missing_classes
+from pyro_ssl.data.readers import Content, Reading, label_indices, read
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, check_positive
 from pyro_ssl.zoo.saved_model import SavedModel
@@ -47,14 +50,17 @@ def parser() -> ArgumentParser:
         "--data",
         type=str,
         required=True,
-        help=".npz file with images x, (N, C, H, W) or (N, H, W)",
+        help="folder of images, in folders of classes and in unlabeled, or .npz file with images "
+        "x, (N, C, H, W) or (N, H, W); labels that the data have are learned first",
     )
+    add_reading_options(parser)
     parser.add_argument(
         "--classes",
         type=str,
         nargs="+",
         default=None,
-        help="names of the classes; by default the array classes of the file",
+        help="names of the classes; by default those of the data: the folders, or the array "
+        "classes",
     )
     parser.add_argument(
         "--source",
@@ -119,12 +125,13 @@ def run(arguments: Namespace) -> None:
     check_positive(n=arguments.n, rounds=arguments.rounds)
     if not 0 <= arguments.port < 2**16:
         raise ValueError(f"--port should be in 0 .. {2**16 - 1}, got {arguments.port}")
-    images = read_images(arguments.data, arguments.classes)
+    images = read_images(arguments.data, arguments.classes, reading_of(vars(arguments)))
     out = Path(arguments.directory)
     options = _options(arguments, images.pool)
     with files.locked(out):
         learner = _learner(arguments, images, options)
         question = Question(out / "asked.json", images.pool, images.classes)
+        _teach_known(learner, images)
         with _page(arguments, images.classes) as page:
             for _ in range(arguments.rounds):
                 with label_warnings_silenced():
@@ -174,6 +181,15 @@ def _learner(arguments: Namespace, images: Images, options: dict[str, Any]) -> A
     )
 
 
+def _teach_known(learner: ActiveLearner, images: Images) -> None:
+    """Teach the labels that the data have, once; the person's own labels come before them."""
+    decided = {*learner.indices, *learner.skipped}
+    rows = [row for row in np.flatnonzero(images.labels >= 0).tolist() if row not in decided]
+    if rows:
+        labels = images.labels[rows].tolist()
+        learner.teach(rows, labels, pool=images.pool)
+
+
 def _page(arguments: Namespace, classes: list[str]) -> AbstractContextManager[Page | None]:
     if arguments.source == "terminal":
         return nullcontext()
@@ -202,7 +218,7 @@ def _save(learner: ActiveLearner, method: str, options: dict[str, Any], images: 
         return
     (objective,) = learner.members
     x_shape = tuple(images.pool.shape[1:])
-    extra = {"unit": images.unit}
+    extra = {"reading": images.reading.plain()}
     saved = SavedModel(method, x_shape, images.classes, options, objective, extra)
     saved.save(learner.directory / "model")
 
@@ -226,26 +242,30 @@ class Images(NamedTuple):
     Arguments:
         pool: The images, `(N, C, H, W)`.
         classes: Names of the classes.
-        unit: Number that the values of the file were divided by.
+        labels: Class indices that the data have, `(N,)`, -1 where there is none.
+        reading: How they were read.
 
-    >>> Images(torch.zeros(1, 1, 8, 8), ["cat", "dog"], 255.0).unit
-    255.0
+    >>> Images(torch.zeros(1, 1, 8, 8), ["cat", "dog"], np.array([-1]), Reading()).classes
+    ['cat', 'dog']
     """
 
     pool: Tensor
     classes: list[str]
-    unit: float
+    labels: np.ndarray
+    reading: Reading
 
 
-def read_images(name: str, classes: list[str] | None) -> Images:
-    """Read images and names of classes from an .npz file.
+def read_images(name: str, classes: list[str] | None, reading: Reading | None = None) -> Images:
+    """Read images, their labels and the names of classes; of several parts the training part.
 
     Arguments:
-        name: Path of the file.
-        classes: Names of the classes; None uses those of the file.
+        name: Path of a folder of images, or of an .npz file.
+        classes: Names of the classes; None uses those of the data.
+        reading: How to read them.
 
     Raises:
-        ValueError: The file holds no images, or there are fewer than two different names.
+        ValueError: The data are no images, no two different names are known, or a label is of
+            another class.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -253,32 +273,43 @@ def read_images(name: str, classes: list[str] | None) -> Images:
     ...     read_images(f"{folder}/images.npz", ["cat", "dog"]).pool.shape
     torch.Size([3, 1, 8, 8])
     """
-    arrays = data.arrays_of(name)
-    if "x" not in arrays:
-        others = ", ".join(arrays) or "none"
-        raise ValueError(f"--data: {name} should hold an array x; its arrays: {others}")
-    x, unit = _scaled(arrays["x"])
+    try:
+        content = read(name, reading)
+        x = _as_images(content)
+        names = classes or list(content.classes) or _classes_of(content.train.labels)
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise ValueError(f"two or more different names are needed, got {names}; give --classes")
+        labels = np.full(len(x), -1)
+        if content.train.labels is not None:
+            labels = label_indices(content.train.labels, len(x), names)
+    except ValueError as error:
+        raise ValueError(f"--data: {error}") from None
+    return Images(x, names, labels, content.reading)
+
+
+def _as_images(content: Content) -> Tensor:
+    """The training part as images `(N, C, H, W)`."""
+    if content.reading.columns:
+        raise ValueError(
+            "a table has no images to show; fill its column "
+            f"{content.reading.label_column!r} by hand, and train on it"
+        )
+    x = as_data(content.train.x, "x", torch.float32)
     if x.dim() == 3:
         x = x[:, None]
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise ValueError(
-            "--data: x should be images (N, C, H, W), one channel or three, or (N, H, W); "
+            "x should be images (N, C, H, W), one channel or three, or (N, H, W); "
             f"got {tuple(x.shape)}"
         )
-    names = classes or [str(c) for c in arrays.get("classes", np.array([])).tolist()]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError(f"--classes: two or more different names are needed, got {names}")
-    return Images(x, names, unit)
+    return x
 
 
-def _scaled(array: np.ndarray) -> tuple[Tensor, float]:
-    """Pixels, and the number they were divided by: 255 for integers, unless all are 0 or 1."""
-    x = as_data(array, "--data: x", torch.float32)
-    if array.dtype.kind not in "iu":
-        return x, 1.0
-    low = float(x.min())
-    high = float(x.max())
-    if not 0 <= low <= high <= 255:
-        raise ValueError(f"--data: x, of integers, should be in 0 .. 255, got {low:g} .. {high:g}")
-    unit = 255.0 if high > 1 else 1.0
-    return x / unit, unit
+def _classes_of(labels: Any) -> list[str]:
+    """Names of the classes of labels, sorted; none if there are no labels."""
+    if labels is None:
+        return []
+    values, missing = rows_of_labels(labels, len(labels))
+    if missing.all():
+        return []
+    return list(names_of(np.unique(values_of_classes(values[~missing]))))

@@ -1,14 +1,17 @@
-"""`pyro-ssl predict`: class probabilities for the rows of a file."""
+"""`pyro-ssl predict`: class probabilities for the rows of a file or the images of a folder."""
 
 from __future__ import annotations
 
+import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_ssl.cli.row_files import read_rows
+from pyro_ssl.cli.row_files import rows_to_predict
+from pyro_ssl.data.readers import Reading
 from pyro_ssl.prediction.chunks import as_known
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.utils import files
@@ -25,13 +28,19 @@ def parser() -> ArgumentParser:
     parser = ArgumentParser(description="Write p(y|x) for each row of a file.")
     parser.add_argument("directory", type=str, help="directory of a run")
     parser.add_argument(
-        "--input", type=str, required=True, help="data, one row per datum: an .npy or .csv file"
+        "--data",
+        "--input",
+        type=str,
+        required=True,
+        help="data, one row per datum: a .csv, .parquet, .npy or .npz file, or a folder of images; "
+        "of several parts the test part",
     )
     parser.add_argument(
         "--output",
         type=str,
         required=True,
-        help="file for the probabilities, (N, K): .npy or .csv",
+        help="file to write: .csv with the names of the classes, or .npy with the probabilities, "
+        "(N, K)",
     )
     return parser
 
@@ -43,17 +52,39 @@ def run(arguments: Namespace) -> None:
     if suffix not in (".npy", ".csv"):
         raise ValueError(f"--output: the file should end in .npy or .csv; got {output}")
     saved = SavedModel.load(Path(arguments.directory) / "model")
-    x = read_rows("--input", arguments.input)
-    check_event_shape(x, saved.x_shape, "--input: x")
-    if x.dtype.kind in "iu":  # images are divided as they were for labeling
-        x = x / saved.extra.get("unit", 1.0)
-    rows = as_known(saved.objective, x, "--input")
+    part = rows_to_predict("--data", arguments.data, Reading.of(saved.extra))
+    check_event_shape(part.x, saved.x_shape, "--data: x")
+    rows = as_known(saved.objective, part.x, "--data")
     if not output.resolve().parent.is_dir():
         raise FileNotFoundError(f"--output: {output.parent} is not a directory")
     probs = predict_proba(saved.objective, rows).numpy()
-    buffer = io.BytesIO()
     if suffix == ".csv":
-        np.savetxt(buffer, probs, delimiter=",", fmt="%.9g")
+        content = csv_of(probs, saved.classes, part.names).encode()
     else:
+        buffer = io.BytesIO()
         np.save(buffer, probs)
-    files.write_file(arguments.output, buffer.getvalue())
+        content = buffer.getvalue()
+    files.write_file(arguments.output, content)
+
+
+def csv_of(probs: np.ndarray, classes: Sequence[str], names: Sequence[str] = ()) -> str:
+    """Predictions as CSV: the likeliest class, and a column p(NAME) for each class.
+
+    Arguments:
+        probs: Probabilities `(N, K)`.
+        classes: Names of the classes.
+        names: Names of the rows, for a first column `file`; empty for none.
+
+    >>> print(csv_of(np.array([[0.25, 0.75]]), ["cat", "dog"], ["a.png"]))
+    file,prediction,p(cat),p(dog)
+    a.png,dog,0.25,0.75
+    <BLANKLINE>
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    first = ["file"] if names else []
+    writer.writerow([*first, "prediction", *(f"p({name})" for name in classes)])
+    for i, row in enumerate(probs):
+        best = classes[int(row.argmax())]
+        writer.writerow([*names[i : i + 1], best, *(f"{p:.9g}" for p in row)])
+    return buffer.getvalue()

@@ -2,10 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pyro_ssl.data.readers import Part, Reading, read
+from pyro_ssl.utils.arrays import few
+
+
+def rows_to_predict(option: str, name: str, reading: Reading) -> Part:
+    """Rows of a file or folder, read as the training data were; see `readers.read`.
+
+    Where a model has no named columns, an .npy file, or a .csv file of numbers, holds its rows.
+
+    Arguments:
+        option: The command's option, for messages.
+        name: The path.
+        reading: The trained model's reading.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The rows do not fit; the message names the file.
+    """
+    path = Path(name)
+    suffix = path.suffix.lower()
+    if reading.columns and suffix in (".npy", ".npz"):
+        raise ValueError(
+            f"{option}: {path} has no names of columns; the model was trained on "
+            f"{few(reading.columns, 20)}, so give a .csv or .parquet file"
+        )
+    is_array = suffix == ".npy" or (suffix == ".csv" and not reading.columns)
+    if is_array:
+        x = read_rows(option, name)
+        has_unit = reading.unit is not None and x.dtype.kind in "iu"
+        return Part(x / reading.unit if has_unit else x)
+    try:
+        part = read(path, reading).last
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{option}: {error}") from None
+    return replace(part, labels=None)
 
 
 def read_rows(option: str, name: str) -> np.ndarray:

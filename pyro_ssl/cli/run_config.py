@@ -43,9 +43,18 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "log": (str, NoneType),
     "seed": (int,),
     "binarise": (bool,),
+    "label_column": (str,),
+    "ignore_columns": (list,),
+    "image_size": (int, NoneType),
 }
 """Entries of `config.json` and their types."""
-LATER_ENTRIES: dict[str, Any] = {"validation": 0.0, "log": None}
+LATER_ENTRIES: dict[str, Any] = {
+    "validation": 0.0,
+    "log": None,
+    "label_column": "label",
+    "ignore_columns": [],
+    "image_size": None,
+}
 """Entries that earlier versions did not write, and their values then."""
 REMNANTS = {"lock", "fit.lock", "config.json.writing"}
 """Files that are left if a command is killed before it has written `config.json`."""

@@ -19,6 +19,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
 from pyro_ssl.cli.config_file import ConfigFile
+from pyro_ssl.cli.data_options import (
+    DATA_HELP,
+    READING_OPTIONS,
+    absolute_path,
+    add_reading_options,
+    reading_of,
+)
 from pyro_ssl.cli.method_options import (
     add_method_options,
     check_saved_options,
@@ -58,6 +65,7 @@ DATA_OPTIONS = (
     "log",
     "seed",
     "binarise",
+    *READING_OPTIONS,
 )
 """Options that are entries of `config.json`."""
 DEFAULT_LABELS = 100
@@ -97,9 +105,8 @@ def method_parser(name: str) -> ArgumentParser:
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of these options")
     parser.add_argument("--resume", type=str | None, default=None, help=RESUME_HELP)
     parser.add_argument("--out", type=str | None, default=None, help="directory of the run")
-    parser.add_argument(
-        "--data", type=str, default="digits", help="name of a data set, or path of an .npz file"
-    )
+    parser.add_argument("--data", type=str, default="digits", help=DATA_HELP)
+    add_reading_options(parser)
     parser.add_argument(
         "--data-root", type=str | None, default=None, help="folder of the image data sets"
     )
@@ -240,10 +247,9 @@ def config_of(method: str, given: Namespace) -> dict[str, Any]:
         "training": {name: given[name] for name in (*FIT_OPTIONS, "schedule")},
     }
     config |= {name: given[name] for name in DATA_OPTIONS}
-    paths = ["data_root", "label_file"]
-    if given.data.endswith(".npz"):
-        paths.append("data")
-    for name in paths:  # absolute, so that the run can be continued from another folder
+    # absolute, so that the run can be continued from another folder
+    config["data"] = absolute_path(given.data)
+    for name in ("data_root", "label_file"):
         if config[name]:
             config[name] = str(Path(config[name]).resolve())
     return config
@@ -282,6 +288,7 @@ class _Prepared(NamedTuple):
         draw: Its labeled rows, those for validation included.
         labels: Class indices to train on, -1 where there is none.
         objective: The untrained objective.
+        reading: How the data were read.
         accuracy: Accuracy on the labels set aside; empty without them.
     """
 
@@ -289,6 +296,7 @@ class _Prepared(NamedTuple):
     draw: data.LabelDraw
     labels: torch.Tensor
     objective: Objective
+    reading: data.Reading
     accuracy: list[Accuracy]
 
 
@@ -318,7 +326,10 @@ def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
     trained = train_model(out, config, resume=resume)
     history = trained.history
     plots.save(plots.learning_curves({config["method"]: history}), out / "curves.png")
-    result = _result(config, trained, test_measures(trained.objective, trained.dataset))
+    measures = {}
+    if len(trained.dataset.x_test):
+        measures = test_measures(trained.objective, trained.dataset)
+    result = _result(config, trained, measures) | {"classes": list(trained.dataset.classes)}
     files.write_text(out / "result.json", json.dumps(result, indent=1))
     print(_result_line(result))
 
@@ -345,7 +356,7 @@ def train_model(
         callbacks: Callbacks of `fit`; they see the accuracy on the labels set aside.
         announce: Called with the numbers of labels.
     """
-    dataset, draw, labels, objective, accuracy = prepared = _prepared(config)
+    dataset, draw, labels, objective, reading, accuracy = prepared = _prepared(config)
     if accuracy:
         announce(f"labels for validation: {len(accuracy[0].y)}, which are not trained on")
     announce(describe_labels(labels, dataset.classes))
@@ -356,8 +367,14 @@ def train_model(
         logs.append(LOGGERS[config["log"]](out / config["log"], contents))
     with configured(out, config), label_warnings_silenced():
         history = _fit(out, config, prepared, resume, [*accuracy, *callbacks, *logs])
-    classes = list(dataset.classes)
-    saved = SavedModel(config["method"], dataset.x_shape, classes, config["options"], objective)
+    saved = SavedModel(
+        config["method"],
+        dataset.x_shape,
+        list(dataset.classes),
+        config["options"],
+        objective,
+        {"reading": reading.plain()},
+    )
     saved.save(out / "model")
     draw.save(out / "labels.json")
     validation = {one.name: one.score(objective) for one in accuracy}
@@ -366,7 +383,7 @@ def train_model(
 
 def _prepared(config: dict[str, Any]) -> _Prepared:
     """Load the data, choose the labeled rows and build the objective of a run."""
-    dataset = data.load(config["data"], config["data_root"])
+    dataset, reading = data.load_or_read(config["data"], config["data_root"], reading_of(config))
     draw = labeled_rows_of_run(dataset, config)
     if config["binarise"]:
         _check_pixels(dataset.x)
@@ -382,7 +399,7 @@ def _prepared(config: dict[str, Any]) -> _Prepared:
     if config["validation"]:
         labels, on_others = _set_aside(dataset, labels, config)
         accuracy.append(on_others)
-    return _Prepared(dataset, draw, labels, objective, accuracy)
+    return _Prepared(dataset, draw, labels, objective, reading, accuracy)
 
 
 def _fit(
@@ -443,7 +460,7 @@ def labeled_rows_of_run(dataset: data.Dataset, config: dict[str, Any]) -> data.L
     labels = config["labels"]
     is_labeled = dataset.y >= 0
     if labels is None:
-        labels = DEFAULT_LABELS if is_labeled.all() else "all"
+        labels = min(DEFAULT_LABELS, len(is_labeled)) if is_labeled.all() else "all"
     if labels == "all":
         rows = is_labeled.nonzero().flatten().tolist()
         return data.LabelDraw(tuple(rows), len(is_labeled), "all")
@@ -485,9 +502,11 @@ def _result(config: dict[str, Any], trained: Trained, measures: dict[str, float]
 
 
 def _result_line(result: dict[str, Any]) -> str:
+    trained = f"{result['method']} on {result['data']}, {result['labels']} labels"
+    if "test_accuracy" not in result:
+        return f"{trained}: no test data, {result['seconds']:.0f} s"
     return (
-        f"{result['method']} on {result['data']}, {result['labels']} labels: "
-        f"accuracy {100 * result['test_accuracy']:.2f} %, "
+        f"{trained}: accuracy {100 * result['test_accuracy']:.2f} %, "
         f"log-likelihood {result['test_log_likelihood']:.3f}, "
         f"ECE {100 * result['test_ece']:.2f} %, {result['seconds']:.0f} s"
     )

@@ -17,12 +17,16 @@ from pyro_ssl.data.datasets import (
 from pyro_ssl.data.images import data_root
 from pyro_ssl.data.label_draws import LabelDraw, draw_labels
 from pyro_ssl.data.missing_labels import LabelWarning
+from pyro_ssl.data.readers import Content, Part, Reading, load_or_read, read
 
 __all__ = [
+    "Content",
     "DATASETS",
     "Dataset",
     "LabelDraw",
     "LabelWarning",
+    "Part",
+    "Reading",
     "arrays_of",
     "circles",
     "class_indices_of",
@@ -34,7 +38,9 @@ __all__ = [
     "from_npz",
     "from_torch",
     "load",
+    "load_or_read",
     "names_of",
+    "read",
     "with_class_order",
     "two_moons",
 ]

@@ -55,6 +55,16 @@ class Extent:
         columns = x if len(shape) == 1 else x.reshape(-1, 1)
         return cls(shape, tuple(columns.amin(0).tolist()), tuple(columns.amax(0).tolist()))
 
+    def divided(self, number: float) -> Extent:
+        """The extent of the data divided by a number.
+
+        Arguments:
+            number: The number, above 0.
+        """
+        low = torch.tensor(self.low) / number
+        high = torch.tensor(self.high) / number
+        return Extent(self.shape, tuple(low.tolist()), tuple(high.tolist()))
+
     @classmethod
     def read(cls, plain: Any) -> Extent | None:
         """Convert lists of `plain` back to an extent; None, of an earlier version, stays None.

@@ -193,7 +193,7 @@ class MemmapSource(Source):
     def _fill(self, file: Any, values: np.ndarray, row: Any) -> None:
         """Read bytes from where a row begins."""
         file.seek(self._start + int(row) * self._strides[0])
-        view = memoryview(values)
+        view = values.data
         while view:
             count = file.readinto(view)
             if not count:
@@ -443,14 +443,18 @@ class InputRows:
             return values
         is_whole = not values.is_floating_point() and values.dtype != torch.bool
         values = values.to(torch.int64 if self.integers and is_whole else self.dtype)
-        finite = values.flatten(1).isfinite().all(1)
-        if not finite.all():
-            row = int(rows[int((~finite).nonzero()[0])])
-            raise ValueError(
-                f"{self.source.name} holds NaN or infinity, in row {row}, as {values.dtype}; "
-                "drop or impute it"
-            )
+        self._check_finite(values, rows)
         return values
+
+    def _check_finite(self, values: Tensor, rows: np.ndarray) -> None:
+        low, high = values.aminmax()  # NaN if one is; it needs no further memory
+        if low.isfinite() and high.isfinite():
+            return
+        row = int(rows[int((~values.flatten(1).isfinite().all(1)).nonzero()[0])])
+        raise ValueError(
+            f"{self.source.name} holds NaN or infinity, in row {row}, as {values.dtype}; "
+            "drop or impute it"
+        )
 
     def placed(self, values: Tensor, device: torch.device) -> Tensor:
         """Rows of `on_host` on a device, pixels as numbers in [0, 1]."""

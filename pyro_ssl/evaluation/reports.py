@@ -68,6 +68,28 @@ def test_report(objective: Objective, dataset: Dataset, out: Path) -> dict[str, 
     return metrics.evaluate(probs, y) | {"calibration_p_value": calibration_test(probs, y)}
 
 
+def class_report(objective: Objective, dataset: Dataset) -> str:
+    """Rows of each class, the share that is found, and the class most often taken for it.
+
+    Arguments:
+        objective: The method.
+        dataset: Its data set.
+    """
+    predicted = predict_proba(objective, dataset.x_test).argmax(-1)
+    rows = []
+    for k, name in enumerate(dataset.classes):
+        of_class = predicted[dataset.y_test == k]
+        if not len(of_class):
+            rows.append((name, 0, "", ""))
+            continue
+        counts = of_class.bincount(minlength=len(dataset.classes))
+        found = 100 * int(counts[k]) / len(of_class)
+        counts[k] = 0
+        mistaken = dataset.classes[int(counts.argmax())] if counts.any() else ""
+        rows.append((name, len(of_class), f"{found:.1f}", mistaken))
+    return table(("class", "rows", "found, %", "most often taken for"), rows)
+
+
 def ood_report(
     objective: Objective,
     dataset: Dataset,

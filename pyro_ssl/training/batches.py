@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_ssl.data.row_order import listed_order
 from pyro_ssl.objectives.batch import Batch, transformed
+from pyro_ssl.utils.arguments import from_pixels, is_pixels
 from pyro_ssl.utils.arrays import extreme_rows
 
 
@@ -45,8 +46,8 @@ class Batches:
     (torch.Size([8, 4]), torch.Size([10, 4]))
 
     Arguments:
-        x: Data `(N, *event)`.
-        y: Labels `(N, K)`, one-hot or real.
+        x: Data `(N, *event)`, as of `as_stored`: pixels of uint8 become numbers batch by batch.
+        y: Labels `(N, K)`, one-hot or real, in the dtype of the weights.
         known: Mask of the rows with a label, `(N,)`.
         batch_size: Unlabeled data per step (labeled, if all are).
         labeled_batch_size: Labeled data per step.
@@ -108,11 +109,14 @@ class Batches:
 
     def _batch(self, labeled: Tensor | None, unlabeled: Tensor | None) -> Batch:
         batch = Batch(
-            x=None if labeled is None else self.x[labeled],
+            x=None if labeled is None else self._input(self.x[labeled]),
             y=None if labeled is None else self.y[labeled],
-            x_unlabeled=None if unlabeled is None else self.x_unlabeled[unlabeled],
+            x_unlabeled=None if unlabeled is None else self._input(self.x_unlabeled[unlabeled]),
         )
         return replace(transformed(batch, self.transform), encoded=self.encoded)
+
+    def _input(self, rows: Tensor) -> Tensor:
+        return from_pixels(rows, self.y.dtype) if is_pixels(rows) else rows
 
     def _rows(self, part: int, n: int, size: int, step: int) -> Tensor | None:
         """Rows of one part of the data (0 labeled, 1 unlabeled) in a step."""

@@ -47,7 +47,7 @@ from pyro_ssl.training.settings import Precision, Settings
 from pyro_ssl.training.source_batches import check_workers
 from pyro_ssl.training.threads import threads_for
 from pyro_ssl.utils import files
-from pyro_ssl.utils.arguments import as_input, check_kind, check_positive
+from pyro_ssl.utils.arguments import as_input, as_stored, check_kind, check_positive, is_pixels
 from pyro_ssl.utils.context import fixed_seed, one_training, preserve_buffers
 
 
@@ -223,7 +223,7 @@ def fit(
             if isinstance(features, PretrainedEncoder) and not features.trained:
                 pretrain(
                     features,
-                    x.without_labels() if isinstance(x, Source) else as_input(objective, x),
+                    x.without_labels() if isinstance(x, Source) else as_stored(objective, x),
                     directory=None if directory is None else Path(directory) / "features",
                     seed=seed,
                     resume=resume,
@@ -319,14 +319,16 @@ def pretrain(features: PretrainedEncoder, x: Tensor | Source, **arguments: Any) 
     if isinstance(x, Source):
         features.finish_training_on(InputRows(x, features.objective).split(ROWS_AT_ONCE))
     else:
-        features.finish_training(x)
+        features.finish_training(as_input(features.objective, x))
 
 
 def _extent_of(objective: Objective, x: Any) -> Extent:
     """Shape and range of the data; of a source those of some rows."""
     if isinstance(x, Source):
         return InputRows(x, objective).extent()
-    return Extent.of(as_input(objective, x))
+    data = as_stored(objective, x)
+    extent = Extent.of(data)
+    return extent.divided(255) if is_pixels(data) else extent
 
 
 def _check_files(directory: Any, checkpoint_every: Any, resume: Any, progress: Any) -> None:

@@ -24,7 +24,14 @@ from pyro_ssl.training.optimizers import new_optimizer, new_schedule, parameter_
 from pyro_ssl.training.run import DIVERGED_FACTOR, Run, WeightAverage
 from pyro_ssl.training.settings import Settings, as_device
 from pyro_ssl.training.source_batches import SourceBatches, SourceLabels, workers_of
-from pyro_ssl.utils.arguments import as_class_indices, as_input, as_values, one_hot, placed
+from pyro_ssl.utils.arguments import (
+    as_class_indices,
+    as_input,
+    as_stored,
+    as_values,
+    one_hot,
+    placed,
+)
 from pyro_ssl.utils.context import eval_mode, exclusive, fixed_seed, preserve_buffers
 from pyro_ssl.utils.files import checksum
 
@@ -124,7 +131,7 @@ def _from_arrays(
     workers: int | None,
 ) -> Prepared:
     """Batches of data that stay on the device."""
-    x = as_input(objective, x)
+    x = as_stored(objective, x)
     labels, known = _labels(objective, x, y)
     if not objective.learns_unlabeled and known.any():
         x, labels, known = x[known], labels[known], known[known]
@@ -156,7 +163,8 @@ def _from_source(
         device=device,
         workers=workers,
     )
-    of_labels = zlib.crc32(labels.values.contiguous().numpy(), zlib.crc32(labels.rows))
+    values = np.ascontiguousarray(labels.values.numpy())
+    of_labels = zlib.crc32(values.data, zlib.crc32(labels.rows.data))
     return lambda: batches, {"x": source.fingerprint, "y": of_labels}
 
 
@@ -165,7 +173,7 @@ def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
     like = next(objective.parameters())
     if y is None:
         return torch.zeros(len(x), 1, dtype=like.dtype), torch.zeros(len(x), dtype=torch.bool)
-    size, is_class = _kind_of_label(objective, x[:2])
+    size, is_class = _kind_of_label(objective, as_input(objective, x[:2]))
     if not is_class:
         return as_values(y, len(x), size, like.dtype)
     classes = _classes(y, len(x), size)
@@ -220,7 +228,7 @@ def _batches(
     features = objective.features
     encoded = False
     if isinstance(features, PretrainedEncoder) and features.trained and transform is None:
-        x = features.moments(x)
+        x = features.moments(as_input(objective, x))
         transform = features.sample
         encoded = True
     return Batches(

@@ -75,8 +75,8 @@ def check_array_like(values: Any, name: str) -> None:
     if isinstance(values, torch.utils.data.Dataset | torch.utils.data.DataLoader):
         raise TypeError(
             f"{name} should be an array, got a {kind}; "
-            "pyro_ssl.data.from_torch reads torch Datasets, and pyro_ssl.fit, predict_proba and bounds "
-            "take those with a length"
+            "pyro_ssl.data.from_torch reads torch Datasets, and pyro_ssl.fit, predict_proba and "
+            "bounds take those with a length"
         )
     if _is_picture(values) or (_is_sequence(values) and any(map(_is_picture, values))):
         raise TypeError(

@@ -264,9 +264,9 @@ def test_directory_in_use_is_refused(tmp_path, capsys):
 def test_integer_pixels_are_scaled(tmp_path, dtype, largest, unit):
     x = np.linspace(0, largest, 2 * 64).round().reshape(2, 8, 8)
     np.savez(tmp_path / "images.npz", x=x.astype(dtype))
-    images, _, found = label.read_images(str(tmp_path / "images.npz"), ["a", "b"])
-    assert found == unit and float(images.max()) == 1
-    np.testing.assert_allclose(images[:, 0] * unit, x, atol=1e-5)
+    images = label.read_images(str(tmp_path / "images.npz"), ["a", "b"])
+    assert (images.reading.unit or 1) == unit and float(images.pool.max()) == 1
+    np.testing.assert_allclose(images.pool[:, 0] * unit, x, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,10 @@ def test_integer_pixels_are_scaled(tmp_path, dtype, largest, unit):
     [
         (["--n", "0"], "n should be a whole number above 0"),
         (["--n", "61"], "n should be at most 60"),
-        (["--classes", "one"], "--classes: two or more"),
+        (
+            ["--classes", "one"],
+            "two or more different names are needed, got ['one']; give --classes",
+        ),
         (["--acquisition", "bald"], "deterministic"),
         (["--port", "70000"], "--port should be in"),
         (["--data", "none.npz"], "no such file"),

@@ -46,7 +46,11 @@ def test_csv_is_read_and_written(capsys):
         assert run("predict", "run", "--input", name, "--output", f"{name}.npy") == 0
         np.testing.assert_allclose(np.load(f"{name}.npy"), np.load("x.npy.npy"), atol=1e-7)
     assert run("predict", "run", "--input", "x.csv", "--output", "p.csv") == 0
-    np.testing.assert_allclose(np.loadtxt("p.csv", delimiter=","), np.load("x.npy.npy"), atol=1e-7)
+    lines = Path("p.csv").read_text().splitlines()
+    assert lines[0] == "prediction,p(0),p(1)" and len(lines) == 151
+    probs = np.loadtxt("p.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(probs[:, 1:], np.load("x.npy.npy"), atol=1e-7)
+    assert probs[:, 0].tolist() == probs[:, 1:].argmax(1).tolist()
     capsys.readouterr()
     for text, message in (
         (
@@ -59,8 +63,8 @@ def test_csv_is_read_and_written(capsys):
         ("1,2,3#\n", "row 1 holds '3#'"),
         ("a,b,c\n", "should hold rows of numbers, separated by commas: it has no rows"),
         ("", "should hold rows of numbers, separated by commas: it has no rows"),
-        ("1,2\n3,4\n", "--input: x should have shape (N, 3), rows of shape (3,), got (2, 2)"),
-        ("1,nan,3\n", "--input holds NaN or infinity, first in row 0"),
+        ("1,2\n3,4\n", "--data: x should have shape (N, 3), rows of shape (3,), got (2, 2)"),
+        ("1,nan,3\n", "--data holds NaN or infinity, first in row 0"),
     ):
         Path("bad.csv").write_text(text)
         assert run("predict", "run", "--input", "bad.csv", "--output", "q.csv") == 2
@@ -83,7 +87,7 @@ def test_images_in_other_units_are_refused(finished, capsys, change):
     assert run("predict", finished, "--input", "x.npy", "--output", "p.npy") == 2
     said = capsys.readouterr().err
     assert (
-        "--input is in other units than the training data" in said
+        "--data is in other units than the training data" in said
         and "in training from 0 to 1" in said
     )
     assert not Path("p.npy").exists()
@@ -115,7 +119,7 @@ def test_columns_in_other_units_are_refused(capsys):
     )
     assert run("predict", "run", "--input", "x.npy", "--output", "p.npy") == 2
     assert (
-        "--input is in other units than the training data: column 1 from" in capsys.readouterr().err
+        "--data is in other units than the training data: column 1 from" in capsys.readouterr().err
     )
     assert run("evaluate", "run", "--data", "raw.npz") == 2
     assert "x is in other units than the training data" in capsys.readouterr().err
@@ -136,17 +140,17 @@ BAD_INPUT = {
         "as in x.transpose(0, 3, 1, 2)",
     ),
     "one row": (lambda: np.save("x.npy", np.zeros(64)), "rows of shape (1, 8, 8), got (64,)"),
-    "empty": (lambda: np.save("x.npy", np.zeros((0, 1, 8, 8))), "--input is empty"),
-    "NaN": (lambda: np.save("x.npy", np.full((5, 1, 8, 8), np.nan)), "--input holds NaN"),
+    "empty": (lambda: np.save("x.npy", np.zeros((0, 1, 8, 8))), "--data is empty"),
+    "NaN": (lambda: np.save("x.npy", np.full((5, 1, 8, 8), np.nan)), "--data holds NaN"),
     "strings": (
         lambda: np.save("x.npy", np.full((5, 1, 8, 8), "a")),
-        "--input should hold numbers",
+        "--data should hold numbers",
     ),
     "objects": (
         lambda: np.save("x.npy", np.full((5, 64), None)),
-        "--input: x.npy is not a readable .npy file",
+        "--data: x.npy is not a readable .npy file",
     ),
-    "truncated": (save_truncated, "--input: x.npy is not a readable .npy file"),
+    "truncated": (save_truncated, "--data: x.npy is not a readable .npy file"),
     "text": (
         lambda: Path("x.npy").write_text("1,2,3"),
         "it has another format, or holds Python objects; write",
@@ -155,7 +159,7 @@ BAD_INPUT = {
         lambda: [np.savez("x", x=np.zeros((5, 64))), Path("x.npz").rename("x.npy")],
         "one array, got an .npz",
     ),
-    "missing": (lambda: None, "--input: x.npy: no such file"),
+    "missing": (lambda: None, "--data: x.npy: no such file"),
 }
 
 

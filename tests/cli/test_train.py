@@ -35,10 +35,16 @@ def test_train_and_evaluate_agree(method, capsys):
     )
     assert said.startswith(f"{method} on digits, 30 labels: accuracy")
     assert run("evaluate", "run") == 0
-    said = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    measured, classes = capsys.readouterr().out.strip().split("\n\n")
+    said = dict(line.split() for line in measured.splitlines())
+    assert classes.splitlines()[0].split()[1] == "class" and len(classes.splitlines()) == 12
     assert 0 < float(said.pop("test_calibration_p_value")) <= 1
     assert {k: f"{v:.6f}" for k, v in measures("run").items()} == said
-    assert {p.name for p in Path("run/evaluation").iterdir()} == {"test.md", "reliability.png"}
+    assert {p.name for p in Path("run/evaluation").iterdir()} == {
+        "test.md",
+        "classes.md",
+        "reliability.png",
+    }
 
 
 @pytest.mark.parametrize("method", ["ce", "gm", "vc"])

@@ -1,0 +1,56 @@
+"""Options that say where data are and how they are read; the same for all commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from pyro_ssl.data.datasets import DATASETS
+from pyro_ssl.data.readers import KINDS, Reading
+
+READING_OPTIONS = ("label_column", "ignore_columns", "image_size")
+"""Options of `add_reading_options`, which are entries of `config.json`."""
+DATA_HELP = f"name of a data set, or the path of {KINDS}"
+
+
+def add_reading_options(parser: ArgumentParser) -> None:
+    """Add the options by which files are read; a trained model keeps them."""
+    parser.add_argument(
+        "--label-column",
+        type=str,
+        default="label",
+        help="column of a table with the classes; its cells are empty for unlabeled rows",
+    )
+    parser.add_argument(
+        "--ignore-columns",
+        type=str,
+        nargs="+",
+        default=[],
+        help="columns of a table that are left out, such as an identifier",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int | None,
+        default=None,
+        help="height and width to which the images of a folder are scaled; by default theirs",
+    )
+
+
+def reading_of(options: Mapping[str, Any]) -> Reading:
+    """The reading that options ask for.
+
+    Raises:
+        ValueError: The size is not above 0.
+    """
+    size = options["image_size"]
+    if size is not None and size < 1:
+        raise ValueError(f"--image-size should be a whole number above 0, got {size}")
+    return Reading(options["label_column"], tuple(options["ignore_columns"]), size)
+
+
+def absolute_path(name: str) -> str:
+    """A path of data from the root, so that a run continues in any folder; a name as it is."""
+    return name if name in DATASETS else str(Path(name).resolve())

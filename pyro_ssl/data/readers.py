@@ -1,0 +1,483 @@
+"""One reader of the users' files for all commands: folders of images, tables, and arrays.
+
+A training run keeps its `Reading`, so that later files are read in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pyro_ssl.data.classes import (
+    class_indices_of,
+    encode,
+    names_of,
+    rows_of_labels,
+    values_of_classes,
+)
+from pyro_ssl.data.datasets import DATASETS, Dataset, arrays_of, load
+from pyro_ssl.data.image_files import UNLABELED, class_folders, image_files, read_images
+from pyro_ssl.data.tables import Table, read_table
+from pyro_ssl.utils.arguments import as_data
+from pyro_ssl.utils.arrays import brief, few
+
+TABLES = (".csv", ".parquet")
+KINDS = "a folder of images, or of train.csv and test.csv, or a .csv, .parquet or .npz file"
+"""What a path can be, for messages."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files become rows: what the user says, and what the training data have fixed.
+
+    Arguments:
+        label_column: Name of the column of labels.
+        ignore_columns: Columns that are left out.
+        image_size: Height and width to which images are scaled; None takes them as they are.
+        columns: Names of the columns of x, in order; empty if x is no table.
+        mean: Mean of each column in training, which is subtracted.
+        std: Standard deviation of each column in training, by which it is divided.
+        image_shape: Shape (C, H, W) of the images of a folder; empty if there is none.
+        unit: Number by which whole numbers in image arrays are divided; None if there were none.
+    """
+
+    label_column: str = "label"
+    ignore_columns: tuple[str, ...] = ()
+    image_size: int | None = None
+    columns: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    image_shape: tuple[int, ...] = ()
+    unit: float | None = None
+
+    @classmethod
+    def of(cls, extra: Mapping[str, Any]) -> Reading:
+        """The reading that a saved model holds; earlier versions saved the unit only.
+
+        Raises:
+            ValueError: It is damaged.
+        """
+        plain = extra.get("reading", {"unit": extra.get("unit")})
+        try:
+            lists = {name: tuple(v) for name, v in plain.items() if isinstance(v, list)}
+            reading = cls(**plain | lists)
+        except (TypeError, AttributeError):
+            raise ValueError(f"the model's reading is damaged: {plain!r:.100}") from None
+        if not len(reading.columns) == len(reading.mean) == len(reading.std):
+            raise ValueError(f"the model's reading is damaged: {plain!r:.100}")
+        return reading
+
+    def plain(self) -> dict[str, Any]:
+        """The reading as plain data, for a file."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of data, with their labels and names.
+
+    Arguments:
+        x: Data `(N, *event)`.
+        labels: Labels of any kind, `(N,)`; None if the rows have none.
+        names: Names of the rows, such as files; empty if they have none.
+    """
+
+    x: np.ndarray
+    labels: Any = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a path holds.
+
+    Arguments:
+        train: The training part, or all rows.
+        test: The test part; None if there is none.
+        reading: The reading, with what the training part has fixed.
+        classes: Names of the classes, where the files list them.
+    """
+
+    train: Part
+    test: Part | None
+    reading: Reading
+    classes: tuple[str, ...] = ()
+
+    @property
+    def last(self) -> Part:
+        """The rows to predict: the test part, or all where there is none."""
+        return self.train if self.test is None else self.test
+
+
+# --- data sets for the commands -------------------------------------------------------------------
+
+
+def load_or_read(
+    name: str,
+    root: str | Path | None = None,
+    reading: Reading | None = None,
+    classes: Sequence[str] | None = None,
+) -> tuple[Dataset, Reading]:
+    """A data set by name or path, and how it was read.
+
+    Arguments:
+        name: One of `DATASETS`, or a path; see `read`.
+        root: Folder of the image sets.
+        reading: How to read the files.
+        classes: Names of a model's classes, whose indices the labels become; None takes those of
+            the file.
+
+    Raises:
+        ValueError: There is no such data set, or its labels do not fit; see `encode`.
+
+    >>> load_or_read("moons")[0].x.shape
+    torch.Size([2000, 2])
+    """
+    reading = reading or Reading()
+    if name in DATASETS:
+        return load(name, root), reading
+    content = read(name, reading)
+    return dataset_of(content, Path(name).stem, classes), content.reading
+
+
+def dataset_of(content: Content, name: str, classes: Sequence[str] | None = None) -> Dataset:
+    """The rows of files as a data set; without a test part its test data have no rows.
+
+    Arguments:
+        content: What the files hold.
+        name: Name of the data set.
+        classes: Names of a model's classes; None takes those of the training labels.
+
+    Raises:
+        ValueError: There are no labels, or one of the test labels is missing, or is of a class that
+            the training part lacks.
+    """
+    train = content.train
+    if train.labels is None:
+        raise ValueError(_no_labels(content.reading))
+    message = "y_test has classes that y has not"
+    if classes is None:
+        values, indices = encode(train.labels, len(train.x))
+        classes = names_of(values)
+    else:
+        message = "the data have classes that are not the model's"
+        indices = label_indices(train.labels, len(train.x), classes, message)
+    x = as_data(train.x, "x", torch.float32)
+    test = content.test or Part(train.x[:0], np.array([]))
+    if test.labels is None:
+        raise ValueError(f"the test part has no labels: {_no_labels(content.reading)}")
+    y_test = label_indices(test.labels, len(test.x), classes, message)
+    if (y_test < 0).any():
+        row = int(np.flatnonzero(y_test < 0)[0])
+        raise ValueError(
+            f"y_test has no label in row {row}, {(y_test < 0).sum()} such rows in all; "
+            "leave them out, for each test row needs one"
+        )
+    x_test = as_data(test.x, "x_test", torch.float32) if len(test.x) else x[:0]
+    if x_test.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"x_test should have rows of shape {tuple(x.shape[1:])} as x, "
+            f"got {tuple(x_test.shape[1:])}"
+        )
+    y = torch.as_tensor(indices)
+    return Dataset(name, x, y, x_test, torch.as_tensor(y_test), tuple(classes))
+
+
+def labeled_rows_as_test(dataset: Dataset) -> Dataset:
+    """A data set without a test part with its labeled rows as one, to evaluate a model on them.
+
+    Raises:
+        ValueError: No row has a label.
+    """
+    if len(dataset.x_test):
+        return dataset
+    known = dataset.y >= 0
+    if not known.any():
+        raise ValueError("no row has a label, so there is nothing to compare predictions with")
+    return replace(dataset, x_test=dataset.x[known], y_test=dataset.y[known])
+
+
+def label_indices(
+    labels: Any, n: int, classes: Sequence[str], message: str = "the labels have other classes"
+) -> np.ndarray:
+    """Labels as indices of known classes, matched by name; -1 where there is none.
+
+    Arguments:
+        labels: Labels `(n,)` of any kind.
+        n: Number of rows.
+        classes: Names of the classes.
+        message: Beginning of the error's message.
+
+    Raises:
+        ValueError: There is no class of a label's name.
+
+    >>> label_indices(["dog", None, "cat"], 3, ["cat", "dog"])
+    array([ 1, -1,  0])
+    """
+    indices = np.full(n, -1)
+    if n == 0:
+        return indices
+    values, missing = rows_of_labels(labels, n)
+    if missing.all():
+        return indices
+    known, inverse = np.unique(values_of_classes(values[~missing]), return_inverse=True)
+    indices[~missing] = class_indices_of(names_of(known), classes, message)[inverse]
+    return indices
+
+
+def _no_labels(reading: Reading) -> str:
+    return (
+        f"there is no label: a table needs a column {brief(reading.label_column)} (or "
+        "--label-column NAME), images a folder for each class, an .npz file an array y"
+    )
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def read(name: str | Path, reading: Reading | None = None) -> Content:
+    """Read a folder of images, or a `.csv`, `.parquet` or `.npz` file.
+
+    A folder may hold `train`, `test` and `unlabeled`, each a folder of images or a table, or the
+    folders of classes themselves, with `unlabeled` beside them. A reading of a trained model is
+    applied; what it leaves open is taken from the training part.
+
+    Arguments:
+        name: The path.
+        reading: How to read it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds no data, or data that do not fit; the message names the file.
+    """
+    path = Path(name)
+    reading = reading or Reading()
+    if not path.exists():
+        names = ", ".join(DATASETS)
+        raise FileNotFoundError(
+            f"{name}: no such file; data should be one of {names}, or the path of {KINDS}"
+        )
+    if path.is_dir():
+        tables = {part: _table_in(path, part) for part in ("train", "test", UNLABELED)}
+        if tables["train"] is not None:
+            return _read_tables(tables["train"], tables["test"], tables[UNLABELED], reading)
+        return _read_folders(path, reading)
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return _read_tables(path, None, None, reading)
+    if suffix == ".npz":
+        return _read_npz(path, reading)
+    raise ValueError(f"data should be {KINDS}; got {path}")
+
+
+def _table_in(folder: Path, part: str) -> Path | None:
+    """The table of a part in a folder; None if there is none."""
+    found = [folder / (part + suffix) for suffix in TABLES if (folder / (part + suffix)).is_file()]
+    if len(found) > 1:
+        raise ValueError(f"{folder} should hold one table {part}, got {few(found)}")
+    return found[0] if found else None
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def _read_tables(
+    train: Path, test: Path | None, unlabeled: Path | None, reading: Reading
+) -> Content:
+    table = read_table(train)
+    if not reading.columns:
+        reading = _fixed_columns(table, unlabeled, reading)
+    part = _table_part(table, reading)
+    if unlabeled is not None:
+        others = _table_part(read_table(unlabeled), reading)
+        part = _joined(part, replace(others, labels=None))
+    test_part = None if test is None else _table_part(read_table(test), reading)
+    return Content(part, test_part, reading)
+
+
+def _fixed_columns(table: Table, unlabeled: Path | None, reading: Reading) -> Reading:
+    """A reading with the columns of a training table, and their mean and standard deviation."""
+    unknown = [name for name in reading.ignore_columns if name not in table.columns]
+    if unknown:
+        raise ValueError(
+            f"--ignore-columns: {table.path} has no column {few(unknown)}; "
+            f"its columns: {few(table.columns, 20)}"
+        )
+    if reading.label_column not in table.columns:
+        raise ValueError(
+            f"{table.path} has no column {brief(reading.label_column)} of labels; give "
+            f"--label-column NAME, one of {few(table.columns, 20)}"
+        )
+    left_out = (reading.label_column, *reading.ignore_columns)
+    columns = tuple(name for name in table.columns if name not in left_out)
+    if not columns:
+        raise ValueError(f"{table.path} has no columns beside {few(left_out)}")
+    x = table.numbers(columns)
+    if unlabeled is not None:
+        x = np.concatenate([x, read_table(unlabeled).numbers(columns)])
+    std = x.std(0)
+    constant = [
+        name for name, low, high in zip(columns, x.min(0), x.max(0), strict=True) if low == high
+    ]
+    if constant:
+        raise ValueError(
+            f"{table.path}: {few(constant)} has one value in all rows, so it says nothing; leave "
+            f"it out with --ignore-columns {' '.join(constant)}"
+        )
+    return replace(
+        reading, columns=columns, mean=tuple(x.mean(0).tolist()), std=tuple(std.tolist())
+    )
+
+
+def _table_part(table: Table, reading: Reading) -> Part:
+    """The rows of a table in the columns of the reading, standardised; order is by name."""
+    known = {*reading.columns, *reading.ignore_columns, reading.label_column}
+    others = [name for name in table.columns if name not in known]
+    if others:
+        raise ValueError(
+            f"{table.path} has columns that the training data have not: {few(others)}; "
+            f"those are {few(reading.columns, 20)}"
+        )
+    x = (table.numbers(reading.columns) - np.array(reading.mean)) / np.array(reading.std)
+    return Part(x.astype(np.float32), table.labels(reading.label_column))
+
+
+def _joined(labeled: Part, unlabeled: Part) -> Part:
+    """Two parts of training data, the second without labels."""
+    n = len(labeled.x)
+    labels = np.empty(n + len(unlabeled.x), dtype=object)
+    if labeled.labels is not None:
+        labels[:n] = labeled.labels
+    names = (*labeled.names, *unlabeled.names)
+    return Part(np.concatenate([labeled.x, unlabeled.x]), labels, names)
+
+
+# --- folders of images ----------------------------------------------------------------------------
+
+
+def _read_folders(root: Path, reading: Reading) -> Content:
+    """Images in folders of classes, and in folders `unlabeled`."""
+    has_train = (root / "train").is_dir()
+    train = root / "train" if has_train else root
+    test = root / "test"
+    has_test = test.is_dir() and (has_train or bool(class_folders(test)))
+    skipped = {test} if has_test and not has_train else set()
+    files, labels = _labeled_files(train, skipped)
+    for folder in {train / UNLABELED, root / UNLABELED}:
+        if folder.is_dir():
+            found = image_files(folder)
+            files += found
+            labels += [None] * len(found)
+    if not files:
+        raise ValueError(f"{train} holds no images; give {KINDS}")
+    part, reading = _image_part(root, files, labels, reading)
+    test_part = None
+    if has_test:
+        test_files, test_labels = _labeled_files(test, set())
+        if not test_files:
+            raise ValueError(f"{test} holds no images; put a folder for each class there")
+        test_part, _ = _image_part(root, test_files, test_labels, reading)
+    return Content(part, test_part, reading)
+
+
+def _labeled_files(folder: Path, skipped: set[Path]) -> tuple[list[Path], list[str | None]]:
+    """Images and their classes; those that are in no folder have none."""
+    files: list[Path] = []
+    labels: list[str | None] = []
+    for of_class in class_folders(folder):
+        if of_class not in skipped:
+            found = image_files(of_class)
+            files += found
+            labels += [of_class.name] * len(found)
+    if files:
+        return files, labels
+    loose = [path for path in image_files(folder) if path.parent == folder]
+    return loose, [None] * len(loose)
+
+
+def _image_part(
+    root: Path, files: list[Path], labels: list[str | None], reading: Reading
+) -> tuple[Part, Reading]:
+    shape = reading.image_shape
+    pixels = read_images(
+        files,
+        size=reading.image_size,
+        channels=shape[0] if shape else None,
+        shape=shape[1:] if shape else None,
+    )
+    reading = replace(reading, image_shape=pixels.shape[1:], unit=255.0)
+    values = None
+    if any(label is not None for label in labels):
+        values = np.empty(len(labels), dtype=object)
+        values[:] = labels
+    names = tuple(path.relative_to(root).as_posix() for path in files)
+    return Part(_in_unit(pixels, 255.0), values, names), reading
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+def _read_npz(path: Path, reading: Reading) -> Content:
+    """Arrays `x`, `y`, `x_test`, `y_test` and `classes`, of which `x` is needed."""
+    arrays = arrays_of(path)
+    if "x" not in arrays:
+        others = ", ".join(arrays) or "none"
+        raise ValueError(f"{path} should hold an array x; its arrays: {others}")
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        missing = "y_test" if "x_test" in arrays else "x_test"
+        raise ValueError(f"{path} should hold both x_test and y_test; {missing} is missing")
+    unit = reading.unit
+    if unit is None:
+        unit = unit_of(arrays["x"])
+    train = Part(_in_unit(arrays["x"], unit), _checked_labels(arrays, "y", "x"))
+    test = None
+    if "x_test" in arrays:
+        x_test = _in_unit(arrays["x_test"], unit)
+        test = Part(x_test, _checked_labels(arrays, "y_test", "x_test"))
+    classes = tuple(str(name) for name in arrays.get("classes", np.array([])).tolist())
+    return Content(train, test, replace(reading, unit=unit), classes)
+
+
+def _checked_labels(arrays: Mapping[str, np.ndarray], y: str, x: str) -> np.ndarray | None:
+    """Labels, one for each row; None if there are none."""
+    if y not in arrays:
+        return None
+    rows = arrays[x].shape[:1]
+    if arrays[y].shape != rows:
+        raise ValueError(f"{y} should have shape {rows}, got {arrays[y].shape}")
+    return arrays[y]
+
+
+def unit_of(array: np.ndarray) -> float | None:
+    """The number by which the whole numbers of image arrays are divided; None for other arrays.
+
+    It is 255 if one is above 1, else 1.
+
+    Arguments:
+        array: Images `(N, C, H, W)`, or `(N, H, W)`.
+
+    Raises:
+        ValueError: Whole numbers are outside 0 .. 255.
+
+    >>> unit_of(np.array([[[[0, 128]]]])), unit_of(np.array([[0, 128]]))
+    (255.0, None)
+    """
+    if array.dtype.kind not in "iu" or array.ndim not in (3, 4) or not array.size:
+        return None
+    low = int(array.min())
+    high = int(array.max())
+    if not 0 <= low <= high <= 255:
+        raise ValueError(f"x, images of integers, should be in 0 .. 255, got {low} .. {high}")
+    return 255.0 if high > 1 else 1.0
+
+
+def _in_unit(array: np.ndarray, unit: float | None) -> np.ndarray:
+    """Images of whole numbers as numbers in [0, 1]."""
+    if unit is None or array.dtype.kind not in "iu":
+        return array
+    return (array / np.float32(unit)).astype(np.float32)

@@ -1,0 +1,192 @@
+"""All commands on folders of images and on tables: the same labels and names everywhere."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_programs import result, run
+from PIL import Image
+
+from pyro_ssl.cli import label
+from pyro_ssl.zoo.saved_model import SavedModel
+
+RNG = np.random.default_rng(0)
+SMALL = ("--hidden", "[8]", "--epochs", 2)
+
+
+def picture(path, bright):
+    """Cats are bright above, dogs below."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = RNG.integers(0, 60, (8, 8), dtype=np.uint8)
+    pixels[bright] += 180
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def pets():
+    halves = {"cat": slice(0, 4), "dog": slice(4, 8)}
+    for i in range(6):
+        for name, half in halves.items():
+            picture(Path(f"pets/train/{name}/{i}.png"), half)
+            picture(Path(f"pets/test/{name}/{i}.png"), half)
+            picture(Path(f"pets/unlabeled/{name}{i}.png"), half)
+    return "pets"
+
+
+def people(path="people.csv", rows=40, labeled=20, order=("id", "weight", "income", "group")):
+    weight = np.arange(rows) % 2 * 20 + RNG.normal(50, 3, rows)
+    columns = {"id": range(rows), "weight": weight, "income": RNG.normal(50_000, 9000, rows)}
+    groups = ["heavy" if value > 60 else "light" for value in weight]
+    columns["group"] = [groups[i] if i < labeled else "" for i in range(rows)]
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(order)
+        writer.writerows(zip(*(columns[name] for name in order), strict=True))
+    return path, groups
+
+
+def predictions(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_of_images_goes_through_all_commands(pets, capsys, monkeypatch):
+    assert run("train", "m2", "--data", pets, *SMALL, "--out", "run") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("labels: 6 of 'cat', 6 of 'dog'; 12 rows without a label")
+    assert result("run")["classes"] == ["cat", "dog"] and "test_accuracy" in result("run")
+    assert run("evaluate", "run") == run("evaluate", "run", "--data", "pets/test") == 0
+    first, second = capsys.readouterr().out.split("test_accuracy")[1:]
+    assert first == second and "| cat   | 6 " in first
+    assert run("predict", "run", "--data", pets, "--output", "p.csv") == 0
+    rows = predictions("p.csv")
+    assert [row["file"] for row in rows][:2] == ["test/cat/0.png", "test/cat/1.png"]
+    assert len(rows) == 12 and list(rows[0]) == ["file", "prediction", "p(cat)", "p(dog)"]
+    for row in rows:
+        likeliest = "cat" if float(row["p(cat)"]) > float(row["p(dog)"]) else "dog"
+        assert row["prediction"] == likeliest
+    assert run("predict", "run", "--data", "pets/unlabeled", "--output", "q.csv") == 0
+    assert predictions("q.csv")[0]["file"] == "cat0.png"
+    right = sum(row["prediction"] in row["file"] for row in rows) / 12
+    assert right == pytest.approx(result("run")["test_accuracy"])
+    assert run("evaluate", "run", "--ood", "pets/unlabeled") == 0
+
+
+def test_label_shows_the_classes_and_learns_the_labels_of_the_folder(pets, monkeypatch, capsys):
+    images = label.read_images(pets, None)
+    assert images.classes == ["cat", "dog"] and images.labels.tolist()[:6] == [0] * 6
+    monkeypatch.setattr("builtins.input", lambda prompt: "cat")
+    options = ("--options", json.dumps({"hidden": [8], "network": "mlp"}))
+    how = ("--source", "terminal", "--n", 2, "--training", '{"epochs": 1}', "--start", "random")
+    assert run("label", "asked", "--data", pets, *how, *options) == 0
+    labels = json.loads(Path("asked/labels.json").read_text())
+    assert labels["labels"][:12] == [0] * 6 + [1] * 6 and labels["labels"][12:] == [0, 0]
+    assert set(labels["indices"][12:]) <= set(range(12, 24))  # unlabeled ones
+    assert "14 labels; confident of" in capsys.readouterr().out
+    assert SavedModel.load("asked/model").classes == ["cat", "dog"]
+    assert run("predict", "asked", "--data", pets, "--output", "p.csv") == 0
+    assert run("label", "asked", "--data", pets, *how, *options) == 0  # and nothing twice
+    labels = json.loads(Path("asked/labels.json").read_text())
+    assert len(labels["indices"]) == len(set(labels["indices"])) == 16
+
+
+def test_a_table_goes_through_all_commands(capsys):
+    path, groups = people()
+    how = ("--label-column", "group", "--ignore-columns", "id")
+    assert run("train", "classifier", "--data", path, *how, *SMALL, "--out", "run") == 0
+    said = capsys.readouterr().out
+    assert "20 rows without a label" in said and "no test data" in said
+    assert not any(name.startswith("test_") for name in result("run"))
+    assert run("evaluate", "run") == 2
+    assert "have no test part; give --data PATH" in capsys.readouterr().err
+    assert run("evaluate", "run", "--data", path) == 0  # its labeled rows
+    table = capsys.readouterr().out
+    heavy = groups[:20].count("heavy")
+    assert f"| heavy | {heavy} " in table and f"| light | {20 - heavy} " in table
+    assert run("predict", "run", "--data", path, "--output", "p.csv") == 0
+    assert list(predictions("p.csv")[0]) == ["prediction", "p(heavy)", "p(light)"]
+    assert run("predict", "run", "--input", path, "--output", "p.npy") == 0
+    probs = [[float(row["p(heavy)"]), float(row["p(light)"])] for row in predictions("p.csv")]
+    np.testing.assert_allclose(np.load("p.npy"), probs, atol=1e-7)
+
+
+def test_columns_are_found_by_name(capsys):
+    path, _ = people()
+    how = ("--label-column", "group", "--ignore-columns", "id")
+    assert run("train", "classifier", "--data", path, *how, *SMALL, "--out", "run") == 0
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open("other.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["income", "weight"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    for name in (path, "other.csv"):
+        assert run("predict", "run", "--data", name, "--output", f"{name}.npy") == 0
+    np.testing.assert_array_equal(np.load("other.csv.npy"), np.load("people.csv.npy"))
+    Path("less.csv").write_text("weight\n50\n")
+    np.save("x.npy", np.zeros((3, 2)))
+    for name, message in (
+        ("less.csv", "--data: less.csv has no column 'income'"),
+        ("x.npy", "--data: x.npy has no names of columns; the model was trained on 'weight'"),
+    ):
+        assert run("predict", "run", "--data", name, "--output", "q.csv") == 2
+        assert message in capsys.readouterr().err and not Path("q.csv").exists()
+
+
+def test_a_run_on_files_is_resumed_from_another_folder(monkeypatch, capsys):
+    path, _ = people()
+    how = ("--label-column", "group", "--ignore-columns", "id")
+    assert run("train", "m2", "--data", path, *how, *SMALL, "--out", "run") == 0
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["label_column"] == "group" and config["ignore_columns"] == ["id"]
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert run("train", "--resume", "../run") == 0
+
+
+def test_images_of_other_sizes(pets, capsys):
+    Image.new("L", (5, 9)).save("pets/unlabeled/odd.png")
+    assert run("train", "m2", "--data", pets, *SMALL, "--out", "run") == 2
+    assert "odd.png has 9 x 5 pixels" in capsys.readouterr().err and not Path("run").exists()
+    assert run("train", "m2", "--data", pets, *SMALL, "--out", "run", "--image-size", 6) == 0
+    assert SavedModel.load("run/model").x_shape == (1, 6, 6)
+    assert run("predict", "run", "--data", pets, "--output", "p.csv") == 0
+    assert len(predictions("p.csv")) == 12
+
+
+ERRORS = {
+    "table to label": (("label", "asked", "--data", "people.csv"), "--data: .*no column 'label'"),
+    "no data": (
+        ("train", "m2", "--data", "nothing", "--out", "run"),
+        "data should be one of moons",
+    ),
+    "no labels": (("train", "m2", "--data", "loose", "--out", "run"), "there is no label"),
+    "size": (
+        ("train", "m2", "--data", "loose", "--image-size", "0", "--out", "run"),
+        "--image-size should be a whole number above 0, got 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_user_errors_take_one_line(capsys, error):
+    people()
+    picture(Path("loose/a.png"), slice(0, 4))
+    command, message = ERRORS[error]
+    capsys.readouterr()
+    assert run(*command) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    import re
+
+    assert re.search(message, said)
+
+
+def test_a_table_cannot_be_labeled_by_looking(capsys):
+    path, _ = people()
+    assert run("label", "asked", "--data", path, "--label-column", "group") == 2
+    assert "a table has no images to show; fill its column 'group' by hand" in (
+        capsys.readouterr().err
+    )
