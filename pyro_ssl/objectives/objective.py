@@ -135,7 +135,7 @@ class Objective(nn.Module):
         self,
         batch: Batch,
         *,
-        kl_weight: float = 1.0,
+        kl_weight: float | Tensor = 1.0,
         joint: bool = False,
     ) -> dict[str, Tensor]:
         """Every part of the loss as a scalar, by name; their sum is the loss.
@@ -159,7 +159,7 @@ class Objective(nn.Module):
         return parts
 
     def _bounds(
-        self, batch: Batch, kl_weight: float, joint: bool, context: LossContext
+        self, batch: Batch, kl_weight: float | Tensor, joint: bool, context: LossContext
     ) -> dict[str, Tensor]:
         """The labeled and the unlabeled part; the context gets their q(y|x)."""
         weights = self._weights(batch)
@@ -195,7 +195,7 @@ class Objective(nn.Module):
         return parts
 
     def _joint_bounds(
-        self, batch: Batch, kl_weight: float, weights: BoundWeights, context: LossContext
+        self, batch: Batch, kl_weight: float | Tensor, weights: BoundWeights, context: LossContext
     ) -> dict[str, Tensor]:
         """Both parts by one pass of the programs over labeled and then unlabeled data."""
         x = batch.x
@@ -224,7 +224,7 @@ class Objective(nn.Module):
         self,
         x: Tensor,
         y: Tensor | None,
-        kl_weight: float = 1.0,
+        kl_weight: float | Tensor = 1.0,
         weight: float | Tensor = 1.0,
         labels: Tensor | None = None,
     ) -> Bound:
