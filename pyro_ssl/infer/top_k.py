@@ -74,8 +74,8 @@ def _fewest(log_q: Tensor) -> int:
     likeliest = log_q.detach().exp().topk(candidates[-1], -1).values
     held = batch_mean(likeliest).cumsum(-1)
     # held rises with k, so the k that hold too little are the first ones
-    too_few = sum(~(held[k - 1].double() >= MASS) for k in candidates)
-    return [*candidates, most][decide(too_few)]
+    holds_enough = torch.stack([held[k - 1].double() >= MASS for k in candidates])
+    return [*candidates, most][decide((~holds_enough).sum())]
 
 
 def is_count(value: Any) -> bool:

@@ -137,7 +137,7 @@ class Objective(nn.Module):
         self,
         batch: Batch,
         *,
-        kl_weight: float = 1.0,
+        kl_weight: float | Tensor = 1.0,
         joint: bool = False,
     ) -> dict[str, Tensor]:
         """The parts of the loss as scalars, by name; their sum is the loss.
@@ -161,7 +161,7 @@ class Objective(nn.Module):
         return parts
 
     def _bounds(
-        self, batch: Batch, kl_weight: float, joint: bool, context: LossContext
+        self, batch: Batch, kl_weight: float | Tensor, joint: bool, context: LossContext
     ) -> dict[str, Tensor]:
         """The labeled and the unlabeled part; q(y|x) is recorded in the context."""
         weights = self._weights(batch)
@@ -200,7 +200,7 @@ class Objective(nn.Module):
         return parts
 
     def _joint_bounds(
-        self, batch: Batch, kl_weight: float, weights: BoundWeights, context: LossContext
+        self, batch: Batch, kl_weight: float | Tensor, weights: BoundWeights, context: LossContext
     ) -> dict[str, Tensor]:
         """Both parts from one pass of the programs over labeled and then unlabeled data."""
         x = batch.x
@@ -232,7 +232,7 @@ class Objective(nn.Module):
         self,
         x: Tensor,
         y: Tensor | None,
-        kl_weight: float = 1.0,
+        kl_weight: float | Tensor = 1.0,
         weight: float | Tensor = 1.0,
         labels: Tensor | None = None,
     ) -> Bound:

@@ -17,7 +17,7 @@ def stock_losses(
     model: nn.Module,
     guide: nn.Module,
     batch: Batch,
-    kl_weight: float,
+    kl_weight: float | Tensor,
     weights: BoundWeights,
     shared_plates: frozenset[str],
 ) -> dict[str, Tensor]:

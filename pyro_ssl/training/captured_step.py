@@ -9,6 +9,7 @@ and the step computes anew shows there.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import random
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -381,7 +382,9 @@ def _reason(error: Exception) -> str:
     return f"{sentence}, in {Path(own[-1].filename).name}, line {own[-1].lineno}"
 
 
-_LIBRARIES = tuple(str(Path(package.__file__).parent) for package in (torch, pyro, contextlib))
+_LIBRARIES = tuple(
+    str(Path(inspect.getfile(package)).parent) for package in (torch, pyro, contextlib)
+)
 
 
 def _check_shapes_are_fixed(graph: GraphModule) -> None:

@@ -154,10 +154,12 @@ class CompiledStep:
     ) -> tuple[int, ...]:
         """The decisions of the step before, if steps of this form are known to ask for them."""
         before = self._decisions
-        if before is not None and (form, before) in self._graphs:
+        if before is None:
+            return probe(self.step, batch, weight)
+        if (form, before) in self._graphs:
             return before
         probed = probe(self.step, batch, weight)
-        is_resumed = before is not None and not self._graphs
+        is_resumed = not self._graphs
         if is_resumed and len(before) == len(probed):
             return before  # as the run that is resumed would have done
         return probed
