@@ -195,6 +195,8 @@ def configure(
         if part in ("low", "semi"):  # 500 labels in two steps
             others |= {"rows": 800, "test_rows": 100}
             training |= {"batch_size": 250, "labeled_batch_size": 250}
+        elif part == "cifar":
+            others |= {"rows": 40, "test_rows": 20, "pgd_steps": 1}
         else:
             others |= {"rows": 100, "test_rows": 60, "pgd_steps": 1}
         if "held_out" in others:
@@ -326,8 +328,8 @@ def from_prior(objective: Any, x: Tensor, y: Tensor) -> float:
     """Distance of the latents from their class's prior, in nats per dimension.
 
     It is KL(q || p) of the diagonal Gaussian with the mean and variance of the latents of a class,
-    averaged over the classes of `y`.
-    The variance of Gaussian latents is that of their means plus the mean of their own.
+    averaged over the classes of `y`. The variance of Gaussian latents is that of their means plus
+    the mean of their own.
     """
     p_z = objective.model.p_z
 
