@@ -1,8 +1,9 @@
-"""Active learning on two moons (paper 002's Figures 5.8 to 5.12) and on images.
+"""Active learning on two moons (paper 002, Figures 5.8 to 5.12) and on images.
 
-python experiments/active_learning.py --data-root DATA [--scale smoke|cpu|paper] [--draws 0 1 2]
-[--parts moons plane images] [--data mnist fashion_mnist] [--rows sslpe_entropy m2_entropy ...]
-[--workers 2]
+It shows accuracy against the number of labels on two moons, MNIST and Fashion-MNIST, by acquisition
+function and by choice of the first labels, and which points the acquisition functions choose.
+
+`python experiments/active_learning.py --help` explains every option.
 """
 
 from __future__ import annotations

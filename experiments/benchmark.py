@@ -1,10 +1,10 @@
-"""Cost of an unlabeled step of M2: this library, Pyro's own example, bare torch, and the matrix
-products alone.
+"""Cost of an unlabeled step of M2: this library, Pyro's own example, and bare torch.
 
-python experiments/benchmark.py [--scale smoke|cpu] [--comparison steps compiled] [--threads 2]
+It shows milliseconds and peak memory by number of classes, and the time of the matrix products
+alone. A row of the table is one shape of network on which the variants of one comparison take turns
+in one process. To time another variant, add a row to `VARIANTS` and its name to a comparison.
 
-A row of the table is one shape of network on which the variants of one comparison take turns in one
-process. To time another variant, add a row to `VARIANTS` and its name to a comparison.
+`python experiments/benchmark.py --help` explains every option.
 """
 
 from __future__ import annotations

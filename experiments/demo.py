@@ -1,9 +1,9 @@
-"""Watch M2 learn from a handful of labels: two moons with 6, scikit-learn's digits with 10 per
-class.
+"""M2 with a handful of labels: two moons with 6, scikit-learn's digits with 10 per class.
 
-python experiments/demo.py [--data moons digits] [--draws 5] [--out runs/demo]
+It trains the supervised classifier and M2 on the same label draws, prints a table and saves
+pictures. No paper has these numbers.
 
-Trains the supervised classifier and M2 on the same label draws, prints a table and saves pictures.
+`python experiments/demo.py --help` explains every option.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""Variance and cost of gradient estimators for the classifier q(y|x) and for random weights q(W).
+"""Variance and cost of gradient estimators for q(y|x) and for random weights q(W).
 
-python experiments/gradient_variance.py [--scale smoke|cpu] [--workers 1]
+It compares the mixture-density gradient of paper 002 (appendix B) with sums over classes, and
+random weights with and without local reparameterisation.
+
+`python experiments/gradient_variance.py --help` explains every option.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Paper 003 in the plane: circles (Figures 3 and 4), two moons with vector fields (supplement 8 to
-11).
+"""Paper 003 in the plane: circles (Figures 3 and 4) and two moons (supplement, 8 to 11).
 
-python experiments/latent_plane.py [--scale smoke|cpu|paper] [--draws 0] [--workers 2] [--parts
-circles moons]
+It shows reconstructions and classifiers of M2 on circles by the variance of the likelihood, and on
+two moons also how reconstruction under each class moves points.
+
+`python experiments/latent_plane.py --help` explains every option.
 """
 
 from __future__ import annotations

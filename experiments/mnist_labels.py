@@ -1,8 +1,9 @@
-"""MNIST with 10 to 300 labels per class: paper 002's Tables 5.3 and 5.4, Figures 5.13 and 5.14.
+"""MNIST with 10 to 300 labels per class: paper 002's Tables 5.3 and 5.4.
 
-python experiments/mnist_labels.py --data-root DATA [--scale smoke|cpu|paper] [--per-class 10 20 60
-100 300]
-    [--rows m2 sslpe m2_conv adgm_conv ...] [--draws 0 1 2] [--workers 2]
+It also shows samples and t-SNE (Figures 5.13 and 5.14), and the same methods with a convolutional
+classifier.
+
+`python experiments/mnist_labels.py --help` explains every option.
 """
 
 from __future__ import annotations

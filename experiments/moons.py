@@ -1,7 +1,9 @@
 """Two moons with six labels: paper 002's Tables 5.1 and 5.2 and Figures 5.1 to 5.7.
 
-python experiments/moons.py [--scale smoke|cpu|paper] [--draws 10 11 12 13 14 5] [--noise 0.1 0.2]
-    [--labels placed random] [--workers 2]
+It shows accuracy and likelihood of each method beside the Bayes optimum, decisions over the plane,
+and batch norm with random weights.
+
+`python experiments/moons.py --help` explains every option.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ NETWORK: dict[str, Any] = {
 CHAINS: dict[str, Any] = {"gibbs_steps": 50, "gibbs_chains": 4}
 ONE_CHAIN: dict[str, Any] = {"gibbs_steps": 10, "gibbs_chains": 1}
 """Gibbs sampling of the thesis, for predictions after every epoch."""
+SMOKE_CHAINS: dict[str, Any] = {"gibbs_steps": 3, "gibbs_chains": 1}
 OPTIONS: dict[str, dict[str, Any]] = {
     "classifier": {},
     "m2": {"z_dim": 2},
@@ -81,6 +84,8 @@ PLACES = torch.tensor(
 )
 """Left, middle and right of each moon."""
 WINDOW = (-1.8, 2.8, -1.3, 1.8)
+RESOLUTION = 60
+"""Points of the plane per side, for pictures."""
 CURVES = ("sslpe", "sslapd")
 
 
@@ -125,15 +130,21 @@ def configure(
     method: str, noise: float, draw: int, labels: str, scale: str, **options: Any
 ) -> Config:
     epochs = max(1, int(EPOCHS[scale] * LONGER.get(method, 1.0)))
-    return {
+    chosen = NETWORK | OPTIONS[method] | options
+    if scale == "smoke":
+        chosen |= SMOKE_CHAINS
+    config: Config = {
         "method": method,
         "noise": noise,
         "draw": draw,
         "labels": labels,
         "points": POINTS[scale],
-        "options": resolved(method, NETWORK | OPTIONS[method] | options),
+        "options": resolved(method, chosen),
         "training": TRAINING | {"epochs": epochs},
     }
+    if scale == "smoke":
+        config["grid"] = 12
+    return config
 
 
 def moons(config: Config) -> tuple[Dataset, Tensor]:
@@ -204,20 +215,21 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     }
     if every_epoch:
         return result | {"curve": curve}
-    result["plane"] = _percentages(predict_proba(objective, plane()))
+    points = plane(config.get("grid", RESOLUTION))
+    result["plane"] = _percentages(predict_proba(objective, points))
     if name.startswith("norm"):
-        result |= _by_batch_statistics(objective, dataset)
+        result |= _by_batch_statistics(objective, dataset, points)
     return result
 
 
-def _by_batch_statistics(objective: Objective, dataset: Dataset) -> Result:
+def _by_batch_statistics(objective: Objective, dataset: Dataset, points: Tensor) -> Result:
     """Predict by batch norm with the statistics of the batch: the test data are one batch, the
-    plane is another.
+    points of the plane are another.
     """
     for part in objective.modules():
         part.training = isinstance(part, BatchNorm)
     with torch.no_grad(), fixed_seed(0):
-        of_plane = objective.classify(plane()).mean
+        of_plane = objective.classify(points).mean
         of_test = objective.classify(dataset.x_test).mean
     return {
         "plane_by_batch": _percentages(of_plane),
@@ -225,7 +237,7 @@ def _by_batch_statistics(objective: Objective, dataset: Dataset) -> Result:
     }
 
 
-def plane(resolution: int = 60) -> Tensor:
+def plane(resolution: int) -> Tensor:
     """A grid of points of the window, `(resolution**2, 2)`."""
     return torch.cartesian_prod(
         torch.linspace(*WINDOW[:2], resolution), torch.linspace(*WINDOW[2:], resolution)

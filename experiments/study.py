@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed
 from pages import sources, write_page
+from panels import reduce_colours
 from results_table import Result, Results, add_result, read_results, write_text
 
 from pyro_ssl import sweeps, zoo
@@ -149,6 +150,7 @@ def main(study: Study, doc: str) -> None:
     results = _with_arrays(stored(files.table, configs), files)
     with style.context():
         blocks = study.report(results, files.pictures)
+    reduce_colours(files.pictures)
     blocks["sources"] = sources(results)
     text = write_page(files.page, study.name, blocks, smoke=given.scale == "smoke")
     print(text)

@@ -1,16 +1,16 @@
-"""Paper 000: accuracy, calibration, out-of-distribution detection and robustness of CE, GM and VC,
+"""Variational classification: paper 000's Tables 1 to 4 and Figures 1 to 8.
+
+It compares CE, GM and VC by accuracy, calibration, out-of-distribution detection and robustness,
 with all labels and with few.
 
-python experiments/variational_classification.py --data-root DATA [--scale smoke|cpu|paper] [--draws
-0 1 2 3 4] [--parts full low semi plane cifar] [--data mnist fashion_mnist cifar10] [--methods ce gm
-vc] [--workers 2]
+`python experiments/variational_classification.py --help` explains every option.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from study import DEVELOPMENT, Config, Selection, Study, main, resolved, write_j
 from torch import Tensor
 
 from pyro_ssl import Dataset, Objective, data, eval_mode, fit, predict_proba, zoo
-from pyro_ssl.evaluation import attacks, calibration, corruptions, metrics, ood, plots
+from pyro_ssl.evaluation import attacks, calibration, corruptions, metrics, ood, plots, style
 
 EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 """Sizes of attacks: largest change of a pixel in [0, 1]."""
@@ -195,6 +195,8 @@ def configure(
         if part in ("low", "semi"):  # 500 labels in two steps
             others |= {"rows": 800, "test_rows": 100}
             training |= {"batch_size": 250, "labeled_batch_size": 250}
+        elif part == "cifar":
+            others |= {"rows": 40, "test_rows": 20, "pgd_steps": 1}
         else:
             others |= {"rows": 100, "test_rows": 60, "pgd_steps": 1}
         if "held_out" in others:
@@ -325,8 +327,9 @@ def _other_sets(config: Config, rows: int) -> dict[str, Tensor]:
 def from_prior(objective: Any, x: Tensor, y: Tensor) -> float:
     """Distance of the latents from their class's prior, in nats per dimension.
 
-    It is KL(q || p) of the diagonal Gaussian with the mean and variance of the latents of a class.
-    The variance of Gaussian latents is that of their means plus the mean of their own.
+    It is KL(q || p) of the diagonal Gaussian with the mean and variance of the latents of a class,
+    averaged over the classes of `y`. The variance of Gaussian latents is that of their means plus
+    the mean of their own.
     """
     p_z = objective.model.p_z
 
@@ -335,9 +338,11 @@ def from_prior(objective: Any, x: Tensor, y: Tensor) -> float:
         return torch.stack([q_z.mean, q_z.variance], 1)
 
     z, own = in_chunks(objective, moments, x).unbind(1)
+    present = y.unique()  # the first images of a test set may lack a class
     loc = p_z.loc.detach().cpu()
-    scale = p_z.scale.detach().cpu().expand(len(loc), -1)
-    member = torch.nn.functional.one_hot(y, len(loc)).T.float()
+    scale = p_z.scale.detach().cpu().expand(len(loc), -1)[present]
+    member = torch.nn.functional.one_hot(y, len(loc)).T.float()[present]
+    loc = loc[present]
     mean = member @ z / member.sum(1, keepdim=True)
     variance = member @ (z.square() + own) / member.sum(1, keepdim=True) - mean.square()
     latents = torch.distributions.Normal(mean, variance.clamp_min(1e-12).sqrt())
@@ -435,10 +440,11 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     if few:
         blocks["few labels"] = few_labels(few)
     planes = {_short(row): mine[0] for row, mine in by_method(where(results, part="plane")).items()}
-    planes = {row: r for row, r in planes.items() if "latents" in r}
     if planes:
-        plot_plane(planes, pictures / "plane.png")
         plot_ambiguous(planes, pictures / "ambiguous_ways.png")
+    with_latents = {row: r for row, r in planes.items() if "latents" in r}
+    if with_latents:
+        plot_plane(with_latents, pictures / "plane.png")
     return blocks
 
 
@@ -481,6 +487,16 @@ def _short(row: str) -> str:
     method, *others = row.split(", ")
     kept = [part for part in others if not part.startswith(("ratio", "density", "one variance"))]
     return ", ".join([method.upper(), *kept])
+
+
+def _row_colours(rows: Iterable[str]) -> dict[str, str]:
+    """Colours by row: the method's own for its first row, and others for further ones."""
+    names: dict[str, str] = {}
+    for row in rows:
+        method = row.split(",")[0].lower()
+        names[row] = row if method in names.values() else method
+    colours = style.line_colours(names.values())
+    return {row: colours[name] for row, name in names.items()}
 
 
 def accuracies(title: str, rows: Rows, paper: dict[str, str]) -> str:
@@ -626,8 +642,9 @@ def plot_shift(rows: Rows, title: str, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.2), layout="constrained")
+    colours = _row_colours(rows)
     for i, (row, mine) in enumerate(rows.items()):
-        label, colour = _short(row), COLOURS[i]
+        label, colour = _short(row), colours[row]
         severities = list(corruptions.SEVERITIES)
         _range(axes[0], severities, [_by_severity(r, "accuracy") for r in mine], i, colour, label)
         _range(axes[1], severities, [_by_severity(r, "ece_20") for r in mine], i, colour, label)
@@ -723,6 +740,7 @@ def plot_ambiguous(planes: dict[str, Result], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     pairs = next(iter(planes.values()))["pairs"]
+    colours = _row_colours(planes)
     figure, axes = plt.subplots(
         2,
         len(pairs),
@@ -732,14 +750,15 @@ def plot_ambiguous(planes: dict[str, Result], path: Path) -> None:
         layout="constrained",
     )
     for column, (a, b) in enumerate(pairs):
-        for i, (method, r) in enumerate(planes.items()):
+        for method, r in planes.items():
             probs = np.array(r["probs"][column])
             at = np.linspace(0, 1, len(probs))
-            axes[0, column].plot(at, probs[:, a], color=COLOURS[i], label=f"{method}, first digit")
+            colour = colours[method]
+            axes[0, column].plot(at, probs[:, a], color=colour, label=f"{method}, first digit")
             axes[0, column].plot(
-                at, probs[:, b], "--", color=COLOURS[i], label=f"{method}, second digit"
+                at, probs[:, b], "--", color=colour, label=f"{method}, second digit"
             )
-            axes[1, column].plot(at, r["familiar"][column], color=COLOURS[i])
+            axes[1, column].plot(at, r["familiar"][column], color=colour)
         axes[0, column].set(title=f"from a {a} to a {b}")
         axes[1, column].set(xlabel="position between the two digits")
     axes[0, 0].set(ylabel="p(y|x)")

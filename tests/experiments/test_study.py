@@ -124,3 +124,15 @@ def test_a_command_with_spaces_is_quoted(scripts, monkeypatch):
     monkeypatch.setattr("sys.argv", given)
     command = scripts("study").provenance()["command"]
     assert command == "python experiments/a.py --data-root DATA --rows 'two words'"
+
+
+def test_pictures_are_stored_with_a_palette(scripts, tmp_path):
+    from PIL import Image
+
+    for name, shade in (("a.png", 10), ("b.png", 200)):
+        Image.new("RGBA", (4, 4), (shade, 0, 0, 255)).save(tmp_path / name)
+    for _ in range(2):
+        scripts("panels").reduce_colours(tmp_path)
+    for name, shade in (("a.png", 10), ("b.png", 200)):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.mode == "P" and picture.convert("RGB").getpixel((0, 0)) == (shade, 0, 0)

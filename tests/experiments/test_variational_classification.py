@@ -78,6 +78,27 @@ def test_latents_that_are_the_prior_are_at_no_distance_from_it(scripts):
     assert module.from_prior(o, x, y) > 0.03
 
 
+def test_a_class_without_test_images_is_left_out_of_the_distance_from_the_prior(scripts):
+    """With classes 0 and 2 alone, it is the mean of the distances of either."""
+    module = scripts("variational_classification")
+    o = zoo.build("vc", (5,), 3, z_dim=2, hidden=(4,))
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
+    y = 2 * (torch.arange(60) % 2)
+    distances = [module.from_prior(o, x[y == k], y[y == k]) for k in (0, 2)]
+    assert module.from_prior(o, x, y) == pytest.approx(sum(distances) / 2, rel=1e-4)
+
+
+def test_a_method_keeps_its_colour_in_every_picture(scripts):
+    colours = scripts("variational_classification")._row_colours
+    both = colours(["ce", "ce, Gaussian latent", "gm, density 0.1", "vc, ratio 0.1"])
+    assert colours(["CE", "GM", "VC"]) == {
+        "CE": both["ce"],
+        "GM": both["gm, density 0.1"],
+        "VC": both["vc, ratio 0.1"],
+    }
+    assert len(set(both.values())) == 4
+
+
 def test_held_out_images_have_no_label_in_training(scripts, tmp_path, monkeypatch):
     module, seen = scripts("variational_classification"), []
     write_mnist(tmp_path / "data", 200, "MNIST")
