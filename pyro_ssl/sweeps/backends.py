@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from joblib import parallel_config
+from joblib.parallel import ParallelBackendBase
 
+from pyro_ssl.sweeps.runs import MAX_ATTEMPTS
 from pyro_ssl.utils.private_names import dask_backend
 
 BACKENDS = ("loky", "dask", "ray")
@@ -112,16 +114,59 @@ def _reporting_errors(client: Any) -> Any:
 def _ray(scheduler: str | None) -> Iterator[None]:
     try:
         import ray
-        from ray.util.joblib import register_ray
     except ImportError:
         raise ImportError("the backend ray needs ray: pip install 'pyro-ssl[ray]'") from None
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(address=scheduler, log_to_driver=False)
-    register_ray()
     try:
-        with parallel_config(backend="ray", n_jobs=-1):
+        with parallel_config(backend=_RayTasks(ray), n_jobs=-1):
             yield
     finally:
         if started_here:
             ray.shutdown()
+
+
+class _RayTasks(ParallelBackendBase):  # type: ignore[misc]
+    """Joblib's calls as tasks of Ray, which repeats a task whose worker is killed.
+
+    The backend that comes with Ray waits forever for such a call.
+
+    Arguments:
+        ray: The package, connected to a cluster.
+    """
+
+    supports_retrieve_callback = True
+
+    def __init__(self, ray: Any) -> None:
+        super().__init__()
+        self.ray = ray
+        self.references: list[Any] = []
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        return max(2, int(self.ray.cluster_resources().get("CPU", 1)))  # 1 means this process
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **arguments: Any) -> int:
+        self.parallel = parallel
+        return self.effective_n_jobs(n_jobs)
+
+    def submit(self, func: Any, callback: Any = None) -> Future[Any]:
+        task = self.ray.remote(max_retries=MAX_ATTEMPTS)(_called)
+        reference = task.remote(func)
+        self.references.append(reference)
+        future: Future[Any] = reference.future()
+        if callback is not None:
+            future.add_done_callback(callback)
+        return future
+
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
+        return out.result()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        for reference in self.references:
+            self.ray.cancel(reference, force=True)
+        self.references = []
+
+
+def _called(function: Any) -> Any:
+    return function()

@@ -1,6 +1,7 @@
 """`pyro-ssl train --validation` and `--log`: labels set aside, and the log of a run."""
 
 import json
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def test_labels_set_aside_are_within_the_budget_and_not_trained_on(monkeypatch, 
     fit = train_command.fit
     trained_on = []
 
+    @wraps(fit)
     def watched(objective, x, y, **arguments):
         trained_on.append(y.clone())
         return fit(objective, x, y, **arguments)
