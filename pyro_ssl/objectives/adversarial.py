@@ -231,7 +231,7 @@ class Discrimination(Term):
         self.lr_scale = lr_scale
         self._p_z = (ratio.p_z,)  # in a tuple, so that its parameters are not those of this term
 
-    def rows(self, context: LossContext) -> Rows | None:
+    def rows_of(self, context: LossContext) -> Rows | None:
         return context.trace_rows
 
     def formula(self, context: LossContext) -> Tensor:

@@ -79,14 +79,14 @@ class Term(nn.Module, ABC):
             return None
         if self.needs == "unlabeled" and context.batch.x_unlabeled is None:
             return None
-        rows = self.rows(context)
+        rows = self.rows_of(context)
         with sharded(rows):
             value = self.formula(context)
         if rows is not None:
             value = rows.share * value
         return self.weight * value
 
-    def rows(self, context: LossContext) -> Rows | None:
+    def rows_of(self, context: LossContext) -> Rows | None:
         """The rows that the formula is a mean of; None if there is one process."""
         if self.needs == "labeled":
             return context.batch.rows
