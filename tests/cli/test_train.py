@@ -40,7 +40,11 @@ def test_train_and_evaluate_agree(method, capsys):
     assert classes.splitlines()[0].split()[1] == "class" and len(classes.splitlines()) == 12
     assert 0 < float(said.pop("test_calibration_p_value")) <= 1
     assert {k: f"{v:.6f}" for k, v in measures("run").items()} == said
-    assert {p.name for p in Path("run/evaluation").iterdir()} == {"test.md", "classes.md", "reliability.png"}
+    assert {p.name for p in Path("run/evaluation").iterdir()} == {
+        "test.md",
+        "classes.md",
+        "reliability.png",
+    }
 
 
 @pytest.mark.parametrize("method", ["ce", "gm", "vc"])
