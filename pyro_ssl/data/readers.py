@@ -480,4 +480,4 @@ def _in_unit(array: np.ndarray, unit: float | None) -> np.ndarray:
     """Images of whole numbers as numbers in [0, 1]."""
     if unit is None or array.dtype.kind not in "iu":
         return array
-    return (array / np.float32(unit)).astype(np.float32)
+    return array.astype(np.float32) / np.float32(unit)
