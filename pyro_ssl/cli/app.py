@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pyro_ssl.cli import evaluate, label, predict, sweep, train
 from pyro_ssl.cli import list as list_command
 from pyro_ssl.cli.config_file import is_too_deep
+from pyro_ssl.training.compiled_step import StaleStepError
 from pyro_ssl.training.distributed import LostProcessError, is_first
 from pyro_ssl.training.run import DivergedError
 from pyro_ssl.utils import files
@@ -39,6 +40,7 @@ USER_ERRORS = (
     torch.cuda.OutOfMemoryError,
     DivergedError,
     LostProcessError,
+    StaleStepError,
 )
 SUCCESS = 0
 USER_ERROR = 2

@@ -26,7 +26,7 @@ from pyro_ssl import Batch, LabelLogProb, Objective, Term, TraceTopKEnum_ELBO, f
 from pyro_ssl.infer.decisions import decide
 from pyro_ssl.training import DivergedError, NotCompiledWarning, StaleStepError, compiled_step
 from pyro_ssl.training.captured_step import LossStep
-from pyro_ssl.training.compiled_step import CompiledStep
+from pyro_ssl.training.compiled_step import CompiledStep, is_compiled_state
 from pyro_ssl.utils.private_names import compiled_by_inductor
 from pyro_ssl.zoo.registry import METHODS
 
@@ -488,6 +488,16 @@ def test_a_run_resumes_only_as_it_was_started(tmp_path):
     run(directory=tmp_path, epochs=2)
     with pytest.raises(ValueError, match="compile: the run to resume had False, got True"):
         run(directory=tmp_path, epochs=2, resume=True, compile=True)
+
+
+def test_a_changed_state_in_a_checkpoint_is_noticed():
+    objective = small()
+    compiled = CompiledStep(LossStep(objective, [list(objective.parameters())]))
+    state = json.loads(json.dumps(compiled.state()))
+    assert is_compiled_state(state)
+    assert is_compiled_state(state | {"decisions": [1, 2], "reason": "none"})
+    for changed in (None, {}, state | {"decisions": [0.5]}, state | {"reason": 1}):
+        assert not is_compiled_state(changed)
 
 
 def test_without_a_compiler_training_goes_on_with_a_hint(monkeypatch):
