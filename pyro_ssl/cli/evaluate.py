@@ -42,7 +42,7 @@ def parser() -> ArgumentParser:
         "--data",
         type=str | None,
         default=None,
-        help=f"another data set with the same classes; by default the data set of the run: {DATA_HELP}; "
+        help=f"another data set with the same classes, {DATA_HELP}; by default that of the run; "
         "without a test part, all labeled rows are the test set",
     )
     parser.add_argument(
