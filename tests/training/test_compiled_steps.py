@@ -7,11 +7,8 @@ the bit, for whole runs.
 import json
 import random
 import re
-import subprocess
 import sys
-import textwrap
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pyro
@@ -27,7 +24,6 @@ from pyro_ssl.infer.decisions import decide
 from pyro_ssl.training import DivergedError, NotCompiledWarning, StaleStepError, compiled_step
 from pyro_ssl.training.captured_step import LossStep
 from pyro_ssl.training.compiled_step import CompiledStep, is_compiled_state
-from pyro_ssl.utils.private_names import compiled_by_inductor
 from pyro_ssl.zoo.registry import METHODS
 
 
@@ -421,67 +417,20 @@ def test_the_second_run_of_a_process_compiles_nothing(monkeypatch):
     assert len(compiled) == first
 
 
-def test_inductor_agrees_up_to_rounding(float64, monkeypatch):
-    graphs = []
-
-    def counted(graph, inputs):
-        graphs.append(graph)
-        return compiled_by_inductor(graph, inputs)
-
-    monkeypatch.setattr(compiled_step, "compiled_by_inductor", counted)
-    monkeypatch.setattr(compiled_step, "_COMPILED", type(compiled_step._COMPILED)())
-    (weights_a, history_a), (weights_b, history_b) = compiled_and_not(
-        lambda: small(top_k=None), epochs=2
-    )
-    assert len(graphs) == 1
-    for name, value in weights_a.items():
-        torch.testing.assert_close(value, weights_b[name], rtol=1e-6, atol=1e-9)
-    assert history_a["loss"] == pytest.approx(history_b["loss"], rel=1e-6)
-
-
-RESUMED = """
-    import json, sys, torch
-    from pathlib import Path
-    sys.path.insert(0, {tests!r})
-    torch.set_num_threads(1)
-    import training_runs as t
-    from pyro_ssl.training import checkpoints
-
-    directory, stop = sys.argv[1], int(sys.argv[2])
+def test_a_captured_run_resumes_to_its_own_bits(graphs, tmp_path):
     class Stopped(Exception):
         pass
-    def watch(epoch):
-        if epoch.epoch == stop:
+
+    def stop(epoch):
+        if epoch.epoch == 3:
             raise Stopped
-    objective = t.small(top_k=None)
-    try:
-        _, history = t.run(
-            objective, directory=directory, resume=True, compile=True, ema=0.9, epochs=4,
-            callbacks=[watch],
-        )
-    except Stopped:
-        sys.exit(3)
-    torch.save(t.weights(objective), directory + "/weights.pt")
-    del history["seconds"]
-    Path(directory, "history.json").write_text(json.dumps(history))
-"""
 
-
-def resumed(directory: Path, stop: int) -> int:
-    code = textwrap.dedent(RESUMED).format(tests=str(Path(__file__).parent))
-    arguments = [sys.executable, "-c", code, str(directory), str(stop)]
-    return subprocess.run(arguments, check=False).returncode
-
-
-def test_a_compiled_run_resumes_to_its_own_bits_in_another_process(tmp_path):
-    whole = tmp_path / "whole"
-    parts = tmp_path / "parts"
-    assert resumed(whole, 0) == 0
-    assert resumed(parts, 3) == 3  # the checkpoint is of epoch 2
-    assert resumed(parts, 0) == 0
-    assert same(torch.load(whole / "weights.pt"), torch.load(parts / "weights.pt"))
-    histories = [json.loads((d / "history.json").read_text()) for d in (whole, parts)]
-    assert histories[0] == histories[1]
+    arguments = {"compile": True, "epochs": 4, "warmup": 2, "ema": 0.9}
+    with pytest.raises(Stopped):
+        run(directory=tmp_path, callbacks=[stop], **arguments)
+    resumed_objective, _ = run(directory=tmp_path, resume=True, **arguments)
+    whole, _ = run(**arguments)
+    assert same(weights(resumed_objective), weights(whole))
 
 
 def test_a_run_resumes_only_as_it_was_started(tmp_path):
