@@ -127,7 +127,7 @@ def _ray(scheduler: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
-class _RayTasks(ParallelBackendBase):  # type: ignore[misc]
+class _RayTasks(ParallelBackendBase):
     """Joblib's calls as tasks of Ray, which repeats a task whose worker is killed.
 
     The backend that comes with Ray waits forever for such a call.

@@ -125,7 +125,7 @@ def _count_attempt(directory: Path, session: str) -> None:
         RuntimeError: There have been too many.
     """
     path = directory / ATTEMPTS_FILE
-    attempts = {"session": session, "number": 0}
+    attempts: dict[str, Any] = {"session": session, "number": 0}
     if path.exists():
         earlier = json.loads(path.read_text())
         attempts = earlier if earlier["session"] == session else attempts
