@@ -11,9 +11,9 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_ssl.nn.random_weights import RandomWeights
-from pyro_ssl.nn.tensor_annotations import mark_normal
+from pyro_ssl.nn.tensor_marks import mark_normal
 from pyro_ssl.types import classifies_by_one_draw
-from pyro_ssl.utils.sharding import drawing_what_all_share
+from pyro_ssl.utils.process_noise import drawing_what_all_share
 
 WEIGHT_DRAWS = 10
 """Number of draws of W that a prediction by networks with random weights averages over."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pyro_ssl.distributions.conditionals import Conditional
 from pyro_ssl.distributions.mixture import MixtureOfNormals
-from pyro_ssl.nn.tensor_annotations import weighted_classes
+from pyro_ssl.nn.tensor_marks import weighted_classes
 
 
 class Mixture(PyroModule):

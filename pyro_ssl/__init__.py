@@ -39,7 +39,7 @@ _HOME = {
     "MixtureOfNormals": "distributions.mixture",
     "TraceTopKEnum_ELBO": "infer.elbo",
     "EarlyStopping": "training.callbacks",
-    "Accuracy": "evaluation.validation",
+    "Accuracy": "evaluation.held_out_accuracy",
     "fit": "training.fit",
     "predict_proba": "prediction.predict",
     "bounds": "prediction.bounds",
@@ -121,7 +121,7 @@ if TYPE_CHECKING:
         VampPrior,
     )
     from pyro_ssl.estimator import SemiSupervisedClassifier, SemiSupervisedRegressor
-    from pyro_ssl.evaluation.validation import Accuracy
+    from pyro_ssl.evaluation.held_out_accuracy import Accuracy
     from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
     from pyro_ssl.nn.augmentation import Noise
     from pyro_ssl.nn.backbones import Backbone

@@ -42,7 +42,7 @@ from pyro_ssl.cli.run_config import (
 )
 from pyro_ssl.data.missing_labels import LabelWarning, describe_labels, warn_of_missing_classes
 from pyro_ssl.evaluation import metrics, plots
-from pyro_ssl.evaluation.validation import Accuracy
+from pyro_ssl.evaluation.held_out_accuracy import Accuracy
 from pyro_ssl.model_selection import PartialLabelSplit
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pyro_ssl.distributions.flows import FlowDistribution
 from pyro_ssl.nn.layers import Shape, as_shape
-from pyro_ssl.nn.tensor_annotations import one_hot_index
+from pyro_ssl.nn.tensor_marks import one_hot_index
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.utils.context import parts_in_eval_mode
 

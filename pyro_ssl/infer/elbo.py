@@ -38,7 +38,7 @@ from pyro_ssl.infer.site_sums import (
 from pyro_ssl.infer.sites import is_enumerated
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, is_count
 from pyro_ssl.infer.traces import TracePair
-from pyro_ssl.nn.tensor_annotations import weighted_classes
+from pyro_ssl.nn.tensor_marks import weighted_classes
 from pyro_ssl.utils.context import exclusive
 
 

@@ -19,10 +19,10 @@ from pyro_ssl.infer.checks.enumeration_marks import check_enumerable, check_samp
 from pyro_ssl.infer.checks.scope_error import ScopeError
 from pyro_ssl.infer.sites import Site, is_enumerated, is_per_datum
 from pyro_ssl.infer.top_k import TopK, TopKPolicy, likeliest_and_one
-from pyro_ssl.nn.tensor_annotations import class_weights, mark_one_hot
+from pyro_ssl.nn.tensor_marks import class_weights, mark_one_hot
 from pyro_ssl.utils.private_names import ENUMERATE_DIM
-from pyro_ssl.utils.ranks import current_rows
-from pyro_ssl.utils.sharding import drawing_what_all_share
+from pyro_ssl.utils.process_noise import drawing_what_all_share
+from pyro_ssl.utils.process_rows import current_rows
 
 
 class SharedLatent(Exception):

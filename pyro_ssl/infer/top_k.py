@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_ssl.infer.decisions import decide
 from pyro_ssl.utils.arguments import is_whole
-from pyro_ssl.utils.ranks import batch_mean
+from pyro_ssl.utils.process_rows import batch_mean
 
 TopK = int | None | Literal["auto"]
 """Number of likeliest classes; None for all classes."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_ssl.nn.tensor_annotations import mark_mean, mark_normal, normal_of, one_hot_index
+from pyro_ssl.nn.tensor_marks import mark_mean, mark_normal, normal_of, one_hot_index
 from pyro_ssl.utils.arguments import is_whole
 
 Shape = int | Sequence[int]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyro_ssl.nn.tensor_annotations import class_weights, mean_of
-from pyro_ssl.utils.ranks import all_sum
+from pyro_ssl.nn.tensor_marks import class_weights, mean_of
+from pyro_ssl.utils.process_rows import all_sum
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_ssl.nn.layers import Linear, SplitLinear
-from pyro_ssl.nn.tensor_annotations import mark_normal, normal_of
+from pyro_ssl.nn.tensor_marks import mark_normal, normal_of
 from pyro_ssl.utils.context import exclusive
 
 

@@ -21,7 +21,7 @@ from pyro_ssl.distributions.priors import Prior
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.objectives.terms import Term
 from pyro_ssl.utils.arguments import check_positive
-from pyro_ssl.utils.ranks import Rows
+from pyro_ssl.utils.process_rows import Rows
 
 DiscriminatorInputs = Literal["linear", "squared", "quadratic"]
 

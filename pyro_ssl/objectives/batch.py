@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from pyro_ssl.utils.ranks import Rows
-from pyro_ssl.utils.sharding import sharded
+from pyro_ssl.utils.process_noise import sharded
+from pyro_ssl.utils.process_rows import Rows
 
 
 @dataclass

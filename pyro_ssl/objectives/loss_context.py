@@ -14,8 +14,8 @@ from pyro_ssl.infer.sites import data_plates, is_per_datum, sample_sites
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.types import Guide, classifies_by_one_draw
 from pyro_ssl.utils.context import parts_in_eval_mode
-from pyro_ssl.utils.ranks import Rows
-from pyro_ssl.utils.sharding import sharded
+from pyro_ssl.utils.process_noise import sharded
+from pyro_ssl.utils.process_rows import Rows
 
 
 @dataclass

@@ -34,8 +34,8 @@ from pyro_ssl.objectives.terms import Term
 from pyro_ssl.types import ConditionedOnWeights
 from pyro_ssl.utils.context import exclusive, preserve_random_state
 from pyro_ssl.utils.private_names import BatchNormBase
-from pyro_ssl.utils.ranks import mean_over_rows
-from pyro_ssl.utils.sharding import sharded
+from pyro_ssl.utils.process_noise import sharded
+from pyro_ssl.utils.process_rows import mean_over_rows
 
 JOINT_PASS_BUDGET = 3e7
 """Limit of multiplications (about 1 ms) above which a joint pass is slower than two passes."""

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from pyro_ssl.distributions.priors import Prior
 from pyro_ssl.objectives.loss_context import LossContext
 from pyro_ssl.utils.arguments import check_probs
-from pyro_ssl.utils.ranks import Rows, batch_mean
-from pyro_ssl.utils.sharding import sharded
+from pyro_ssl.utils.process_noise import sharded
+from pyro_ssl.utils.process_rows import Rows, batch_mean
 
 
 class Term(nn.Module, ABC):
@@ -50,7 +50,7 @@ class Term(nn.Module, ABC):
             if the term is not adversarial.
         divisible: True if several processes can each evaluate the formula on their part of a batch:
             it is a mean over rows, does not depend on the data, or takes the means inside it by
-            `pyro_ssl.utils.ranks.batch_mean`. `fit` refuses other terms in several processes.
+            `pyro_ssl.utils.process_rows.batch_mean`. `fit` refuses other terms in several processes.
 
     Raises:
         ValueError: The weight is not finite.

@@ -13,7 +13,7 @@ from pyro_ssl import (
     one_hot,
 )
 from pyro_ssl.infer import enumeration
-from pyro_ssl.nn.tensor_annotations import mark_one_hot
+from pyro_ssl.nn.tensor_marks import mark_one_hot
 
 pytestmark = pytest.mark.usefixtures("float64")
 

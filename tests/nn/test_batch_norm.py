@@ -11,7 +11,7 @@ from pyro_ssl import (
 )
 from pyro_ssl.nn.norm import BatchNorm
 from pyro_ssl.nn.random_weights import RandomWeights
-from pyro_ssl.nn.tensor_annotations import class_weights, mark_normal
+from pyro_ssl.nn.tensor_marks import class_weights, mark_normal
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -10,7 +10,7 @@ from pyro_ssl import (
     Flat,
     zoo,
 )
-from pyro_ssl.nn.tensor_annotations import class_weights
+from pyro_ssl.nn.tensor_marks import class_weights
 
 
 def test_batch_norm_over_enumerated_labels_leaks_the_label_and_ours_does_not():

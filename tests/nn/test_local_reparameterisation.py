@@ -12,7 +12,7 @@ from pyro_ssl import (
 )
 from pyro_ssl.nn.layers import Linear, SplitLinear
 from pyro_ssl.nn.random_weights import RandomWeights
-from pyro_ssl.nn.tensor_annotations import mark_normal, mark_one_hot, mean_of
+from pyro_ssl.nn.tensor_marks import mark_normal, mark_one_hot, mean_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 

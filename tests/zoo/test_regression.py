@@ -19,7 +19,7 @@ from pyro_ssl import (
 )
 from pyro_ssl.estimator import base
 from pyro_ssl.infer.gibbs import gibbs as sample
-from pyro_ssl.nn.tensor_annotations import mark_normal
+from pyro_ssl.nn.tensor_marks import mark_normal
 from pyro_ssl.utils.arguments import as_values
 
 METHODS = ("sslpe", "sslapd")

@@ -11,7 +11,7 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.infer.joint_pass import joint_pass_is_exact
-from pyro_ssl.nn.tensor_annotations import class_weights
+from pyro_ssl.nn.tensor_marks import class_weights
 from pyro_ssl.objectives.terms import Entropy, MutualInformation
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -21,7 +21,7 @@ from pyro_ssl.infer.checks.scope_error import ScopeError
 from pyro_ssl.infer.enumeration import EnumerateMessenger, ReplayMessenger
 from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, sample_sites
 from pyro_ssl.infer.traces import TracePair
-from pyro_ssl.nn.tensor_annotations import weighted_classes
+from pyro_ssl.nn.tensor_marks import weighted_classes
 from pyro_ssl.types import Guide
 from pyro_ssl.utils.context import empty_param_store, preserve_random_state, validation_enabled
 

@@ -3,7 +3,7 @@
 Each process evaluates its rows of a batch. The loss is the sum over the processes, so a mean over
 the batch is a sum over a process's rows, divided by the rows of all; what all data share counts
 with the process's share of the rows. Inside `sharded`, sums over all processes are differentiable
-and random numbers are those of one process; see `pyro_ssl.utils.sharding`. Outside, and so with one
+and random numbers are those of one process; see `pyro_ssl.utils.process_noise`. Outside, and so with one
 process, nothing is communicated.
 """
 
@@ -91,7 +91,7 @@ class Rows:
 
 
 current_rows: ContextVar[Rows | None] = ContextVar("current_rows", default=None)
-"""The rows that the process evaluates now, see `pyro_ssl.utils.sharding.sharded`."""
+"""The rows that the process evaluates now, see `pyro_ssl.utils.process_noise.sharded`."""
 
 
 def mean_over_rows(values: Tensor, rows: Rows | None) -> Tensor:

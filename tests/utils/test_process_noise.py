@@ -6,9 +6,9 @@ from torch import nn
 from torch.distributions import Categorical, Gamma, Normal
 from torch.nn import functional
 
-from pyro_ssl.utils import ranks, sharding
-from pyro_ssl.utils.ranks import Rows
-from pyro_ssl.utils.sharding import drawing_what_all_share, sharded
+from pyro_ssl.utils import process_noise, process_rows
+from pyro_ssl.utils.process_noise import drawing_what_all_share, sharded
+from pyro_ssl.utils.process_rows import Rows
 
 BATCH = torch.randn(7, 4, 6, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.rand(7, 3, 4, 5, generator=torch.Generator().manual_seed(0))
@@ -101,9 +101,9 @@ def test_without_training_and_without_rows_nothing_changes():
         assert torch.equal(functional.dropout(BATCH[:4], 0.5, training=False), BATCH[:4])
         assert torch.randn(3).shape == (3,)
     with sharded(None):
-        assert ranks.current_rows.get() is None
-    assert torch.equal(ranks.all_sum(BATCH), BATCH)
-    assert torch.equal(ranks.batch_mean(BATCH), BATCH.sum(0) / 7)
+        assert process_rows.current_rows.get() is None
+    assert torch.equal(process_rows.all_sum(BATCH), BATCH)
+    assert torch.equal(process_rows.batch_mean(BATCH), BATCH.sum(0) / 7)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_where_samples_are_as_many_as_rows_noise_is_in_another_order():
 
 def test_batch_norm_is_torchs_own(monkeypatch):
     """One process that has all rows."""
-    monkeypatch.setattr(sharding, "all_sum", lambda values: values)
+    monkeypatch.setattr(process_noise, "all_sum", lambda values: values)
     one, other = nn.BatchNorm2d(3).double(), nn.BatchNorm2d(3).double()
     x = IMAGES.double().requires_grad_()
     expected = one(x)

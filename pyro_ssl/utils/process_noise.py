@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from pyro_ssl.utils.ranks import Rows, all_sum, current_rows
+from pyro_ssl.utils.process_rows import Rows, all_sum, current_rows
 
 _draws_shared: ContextVar[bool] = ContextVar("draws_shared", default=False)
 
