@@ -10,6 +10,7 @@ hooks fire is not certain, and a sum after the backward pass is.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import signal
 import zlib
@@ -142,6 +143,22 @@ class Processes:
                         f"{other.get(name)}; give the same data, settings and seed in all "
                         "processes of a run (data are compared by their checksums)"
                     )
+
+    def check_close(self, name: str, value: float) -> None:
+        """Raise ValueError, in all processes, unless all have the same number up to rounding.
+
+        Arguments:
+            name: Name of the number, for the message.
+            value: The number in this process.
+        """
+        told = self.gathered(value)
+        for rank, other in enumerate(told):
+            if not math.isclose(other, told[0], rel_tol=1e-5):
+                raise ValueError(
+                    f"{name}: process 0 has {told[0]:.6g}, and process {rank} has {other:.6g}; "
+                    "build the same objective, with the same options and terms, in all processes "
+                    "of a run"
+                )
 
     def share_weights(self, module: nn.Module) -> None:
         """Give all processes the weights of the first one.

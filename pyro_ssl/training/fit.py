@@ -283,7 +283,8 @@ def _begin(
         first = processes.part(run.batches(0))
         with fixed_seed(settings.seed), preserve_buffers(objective):
             objective.check(first)
-    processes.check_same(run.settings_data)
+    processes.check_same(run.settings_data | {"parts of the loss": list(run.part_names)})
+    processes.check_close("objective: its untrained loss", run.largest_loss)
     run.processes = processes
     return run
 

@@ -44,7 +44,7 @@ def state(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
     >>> run = new_run(zoo.build("m2", 4, 2, hidden=(8,)), torch.rand(20, 4), None, settings)
     >>> tensors, data = state(run)
     >>> sorted(data)
-    ['history', 'position', 'run', 'settings']
+    ['history', 'measured', 'position', 'run', 'settings']
     """
     average = None if run.average is None else dict(run.average.objective.state_dict())
     parts = {

@@ -194,7 +194,7 @@ def sequential() -> Pair:
 
 
 def several_samples() -> Pair:
-    return marked({"enumerate": "parallel", "num_samples": 5}, "give num_particles")
+    return marked({"enumerate": "parallel", "num_samples": 5}, "use num_particles")
 
 
 def label_of_all_data() -> Pair:

@@ -15,9 +15,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from programs.training_runs import X, run, same, small, weights
 from pyro.nn import PyroModule
 from torch import nn
-from training_runs import X, run, same, small, weights
 
 from pyro_ssl import Batch, LabelLogProb, Objective, Term, TraceTopKEnum_ELBO, fit, zoo
 from pyro_ssl.infer.decisions import decide

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from training_runs import same, weights
+from programs.training_runs import same, weights
 
 from pyro_ssl import fit, zoo
 from pyro_ssl.training.batches import Batches

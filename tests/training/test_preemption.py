@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import run, same, weights
+from programs.training_runs import run, same, weights
 
 from pyro_ssl.training import checkpoints, preemption
 from pyro_ssl.training.callbacks import RunDirectory

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from programs.training_runs import X, Y, same, small, weights
 from torch.utils.data import Dataset, IterableDataset
-from training_runs import X, Y, same, small, weights
 
 from pyro_ssl import fit, zoo
 from pyro_ssl.training.source_batches import SourceLabels

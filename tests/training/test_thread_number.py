@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from training_runs import X, Y, run, small
+from programs.training_runs import X, Y, run, small
 
 from pyro_ssl import fit, zoo
 from pyro_ssl.training import threads

@@ -34,7 +34,7 @@ def test_a_signal_ends_training_without_a_traceback(tmp_path, number, code):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert f"stopped; pyro-ssl train --resume {tmp_path / 'run'} continues" in errors
+    assert f"stopped; to continue: pyro-ssl train --resume {tmp_path / 'run'}" in errors
     _, data = checkpoints.load(tmp_path / "run" / "checkpoint")
     assert data["position"]["step"] < 32 * 11
 
