@@ -65,6 +65,7 @@ def run(arguments: Namespace) -> None:
         np.save(buffer, probs)
         content = buffer.getvalue()
     files.write_file(arguments.output, content)
+    print(f"{output}: predictions of {len(rows)} rows{part.origin}")
 
 
 def csv_of(probs: np.ndarray, classes: Sequence[str], names: Sequence[str] = ()) -> str:

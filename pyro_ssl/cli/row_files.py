@@ -39,10 +39,11 @@ def rows_to_predict(option: str, name: str, reading: Reading) -> Part:
         has_unit = reading.unit is not None and x.dtype.kind in "iu"
         return Part(x / reading.unit if has_unit else x)
     try:
-        part = read(path, reading).last
+        content = read(path, reading)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{option}: {error}") from None
-    return replace(part, labels=None)
+    origin = "" if content.test is None else ", the test part of the data"
+    return replace(content.last, labels=None, origin=origin)
 
 
 def read_rows(option: str, name: str) -> np.ndarray:

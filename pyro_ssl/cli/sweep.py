@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
+from pyro_ssl.cli.data_options import reading_of
 from pyro_ssl.cli.train import config_of, method_parser, test_measures, train_model
 from pyro_ssl.evaluation import reports
 from pyro_ssl.sweeps import (
@@ -380,6 +382,7 @@ def report(
     rows = [_with_test(outcome, tested) for outcome in outcomes]
     names = {outcome.name for outcome in outcomes}
     rows += [trial for trial in trials if trial.name not in names]
+    _tell_of_earlier_runs(out / TABLE, rows)
     write_table(out / TABLE, rows, flat)
     _print_statistics(groups, chosen, varied)
     if chosen is not None:
@@ -392,6 +395,20 @@ def report(
         raise ValueError(
             f"{len(failed)} of {len(rows)} runs have failed, see above and error.txt in "
             f"{out / RUNS}/RUN; the same command tries them again"
+        )
+
+
+def _tell_of_earlier_runs(table: Path, rows: Sequence[Outcome]) -> None:
+    """Print how many rows of the table that is replaced are not among the new ones."""
+    if not table.exists():
+        return
+    with table.open(newline="") as file:
+        before = {row["run"] for row in csv.DictReader(file)}
+    left_out = before - {outcome.name for outcome in rows}
+    if left_out:
+        print(
+            f"{table}: the table now has the runs of this command only; {len(left_out)} runs of "
+            f"earlier commands stay in {table.parent / RUNS}"
         )
 
 
@@ -425,7 +442,9 @@ def _test(chosen: Sequence[Outcome], out: Path) -> dict[str, dict[str, float]]:
         path = directory / TEST_FILE
         if not path.exists():
             if dataset is None:
-                dataset = data.load(config["data"], config["data_root"])
+                dataset, _ = data.load_or_read(
+                    config["data"], config["data_root"], reading_of(config)
+                )
             saved = SavedModel.load(directory / "model")
             measures = test_measures(saved.objective, dataset)
             named = {f"test_{name}": value for name, value in measures.items()}

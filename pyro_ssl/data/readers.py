@@ -85,11 +85,13 @@ class Part:
         x: Data `(N, *event)`.
         labels: Labels of any kind, `(N,)`; None if the rows have none.
         names: Names of the rows, such as files; empty if they have none.
+        origin: Part of the data that the rows are, for messages; empty if they are all of them.
     """
 
     x: np.ndarray
     labels: Any = None
     names: tuple[str, ...] = ()
+    origin: str = ""
 
 
 @dataclass(frozen=True)

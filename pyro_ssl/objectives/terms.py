@@ -50,7 +50,8 @@ class Term(nn.Module, ABC):
             if the term is not adversarial.
         divisible: True if several processes can each evaluate the formula on their part of a batch:
             it is a mean over rows, does not depend on the data, or takes the means inside it by
-            `pyro_ssl.utils.process_rows.batch_mean`. `fit` refuses other terms in several processes.
+            `pyro_ssl.utils.process_rows.batch_mean`. `fit` refuses other terms in several
+            processes.
 
     Raises:
         ValueError: The weight is not finite.

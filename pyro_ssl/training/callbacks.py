@@ -19,6 +19,7 @@ from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training import checkpoints, resuming
 from pyro_ssl.training.distributed import Processes, from_first
 from pyro_ssl.training.loggers import Logger
+from pyro_ssl.training.python_state import PythonState
 from pyro_ssl.training.run import Callback, History, Run
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import check_positive
@@ -159,9 +160,16 @@ class UserCallbacks(Callback):
         measured: dict[str, float] = {}
         for function in self.functions:
             metrics = run.metrics | measured
+            state = None if run.processes is None else PythonState(run.objective)
             epoch = Epoch(run.epoch, run.position.step, metrics, run.averaged, run.is_over)
             with fixed_seed(0), eval_mode(epoch.objective):
                 returned = function(epoch)
+            changes = [] if state is None else state.changes()
+            if changes:
+                raise ValueError(
+                    f"callbacks: {changes[0]}, in the first process only, which alone calls them; "
+                    "train in one process, without torchrun"
+                )
             if isinstance(returned, Mapping):
                 measured |= _numbers(returned, metrics, run.epoch)
         return measured

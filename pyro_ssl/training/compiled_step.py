@@ -82,6 +82,7 @@ class CompiledStep:
         self._captures = 0
         self._steps = 0
         self._state: PythonState | None = None
+        self._last: tuple[CapturedStep, Batch, float | Tensor] | None = None
 
     def __call__(self, batch: Batch, kl_weight: float) -> tuple[list[str], list[float]] | None:
         """Set the gradients of all parameters.
@@ -147,7 +148,18 @@ class CompiledStep:
         for parameter, has_gradient in zip(self._parameters, captured.has_gradient, strict=True):
             parameter.grad = next(gradients) if has_gradient else None
         self._steps += 1
+        self._last = (captured, batch, weight)
         return captured.names, attempt.numbers
+
+    def check_last(self) -> None:
+        """Compare the graph of the last step with the step itself, at the end of a run.
+
+        Raises:
+            StaleStepError: The graph has gone out of date.
+        """
+        is_current = self._state is not None and self._state.is_same
+        if self.reason is None and self._last is not None and is_current:
+            self._audit(*self._last)
 
     def _expected_decisions(
         self, form: Hashable, batch: Batch, weight: float | Tensor

@@ -6,9 +6,10 @@ cost of microseconds, so that the step is captured anew.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from operator import getitem, is_
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-Container = dict[Any, Any] | list[Any]
-"""Where an attribute stands: a dictionary or a list."""
+Container = dict[Any, Any] | list[Any] | MappingProxyType[str, Any]
+"""Holder of an attribute: a dictionary, a list, or the attributes of a class."""
 PLAIN = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 """Kinds of attributes that are compared by value; all others are compared by identity."""
+WATCHED_GLOBALS = (int, float, complex, str, list, dict)
+"""Kinds of class attributes and global variables that are watched."""
 OPAQUE = (Tensor, np.ndarray, type, ModuleType, torch.Generator)
 """Kinds of attributes that are not looked into."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
@@ -28,6 +31,8 @@ UNWATCHED = {*nn.Module().__dict__, *PyroModule().__dict__} - {
     *HOOKS,
 }
 """Attributes of modules by which torch and Pyro keep their books."""
+LIBRARIES = {"torch", "pyro", "pyro_ssl", "numpy", *sys.stdlib_module_names}
+"""Packages whose classes and functions are not looked into; "__main__" is the user's."""
 MOST_PLACES = 100_000
 """Attributes that are watched at most; a module that holds a data set has more."""
 
@@ -36,7 +41,8 @@ class PythonState:
     """The attributes of a module and of everything it holds, as they were when this was made.
 
     Looked into are modules, dictionaries, lists, tuples, sets, functions and other objects with
-    attributes. Tensors are compared by identity: a captured step reads their values.
+    attributes; of the user's own classes also their class attributes, and the global variables that
+    their methods read. Tensors are compared by identity: a captured step reads their values.
 
     Arguments:
         module: The module.
@@ -61,6 +67,7 @@ class PythonState:
         self._distinct: list[tuple[Container, str]] = []
         self._kept: list[Any] = []  # a temporary container would lose its identity
         self._visited: set[int] = set()
+        self._classes: dict[int, type] = {}  # by the identity of the holder of their attributes
         self._visit(module, type(module).__name__)
         self._distinct_containers = [container for container, _ in self._distinct]
         self._lengths = list(map(len, self._distinct_containers))
@@ -90,12 +97,17 @@ class PythonState:
         return changes
 
     def restore(self) -> None:
-        """Set the attributes to what they were; what was added to a list stays."""
+        """Set the attributes to what they were, and remove those that were added."""
         for container, key, _ in list(self._added()):
             if isinstance(container, dict):
                 del container[key]
+        for container, length in zip(self._distinct_containers, self._lengths, strict=True):
+            if isinstance(container, list):
+                del container[length:]
         for container, key, was, _ in self._places():
-            if isinstance(container, dict) or key < len(container):
+            if isinstance(container, MappingProxyType):
+                setattr(self._classes[id(container)], key, was)
+            elif isinstance(container, dict) or key < len(container):
                 container[key] = was
 
     def _places(self) -> Iterator[tuple[Container, Any, Any, str]]:
@@ -133,6 +145,38 @@ class PythonState:
             unwatched = UNWATCHED if isinstance(value, nn.Module) else ()
             items = [(k, v) for k, v in value.__dict__.items() if k not in unwatched]
             self._watch(value.__dict__, items, f"{name}.{{}}")
+            self._visit_class(type(value))
+
+    def _visit_class(self, kind: type) -> None:
+        """Look into the attributes and methods of a user's class and of its bases."""
+        for base in kind.__mro__:
+            is_known = id(base) in self._visited
+            if is_known or _is_of_library(base.__module__):
+                continue
+            self._visited.add(id(base))
+            attributes = vars(base)
+            self._classes[id(attributes)] = base
+            self._kept.append(attributes)
+            for key, value in attributes.items():
+                if isinstance(value, FunctionType):
+                    self._visit_globals(value)
+                elif not key.startswith("__") and isinstance(value, WATCHED_GLOBALS):
+                    self._watch_one(attributes, key, value, f"{base.__name__}.{key}")
+
+    def _visit_globals(self, function: FunctionType) -> None:
+        """Look into the global variables that a user's function reads, and functions it calls."""
+        if id(function.__code__) in self._visited or _is_of_library(function.__module__):
+            return
+        self._visited.add(id(function.__code__))
+        self._kept.append(function.__code__)
+        for name in function.__code__.co_names:
+            value = function.__globals__.get(name)
+            if isinstance(value, FunctionType):
+                self._visit_globals(value)
+            elif isinstance(value, WATCHED_GLOBALS):
+                self._watch_one(function.__globals__, name, value, name)
+            elif value is not None and not _is_of_library(type(value).__module__):
+                self._visit(value, name)
 
     def _visit_function(self, function: FunctionType, name: str) -> None:
         """Look into the variables and defaults that a function holds."""
@@ -151,12 +195,18 @@ class PythonState:
             )
         self._distinct.append((container, form))
         for key, value in items:
-            name = form.format(key)
-            self._containers.append(container)
-            self._keys.append(key)
-            self._values.append(value)
-            self._names.append(name)
-            self._visit(value, name)
+            self._watch_one(container, key, value, form.format(key))
+
+    def _watch_one(self, container: Container, key: Any, value: Any, name: str) -> None:
+        self._containers.append(container)
+        self._keys.append(key)
+        self._values.append(value)
+        self._names.append(name)
+        self._visit(value, name)
+
+
+def _is_of_library(module: str | None) -> bool:
+    return module is None or module.partition(".")[0] in LIBRARIES
 
 
 def _is_same(a: Any, b: Any) -> bool:

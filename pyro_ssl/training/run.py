@@ -215,6 +215,8 @@ def train(run: Run, callbacks: Sequence[Callback]) -> History:
                     callback.after_epoch(run)
             for callback in callbacks:
                 callback.after_step(run)
+        if run.compiled is not None:
+            run.compiled.check_last()
     _load_final_weights(run)
     return run.history
 

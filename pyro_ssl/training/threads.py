@@ -10,6 +10,7 @@ import torch
 
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training.batches import Batches
+from pyro_ssl.training.source_batches import SourceBatches
 
 SMALL = 2e7
 """Multiplications of weights and rows below which a step has one thread.
@@ -23,7 +24,7 @@ CHOSEN_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @contextmanager
-def threads_for(objective: Objective, batches: Batches) -> Iterator[None]:
+def threads_for(objective: Objective, batches: Batches | SourceBatches) -> Iterator[None]:
     """Use one thread inside the block if the networks are small; restore the number afterwards.
 
     The number depends on the networks and the batches and not on how busy the machine is, since
@@ -60,7 +61,7 @@ def is_chosen_by_user(threads: int) -> bool:
     return threads not in defaults
 
 
-def is_small(objective: Objective, batches: Batches) -> bool:
+def is_small(objective: Objective, batches: Batches | SourceBatches) -> bool:
     """Whether a step multiplies little: no convolutions, and few weights or few rows."""
     parameters = list(objective.parameters())
     if any(p.is_cuda or p.dim() > 2 for p in parameters):

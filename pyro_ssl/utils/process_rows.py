@@ -3,8 +3,8 @@
 Each process evaluates its rows of a batch. The loss is the sum over the processes, so a mean over
 the batch is a sum over a process's rows, divided by the rows of all; what all data share counts
 with the process's share of the rows. Inside `sharded`, sums over all processes are differentiable
-and random numbers are those of one process; see `pyro_ssl.utils.process_noise`. Outside, and so with one
-process, nothing is communicated.
+and random numbers are those of one process; see `pyro_ssl.utils.process_noise`. Outside, and so
+with one process, nothing is communicated.
 """
 
 from __future__ import annotations

@@ -200,6 +200,10 @@ def refusals(rank: int) -> dict[str, str]:
     return {
         "data": message_of(lambda: fit(objective_of("m2", {}), X + 0.001 * rank, Y, epochs=1)),
         "settings": message_of(lambda: fit(objective_of("m2", {}), X, Y, epochs=1 + rank)),
+        "options": message_of(
+            lambda: fit(objective_of("m2", {"alpha": 1.0 + 9 * rank}), X, Y, epochs=1)
+        ),
+        "callback": message_of(lambda: trained_with_changes()),
         "form": message_of(lambda: fit(objective_of("m2", {"hidden": (3 + rank,)}), X, Y)),
         "one": message_of(lambda: fit(objective_of("m2", {}), X, Y[rank:], epochs=1)),
         "term": message_of(lambda: fit(term, X, Y, epochs=1)),
@@ -207,6 +211,16 @@ def refusals(rank: int) -> dict[str, str]:
         "rows": message_of(lambda: fit(objective_of("m2", {}), X, Y, labeled_batch_size=1)),
         "gamma": message_of(lambda: trained(gamma)),
     }
+
+
+def trained_with_changes() -> None:
+    """Fit with a callback that changes the objective, which the other process does not see."""
+    objective = objective_of("m2", {"alpha": 1.0})
+
+    def change(epoch):
+        objective.terms[0].weight = 5.0
+
+    fit(objective, X, Y, epochs=1, callbacks=[change])
 
 
 class GammaNoise(nn.Module):

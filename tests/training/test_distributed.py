@@ -66,6 +66,8 @@ def test_all_processes_know_the_history(two):
     [
         ("data", "ValueError: x: process 0 has .*, and process 1 has .*; give the same data"),
         ("settings", "ValueError: epochs: process 0 has 1, and process 1 has 2;"),
+        ("options", "ValueError: objective: its untrained loss: process 0 has .*, and process 1"),
+        ("callback", r"ValueError: callbacks: \S+ was 1.0, is 5.0, in the first process only"),
         (
             "form",
             r"ValueError: objective\.model\.\S+: process 0 has \(3,.*, and process 1 has \(4,",
