@@ -17,6 +17,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.scale_messenger import ScaleMessenger
 from torch._inductor import compile_fx
+from torch.distributed import distributed_c10d
 
 from pyro_ssl.utils import private_names
 
@@ -156,6 +157,9 @@ PRIVATE = {
     ),
     "pyro.poutine.scale_messenger.ScaleMessenger._process_message": lambda: called(
         ScaleMessenger, "_process_message", scale=1.0
+    ),
+    "torch.distributed.distributed_c10d._set_pg_timeout": lambda: (
+        "timeout" in inspect.signature(distributed_c10d._set_pg_timeout).parameters
     ),
     "torch._inductor": lambda: (
         "config_patches" in inspect.signature(compile_fx.compile_fx).parameters

@@ -16,6 +16,7 @@ import signal
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -25,10 +26,16 @@ from torch import distributed as dist
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training.random_state import rng_tensors
+from pyro_ssl.utils.private_names import set_group_timeout
 
 T = TypeVar("T")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals that ask a process to end."""
+
+CONNECTION_TIME = timedelta(seconds=60)
+"""Longest time to connect the processes; gloo sometimes never does, and torchrun then restarts."""
+WAITING_TIME = timedelta(minutes=30)
+"""Longest time that a process waits for the others, such as for the first one's callbacks."""
 
 
 class LostProcessError(RuntimeError):
@@ -67,7 +74,8 @@ class Processes:
         if not dist.is_initialized():
             if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
                 return None
-            dist.init_process_group()
+            dist.init_process_group(timeout=CONNECTION_TIME)
+            set_group_timeout(WAITING_TIME)
             atexit.register(_leave)
         if dist.get_world_size() == 1:
             return None

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.distributed import distributed_c10d
 from torch.distributions import Distribution
 from torch.fx import GraphModule
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -72,6 +74,11 @@ def compiled_by_inductor(graph: GraphModule, inputs: Sequence[Tensor]) -> Any:
         patches["triton.cudagraphs"] = True
     with torch.no_grad():
         return compile_fx(graph, list(inputs), config_patches=patches)
+
+
+def set_group_timeout(timeout: timedelta) -> None:
+    """Set how long operations of the processes' group wait for one another."""
+    distributed_c10d._set_pg_timeout(timeout)
 
 
 def validate_value(distribution: Distribution, value: Tensor) -> None:
