@@ -371,7 +371,7 @@ def report(
         outcomes: The runs, of which one configuration is chosen.
         out: Directory of the sweep.
         varied: Options in which the configurations differ.
-        trials: Runs of a search, which stand in the table, too.
+        trials: Runs of a search, which are added to the table.
 
     Raises:
         ValueError: Runs have failed; the others are in the table.

@@ -86,8 +86,8 @@ def parser() -> ArgumentParser:
         "--epochs",
         type=int | None,
         default=None,
-        help="with --resume: go on for longer, to so many epochs in all; the learning rate is from "
-        "there on that of a run with so many",
+        help="with --resume: total number of epochs, more than before; from the checkpoint on, the "
+        "learning rate is that of a run with this number",
     )
     return parser
 
