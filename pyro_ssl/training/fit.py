@@ -196,6 +196,7 @@ def fit(
     x = as_source(x)
     patience = None if early_stopping is None else early_stopping.patience
     processes = Processes.joined(device)
+    run_directory = _run_directory(directory, checkpoint_every, processes)
     begin = partial(
         _begin,
         objective,
@@ -207,23 +208,17 @@ def fit(
         workers=workers,
         processes=processes,
     )
-    run_directory = None
-    if directory is not None:
-        run_directory = RunDirectory(directory, checkpoint_every, processes)
     with one_training(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
         stack.enter_context(lost_processes_told(processes))
         with _restored_on_error(objective):
             run = begin()
             if run_directory is not None:
-                lock = files.locked(run_directory.directory, "fit.lock")
-                from_first(processes, partial(stack.enter_context, lock))
-                if not resume:
-                    from_first(processes, run_directory.check_is_free)
-            features = objective.features
-            if isinstance(features, PretrainedEncoder) and not features.trained:
+                _claim(run_directory, resume, stack)
+            encoder = _untrained_encoder(objective)
+            if encoder is not None:
                 pretrain(
-                    features,
-                    x.without_labels() if isinstance(x, Source) else as_stored(objective, x),
+                    encoder,
+                    _without_labels(objective, x),
                     directory=None if directory is None else Path(directory) / "features",
                     seed=seed,
                     resume=resume,
@@ -242,21 +237,49 @@ def fit(
         if run.compiled is not None:
             run.compiled.announce = bar.describe
         # callbacks measure what the bar and the files show; the checkpoint is written last
-        in_order = (InStep(), early_stopping, UserCallbacks(callbacks), bar, run_directory)
-        hooks: list[Callback] = [callback for callback in in_order if callback is not None]
+        hooks = _given(InStep(), early_stopping, UserCallbacks(callbacks), bar, run_directory)
         if run_directory is not None:
             preemption = Preemption(run_directory)
             stack.enter_context(preemption.watching())
             hooks.append(preemption)
-        try:
-            return train(run, hooks)
-        except DivergedError as error:
-            if directory is None:
-                raise
-            raise DivergedError(
-                f"{error}; use another directory for the new run: resuming in {directory} would "
-                "continue the diverged one"
-            ) from None
+        stack.enter_context(_advice_on_divergence(directory))
+        return train(run, hooks)
+
+
+def _run_directory(
+    directory: str | Path | None, checkpoint_every: int | None, processes: Processes | None
+) -> RunDirectory | None:
+    if directory is None:
+        return None
+    return RunDirectory(directory, checkpoint_every, processes)
+
+
+def _claim(run_directory: RunDirectory, resume: bool, stack: ExitStack) -> None:
+    """Lock the directory until the stack is closed; it must hold no run, unless to be resumed."""
+    processes = run_directory.processes
+    lock = files.locked(run_directory.directory, "fit.lock")
+    from_first(processes, partial(stack.enter_context, lock))
+    if not resume:
+        from_first(processes, run_directory.check_is_free)
+
+
+def _given(*callbacks: Callback | None) -> list[Callback]:
+    """The callbacks that are not None."""
+    return [callback for callback in callbacks if callback is not None]
+
+
+@contextmanager
+def _advice_on_divergence(directory: str | Path | None) -> Iterator[None]:
+    """Add to a `DivergedError` that a run with a directory needs another one."""
+    try:
+        yield
+    except DivergedError as error:
+        if directory is None:
+            raise
+        raise DivergedError(
+            f"{error}; use another directory for the new run: resuming in {directory} would "
+            "continue the diverged one"
+        ) from None
 
 
 def _begin(
@@ -296,6 +319,20 @@ def _warnings_of_first(processes: Processes) -> Iterator[None]:
         if not processes.is_first:
             warnings.simplefilter("ignore")
         yield
+
+
+def _untrained_encoder(objective: Objective) -> PretrainedEncoder | None:
+    """The encoder to be trained before the objective, if it has one."""
+    features = objective.features
+    if isinstance(features, PretrainedEncoder) and not features.trained:
+        return features
+    return None
+
+
+def _without_labels(objective: Objective, x: Any) -> Tensor | Source:
+    if isinstance(x, Source):
+        return x.without_labels()
+    return as_stored(objective, x)
 
 
 def pretrain(features: PretrainedEncoder, x: Tensor | Source, **arguments: Any) -> None:
