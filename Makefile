@@ -12,12 +12,16 @@ OLDEST ?= $(firstword $(PYTHONS))
 NEWEST ?= $(lastword $(PYTHONS))
 TORCH ?= torch
 
-.PHONY: demo test test-oldest test-newest lint clean
+.PHONY: demo test test-slow test-oldest test-newest lint clean
 demo: .venv/ready
 	$(BIN)/python experiments/demo.py
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow"
+
+# Several processes, whole commands, a compiler: as long again as the other tests.
+test-slow: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m slow
 
 # The declared minimum of each dependency, and then the newest of each: TORCH=torch==2.13.0 takes that build.
 test-oldest:
