@@ -57,3 +57,14 @@ def test_a_pretrained_pair_starts_as_the_vae(method, scripts, tmp_path, monkeypa
         assert torch.allclose(q.mean, first.guide.q_z(x).mean, atol=1e-6) and torch.allclose(
             p.mean, first.model.p_x(z).mean, atol=1e-6
         )
+
+
+def test_sigma_is_chosen_on_images_set_aside(tmp_path, script):
+    write_mnist(tmp_path / "data", 300)
+    arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
+    methods = ["--methods", "latent_classifier"]
+    out = script("latent_classifier_sigma", *arguments, *methods, cwd=tmp_path)
+    rows = [line for line in out.splitlines() if line.startswith("| latent_classifier")]
+    assert [row.split("|")[2].strip() for row in rows] == ["1.0", "0.6", "0.5", "0.3"]
+    errors = {row.split("|")[-2].strip() for row in rows}
+    assert len(errors) > 1  # sigma reaches the decoder's training
