@@ -65,6 +65,7 @@ def test_quickstart():
     assert names["chains"].z.shape == (1000, 2)
 
 
+@pytest.mark.slow
 def test_model_selection():
     search = names_of("docs/model_selection.md")["search"]
     assert search.best_params_.keys() == {"options__z_dim", "training__lr"}
@@ -78,6 +79,7 @@ def test_sweeps():
     assert names["history"]["val_accuracy"][-1] > 0.3
 
 
+@pytest.mark.slow
 def test_the_commands_for_sweeps(tmp_path, monkeypatch):
     for package in ("optuna", "tensorboard"):
         pytest.importorskip(package, reason=f"pip install 'pyro-ssl[{package}]'")
@@ -93,6 +95,7 @@ def test_the_commands_for_sweeps(tmp_path, monkeypatch):
     assert list((tmp_path / "logged/tensorboard").iterdir())
 
 
+@pytest.mark.slow
 def test_active_learning():
     names = names_of("docs/active_learning.md")
     assert len(names["learner"].indices) == 12
@@ -127,6 +130,7 @@ def test_the_bound():
     assert np.isfinite(names["loss"])
 
 
+@pytest.mark.slow
 def test_many_machines(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(names_of.__wrapped__("docs/many_machines.md")["history"]["loss"]) == 2
@@ -140,6 +144,7 @@ def test_many_machines(tmp_path, monkeypatch):
     assert len(Path("runs/m2/metrics.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_your_data(tmp_path, monkeypatch, capsys):
     """The page's Python and its commands, from top to bottom, in an empty folder."""
     monkeypatch.chdir(tmp_path)

@@ -33,7 +33,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals that ask a process to end."""
 
 CONNECTION_TIME = timedelta(seconds=60)
-"""Longest time to connect the processes; gloo sometimes never does, and torchrun then restarts."""
+"""Longest time to connect the processes; torchrun restarts them after it."""
 WAITING_TIME = timedelta(minutes=30)
 """Longest time that a process waits for the others, such as for the first one's callbacks."""
 
@@ -74,7 +74,7 @@ class Processes:
         if not dist.is_initialized():
             if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
                 return None
-            dist.init_process_group(timeout=CONNECTION_TIME)
+            _connect()
             set_group_timeout(WAITING_TIME)
             atexit.register(_leave)
         if dist.get_world_size() == 1:
@@ -228,6 +228,30 @@ class Processes:
                 p.grad = torch.empty_like(p).copy_(gradient.view_as(p))
         self.signal_of_any = _signal_of(received.tolist())
         return total
+
+
+def _connect() -> None:
+    """Connect the processes that torchrun has started.
+
+    torchrun keeps its store over a restart, and with it the addresses of the processes before, to
+    which gloo then connects in vain. On one machine the addresses get a prefix of their own after
+    each restart. On several, the counts of restarts differ between machines, and
+    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun start a new store.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    is_one_machine = os.environ.get("GROUP_WORLD_SIZE") == "1"
+    if restarts == "0" or not is_one_machine:
+        dist.init_process_group(timeout=CONNECTION_TIME)
+        return
+    address = os.environ["MASTER_ADDR"]
+    port = int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, is_master=False, timeout=CONNECTION_TIME)
+    dist.init_process_group(
+        store=dist.PrefixStore(f"restart {restarts}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=CONNECTION_TIME,
+    )
 
 
 def _signal_of(counts: list[float]) -> int | None:

@@ -265,6 +265,7 @@ def test_batch_bald_chooses_among_the_candidates(methods):
     )
 
 
+@pytest.mark.slow
 def test_acquire_from_a_pool_larger_than_a_chunk():
     objective: Objective = trained("sslapd")
     x = torch.randn(40_000, 4, generator=torch.Generator().manual_seed(2))

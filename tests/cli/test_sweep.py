@@ -114,6 +114,7 @@ def test_mistakes_are_told_before_anything_runs(arguments, message, capsys):
     assert not Path("out/runs").exists()
 
 
+@pytest.mark.slow
 def test_a_search_never_sees_the_test_set(capsys):
     pytest.importorskip("optuna")
     space = ("--search-space", "lr=1e-5..1e-2:log", "z_dim=2..4", "dropout=0..0.5")

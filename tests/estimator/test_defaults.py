@@ -52,6 +52,7 @@ STEPS = {
 """Steps and learning rate by method: the fewest steps that leave a margin of two points."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [name for name, row in zoo.METHODS.items() if row.unlabeled and row.columns]
 )

@@ -4,10 +4,13 @@ import json
 import math
 from contextlib import suppress
 
+import pytest
 from experiment_files import cells, made, names, remove, row, write_mnist
 
 from pyro_ssl import ActiveLearner, data
 from pyro_ssl.evaluation import metrics
+
+pytestmark = pytest.mark.slow
 
 
 def test_active_learning_goes_on_and_reports(tmp_path, script, scripts, monkeypatch):

@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
 import torch
 from experiment_files import row
 
 from pyro_ssl import Batch, zoo
+
+pytestmark = pytest.mark.slow
 
 
 def test_benchmark(tmp_path, script, scripts):

@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
 from conftest import EXPERIMENTS
 from experiment_files import made
+
+pytestmark = pytest.mark.slow
 
 
 def test_demo(tmp_path):

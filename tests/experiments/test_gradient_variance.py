@@ -1,5 +1,9 @@
 """Gradient estimators."""
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_gradient_variance(tmp_path, script):
     out = script("gradient_variance", "--scale", "smoke", "--out", "out", cwd=tmp_path)

@@ -6,6 +6,8 @@ from experiment_files import made, write_mnist
 
 from pyro_ssl import data, zoo
 
+pytestmark = pytest.mark.slow
+
 
 def test_latent_classifier(tmp_path, script):
     write_mnist(tmp_path / "data", 300)

@@ -1,6 +1,9 @@
 """Paper 003 in the plane."""
 
+import pytest
 from experiment_files import made
+
+pytestmark = pytest.mark.slow
 
 
 def test_latent_plane(tmp_path, script):

@@ -1,6 +1,9 @@
 """M2 on MNIST: only what is missing runs."""
 
+import pytest
 from experiment_files import made, names, remove, write_mnist
+
+pytestmark = pytest.mark.slow
 
 
 def test_m2_mnist_and_only_what_is_missing_runs_again(tmp_path, script):

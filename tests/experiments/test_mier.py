@@ -1,7 +1,10 @@
 """MIER: tables, pictures, intervals."""
 
+import pytest
 from experiment_files import made, write_mnist
 from scipy import stats
+
+pytestmark = pytest.mark.slow
 
 
 def test_mier(tmp_path, script):

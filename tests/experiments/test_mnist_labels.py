@@ -1,6 +1,9 @@
 """MNIST by labels."""
 
+import pytest
 from experiment_files import made, names, write_mnist
+
+pytestmark = pytest.mark.slow
 
 
 def test_mnist_labels(tmp_path, script):

@@ -1,9 +1,12 @@
 """Two moons: tables and pictures, and the Bayes-optimal classifier."""
 
+import pytest
 from experiment_files import made, remove
 
 from pyro_ssl import data
 from pyro_ssl.evaluation import metrics
+
+pytestmark = pytest.mark.slow
 
 
 def test_moons_and_a_second_call_runs_nothing(tmp_path, script, scripts, monkeypatch):

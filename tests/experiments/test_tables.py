@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 from experiment_files import row
+
+pytestmark = pytest.mark.slow
 
 
 def test_tables(tmp_path, script):

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 from experiment_files import cells, row, write_mnist
+
+pytestmark = pytest.mark.slow
 
 
 def test_time_to_accuracy(tmp_path, script):

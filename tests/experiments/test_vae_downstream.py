@@ -11,6 +11,8 @@ from sklearn.svm import SVC
 
 from pyro_ssl import data, zoo
 
+pytestmark = pytest.mark.slow
+
 
 def test_latents_and_their_samples_belong_to_their_images(monkeypatch, scripts):
     vae_downstream = scripts("vae_downstream")

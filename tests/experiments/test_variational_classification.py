@@ -9,6 +9,8 @@ from experiment_files import made, row, write_mnist
 
 from pyro_ssl import zoo
 
+pytestmark = pytest.mark.slow
+
 
 def test_variational_classification(tmp_path, script, scripts, monkeypatch):
     module = scripts("variational_classification")

@@ -118,6 +118,7 @@ resumable(Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     whole = resumable(tmp_path / "whole")
     models = Path(__file__).parent

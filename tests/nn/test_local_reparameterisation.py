@@ -75,6 +75,7 @@ def test_a_marked_one_hot_input_has_the_moments_of_a_dense_one():
             )
 
 
+@pytest.mark.slow
 def test_local_reparameterisation_has_the_same_mean_loss_and_a_quieter_gradient():
     batch = Batch(X.repeat(4, 1), torch.sin(X[:, :1]).repeat(4, 1))
     losses, gradients = {}, {}

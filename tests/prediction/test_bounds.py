@@ -107,6 +107,7 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM"
 """
 
 
+@pytest.mark.slow
 def test_rows_by_the_hundred_thousand_fit_in_900_megabytes():
     """One network's hidden layer for all rows, classes and particles would take 600 more."""
     done = subprocess.run(

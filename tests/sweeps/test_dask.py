@@ -17,6 +17,8 @@ import pytest
 from pyro_ssl.cli import app as cli
 from pyro_ssl.sweeps import backend, sweep
 
+pytestmark = pytest.mark.slow
+
 distributed = pytest.importorskip("distributed", reason="pip install 'pyro-ssl[dask]'")
 COMMAND = (
     *("sweep", "m2", "--data", "rows.npz", "--labels", "20", "--validation", "0.3"),

@@ -86,6 +86,7 @@ def kill_on_two(config: dict, directory: Path) -> dict:
     return count(config, directory)
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_its_worker_again_and_again_does_not_stop_the_others(tmp_path):
     configs = [{"x": x, "seed": 0} for x in (2, 1, 3)]
     with joblib.parallel_config(backend="loky", n_jobs=2):

@@ -1,8 +1,11 @@
 """What each process of a run does in the tests, and what one process does for comparison.
 
-Run by torchrun: `distributed_programs.py DIRECTORY`. The first process saves what it has found.
+Run by torchrun: `distributed_programs.py DIRECTORY`. One of the two processes is killed, torchrun
+starts both anew, and the first one saves what it has found.
 """
 
+import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -154,6 +157,30 @@ def unbroken() -> dict[str, torch.Tensor]:
     return trained(objective_of("m2", REGULARISED), epochs=4)
 
 
+class Killed:
+    """A transform that changes nothing, and kills the second process in its first life."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        is_second = os.environ.get("RANK") == "1"
+        self.kills = is_second and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.kills and self.calls == 22:  # in the seventh step, after two epochs of three
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    def __repr__(self) -> str:  # the name by which a resumed run is compared
+        return "Killed"
+
+
+def killed(directory: Path) -> dict[str, torch.Tensor]:
+    """The run of `unbroken`, whose second process is killed; torchrun starts both anew."""
+    arguments = {"epochs": 4, "directory": directory, "resume": True, "transform": Killed()}
+    return trained(objective_of("m2", REGULARISED), **arguments)
+
+
 def message_of(function) -> str:
     """The message of the error that a function raises."""
     try:
@@ -204,14 +231,16 @@ class GammaNoise(nn.Module):
 def main(directory: Path) -> None:
     torch.set_num_threads(1)
     processes = Processes.joined()
-    results = {name: case(name) for name in CASES}
+    results = {"killed": killed(directory / "killed")}
+    results |= {name: case(name) for name in CASES}
     results["own"] = trained(own(), lr=1e-5)
     results["early stopping"] = stopped_early()
     results["resumed"] = resumed(directory / "run")
     messages = processes.gathered(refusals(processes.rank))
     alike = processes.gathered({n: float(v["loss"].sum()) for n, v in results.items()})
     if processes.is_first:
-        found = {"results": results, "messages": messages, "alike": alike}
+        restarts = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+        found = {"results": results, "messages": messages, "alike": alike, "restarts": restarts}
         torch.save(found, directory / "all.pt")
 
 

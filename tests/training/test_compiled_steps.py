@@ -97,6 +97,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_are_captured(graphs, name):
     check_equal_runs(lambda: small(**OPTIONS[name]), epochs=2, warmup=1)

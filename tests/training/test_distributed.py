@@ -10,8 +10,11 @@ import distributed_programs as programs
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = Path(__file__).with_name("distributed_programs.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+TORCHRUN += ["--max-restarts", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,7 @@ def two(tmp_path_factory):
     """What two processes have found."""
     directory = tmp_path_factory.mktemp("two")
     command = [*TORCHRUN, str(PROGRAMS), str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return torch.load(directory / "all.pt")
 
@@ -47,6 +50,11 @@ def test_early_stopping_is_agreed_on(two):
 
 def test_a_resumed_run_equals_an_unbroken_one(two):
     check_equal(programs.unbroken(), two["results"]["resumed"])
+
+
+def test_a_killed_run_is_restarted_by_torchrun_and_equals_an_unbroken_one(two):
+    assert two["restarts"] == 1
+    check_equal(programs.unbroken(), two["results"]["killed"])
 
 
 def test_all_processes_know_the_history(two):

@@ -64,6 +64,7 @@ def broken(tmp_path_factory):
     return directory, run(Path(shutil.copytree(directory, directory.with_name("whole"))))
 
 
+@pytest.mark.slow
 def test_a_forged_checkpoint_ends_as_it_did_or_is_refused(broken, tmp_path):
     directory, (weights, losses) = broken
     refused = 0

@@ -153,6 +153,7 @@ def unbroken(tmp_path_factory):
     return weights(o), {k: v for k, v in history.items() if k != "seconds"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kill", "where"),
     [

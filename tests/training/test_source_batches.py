@@ -258,6 +258,7 @@ print(accuracy, large - small, of_large - of_small)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 def test_the_memory_does_not_grow_with_the_data(tmp_path):
     command = [sys.executable, "-c", MEMORY, str(tmp_path)]

@@ -124,6 +124,7 @@ def test_gibbs_sampling_gives_in_threads_what_it_gives_alone(method):
         assert torch.equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_estimators_of_several_kinds_do_not_disturb_each_other():
     quick = {"epochs": 1, "min_steps": 5, "random_state": 0}
     estimators: list[Any] = [
@@ -172,6 +173,7 @@ def test_checks_that_were_off_stay_off():
 # --- training -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_trainings_side_by_side_are_as_one_after_the_other():
     builders = [lambda m=m, s=s: small(m, s) for m in ("m2", "sslapd", "adgm") for s in range(2)]
     alone = [trained(build(), seed=3) for build in builders]
@@ -252,6 +254,7 @@ def test_a_callback_may_train_while_others_wait():
     assert all(equal(state, inner) for state in found)
 
 
+@pytest.mark.slow
 def test_whoever_has_the_turn_already_may_train_while_another_trains():
     """It cannot wait for the other training to end, for that one waits for its turn."""
     started = threading.Event()
@@ -290,6 +293,7 @@ def predict_and_train_in_child(objective: Objective, wanted: torch.Tensor) -> No
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_a_process_forked_while_threads_work_is_of_use():
     """As in a DataLoader's workers, where no thread releases what it held in the parent."""
