@@ -127,7 +127,29 @@ class Cell:
 
 @dataclass(frozen=True)
 class Item:
-    """A table or a figure of a paper: a row of `reproduced.csv`."""
+    """A table or a figure of a paper: a row of `reproduced.csv`.
+
+    A table may have two rows, one with the paper's settings and one with ours. Its verdict is
+    computed, so the column is empty; a figure's is written there.
+
+    Arguments:
+        paper: `000` to `004`.
+        item: As the paper names it, such as `Table 5.1` or `Supplement, Figure 8`.
+        settings: `paper` or `ours`; empty if there is no script.
+        shows: What it shows, in a few words.
+        script: Script that makes it, without `.py`; empty if there is none.
+        options: Options of the script that select its runs.
+        published: For a table, `study` of its numbers in `published.csv`; `page` there names it.
+        runs: Runs that count for it, see above.
+        pictures: Paths below `results`, separated by spaces.
+        headline: For a table, one number to show: `SETTING / ROW / MEASURE`.
+        paper_draws: Draws of the paper, or `not stated`.
+        paper_epochs: Epochs of the paper, or `not stated`.
+        conclusion: For a table, `yes` or `no`: is the paper's conclusion from it seen here?
+        verdict: For a figure, one of `VERDICTS`.
+        reason: Why, in plain words.
+        cells: Numbers of a table, computed.
+    """
 
     paper: str
     item: str
