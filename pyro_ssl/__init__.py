@@ -64,6 +64,7 @@ _HOME = {
     "Normal": "distributions.conditionals",
     "Bernoulli": "distributions.conditionals",
     "Gaussian": "distributions.conditionals",
+    "HeteroscedasticGaussian": "distributions.conditionals",
     "OneHotCategorical": "distributions.conditionals",
     "StandardNormal": "distributions.priors",
     "ClassPrior": "distributions.priors",
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
         Bernoulli,
         Delta,
         Gaussian,
+        HeteroscedasticGaussian,
         Normal,
         OneHotCategorical,
     )

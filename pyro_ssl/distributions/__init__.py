@@ -4,6 +4,7 @@ from pyro_ssl.distributions.conditionals import (
     Bernoulli,
     Delta,
     Gaussian,
+    HeteroscedasticGaussian,
     Normal,
     OneHotCategorical,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "Delta",
     "Flow",
     "Gaussian",
+    "HeteroscedasticGaussian",
     "MixtureOfNormals",
     "Normal",
     "OneHotCategorical",

@@ -219,6 +219,52 @@ class Gaussian(Conditional):
         return IsotropicNormal(normal, self.event_dim)
 
 
+class HeteroscedasticGaussian(Conditional):
+    r"""A Gaussian likelihood whose mean and log-variance are both outputs of the network.
+
+    .. math:: \mathcal N(\mu, v + s_{\min}^2), \quad (\mu, \log v - \ell) = f(\cdot)
+
+    Arguments:
+        network: Output `(*, 2 C, ...)`: the means, then the log-variances less `log_variance`,
+            halves of the first event dimension.
+        event_dim: Number of event dimensions: 1 for vectors, 3 for images.
+        log_variance: The log-variance l where the network's output is 0, from which training
+            starts.
+        min_scale: s_min, which bounds the density from above; 0 for no bound.
+
+    Raises:
+        ValueError: log_variance is not finite, or min_scale is below 0.
+
+    References:
+        Paper 002, eq. 4.3.
+
+    >>> p_x = HeteroscedasticGaussian(nn.Linear(4, 6), log_variance=-2.0)
+    >>> p_x(torch.randn(5, 4)).log_prob(torch.zeros(5, 3)).shape
+    torch.Size([5])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        event_dim: int = 1,
+        *,
+        log_variance: float = 0.0,
+        min_scale: float = 1e-3,
+    ) -> None:
+        super().__init__(network, event_dim)
+        if not math.isfinite(log_variance):
+            raise ValueError(f"log_variance should be a finite number, got {log_variance}")
+        if not min_scale >= 0:
+            raise ValueError(f"min_scale should be 0 or above, got {min_scale}")
+        self.log_variance = log_variance
+        self.min_scale = min_scale
+
+    def family(self, parameters: Tensor) -> TorchDistribution:
+        loc, raw = parameters.chunk(2, dim=-self.event_dim)
+        variance = (raw + self.log_variance).exp() + self.min_scale**2
+        return dist.Normal(loc, variance.sqrt())
+
+
 class OneHotCategorical(Conditional):
     """A one-hot class with the network's output `(*, K)` as logits.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_ssl.infer.checks.pair import q_y_of
 from pyro_ssl.infer.gibbs import gibbs
-from pyro_ssl.utils.arguments import check_positive
+from pyro_ssl.utils.arguments import check_kind, check_positive
 
 
 class LabelPredictor(Protocol):
@@ -61,9 +61,10 @@ class GibbsPredictor:
     Arguments:
         steps: Number of steps of each chain.
         chains: Number of independent chains for each datum, whose mean is taken.
+        hard: Average the drawn labels instead of their probabilities, as in paper 002, eq. 4.24.
 
     Raises:
-        ValueError: steps or chains is not a whole number above 0.
+        ValueError: steps or chains is not a whole number above 0, or hard is not a bool.
 
     >>> import torch
     >>> from pyro_ssl import zoo
@@ -74,12 +75,14 @@ class GibbsPredictor:
 
     steps: int = 10
     chains: int = 1
+    hard: bool = False
 
     def __post_init__(self) -> None:
         check_positive(steps=self.steps, chains=self.chains)
+        check_kind("hard", self.hard, bool)
 
     def __call__(self, model: Any, guide: Any, x: Tensor) -> TorchDistribution:
-        sampled = gibbs(model, guide, x, steps=self.steps, chains=self.chains)
+        sampled = gibbs(model, guide, x, steps=self.steps, chains=self.chains, hard=self.hard)
         if q_y_of(guide, x[:1]).has_enumerate_support:
             return OneHotCategorical(probs=sampled.mean)
         return Normal(sampled.mean, sampled.variance.sqrt()).to_event(1)

@@ -11,6 +11,7 @@ from pyro_ssl.distributions.conditionals import (
     Bernoulli,
     Conditional,
     Gaussian,
+    HeteroscedasticGaussian,
     Normal,
     OneHotCategorical,
 )
@@ -75,7 +76,12 @@ class Conditionals:
     def p_x(self, *inputs: Shape) -> Conditional:
         """p(x|inputs)."""
         event_dim = len(self.x_shape)
-        decoder = self._decoder(inputs)
+        if self.likelihood.likelihood == "heteroscedastic_gaussian":
+            size, *rest = self.x_shape
+            decoder = self._decoder(inputs, (2 * size, *rest))
+            start = self.likelihood.x_log_variance
+            return HeteroscedasticGaussian(decoder, event_dim, log_variance=start)
+        decoder = self._decoder(inputs, self.x_shape)
         if self.likelihood.likelihood == "bernoulli":
             return Bernoulli(decoder, event_dim)
         if self.likelihood.sigma is None:
@@ -119,12 +125,12 @@ class Conditionals:
         """Network from x and others to `out`."""
         return self._encoder(self.networks.network, others, out)
 
-    def mlp(self, inputs: Sequence[Shape], out: Shape) -> MLP:
-        """Network between latent variables."""
+    def mlp(self, inputs: Sequence[Shape], out: Shape, hidden: Sequence[int] | None = None) -> MLP:
+        """Network between latent variables, with hidden layers of `hidden` or the usual widths."""
         return MLP(
             list(inputs),
             out,
-            self.networks.hidden,
+            self.networks.hidden if hidden is None else hidden,
             activation=self._activation,
             batch_norm=self.networks.batch_norm,
         )
@@ -189,14 +195,17 @@ class Conditionals:
             precise=precise,
         )
 
-    def _decoder(self, inputs: Sequence[Shape]) -> nn.Module:
+    def _decoder(self, inputs: Sequence[Shape], out: tuple[int, ...]) -> nn.Module:
+        hidden = self.likelihood.decoder_hidden
+        if hidden is None:
+            hidden = self.networks.hidden
         if self.networks.network != "conv":
-            return self.mlp(inputs, self.x_shape)
+            return self.mlp(inputs, out, hidden)
         return ConvDecoder(
             list(inputs),
-            self.x_shape,
+            out,
             self.networks.channels[::-1],
-            hidden=self.networks.hidden,
+            hidden=hidden,
             activation=self._activation,
         )
 

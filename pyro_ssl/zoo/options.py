@@ -36,7 +36,7 @@ from pyro_ssl.utils.arguments import check_kind, check_positive
 from pyro_ssl.utils.context import preserve_validation
 
 Network = Literal["mlp", "conv"]
-Likelihood = Literal["bernoulli", "gaussian"]
+Likelihood = Literal["bernoulli", "gaussian", "heteroscedastic_gaussian"]
 Activation = Literal["softplus", "relu", "silu", "tanh"]
 
 
@@ -124,24 +124,32 @@ class ClassifierOptions:
 
 @dataclass(frozen=True)
 class LikelihoodOptions:
-    """The family of p(x|.).
+    """The family of p(x|.), and the widths of its network.
 
     Arguments:
-        likelihood: `bernoulli` for values in [0, 1], or `gaussian`.
-        sigma: Standard deviation of the Gaussian; None learns it.
+        likelihood: `bernoulli` for values in [0, 1]; `gaussian` with one variance; or
+            `heteroscedastic_gaussian`, whose variances are outputs of the network, for data whose
+            columns all vary.
+        sigma: Standard deviation of `gaussian`; None learns it.
+        x_log_variance: Initial log-variance of `heteroscedastic_gaussian`.
+        decoder_hidden: Widths of the hidden layers of p(x|.), before its convolutions if it has
+            any; defaults to `hidden`.
 
     Raises:
-        ValueError: An option is of the wrong kind.
+        ValueError: An option is of the wrong kind, or a size is not above 0.
 
-    >>> LikelihoodOptions("bernoulli")
-    LikelihoodOptions(likelihood='bernoulli', sigma=1.0)
+    >>> LikelihoodOptions("bernoulli").sigma
+    1.0
     """
 
     likelihood: Likelihood = "gaussian"
     sigma: float | None = 1.0
+    x_log_variance: float = 0.0
+    decoder_hidden: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         check_kinds(self)
+        check_sizes("decoder_hidden", self.decoder_hidden or ())
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ def sslpe(
     z_dim: int = 50,
     gibbs_steps: int = 10,
     gibbs_chains: int = 1,
+    gibbs_hard: bool = False,
     mixture: bool = False,
     regression: bool = False,
     networks: NetworkOptions = presets.NETWORKS,
@@ -46,6 +47,8 @@ def sslpe(
         z_dim: Size of the code z.
         gibbs_steps: Steps of the Gibbs sampler in prediction; 0 predicts by q(y|x).
         gibbs_chains: Chains for each datum that a prediction averages over.
+        gibbs_hard: Average the drawn labels of the chains, as in eq. 4.24, instead of their
+            probabilities.
         mixture: Draw z from the mixture over classes, with its gradient, instead of summing over
             classes: p(x|z) is evaluated once, whatever the number of classes. KL warm-up then
             applies to y too; single gradients can be large, see `MixtureOfNormals`.
@@ -87,7 +90,7 @@ def sslpe(
     return loss.objective(
         *weights.with_random_weights(model, guide),
         bound.elbo(latent, weights),
-        predictor=_predictor(gibbs_steps, gibbs_chains),
+        predictor=_predictor(gibbs_steps, gibbs_chains, gibbs_hard),
     )
 
 
@@ -98,6 +101,7 @@ def sslapd(
     z_dim: int = 50,
     gibbs_steps: int = 10,
     gibbs_chains: int = 1,
+    gibbs_hard: bool = False,
     mixture: bool = False,
     regression: bool = False,
     networks: NetworkOptions = presets.NETWORKS,
@@ -116,6 +120,8 @@ def sslapd(
         z_dim: Size of the code z.
         gibbs_steps: Steps of the Gibbs sampler in prediction; 0 predicts by q(y|x).
         gibbs_chains: Chains for each datum that a prediction averages over.
+        gibbs_hard: Average the drawn labels of the chains, as in eq. 4.24, instead of their
+            probabilities.
         mixture: Draw z from the mixture over classes, see `sslpe`.
         regression: y is a real vector of size `classes`, not a class; there is no class balance.
         networks: Networks of all conditionals.
@@ -141,6 +147,7 @@ def sslapd(
         z_dim=z_dim,
         gibbs_steps=gibbs_steps,
         gibbs_chains=gibbs_chains,
+        gibbs_hard=gibbs_hard,
         mixture=mixture,
         regression=regression,
         networks=networks,
@@ -153,12 +160,12 @@ def sslapd(
     )
 
 
-def _predictor(gibbs_steps: int, gibbs_chains: int) -> LabelPredictor:
+def _predictor(gibbs_steps: int, gibbs_chains: int, gibbs_hard: bool) -> LabelPredictor:
     """Predict by Gibbs sampling in the model, or, with 0 steps, by q(y|x)."""
     if gibbs_steps == 0:
         return GuidePredictor()
     check_positive(gibbs_steps=gibbs_steps, gibbs_chains=gibbs_chains)
-    return GibbsPredictor(gibbs_steps, gibbs_chains)
+    return GibbsPredictor(gibbs_steps, gibbs_chains, gibbs_hard)
 
 
 def _check_regression(loss: LossOptions, gibbs_steps: int) -> None:

@@ -44,6 +44,8 @@ CASES = {
     "grey": {"likelihood": "bernoulli"},
     "learned sigma": {"likelihood": "gaussian", "sigma": None},
     "fixed sigma": {"likelihood": "gaussian", "sigma": 0.5},
+    "variance network": {"likelihood": "heteroscedastic_gaussian", "x_log_variance": -2.0},
+    "decoder": {"decoder_hidden": (7, 8)},
     "all classes": {"top_k": None},
     "likeliest class": {"top_k": 1},
     "random weights": {"bayesian": ("p_x",), "local_reparameterisation": True},
