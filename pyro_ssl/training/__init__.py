@@ -6,12 +6,13 @@ from pyro_ssl.training.compiled_step import NotCompiledWarning, StaleStepError
 from pyro_ssl.training.distributed import LostProcessError
 from pyro_ssl.training.fit import fit, pretrain
 from pyro_ssl.training.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
-from pyro_ssl.training.optimizers import SCHEDULES
+from pyro_ssl.training.optimizers import OPTIMIZERS, SCHEDULES
 from pyro_ssl.training.run import DivergedError, DivergedWarning, History
 from pyro_ssl.training.settings import as_device
 from pyro_ssl.utils.files import CheckpointError
 
 __all__ = [
+    "OPTIMIZERS",
     "SCHEDULES",
     "CheckpointError",
     "CheckpointWarning",

@@ -33,7 +33,7 @@ from pyro_ssl.training.distributed import (
     lost_processes_told,
 )
 from pyro_ssl.training.new_run import new_run
-from pyro_ssl.training.optimizers import Schedule
+from pyro_ssl.training.optimizers import Schedule, named_optimizer
 from pyro_ssl.training.preemption import Preemption
 from pyro_ssl.training.run import (
     Callback,
@@ -60,7 +60,7 @@ def fit(
     batch_size: int = 200,
     labeled_batch_size: int = 100,
     lr: float = 1e-3,
-    optimizer: Callable[..., Optimizer] = torch.optim.Adam,
+    optimizer: str | Callable[..., Optimizer] = torch.optim.Adam,
     schedule: Schedule = "one_cycle",
     warmup: float = 0.0,
     clip_norm: float | None = None,
@@ -121,8 +121,8 @@ def fit(
         batch_size: Unlabeled rows per step.
         labeled_batch_size: Labeled rows per step.
         lr: Peak learning rate of the schedule.
-        optimizer: A torch optimiser class, called with the parameters and `lr`, and with
-            `fused=True` if that is implemented.
+        optimizer: A name from `OPTIMIZERS`, or a torch optimiser class, called with the parameters
+            and `lr`, and with `fused=True` if that is implemented.
         schedule: A name from `SCHEDULES`, or a function of (optimiser, total steps) that returns an
             `LRScheduler`.
         warmup: Epochs over which the weight of the continuous latents' KL rises linearly to 1.
@@ -178,7 +178,7 @@ def fit(
         batch_size=batch_size,
         labeled_batch_size=labeled_batch_size,
         lr=lr,
-        optimizer=optimizer,
+        optimizer=named_optimizer(optimizer),
         schedule=schedule,
         warmup=warmup,
         clip_norm=clip_norm,

@@ -43,8 +43,9 @@ def test_bad_arguments_are_named_and_nothing_changes(arguments, tmp_path):
 
 NOT_CALLABLE = {
     "optimizer=str": (
-        {"optimizer": "adam"},
-        "optimizer should be a torch optimiser class, such as torch.optim.Adam, got 'adam'",
+        {"optimizer": "adamw"},
+        "optimizer should be one of adam, nesterov, or a torch optimiser class, such as "
+        "torch.optim.Adam, got 'adamw'",
     ),
     "optimizer=dict": (
         {"optimizer": lambda p, lr: {}},

@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from programs.training_runs import X, run, small, weights
+from programs.training_runs import X, run, same, small, weights
 from torch import nn
 
 from pyro_ssl import (
     EarlyStopping,
     Objective,
 )
-from pyro_ssl.training import SCHEDULES
+from pyro_ssl.training import OPTIMIZERS, SCHEDULES
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -27,6 +27,7 @@ def test_schedules_are_those_of_their_names(name):
         "constant": [0.1] * 60,
         "exponential": [0.1 * 0.01 ** (t / 60) for t in range(60)],
         "halving": [0.1 * 0.5 ** (t // 9) for t in range(60)],
+        "fifths": [0.1 * 0.2 ** sum(t >= end for end in (18, 36, 48)) for t in range(60)],
         "cosine": [0.05 * (1 + math.cos(math.pi * t / 60)) for t in range(60)],
     }
     if name in expected:
@@ -45,6 +46,28 @@ def test_every_schedule_and_optimiser_trains():
             optimizer=optimizer, lr=1e-3, schedule=lambda o, n: torch.optim.lr_scheduler.LinearLR(o)
         )
         assert math.isfinite(history["loss"][-1])
+
+
+def test_a_named_optimiser_is_its_class():
+    by_name, by_class = small(), small()
+    run(by_name, optimizer="adam", epochs=2)
+    run(by_class, optimizer=torch.optim.Adam, epochs=2)
+    assert same(weights(by_name), weights(by_class))
+
+
+def test_nesterov_steps_as_wide_resnets_do():
+    """Two steps by hand: v = 0.9 v + g, w = w - lr (g + 0.9 v), g with 5e-4 w of weight decay."""
+    w = nn.Parameter(torch.tensor([2.0, -1.0], dtype=torch.float64))
+    gradients = torch.tensor([[0.3, 0.1], [-0.2, 0.4]], dtype=torch.float64)
+    optimizer = OPTIMIZERS["nesterov"]([w], lr=0.1)
+    expected, velocity = w.detach().clone(), torch.zeros(2, dtype=torch.float64)
+    for gradient in gradients:
+        w.grad = gradient.clone()
+        optimizer.step()
+        g = gradient + 5e-4 * expected
+        velocity = 0.9 * velocity + g
+        expected = expected - 0.1 * (g + 0.9 * velocity)
+    assert torch.allclose(w.detach(), expected, rtol=1e-12)
 
 
 def test_warmup_counts_steps_of_training_alone():
