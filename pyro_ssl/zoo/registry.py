@@ -29,6 +29,7 @@ from pyro_ssl.zoo.latent_classifiers import (
 )
 from pyro_ssl.zoo.m1_m2 import m1_m2
 from pyro_ssl.zoo.option_names import Option, flat_options, grouped, hint, summary
+from pyro_ssl.zoo.presets.preset import Preset
 from pyro_ssl.zoo.sslpe import sslapd, sslpe
 from pyro_ssl.zoo.supervised import classifier
 from pyro_ssl.zoo.variational_classifiers import ce, gm, vc
@@ -221,8 +222,16 @@ METHODS: dict[str, Method] = {
 }
 
 
-def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: Any) -> Objective:
-    """Build the objective of a method.
+def build(
+    name: str,
+    x_shape: Shape,
+    classes: int,
+    *,
+    seed: int = 0,
+    preset: str | None = None,
+    **options: Any,
+) -> Objective:
+    """Build the objective of a method, with its defaults or with the settings of a paper.
 
     The weights are drawn with `seed`, and the caller's random state is unchanged. They can be
     trained even if they are built under `torch.no_grad` or `torch.inference_mode`.
@@ -232,17 +241,23 @@ def build(name: str, x_shape: Shape, classes: int, *, seed: int = 0, **options: 
         x_shape: Event shape of x, `(D,)`, `(C, H, W)` or D.
         classes: K, or the size of a real y.
         seed: Seed of the weights.
-        options: Options of the method by name, see `options_of`.
+        preset: Name of a preset, such as `paper-004`, see `preset_names`; its options take the
+            place of the defaults. `training_of` has its arguments of `fit`.
+        options: Options of the method by name, see `options_of`; they win over the preset's.
 
     Raises:
-        ValueError: The method or an option is unknown, or an option is out of range.
+        ValueError: The method, the preset or an option is unknown, or an option is out of range.
 
     >>> from pyro_ssl import zoo
     >>> zoo.build("m2", (4,), 3, z_dim=2, alpha=2.0).classify(torch.zeros(5, 4)).mean.shape
     torch.Size([5, 3])
+    >>> len(zoo.build("sslapd", (4,), 3, preset="paper-002", hidden=(8,)).guide.q_y.network.rest)
+    3
     """
     check_seed(seed)
     function = method(name).function
+    if preset is not None:
+        options = preset_of(name, preset).option_values | options
     _check_options(name, options)
     shape = as_shape(x_shape)
     check_shape("x_shape", shape)
@@ -274,6 +289,63 @@ def options_of(name: str) -> dict[str, Any]:
     0.3
     """
     return {option.name: option.default for option in method(name).options.values()}
+
+
+def preset_of(name: str, preset: str) -> Preset:
+    """Look up the settings of a method in a paper; what the paper does not have is switched off.
+
+    Arguments:
+        name: Name of the method.
+        preset: Name of the preset, see `preset_names`.
+
+    Raises:
+        ValueError: The method or the preset is unknown, or the paper does not have the method.
+
+    >>> print(preset_of("sslapd", "paper-002").options["gibbs_steps"])
+    10 (section 4.4, page 35: T = 10)
+    """
+    known = method(name).options
+    for candidate in presets.PRESETS:
+        if (candidate.method, candidate.name) == (name, preset):
+            return candidate.with_absent(presets.ABSENT, presets.ABSENT_IN_TRAINING, known)
+    if preset not in preset_names():
+        raise ValueError(f"preset should be one of {', '.join(preset_names())}; got {preset!r}")
+    methods = ", ".join(p.method for p in presets.PRESETS if p.name == preset)
+    others = ", ".join(preset_names(name)) or "none"
+    raise ValueError(
+        f"preset {preset} is of {methods}, not of {name}; the presets of {name}: {others}"
+    )
+
+
+def preset_names(name: str | None = None) -> list[str]:
+    """List the names of the presets.
+
+    Arguments:
+        name: Name of a method, for its presets alone.
+
+    >>> preset_names("sdgm")
+    ['paper-002-moons']
+    """
+    chosen = [p.name for p in presets.PRESETS if name in (None, p.method)]
+    return list(dict.fromkeys(chosen))
+
+
+def training_of(name: str, preset: str | None = None) -> dict[str, Any]:
+    """Arguments of `fit` that suit a method, or those of a preset.
+
+    Arguments:
+        name: Name of the method.
+        preset: Name of a preset; None for our own.
+
+    Raises:
+        ValueError: See `preset_of`.
+
+    >>> training_of("m2")["epochs"], training_of("m2", "paper-004")["epochs"]
+    (32, 1000)
+    """
+    if preset is None:
+        return dict(method(name).training)
+    return preset_of(name, preset).training_values
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:

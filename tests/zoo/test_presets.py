@@ -37,7 +37,7 @@ def test_a_number_names_its_source(number):
 
 
 def test_a_number_of_ours_is_not_among_the_papers():
-    assert not [n for n in numbers_in("papers") if source_of(n).endswith("ours")]
+    assert not [n for n in numbers_in("published_defaults") if source_of(n).endswith("ours")]
 
 
 def test_the_numbers_are_found():

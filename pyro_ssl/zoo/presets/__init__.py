@@ -1,8 +1,11 @@
-"""The numbers of the methods' defaults: `papers` and `ours` say where each comes from.
+"""Numbers and where they come from: the methods' defaults, and the papers' settings.
 
-A preset is a group of options, or of arguments of `fit`, that several methods share. Options that a
-preset does not name have the defaults of their class in `options`. Sizes of a single method, such
-as `z_dim`, are ours unless its signature names a source.
+`published_defaults` and `ours` hold groups of defaults, of options or of arguments of `fit`, that
+several methods share. Options that a group does not name have the defaults of their class in
+`options`. Sizes of a single method, such as `z_dim`, are ours unless its signature names a source.
+
+`papers` holds the settings of each paper's methods, which `zoo.build(..., preset="paper-004")`
+takes instead of the defaults.
 """
 
 from pyro_ssl.zoo.presets.ours import (
@@ -27,7 +30,9 @@ from pyro_ssl.zoo.presets.ours import (
     UNIT_LIKELIHOOD,
     VARIATIONAL_LOSS,
 )
-from pyro_ssl.zoo.presets.papers import (
+from pyro_ssl.zoo.presets.papers import ABSENT, ABSENT_IN_TRAINING, PRESETS
+from pyro_ssl.zoo.presets.preset import Choice, Preset
+from pyro_ssl.zoo.presets.published_defaults import (
     DEEP_NETWORKS,
     LATENT,
     LATENT_CLASSIFIER_LOSS,
@@ -38,9 +43,12 @@ from pyro_ssl.zoo.presets.papers import (
 )
 
 __all__ = [
+    "ABSENT",
+    "ABSENT_IN_TRAINING",
     "BOUND",
     "CLASSIFIER",
     "CLASSIFIER_OF_CODES",
+    "Choice",
     "DEEP_NETWORKS",
     "FEW_EPOCHS",
     "FEW_LABELS",
@@ -58,6 +66,8 @@ __all__ = [
     "PIXELS",
     "PLAIN_CLASSIFIER",
     "POINT_WEIGHTS",
+    "PRESETS",
+    "Preset",
     "RANDOM_CLASSIFIER",
     "SIMPLIFIED_LOSS",
     "TABULAR_DEFAULTS",

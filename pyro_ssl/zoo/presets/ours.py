@@ -1,7 +1,7 @@
-"""Presets of the defaults with at least one number of ours, and our training schedules.
+"""Groups of defaults with at least one number of ours, and our training schedules.
 
 The comment behind each number of an option group is its source: a paper, or `ours`, with the reason
-in the preset's docstring. Training schedules and the estimators' defaults for tables are all ours.
+in the group's docstring. Training schedules and the estimators' defaults for tables are all ours.
 """
 
 from __future__ import annotations

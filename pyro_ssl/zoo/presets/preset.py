@@ -1,0 +1,88 @@
+"""A preset: the settings of a method in a paper, each with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value, and where it comes from.
+
+    Arguments:
+        value: The value.
+        kind: `paper` for a value that the paper states, `ours` for one that the paper leaves open,
+            `absent` for the value that switches off what the paper does not have.
+        source: The place in the paper; for `ours`, the reason.
+
+    >>> print(Choice(50, "paper", "section 5.2"))
+    50 (section 5.2)
+    """
+
+    value: Any
+    kind: Literal["paper", "ours", "absent"]
+    source: str
+
+    def __str__(self) -> str:
+        mark = "ours: " if self.kind == "ours" else ""
+        return f"{self.value} ({mark}{self.source})"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The settings of a method in a paper: everything that the method, `fit` and prediction need.
+
+    Arguments:
+        name: Name of the preset, such as `paper-004`; several methods share it.
+        method: Name of the method in the zoo.
+        experiment: The data, and the table or figure that has the paper's result.
+        options: Options of the method.
+        training: Arguments of `fit`.
+        left_out: What the paper does that a preset cannot hold.
+
+    >>> from pyro_ssl import zoo
+    >>> preset = zoo.preset_of("m2", "paper-004")
+    >>> preset.option_values["z_dim"], preset.training_values["batch_size"]
+    (50, 200)
+    """
+
+    name: str
+    method: str
+    experiment: str
+    options: Mapping[str, Choice]
+    training: Mapping[str, Choice]
+    left_out: str = field(default="")
+
+    @property
+    def option_values(self) -> dict[str, Any]:
+        """The options of the method, for `zoo.build`."""
+        return {name: choice.value for name, choice in self.options.items()}
+
+    @property
+    def training_values(self) -> dict[str, Any]:
+        """The arguments of `fit`."""
+        return {name: choice.value for name, choice in self.training.items()}
+
+    def with_absent(
+        self, options: Mapping[str, Choice], training: Mapping[str, Choice], known: Collection[str]
+    ) -> Preset:
+        """Switch off what the paper does not have.
+
+        Arguments:
+            options: Values of options that the preset does not name.
+            training: Values of arguments of `fit` that the preset does not name.
+            known: Options of the method; others of `options` are left out.
+
+        >>> off = {"noise": Choice(0.0, "absent", "not in the paper")}
+        >>> plain = Preset("mine", "m2", "digits", {}, {})
+        >>> plain.with_absent(off, {}, ["noise"]).option_values
+        {'noise': 0.0}
+        """
+        of_method = {name: choice for name, choice in options.items() if name in known}
+        return replace(
+            self,
+            options={**of_method, **self.options},
+            training={**training, **self.training},
+        )
