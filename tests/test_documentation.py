@@ -95,6 +95,24 @@ def test_the_commands_for_sweeps(tmp_path, monkeypatch):
     assert list((tmp_path / "logged/tensorboard").iterdir())
 
 
+def test_presets():
+    names = names_of("docs/presets.md")
+    assert names["m2"].guide.q_y.network.first.bias.shape == (600,)
+    assert names["training"]["epochs"] == 1000
+    assert names["estimator"].get_params()["preset"] == "paper-002-moons"
+
+
+@pytest.mark.slow
+def test_the_commands_for_presets(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    *lists, train = "".join(BASH.findall((ROOT / "docs/presets.md").read_text())).splitlines()
+    for command in lists:
+        assert cli.main(shlex.split(command)[1:]) == 0
+    assert "paper-004" in capsys.readouterr().out
+    assert cli.main([*shlex.split(train)[1:], "--epochs", "1", "--hidden", "[8]"]) == 0
+    assert Path("runs/m2-paper/config.json").exists()
+
+
 @pytest.mark.slow
 def test_active_learning():
     names = names_of("docs/active_learning.md")

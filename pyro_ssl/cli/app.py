@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pyro_ssl.cli import evaluate, label, predict, sweep, train
 from pyro_ssl.cli import list as list_command
 from pyro_ssl.cli.config_file import is_too_deep
+from pyro_ssl.cli.method_options import parsed_with_preset
 from pyro_ssl.training.compiled_step import StaleStepError
 from pyro_ssl.training.distributed import LostProcessError, is_first
 from pyro_ssl.training.run import DivergedError
@@ -110,10 +111,27 @@ def _parse(argv: list[str]) -> Namespace:
         if is_too_deep(text):
             raise ValueError(f"the argument {text:.40} ... is nested too deeply to be read")
     if argv[:1] != ["sweep"]:
-        return make_parser().parse_args(argv)
+        return _parse_whole(argv)
     own, training = sweep.split(argv)
     arguments = make_parser().parse_args(own)
     arguments.sweep.training = training
+    return arguments
+
+
+def _parse_whole(argv: list[str]) -> Namespace:
+    """Parse a command other than `sweep`; a preset of `train` gives way to the user's options."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command != "train" or arguments.train.method is None:
+        return arguments
+    method = arguments.train.method
+
+    def given() -> Namespace:
+        only_given = parser.parse_args(argv, defaults=False)
+        options: Namespace = only_given.train[method]
+        return options
+
+    arguments.train[method] = parsed_with_preset(method, arguments.train[method], given)
     return arguments
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,33 @@ def add_method_options(parser: ArgumentParser, name: str) -> None:
                     f"--{option.name}", type=option.kind, default=option.default, help=option.help
                 )
     parser.set_defaults(method.training)
+
+
+def parsed_with_preset(name: str, parsed: Namespace, parse: Callable[[], Namespace]) -> Namespace:
+    """Fill in the values of the preset, if there is one, where the user has given none.
+
+    Arguments:
+        name: Name of the method.
+        parsed: The parsed arguments of the method, with all defaults.
+        parse: Parses them again without defaults; called only with a preset.
+
+    Raises:
+        ValueError: See `zoo.preset_of`.
+
+    >>> parsed = Namespace(preset="paper-004", z_dim=3, alpha=1.0)
+    >>> filled = parsed_with_preset("m2", parsed, lambda: Namespace(z_dim=3))
+    >>> filled.z_dim, filled.alpha, filled.epochs
+    (3, 0.1, 1000)
+    """
+    if parsed.preset is None or parsed.get("resume"):  # a run goes on with its own settings
+        return parsed
+    preset = zoo.preset_of(name, parsed.preset)
+    given = parse()
+    filled = parsed.clone()
+    for option, value in (preset.option_values | preset.training_values).items():
+        if option not in given:
+            filled[option] = value
+    return filled
 
 
 def chosen_options(name: str, arguments: Namespace | dict[str, Any]) -> dict[str, Any]:

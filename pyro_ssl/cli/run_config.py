@@ -28,10 +28,13 @@ FIT_OPTIONS = (
     "checkpoint_every",
     "progress",
 )
-"""Arguments of `fit` that are options of `train`; so is `schedule`, by name."""
+"""Arguments of `fit` that are options of `train`."""
+NAMED_FIT_OPTIONS = ("schedule", "optimizer")
+"""Arguments of `fit` that `train` takes by name."""
 CONFIG = "config.json"
 CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "method": (str,),
+    "preset": (str, NoneType),
     "options": (dict,),
     "training": (dict,),
     "data": (str,),
@@ -49,6 +52,7 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
 }
 """Entries of `config.json` and their types."""
 LATER_ENTRIES: dict[str, Any] = {
+    "preset": None,
     "validation": 0.0,
     "log": None,
     "label_column": "label",
@@ -169,7 +173,7 @@ def _check_config(config: Any, path: Path) -> None:
                 f"{path} is damaged: {name} should be {wanted}, got {config[name]!r:.80}"
             )
     given = config["training"].keys()
-    if not {"epochs", "ema"} <= given or not given <= {*FIT_OPTIONS, "schedule"}:
+    if not {"epochs", "ema"} <= given or not given <= {*FIT_OPTIONS, *NAMED_FIT_OPTIONS}:
         training = f"{config['training']!r:.200}"
         raise ValueError(
             f"{path} is damaged: training should hold arguments of fit, got {training}"

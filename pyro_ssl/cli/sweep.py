@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
 from pyro_ssl.cli.data_options import reading_of
+from pyro_ssl.cli.method_options import parsed_with_preset
 from pyro_ssl.cli.train import config_of, method_parser, test_measures, train_model
 from pyro_ssl.evaluation import reports
 from pyro_ssl.sweeps import (
@@ -262,6 +263,9 @@ def _config(
     options = [text for name, value in given.items() for text in (f"--{name}", value)]
     try:
         parsed = parser.parse_args([*training, *options])
+        parsed = parsed_with_preset(
+            method, parsed, lambda: parser.parse_args([*training, *options], defaults=False)
+        )
     except ArgumentError as error:
         raise ValueError(str(error)) from None
     for name in ("resume", "out"):

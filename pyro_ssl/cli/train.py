@@ -35,6 +35,7 @@ from pyro_ssl.cli.method_options import (
 from pyro_ssl.cli.run_config import (
     CONFIG,
     FIT_OPTIONS,
+    NAMED_FIT_OPTIONS,
     check_new,
     configured,
     owned,
@@ -50,7 +51,7 @@ from pyro_ssl.training.callbacks import Epoch
 from pyro_ssl.training.distributed import Processes, is_first
 from pyro_ssl.training.fit import fit
 from pyro_ssl.training.loggers import LOGGERS
-from pyro_ssl.training.optimizers import SCHEDULES
+from pyro_ssl.training.optimizers import OPTIMIZERS, SCHEDULES
 from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
 from pyro_ssl.zoo.saved_model import SavedModel
@@ -105,6 +106,13 @@ def method_parser(name: str) -> ArgumentParser:
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of these options")
     parser.add_argument("--resume", type=str | None, default=None, help=RESUME_HELP)
     parser.add_argument("--out", type=str | None, default=None, help="directory of the run")
+    parser.add_argument(
+        "--preset",
+        type=str | None,
+        default=None,
+        help="settings of a paper instead of the defaults: "
+        + (", ".join(zoo.preset_names(name)) or "there are none of this method"),
+    )
     parser.add_argument("--data", type=str, default="digits", help=DATA_HELP)
     add_reading_options(parser)
     parser.add_argument(
@@ -156,6 +164,9 @@ def method_parser(name: str) -> ArgumentParser:
         default="one_cycle",
         help="schedule of the learning rate: " + ", ".join(SCHEDULES),
     )
+    parser.add_argument(
+        "--optimizer", type=str, default="adam", help="optimiser: " + ", ".join(OPTIMIZERS)
+    )
     skip: set[str | int] = {
         name for name in inspect.signature(fit).parameters if name not in FIT_OPTIONS
     }
@@ -173,6 +184,11 @@ def run(arguments: Namespace) -> None:
         config = read_config(Path(resume))
         if method not in (None, config["method"]):
             raise ValueError(f"--resume: {resume} is a run of {config['method']}, not of {method}")
+        if given.get("preset") not in (None, config["preset"]):
+            raise ValueError(
+                f"--preset: {resume} is a run with preset {config['preset']}, not with "
+                f"{given['preset']}; leave it out, or start a new run with --out"
+            )
         check_saved_options(config["method"], config["options"], Path(resume) / CONFIG)
         _prolong(config, arguments.epochs, given, Path(resume))
         train(Path(resume), config, resume=True)
@@ -237,14 +253,18 @@ def config_of(method: str, given: Namespace) -> dict[str, Any]:
     if given.schedule not in SCHEDULES:
         names = ", ".join(SCHEDULES)
         raise ValueError(f"--schedule should be one of {names}, got {given.schedule!r}")
+    if given.optimizer not in OPTIMIZERS:
+        names = ", ".join(OPTIMIZERS)
+        raise ValueError(f"--optimizer should be one of {names}, got {given.optimizer!r}")
     if not 0 <= given.validation < 1:
         raise ValueError(f"--validation should be in [0, 1), got {given.validation}")
     if given.log not in (None, *LOGGERS):
         raise ValueError(f"--log should be one of {', '.join(LOGGERS)}, got {given.log!r}")
     config: dict[str, Any] = {
         "method": method,
+        "preset": given.preset,
         "options": chosen_options(method, given),
-        "training": {name: given[name] for name in (*FIT_OPTIONS, "schedule")},
+        "training": {name: given[name] for name in (*FIT_OPTIONS, *NAMED_FIT_OPTIONS)},
     }
     config |= {name: given[name] for name in DATA_OPTIONS}
     # absolute, so that the run can be continued from another folder
@@ -375,6 +395,7 @@ def train_model(
         objective,
         {"reading": reading.plain()},
     )
+    saved.preset = config.get("preset")  # its options are among those of the configuration
     saved.save(out / "model")
     draw.save(out / "labels.json")
     validation = {one.name: one.score(objective) for one in accuracy}
@@ -487,6 +508,7 @@ def _result(config: dict[str, Any], trained: Trained, measures: dict[str, float]
         aside = f"{config['validation']} of the labels were not trained on"
     return {
         "method": config["method"],
+        "preset": config.get("preset"),
         "data": config["data"],
         "labels": len(trained.draw.indices),
         "draw": trained.draw.name,

@@ -14,7 +14,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import zoo
-from pyro_ssl.estimator.defaults import data_options, fit_arguments, warn_unless_for_columns
+from pyro_ssl.estimator.defaults import (
+    data_options,
+    fit_arguments,
+    training_parameters,
+    warn_unless_for_columns,
+)
 from pyro_ssl.estimator.inputs import check_channels_first, check_pixels, checked_rows
 from pyro_ssl.estimator.parameters import EXAMPLES, as_mapping, check_parameters
 from pyro_ssl.estimator.saving import (
@@ -57,10 +62,14 @@ class SemiSupervised(BaseEstimator, ABC):
 
     Arguments:
         method: Name in the zoo.
-        epochs: Passes over the unlabeled or the labeled rows, see `pyro_ssl.fit`.
-        min_steps: Smallest number of steps.
-        batch_size: Unlabeled rows per step; labeled rows are added.
-        lr: Largest learning rate.
+        preset: Settings of a paper instead of the defaults, such as `paper-004`; see
+            `zoo.preset_names`. Other parameters that are given win over it.
+        epochs: Passes over the unlabeled or the labeled rows, see `pyro_ssl.fit`; by default 100,
+            or the preset's.
+        min_steps: Smallest number of steps; by default 1000, or 0 with a preset.
+        batch_size: Unlabeled rows per step; labeled rows are added. By default 200, or the
+            preset's.
+        lr: Largest learning rate; by default 3e-3, or the preset's.
         scale: Standardise each column; by default yes for tables, no for images.
         options: Other options of the method.
         training: Other arguments of `pyro_ssl.fit`.
@@ -76,10 +85,11 @@ class SemiSupervised(BaseEstimator, ABC):
         self,
         method: str = "m2",
         *,
-        epochs: int = 100,
-        min_steps: int = 1000,
-        batch_size: int = 200,
-        lr: float = 3e-3,
+        preset: str | None = None,
+        epochs: int | None = None,
+        min_steps: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
         scale: bool | None = None,
         options: dict[str, Any] | None = None,
         training: dict[str, Any] | None = None,
@@ -87,6 +97,7 @@ class SemiSupervised(BaseEstimator, ABC):
         verbose: bool = False,
     ) -> None:
         self.method = method
+        self.preset = preset
         self.epochs = epochs
         self.min_steps = min_steps
         self.batch_size = batch_size
@@ -197,6 +208,7 @@ class SemiSupervised(BaseEstimator, ABC):
         saved = SavedModel(
             self.method, shape, classes, self.options_, self.objective_, extra | of_labels
         )
+        saved.preset = self.preset  # its options are among options_
         saved.save(directory)
 
     @classmethod
@@ -252,8 +264,13 @@ class SemiSupervised(BaseEstimator, ABC):
         given = as_mapping("options", self.options)
         self._check_options(given, labels.options)
         warn_unless_for_columns(self.method, shape)
-        defaults = data_options(self.method, len(X), shape, self.min_steps)
-        options = defaults | labels.options | given
+        parameters = training_parameters(self.get_params(deep=False))
+        if self.preset is None:
+            defaults = data_options(self.method, len(X), shape, parameters["min_steps"])
+            options = defaults | labels.options | given
+        else:
+            of_paper = zoo.preset_of(self.method, self.preset).option_values
+            options = labels.options | of_paper | given
         check_pixels(X, self.scale)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         objective = zoo.build(self.method, shape, labels.size, seed=seed, **options)
@@ -263,7 +280,7 @@ class SemiSupervised(BaseEstimator, ABC):
         labeled = int(np.count_nonzero(labels.known))
         unlabeled = len(X) - labeled if objective.learns_unlabeled else 0
         training = as_mapping("training", self.training)
-        arguments = fit_arguments(self.get_params(deep=False), training, labeled, unlabeled)
+        arguments = fit_arguments(parameters, training, labeled, unlabeled)
         self.history_ = fit(objective, self._scaled(X), labels.values, seed=seed, **arguments)
         self.objective_ = objective
         self.options_ = options

@@ -23,11 +23,16 @@ class SemiSupervisedClassifier(ClassifierMixin, SemiSupervised):
 
     Arguments:
         method: Name in the zoo; `pyro-ssl list` prints all names.
-        epochs: Passes over the unlabeled or the labeled rows, see `pyro_ssl.fit`.
+        preset: Settings of a paper instead of the defaults, such as `paper-004`; `pyro-ssl list
+            --presets` prints all. Parameters, options and arguments of `training` that are given
+            win over it. Class probabilities are the preset's, too.
+        epochs: Passes over the unlabeled or the labeled rows, see `pyro_ssl.fit`; by default 100,
+            or the preset's.
         min_steps: Smallest number of steps; small tables, with few steps per epoch, get more
-            epochs.
-        batch_size: Unlabeled rows per step; labeled rows are added.
-        lr: Largest learning rate.
+            epochs. By default 1000, or 0 with a preset.
+        batch_size: Unlabeled rows per step; labeled rows are added. By default 200, or the
+            preset's.
+        lr: Largest learning rate; by default 3e-3, or the preset's.
         scale: Standardise each column (each pixel of an image) by its mean and standard deviation.
             None standardises columns and leaves images, which should be in [0, 1], as they are.
         options: Other options of the method, such as `{"z_dim": 2, "alpha": 10.0}`; see

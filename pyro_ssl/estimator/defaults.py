@@ -78,13 +78,44 @@ def warn_unless_for_columns(method: str, shape: tuple[int, ...]) -> None:
     )
 
 
+OWN_TRAINING: dict[str, Any] = {"epochs": 100, "min_steps": 1000, "batch_size": 200, "lr": 3e-3}
+"""The estimators' parameters of training, where neither the caller nor a preset gives them."""
+
+
+def training_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the parameters that the caller leaves to the preset, or to the estimator.
+
+    Arguments:
+        parameters: The estimator's parameters; None for one that is not given.
+
+    Returns:
+        The parameters, and further arguments of `fit` from the preset.
+
+    Raises:
+        ValueError: See `zoo.preset_of`.
+
+    >>> given = {"method": "m2", "preset": "paper-004", "epochs": 5, "lr": None}
+    >>> filled = training_parameters(given)
+    >>> filled["epochs"], filled["lr"], filled["min_steps"]
+    (5, 0.0003, 0)
+    """
+    defaults = dict(OWN_TRAINING)
+    preset = parameters["preset"]
+    if preset is not None:
+        of_paper = zoo.training_of(parameters["method"], preset)
+        defaults |= {"min_steps": 0, "of_paper": of_paper}
+        defaults |= {name: of_paper[name] for name in ("epochs", "batch_size", "lr")}
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return defaults | given
+
+
 def fit_arguments(
     parameters: Mapping[str, Any], training: Mapping[str, Any], labeled: int, unlabeled: int
 ) -> dict[str, Any]:
     """Arguments of `pyro_ssl.fit`: entries of `training` override the estimator's parameters.
 
     Arguments:
-        parameters: The estimator's parameters.
+        parameters: The estimator's parameters, see `training_parameters`.
         training: Arguments of `fit` from the caller.
         labeled: Number of rows with a label.
         unlabeled: Number of rows without one; 0 for a method that does not learn from them.
@@ -96,9 +127,11 @@ def fit_arguments(
     >>> fit_arguments(sizes, {}, labeled=10, unlabeled=10)["epochs"]
     5
     """
+    of_paper = parameters.get("of_paper", {})
     given: dict[str, Any] = {
-        "batch_size": parameters["batch_size"],
         "labeled_batch_size": 100,
+        **{name: value for name, value in of_paper.items() if name != "epochs"},
+        "batch_size": parameters["batch_size"],
         "lr": parameters["lr"],
         "progress": bool(parameters["verbose"]),
     }

@@ -9,6 +9,7 @@ from typing import Any
 from sklearn.utils import check_random_state
 
 from pyro_ssl import zoo
+from pyro_ssl.estimator.defaults import training_parameters
 from pyro_ssl.training.fit import fit
 from pyro_ssl.utils.arguments import check_kind, check_positive
 
@@ -61,6 +62,8 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     if not isinstance(method, str):
         raise ValueError(f"method should be a name in the zoo, such as 'm2', got {method!r}")
     zoo.method(method)
+    check_kind("preset", parameters["preset"], str | None)
+    parameters = {**parameters, **training_parameters(parameters)}
     check_positive(epochs=parameters["epochs"], batch_size=parameters["batch_size"])
     check_kind("min_steps", parameters["min_steps"], int)
     if parameters["min_steps"] < 0:

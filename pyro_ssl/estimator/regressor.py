@@ -23,10 +23,14 @@ class SemiSupervisedRegressor(RegressorMixin, SemiSupervised):
 
     Arguments:
         method: `sslpe`, or `sslapd` with random weights.
-        epochs: Passes over the unlabeled or the labeled rows, see `pyro_ssl.fit`.
-        min_steps: Smallest number of steps.
-        batch_size: Unlabeled rows per step; labeled rows are added.
-        lr: Largest learning rate.
+        preset: Settings of paper 002, `paper-002-moons`, instead of the defaults; see
+            `SemiSupervisedClassifier`. The paper itself has no real labels.
+        epochs: Passes over the unlabeled or the labeled rows, see `pyro_ssl.fit`; by default 100,
+            or the preset's.
+        min_steps: Smallest number of steps; by default 1000, or 0 with a preset.
+        batch_size: Unlabeled rows per step; labeled rows are added. By default 200, or the
+            preset's.
+        lr: Largest learning rate; by default 3e-3, or the preset's.
         scale: Standardise each column, see `SemiSupervisedClassifier`.
         options: Other options of the method.
         training: Other arguments of `pyro_ssl.fit`.
@@ -53,10 +57,11 @@ class SemiSupervisedRegressor(RegressorMixin, SemiSupervised):
         self,
         method: str = "sslpe",
         *,
-        epochs: int = 100,
-        min_steps: int = 1000,
-        batch_size: int = 200,
-        lr: float = 3e-3,
+        preset: str | None = None,
+        epochs: int | None = None,
+        min_steps: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
         scale: bool | None = None,
         options: dict[str, Any] | None = None,
         training: dict[str, Any] | None = None,
@@ -65,6 +70,7 @@ class SemiSupervisedRegressor(RegressorMixin, SemiSupervised):
     ) -> None:
         super().__init__(
             method,
+            preset=preset,
             epochs=epochs,
             min_steps=min_steps,
             batch_size=batch_size,

@@ -48,9 +48,13 @@ class SavedModel:
         method: Name in the zoo.
         x_shape: Event shape of x.
         classes: Values of the classes, in the order of the columns of p(y|x).
-        options: Options of the method.
+        options: Options of the method; those of the preset, if there is one, are added.
         objective: The trained objective.
         extra: Further plain data of the caller.
+        preset: Name of the preset that the objective was built with.
+
+    Raises:
+        ValueError: There is no such preset of the method.
 
     >>> from tempfile import TemporaryDirectory
     >>> objective = zoo.build("m2", (4,), 2, z_dim=2)
@@ -66,6 +70,12 @@ class SavedModel:
     options: dict[str, Any]
     objective: Objective
     extra: dict[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.preset is not None:
+            values = zoo.preset_of(self.method, self.preset).option_values
+            self.options = values | self.options
 
     def save(self, directory: str | Path) -> None:
         """Write the model; an earlier one in the directory is replaced as a whole or not at all.
@@ -78,6 +88,7 @@ class SavedModel:
         dtype = next(self.objective.parameters()).dtype
         description = {
             "method": self.method,
+            "preset": self.preset,
             "x_shape": self.x_shape,
             "classes": self.classes,
             "extra": self.extra,
@@ -126,7 +137,10 @@ class SavedModel:
         objective.load_state_dict(tensors)
         extent = Extent.read(description.get("extent"))
         objective.extent = extent or _earlier_extent(x_shape, extra)
-        return cls(method, x_shape, classes, options, objective.eval(), extra)
+        saved = cls(method, x_shape, classes, options, objective.eval(), extra)
+        # the name alone: the options in the file are those that the model was built with
+        saved.preset = description.get("preset")
+        return saved
 
 
 def listed(options: dict[str, Any]) -> dict[str, Any]:
@@ -174,6 +188,9 @@ def _check(description: dict[str, Any]) -> None:
         value = description.get(name)
         if not isinstance(value, kind):
             raise CheckpointError(f"{name} should be a {kind.__name__}, got {value!r:.80}")
+    preset = description.get("preset")
+    if preset is not None and not isinstance(preset, str):
+        raise CheckpointError(f"preset should be a name or null, got {preset!r:.80}")
     sizes = description["x_shape"]
     if not sizes or not all(type(size) is int and size > 0 for size in sizes):
         raise CheckpointError(f"x_shape should be whole numbers above 0, got {sizes!r:.80}")

@@ -145,6 +145,12 @@ REFUSED = {  # what is given, and what the message says
         {"scale": "yes"},
         "scale should be True or False or None, got 'yes'",
     ),
+    "preset": (
+        lambda x, y: (x, y),
+        {"method": "sdgm", "preset": "paper-004"},
+        "preset paper-004 is of m2, adgm, lvae, not of sdgm; the presets of sdgm: paper-002-moons",
+    ),
+    "preset, number": (lambda x, y: (x, y), {"preset": 4}, "preset should be .*got 4"),
     "min_steps": (
         lambda x, y: (x, y),
         {"min_steps": "x"},

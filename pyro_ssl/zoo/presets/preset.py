@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 
@@ -53,7 +53,7 @@ class Preset:
     experiment: str
     options: Mapping[str, Choice]
     training: Mapping[str, Choice]
-    left_out: str = field(default="")
+    left_out: str = ""
 
     @property
     def option_values(self) -> dict[str, Any]:
