@@ -12,7 +12,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -217,6 +217,13 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
         result = metrics.evaluate(learner.predict_proba(dataset.x_test), dataset.y_test)
         curve.append({"labels": len(learner.indices), "round": seconds, **result})
         write_json(of_rounds, {"curve": curve})
+    return _result(config, dataset, learner, curve)
+
+
+def _result(
+    config: Config, dataset: Dataset, learner: ActiveLearner, curve: list[Result]
+) -> Result:
+    """What a finished loop asked for and reached; on two moons also the points and the optimum."""
     total = sum(point["round"] for point in curve)
     result = {
         "curve": curve,
@@ -414,22 +421,30 @@ def images_table(name: str, runs: dict[str, list[Result]]) -> str:
     for row, mine in runs.items():
         quartiles = [_quartiles(mine, goal) for goal in GOALS[name]]
         at = [_accuracies(mine, n) for n in SHOWN_COUNTS]
-        first = [r["curve"][0]["round"] for r in mine]
-        later = [point["round"] for r in mine for point in r["curve"][1:]]
-        seconds = ", ".join(f"{statistics.fmean(s):.0f}" for s in (first, later) if s)
-        rows.append((row_title(row), *quartiles, len(mine), *at, seconds))
-    theirs = [
+        rows.append((row_title(row), *quartiles, len(mine), *at, _seconds_of_rounds(mine)))
+    return table(header, [*rows, *_published_counts(name)])
+
+
+def _seconds_of_rounds(mine: list[Result]) -> str:
+    """Mean seconds of the first round, and of a later one if there are any."""
+    first = [r["curve"][0]["round"] for r in mine]
+    later = [point["round"] for r in mine for point in r["curve"][1:]]
+    return ", ".join(f"{statistics.fmean(s):.0f}" for s in (first, later) if s)
+
+
+def _published_counts(name: str) -> Iterator[tuple[str, ...]]:
+    """Rows of the published labels to each goal, for `images_table`."""
+    by_goal = [
+        published("active_learning", name, f"labels to {100 * goal:g} %") for goal in GOALS[name]
+    ]
+    titles = [
         r["row"]
         for r in published_rows()
         if (r["study"], r["setting"]) == ("active_learning", name)
     ]
-    for other in dict.fromkeys(theirs):
-        counts = [
-            published("active_learning", name, f"labels to {100 * goal:g} %").get(other, "")
-            for goal in GOALS[name]
-        ]
-        rows.append((other, *counts, "", *[""] * len(SHOWN_COUNTS), ""))
-    return table(header, rows)
+    for title in dict.fromkeys(titles):
+        counts = [counts_of_goal.get(title, "") for counts_of_goal in by_goal]
+        yield (title, *counts, "", *[""] * len(SHOWN_COUNTS), "")
 
 
 def _quartiles(mine: list[Result], goal: float) -> str:
@@ -450,16 +465,7 @@ def plot_curves(
         1, 1 + high, figsize=(4.5 * (1 + high) + 1.5, 3.4), layout="constrained", squeeze=False
     )
     for ax in axes[0]:
-        for i, (row, mine) in enumerate(runs.items()):
-            at = np.array([p["labels"] for p in mine[0]["curve"]])
-            values = np.array([[100 * p["accuracy"] for p in r["curve"]] for r in mine])
-            mean = values.mean(0)
-            around = np.array([mean - values.min(0), values.max(0) - mean])
-            gap = at[1] - at[0] if len(at) > 1 else 10
-            aside = at + 0.06 * gap * (i - len(runs) / 2)  # so that bars do not overlap
-            bars = {"elinewidth": 0.7, "errorevery": (i, 6) if len(at) > 20 else 1}
-            label = _legend_title(row)
-            ax.errorbar(aside, mean, around, fmt="o-", color=COLOURS[i], label=label, **bars)
+        _draw_means_and_ranges(ax, runs)
         if ceiling:
             best = 100 * next(iter(runs.values()))[0]["ceiling"]
             ax.axhline(best, label="Bayes optimum", **style.GUIDE_LINE)
@@ -470,6 +476,20 @@ def plot_curves(
     figure.legend(handles, labels, frameon=False, loc="outside center right")
     figure.suptitle(title)
     plots.save(figure, path)
+
+
+def _draw_means_and_ranges(ax: Any, runs: dict[str, list[Result]]) -> None:
+    """Draw the accuracies of each row: a line through the means, bars from worst to best start."""
+    for i, (row, mine) in enumerate(runs.items()):
+        at = np.array([p["labels"] for p in mine[0]["curve"]])
+        values = np.array([[100 * p["accuracy"] for p in r["curve"]] for r in mine])
+        mean = values.mean(0)
+        around = np.array([mean - values.min(0), values.max(0) - mean])
+        gap = at[1] - at[0] if len(at) > 1 else 10
+        aside = at + 0.06 * gap * (i - len(runs) / 2)  # so that bars do not overlap
+        bars = {"elinewidth": 0.7, "errorevery": (i, 6) if len(at) > 20 else 1}
+        label = _legend_title(row)
+        ax.errorbar(aside, mean, around, fmt="o-", color=COLOURS[i], label=label, **bars)
 
 
 def plot_sequence(runs: dict[str, list[Result]], path: Path) -> None:

@@ -10,7 +10,7 @@ in one process. To time another variant, add a row to `VARIANTS` and its name to
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -332,14 +332,7 @@ def measure(
     """Median milliseconds of each variant; all take a turn in every round."""
     torch.manual_seed(0)
     steps = {name: VARIANTS[name].build(classes, hidden) for name in variants}
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    rates = []
-    for turn in range(-WARM_UP, rounds):
-        for name in _taking_turn(variants, classes, turn):
-            spent = median(timed(steps[name]) for _ in range(_repeats(name, classes)))
-            if turn >= 0:
-                seconds[name].append(spent)
-        rates.append(rate())
+    seconds, rates = _timed_in_turns(steps, classes, rounds)
     seconds[FLOOR] = [products(classes, hidden) / r for r in rates[WARM_UP:]]
     return {
         "gflops": 2e-9 * median(rates),
@@ -348,7 +341,22 @@ def measure(
     }
 
 
-def _taking_turn(variants: Sequence[str], classes: int, turn: int) -> Iterator[str]:
+def _timed_in_turns(
+    steps: dict[str, Step], classes: int, rounds: int
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds of each variant's step after the warm-up, and the machine's rate after each turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    rates = []
+    for turn in range(-WARM_UP, rounds):
+        for name in _taking_turn(steps, classes, turn):
+            spent = median(timed(steps[name]) for _ in range(_repeats(name, classes)))
+            if turn >= 0:
+                seconds[name].append(spent)
+        rates.append(rate())
+    return seconds, rates
+
+
+def _taking_turn(variants: Iterable[str], classes: int, turn: int) -> Iterator[str]:
     """Names of the variants of a turn; with 1000 classes a sum over all of them takes but four."""
     few_turns = -1 <= turn < 3
     for name in variants:

@@ -155,12 +155,18 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     if config["part"] == "table" and config["method"] in BY_RECONSTRUCTION:
         scores = class_bounds(objective, dataset.x_test, only=("x",))
         result["by_reconstruction"] = metrics.accuracy(scores.softmax(-1), dataset.y_test)
-    shown = config["part"] == "pretraining" or config["weight"] == 1
-    if config["draw"] == 0 and config["method"] == "m2" and shown:
+    if _shows_analogies(config):
         count = 2 if "rows" in config else 10  # fewer in a smoke run
         picture = plots.analogies(objective, dataset.x_test[:count], 10)
         plots.save(picture, pictures / f"analogies_{config['part']}.png")
     return result
+
+
+def _shows_analogies(config: Config) -> bool:
+    """Whether a run saves a picture: M2 on the first draw, pretrained or with weight 1."""
+    if config["draw"] != 0 or config["method"] != "m2":
+        return False
+    return config["part"] == "pretraining" or config["weight"] == 1
 
 
 def probe(objective: Any, dataset: Dataset) -> float:

@@ -150,15 +150,13 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     rows = [_row(r) for r in where(results)]
     first = min((r["config"]["draw"] for r in results.values()), default=0)
     circles = where(results, data="circles", method="m2", draw=first)
-    drawn = [r for r in circles if "plane" in r]
+    drawn = _with_plane(circles)
     if circles:
         plot_sigma(circles, pictures / "sigma.png")
     if drawn:
-        supervised = [
-            r for r in where(results, data="circles", method="classifier") if "plane" in r
-        ]
+        supervised = _with_plane(where(results, data="circles", method="classifier"))
         plot_circles(drawn, supervised, pictures / "circles.png")
-    moons = [r for r in where(results, data="moons", draw=first) if "plane" in r]
+    moons = _with_plane(where(results, data="moons", draw=first))
     if moons:
         plot_fields(moons, pictures / "moons.png")
     return {
@@ -166,6 +164,11 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
             ("data", "draw", "method", "", "accuracy %", "squared error", "s per run"), rows
         )
     }
+
+
+def _with_plane(results: list[Result]) -> list[Result]:
+    """The results that hold predictions over the plane."""
+    return [r for r in results if "plane" in r]
 
 
 def _row(result: Result) -> tuple[Any, ...]:

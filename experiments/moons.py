@@ -253,13 +253,6 @@ def _percentages(probs: Tensor) -> list[int]:
 
 def report(results: Results, pictures: Path) -> dict[str, str]:
     tested = {name: r for name, r in results.items() if not name.startswith(("curves", "norm"))}
-    blocks = {}
-    for labels in LABELS:
-        for noise in NOISES:
-            mine = where(tested, labels=labels, noise=noise)
-            if mine:
-                title = f"noise {noise}" + ("" if labels == "placed" else ", random labels")
-                blocks[title] = _table(title, mine, noise)
     placed = where(tested, labels="placed")
     if any("plane" in r for r in placed):
         plot_data(placed, pictures / "data.png")
@@ -271,7 +264,19 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
         plot_batch_norm(norms, pictures / "batch_norm.png")
     if any(name.startswith("curves") for name in results):
         plot_curves(results, pictures / "curves.png")
-    return blocks
+    return _tables(tested)
+
+
+def _tables(tested: Results) -> dict[str, str]:
+    """One table for each noise, with placed and with random labels."""
+    tables = {}
+    for labels in LABELS:
+        for noise in NOISES:
+            mine = where(tested, labels=labels, noise=noise)
+            if mine:
+                title = f"noise {noise}" + ("" if labels == "placed" else ", random labels")
+                tables[title] = _table(title, mine, noise)
+    return tables
 
 
 def _table(title: str, results: list[Result], noise: float) -> str:
@@ -391,11 +396,7 @@ def plot_curves(results: Results, path: Path) -> None:
     """Figures 5.6 and 5.7: test accuracy and bound by epoch, with and without batch norm."""
     import matplotlib.pyplot as plt
 
-    noises = [
-        n
-        for n in NOISES
-        if any(name.startswith("curves") and name.endswith(f"_{n}") for name in results)
-    ]
+    noises = [noise for noise in NOISES if _has_curves(results, noise)]
     figure, axes = plt.subplots(
         1, 2 * len(noises), figsize=(7 * len(noises), 3), squeeze=False, layout="constrained"
     )
@@ -405,19 +406,25 @@ def plot_curves(results: Results, path: Path) -> None:
             ax = axes[0][2 * i + j]
             for colour, method in zip(COLOURS, CURVES, strict=False):
                 for line, norm, how in (("-", "bn", "batch norm"), ("--", "plain", "without")):
-                    curve = (
-                        results.get(f"curves_{method}_{norm}_{noise}", {})
-                        .get("curve", {})
-                        .get(key, [])
-                    )
-                    if key == "accuracy":
-                        curve = [100 * accuracy for accuracy in curve]
+                    curve = _curve(results, f"curves_{method}_{norm}_{noise}", key)
                     epochs = range(1, len(curve) + 1)
                     ax.plot(epochs, curve, line, color=colour, label=f"{NAMES[method]}, {how}")
             ax.set(title=f"noise {noise}", xlabel="epoch", ylabel=label)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, ncols=4, loc="outside lower center")
     plots.save(figure, path)
+
+
+def _has_curves(results: Results, noise: float) -> bool:
+    return any(name.startswith("curves") and name.endswith(f"_{noise}") for name in results)
+
+
+def _curve(results: Results, name: str, measure: str) -> list[float]:
+    """A measure of a run after each epoch, accuracy in percent; empty without the run."""
+    curve: list[float] = results.get(name, {}).get("curve", {}).get(measure, [])
+    if measure == "accuracy":
+        return [100 * accuracy for accuracy in curve]
+    return curve
 
 
 def plot_region(ax: Any, values: list[int], dataset: Dataset, labels: Tensor) -> None:

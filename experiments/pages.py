@@ -110,15 +110,10 @@ def sources(results: Results) -> str:
     """Say where numbers come from: commands with dates and commits, versions, and the runs that
     diverged.
     """
-    runs: dict[str, dict[str, dict[str, set[str]]]] = {}  # by versions, command and date: commits
-    for result in results.values():
-        versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-        days = runs.setdefault(versions, {}).setdefault(_whole(result["command"]), {})
-        days.setdefault(result["date"], set()).add(result.get("commit") or "")
     parts = [
         "; ".join(f"`{command}` ({_days(days)})" for command, days in sorted(commands.items()))
         + f"; {versions}"
-        for versions, commands in sorted(runs.items())
+        for versions, commands in sorted(_commits(results).items())
     ]
     for count in sorted({r.get("threads", 1) for r in results.values()} - {1}):
         names = [name for name, r in results.items() if r.get("threads") == count]
@@ -127,6 +122,16 @@ def sources(results: Results) -> str:
     if diverged:
         parts.append(f"diverged, and in no mean: {', '.join(diverged)}")
     return "; ".join(parts) + "."
+
+
+def _commits(results: Results) -> dict[str, dict[str, dict[str, set[str]]]]:
+    """Commits of the runs, by versions, command and date."""
+    commits: dict[str, dict[str, dict[str, set[str]]]] = {}
+    for result in results.values():
+        versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
+        days = commits.setdefault(versions, {}).setdefault(_whole(result["command"]), {})
+        days.setdefault(result["date"], set()).add(result.get("commit") or "")
+    return commits
 
 
 def _days(days: dict[str, set[str]]) -> str:

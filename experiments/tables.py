@@ -144,14 +144,19 @@ def scores(
     runs = {column: mine for column, mine in runs.items() if mine}
     if not runs:
         return ""
-    rows: list[tuple[str, ...]] = []
-    for method in next(iter(runs.values()))[0]["score"]:
-        by_column = [[r["score"][method] for r in mine] for mine in runs.values()]
-        cells = [f"{mean_sd(s, digits)}, {min(s):.{digits}f}" for s in by_column]
-        seconds = np.mean([r["seconds_of"][method] for mine in runs.values() for r in mine])
-        rows.append((method, *cells, f"{seconds:.1f}"))
+    columns_of_runs = list(runs.values())
+    tested = columns_of_runs[0][0]["score"]
+    rows = [_row(method, columns_of_runs, digits) for method in tested]
     rows.append(("draws", *(str(len(mine)) for mine in runs.values()), ""))
     return table((title, *runs, "s per fit"), rows)
+
+
+def _row(method: str, columns: list[list[Result]], digits: int) -> tuple[str, ...]:
+    """A method's scores in each column, and its seconds per fit over all columns."""
+    by_column = [[r["score"][method] for r in mine] for mine in columns]
+    cells = [f"{mean_sd(s, digits)}, {min(s):.{digits}f}" for s in by_column]
+    seconds = np.mean([r["seconds_of"][method] for mine in columns for r in mine])
+    return (method, *cells, f"{seconds:.1f}")
 
 
 STUDY = Study("tables", configs, run, report, draws=DRAWS)

@@ -450,21 +450,26 @@ def _falls_with_size(latents: dict[str, list[Result]]) -> list[tuple[str, str, s
 
 
 def _cnn_wins(results: Results, latents: dict[str, list[Result]]) -> list[tuple[str, str, str]]:
-    rows = []
     cnn = {n: classified(results, "cnn", n) for n in SIZES}
+    if not all(cnn.values()):
+        return []
+    rows = []
     for row in ("z4", "ours", "ours_mlp"):
-        by_size = {
-            n: [v for p in PROBES if (v := probed(latents.get(row, []), n, p))] for n in SIZES
-        }
-        if not all(cnn.values()) or not all(by_size.values()):
+        best = {n: _best_probe(latents.get(row, []), n) for n in SIZES}
+        if None in best.values():
             continue
-        best = {n: max(statistics.fmean(values) for values in by_size[n]) for n in SIZES}
         ahead = {n: statistics.fmean(cnn[n]) - best[n] for n in SIZES}
         wins = "yes" if min(ahead.values()) > 0 else "no"
         shown = ", ".join(f"{n}: {v:+.1f}" for n, v in ahead.items())
         points = f"points over the probe that is best on the test set, by labels: {shown}"
         rows.append((f"the CNN is always better than probes ({row})", wins, points))
     return rows
+
+
+def _best_probe(mine: list[Result], n: int) -> float | None:
+    """Mean accuracy of the probe that is best on the test set; None if there are none."""
+    by_probe = [probed(mine, n, probe) for probe in PROBES]
+    return max((statistics.fmean(values) for values in by_probe if values), default=None)
 
 
 def _gaps(latents: dict[str, list[Result]]) -> list[tuple[str, str, str]]:

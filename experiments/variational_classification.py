@@ -189,18 +189,7 @@ def configure(
         "precision": "bfloat16",
     }
     if scale == "smoke":
-        chosen["z_dim"] = min(4, chosen["z_dim"])
-        if part == "semi":
-            chosen["channels"] = [4, 8, 8]
-        if part in ("low", "semi"):  # 500 labels in two steps
-            others |= {"rows": 800, "test_rows": 100}
-            training |= {"batch_size": 250, "labeled_batch_size": 250}
-        elif part == "cifar":
-            others |= {"rows": 40, "test_rows": 20, "pgd_steps": 1}
-        else:
-            others |= {"rows": 100, "test_rows": 60, "pgd_steps": 1}
-        if "held_out" in others:
-            others["held_out"] = 50
+        _shrink(part, chosen, training, others)
     if part == "cifar" and scale == "paper":
         training |= {"batch_size": 128, "labeled_batch_size": 128, "lr": 0.1, "ema": 0.0}
         others |= {"sgd": True, "rows": 50_000}
@@ -215,6 +204,24 @@ def configure(
         "options": resolved(method, chosen),
         "training": training,
     }
+
+
+def _shrink(
+    part: str, chosen: dict[str, Any], training: dict[str, Any], others: dict[str, Any]
+) -> None:
+    """Make options, batches and data of a run small, in place, for a smoke test."""
+    chosen["z_dim"] = min(4, chosen["z_dim"])
+    if part == "semi":
+        chosen["channels"] = [4, 8, 8]
+    if part in ("low", "semi"):  # 500 labels in two steps
+        others |= {"rows": 800, "test_rows": 100}
+        training |= {"batch_size": 250, "labeled_batch_size": 250}
+    elif part == "cifar":
+        others |= {"rows": 40, "test_rows": 20, "pgd_steps": 1}
+    else:
+        others |= {"rows": 100, "test_rows": 60, "pgd_steps": 1}
+    if "held_out" in others:
+        others["held_out"] = 50
 
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
@@ -439,13 +446,18 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     few = where(results, part="low") + where(results, part="semi")
     if few:
         blocks["few labels"] = few_labels(few)
-    planes = {_short(row): mine[0] for row, mine in by_method(where(results, part="plane")).items()}
+    _plot_planes(by_method(where(results, part="plane")), pictures)
+    return blocks
+
+
+def _plot_planes(rows: Rows, pictures: Path) -> None:
+    """Draw what there is of the part `plane`."""
+    planes = {_short(row): mine[0] for row, mine in rows.items()}
     if planes:
         plot_ambiguous(planes, pictures / "ambiguous_ways.png")
     with_latents = {row: r for row, r in planes.items() if "latents" in r}
     if with_latents:
         plot_plane(with_latents, pictures / "plane.png")
-    return blocks
 
 
 def _full(results: Results) -> Iterator[tuple[str, str, Rows, dict[str, str]]]:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pyro
@@ -89,6 +90,37 @@ def test_programs_are_imported_by_their_public_name(path):
 def test_torchvision_is_imported_in_one_place():
     users = [p.name for p in LIBRARY if any(n.split(".")[0] == "torchvision" for n in imports(p))]
     assert users == ["torchvision_repair.py"]
+
+
+FOLDERS = {
+    "pyro_ssl.models": ROOT / "models",
+    "pyro_ssl.guides": ROOT / "guides",
+} | {
+    ".".join(path.parent.relative_to(ROOT).parts): path.parent
+    for path in LIBRARY
+    if path.name == "__init__.py"
+}
+"""Folders of the package by the names under which they are imported."""
+WITH_NAMES = [
+    name for name, path in FOLDERS.items() if "__all__" in (path / "__init__.py").read_text()
+]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_shows_its_public_names_and_files_only(name):
+    folder = import_module(name)
+    public = set(getattr(folder, "__all__", ()))
+    shown = {name for name in dir(folder) if not name.startswith("_")}
+    files = [getattr(folder, other) for other in shown - public]
+    assert public <= shown
+    assert all(inspect.ismodule(file) and file.__name__.startswith(name) for file in files)
+
+
+@pytest.mark.parametrize("name", WITH_NAMES)
+def test_star_import_gives_the_public_names(name):
+    namespace: dict[str, object] = {}
+    exec(f"from {name} import *", namespace)
+    assert namespace.keys() - {"__builtins__"} == set(import_module(name).__all__)
 
 
 def test_the_public_names_are_there_and_cheap_to_import():

@@ -305,14 +305,8 @@ def check_acquisition(acquisition: str | Score, members: Members, x: Any, draws:
     >>> from pyro_ssl import zoo
     >>> check_acquisition("entropy", zoo.build("m2", (3,), 2, hidden=(4,)), torch.zeros(5, 3))
     """
-    is_name = isinstance(acquisition, str) and acquisition in ACQUISITIONS
-    if not is_name and not callable(acquisition):
-        names = ", ".join(ACQUISITIONS)
-        raise ValueError(
-            f"acquisition should be one of {names}, or a function; got {acquisition!r}"
-        )
+    needs = _needs_of(acquisition)
     members = as_members(members)
-    needs = ACQUISITIONS[acquisition].needs if isinstance(acquisition, str) else "draws of any kind"
     if needs == "nothing":
         return
     if needs == "moments" and predicts_classes(members, x):
@@ -327,3 +321,13 @@ def check_acquisition(acquisition: str | Score, members: Members, x: Any, draws:
         )
     if needs in ("draws", "shared draws"):
         check_draws(members, x, draws, shared=needs == "shared draws")
+
+
+def _needs_of(acquisition: str | Score) -> str:
+    """What an acquisition function scores, see `Acquisition`; a user's own takes any draws."""
+    if isinstance(acquisition, str) and acquisition in ACQUISITIONS:
+        return ACQUISITIONS[acquisition].needs
+    if callable(acquisition):
+        return "draws of any kind"
+    names = ", ".join(ACQUISITIONS)
+    raise ValueError(f"acquisition should be one of {names}, or a function; got {acquisition!r}")

@@ -82,14 +82,15 @@ def run(arguments: Namespace) -> None:
     saved = SavedModel.load(directory / "model")
     root = arguments.data_root or config["data_root"]
     reading = data.Reading.of(saved.extra)
-    dataset = _test_data(arguments.data or config["data"], root, saved, reading)
-    if arguments.data and arguments.data != config["data"]:
+    name = arguments.data or config["data"]
+    is_data_of_run = name == config["data"]
+    dataset = _test_data(name, root, saved, reading)
+    if not is_data_of_run:
         dataset = labeled_rows_as_test(dataset)
     _check_test_part(dataset, arguments)
     _check_attack(arguments)
+    _check_corruptions(dataset, arguments)
     others = _other_data(arguments.ood, root, saved, dataset, reading)
-    if arguments.corruptions:
-        corrupted(dataset.x_test[:1], "contrast", 1)  # raises for data that are not images
     objective = saved.objective
     if device is not None:
         objective.to(device)
@@ -97,9 +98,7 @@ def run(arguments: Namespace) -> None:
     _write_test_report(reports.test_report(objective, dataset, out), out)
     _write(out / "classes.md", reports.class_report(objective, dataset))
     if others:
-        labeled = None
-        if arguments.data in (None, config["data"]):
-            labeled = _labeled_data(directory, dataset, config)
+        labeled = _labeled_data(directory, dataset, config) if is_data_of_run else None
         _write(out / "ood.md", reports.ood_report(objective, dataset, others, labeled, out))
     if arguments.corruptions:
         _write(out / "corruptions.md", reports.corruption_report(objective, dataset, out))
@@ -148,6 +147,11 @@ def _check_attack(arguments: Namespace) -> None:
         raise ValueError(f"--restarts should be 1 without --attack pgd, got {restarts}")
     if attack and not min(arguments.epsilons) >= 0:
         raise ValueError(f"--epsilons should be 0 or above, got {min(arguments.epsilons)}")
+
+
+def _check_corruptions(dataset: data.Dataset, arguments: Namespace) -> None:
+    if arguments.corruptions:
+        corrupted(dataset.x_test[:1], "contrast", 1)  # raises for data that are not images
 
 
 def _other_data(

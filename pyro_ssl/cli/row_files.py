@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyro_ssl.data.readers import Part, Reading, read
+from pyro_ssl.data.tables import is_number
 from pyro_ssl.utils.arrays import few
 
 
@@ -94,7 +95,7 @@ def _read_csv(option: str, path: Path) -> np.ndarray:
     try:
         text = path.read_text(encoding="utf-8-sig")
         lines = [line for line in text.splitlines() if line.strip()]
-        has_header = bool(lines) and not any(map(_is_number, lines[0].split(",")))
+        has_header = bool(lines) and not any(map(is_number, lines[0].split(",")))
         if has_header:
             lines = lines[1:]
         if not lines:
@@ -136,13 +137,5 @@ def _check_lines(lines: list[str]) -> None:
         if len(cells) != width:
             raise ValueError(f"row {number} has {len(cells)} of them, the first {width}") from None
         for cell in cells:
-            if not _is_number(cell):
+            if not is_number(cell):
                 raise ValueError(f"row {number} holds {cell.strip()!r:.80}") from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

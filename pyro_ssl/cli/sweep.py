@@ -392,6 +392,11 @@ def report(
     if chosen is not None:
         _print_test(chosen, tested, varied)
     print(f"table: {out / TABLE}")
+    _raise_failures(rows, out, varied)
+
+
+def _raise_failures(rows: Sequence[Outcome], out: Path, varied: Sequence[str]) -> None:
+    """Print the error of each failed run, and raise ValueError if there is one."""
     failed = [outcome for outcome in rows if outcome.error]
     for outcome in failed:
         print(f"{_label(outcome.config, varied, seed=True)}: {outcome.error}", file=sys.stderr)

@@ -331,6 +331,20 @@ def from_torch(
 
 
 def _stack(dataset: Any, name: str) -> tuple[Tensor, np.ndarray]:
+    rows = _pairs_of(dataset, name)
+    for x, _ in rows:
+        check_array_like(x, f"{name}: x")
+    data = [torch.as_tensor(x) for x, _ in rows]
+    shapes = {x.shape for x in data}
+    if len(shapes) > 1:
+        raise ValueError(f"{name} should return x of one shape, got {few(map(tuple, shapes))}")
+    labels = np.empty(len(rows), dtype=object)  # numpy would make strings of numbers
+    labels[:] = [_as_python(y) for _, y in rows]
+    return torch.stack(data), labels
+
+
+def _pairs_of(dataset: Any, name: str) -> list[tuple[Any, Any]]:
+    """The pairs (x, y) of a torch Dataset."""
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise TypeError(
             f"{name} should be a torch Dataset of (x, y) pairs with a length, "
@@ -341,15 +355,7 @@ def _stack(dataset: Any, name: str) -> tuple[Tensor, np.ndarray]:
         raise ValueError(f"{name}: dataset is empty")
     if not all(isinstance(row, tuple | list) and len(row) == 2 for row in rows):
         raise TypeError(f"{name} should return pairs (x, y), got {brief(rows[0])}")
-    for x, _ in rows:
-        check_array_like(x, f"{name}: x")
-    data = [torch.as_tensor(x) for x, _ in rows]
-    shapes = {x.shape for x in data}
-    if len(shapes) > 1:
-        raise ValueError(f"{name} should return x of one shape, got {few(map(tuple, shapes))}")
-    labels = np.empty(len(rows), dtype=object)  # numpy would make strings of numbers
-    labels[:] = [_as_python(y) for _, y in rows]
-    return torch.stack(data), labels
+    return rows
 
 
 def _as_python(y: Any) -> Any:

@@ -27,8 +27,7 @@ def image_files(folder: Path) -> list[Path]:
     from PIL import Image
 
     readable = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    files = [path for path in files if not _is_hidden(path, folder)]
+    files = _visible_files(folder)
     images = [path for path in files if path.suffix.lower() in readable]
     others = [path.name for path in files if path.suffix.lower() not in readable]
     if others:
@@ -38,6 +37,11 @@ def image_files(folder: Path) -> list[Path]:
             stacklevel=2,
         )
     return images
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [path for path in files if not _is_hidden(path, folder)]
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:
@@ -72,14 +76,7 @@ def read_images(
         ValueError: A file is not a readable image of 8 bits a channel, is transparent in places, is
             in colour where grey is wanted, or has another size than the others.
     """
-    is_grey = [_is_grey(path) for path in files]
-    if channels == 1 and not all(is_grey):
-        raise ValueError(
-            f"{files[is_grey.index(False)]} is in colour, but the model was trained on grey "
-            "images; convert it"
-        )
-    if channels is None:
-        channels = 1 if all(is_grey) else 3
+    channels = _channels_of(files, channels)
     first: np.ndarray | None = None
     for i, path in enumerate(files):
         pixels = _pixels(path, channels, size)
@@ -91,6 +88,19 @@ def read_images(
         first[i] = pixels
     assert first is not None, "there is at least one file"
     return first
+
+
+def _channels_of(files: Sequence[Path], wanted: int | None) -> int:
+    """Number of channels: the one that is wanted; for None 1 if all files are grey, else 3."""
+    is_grey = [_is_grey(path) for path in files]
+    if wanted == 1 and not all(is_grey):
+        raise ValueError(
+            f"{files[is_grey.index(False)]} is in colour, but the model was trained on grey "
+            "images; convert it"
+        )
+    if wanted is not None:
+        return wanted
+    return 1 if all(is_grey) else 3
 
 
 def _refuse_size(

@@ -304,21 +304,7 @@ def _read_tables(
 
 def _fixed_columns(table: Table, unlabeled: Path | None, reading: Reading) -> Reading:
     """A reading with the columns of a training table, and their mean and standard deviation."""
-    unknown = [name for name in reading.ignore_columns if name not in table.columns]
-    if unknown:
-        raise ValueError(
-            f"--ignore-columns: {table.path} has no column {few(unknown)}; "
-            f"its columns: {few(table.columns, 20)}"
-        )
-    if reading.label_column not in table.columns:
-        raise ValueError(
-            f"{table.path} has no column {brief(reading.label_column)} of labels; give "
-            f"--label-column NAME, one of {few(table.columns, 20)}"
-        )
-    left_out = (reading.label_column, *reading.ignore_columns)
-    columns = tuple(name for name in table.columns if name not in left_out)
-    if not columns:
-        raise ValueError(f"{table.path} has no columns beside {few(left_out)}")
+    columns = _columns_of_data(table, reading)
     x = table.numbers(columns)
     if unlabeled is not None:
         x = np.concatenate([x, read_table(unlabeled).numbers(columns)])
@@ -334,6 +320,26 @@ def _fixed_columns(table: Table, unlabeled: Path | None, reading: Reading) -> Re
     return replace(
         reading, columns=columns, mean=tuple(x.mean(0).tolist()), std=tuple(std.tolist())
     )
+
+
+def _columns_of_data(table: Table, reading: Reading) -> tuple[str, ...]:
+    """The columns of a training table beside the labels and those that are ignored."""
+    unknown = [name for name in reading.ignore_columns if name not in table.columns]
+    if unknown:
+        raise ValueError(
+            f"--ignore-columns: {table.path} has no column {few(unknown)}; "
+            f"its columns: {few(table.columns, 20)}"
+        )
+    if reading.label_column not in table.columns:
+        raise ValueError(
+            f"{table.path} has no column {brief(reading.label_column)} of labels; give "
+            f"--label-column NAME, one of {few(table.columns, 20)}"
+        )
+    left_out = (reading.label_column, *reading.ignore_columns)
+    columns = tuple(name for name in table.columns if name not in left_out)
+    if not columns:
+        raise ValueError(f"{table.path} has no columns beside {few(left_out)}")
+    return columns
 
 
 def _table_part(table: Table, reading: Reading) -> Part:
@@ -370,11 +376,9 @@ def _read_folders(root: Path, reading: Reading) -> Content:
     has_test = test.is_dir() and (has_train or bool(class_folders(test)))
     skipped = {test} if has_test and not has_train else set()
     files, labels = _labeled_files(train, skipped)
-    for folder in {train / UNLABELED, root / UNLABELED}:
-        if folder.is_dir():
-            found = image_files(folder)
-            files += found
-            labels += [None] * len(found)
+    unlabeled = _unlabeled_files(root, train)
+    files += unlabeled
+    labels += [None] * len(unlabeled)
     if not files:
         raise ValueError(f"{train} holds no images; give {KINDS}")
     part, reading = _image_part(root, files, labels, reading)
@@ -385,6 +389,15 @@ def _read_folders(root: Path, reading: Reading) -> Content:
             raise ValueError(f"{test} holds no images; put a folder for each class there")
         test_part, _ = _image_part(root, test_files, test_labels, reading)
     return Content(part, test_part, reading)
+
+
+def _unlabeled_files(root: Path, train: Path) -> list[Path]:
+    """Images in the folders `unlabeled`; training's comes first if there are two."""
+    files: list[Path] = []
+    for folder in dict.fromkeys([train / UNLABELED, root / UNLABELED]):
+        if folder.is_dir():
+            files += image_files(folder)
+    return files
 
 
 def _labeled_files(folder: Path, skipped: set[Path]) -> tuple[list[Path], list[str | None]]:

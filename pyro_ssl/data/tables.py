@@ -176,7 +176,7 @@ def _cells(reader: Any) -> Iterable[tuple[int, list[str]]]:
 def _check_names(path: Path, names: list[str]) -> None:
     if len(names) == 1 and ";" in names[0]:
         raise ValueError(f"{path} is separated by semicolons; separate cells by commas")
-    if all(map(_is_number, names)):
+    if all(map(is_number, names)):
         raise ValueError(
             f"{path}: the first line, {','.join(names):.40}, should name the columns; add a line "
             "of names"
@@ -186,7 +186,12 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise ValueError(f"{path}: two columns are called {brief(twice[0])}; rename one")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether a cell holds a number.
+
+    >>> is_number("1e-3"), is_number("a")
+    (True, False)
+    """
     try:
         float(text)
     except ValueError:

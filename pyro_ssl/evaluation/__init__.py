@@ -22,3 +22,7 @@ def __getattr__(name: str) -> ModuleType:
     if name in __all__:
         return import_module(f"pyro_ssl.evaluation.{name}")
     raise AttributeError(f"module 'pyro_ssl.evaluation' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

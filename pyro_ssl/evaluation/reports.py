@@ -50,15 +50,12 @@ def test_report(objective: Objective, dataset: Dataset, out: Path) -> dict[str, 
         dataset: Its data set.
         out: Folder of the picture.
 
-    >>> import torch
     >>> from tempfile import TemporaryDirectory
-    >>> from pyro_ssl import zoo
-    >>> x = torch.rand(6, 1, 8, 8)
-    >>> y = torch.arange(6) % 2
-    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
-    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> from pyro_ssl import data, zoo
+    >>> digits = data.digits(n_test=20)
+    >>> classifier = zoo.build("classifier", digits.x_shape, 10, hidden=(8,))
     >>> with TemporaryDirectory() as folder:
-    ...     sorted(test_report(objective, dataset, Path(folder)))[0]
+    ...     sorted(test_report(classifier, digits, Path(folder)))[0]
     'accuracy'
     """
     probs = predict_proba(objective, dataset.x_test)
@@ -74,6 +71,12 @@ def class_report(objective: Objective, dataset: Dataset) -> str:
     Arguments:
         objective: The method.
         dataset: Its data set.
+
+    >>> from pyro_ssl import data, zoo
+    >>> digits = data.digits(n_test=20)
+    >>> classifier = zoo.build("classifier", digits.x_shape, 10, hidden=(8,))
+    >>> len(class_report(classifier, digits).splitlines())
+    12
     """
     predicted = predict_proba(objective, dataset.x_test).argmax(-1)
     rows = []
@@ -107,17 +110,15 @@ def ood_report(
             `log p(z), refitted`.
         out: Folder of the picture.
 
-    >>> import torch
     >>> from tempfile import TemporaryDirectory
-    >>> from pyro_ssl import zoo
-    >>> x = torch.rand(6, 1, 8, 8)
-    >>> y = torch.arange(6) % 2
-    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
-    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> from pyro_ssl import data, zoo
+    >>> digits = data.digits(n_test=20)
+    >>> classifier = zoo.build("classifier", digits.x_shape, 10, hidden=(8,))
     >>> with TemporaryDirectory() as folder:
-    ...     text = ood_report(objective, dataset, {"other": 1 - x}, None, Path(folder))
-    >>> text.splitlines()[0].split("|")[1].strip()
-    'other data'
+    ...     others = {"negatives": 1 - digits.x_test}
+    ...     text = ood_report(classifier, digits, others, None, Path(folder))
+    >>> text.splitlines()[2].split("|")[1].strip()
+    'negatives'
     """
     densities = None if labeled is None else ood.fit_densities(objective, *labeled)
     scored = ood.score_sets(objective, {dataset.name: dataset.x_test, **others}, densities)
@@ -139,15 +140,12 @@ def corruption_report(objective: Objective, dataset: Dataset, out: Path) -> str:
         dataset: Its data set of images.
         out: Folder of the picture.
 
-    >>> import torch
     >>> from tempfile import TemporaryDirectory
-    >>> from pyro_ssl import zoo
-    >>> x = torch.rand(6, 1, 8, 8)
-    >>> y = torch.arange(6) % 2
-    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
-    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> from pyro_ssl import data, zoo
+    >>> digits = data.digits(n_test=20)
+    >>> classifier = zoo.build("classifier", digits.x_shape, 10, hidden=(8,))
     >>> with TemporaryDirectory() as folder:
-    ...     text = corruption_report(objective, dataset, Path(folder))
+    ...     text = corruption_report(classifier, digits, Path(folder))
     >>> text.splitlines()[2].split("|")[1].strip()
     'gaussian_noise'
     """
@@ -189,15 +187,12 @@ def attack_report(
         out: Folder of the picture.
         restarts: Random starts of `pgd`.
 
-    >>> import torch
     >>> from tempfile import TemporaryDirectory
-    >>> from pyro_ssl import zoo
-    >>> x = torch.rand(6, 1, 8, 8)
-    >>> y = torch.arange(6) % 2
-    >>> dataset = Dataset("mine", x, y, x, y, ("a", "b"))
-    >>> objective = zoo.build("classifier", (1, 8, 8), 2, hidden=(8,))
+    >>> from pyro_ssl import data, zoo
+    >>> digits = data.digits(n_test=20)
+    >>> classifier = zoo.build("classifier", digits.x_shape, 10, hidden=(8,))
     >>> with TemporaryDirectory() as folder:
-    ...     text = attack_report(objective, dataset, "fgsm", [0.0, 0.1], Path(folder))
+    ...     text = attack_report(classifier, digits, "fgsm", [0.0, 0.1], Path(folder))
     >>> text.splitlines()[3].split("|")[1].strip()
     '0.1'
     """

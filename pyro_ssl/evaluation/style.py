@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -133,14 +133,19 @@ def line_colours(names: Iterable[str]) -> dict[str, str]:
     {'m2': '#3f90da', 'seed 0': '#ffa90e'}
     """
     names = list(names)
-    colours = {name: METHOD_COLOURS[name] for name in names if name in METHOD_COLOURS}
-    if len(set(colours.values())) < len(colours):
-        colours = {}
+    colours = _own_colours(names)
     left = [colour for colour in COLOURS if colour not in colours.values()] or list(COLOURS)
     others = [name for name in names if name not in colours]
     for i, name in enumerate(others):
         colours[name] = left[i % len(left)]
     return {name: colours[name] for name in names}
+
+
+def _own_colours(names: Sequence[str]) -> dict[str, str]:
+    """Colours of the methods among the names; none if two methods have the same."""
+    colours = {name: METHOD_COLOURS[name] for name in names if name in METHOD_COLOURS}
+    are_distinct = len(set(colours.values())) == len(colours)
+    return colours if are_distinct else {}
 
 
 def part_title(name: str) -> str:

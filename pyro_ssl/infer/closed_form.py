@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Categorical, OneHotCategorical, kl_divergence
 
 from pyro_ssl.infer.decisions import decide
-from pyro_ssl.infer.sites import Site, same_scale, sample_sites, scaled
+from pyro_ssl.infer.sites import Site, latent_sites, same_scale, sample_sites, scaled
 
 
 def closed_form_kl(
@@ -35,15 +35,13 @@ def closed_form_kl(
     >>> sorted(closed_form_kl(bound.guide_trace, bound.model_trace))
     ['y', 'z']
     """
-    guided = {name: site for name, site in sample_sites(guide_trace) if not site["is_observed"]}
+    guided = latent_sites(guide_trace)
     if sites != "auto":
         return _named(guided, model_trace, sites)
     order = list(guided)
     earlier = set[str]()  # latents before the site in the model
     closed: dict[str, Tensor] = {}
-    for name, p in sample_sites(model_trace):
-        if p["is_observed"]:
-            continue
+    for name, p in latent_sites(model_trace).items():
         is_exact = name in guided and earlier <= set(order[: order.index(name)])
         kl = _kl(guided[name], p) if is_exact else None
         if kl is not None:
@@ -59,13 +57,20 @@ def _named(
     if unknown:
         names = ", ".join(map(repr, unknown))
         raise ValueError(f"closed_form: the model has no site {names}")
-    latents = {name: p for name, p in sample_sites(model_trace) if name in guided}
-    kls = {name: _kl(guided[name], p) for name, p in latents.items() if name in sites}
-    missing = [name for name, kl in kls.items() if kl is None]
+    closed: dict[str, Tensor] = {}
+    missing = []
+    for name, p in sample_sites(model_trace):
+        if name not in guided or name not in sites:
+            continue
+        kl = _kl(guided[name], p)
+        if kl is None:
+            missing.append(name)
+        else:
+            closed[name] = kl
     if missing:
         names = ", ".join(map(repr, missing))
         raise ValueError(f"closed_form: no KL in closed form is known for site {names}")
-    return {name: kl for name, kl in kls.items() if kl is not None}
+    return closed
 
 
 def _kl(q: Site, p: Site) -> Tensor | None:
@@ -83,18 +88,24 @@ def _kl(q: Site, p: Site) -> Tensor | None:
         return None
     if _is_categorical(q["fn"]) and _is_categorical(p["fn"]):
         return scaled(q, _kl_of_categoricals(q["fn"].logits, p["fn"].logits))
-    q_fn = q["fn"]
-    p_fn = p["fn"]
-    try:
-        if q_fn.has_enumerate_support:  # torch's KL of two Bernoullis needs equal shapes
-            shape = torch.broadcast_shapes(q_fn.batch_shape, p_fn.batch_shape)
-            q_fn = q_fn.expand(shape)
-            p_fn = p_fn.expand(shape)
-        kl = scaled(q, kl_divergence(q_fn, p_fn))
-    except NotImplementedError:
+    kl = _registered_kl(q["fn"], p["fn"])
+    if kl is None:
         return None
+    kl = scaled(q, kl)
     is_finite = decide(kl.isfinite().all())
     return kl if is_finite else None
+
+
+def _registered_kl(q: Any, p: Any) -> Tensor | None:
+    """KL of two distributions by torch; None if torch has none for them."""
+    try:
+        if q.has_enumerate_support:  # torch's KL of two Bernoullis needs equal shapes
+            shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
+            q = q.expand(shape)
+            p = p.expand(shape)
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return None
 
 
 def _parts(fn: Any) -> Iterator[Any]:

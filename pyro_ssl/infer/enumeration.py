@@ -102,16 +102,25 @@ class EnumerateMessenger(Messenger):
             return
         check_sampled(msg)
         if not is_per_datum(msg, self.rows):
-            if self.samples > 1 and not self.shared_once:
-                raise SharedLatent
-            if current_rows.get() is not None:
-                with drawing_what_all_share():
-                    msg["value"] = draw(msg["fn"])
-                msg["done"] = True
+            self._sample_shared(msg)
             return
         shares_noise = self.num_values > 1 and self.common_random_numbers
         if (self.samples > 1 or shares_noise) and msg["fn"].has_rsample:
             self._sample(msg)
+
+    def _sample_shared(self, msg: Site) -> None:
+        """Draw a latent that all data share, the same in every process; Pyro draws it for one.
+
+        Raises:
+            SharedLatent: Several samples of it are wanted.
+        """
+        if self.samples > 1 and not self.shared_once:
+            raise SharedLatent
+        if current_rows.get() is None:
+            return
+        with drawing_what_all_share():
+            msg["value"] = draw(msg["fn"])
+        msg["done"] = True
 
     def enumerate(self, msg: Site) -> None:
         """Set the values of a site, and the weights that the bound needs."""

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from pyro_ssl.infer.checks.pair import trial
 from pyro_ssl.infer.enumeration import EnumerateMessenger
-from pyro_ssl.infer.sites import Site, is_enumerated, is_per_datum, log_prob, sample_sites
+from pyro_ssl.infer.sites import (
+    Site,
+    is_enumerated,
+    is_per_datum,
+    latent_sites,
+    log_prob,
+    sample_sites,
+)
 from pyro_ssl.types import classifies_by_one_draw
 from pyro_ssl.utils.context import parts_in_eval_mode
 
@@ -57,8 +64,8 @@ def _is_exact(model: nn.Module, guide: Any, batch: Any) -> bool:
         return False
     latents = {
         name: _first_values(site, len(x), len(both))
-        for name, site in sample_sites(joint_guide)
-        if not site["is_observed"] and name != "y"
+        for name, site in latent_sites(joint_guide).items()
+        if name != "y"
     }
     guide_alone = poutine.trace(poutine.condition(guide, latents)).get_trace(x, y)
     model_alone = poutine.trace(poutine.condition(model, latents)).get_trace(x, y)

@@ -6,7 +6,10 @@ dimension of S is there only if there are several samples.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
+from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_ssl.infer.closed_form import entropy_of
@@ -34,19 +37,24 @@ def log_weight(pair: TracePair, closed: dict[str, Tensor]) -> Tensor:
     """
     summed_out = None if pair.summed_out is None else pair.summed_out["name"]
     f = torch.zeros(())
-    for name, site in sample_sites(pair.model):
-        if pair.is_shared(site):
-            continue
+    for name, site in _sites_per_datum(pair, pair.model):
         if name == summed_out:
             f = f + log_prob(site | {"mask": None})
         elif name not in closed:
             f = f + log_prob(site)
         elif not is_enumerated(site):
             f = f - closed[name]
-    for name, site in sample_sites(pair.guide):
-        if not is_enumerated(site) and name not in closed and not pair.is_shared(site):
+    for name, site in _sites_per_datum(pair, pair.guide):
+        if name not in closed and not is_enumerated(site):
             f = f - log_prob(site)
     return f
+
+
+def _sites_per_datum(pair: TracePair, trace: Trace) -> Iterator[tuple[str, Site]]:
+    """Iterate over the sites of one of the traces that have a value per datum."""
+    for name, site in sample_sites(trace):
+        if not pair.is_shared(site):
+            yield name, site
 
 
 def sum_of_sites(pair: TracePair, names: set[str]) -> Tensor:

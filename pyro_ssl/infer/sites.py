@@ -37,6 +37,20 @@ def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
         yield name, site
 
 
+def latent_sites(trace: Trace) -> dict[str, Site]:
+    """The sites of `sample_sites` that are not observed, by name.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> def program():
+    ...     with pyro.plate("data", 3):
+    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         pyro.sample("x", dist.Normal(z, 1.0), obs=torch.zeros(3))
+    >>> list(latent_sites(pyro.poutine.trace(program).get_trace()))
+    ['z']
+    """
+    return {name: site for name, site in sample_sites(trace) if not site["is_observed"]}
+
+
 def data_plates(site: Site) -> list[Any]:
     """The vectorised plates around a site.
 

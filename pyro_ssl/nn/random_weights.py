@@ -35,11 +35,7 @@ class RandomWeights:
     """
 
     def __init__(self, *networks: nn.Module) -> None:
-        parts = dict.fromkeys(part for network in networks for part in network.modules())
-        layers = [part for part in parts if isinstance(part, Linear | SplitLinear)]
-        # a SplitLinear keeps its weights in a ParameterList, which is another module
-        owners = [owner for layer in layers for owner in layer.modules()]
-        parameters = [(owner, name, p) for owner in owners for name, p in _own_parameters(owner)]
+        parameters = _linear_parameters(networks)
         if not parameters:
             raise ValueError(
                 "bayesian: the network has no Linear or SplitLinear layer of pyro_ssl.nn.layers, "
@@ -66,6 +62,17 @@ class RandomWeights:
     def _put(self, values: Iterable[Tensor | None]) -> None:
         for (owner, name), value in zip(self.entries, values, strict=True):
             owner.__dict__[name] = value
+
+
+def _linear_parameters(
+    networks: Iterable[nn.Module],
+) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """The parameters of the linear layers, each with its module and its name there."""
+    parts = dict.fromkeys(part for network in networks for part in network.modules())
+    layers = [part for part in parts if isinstance(part, Linear | SplitLinear)]
+    # a SplitLinear keeps its weights in a ParameterList, which is another module
+    owners = [owner for layer in layers for owner in layer.modules()]
+    return [(owner, name, p) for owner in owners for name, p in _own_parameters(owner)]
 
 
 def _own_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -85,16 +85,18 @@ class Batch:
         rows_unlabeled = Rows.of_process(rank, processes, unlabeled) if unlabeled else None
         return replace(
             self,
-            x=None if self.x is None or rows is None else rows.take(self.x),
-            y=None if self.y is None or rows is None else rows.take(self.y),
-            x_unlabeled=(
-                None
-                if self.x_unlabeled is None or rows_unlabeled is None
-                else rows_unlabeled.take(self.x_unlabeled)
-            ),
+            x=_take(self.x, rows),
+            y=_take(self.y, rows),
+            x_unlabeled=_take(self.x_unlabeled, rows_unlabeled),
             rows=rows,
             rows_unlabeled=rows_unlabeled,
         )
+
+
+def _take(values: Tensor | None, rows: Rows | None) -> Tensor | None:
+    if values is None or rows is None:
+        return None
+    return rows.take(values)
 
 
 def transformed(batch: Batch, transform: Callable[[Tensor], Tensor] | None) -> Batch:

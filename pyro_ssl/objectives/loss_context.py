@@ -10,7 +10,7 @@ import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
-from pyro_ssl.infer.sites import data_plates, is_per_datum, sample_sites
+from pyro_ssl.infer.sites import data_plates, is_per_datum, latent_sites
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.types import Guide, classifies_by_one_draw
 from pyro_ssl.utils.context import parts_in_eval_mode
@@ -109,9 +109,7 @@ class LossContext:
             return False
         rows = next((plate.size for plate in data_plates(guide_trace.nodes["y"])), None)
         sampled = [
-            name
-            for name, site in sample_sites(guide_trace)
-            if not site["is_observed"] and is_per_datum(site, rows)
+            name for name, site in latent_sites(guide_trace).items() if is_per_datum(site, rows)
         ]
         if sampled[:1] == ["y"]:
             return True

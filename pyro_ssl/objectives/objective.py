@@ -175,23 +175,31 @@ class Objective(nn.Module):
                 weights,
                 self._shared_plates,
             )
-        labeled = batch.x is not None and bool(weights.labeled)
-        unlabeled = batch.x_unlabeled is not None and bool(weights.unlabeled)
-        if self.joint_pass is not None:
-            joint = self.joint_pass
+        if self._is_joint(batch, weights, joint):
+            return self._joint_bounds(batch, kl_weight, weights, context)
+        return self._separate_bounds(batch, kl_weight, weights, context)
+
+    def _is_joint(self, batch: Batch, weights: BoundWeights, joint: bool) -> bool:
+        """Whether the batch goes through the programs in one pass."""
+        has_labeled = batch.x is not None and bool(weights.labeled)
+        has_unlabeled = batch.x_unlabeled is not None and bool(weights.unlabeled)
+        if self.joint_pass is None:
+            return joint and has_labeled and has_unlabeled
         # With joint_pass=True, a batch without unlabeled data also goes through the joint code,
         # so that its labels are enumerated alike.
-        if joint and labeled and (unlabeled or self.joint_pass):
-            return self._joint_bounds(batch, kl_weight, weights, context)
+        return self.joint_pass and has_labeled
+
+    def _separate_bounds(
+        self, batch: Batch, kl_weight: float | Tensor, weights: BoundWeights, context: LossContext
+    ) -> dict[str, Tensor]:
+        """Each part from its own pass of the programs."""
         parts = {}
-        if labeled:
-            assert batch.x is not None
+        if batch.x is not None and weights.labeled:
             with sharded(batch.rows):
                 bound = self._bound(batch.x, batch.y, kl_weight, weights.labeled)
             parts["labeled"] = -mean_over_rows(bound.value, batch.rows)
             parts |= _shared_part(bound, weights, batch)
-        if unlabeled:
-            assert batch.x_unlabeled is not None
+        if batch.x_unlabeled is not None and weights.unlabeled:
             with sharded(batch.rows_unlabeled):
                 bound = self._bound(batch.x_unlabeled, None, kl_weight, weights.unlabeled)
             parts["unlabeled"] = -mean_over_rows(bound.value, batch.rows_unlabeled)

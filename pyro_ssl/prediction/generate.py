@@ -17,7 +17,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_ssl.infer.param_store import without_param_store
-from pyro_ssl.infer.sites import sample_sites
+from pyro_ssl.infer.sites import latent_sites, sample_sites
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.bounds import is_one_hot
 from pyro_ssl.prediction.chunks import as_known, chunked, label_of, rows_at_once
@@ -121,11 +121,7 @@ def reconstruct(
             encoded = objective.encode(x)
             with _undisturbed(), poutine.trace() as traced, _Means():
                 without_param_store(guide)(encoded, label)
-            latents = {
-                name: site["value"]
-                for name, site in sample_sites(traced.trace)
-                if not site["is_observed"]
-            }
+            latents = {name: site["value"] for name, site in latent_sites(traced.trace).items()}
             _, p_x = _run_to_x(model, encoded, target, latents)
             return _mean(p_x, len(x))
 

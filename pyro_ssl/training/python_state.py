@@ -7,7 +7,7 @@ cost of microseconds, so that the step is captured anew.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from operator import getitem, is_
 from types import FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
@@ -25,6 +25,8 @@ WATCHED_GLOBALS = (int, float, complex, str, list, dict)
 """Kinds of class attributes and global variables that are watched."""
 OPAQUE = (Tensor, np.ndarray, type, ModuleType, torch.Generator)
 """Kinds of attributes that are not looked into."""
+LEAVES = PLAIN + OPAQUE
+"""Kinds of attributes that end a visit."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
 UNWATCHED = {*nn.Module().__dict__, *PyroModule().__dict__} - {
     *("training", "_modules", "_parameters", "_buffers"),
@@ -124,7 +126,7 @@ class PythonState:
                     yield container, key, form
 
     def _visit(self, value: Any, name: str) -> None:
-        if isinstance(value, PLAIN) or isinstance(value, OPAQUE) or id(value) in self._visited:
+        if isinstance(value, LEAVES) or id(value) in self._visited:
             return
         self._visited.add(id(value))
         if isinstance(value, FunctionType):
@@ -132,20 +134,24 @@ class PythonState:
         elif isinstance(value, MethodType):
             self._visit(value.__self__, name)
         elif isinstance(value, tuple | set | frozenset):
-            self._kept.append(value)
-            for i, item in enumerate(value):
-                self._visit(item, f"{name}[{i}]")
+            self._visit_items(value, name)
         elif isinstance(value, list):
             self._watch(value, list(enumerate(value)), f"{name}[{{}}]")
         elif isinstance(value, dict):
-            parts = name.endswith(("._modules", "._parameters", "._buffers"))
-            form = name[: name.rindex(".")] + ".{}" if parts else f"{name}[{{!r}}]"
-            self._watch(value, list(value.items()), form)
+            self._watch(value, list(value.items()), _form_of_items(name))
         elif isinstance(getattr(value, "__dict__", None), dict):
-            unwatched = UNWATCHED if isinstance(value, nn.Module) else ()
-            items = [(k, v) for k, v in value.__dict__.items() if k not in unwatched]
-            self._watch(value.__dict__, items, f"{name}.{{}}")
-            self._visit_class(type(value))
+            self._visit_attributes(value, name)
+
+    def _visit_items(self, values: tuple[Any, ...] | Set[Any], name: str) -> None:
+        self._kept.append(values)
+        for i, item in enumerate(values):
+            self._visit(item, f"{name}[{i}]")
+
+    def _visit_attributes(self, owner: Any, name: str) -> None:
+        unwatched = UNWATCHED if isinstance(owner, nn.Module) else ()
+        items = [(k, v) for k, v in owner.__dict__.items() if k not in unwatched]
+        self._watch(owner.__dict__, items, f"{name}.{{}}")
+        self._visit_class(type(owner))
 
     def _visit_class(self, kind: type) -> None:
         """Look into the attributes and methods of a user's class and of its bases."""
@@ -203,6 +209,13 @@ class PythonState:
         self._values.append(value)
         self._names.append(name)
         self._visit(value, name)
+
+
+def _form_of_items(name: str) -> str:
+    """The form of the names of a dictionary's items; parts of a module are named as attributes."""
+    if name.endswith(("._modules", "._parameters", "._buffers")):
+        return name[: name.rindex(".")] + ".{}"
+    return f"{name}[{{!r}}]"
 
 
 def _is_of_library(module: str | None) -> bool:

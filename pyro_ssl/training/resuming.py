@@ -105,8 +105,7 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     require(complete, "it should hold settings, run, position and history")
     _check_settings(data["settings"], run.settings_data)
     earlier = _with_epochs(run, data["settings"].get("epochs", run.settings.epochs))
-    rng = {name: tensor for name, tensor in tensors.items() if name.startswith("rng/")}
-    others = {name: tensor for name, tensor in tensors.items() if name not in rng}
+    rng, others = _split_rng(tensors)
     parts = unpack(data["run"], others)
     position = _with_current_names(data["position"], "sums")
     history = _with_current_names({"history": data["history"]}, "history")["history"]
@@ -136,6 +135,13 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     run.measured = set(measured)
     if run.compiled is not None:
         run.compiled.restore(data["compiled"])
+
+
+def _split_rng(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The states of the random generators, and the other tensors."""
+    rng = {name: tensor for name, tensor in tensors.items() if name.startswith("rng/")}
+    others = {name: tensor for name, tensor in tensors.items() if name not in rng}
+    return rng, others
 
 
 def _with_current_names(holder: Any, key: str) -> Any:
@@ -486,12 +492,24 @@ def check_optimizer(
         saved["state"].keys() <= set(indices), "optimizer/state should be of the run's parameters"
     )
     like = optimizer_state(optimizer)
-    if like is None:
-        return
-    used = [index for index, has in zip(indices, has_gradient, strict=True) if has]
-    missing = [index for index in used if index in like and index not in saved["state"]]
+    if like is not None:
+        used = [index for index, has in zip(indices, has_gradient, strict=True) if has]
+        _check_tensors_of_parameters(saved["state"], used, like)
+
+
+def _check_tensors_of_parameters(
+    states: Mapping[int, Any], used: Sequence[int], like: Mapping[int, State]
+) -> None:
+    """Check an optimiser's tensors of each parameter, by its index.
+
+    Arguments:
+        states: The tensors of the checkpoint.
+        used: Indices of the parameters that have a gradient.
+        like: The tensors of the same optimiser after one step.
+    """
+    missing = [index for index in used if index in like and index not in states]
     require(not missing, f"optimizer/state of the parameters {missing[:5]} is missing")
-    for index, tensors in saved["state"].items():
+    for index, tensors in states.items():
         check_alike(tensors, like.get(index, {}), f"optimizer/state/{index}")
 
 

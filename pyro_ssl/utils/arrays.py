@@ -78,7 +78,7 @@ def check_array_like(values: Any, name: str) -> None:
             "pyro_ssl.data.from_torch reads torch Datasets, and pyro_ssl.fit, predict_proba and "
             "bounds take those with a length"
         )
-    if _is_picture(values) or (_is_sequence(values) and any(map(_is_picture, values))):
+    if _has_pictures(values):
         raise TypeError(
             f"{name} should be an array (N, C, H, W) in [0, 1], got PIL images; give torch.stack("
             "[torchvision.transforms.functional.to_tensor(image) for image in images])"
@@ -194,6 +194,13 @@ def _is_sequence(values: Any) -> bool:
     if isinstance(values, np.ndarray):
         return values.ndim == 1 and values.dtype == object
     return isinstance(values, list | tuple)
+
+
+def _has_pictures(values: Any) -> bool:
+    """Whether the values are a picture, or a sequence with pictures."""
+    if _is_sequence(values):
+        return any(map(_is_picture, values))
+    return _is_picture(values)
 
 
 def _is_picture(value: Any) -> bool:

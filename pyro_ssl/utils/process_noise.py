@@ -273,8 +273,8 @@ def _batch_norm(
         )
         return normalised
     values = input.float() if input.dtype in (torch.bfloat16, torch.float16) else input
-    dims = [dim for dim in range(input.dim()) if dim != 1]
-    along = [1 if dim in dims else -1 for dim in range(input.dim())]
+    dims = [0, *range(2, input.dim())]
+    along = [-1 if dim == 1 else 1 for dim in range(input.dim())]
     count = values.new_tensor([values.numel() // values.shape[1]])
     total = all_sum(torch.cat([values.sum(dims), count]))
     mean = total[:-1] / total[-1]

@@ -60,6 +60,13 @@ def test_images_keep_the_names_of_their_files(tmp_path):
     assert content.last.names == ("test/dog/a.png",)
 
 
+def test_unlabeled_images_inside_come_before_those_beside(tmp_path):
+    pets(tmp_path, unlabeled="train/unlabeled")
+    picture(tmp_path / "unlabeled/c.png", 50)
+    names = read(tmp_path).train.names
+    assert names[-3:] == ("train/unlabeled/a.png", "train/unlabeled/b.png", "unlabeled/c.png")
+
+
 def test_a_folder_of_images_alone_has_no_labels(tmp_path):
     picture(tmp_path / "a.png", 1)
     content = read(tmp_path)

@@ -238,6 +238,11 @@ def _check_content(
     are_distinct = len(set(rows)) == len(rows)
     if kind != FORMAT or len(indices) != len(values) or not are_distinct or not are_rows:
         raise ValueError("its rows and labels do not match")
+    _check_values(values)
+
+
+def _check_values(values: list[Any]) -> None:
+    """Raise ValueError unless all values are class indices, or all are finite numbers."""
     if all(type(value) is int and value >= 0 for value in values):
         return
     real = np.asarray(values, np.float64)

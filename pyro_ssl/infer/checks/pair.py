@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from pyro_ssl.infer.checks.data import check_site_support, check_site_units, fam
 from pyro_ssl.infer.checks.scope import all_sites, check_scope, check_shapes, wrong_shape
 from pyro_ssl.infer.checks.scope_error import ScopeError
 from pyro_ssl.infer.enumeration import EnumerateMessenger, ReplayMessenger
-from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, sample_sites
+from pyro_ssl.infer.sites import Site, data_plates, is_enumerated, latent_sites, sample_sites
 from pyro_ssl.infer.traces import TracePair
 from pyro_ssl.nn.tensor_marks import weighted_classes
 from pyro_ssl.types import Guide
@@ -215,13 +215,16 @@ def check_parameters(*programs: nn.Module) -> None:
     trained_ids = {id(p) for p in trained}
     strided = [p for p in trained if not p.is_contiguous()]  # the store has copies of these
     for name, p in pyro.get_param_store().named_parameters():
-        is_copy = any(p.shape == q.shape and p.equal(q) for q in strided)
-        if id(p) not in trained_ids and not is_copy:
+        if id(p) not in trained_ids and not _is_copy_of_one(p, strided):
             raise ValueError(
                 f"pyro.param({name!r}) is not a parameter of model or guide, so it would not be "
                 "trained; make it an attribute, nn.Parameter or pyro.nn.PyroParam; an autoguide "
                 "has its parameters after its first call"
             )
+
+
+def _is_copy_of_one(p: Tensor, parameters: Sequence[Tensor]) -> bool:
+    return any(p.shape == q.shape and p.equal(q) for q in parameters)
 
 
 @contextmanager
@@ -272,12 +275,12 @@ def _one_row_more(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
 
 def _check_latents(pair: TracePair, how: str) -> None:
     """Check that both programs sample the same latents, in the same plates."""
-    guided = {name: s for name, s in sample_sites(pair.guide) if not s["is_observed"]}
+    guided = latent_sites(pair.guide)
     auxiliary = {name for name, site in guided.items() if site["infer"].get("is_auxiliary")}
     latent = {
         name: site
-        for name, site in sample_sites(pair.model)
-        if not site["is_observed"] and (name in guided or not is_enumerated(site))
+        for name, site in latent_sites(pair.model).items()
+        if name in guided or not is_enumerated(site)
     }
     missing = sorted(latent.keys() - guided.keys())
     if missing:
