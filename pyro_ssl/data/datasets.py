@@ -243,7 +243,8 @@ def with_class_order(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     new = torch.as_tensor(class_indices_of(dataset.classes, classes, message))
     if len(new.unique()) < len(classes):
         raise ValueError(
-            f"the data have only the classes {few(dataset.classes)}, but the model has {few(classes)}"
+            f"the data have only the classes {few(dataset.classes)}, "
+            f"but the model has {few(classes)}"
         )
     y = torch.where(dataset.y >= 0, new[dataset.y], -1)
     return replace(dataset, y=y, y_test=new[dataset.y_test], classes=tuple(classes))
