@@ -1,8 +1,8 @@
-"""Train on a file that is larger than the memory, and predict all its rows; print the peak memory.
+"""Train on a file larger than memory, predict all its rows, and print the peak memory.
 
 python experiments/larger_than_memory.py --file x.npy [--gigabytes 10] [--batch-size 1000]
 
-The file is made if it is missing: noisy pictures of two classes, of which 200 rows have a label.
+If the file is missing, it is filled with noisy pictures of two classes; 200 rows have a label.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def write_pictures(path: Path, gigabytes: float) -> None:
 
 
 def peak_megabytes() -> tuple[float, float]:
-    """Peak memory of this process, and of the largest of its worker processes that have ended."""
+    """Return the peak memory of this process, and of its largest worker that has ended."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     own, workers = (resource.getrusage(kind).ru_maxrss / 1024 for kind in kinds)
     return own, workers
 
 
 def accuracy_on(path: Path, batch_size: int, hidden: int) -> float:
-    """Train M2 for one pass over the file, and classify all its rows."""
+    """Train M2 for one pass over the file; return its accuracy on all rows."""
     x = np.load(path, mmap_mode="r")
     y = np.full(len(x), -1, np.int8)
     y[:LABELED] = np.arange(LABELED) % 2
@@ -56,9 +56,9 @@ def accuracy_on(path: Path, batch_size: int, hidden: int) -> float:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--file", type=Path, required=True, help="where the pictures are, or go")
+    parser.add_argument("--file", type=Path, required=True, help="file, created if missing")
     parser.add_argument("--gigabytes", type=float, default=10.0, help="size of a new file")
-    parser.add_argument("--batch-size", type=int, default=1000, help="unlabeled rows of a step")
+    parser.add_argument("--batch-size", type=int, default=1000, help="unlabeled rows per step")
     parser.add_argument("--hidden", type=int, default=64, help="width of the networks")
     arguments = parser.parse_args()
     if not arguments.file.exists():

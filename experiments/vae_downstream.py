@@ -43,13 +43,13 @@ from pyro_ssl import (
 from pyro_ssl.evaluation import metrics, plots, style
 
 Latents = tuple[Tensor, Tensor]
-"""Latents of the training and of the test images, `(N, Z)`, or `(N, S, Z)` for S samples each."""
+"""Latents of the training and test images, `(N, Z)`, or `(N, S, Z)` for S samples of each."""
 
 SIZES = (100, 1000, 2000, 5000, 10_000, 20_000, 50_000)
 LATENT_PROBES = ("logistic", "network", "neighbours", "svm")
 PROBES = (*LATENT_PROBES, "spreading")
 PUBLISHED_PROBES = ("logistic", "network")
-"""Probes of the paper."""
+"""The probes in the paper."""
 LINE_COLOURS = dict(
     zip(
         ("z = 4, logistic", "z = 4, network", "z = 100, logistic", "z = 100, network", "CNN"),
@@ -58,12 +58,12 @@ LINE_COLOURS = dict(
     )
 )
 LARGEST = {"svm": 10_000, "spreading": 5000}
-"""Most labels of a probe; an SVM's time grows with their square."""
+"""Largest number of labels for a probe; the time of an SVM grows with its square."""
 SAMPLES = 8
 SHOWN = 10
-"""Images that are shown with their reconstructions."""
+"""Number of images that are shown with their reconstructions."""
 SAMPLED = 100
-"""Probes are also fitted to sampled latents up to this number of labels."""
+"""Largest number of labels for which probes are also fitted to sampled latents."""
 CONV: dict[str, Any] = {
     "network": "conv",
     "channels": (32, 64, 64),
@@ -106,7 +106,7 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
     made = {}
     for draw in draws:
         for row in ROWS:
-            if row == "z2" and draw != draws[0]:  # it is there for its pictures
+            if row == "z2" and draw != draws[0]:  # it is only for the pictures
                 continue
             if row in IMAGE_ROWS:
                 for n in SCALES[scale]["sizes"]:
@@ -138,7 +138,7 @@ def configure(row: str, draw: int, scale: str, labels: int = 0) -> Config:
 
 
 def training(row: str, scale: str, labels: int) -> dict[str, Any]:
-    """Training settings of a row, with about as many steps whatever the number of labels."""
+    """Return training settings with about the same number of steps for any number of labels."""
     sizes = SCALES[scale]
     if row == "cnn":
         batch = min(100, labels)
@@ -165,7 +165,7 @@ def training(row: str, scale: str, labels: int) -> dict[str, Any]:
 
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
-    """Measure a classifier of images, or all probes on the latents of a VAE."""
+    """Measure an image classifier, or all probes on the latents of a VAE."""
     dataset, labels = images(config)
     if config["draw"] >= DEVELOPMENT:
         dataset, labels = hold_out(dataset, labels)
@@ -183,7 +183,7 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
         objective, _, _, _ = trained(config, directory, (dataset, unlabeled))
         latents = encoded(objective, dataset, config["draw"])
         if config["draw"] == 0:
-            shown = _of_pictures(objective, dataset, latents["mean"][0])
+            shown = _figure_arrays(objective, dataset, latents["mean"][0])
     return {"probes": list(_probe_results(dataset, latents, config)), **shown}
 
 
@@ -203,7 +203,7 @@ def _probe_results(dataset: Dataset, latents: dict[str, Latents], config: Config
 
 
 def encoded(objective: Any, dataset: Dataset, seed: int) -> dict[str, Latents]:
-    """Means of q(z|x), a sample of it, and several samples."""
+    """Encode the images: means of q(z|x), one sample and several samples of each."""
     generator = torch.Generator().manual_seed(seed)
     means, samples = [], []
     for x in (dataset.x, dataset.x_test):
@@ -224,42 +224,43 @@ def encoded(objective: Any, dataset: Dataset, seed: int) -> dict[str, Latents]:
 def measured(
     probe: str, dataset: Dataset, latents: Latents, rows: list[int], seed: int
 ) -> dict[str, float]:
-    """Fit a probe to some rows; give its accuracy on the test images and on these rows."""
+    """Fit a probe to some rows; return its accuracy on the test images and on these rows."""
     own, test, y = latents[0][rows], latents[1], dataset.y[rows]
-    several = own.shape[1] if own.dim() == 3 else 1
-    unit = latents[
-        0
-    ].std()  # one scale for all dimensions, so that an unused one is not made larger
+    samples = own.shape[1] if own.dim() == 3 else 1
+    # one scale for all dimensions, so that unused dimensions are not magnified
+    unit = latents[0].std()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = new_probe(probe, len(rows), several, seed)
-        model.fit((own / unit).flatten(0, -2).numpy(), y.repeat_interleave(several).numpy())
+        model = new_probe(probe, len(rows), samples, seed)
+        model.fit((own / unit).flatten(0, -2).numpy(), y.repeat_interleave(samples).numpy())
 
     def accuracy(z: Tensor, y: Tensor) -> float:
         p = model.predict_proba((z / unit).flatten(0, -2).numpy())
-        return float((p.reshape(len(y), several, -1).mean(1).argmax(-1) == y.numpy()).mean())
+        return float((p.reshape(len(y), samples, -1).mean(1).argmax(-1) == y.numpy()).mean())
 
     return {"accuracy": accuracy(test, dataset.y_test), "training_accuracy": accuracy(own, y)}
 
 
-def new_probe(probe: str, n: int, several: int, seed: int) -> Any:
-    """A probe for n labels; several samples of a latent weigh as one, in penalties and in the
-    network's steps.
+def new_probe(probe: str, n: int, samples: int, seed: int) -> Any:
+    """Make a probe for n labels.
+
+    All samples of an image together weigh as much as one latent, in penalties and in the steps of
+    the network.
     """
     if probe == "logistic":
-        return LogisticRegression(C=1 / several, max_iter=200)
+        return LogisticRegression(C=1 / samples, max_iter=200)
     if probe == "network":
         epochs = max(10, min(200, 300_000 // n))
         return MLPClassifier(
-            (128, 128), alpha=1e-3, max_iter=max(1, epochs // several), random_state=seed
+            (128, 128), alpha=1e-3, max_iter=max(1, epochs // samples), random_state=seed
         )
     if probe == "neighbours":
         return KNeighborsClassifier(5 if n > 100 else 3)
-    return _Votes(SVC(C=3.0 / several))
+    return _Votes(SVC(C=3.0 / samples))
 
 
 class _Votes:
-    """An SVM with one-hot votes for probabilities: its own ones would take further SVMs to fit."""
+    """An SVM with one-hot votes as probabilities, since its own would need further SVMs."""
 
     def __init__(self, model: SVC) -> None:
         self.model = model
@@ -286,14 +287,16 @@ def neighbours(latents: Latents) -> tuple[Any, np.ndarray]:
 
 
 def spread(dataset: Dataset, graph: tuple[Any, np.ndarray], labels: Tensor) -> dict[str, float]:
-    """Spread labels over the graph of training images; a test image has the class of its
-    neighbours.
+    """Spread labels over the graph of training images, and measure the accuracy.
+
+    A test image gets the class of its nearest training images.
     """
     of_training, of_test = graph
     model = LabelSpreading(kernel=lambda *_: of_training, alpha=0.99, max_iter=200)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(np.zeros((len(labels), 1)), labels.numpy())  # the graph stands for the latents
+        # the kernel returns the graph, whatever the data are
+        model.fit(np.zeros((len(labels), 1)), labels.numpy())
     predicted = model.classes_[model.label_distributions_[of_test].sum(1).argmax(-1)]
     rows = (labels >= 0).numpy()
     return {
@@ -302,11 +305,11 @@ def spread(dataset: Dataset, graph: tuple[Any, np.ndarray], labels: Tensor) -> d
     }
 
 
-def _of_pictures(objective: Objective, dataset: Dataset, z: Tensor) -> Result:
-    """Arrays for Figures 1 and 2: images, their reconstructions, and latents in the plane."""
+def _figure_arrays(objective: Objective, dataset: Dataset, z: Tensor) -> Result:
+    """Return arrays for Figures 1 and 2: images, reconstructions, and latents in the plane."""
     x = dataset.x[:SHOWN]
-    images, again = (part.flatten(1).tolist() for part in (x, reconstruct(objective, x)))
-    arrays: Result = {"images": images, "reconstructions": again}
+    images, reconstructions = (part.flatten(1).tolist() for part in (x, reconstruct(objective, x)))
+    arrays: Result = {"images": images, "reconstructions": reconstructions}
     if z.shape[1] == 2:
         arrays |= {"plane": z[:5000].tolist(), "classes": dataset.y[:5000].tolist()}
     return arrays
@@ -332,7 +335,7 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
 def probed(
     mine: list[Result], n: int, probe: str, kind: str = "mean", measure: str = "accuracy"
 ) -> list[float]:
-    """Percentages of a probe, by draw."""
+    """Return the accuracies of a probe in percent, one per draw."""
     key = (n, probe, kind)
     return [
         100 * p[measure]
@@ -343,7 +346,7 @@ def probed(
 
 
 def classified(results: Results, row: str, n: int) -> list[float]:
-    """Percentages of a classifier of images, by draw."""
+    """Return the accuracies of an image classifier in percent, one per draw."""
     return [100 * r["accuracy"] for r in where(results, row=row) if r["config"]["labels"] == n]
 
 
@@ -352,7 +355,7 @@ def _cell(values: list[float]) -> str:
 
 
 def by_latent_dimension(latents: dict[str, list[Result]]) -> str:
-    """Table 1: 100 labels."""
+    """Return Table 1: accuracy with 100 labels by latent dimension."""
     theirs = published("vae_downstream", "100 labels")
     rows = []
     for row, mine in latents.items():
@@ -373,7 +376,7 @@ def by_latent_dimension(latents: dict[str, list[Result]]) -> str:
 
 
 def by_labels(results: Results, latents: dict[str, list[Result]]) -> str:
-    """Table 2."""
+    """Return Table 2: accuracy by number of labels."""
     sizes = sorted({n for r in results.values() for n in r["config"]["probes"]})
     rows = [*_probe_rows(latents, sizes), *_image_rows(results, sizes)]
     if not rows:
@@ -384,7 +387,7 @@ def by_labels(results: Results, latents: dict[str, list[Result]]) -> str:
 def _probe_rows(
     latents: dict[str, list[Result]], sizes: Sequence[int]
 ) -> Iterator[tuple[str, ...]]:
-    """Probes on latents and on pixels, and the paper's numbers below those that it has."""
+    """Yield rows of probes on latents and pixels, each followed by the paper's numbers, if any."""
     for row in ("z4", "ours", "ours_mlp", "pixels"):
         if row not in latents:
             continue
@@ -396,7 +399,7 @@ def _probe_rows(
 
 
 def _image_rows(results: Results, sizes: Sequence[int]) -> Iterator[tuple[str, ...]]:
-    """Classifiers of images, and the paper's CNN below ours."""
+    """Yield rows of image classifiers, with the paper's CNN below ours."""
     for row in IMAGE_ROWS:
         by_size = [classified(results, row, n) for n in sizes]
         if not any(by_size):
@@ -412,7 +415,7 @@ def _published_row(title: str, row: str, sizes: Sequence[int]) -> tuple[str, ...
 
 
 def by_kind(latents: dict[str, list[Result]]) -> str:
-    """Probes on the means of q(z|x), on one sample, and on several samples."""
+    """Compare probes on the means of q(z|x), on one sample, and on several samples."""
     rows = []
     for row in ("z4", "z25", "ours"):
         for probe in LATENT_PROBES if row in latents else ():
@@ -429,7 +432,7 @@ def by_kind(latents: dict[str, list[Result]]) -> str:
 
 
 def claims(results: Results, latents: dict[str, list[Result]]) -> str:
-    """The paper's claims, held against the numbers here."""
+    """Compare the paper's claims with our numbers."""
     rows = [*_falls_with_size(latents), *_cnn_wins(results, latents), *_gaps(latents)]
     return table(("the paper's claim", "here", "points"), rows) if rows else ""
 
@@ -490,7 +493,7 @@ def _gaps(latents: dict[str, list[Result]]) -> list[tuple[str, str, str]]:
 
 @dataclass(frozen=True)
 class Line:
-    """Percentages of one classifier by number of labels: one value a draw."""
+    """Accuracies of one classifier in percent: for each number of labels, one value per draw."""
 
     name: str
     colour: str
@@ -499,7 +502,7 @@ class Line:
 
 
 def plot_labels(results: Results, latents: dict[str, list[Result]], path: Path) -> None:
-    """Figure 3: accuracy against labels, the mean of the draws and their range."""
+    """Plot Figure 3: accuracy by number of labels, mean and range over the draws."""
     import matplotlib.pyplot as plt
 
     lines = [*_probe_lines(latents), *_cnn_line(results)]
@@ -516,7 +519,7 @@ def plot_labels(results: Results, latents: dict[str, list[Result]], path: Path) 
 
 
 def _probe_lines(latents: dict[str, list[Result]]) -> Iterator[Line]:
-    """Our probes on latents of 4 and of 100 dimensions."""
+    """Yield our probes on latents with 4 and with 100 dimensions."""
     for row, title in (("z4", "z = 4"), ("ours", "z = 100")):
         if row not in latents:
             continue
@@ -535,7 +538,7 @@ def _cnn_line(results: Results) -> Iterator[Line]:
 
 
 def _published_lines() -> Iterator[Line]:
-    """The paper's numbers, in the colours of ours."""
+    """Yield the paper's numbers, in the colours of ours."""
     names = {"logistic": "z = 4, logistic", "network": "z = 4, network", "cnn": "CNN"}
     for row, name in names.items():
         theirs = published("vae_downstream", row)
@@ -545,7 +548,7 @@ def _published_lines() -> Iterator[Line]:
 
 
 def _plot_line(ax: Any, line: Line) -> None:
-    """Means of the draws, with bars from the lowest to the highest."""
+    """Plot the means over draws, with bars from the lowest to the highest value."""
     means = [statistics.fmean(values) for values in line.values]
     below = [mean - min(values) for mean, values in zip(means, line.values, strict=True)]
     above = [max(values) - mean for mean, values in zip(means, line.values, strict=True)]
@@ -553,7 +556,7 @@ def _plot_line(ax: Any, line: Line) -> None:
 
 
 def plot_reconstructions(results: Results, path: Path) -> None:
-    """Figure 2: images of the first draw, and their reconstructions from latents of three sizes."""
+    """Plot Figure 2: images and their reconstructions from latents of three sizes; first draw."""
     shown = {z: results.get(f"z{z}_0", {}) for z in (2, 4, 25)}
     if not all("reconstructions" in r for r in shown.values()):
         return
@@ -563,7 +566,7 @@ def plot_reconstructions(results: Results, path: Path) -> None:
 
 
 def plot_plane(results: Results, path: Path) -> None:
-    """Figure 1: latents of two dimensions, of the first draw."""
+    """Plot Figure 1: two-dimensional latents; first draw."""
     import matplotlib.pyplot as plt
 
     result = results.get("z2_0", {})
@@ -586,7 +589,7 @@ STUDY = Study(
     draws=DRAWS,
     selections={
         "rows": Selection("row", tuple(ROWS), "rows of the tables to run"),
-        "sizes": Selection("labels", SIZES, "numbers of labels for the classifiers of images"),
+        "sizes": Selection("labels", SIZES, "numbers of labels for the image classifiers"),
     },
     arrays=["images", "reconstructions", "plane", "classes"],
 )

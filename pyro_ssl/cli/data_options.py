@@ -17,7 +17,7 @@ DATA_HELP = f"name of a data set, or the path of {KINDS}"
 
 
 def add_reading_options(parser: ArgumentParser) -> None:
-    """Add the options by which files are read; a trained model keeps them."""
+    """Add the options for reading files; a trained model saves them."""
     parser.add_argument(
         "--label-column",
         type=str,
@@ -35,12 +35,12 @@ def add_reading_options(parser: ArgumentParser) -> None:
         "--image-size",
         type=int | None,
         default=None,
-        help="height and width to which the images of a folder are scaled; by default theirs",
+        help="height and width to scale the images of a folder to; by default they are not scaled",
     )
 
 
 def reading_of(options: Mapping[str, Any]) -> Reading:
-    """The reading that options ask for.
+    """Make the reading that the options describe.
 
     Raises:
         ValueError: The size is not above 0.
@@ -52,5 +52,5 @@ def reading_of(options: Mapping[str, Any]) -> Reading:
 
 
 def absolute_path(name: str) -> str:
-    """A path of data from the root, so that a run continues in any folder; a name as it is."""
+    """Make a path absolute, so that a run can be resumed from any folder; keep a name as it is."""
     return name if name in DATASETS else str(Path(name).resolve())

@@ -43,7 +43,7 @@ def parser() -> ArgumentParser:
         type=str | None,
         default=None,
         help=f"another data set with the same classes, {DATA_HELP}; by default that of the run; "
-        "without a test part, all labeled rows are the test set",
+        "if it has no test part, all its labeled rows are the test set",
     )
     parser.add_argument(
         "--data-root", type=str | None, default=None, help="folder of the image data sets"
@@ -75,7 +75,7 @@ def parser() -> ArgumentParser:
 
 
 def run(arguments: Namespace) -> None:
-    """Check the request, then measure and write one table after the other."""
+    """Check the options, then measure the model and write the tables."""
     directory = Path(arguments.directory)
     device = None if arguments.device is None else as_device(arguments.device)
     config = read_config(directory)
@@ -161,7 +161,7 @@ def _other_data(
     dataset: data.Dataset,
     reading: data.Reading,
 ) -> dict[str, Tensor]:
-    """Out-of-distribution data by name, each with the shape of the model's data."""
+    """Load out-of-distribution data by name, and check their shape."""
     others = {Path(name).stem: _rows_of(name, root, reading) for name in names}
     if len(others) < len(names) or dataset.name in others:
         raise ValueError(
@@ -173,7 +173,7 @@ def _other_data(
 
 
 def _rows_of(name: str, root: str | None, reading: data.Reading) -> Tensor:
-    """The test part of a data set, or the rows of files."""
+    """Return the test part of a data set, or the rows of a file or folder."""
     if name in data.DATASETS:
         return data.load(name, root).x_test
     x = rows_to_predict("--ood", name, reading).x
@@ -183,7 +183,7 @@ def _rows_of(name: str, root: str | None, reading: data.Reading) -> Tensor:
 def _labeled_data(
     directory: Path, dataset: data.Dataset, config: dict[str, Any]
 ) -> tuple[Tensor, Tensor] | None:
-    """Labeled rows of the run and their classes; None if a class has fewer than two."""
+    """Return the run's labeled rows and classes, or None if a class has fewer than two."""
     path = directory / "labels.json"
     draw = data.LabelDraw.load(path) if path.exists() else labeled_rows_of_run(dataset, config)
     labels = draw.masked_labels(dataset.y)

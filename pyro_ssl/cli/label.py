@@ -50,8 +50,8 @@ def parser() -> ArgumentParser:
         "--data",
         type=str,
         required=True,
-        help="folder of images, in folders of classes and in unlabeled, or .npz file with images "
-        "x, (N, C, H, W) or (N, H, W); labels that the data have are learned first",
+        help="folder of images, with class folders and a folder unlabeled, or .npz file with "
+        "images x, (N, C, H, W) or (N, H, W); labels in the data are learned first",
     )
     add_reading_options(parser)
     parser.add_argument(
@@ -135,7 +135,7 @@ def run(arguments: Namespace) -> None:
         with _page(arguments, images.classes) as page:
             for _ in range(arguments.rounds):
                 with label_warnings_silenced():
-                    learner.learn(images.pool)  # the labels of an earlier command that was killed
+                    learner.learn(images.pool)  # labels from an earlier command that was killed
                     _save(learner, arguments.method, options, images)
                     if not _ask(learner, question, page, arguments.n):
                         return
@@ -153,7 +153,7 @@ def resume_hint() -> str:
 
 
 def _options(arguments: Namespace, pool: Tensor) -> dict[str, Any]:
-    """All options of the method; images that are large enough get a convolutional network."""
+    """Return all options of the method; large enough images get a convolutional network."""
     given: dict[str, Any] = arguments.options
     options = chosen_options(arguments.method, {}) | given
     is_free = "network" in options and "network" not in given
@@ -182,7 +182,7 @@ def _learner(arguments: Namespace, images: Images, options: dict[str, Any]) -> A
 
 
 def _teach_known(learner: ActiveLearner, images: Images) -> None:
-    """Teach the labels that the data have, once; the person's own labels come before them."""
+    """Teach the labels in the data once; labels that the person has given take precedence."""
     decided = {*learner.indices, *learner.skipped}
     rows = [row for row in np.flatnonzero(images.labels >= 0).tolist() if row not in decided]
     if rows:
@@ -197,7 +197,7 @@ def _page(arguments: Namespace, classes: list[str]) -> AbstractContextManager[Pa
 
 
 def _ask(learner: ActiveLearner, question: Question, page: Page | None, n: int) -> bool:
-    """Ask for n labels, or continue an open question, and teach them; False if no row is left."""
+    """Ask for n labels, or continue an open question, and teach them; return False without rows."""
     question.forget(learner.indices + learner.skipped)
     if not question.rows:
         has_started = bool(learner.indices or learner.skipped)
@@ -242,8 +242,8 @@ class Images(NamedTuple):
     Arguments:
         pool: The images, `(N, C, H, W)`.
         classes: Names of the classes.
-        labels: Class indices that the data have, `(N,)`, -1 where there is none.
-        reading: How they were read.
+        labels: Class indices in the data, `(N,)`, -1 for unlabeled images.
+        reading: How the images were read.
 
     >>> Images(torch.zeros(1, 1, 8, 8), ["cat", "dog"], np.array([-1]), Reading()).classes
     ['cat', 'dog']
@@ -256,7 +256,7 @@ class Images(NamedTuple):
 
 
 def read_images(name: str, classes: list[str] | None, reading: Reading | None = None) -> Images:
-    """Read images, their labels and the names of classes; of several parts the training part.
+    """Read the images of the training part, their labels, and the names of the classes.
 
     Arguments:
         name: Path of a folder of images, or of an .npz file.
@@ -264,8 +264,8 @@ def read_images(name: str, classes: list[str] | None, reading: Reading | None = 
         reading: How to read them.
 
     Raises:
-        ValueError: The data are no images, no two different names are known, or a label is of
-            another class.
+        ValueError: The data are not images, there are not two different names of classes, or a
+            label is of another class.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -288,7 +288,7 @@ def read_images(name: str, classes: list[str] | None, reading: Reading | None = 
 
 
 def _as_images(content: Content) -> Tensor:
-    """The training part as images `(N, C, H, W)`."""
+    """Return the training part as images `(N, C, H, W)`."""
     if content.reading.columns:
         raise ValueError(
             "a table has no images to show; fill its column "
@@ -306,7 +306,7 @@ def _as_images(content: Content) -> Tensor:
 
 
 def _classes_of(labels: Any) -> list[str]:
-    """Names of the classes of labels, sorted; none if there are no labels."""
+    """Return the sorted names of the classes in labels; an empty list without labels."""
     if labels is None:
         return []
     values, missing = rows_of_labels(labels, len(labels))

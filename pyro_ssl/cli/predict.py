@@ -33,7 +33,7 @@ def parser() -> ArgumentParser:
         type=str,
         required=True,
         help="data, one row per datum: a .csv, .parquet, .npy or .npz file, or a folder of images; "
-        "of several parts the test part",
+        "if the data have a test part, only its rows are predicted",
     )
     parser.add_argument(
         "--output",
@@ -69,7 +69,7 @@ def run(arguments: Namespace) -> None:
 
 
 def csv_of(probs: np.ndarray, classes: Sequence[str], names: Sequence[str] = ()) -> str:
-    """Predictions as CSV: the likeliest class, and a column p(NAME) for each class.
+    """Format predictions as CSV: the likeliest class, and a column p(NAME) for each class.
 
     Arguments:
         probs: Probabilities `(N, K)`.

@@ -14,9 +14,9 @@ from pyro_ssl.utils.arrays import few
 
 
 def rows_to_predict(option: str, name: str, reading: Reading) -> Part:
-    """Rows of a file or folder, read as the training data were; see `readers.read`.
+    """Read the rows of a file or folder like the training data; see `readers.read`.
 
-    Where a model has no named columns, an .npy file, or a .csv file of numbers, holds its rows.
+    For a model without named columns, the file can also be an .npy file or a .csv file of numbers.
 
     Arguments:
         option: The command's option, for messages.
@@ -31,7 +31,7 @@ def rows_to_predict(option: str, name: str, reading: Reading) -> Part:
     suffix = path.suffix.lower()
     if reading.columns and suffix in (".npy", ".npz"):
         raise ValueError(
-            f"{option}: {path} has no names of columns; the model was trained on "
+            f"{option}: {path} has no column names; the model was trained on "
             f"{few(reading.columns, 20)}, so give a .csv or .parquet file"
         )
     is_array = suffix == ".npy" or (suffix == ".csv" and not reading.columns)
@@ -135,7 +135,9 @@ def _check_lines(lines: list[str]) -> None:
     for number, line in enumerate(lines, 1):
         cells = line.split(",")
         if len(cells) != width:
-            raise ValueError(f"row {number} has {len(cells)} of them, the first {width}") from None
+            raise ValueError(
+                f"row {number} has {len(cells)} numbers, the first row {width}"
+            ) from None
         for cell in cells:
             if not is_number(cell):
                 raise ValueError(f"row {number} holds {cell.strip()!r:.80}") from None

@@ -59,7 +59,7 @@ LATER_ENTRIES: dict[str, Any] = {
     "ignore_columns": [],
     "image_size": None,
 }
-"""Entries that earlier versions did not write, and their values then."""
+"""Entries that earlier versions did not write, and the values to assume for them."""
 REMNANTS = {"lock", "fit.lock", "config.json.writing"}
 """Files that are left if a command is killed before it has written `config.json`."""
 

@@ -44,15 +44,15 @@ TABLE = "table.csv"
 TEST_FILE = "test.json"
 MEASURE = "val_accuracy"
 DEFAULT_VALIDATION = 0.2
-"""Share of the labels to choose by, where there is something to choose."""
+"""Share of the labels that is set aside if there are several configurations to choose from."""
 WARMUP_PART = 5
-"""A search ends no run before this part of its epochs, a fifth."""
+"""A search ends no run before a fifth of its epochs: their number divided by this one."""
 NOT_SWEPT = ("resume", "out", "config", "seed", "progress")
-"""Options of `train` that are the sweep's own."""
+"""Options of `train` that the sweep sets itself."""
 
 
 def parser() -> ArgumentParser:
-    """Make the parser of the command's own options; all others are those of `train METHOD`."""
+    """Make the parser of the command's own options; all others belong to `train METHOD`."""
     parser = ArgumentParser(
         description="Train a method with many seeds and options, in parallel. All options of "
         "`pyro-ssl train METHOD` can be given, too. The same command continues a sweep that was "
@@ -77,7 +77,7 @@ def parser() -> ArgumentParser:
         type=str,
         nargs="+",
         default=[],
-        help="what --search tries: lr=1e-4..1e-2:log z_dim=5..50 hidden=[500],[500,500]",
+        help="values that --search tries: lr=1e-4..1e-2:log z_dim=5..50 hidden=[500],[500,500]",
     )
     parser.add_argument(
         "--out",
@@ -94,19 +94,19 @@ def parser() -> ArgumentParser:
     parser.add_argument(
         "--scheduler", type=str | None, default=None, help="address of the Dask or Ray scheduler"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="parallel processes of loky")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each run")
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel processes of loky")
+    parser.add_argument("--threads", type=int, default=1, help="number of threads in each run")
     parser.add_argument(
         "--log",
         type=str | None,
         default=None,
-        help="log of each run, in RUN/LOG: " + ", ".join(LOGGERS),
+        help="also write a log of each run to RUN/LOG: " + ", ".join(LOGGERS),
     )
     return parser
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command's own arguments, and those of `train METHOD`.
+    """Split arguments into the command's own and those of `train METHOD`.
 
     >>> split(["sweep", "m2", "--labels", "100", "--seeds", "0:3", "--epochs", "2"])
     (['sweep', 'm2', '--seeds', '0:3'], ['--labels', '100', '--epochs', '2'])
@@ -126,7 +126,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def run(arguments: Namespace) -> None:
-    """Check everything, run what is missing, and write the table."""
+    """Check the options, run the configurations without a result, and write the table."""
     _check(arguments)
     parser = _training_parser(arguments.method)
     configs = [] if arguments.search else _configs(arguments, parser)
@@ -148,7 +148,7 @@ def run(arguments: Namespace) -> None:
 def _search(
     arguments: Namespace, space: Space, out: Path, train: Callable[..., dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], list[Outcome]]:
-    """The best configuration of a search with the first seed, with all seeds; and the trials."""
+    """Search with the first seed; return the best configuration with each seed, and the trials."""
     seeds = _seeds(arguments.seeds)
     training = _with_validation(arguments.training)
     make_config = partial(_config_of_trial, arguments.method, training, seeds[0])
@@ -190,7 +190,7 @@ def train_one(
     log: str | None = None,
     callbacks: Sequence[Callable[[Epoch], Any]] = (),
 ) -> dict[str, Any]:
-    """Train a configuration, or continue; the result says nothing of the test set."""
+    """Train a configuration, or continue its run; the result has no measures of the test set."""
     logged = config | {"log": log}
     trained = train_model(directory, logged, resume=True, callbacks=callbacks, announce=_be_silent)
     seconds = trained.history["seconds"][-1]
@@ -225,7 +225,7 @@ def _training_parser(method: str) -> ArgumentParser:
 
 
 def _configs(arguments: Namespace, parser: ArgumentParser) -> list[dict[str, Any]]:
-    """The configuration of every run, as in `config.json`."""
+    """Make the configuration of every run, as in `config.json`."""
     grid = _grid(arguments.grid)
     seeds = _seeds(arguments.seeds)
     points = list(itertools.product(*grid.values()))
@@ -245,13 +245,13 @@ def _configs(arguments: Namespace, parser: ArgumentParser) -> list[dict[str, Any
 def _check_can_choose(config: dict[str, Any]) -> None:
     if not config["validation"]:
         raise ValueError(
-            "--validation should be above 0, since one of several configurations is chosen by it; "
-            f"such as {DEFAULT_VALIDATION}"
+            f"--validation should be above 0, such as {DEFAULT_VALIDATION}: one of several "
+            "configurations is chosen by the accuracy on these labels"
         )
 
 
 def _with_validation(training: Sequence[str]) -> list[str]:
-    """Set labels aside where one of several configurations is chosen by them."""
+    """Add the default of `--validation`, unless it is given."""
     if "--validation" in {text.partition("=")[0] for text in training}:
         return list(training)
     return [*training, "--validation", str(DEFAULT_VALIDATION)]
@@ -278,7 +278,7 @@ def _config(
 
 
 def _seeds(text: str) -> list[int]:
-    """Seeds from `0:10` or `0,3,7`."""
+    """Parse seeds such as `0:10` or `0,3,7`."""
     first, colon, last = text.partition(":")
     try:
         if colon:
@@ -293,7 +293,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _grid(texts: Sequence[str], option: str = "--grid") -> dict[str, list[str]]:
-    """Values by option from `z_dim=10,50`."""
+    """Parse values by option, such as `z_dim=10,50`."""
     grid: dict[str, list[str]] = {}
     for text in texts:
         name, equals, values = text.partition("=")
@@ -304,20 +304,20 @@ def _grid(texts: Sequence[str], option: str = "--grid") -> dict[str, list[str]]:
             hint = "; give --seeds" if name == "seed" else ""
             raise ValueError(f"{option}: {name} is not an option to vary{hint}")
         if name in grid:
-            raise ValueError(f"{option}: {name} is there twice; give all its values at once")
+            raise ValueError(f"{option}: {name} is given twice; give all its values at once")
         grid[name] = split_values(values)
     return grid
 
 
 def _space(arguments: Namespace, parser: ArgumentParser) -> Space:
-    """Ranges and values by option from `lr=1e-4..1e-2:log` and `z_dim=10,50`."""
+    """Parse ranges and values by option, such as `lr=1e-4..1e-2:log` and `z_dim=10,50`."""
     space: dict[str, Range | list[Any]] = {}
     for name, values in _grid(arguments.search_space, "--search-space").items():
         space[name] = list(values)
         if ".." in values[0]:
             space[name] = _range(arguments, parser, name, ",".join(values))
         else:
-            for value in values:  # raises for one that the option does not take
+            for value in values:  # raises if the option does not take it
                 _config(parser, arguments.method, arguments.training, {name: value})
     return space
 
@@ -372,13 +372,13 @@ def report(
     """Choose a configuration, test it, write the table, and print the statistics.
 
     Arguments:
-        outcomes: The runs, of which one configuration is chosen.
+        outcomes: The runs; one of their configurations is chosen.
         out: Directory of the sweep.
         varied: Options in which the configurations differ.
         trials: Runs of a search, which are added to the table.
 
     Raises:
-        ValueError: Runs have failed; the others are in the table.
+        ValueError: Some runs have failed; the table is written before.
     """
     groups = group_by(outcomes)
     chosen = _chosen(groups)
@@ -386,7 +386,7 @@ def report(
     rows = [_with_test(outcome, tested) for outcome in outcomes]
     names = {outcome.name for outcome in outcomes}
     rows += [trial for trial in trials if trial.name not in names]
-    _tell_of_earlier_runs(out / TABLE, rows)
+    _print_dropped_runs(out / TABLE, rows)
     write_table(out / TABLE, rows, flat)
     _print_statistics(groups, chosen, varied)
     if chosen is not None:
@@ -407,8 +407,8 @@ def _raise_failures(rows: Sequence[Outcome], out: Path, varied: Sequence[str]) -
         )
 
 
-def _tell_of_earlier_runs(table: Path, rows: Sequence[Outcome]) -> None:
-    """Print how many rows of the table that is replaced are not among the new ones."""
+def _print_dropped_runs(table: Path, rows: Sequence[Outcome]) -> None:
+    """Print how many runs of the earlier table are not in the new one."""
     if not table.exists():
         return
     with table.open(newline="") as file:
@@ -422,13 +422,13 @@ def _tell_of_earlier_runs(table: Path, rows: Sequence[Outcome]) -> None:
 
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration in one level, the seed first."""
+    """Flatten a configuration to one level, with the seed first."""
     rest = {key: value for key, value in config.items() if key not in ("options", "training")}
     return {"seed": config["seed"]} | rest | config["options"] | config["training"]
 
 
 def _chosen(groups: Sequence[list[Outcome]]) -> list[Outcome] | None:
-    """The complete configuration with the best mean accuracy; the only one needs none."""
+    """Choose the complete configuration with the best mean accuracy; take a single one as it is."""
     complete = [group for group in groups if all(o.result is not None for o in group)]
     if not complete:
         return None
@@ -442,7 +442,7 @@ def _values(group: Sequence[Outcome], measure: str) -> list[float]:
 
 
 def _test(chosen: Sequence[Outcome], out: Path) -> dict[str, dict[str, float]]:
-    """Measures on the test set by run; each is measured once and kept."""
+    """Return the test measures of each run; a run is measured once, and its file is kept."""
     config = chosen[0].config
     dataset: data.Dataset | None = None
     tested = {}
@@ -485,9 +485,9 @@ def _print_statistics(
         print("\n" + reports.table(header, rows))
 
 
-def _percentages(found: Statistics) -> tuple[str, ...]:
-    numbers = [f"{100 * value:.2f}" for value in (found.mean, found.sd, found.worst)]
-    return (*numbers, str(found.runs))
+def _percentages(result: Statistics) -> tuple[str, ...]:
+    numbers = [f"{100 * value:.2f}" for value in (result.mean, result.sd, result.worst)]
+    return (*numbers, str(result.runs))
 
 
 def _print_test(
@@ -502,7 +502,7 @@ def _print_test(
 
 
 def _label(config: dict[str, Any], varied: Sequence[str], *, seed: bool = False) -> str:
-    """The options in which a configuration differs from the others."""
+    """Describe a configuration by the options in which it differs from the others."""
     values = flat(config)
     names = [*varied, "seed"] if seed else list(varied)
     if not names:

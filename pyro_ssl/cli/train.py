@@ -87,8 +87,8 @@ def parser() -> ArgumentParser:
         "--epochs",
         type=int | None,
         default=None,
-        help="with --resume: total number of epochs, more than before; from the checkpoint on, the "
-        "learning rate is that of a run with this number",
+        help="with --resume: a larger total number of epochs; from the checkpoint on, the learning "
+        "rate is that of a run with this number of epochs",
     )
     return parser
 
@@ -123,7 +123,7 @@ def method_parser(name: str) -> ArgumentParser:
         type=int | Literal["all"] | None,
         default=None,
         help=f"number of labeled rows, or all; by default {DEFAULT_LABELS}, "
-        "or all where some labels are missing",
+        "or all if some labels are missing",
     )
     parser.add_argument(
         "--how",
@@ -141,7 +141,7 @@ def method_parser(name: str) -> ArgumentParser:
         "--validation",
         type=float,
         default=0.0,
-        help="share of the labels that is not trained on, to measure the accuracy of every epoch",
+        help="share of the labels to set aside, to measure the accuracy after every epoch",
     )
     parser.add_argument(
         "--seed",
@@ -190,7 +190,7 @@ def run(arguments: Namespace) -> None:
                 f"{given['preset']}; leave it out, or start a new run with --out"
             )
         check_saved_options(config["method"], config["options"], Path(resume) / CONFIG)
-        _prolong(config, arguments.epochs, given, Path(resume))
+        _extend(config, arguments.epochs, given, Path(resume))
         train(Path(resume), config, resume=True)
         return
     if method is None:
@@ -202,19 +202,19 @@ def run(arguments: Namespace) -> None:
     train(Path(given.out), config, resume=_is_restarted(Path(given.out), config))
 
 
-def _prolong(config: dict[str, Any], epochs: int | None, given: Any, directory: Path) -> None:
-    """Set the epochs of a run that is to go on for longer.
+def _extend(config: dict[str, Any], epochs: int | None, given: Any, directory: Path) -> None:
+    """Set a larger number of epochs for a run to resume.
 
     Raises:
-        ValueError: It has more epochs already, or they are given as an option of the method.
+        ValueError: The run already has more epochs, or the number is an option of the method.
     """
     training = config["training"]
     had = training["epochs"]
     of_method = given.get("epochs")
     if of_method not in (None, had, zoo.method(config["method"]).training.get("epochs", of_method)):
         raise ValueError(
-            f"--epochs: the run had {had}, got {of_method}; pyro-ssl train --resume {directory} "
-            f"--epochs {of_method}, without the method, goes on for longer"
+            f"--epochs: the run had {had}, got {of_method}; to extend it, leave out the method: "
+            f"pyro-ssl train --resume {directory} --epochs {of_method}"
         )
     if epochs is None or epochs == had:
         return
@@ -223,13 +223,13 @@ def _prolong(config: dict[str, Any], epochs: int | None, given: Any, directory: 
     training["epochs"] = epochs
     if is_first():
         print(
-            f"{epochs} epochs in place of {had}: from here on the learning rate "
+            f"{epochs} epochs instead of {had}: from here on the learning rate "
             f"({training['schedule']}) is that of a run of {epochs} epochs"
         )
 
 
 def _is_restarted(out: Path, config: dict[str, Any]) -> bool:
-    """Whether torchrun starts the command anew after a failure, and the directory is of its run."""
+    """Return True if torchrun has restarted the command, and the directory holds its run."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or not (out / CONFIG).exists():
         return False
     return read_config(out) == json.loads(json.dumps(config))
@@ -249,7 +249,7 @@ def resume_hint(arguments: Namespace) -> str:
 
 
 def config_of(method: str, given: Namespace) -> dict[str, Any]:
-    """The configuration of a run, as in `config.json`."""
+    """Make the configuration of a run, as in `config.json`."""
     if given.schedule not in SCHEDULES:
         names = ", ".join(SCHEDULES)
         raise ValueError(f"--schedule should be one of {names}, got {given.schedule!r}")
@@ -301,12 +301,12 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
 
 
 class _Prepared(NamedTuple):
-    """Everything that a run is trained with.
+    """Everything that is needed to train a run.
 
     Arguments:
         dataset: The data set.
-        draw: Its labeled rows, those for validation included.
-        labels: Class indices to train on, -1 where there is none.
+        draw: Its labeled rows, including those for validation.
+        labels: Class indices to train on, -1 for unlabeled rows.
         objective: The untrained objective.
         reading: How the data were read.
         accuracy: Accuracy on the labels set aside; empty without them.
@@ -325,7 +325,7 @@ class Trained(NamedTuple):
 
     Arguments:
         dataset: Its data set.
-        draw: Its labeled rows, those for validation included.
+        draw: Its labeled rows, including those for validation.
         objective: The trained objective.
         history: The history of `fit`.
         validation: Accuracy on the labels set aside, as `val_accuracy`; empty without them.
@@ -355,7 +355,7 @@ def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
 
 
 def test_measures(objective: Objective, dataset: data.Dataset) -> dict[str, float]:
-    """Accuracy, log-likelihood and calibration error on the test set."""
+    """Measure accuracy, log-likelihood and calibration error on the test set."""
     return metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
 
 
@@ -367,18 +367,18 @@ def train_model(
     callbacks: Sequence[Callable[[Epoch], Any]] = (),
     announce: Callable[[str], None] = _print_now,
 ) -> Trained:
-    """Train, and write checkpoints, the model and its labels; the test set is not looked at.
+    """Train, and write checkpoints, the model and its labels; the test set is not used.
 
     Arguments:
         out: Directory of the run.
         config: Configuration, as in `config.json`.
         resume: Continue from the checkpoint, if there is one.
         callbacks: Callbacks of `fit`; they see the accuracy on the labels set aside.
-        announce: Called with the numbers of labels.
+        announce: Function that is called with messages about the labels.
     """
     dataset, draw, labels, objective, reading, accuracy = prepared = _prepared(config)
     if accuracy:
-        announce(f"labels for validation: {len(accuracy[0].y)}, which are not trained on")
+        announce(f"labels for validation: {len(accuracy[0].y)}, not used for training")
     announce(describe_labels(labels, dataset.classes))
     warn_of_missing_classes(labels, dataset.classes)
     logs = []
@@ -418,8 +418,8 @@ def _prepared(config: dict[str, Any]) -> _Prepared:
     labels = draw.masked_labels(dataset.y)
     accuracy = []
     if config["validation"]:
-        labels, on_others = _set_aside(dataset, labels, config)
-        accuracy.append(on_others)
+        labels, on_labels_set_aside = _set_aside(dataset, labels, config)
+        accuracy.append(on_labels_set_aside)
     return _Prepared(dataset, draw, labels, objective, reading, accuracy)
 
 
@@ -448,7 +448,7 @@ def _fit(
 def _set_aside(
     dataset: data.Dataset, labels: torch.Tensor, config: dict[str, Any]
 ) -> tuple[torch.Tensor, Accuracy]:
-    """Labels to train on, and the accuracy on a stratified part of them, drawn by the seed."""
+    """Set aside a stratified part of the labels; return the others, and the accuracy on it."""
     part = PartialLabelSplit(1, test_size=config["validation"], random_state=config["seed"])
     try:
         _, rows = next(iter(part.split(labels, labels)))

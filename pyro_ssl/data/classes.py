@@ -58,7 +58,7 @@ def names_of(classes: np.ndarray) -> tuple[str, ...]:
 
 
 def class_indices_of(names: Sequence[str], classes: Sequence[str], message: str) -> np.ndarray:
-    """Look up names among those of classes; "1.0", as earlier versions wrote it, is "1".
+    """Look up the indices of class names; "1.0", as earlier versions wrote it, counts as "1".
 
     Arguments:
         names: Names to look up.
@@ -66,7 +66,7 @@ def class_indices_of(names: Sequence[str], classes: Sequence[str], message: str)
         message: First part of the error message.
 
     Raises:
-        ValueError: There is no class of a name.
+        ValueError: A name is not the name of a class.
 
     >>> class_indices_of(["dog"], ["cat", "dog"], "the labels have other classes")
     array([1])
@@ -76,7 +76,7 @@ def class_indices_of(names: Sequence[str], classes: Sequence[str], message: str)
     indices = [exact.get(name, plain.get(_without_point(name), -1)) for name in names]
     unknown = [name for name, k in zip(names, indices, strict=True) if k < 0]
     if unknown:
-        raise ValueError(f"{message}: {few(unknown)}; those are {few(classes)}")
+        raise ValueError(f"{message}: {few(unknown)}; the known classes are {few(classes)}")
     return np.array(indices)
 
 

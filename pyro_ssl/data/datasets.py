@@ -239,11 +239,12 @@ def with_class_order(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     >>> with_class_order(data, ["b", "a"]).y_test
     tensor([0])
     """
-    message = "the data have classes that are not the model's"
+    message = "the data have classes that the model lacks"
     new = torch.as_tensor(class_indices_of(dataset.classes, classes, message))
     if len(new.unique()) < len(classes):
         raise ValueError(
-            f"the classes of the data, {few(dataset.classes)}, are not the model's, {few(classes)}"
+            f"the data have only the classes {few(dataset.classes)}, "
+            f"but the model has {few(classes)}"
         )
     y = torch.where(dataset.y >= 0, new[dataset.y], -1)
     return replace(dataset, y=y, y_test=new[dataset.y_test], classes=tuple(classes))

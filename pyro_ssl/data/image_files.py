@@ -15,11 +15,13 @@ UNLABELED = "unlabeled"
 """Name of the folder of images without a label."""
 GREY_MODES = ("1", "L", "LA")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
-"""Modes of Pillow with more than 8 bits a channel, which it would cut off."""
+"""Pillow's modes with more than 8 bits per channel, which a conversion to 8 bits would clip."""
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images in a folder and below, sorted; hidden files are left out, others with a warning.
+    """List the images in a folder and its subfolders, sorted by path.
+
+    Hidden files are left out; other files that are not images are left out with a warning.
 
     Arguments:
         folder: The folder.
@@ -49,7 +51,7 @@ def _is_hidden(path: Path, folder: Path) -> bool:
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """The folders of classes in a folder, sorted: all but `unlabeled` and hidden ones."""
+    """List the class folders in a folder, sorted: all but `unlabeled` and hidden ones."""
     folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
     return [path for path in folders if path.name != UNLABELED and path.name[0] != "."]
 
@@ -61,33 +63,33 @@ def read_images(
     channels: int | None = None,
     shape: tuple[int, ...] | None = None,
 ) -> np.ndarray:
-    """Images as pixels of uint8, `(N, C, H, W)`.
+    """Read images as uint8 pixels, `(N, C, H, W)`.
 
-    They are grey, C = 1, if all are; otherwise grey ones become colours. A rotation that a camera
-    has noted is applied.
+    An image that the camera has marked as rotated (in its EXIF data) is turned upright.
 
     Arguments:
         files: The files.
-        size: Height and width to which all are scaled; None keeps theirs.
-        channels: 1 or 3; None takes what the files have.
-        shape: Height and width that all should have; None takes those of the first.
+        size: Height and width to scale all images to; None does not scale them.
+        channels: 1 for grey images, 3 for colour images. None uses 1 if all files are grey, and 3
+            otherwise.
+        shape: Height and width that all images should have; None uses those of the first image.
 
     Raises:
-        ValueError: A file is not a readable image of 8 bits a channel, is transparent in places, is
-            in colour where grey is wanted, or has another size than the others.
+        ValueError: A file is not a readable image with 8 bits per channel, is transparent in
+            places, is in colour although `channels` is 1, or differs in size from the others.
     """
     channels = _channels_of(files, channels)
-    first: np.ndarray | None = None
+    images: np.ndarray | None = None
     for i, path in enumerate(files):
         pixels = _pixels(path, channels, size)
-        if first is None:
+        if images is None:
             wanted = pixels.shape[1:] if shape is None or size is not None else shape
-            first = np.empty((len(files), channels, *wanted), np.uint8)
-        if pixels.shape != first.shape[1:]:
-            _refuse_size(path, pixels.shape[1:], files[0], first.shape[2:], shape is not None)
-        first[i] = pixels
-    assert first is not None, "there is at least one file"
-    return first
+            images = np.empty((len(files), channels, *wanted), np.uint8)
+        if pixels.shape != images.shape[1:]:
+            _refuse_size(path, pixels.shape[1:], files[0], images.shape[2:], shape is not None)
+        images[i] = pixels
+    assert images is not None, "there is at least one file"
+    return images
 
 
 def _channels_of(files: Sequence[Path], wanted: int | None) -> int:
@@ -109,19 +111,19 @@ def _refuse_size(
     got = f"{path} has {size[0]} x {size[1]} pixels"
     want = f"{wanted[0]} x {wanted[1]}"
     if is_trained:
-        raise ValueError(f"{got}, the model was trained on {want}; scale it to that size")
+        raise ValueError(f"{got}, but the model was trained on {want}; scale it to that size")
     raise ValueError(
-        f"{got}, {other} has {want}; images should have one size: --image-size {min(wanted)} "
-        "scales all to that height and width"
+        f"{got}, but {other} has {want}; all images should have the same size: "
+        f"--image-size {min(wanted)} scales them to that height and width"
     )
 
 
 def _is_grey(path: Path) -> bool:
-    """Whether an image has no colours, by its header; a palette counts as colours."""
+    """Return True if the header says that an image is grey; a palette counts as colour."""
     with _opened(path) as image:
         if image.mode in DEEP_MODES:
             raise ValueError(
-                f"{path} has more than 8 bits a channel (mode {image.mode}); convert it to 8"
+                f"{path} has more than 8 bits per channel (mode {image.mode}); convert it to 8"
             )
         return image.mode in GREY_MODES
 
@@ -136,7 +138,7 @@ def _opened(path: Path) -> Any:
 
 
 def _pixels(path: Path, channels: int, size: int | None) -> np.ndarray:
-    """An image as `(C, H, W)`, uint8."""
+    """Read an image as uint8 pixels, `(C, H, W)`."""
     from PIL import Image, ImageOps
 
     with _opened(path) as image:
@@ -153,7 +155,7 @@ def _pixels(path: Path, channels: int, size: int | None) -> np.ndarray:
 
 
 def _check_opaque(path: Path, image: Any) -> None:
-    """Raise ValueError if an image is transparent in places: the colours behind are arbitrary."""
+    """Raise ValueError if an image is transparent in places: its colours there are arbitrary."""
     if not image.has_transparency_data:
         return
     alpha = np.asarray(image.convert("RGBA"))[..., 3]

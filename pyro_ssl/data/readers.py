@@ -1,6 +1,6 @@
-"""One reader of the users' files for all commands: folders of images, tables, and arrays.
+"""Read the user's files, for all commands: folders of images, tables, and arrays.
 
-A training run keeps its `Reading`, so that later files are read in the same way.
+A training run saves its `Reading`, so that later files are read in the same way.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from pyro_ssl.utils.arrays import brief, few
 
 TABLES = (".csv", ".parquet")
 KINDS = "a folder of images, or of train.csv and test.csv, or a .csv, .parquet or .npz file"
-"""What a path can be, for messages."""
+"""Kinds of paths that can be read, for messages."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files become rows: what the user says, and what the training data have fixed.
+    """How files are converted to rows: the user's options, and values from the training data.
 
     Arguments:
         label_column: Name of the column of labels.
         ignore_columns: Columns that are left out.
-        image_size: Height and width to which images are scaled; None takes them as they are.
-        columns: Names of the columns of x, in order; empty if x is no table.
-        mean: Mean of each column in training, which is subtracted.
-        std: Standard deviation of each column in training, by which it is divided.
-        image_shape: Shape (C, H, W) of the images of a folder; empty if there is none.
-        unit: Number by which whole numbers in image arrays are divided; None if there were none.
+        image_size: Height and width to scale images to; None does not scale them.
+        columns: Names of the columns of x, in order; empty if x is not a table.
+        mean: Mean of each column in the training data, which is subtracted.
+        std: Standard deviation of each column in the training data; columns are divided by it.
+        image_shape: Shape (C, H, W) of the images in a folder; empty without images.
+        unit: Number that integer image arrays are divided by; None without such arrays.
     """
 
     label_column: str = "label"
@@ -57,10 +57,10 @@ class Reading:
 
     @classmethod
     def of(cls, extra: Mapping[str, Any]) -> Reading:
-        """The reading that a saved model holds; earlier versions saved the unit only.
+        """Take the reading from a saved model's extra data; earlier versions saved only the unit.
 
         Raises:
-            ValueError: It is damaged.
+            ValueError: The saved reading is damaged.
         """
         plain = extra.get("reading", {"unit": extra.get("unit")})
         try:
@@ -73,7 +73,7 @@ class Reading:
         return reading
 
     def plain(self) -> dict[str, Any]:
-        """The reading as plain data, for a file."""
+        """Return the reading as plain data that JSON can hold."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
@@ -85,7 +85,8 @@ class Part:
         x: Data `(N, *event)`.
         labels: Labels of any kind, `(N,)`; None if the rows have none.
         names: Names of the rows, such as files; empty if they have none.
-        origin: Part of the data that the rows are, for messages; empty if they are all of them.
+        origin: Name of the part of the data that the rows come from, for messages; empty if they
+            are all of the data.
     """
 
     x: np.ndarray
@@ -96,13 +97,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Content:
-    """What a path holds.
+    """The data in a file or folder.
 
     Arguments:
-        train: The training part, or all rows.
+        train: The training part; all rows if there is no other part.
         test: The test part; None if there is none.
-        reading: The reading, with what the training part has fixed.
-        classes: Names of the classes, where the files list them.
+        reading: The reading, completed with values from the training part.
+        classes: Names of the classes, if the file lists them; otherwise empty.
     """
 
     train: Part
@@ -112,7 +113,7 @@ class Content:
 
     @property
     def last(self) -> Part:
-        """The rows to predict: the test part, or all where there is none."""
+        """The rows to predict: the test part, or all rows if there is none."""
         return self.train if self.test is None else self.test
 
 
@@ -125,14 +126,14 @@ def load_or_read(
     reading: Reading | None = None,
     classes: Sequence[str] | None = None,
 ) -> tuple[Dataset, Reading]:
-    """A data set by name or path, and how it was read.
+    """Load a data set by its name, or read it from a path; return it with its reading.
 
     Arguments:
         name: One of `DATASETS`, or a path; see `read`.
-        root: Folder of the image sets.
+        root: Folder of the image data sets.
         reading: How to read the files.
-        classes: Names of a model's classes, whose indices the labels become; None takes those of
-            the file.
+        classes: Names of a model's classes, which the labels are matched with; None uses the
+            classes in the file.
 
     Raises:
         ValueError: There is no such data set, or its labels do not fit; see `encode`.
@@ -148,26 +149,26 @@ def load_or_read(
 
 
 def dataset_of(content: Content, name: str, classes: Sequence[str] | None = None) -> Dataset:
-    """The rows of files as a data set; without a test part its test data have no rows.
+    """Make a data set from files that were read; without a test part, its test data are empty.
 
     Arguments:
-        content: What the files hold.
+        content: The data in the files.
         name: Name of the data set.
-        classes: Names of a model's classes; None takes those of the training labels.
+        classes: Names of a model's classes; None uses the classes of the training labels.
 
     Raises:
-        ValueError: There are no labels, or one of the test labels is missing, or is of a class that
-            the training part lacks.
+        ValueError: There are no training labels, a test label is missing, or a test label is of a
+            class that the training part lacks.
     """
     train = content.train
     if train.labels is None:
         raise ValueError(_no_labels(content.reading))
-    message = "y_test has classes that y has not"
+    message = "y_test has classes that y lacks"
     if classes is None:
         values, indices = encode(train.labels, len(train.x))
         classes = names_of(values)
     else:
-        message = "the data have classes that are not the model's"
+        message = "the data have classes that the model lacks"
         indices = label_indices(train.labels, len(train.x), classes, message)
     x = as_data(train.x, "x", torch.float32)
     test = content.test or Part(train.x[:0], np.array([]))
@@ -178,7 +179,7 @@ def dataset_of(content: Content, name: str, classes: Sequence[str] | None = None
         row = int(np.flatnonzero(y_test < 0)[0])
         raise ValueError(
             f"y_test has no label in row {row}, {(y_test < 0).sum()} such rows in all; "
-            "leave them out, for each test row needs one"
+            "leave them out, since each test row needs a label"
         )
     x_test = as_data(test.x, "x_test", torch.float32) if len(test.x) else x[:0]
     if x_test.shape[1:] != x.shape[1:]:
@@ -191,7 +192,7 @@ def dataset_of(content: Content, name: str, classes: Sequence[str] | None = None
 
 
 def labeled_rows_as_test(dataset: Dataset) -> Dataset:
-    """A data set without a test part with its labeled rows as one, to evaluate a model on them.
+    """Use the labeled rows as the test part of a data set that has no test part.
 
     Raises:
         ValueError: No row has a label.
@@ -207,16 +208,16 @@ def labeled_rows_as_test(dataset: Dataset) -> Dataset:
 def label_indices(
     labels: Any, n: int, classes: Sequence[str], message: str = "the labels have other classes"
 ) -> np.ndarray:
-    """Labels as indices of known classes, matched by name; -1 where there is none.
+    """Convert labels to indices of known classes, matched by name; missing labels become -1.
 
     Arguments:
         labels: Labels `(n,)` of any kind.
         n: Number of rows.
         classes: Names of the classes.
-        message: Beginning of the error's message.
+        message: Start of the error message.
 
     Raises:
-        ValueError: There is no class of a label's name.
+        ValueError: A label is not the name of a known class.
 
     >>> label_indices(["dog", None, "cat"], 3, ["cat", "dog"])
     array([ 1, -1,  0])
@@ -245,13 +246,13 @@ def _no_labels(reading: Reading) -> str:
 def read(name: str | Path, reading: Reading | None = None) -> Content:
     """Read a folder of images, or a `.csv`, `.parquet` or `.npz` file.
 
-    A folder may hold `train`, `test` and `unlabeled`, each a folder of images or a table, or the
-    folders of classes themselves, with `unlabeled` beside them. A reading of a trained model is
-    applied; what it leaves open is taken from the training part.
+    A folder may hold `train`, `test` and `unlabeled`, each a folder of images or a table. It may
+    also hold the class folders themselves, with `unlabeled` beside them. Values that the reading
+    lacks, such as the columns and their means, are taken from the training part.
 
     Arguments:
         name: The path.
-        reading: How to read it.
+        reading: How to read it; the reading of a trained model has all values.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -278,11 +279,11 @@ def read(name: str | Path, reading: Reading | None = None) -> Content:
 
 
 def _table_in(folder: Path, part: str) -> Path | None:
-    """The table of a part in a folder; None if there is none."""
-    found = [folder / (part + suffix) for suffix in TABLES if (folder / (part + suffix)).is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{folder} should hold one table {part}, got {few(found)}")
-    return found[0] if found else None
+    """Return the path of a part's table in a folder, or None if there is none."""
+    paths = [folder / (part + suffix) for suffix in TABLES if (folder / (part + suffix)).is_file()]
+    if len(paths) > 1:
+        raise ValueError(f"{folder} should hold one table {part}, got {few(paths)}")
+    return paths[0] if paths else None
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -293,7 +294,7 @@ def _read_tables(
 ) -> Content:
     table = read_table(train)
     if not reading.columns:
-        reading = _fixed_columns(table, unlabeled, reading)
+        reading = _with_columns(table, unlabeled, reading)
     part = _table_part(table, reading)
     if unlabeled is not None:
         others = _table_part(read_table(unlabeled), reading)
@@ -302,8 +303,8 @@ def _read_tables(
     return Content(part, test_part, reading)
 
 
-def _fixed_columns(table: Table, unlabeled: Path | None, reading: Reading) -> Reading:
-    """A reading with the columns of a training table, and their mean and standard deviation."""
+def _with_columns(table: Table, unlabeled: Path | None, reading: Reading) -> Reading:
+    """Add the columns of a training table, their means and standard deviations to a reading."""
     columns = _columns_of_data(table, reading)
     x = table.numbers(columns)
     if unlabeled is not None:
@@ -314,8 +315,8 @@ def _fixed_columns(table: Table, unlabeled: Path | None, reading: Reading) -> Re
     ]
     if constant:
         raise ValueError(
-            f"{table.path}: {few(constant)} has one value in all rows, so it says nothing; leave "
-            f"it out with --ignore-columns {' '.join(constant)}"
+            f"{table.path}: {few(constant)} has the same value in all rows, so it carries no "
+            f"information; leave it out with --ignore-columns {' '.join(constant)}"
         )
     return replace(
         reading, columns=columns, mean=tuple(x.mean(0).tolist()), std=tuple(std.tolist())
@@ -338,25 +339,25 @@ def _columns_of_data(table: Table, reading: Reading) -> tuple[str, ...]:
     left_out = (reading.label_column, *reading.ignore_columns)
     columns = tuple(name for name in table.columns if name not in left_out)
     if not columns:
-        raise ValueError(f"{table.path} has no columns beside {few(left_out)}")
+        raise ValueError(f"{table.path} has no columns besides {few(left_out)}")
     return columns
 
 
 def _table_part(table: Table, reading: Reading) -> Part:
-    """The rows of a table in the columns of the reading, standardised; order is by name."""
+    """Select the columns of the reading by name, and standardise them."""
     known = {*reading.columns, *reading.ignore_columns, reading.label_column}
     others = [name for name in table.columns if name not in known]
     if others:
         raise ValueError(
-            f"{table.path} has columns that the training data have not: {few(others)}; "
-            f"those are {few(reading.columns, 20)}"
+            f"{table.path} has columns that the training data lack: {few(others)}; "
+            f"the model was trained on {few(reading.columns, 20)}"
         )
     x = (table.numbers(reading.columns) - np.array(reading.mean)) / np.array(reading.std)
     return Part(x.astype(np.float32), table.labels(reading.label_column))
 
 
 def _joined(labeled: Part, unlabeled: Part) -> Part:
-    """Two parts of training data, the second without labels."""
+    """Concatenate the labeled and the unlabeled training data."""
     n = len(labeled.x)
     labels = np.empty(n + len(unlabeled.x), dtype=object)
     if labeled.labels is not None:
@@ -369,7 +370,7 @@ def _joined(labeled: Part, unlabeled: Part) -> Part:
 
 
 def _read_folders(root: Path, reading: Reading) -> Content:
-    """Images in folders of classes, and in folders `unlabeled`."""
+    """Read the images in class folders, and in folders named `unlabeled`."""
     has_train = (root / "train").is_dir()
     train = root / "train" if has_train else root
     test = root / "test"
@@ -401,14 +402,14 @@ def _unlabeled_files(root: Path, train: Path) -> list[Path]:
 
 
 def _labeled_files(folder: Path, skipped: set[Path]) -> tuple[list[Path], list[str | None]]:
-    """Images and their classes; those that are in no folder have none."""
+    """List images and their classes; without class folders, list the images without a class."""
     files: list[Path] = []
     labels: list[str | None] = []
-    for of_class in class_folders(folder):
-        if of_class not in skipped:
-            found = image_files(of_class)
-            files += found
-            labels += [of_class.name] * len(found)
+    for class_folder in class_folders(folder):
+        if class_folder not in skipped:
+            images = image_files(class_folder)
+            files += images
+            labels += [class_folder.name] * len(images)
     if files:
         return files, labels
     loose = [path for path in image_files(folder) if path.parent == folder]
@@ -438,7 +439,7 @@ def _image_part(
 
 
 def _read_npz(path: Path, reading: Reading) -> Content:
-    """Arrays `x`, `y`, `x_test`, `y_test` and `classes`, of which `x` is needed."""
+    """Read the arrays `x`, `y`, `x_test`, `y_test` and `classes`; only `x` is required."""
     arrays = arrays_of(path)
     if "x" not in arrays:
         others = ", ".join(arrays) or "none"
@@ -459,7 +460,7 @@ def _read_npz(path: Path, reading: Reading) -> Content:
 
 
 def _checked_labels(arrays: Mapping[str, np.ndarray], y: str, x: str) -> np.ndarray | None:
-    """Labels, one for each row; None if there are none."""
+    """Return labels, or None if there are none, after a check that each row has one."""
     if y not in arrays:
         return None
     rows = arrays[x].shape[:1]
@@ -469,15 +470,15 @@ def _checked_labels(arrays: Mapping[str, np.ndarray], y: str, x: str) -> np.ndar
 
 
 def unit_of(array: np.ndarray) -> float | None:
-    """The number by which the whole numbers of image arrays are divided; None for other arrays.
+    """Return the number to divide an integer image array by; None for other arrays.
 
-    It is 255 if one is above 1, else 1.
+    It is 255 if any pixel is above 1, and otherwise 1.
 
     Arguments:
         array: Images `(N, C, H, W)`, or `(N, H, W)`.
 
     Raises:
-        ValueError: Whole numbers are outside 0 .. 255.
+        ValueError: A pixel is outside 0 .. 255.
 
     >>> unit_of(np.array([[[[0, 128]]]])), unit_of(np.array([[0, 128]]))
     (255.0, None)
@@ -492,7 +493,7 @@ def unit_of(array: np.ndarray) -> float | None:
 
 
 def _in_unit(array: np.ndarray, unit: float | None) -> np.ndarray:
-    """Images of whole numbers as numbers in [0, 1]."""
+    """Scale an integer image array to [0, 1]; return other arrays unchanged."""
     if unit is None or array.dtype.kind not in "iu":
         return array
     return array.astype(np.float32) / np.float32(unit)

@@ -1,6 +1,6 @@
-"""Data that are read row by row when they are needed: memory maps and torch's map-style Datasets.
+"""Data whose rows are read on demand: memory maps and torch's map-style Datasets.
 
-A `Source` holds nothing but where its rows are. `InputRows` are its rows as a method takes them.
+A `Source` reads rows as they are stored. `InputRows` converts them to what a method takes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pyro_ssl.utils.arrays import brief, check_array_like, extreme_rows
 from pyro_ssl.utils.context import fixed_reading_seed
 
 SAMPLED_ROWS = 1000
-"""Most rows that are looked at before training: for their range and for the fingerprint."""
+"""Largest number of rows read before training, to find their range and the fingerprint."""
 SAMPLED_BYTES = 2**25
-"""Most bytes of those rows, where they are large; `FEWEST_ROWS` are looked at in any case."""
+"""Largest size of these rows in bytes; at least `FEWEST_ROWS` rows are read, however large."""
 
 
 class Source(ABC):
-    """Data whose rows are read when they are needed.
+    """Data whose rows are read on demand.
 
     Arguments:
         shape: Shape of all data, `(N, *event)`.
@@ -62,7 +62,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, rows: np.ndarray) -> Tensor:
-        """These rows, `(n, *event)`, in the dtype in which they are kept.
+        """Read rows, `(n, *event)`, in the dtype in which they are stored.
 
         Arguments:
             rows: Indices `(n,)`.
@@ -70,31 +70,31 @@ class Source(ABC):
 
     @abstractmethod
     def labels(self, workers: int = 0) -> Any:
-        """Labels `(N,)` that the data hold themselves, or None.
+        """Return the labels `(N,)` that are stored with the data, or None if there are none.
 
         Arguments:
-            workers: Processes that read them; 0 reads in this one.
+            workers: Number of processes that read the labels; 0 reads in this process.
         """
 
     @abstractmethod
     def without_labels(self) -> Source:
-        """The same data without the labels that they hold themselves."""
+        """Return a source of the same data without their labels."""
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row."""
+        """Size of a row in bytes."""
         numbers = int(np.prod(self.shape[1:], dtype=np.int64))
         return numbers * self.dtype.itemsize
 
     def sampled(self, rows: int | None = None) -> np.ndarray:
-        """Evenly spaced places among the given number of rows, by default all, for a first look."""
+        """Return evenly spaced indices below `rows`, by default the number of all rows."""
         rows = len(self) if rows is None else rows
         most = min(SAMPLED_ROWS, max(FEWEST_ROWS, SAMPLED_BYTES // self.row_bytes))
         return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
 
     @cached_property
     def sample(self) -> Tensor:
-        """The rows of `sampled`, as they are read."""
+        """The rows at the indices of `sampled`, as they are stored."""
         with fixed_reading_seed(0):
             return self.read(self.sampled())
 
@@ -111,17 +111,18 @@ class Source(ABC):
 
 
 class MemmapSource(Source):
-    """The file of a memory map, of which only the rows of a batch are in memory.
+    """Rows in the file of a memory map; only the rows of a batch are in memory.
 
-    They are read from the file: pages of a map would count as memory of the process.
+    Rows are read from the file and not through the map, whose pages would count as memory of the
+    process.
 
     Arguments:
-        array: The map, or a view of it, `(N, *event)`.
+        array: The memory map, or a view of it, `(N, *event)`.
         name: Name of the argument, for messages.
 
     Raises:
         TypeError: It does not hold numbers.
-        ValueError: It is copy-on-write, or reversed, or is empty, or has no feature dimension.
+        ValueError: It is copy-on-write, reversed or empty, or has no feature dimension.
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile() as file:
@@ -152,20 +153,21 @@ class MemmapSource(Source):
         self._stored = array.dtype
         self._native = native
         self._strides = array.strides
-        self._start = _place_in_file(array)
+        self._start = _offset_in_file(array)
         steps = zip(array.shape[1:], array.strides[1:], strict=True)
         self._row_span = array.itemsize + sum((n - 1) * stride for n, stride in steps)
-        self._rows_are_whole = self._row_span == self.row_bytes and array[:1].flags.c_contiguous
+        is_packed = self._row_span == self.row_bytes
+        self._rows_are_contiguous = is_packed and array[:1].flags.c_contiguous
 
     def read(self, rows: np.ndarray) -> Tensor:
-        """These rows; see `Source.read`.
+        """Read rows; see `Source.read`.
 
         Raises:
             OSError: The file cannot be read.
-            ValueError: It has become shorter.
+            ValueError: The file has become shorter.
         """
-        follow = self._rows_are_whole and self._strides[0] == self._row_span
-        is_one_piece = follow and len(rows) > 1 and bool((np.diff(rows) == 1).all())
+        are_adjacent = self._rows_are_contiguous and self._strides[0] == self._row_span
+        is_one_piece = are_adjacent and len(rows) > 1 and bool((np.diff(rows) == 1).all())
         with open(self.filename, "rb", buffering=0) as file:
             if is_one_piece:
                 values = np.empty((len(rows), *self.shape[1:]), self._stored)
@@ -175,14 +177,14 @@ class MemmapSource(Source):
         return torch.from_numpy(np.ascontiguousarray(values, self._native))
 
     def labels(self, workers: int = 0) -> None:
-        """None: a memory map holds data only."""
+        """Return None, since a memory map has no labels."""
 
     def without_labels(self) -> MemmapSource:
-        """The same source."""
+        """Return the source itself, which has no labels."""
         return self
 
     def _read_each(self, file: Any, rows: np.ndarray) -> np.ndarray:
-        """Rows that are anywhere in the file."""
+        """Read rows one by one, wherever they are in the file."""
         spans = np.empty((len(rows), self._row_span), np.uint8)
         for span, row in zip(spans, rows, strict=True):
             self._fill(file, span, row)
@@ -191,7 +193,7 @@ class MemmapSource(Source):
         return np.ndarray(shape, self._stored, spans, strides=strides)
 
     def _fill(self, file: Any, values: np.ndarray, row: Any) -> None:
-        """Read bytes from where a row begins."""
+        """Fill an array with the bytes of the file from the start of a row on."""
         file.seek(self._start + int(row) * self._strides[0])
         view = values.data
         while view:
@@ -201,8 +203,8 @@ class MemmapSource(Source):
             view = view[count:]
 
 
-def _place_in_file(array: np.memmap[Any, Any]) -> int:
-    """The byte of the file at which a view of a memory map begins."""
+def _offset_in_file(array: np.memmap[Any, Any]) -> int:
+    """Return the offset in the file, in bytes, at which a view of a memory map begins."""
     mapping = np.frombuffer(_mapping_of(array), np.uint8)
     mapped_from = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
     first = array.__array_interface__["data"][0] - mapping.__array_interface__["data"][0]
@@ -210,7 +212,7 @@ def _place_in_file(array: np.memmap[Any, Any]) -> int:
 
 
 def _mapping_of(array: Any) -> Any:
-    """The `mmap` that an array is a view of."""
+    """Return the `mmap` behind an array."""
     while isinstance(array, np.ndarray):
         array = array.base
     return array
@@ -222,10 +224,10 @@ class DatasetSource(Source):
     Arguments:
         dataset: The dataset, with a length.
         name: Name of the argument, for messages.
-        has_labels: Whether to look for labels in its items.
+        has_labels: Read the labels of its items, if they are (x, y).
 
     Raises:
-        TypeError: It has no length, or its items are something else.
+        TypeError: It has no length, or its items are neither x nor (x, y).
         ValueError: It is empty, or x has no dimension.
 
     >>> pairs = torch.utils.data.TensorDataset(torch.zeros(5, 2), torch.tensor([0, 1, -1, 0, 1]))
@@ -238,7 +240,7 @@ class DatasetSource(Source):
         if not hasattr(dataset, "__len__"):
             raise TypeError(
                 f"{name}: a {type(dataset).__name__} has no length; "
-                "give it a __len__, which says how many rows it has"
+                "give it a __len__ that returns the number of its rows"
             )
         if len(dataset) == 0:
             raise ValueError(f"{name} is empty: a {type(dataset).__name__} of length 0")
@@ -251,17 +253,17 @@ class DatasetSource(Source):
         self._has_labels = has_labels and self._pairs
 
     def read(self, rows: np.ndarray) -> Tensor:
-        """These rows; see `Source.read`."""
+        """Read rows; see `Source.read`."""
         return torch.stack([self._row(int(row)) for row in rows])
 
     def labels(self, workers: int = 0) -> list[Any] | None:
-        """The labels of all items, read once in one pass over the data; None if they have none."""
+        """Return the labels of all items, read in one pass, or None if the items have none."""
         if not self._has_labels:
             return None
         return self._labels_read(workers)
 
     def without_labels(self) -> DatasetSource:
-        """The same data without the labels in its items."""
+        """Return a source of the same dataset that ignores the labels of its items."""
         return DatasetSource(self.dataset, self.name, has_labels=False)
 
     def _labels_read(self, workers: int) -> list[Any]:
@@ -269,7 +271,7 @@ class DatasetSource(Source):
             size = max(1, SAMPLED_BYTES // (8 * max(1, self.row_bytes)))
             chunks = _chunks(len(self), min(size, SAMPLED_ROWS))
             loader: DataLoader[list[Any]] = DataLoader(
-                _LabelsOf(self.dataset, self.name),
+                _Labels(self.dataset, self.name),
                 batch_size=None,
                 sampler=chunks,
                 num_workers=workers,
@@ -297,8 +299,8 @@ class DatasetSource(Source):
 _NO_LABEL = object()
 
 
-class _LabelsOf(Dataset[Any]):
-    """The labels of items, for one pass over a dataset by worker processes."""
+class _Labels(Dataset[Any]):
+    """The labels of a dataset by range of rows, for torch's DataLoader to read."""
 
     def __init__(self, dataset: Dataset[Any], name: str) -> None:
         self.dataset = dataset
@@ -310,16 +312,18 @@ class _LabelsOf(Dataset[Any]):
 
 
 def _plain_label(label: Any) -> Any:
-    """A label as a Python number; None, for no label, is -1."""
+    """Convert a label to a Python number; None, which means no label, becomes -1."""
     if label is _NO_LABEL:
-        raise ValueError("x: some items are (x, y) and others are x; give y = None or -1 there")
+        raise ValueError(
+            "x: some items are (x, y) and others x alone; give (x, None) without a label"
+        )
     if label is None:
         return -1
     return label.tolist() if hasattr(label, "tolist") else label
 
 
 def _split_item(item: Any, name: str) -> tuple[Any, Any]:
-    """An item of a dataset as x and its label; x alone, also as (x,), has none."""
+    """Split an item of a dataset into x and its label; x and (x,) have no label."""
     if not isinstance(item, tuple):
         return item, _NO_LABEL
     if len(item) == 1:
@@ -330,10 +334,10 @@ def _split_item(item: Any, name: str) -> tuple[Any, Any]:
 
 
 def _as_row(x: Any, name: str, row: int) -> Tensor:
-    """The x of an item as a tensor.
+    """Convert the x of an item to a tensor.
 
     Raises:
-        TypeError: It is no array of real numbers.
+        TypeError: It is not an array of real numbers.
     """
     name = f"{name}: item {row}"
     check_array_like(x, name)
@@ -347,7 +351,7 @@ def _as_row(x: Any, name: str, row: int) -> Tensor:
 
 
 def as_source(x: Any, name: str = "x") -> Any:
-    """A source for a memory map or a torch Dataset; anything else is returned as it is.
+    """Return a source for a memory map or a torch Dataset, and anything else unchanged.
 
     Arguments:
         x: The data.
@@ -362,8 +366,8 @@ def as_source(x: Any, name: str = "x") -> Any:
     kind = type(x).__name__
     if isinstance(x, DataLoader):
         raise TypeError(
-            f"{name} should be data, got a {kind}; give its dataset, {name}.dataset: the order of "
-            "the rows, and with it an exact resume, is pyro-ssl's"
+            f"{name} should be data, got a {kind}; give its dataset, {name}.dataset; the rows are "
+            "shuffled by pyro-ssl, so that a run can be resumed exactly"
         )
     if isinstance(x, IterableDataset):
         raise TypeError(
@@ -379,14 +383,14 @@ def as_source(x: Any, name: str = "x") -> Any:
 
 
 class InputRows:
-    """Rows of a source in the dtype of a method's weights; they are read when asked for.
+    """Rows of a source, read on demand and converted to the dtype of a method's weights.
 
-    They can be indexed by a slice or by indices, and split into chunks, as a tensor can. Pixels of
-    uint8 are numbers in [0, 1]. Rows that are read are checked to be finite.
+    Like a tensor, they can be indexed by a slice or by indices, and split into chunks. Pixels of
+    uint8 become numbers in [0, 1]. Rows are checked to be finite when they are read.
 
     Arguments:
         source: The source.
-        objective: The method.
+        objective: The objective that takes the rows.
 
     Raises:
         ValueError: Pixels are binary; see `check_pixel_unit`.
@@ -410,7 +414,7 @@ class InputRows:
         return len(self.source)
 
     def __getitem__(self, rows: Any) -> Tensor:
-        """Rows, `(n, *event)`, or one row, `(*event)`, as the method takes them, on the CPU."""
+        """Read rows, `(n, *event)`, or one row, `(*event)`, and convert them on the CPU."""
         if isinstance(rows, int):
             return self[rows : rows + 1][0]
         if isinstance(rows, slice):
@@ -421,16 +425,16 @@ class InputRows:
         return self.placed(values, torch.device("cpu"))
 
     def split(self, size: int) -> Iterator[Tensor]:
-        """All rows, some at a time.
+        """Iterate over all rows in chunks.
 
         Arguments:
-            size: Rows of a chunk.
+            size: Number of rows in a chunk.
         """
         for rows in _chunks(len(self), size):
             yield self[rows.start : rows.stop]
 
     def on_host(self, rows: np.ndarray) -> Tensor:
-        """Rows on the CPU, checked; pixels are still 0 .. 255 of uint8.
+        """Read rows on the CPU and check them; pixels stay 0 .. 255 in uint8.
 
         Arguments:
             rows: Indices `(n,)`.
@@ -447,7 +451,7 @@ class InputRows:
         return values
 
     def _check_finite(self, values: Tensor, rows: np.ndarray) -> None:
-        low, high = values.aminmax()  # NaN if one is; it needs no further memory
+        low, high = values.aminmax()  # NaN if any value is NaN; needs no extra memory
         if low.isfinite() and high.isfinite():
             return
         row = int(rows[int((~values.flatten(1).isfinite().all(1)).nonzero()[0])])
@@ -457,20 +461,20 @@ class InputRows:
         )
 
     def placed(self, values: Tensor, device: torch.device) -> Tensor:
-        """Rows of `on_host` on a device, pixels as numbers in [0, 1]."""
+        """Move rows from `on_host` to a device, and scale pixels to [0, 1]."""
         values = values.to(device, non_blocking=True)
         return from_pixels(values, self.dtype) if self.pixels else values
 
     def extent(self) -> Extent:
-        """Shape and range of up to 1000 evenly spaced rows; the other rows may reach beyond it."""
+        """Return the shape and range of up to 1000 evenly spaced rows; others may exceed it."""
         return Extent.of(self[self.source.sampled()])
 
     def extreme_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Those of the given rows with the smallest and with the largest number, `(2,)`."""
+        """Return the given rows that hold the smallest and the largest number, `(2,)`."""
         with fixed_reading_seed(0):
             return rows[extreme_rows(self.on_host(rows)).numpy()]
 
 
 def _chunks(n: int, size: int) -> list[range]:
-    """The numbers 0 .. n - 1 in ranges of a size."""
+    """Split 0 .. n - 1 into ranges of the given size; the last one may be shorter."""
     return [range(start, min(n, start + size)) for start in range(0, n, size)]

@@ -15,20 +15,20 @@ from pyro_ssl.utils.arguments import is_missing
 from pyro_ssl.utils.arrays import brief, few
 
 TRUTH = {"true": 1.0, "false": 0.0}
-"""Truth values in text, as numbers."""
+"""Texts that are read as truth values, and their numbers."""
 PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
-"""A label in text that is a number; "007" is a name."""
+"""Labels in text that are read as numbers; "007" is read as a name."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns by name, as they stand in the file.
+    """A table with named columns, as in the file.
 
     Arguments:
         path: The file, for messages.
         columns: Values of each column: text, numbers, or None for an empty cell.
         rows: Number of rows.
-        first_line: Number of the first row in the file, for messages.
+        first_line: Line of the file that holds the first row, for messages.
     """
 
     path: Path
@@ -37,10 +37,10 @@ class Table:
     first_line: int = 0
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
-        """These columns as numbers, `(N, D)`.
+        """Convert columns to numbers, `(N, D)`.
 
         Arguments:
-            names: Names of the columns, in their order.
+            names: Names of the columns, in the order of the result.
 
         Raises:
             ValueError: There is no such column, or a cell is empty or holds text.
@@ -54,7 +54,9 @@ class Table:
         return np.column_stack(columns) if columns else np.empty((self.rows, 0))
 
     def labels(self, name: str) -> np.ndarray | None:
-        """The labels of a column: None in empty cells, numbers where all are; None without it.
+        """Return the labels in a column, or None if there is no such column.
+
+        If all labels are numbers, empty cells are NaN; otherwise they are None or empty text.
 
         Arguments:
             name: Name of the column.
@@ -85,14 +87,14 @@ class Table:
     def _refuse(self, name: str, row: int, value: Any) -> None:
         where = f"{self.path}: column {brief(name)}, line {row + self.first_line}"
         if is_missing(value) or _is_infinite(value):
-            found = "is empty" if value in (None, "") else f"holds {value}"
+            problem = "is empty" if value in (None, "") else f"holds {value}"
             raise ValueError(
-                f"{where}, {found}: a method needs a number in each cell; fill the column or leave "
+                f"{where}, {problem}: a method needs a number in each cell; fill the cell or leave "
                 f"the row out, or leave the column out with --ignore-columns {name}"
             ) from None
         raise ValueError(
-            f"{where}, holds {brief(value)}, which is no number; replace text by numbers, such as "
-            "one column of 0 and 1 for each value (pandas.get_dummies), or leave the column out "
+            f"{where}, holds {brief(value)}, which is not a number; replace text by numbers, such "
+            "as one column of 0 and 1 for each value (pandas.get_dummies), or leave the column out "
             f"with --ignore-columns {name}"
         ) from None
 
@@ -116,17 +118,18 @@ def _without_spaces(value: Any) -> Any:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a `.csv` file with a line of names, or a `.parquet` file.
+    """Read a `.csv` file with a header, or a `.parquet` file.
 
-    CSV is read by Python's own module, so that labels and empty cells are the same whatever is
-    installed; Parquet needs pyarrow.
+    CSV is read by Python's `csv` module, so that the result does not depend on other packages;
+    Parquet needs pyarrow.
 
     Arguments:
         path: The file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, has no rows, or two columns of one name; or pyarrow is missing.
+        ValueError: The file is damaged, has no rows, or has two columns with the same name; or
+            pyarrow is not installed.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -152,14 +155,14 @@ def _read_csv(path: Path) -> Table:
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a readable .csv file in UTF-8: {error}") from None
     if not lines:
-        raise ValueError(f"{path} is empty; it should have a line of names and rows")
+        raise ValueError(f"{path} is empty; it should have a header and rows")
     _, header = lines[0]
     names = [name.strip() for name in header]
     _check_names(path, names)
     for number, cells in lines[1:]:
         if len(cells) != len(names):
             raise ValueError(
-                f"{path}: line {number} has {len(cells)} cells, the line of names {len(names)}"
+                f"{path}: line {number} has {len(cells)} cells, but the header has {len(names)}"
             )
     rows = [cells for _, cells in lines[1:]]
     columns = {name: [cells[i] for cells in rows] for i, name in enumerate(names)}
@@ -167,7 +170,7 @@ def _read_csv(path: Path) -> Table:
 
 
 def _cells(reader: Any) -> Iterable[tuple[int, list[str]]]:
-    """The lines that are not empty, with their numbers."""
+    """Yield the lines that are not empty, with their line numbers."""
     for cells in reader:
         if cells:
             yield reader.line_num, cells
@@ -178,8 +181,7 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise ValueError(f"{path} is separated by semicolons; separate cells by commas")
     if all(map(is_number, names)):
         raise ValueError(
-            f"{path}: the first line, {','.join(names):.40}, should name the columns; add a line "
-            "of names"
+            f"{path}: the first line, {','.join(names):.40}, should name the columns; add a header"
         )
     twice = [name for name in names if names.count(name) > 1]
     if twice:

@@ -1,4 +1,4 @@
-"""Measures of every epoch on labels that are set aside from training."""
+"""Accuracy after every epoch on labels that are set aside from training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pyro_ssl.utils.arguments import as_class_indices
 class Accuracy:
     """Accuracy on labels that were set aside, as a callback of `fit`.
 
-    It joins the history, the progress bar, `metrics.jsonl` and the logs as `val_accuracy`. Its
-    `score` can be that of `EarlyStopping`. Set aside labels of the training set, never the test
-    set, and give `fit` -1 in their place.
+    The history, the progress bar, `metrics.jsonl` and the logs show it as `val_accuracy`. Its
+    `score` can also be the score of `EarlyStopping`. Set aside labels of the training set, never of
+    the test set, and give `fit` -1 in their place.
 
     >>> import torch
     >>> from pyro_ssl import fit, zoo
@@ -46,7 +46,7 @@ class Accuracy:
             raise ValueError("y should hold a class index for each row, got none, or -1 for some")
 
     def score(self, objective: Objective) -> float:
-        """The share of correct predictions."""
+        """Return the share of correct predictions."""
         return metrics.accuracy(predict_proba(objective, self.x), self.y.cpu())
 
     def __call__(self, epoch: Epoch) -> dict[str, float]:

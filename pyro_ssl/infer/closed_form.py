@@ -18,7 +18,7 @@ from pyro_ssl.infer.sites import Site, latent_sites, same_scale, sample_sites, s
 def closed_form_kl(
     guide_trace: Trace, model_trace: Trace, sites: Literal["auto"] | Collection[str] = "auto"
 ) -> dict[str, Tensor]:
-    """KL(q || p) in closed form, multiplied by the scale of its site, by name of the site.
+    """Compute KL(q || p) in closed form for each site, multiplied by the scale of the site.
 
     Arguments:
         guide_trace: Trace of the guide.
@@ -27,7 +27,7 @@ def closed_form_kl(
             `TraceTopKEnum_ELBO`.
 
     Raises:
-        ValueError: The model has no site of a name, or no KL in closed form is known for it.
+        ValueError: A name is not a site of the model, or no KL in closed form is known for it.
 
     >>> from pyro_ssl import TraceTopKEnum_ELBO, zoo
     >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
@@ -74,7 +74,7 @@ def _named(
 
 
 def _kl(q: Site, p: Site) -> Tensor | None:
-    """KL with the scale of the sites, `(..., B)`; None if it is not known, or not exact.
+    """Compute the KL times the scale of the sites, `(..., B)`; None if unknown or not exact.
 
     It is not exact if the sites differ in scale, if one is masked, or if the posterior has mass
     outside the support of the prior: a sample may never fall there, but the KL is infinite.
@@ -121,13 +121,13 @@ def _is_categorical(fn: Any) -> bool:
 
 
 def _kl_of_categoricals(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """KL over the last dimension; that of torch has a NaN gradient where q is exactly 0."""
+    """Compute the KL over the last dimension; torch's has a NaN gradient where q is exactly 0."""
     log_p = log_p.masked_fill(_is_zero(log_q), 0.0).clamp_min(torch.finfo(log_p.dtype).min)
     return -entropy_of(log_q) - (log_q.exp() * log_p).sum(-1)
 
 
 def entropy_of(log_q: Tensor) -> Tensor:
-    """Entropy of log-probabilities over the last dimension; 0 log 0 and its gradient are 0.
+    """Compute the entropy over the last dimension; 0 log 0 and its gradient are 0.
 
     >>> entropy_of(torch.tensor([0.0, -torch.inf]))
     tensor(-0.)
@@ -136,9 +136,9 @@ def entropy_of(log_q: Tensor) -> Tensor:
 
 
 def _is_zero(log_q: Tensor) -> Tensor:
-    """Where q is exactly 0.
+    """Return a mask of the entries where q is exactly 0.
 
-    What it is multiplied with should be no more than 0 there: a gradient above 1 times the least
-    float is infinite, and that times 0 is NaN.
+    The log-probability that q is multiplied by should be replaced by 0 there. Otherwise it can be
+    the lowest float: a gradient above 1 times that is infinite, and infinity times 0 is NaN.
     """
     return log_q.detach().exp() == 0

@@ -1,7 +1,7 @@
 """Decisions that a step makes on a tensor's value, such as the number of classes to sum over.
 
-A captured step is a fixed graph of tensor operations, so it cannot branch. It takes its decisions
-from outside, and returns what they should have been; see `pyro_ssl.training.compiled_step`.
+A captured step is a fixed graph of tensor operations, so it cannot branch. It assumes given
+decisions, and returns what they should have been; see `pyro_ssl.training.compiled_step`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class Decisions:
     """The decisions of one step, in order.
 
     Arguments:
-        assumed: Decisions to make, whatever the tensors say; None makes those of the tensors.
+        assumed: Decisions to make whatever the values of tensors are; None decides by the values.
 
     Attributes:
         made: The decisions made.
-        outcomes: The tensors they were asked of, where decisions are assumed.
+        outcomes: If decisions are assumed, the tensors on whose values they depend.
     """
 
     def __init__(self, assumed: Sequence[int] | None = None) -> None:
@@ -30,10 +30,10 @@ class Decisions:
         self.outcomes: list[Tensor] = []
 
     def make(self, value: Tensor) -> int:
-        """The next decision.
+        """Make the next decision.
 
         Raises:
-            IndexError: More decisions are asked for than are assumed.
+            IndexError: More decisions are made than are assumed.
         """
         if self.assumed is None:
             decision = int(value)
@@ -49,7 +49,7 @@ _ACTIVE: ContextVar[Decisions | None] = ContextVar("decisions", default=None)
 
 @contextmanager
 def recorded_decisions(assumed: Sequence[int] | None = None) -> Iterator[Decisions]:
-    """Record the decisions made inside the block, or make the ones that are assumed.
+    """Record the decisions made inside the block; if some are assumed, make these.
 
     >>> import torch
     >>> with recorded_decisions() as decisions:
@@ -72,10 +72,10 @@ def recorded_decisions(assumed: Sequence[int] | None = None) -> Iterator[Decisio
 
 
 def decide(value: Tensor) -> int:
-    """The whole number or truth value of a tensor with one element, on which Python may branch.
+    """Return the integer or truth value of a one-element tensor, on which Python may branch.
 
-    Terms and programs of your own can use it in place of `if tensor:`, so that a step with them can
-    be compiled.
+    In your own terms and programs, write `if decide(tensor):` instead of `if tensor:`, so that
+    their steps can be compiled.
 
     >>> import torch
     >>> decide(torch.tensor(True))

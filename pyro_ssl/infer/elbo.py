@@ -94,8 +94,8 @@ class TraceTopKEnum_ELBO(ELBO):
         common_random_numbers: Use the same noise for all classes in the Gaussian sites of a datum.
             This lowers the variance of the differences between classes, which q(y|x) learns from.
         num_particles: Number S of samples ("particles" in Pyro) of the guide's other sites, for
-            each class. If all data
-            share a latent, the programs run S times, each time with another draw of it.
+            each class. If all data share a latent, the programs run S times, each time with
+            another draw of it.
         importance_weighted: Use as f(y) the logarithm of the mean of S weights
             p(x, y, z) / q(z|x, y), a tighter bound than the mean of S logarithms. If the guide
             samples a latent before y, q(y|x) is averaged over these samples. `poutine.scale`
@@ -176,7 +176,7 @@ class TraceTopKEnum_ELBO(ELBO):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> Bound:
-        """Bound per datum, `(B,)` nats. The caller's parameter store is neither read nor written.
+        """Compute the bound per datum, `(B,)` nats, without use of the caller's parameter store.
 
         Arguments:
             model: The model.
@@ -199,7 +199,7 @@ class TraceTopKEnum_ELBO(ELBO):
         only: Collection[str] | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """f(y) of every class, `(B, K)` nats; it is L(x, y) if the guide has q(z|x, y).
+        """Compute f(y) of every class, `(B, K)` nats; it is L(x, y) if the guide has q(z|x, y).
 
         Arguments:
             model: The model.
@@ -210,7 +210,7 @@ class TraceTopKEnum_ELBO(ELBO):
             kwargs: Keyword arguments of both.
 
         Raises:
-            ValueError: Nothing is enumerated; the model has no site of a name in `only`; `only` is
+            ValueError: No site is enumerated; a name in `only` is no site of the model; `only` is
                 given for an importance-weighted bound.
         """
         if only is not None and (isinstance(only, str) or self.importance_weighted):
@@ -243,19 +243,19 @@ class TraceTopKEnum_ELBO(ELBO):
     def differentiable_loss(
         self, model: Program, guide: Program, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Minus the bound, summed over data, as `pyro.infer.SVI` minimises it.
+        """Compute minus the bound, summed over data, as `pyro.infer.SVI` minimises it.
 
         Unlike `bound`, it uses the caller's parameter store.
         """
         return self._loss(_Call(model, guide, args, kwargs))
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """`differentiable_loss` as a number, without gradients."""
+        """Compute `differentiable_loss` as a number, without gradients."""
         with torch.no_grad():
             return self._loss(_Call(model, guide, args, kwargs)).item()
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """`differentiable_loss` as a number; its gradients are accumulated in the parameters."""
+        """Compute `differentiable_loss` as a number, and add its gradients to the parameters'."""
         loss = self._loss(_Call(model, guide, args, kwargs))
         loss.backward()
         return loss.item()
@@ -271,19 +271,19 @@ class TraceTopKEnum_ELBO(ELBO):
     def _get_trace(
         self, model: Program, guide: Program, args: Any, kwargs: Any
     ) -> tuple[Trace, Trace]:
-        """Traces of model and guide for one run; overrides a method of `pyro.infer.ELBO`."""
+        """Return traces of model and guide for one run; overrides a method of `pyro.infer.ELBO`."""
         pair = self._pairs(_Call(model, guide, args, kwargs, shared_once=True))[0]
         return pair.model, pair.guide
 
     # --- traces --------------------------------------------------------------------------------
 
     def _isolated_pairs(self, run: _Call) -> list[TracePair]:
-        """Traces made with an empty parameter store and without the scales of subsampling."""
+        """Make traces with an empty parameter store and without the scales of subsampling."""
         with isolated_param_store(run.model, run.guide), undo_subsampling(run.rows):
             return self._pairs(run.without_param_store())
 
     def _pairs(self, run: _Call) -> list[TracePair]:
-        """One pair of traces with all S samples, or S pairs with one sample each.
+        """Make one pair of traces with all S samples, or S pairs with one sample each.
 
         If all data share a latent, there are S pairs.
         """
@@ -299,18 +299,18 @@ class TraceTopKEnum_ELBO(ELBO):
         return [self._pair(run, 1, rows) for _ in range(samples)]
 
     def _rows_of(self, run: _Call) -> int | None:
-        """Number of data: of the first argument, or else of the plates in a run of one sample."""
+        """Return the number of data in the first argument, or in the plates of a run."""
         if run.rows is not None:
             return run.rows
         with torch.no_grad():
             return self._pair(run, 1, None).rows
 
     def _vectorized_pair(self, run: _Call, rows: int | None) -> TracePair:
-        """One pair of traces with all S samples."""
+        """Make one pair of traces with all S samples."""
         pair = self._pair(run, self.num_particles, rows)
         if pair.rows == rows:
             return pair
-        # the first argument is not the data: plates were taken for shared ones
+        # the first argument is not the data, so the plates were taken for shared ones
         return self._pair(run, self.num_particles, pair.rows)
 
     @exclusive()
@@ -384,7 +384,7 @@ class TraceTopKEnum_ELBO(ELBO):
         return self._over_particles(f, ndim=2).movedim(-1, -2)
 
     def _closed(self, pair: TracePair) -> dict[str, Tensor]:
-        """KL in closed form by site, at least `free_bits` for continuous latents."""
+        """Return the KL in closed form by site, at least `free_bits` for continuous latents."""
         closed = closed_form_kl(pair.guide, pair.model, self.closed_form)
         if not self.free_bits:
             return closed
@@ -436,7 +436,7 @@ class _Call:
         return len(first) if isinstance(first, Tensor) and first.dim() else None
 
     def without_param_store(self) -> _Call:
-        """The same call of programs that do not register parameters."""
+        """Return the same call with programs that do not register parameters."""
         return replace(
             self,
             model=without_param_store(self.model),
@@ -445,7 +445,7 @@ class _Call:
 
 
 def _mean(bounds: list[Bound]) -> Bound:
-    """The mean of bounds, with the traces of the last one."""
+    """Return the mean of bounds, with the traces of the last one."""
     last = bounds[-1]
     if len(bounds) == 1:
         return last

@@ -24,10 +24,10 @@ from pyro_ssl.utils.context import parts_in_eval_mode
 
 
 def joint_pass_is_exact(model: nn.Module, guide: Any, batch: Any) -> bool:
-    """True if labeled and unlabeled data can share one pass without changing either bound.
+    """Return True if labeled and unlabeled data can share a pass without changing either bound.
 
-    The guide must enumerate `y`, and every other site must have the same log-density with a given y
-    as without, at the same values; q(y|x) must be that of `classify`. The comparison is in eval
+    The guide must enumerate `y`, with the q(y|x) of `classify`. At the same values, every other
+    site must have the same log-density whether y is given or enumerated. The comparison is in eval
     mode, since batch norm in training mode mixes data. The random state is restored.
 
     Arguments:
@@ -75,7 +75,7 @@ def _is_exact(model: nn.Module, guide: Any, batch: Any) -> bool:
 
 
 def _first_values(site: Site, n: int, rows: int) -> Tensor:
-    """A site's values at the first n data and the first class; a shared site's value as it is."""
+    """Return a site's values at the first n data and the first class, or a shared site's value."""
     value: Tensor = site["value"]
     if not is_per_datum(site, rows):
         return value
@@ -90,7 +90,7 @@ def _is_close(a: Tensor, b: Tensor) -> bool:
 
 
 def _are_same(alone: Trace, joint: Trace, n: int, rows: int, without: str = "") -> bool:
-    """True if two traces have the same sites, and equal log-densities of the first n data."""
+    """Return True if traces have the same sites, and equal log-densities of the first n data."""
     sites = dict(sample_sites(alone))
     joint_sites = {name: site for name, site in sample_sites(joint) if name != without}
     if sites.keys() != joint_sites.keys():

@@ -47,7 +47,7 @@ class TopKPolicy:
         )
 
     def number(self, log_q: Tensor) -> int | None:
-        """k for a batch with log q(y|x) `(B, K)`; None for all classes.
+        """Return k for a batch with log q(y|x) `(B, K)`, or None for all classes.
 
         With k = K - 1 or above, all classes are summed, since at most one is left to draw.
         """
@@ -58,7 +58,7 @@ class TopKPolicy:
         return None if k >= classes - 1 else k
 
     def at_most(self, classes: int) -> int:
-        """Largest number of classes that a sum may have, for K classes."""
+        """Return the largest number of classes in a sum, if there are K classes."""
         if self.top_k is None:
             return classes
         if self.top_k == "auto":
@@ -72,14 +72,14 @@ def _fewest(log_q: Tensor) -> int:
     if not candidates:
         return most
     likeliest = log_q.detach().exp().topk(candidates[-1], -1).values
-    held = batch_mean(likeliest).cumsum(-1)
-    # held rises with k, so the k that hold too little are the first ones
-    holds_enough = torch.stack([held[k - 1].double() >= MASS for k in candidates])
-    return [*candidates, most][decide((~holds_enough).sum())]
+    mass = batch_mean(likeliest).cumsum(-1)
+    # the mass of k classes rises with k, so the k with too little mass are the first ones
+    has_enough = torch.stack([mass[k - 1].double() >= MASS for k in candidates])
+    return [*candidates, most][decide((~has_enough).sum())]
 
 
 def is_count(value: Any) -> bool:
-    """True if a value is a whole number above 0.
+    """Return True if a value is a whole number above 0.
 
     >>> is_count(3), is_count(0), is_count(1.5)
     (True, False, False)
@@ -88,7 +88,7 @@ def is_count(value: Any) -> bool:
 
 
 def likeliest_and_one(log_q: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k likeliest classes of each datum, and one drawn from the rest.
+    """Return the k likeliest classes of each datum, and one drawn from the rest.
 
     Arguments:
         log_q: log q(y|x), `(B, K)`.
@@ -113,7 +113,7 @@ def likeliest_and_one(log_q: Tensor, k: int) -> tuple[Tensor, Tensor]:
         cdf = log_pi.exp().cumsum(-1)
         u = torch.rand_like(cdf[:, :1]) * cdf[:, -1:]
         drawn = torch.searchsorted(cdf, u, right=True)
-        drawn = drawn.clamp_max_(log_q.shape[-1] - 1)  # for NaN, whose loss is NaN too
+        drawn = drawn.clamp_max_(log_q.shape[-1] - 1)  # if log_q is NaN, the loss is NaN too
         log_drawn = log_pi.gather(-1, drawn)
         # If rounding drew one of the likeliest after all, its weight is 0.
         log_drawn = log_drawn.masked_fill(log_drawn == -torch.inf, torch.inf)

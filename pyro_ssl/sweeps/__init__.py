@@ -1,4 +1,4 @@
-"""Many runs: one directory a run, in parallel through joblib, and one table of all results."""
+"""Run many configurations in parallel with joblib: a directory for each run, a table for all."""
 
 from pyro_ssl.sweeps.backends import BACKENDS, backend
 from pyro_ssl.sweeps.runs import Outcome, run_name

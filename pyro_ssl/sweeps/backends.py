@@ -1,4 +1,4 @@
-"""Where runs are run: this machine's processes, a Dask scheduler or Ray, through joblib."""
+"""Joblib's backends for runs: processes of this machine, Dask or Ray."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from pyro_ssl.utils.private_names import dask_backend
 BACKENDS = ("loky", "dask", "ray")
 """Names of the backends; `loky` is joblib's own, with processes of this machine."""
 CONNECT_SECONDS = 20
+"""Time limit for the connection to a Dask scheduler."""
 WORKERS_SECONDS = 120
-"""How long to wait for the first worker."""
+"""Time limit for the first Dask worker to start."""
 
 
 @contextmanager
 def backend(name: str = "loky", scheduler: str | None = None, jobs: int = 1) -> Iterator[None]:
-    """Use a backend for all of joblib within the block, `sweep` among it.
+    """Use a joblib backend inside the block, for `sweep` and for any other use of joblib.
 
     >>> with backend("loky", jobs=2):
     ...     pass
 
     Arguments:
         name: One of `BACKENDS`.
-        scheduler: Address of the Dask scheduler, such as `tcp://10.0.0.5:8786`, or its scheduler
-            file; the address of the Ray cluster, or None for one on this machine.
-        jobs: Parallel processes of `loky`; 1 runs in this process.
+        scheduler: For Dask, the address of the scheduler, such as `tcp://10.0.0.5:8786`, or its
+            scheduler file. For Ray, the address of the cluster; None starts one on this machine.
+        jobs: Number of parallel processes of `loky`; 1 runs in this process.
 
     Raises:
-        ValueError: There is no such backend, or no scheduler is given.
+        ValueError: There is no such backend, or the scheduler of Dask is missing.
         ImportError: Its package is not installed.
         OSError: The scheduler does not answer.
     """
@@ -43,7 +44,7 @@ def backend(name: str = "loky", scheduler: str | None = None, jobs: int = 1) -> 
         raise ValueError(f"backend should be one of {', '.join(BACKENDS)}, got {name!r}")
     if name == "loky":
         if scheduler is not None:
-            raise ValueError(f"scheduler goes with the backends dask and ray, got {scheduler!r}")
+            raise ValueError(f"scheduler is for the backends dask and ray only, got {scheduler!r}")
         with parallel_config(backend="loky", n_jobs=jobs):
             yield
         return
@@ -80,11 +81,11 @@ def _dask(scheduler: str | None) -> Iterator[None]:
 
 
 def _reporting_errors(client: Any) -> Any:
-    """Joblib's Dask backend, which also reports errors of Dask itself.
+    """Return a variant of joblib's Dask backend that also reports errors of Dask itself.
 
-    Joblib's own waits forever for a call that Dask gives up, such as one that has ended several
-    workers, or whose function a worker cannot import. And while the cluster has a single worker it
-    runs everything in this process.
+    Joblib's own backend waits forever for a call that Dask gives up: one that has killed several
+    workers, or whose function a worker cannot import. It also runs everything in this process as
+    long as the cluster has only one worker.
     """
     backend_class = dask_backend()
 
@@ -100,7 +101,7 @@ def _reporting_errors(client: Any) -> Any:
             return future
 
         def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(2, super().effective_n_jobs(n_jobs))  # 1 means this process
+            return max(2, super().effective_n_jobs(n_jobs))  # with 1, joblib uses this process
 
         def retrieve_result_callback(self, out: Any) -> Any:
             if isinstance(out, Future):
@@ -128,12 +129,12 @@ def _ray(scheduler: str | None) -> Iterator[None]:
 
 
 class _RayTasks(ParallelBackendBase):
-    """Joblib's calls as tasks of Ray, which repeats a task whose worker is killed.
+    """Joblib backend that makes calls as Ray tasks; Ray repeats a task whose worker is killed.
 
-    The backend that comes with Ray waits forever for such a call.
+    The joblib backend that comes with Ray waits forever for such a task.
 
     Arguments:
-        ray: The package, connected to a cluster.
+        ray: The module `ray`, connected to a cluster.
     """
 
     supports_retrieve_callback = True
@@ -144,7 +145,8 @@ class _RayTasks(ParallelBackendBase):
         self.references: list[Any] = []
 
     def effective_n_jobs(self, n_jobs: int) -> int:
-        return max(2, int(self.ray.cluster_resources().get("CPU", 1)))  # 1 means this process
+        cores = int(self.ray.cluster_resources().get("CPU", 1))
+        return max(2, cores)  # with 1, joblib uses this process
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **arguments: Any) -> int:
         self.parallel = parallel

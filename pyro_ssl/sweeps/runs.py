@@ -17,9 +17,9 @@ import torch
 from pyro_ssl.utils import files
 
 Config = dict[str, Any]
-"""Plain data from which a run follows."""
+"""Plain data that determine a run."""
 Result = dict[str, Any]
-"""Plain data that a run has measured."""
+"""Measurements of a run, as plain data."""
 RunFunction = Callable[[Config, Path], Result]
 """`run(config, directory)`; it should continue from what a killed call left in the directory."""
 
@@ -28,11 +28,11 @@ RESULT_FILE = "result.json"
 ERROR_FILE = "error.txt"
 ATTEMPTS_FILE = "attempts.json"
 MAX_ATTEMPTS = 3
-"""Times that a run may end its worker, for want of memory, before a sweep goes on without it."""
+"""Times that a run may kill its worker, say for lack of memory, before a sweep leaves it out."""
 NAME_LENGTH = 12
 
 _ONE_AT_A_TIME = Lock()
-"""Held while a process has a run: the number of threads and the random state are the process's."""
+"""Held during a run: runs in one process would share the number of threads and random state."""
 
 
 class RunStopped(Exception):  # noqa: N818
@@ -41,13 +41,13 @@ class RunStopped(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a run.
+    """The outcome of a run.
 
     Arguments:
-        name: Name of its directory.
+        name: Name of the run's directory.
         config: Its configuration.
-        result: What it has measured; None if it has failed or has not ended.
-        error: The message of its error; empty without one.
+        result: Its measurements; None if it has failed or has not ended.
+        error: The message of its error; empty if there is none.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Outcome:
 
 
 def run_name(config: Config) -> str:
-    """The name of a run's directory: a hash of its configuration.
+    """Return the name of a run's directory: a hash of its configuration.
 
     Raises:
         ValueError: The configuration is not plain data.
@@ -75,7 +75,7 @@ def run_name(config: Config) -> str:
 
 
 def stored_result(directory: Path) -> Result | None:
-    """The result of a run that has ended, or None.
+    """Return the result of a run, or None if it has not ended.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -92,15 +92,15 @@ def stored_result(directory: Path) -> Result | None:
 def run_once(
     run: RunFunction, config: Config, directory: Path, threads: int, session: str = ""
 ) -> Outcome:
-    """Run unless there is a result; an error becomes part of the outcome.
+    """Run a configuration unless it has a result; an error becomes part of the outcome.
 
     Arguments:
-        run: What to run.
+        run: The function to run.
         config: Its configuration.
-        directory: Its directory, which is made.
-        threads: Torch's threads during the run.
-        session: The call of `sweep`. A run that has ended its worker several times within one is
-            not tried again in it.
+        directory: Its directory, which is created if missing.
+        threads: Number of torch's threads during the run.
+        session: Identifier of the call of `sweep`. A run that has killed its worker several times
+            is not repeated in the same call.
     """
     name = directory.name
     with _ONE_AT_A_TIME, _threads(threads):
@@ -119,10 +119,10 @@ def run_once(
 
 
 def _count_attempt(directory: Path, session: str) -> None:
-    """Count the attempts of a session; the file is left behind if the worker is killed.
+    """Count the attempts of a session in a file, which stays if the worker is killed.
 
     Raises:
-        RuntimeError: There have been too many.
+        RuntimeError: There have been too many attempts.
     """
     path = directory / ATTEMPTS_FILE
     attempts: dict[str, Any] = {"session": session, "number": 0}
@@ -132,7 +132,7 @@ def _count_attempt(directory: Path, session: str) -> None:
     attempts["number"] += 1
     if attempts["number"] > MAX_ATTEMPTS:
         raise RuntimeError(
-            f"the run has ended its worker {MAX_ATTEMPTS} times; is there enough memory?"
+            f"the run has killed its worker {MAX_ATTEMPTS} times; is there enough memory?"
         )
     files.write_text(path, json.dumps(attempts))
 

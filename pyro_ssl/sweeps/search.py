@@ -17,10 +17,11 @@ from pyro_ssl.training.callbacks import Epoch
 from pyro_ssl.utils.arguments import check_positive
 
 JOURNAL = "search.journal"
-"""File of all trials, which workers on several machines share."""
+"""File of all trials, shared by the workers of all machines."""
 STATE = "state"
+"""Entry of a result: `complete`, or `pruned` if the run was ended early."""
 RANDOM_TRIALS = 10
-"""Trials at random before the sampler learns from them, Optuna's default."""
+"""Number of random trials before the sampler learns from them; Optuna's default."""
 TRIALS_BEFORE_PRUNING = 5
 
 
@@ -54,23 +55,23 @@ class Range:
 
 
 Space = Mapping[str, Range | Sequence[str | float | int | bool | None]]
-"""The values to try of each option: a range, or a list."""
+"""The values to try for each option: a range or a list."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched.
+    """A search: the function to run and the values to try.
 
     Arguments:
-        run: Function of a configuration, a directory and callbacks of `fit`, which returns plain
-            data with the measure in it. Other processes have to be able to import it.
-        make_config: Function of the values of the options that returns a configuration.
+        run: Function of a configuration, a directory and callbacks of `fit`. It returns plain data
+            that include the measure. Other processes must be able to import it.
+        make_config: Function that makes a configuration from the values of the options.
         space: The values to try.
-        directory: The directory of the search, which all workers can reach.
-        measure: Name of the measure, of which larger is better; callbacks find it in
-            `epoch.metrics`. It is measured on labels set aside, never on the test set.
-        warmup: Epochs before which no run is ended.
-        threads: Torch's threads of each run.
+        directory: Directory of the search; all workers must be able to reach it.
+        measure: Name of the measure in the result and in `epoch.metrics`; larger is better. It is
+            measured on labels set aside, never on the test set.
+        warmup: Number of epochs before a run can be ended early.
+        threads: Number of torch's threads in each run.
     """
 
     run: Callable[..., Result]
@@ -87,21 +88,20 @@ def search(
 ) -> tuple[Config | None, list[Outcome]]:
     """Try values of the options; a run that is worse than the median of the others ends early.
 
-    The trials go to joblib's active backend, as in `sweep`. They are kept in `search.journal`, so
-    the same call continues after it was stopped; the runs that were going on continue from their
-    checkpoints. A call with more trials adds to those that are there.
+    The trials run on joblib's active backend, as in `sweep`. They are recorded in
+    `search.journal`, so the same call continues a search that was stopped, and unfinished runs
+    continue from their checkpoints. A call with more trials adds to the recorded ones.
 
     It needs the extra `optuna`.
 
     Arguments:
-        what: What is searched.
-        trials: Number of trials in all.
-        report: Called with the progress after each trial.
+        what: The search.
+        trials: Total number of trials.
+        report: Function that is called with the progress after each trial.
 
     Returns:
-        The best configuration, None without a complete run; and the outcome of each trial. Its
-        result has a `state`, `complete` or `pruned`; a trial that has failed is tried again by the
-        next call.
+        The best configuration, or None if no run is complete; and the outcome of each trial, whose
+        result has a `state`, `complete` or `pruned`. The next call repeats trials that have failed.
 
     Raises:
         ImportError: Optuna is not installed.
@@ -121,12 +121,12 @@ def search(
 
 
 def _try_one(what: Search, index: int, session: str) -> Outcome | None:
-    """Make one trial; its outcome if it has failed, since others are in the journal.
+    """Run one trial; return its outcome if it fails, since the journal has all other outcomes.
 
     Arguments:
-        what: What is searched.
-        index: Number of the trial: if a worker is killed, the call is repeated with the same one.
-        session: The call of `search`, see `run_once`.
+        what: The search.
+        index: Number of the trial; if a worker is killed, the call is repeated with the same index.
+        session: Identifier of the call of `search`, see `run_once`.
     """
     from optuna.trial import TrialState
 
@@ -178,7 +178,7 @@ class _Pruning:
 
 
 def _study(what: Search, index: int) -> Any:
-    """The study of this space in the journal; its sampler has the trial's own seed."""
+    """Load or create the study of the search in the journal; the index seeds its sampler."""
     try:
         import optuna
         from optuna.storages import JournalStorage
@@ -198,7 +198,7 @@ def _study(what: Search, index: int) -> Any:
 
 
 def _study_name(what: Search) -> str:
-    """A hash of the space, and of all options that are not searched."""
+    """Return a hash of the space, and of all options that are not searched."""
     first = {name: _first_value(values) for name, values in what.space.items()}
     described = [run_name(what.make_config(first)), repr(sorted(what.space.items()))]
     return sha256(json.dumps(described).encode()).hexdigest()[:12]
@@ -229,7 +229,7 @@ def _distributions(space: Space) -> dict[str, Any]:
 
 
 def _ended(study: Any) -> dict[int, Any]:
-    """Trials that are complete or pruned, by their index."""
+    """Return the trials that are complete or pruned, by index."""
     from optuna.trial import TrialState
 
     states = (TrialState.COMPLETE, TrialState.PRUNED)

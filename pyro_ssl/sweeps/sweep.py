@@ -1,4 +1,4 @@
-"""`sweep`: run every configuration once, wherever joblib runs it."""
+"""`sweep`: run every configuration once, on any backend of joblib."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pyro_ssl.utils.arguments import check_positive
 
 RUNS = "runs"
 DEATHS = {"BrokenProcessPool", "KilledWorker", "RayActorError", "WorkerCrashedError"}
-"""Names of the errors that say that a worker has ended."""
+"""Names of the errors of joblib's processes, Dask and Ray if a worker has died."""
 
 
 def sweep(
@@ -34,13 +34,13 @@ def sweep(
     threads: int = 1,
     report: Callable[[str], None] = print,
 ) -> list[Outcome]:
-    """Run every configuration once, each in a directory of its own.
+    """Run every configuration once, each in its own directory.
 
-    The runs go to joblib's active backend: `joblib.parallel_config(n_jobs=4)` for processes of
-    this machine, or Dask or Ray, see `backend`. Runs with a result are not run again, so the same
-    call continues after it was stopped, or runs what has been added to the configurations. A run
-    that was killed is called again with the same directory; one that trains with
-    `fit(..., directory=directory, resume=True)` continues from its checkpoint.
+    The runs use joblib's active backend: `joblib.parallel_config(n_jobs=4)` for processes of this
+    machine, or Dask or Ray, see `backend`. Configurations that have a result are not run again. So
+    the same call continues a sweep that was stopped, and a call with more configurations runs only
+    the new ones. A run that was killed is called again with the same directory; if it trains with
+    `fit(..., directory=directory, resume=True)`, it continues from its checkpoint.
 
     >>> import tempfile
     >>> def square(config, directory):
@@ -53,17 +53,18 @@ def sweep(
     [{'square': 4}, {'square': 9}]
 
     Arguments:
-        run: Function of a configuration and a directory, which returns plain data. Other
-            processes have to be able to import it.
-        configs: Configurations, plain data; equal ones are run once.
-        directory: The directory of the sweep, which all workers can reach. Each run is in
-            `runs/NAME`, where NAME is a hash of its configuration; `config.json` there holds it.
-        threads: Torch's threads of each run.
-        report: Called with the progress after each run.
+        run: Function of a configuration and a directory that returns plain data. Other processes
+            must be able to import it.
+        configs: Configurations, as plain data; equal ones are run once.
+        directory: Directory of the sweep; all workers must be able to reach it. Each run has the
+            directory `runs/NAME`, where NAME is a hash of its configuration; the configuration is
+            in its `config.json`.
+        threads: Number of torch's threads in each run.
+        report: Function that is called with the progress after each run.
 
     Returns:
-        One outcome for each configuration, in their order. A run with an error has no result, and
-        its traceback is in `error.txt`; it is run again by the next call.
+        One outcome for each different configuration, in order. A run with an error has no result,
+        and its traceback is in `error.txt`; the next call repeats it.
 
     Raises:
         ValueError: A configuration is not plain data.
@@ -80,18 +81,18 @@ def sweep(
         [(run, by_name[name], directories / name, threads, session) for name in missing],
         Progress(len(by_name) - len(missing), len(by_name), report),
     )
-    found = {outcome.name: outcome for outcome in outcomes}
+    outcome_of = {outcome.name: outcome for outcome in outcomes}
     for name, config in by_name.items():
-        if name not in found:
-            found[name] = Outcome(name, config, stored[name])
-    return [found[name] for name in by_name]
+        if name not in outcome_of:
+            outcome_of[name] = Outcome(name, config, stored[name])
+    return [outcome_of[name] for name in by_name]
 
 
 def in_parallel(function: Callable[..., Any], calls: Sequence[Any], progress: Progress) -> Any:
-    """The results of all calls, by joblib's active backend.
+    """Make all calls on joblib's active backend, and return their results.
 
-    Where the death of a worker ends all of them, as with joblib's own processes, they are made
-    again; so the function should find out by itself what has been done.
+    If the death of a worker ends all calls, as with joblib's own processes, all of them are made
+    again. So the function should skip work that is already done.
 
     Arguments:
         function: Function to call.
@@ -109,18 +110,18 @@ def in_parallel(function: Callable[..., Any], calls: Sequence[Any], progress: Pr
 
 
 def _is_death_of_worker(error: BaseException) -> bool:
-    """Whether an error of joblib's processes, Dask or Ray says that a worker has ended."""
+    """Return True if an error of joblib's processes, Dask or Ray says that a worker has died."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & DEATHS)
 
 
 class Progress:
-    """How many runs have ended, and about how long the others take.
+    """Report how many runs have ended, and about how long the others will take.
 
     Arguments:
-        done: Runs that had ended before.
-        total: Runs in all.
-        report: Called with a line of text.
+        done: Number of runs that had ended before.
+        total: Total number of runs.
+        report: Function that is called with a line of text.
 
     >>> progress = Progress(done=1, total=2, report=print)
     >>> progress(1)
@@ -137,7 +138,7 @@ class Progress:
         """Report after a run.
 
         Arguments:
-            ended: Runs that have ended since the start.
+            ended: Number of runs that have ended since the start.
         """
         left = self.total - self.done - ended
         text = f"{self.done + ended} of {self.total}"

@@ -1,4 +1,4 @@
-"""Tables of a sweep: one row a run, and the statistics of each configuration over its seeds."""
+"""Tables of a sweep: one row per run, and the statistics of each configuration over its seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyro_ssl.utils import files
 
 
 class Statistics(NamedTuple):
-    """Mean, sample standard deviation and worst of a measure, and the number of runs.
+    """Mean, sample standard deviation and worst value of a measure, and the number of runs.
 
     The standard deviation of a single run is NaN.
     """
@@ -27,7 +27,7 @@ class Statistics(NamedTuple):
 
 
 def statistics(values: Sequence[float]) -> Statistics:
-    """The statistics of a measure of which larger is better.
+    """Compute the statistics of a measure for which larger is better.
 
     >>> statistics([0.5, 1.0])
     Statistics(mean=0.75, sd=0.3535..., worst=0.5, runs=2)
@@ -37,7 +37,7 @@ def statistics(values: Sequence[float]) -> Statistics:
 
 
 def group_by(outcomes: Iterable[Outcome], without: str = "seed") -> list[list[Outcome]]:
-    """Runs that differ in nothing but one entry of their configuration, such as the seed.
+    """Group runs whose configurations differ only in one entry, such as the seed.
 
     >>> outcomes = [Outcome("a", {"x": 1, "seed": 0}), Outcome("b", {"x": 1, "seed": 1})]
     >>> [[outcome.name for outcome in group] for group in group_by(outcomes)]
@@ -53,12 +53,12 @@ def group_by(outcomes: Iterable[Outcome], without: str = "seed") -> list[list[Ou
 def write_table(
     path: str | Path, outcomes: Sequence[Outcome], flat: Callable[[Config], Config] = dict
 ) -> None:
-    """Write a CSV with one row a run: its name, configuration, results and error.
+    """Write a CSV file with one row per run: its name, configuration, results and error.
 
     Arguments:
         path: The file.
         outcomes: The runs.
-        flat: Function that gives a configuration without nesting; lists stay.
+        flat: Function that returns a configuration without nested dictionaries.
     """
     configs = [flat(outcome.config) for outcome in outcomes]
     results = [outcome.result or {} for outcome in outcomes]
@@ -73,10 +73,10 @@ def write_table(
 
 
 def _keys(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """All keys, each once, in the order in which they are met."""
+    """Return all keys, each once, in the order of their first occurrence."""
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def _cell(value: Any) -> Any:
-    """A value as text; lists and dictionaries as JSON, and nothing for None."""
+    """Convert lists and dictionaries to JSON; return other values unchanged."""
     return json.dumps(value) if isinstance(value, list | dict | tuple) else value

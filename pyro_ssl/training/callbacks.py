@@ -73,7 +73,7 @@ class EarlyStopping(Callback):
 
 
 def _as_score(score: Any, epoch: int) -> float:
-    """A score as a number that can be compared with others; -inf is the worst.
+    """Convert a score to a number that can be compared with others; -inf is the worst.
 
     Raises:
         ValueError: It is not a number, or it is NaN or +infinity.
@@ -101,7 +101,7 @@ class Epoch:
         epoch: Epochs completed.
         step: Steps completed.
         metrics: Measurements of this epoch: parts of the loss, `loss`, `lr`, `seconds`, `score`,
-            and those of the callbacks before this one.
+            and the measurements of earlier callbacks.
         objective: The objective with its averaged weights, in evaluation mode.
         is_last: Training ends with this epoch.
 
@@ -123,7 +123,8 @@ RESERVED_NAMES = ("epoch", "step", "score")
 class UserCallbacks(Callback):
     """Call the user's functions with an `Epoch`.
 
-    A dictionary of numbers that one returns joins the epoch's measurements, and so the history.
+    If a function returns a dictionary of numbers, they are added to the epoch's measurements and
+    to the history.
 
     Arguments:
         functions: Functions in the order of their calls; loggers are called last. The objective is
@@ -137,7 +138,7 @@ class UserCallbacks(Callback):
         self.functions = tuple(sorted(functions, key=lambda f: isinstance(f, Logger)))
 
     def after_epoch(self, run: Run) -> None:
-        """Call each function, in the first process only, and keep what it measures.
+        """Call each function, in the first process only, and record its measurements.
 
         Raises:
             ValueError: A measurement is not a number, has the name of another, or was not made in
@@ -167,8 +168,8 @@ class UserCallbacks(Callback):
             changes = [] if state is None else state.changes()
             if changes:
                 raise ValueError(
-                    f"callbacks: {changes[0]}, in the first process only, which alone calls them; "
-                    "train in one process, without torchrun"
+                    f"callbacks: {changes[0]}, in the first process only, since the others do not "
+                    "call callbacks; train in one process, without torchrun"
                 )
             if isinstance(returned, Mapping):
                 measured |= _numbers(returned, metrics, run.epoch)
@@ -184,7 +185,7 @@ def _numbers(
         if not isinstance(name, str):
             raise ValueError(f"callbacks: the name of a measurement should be text, got {name!r}")
         if name in known or name in RESERVED_NAMES:
-            raise ValueError(f"callbacks: {name} is a measurement already; give another name")
+            raise ValueError(f"callbacks: {name} is already a measurement; give another name")
         try:
             number = float(value)
         except (TypeError, ValueError, RuntimeError):
@@ -205,13 +206,13 @@ class InStep(Callback):
     """
 
     def after_epoch(self, run: Run) -> None:
-        """Compare them."""
+        """Compare the weights and random states of all processes."""
         if run.processes is not None:
             run.processes.check_in_step(run.objective)
 
 
 class ProgressBar(Callback):
-    """A bar of steps, with the loss of the last epoch and what callbacks have measured.
+    """A progress bar of steps, with the last epoch's loss and the callbacks' measurements.
 
     Arguments:
         bar: The bar, see `progress_bar`.
@@ -229,7 +230,7 @@ class ProgressBar(Callback):
         self.bar.set_postfix({name: f"{run.metrics[name]:.4g}" for name in names})
 
     def describe(self, text: str) -> None:
-        """Show a text before the bar, at once."""
+        """Show a text before the bar immediately."""
         self.bar.set_description(text)
 
     def after_step(self, run: Run) -> None:
@@ -274,9 +275,9 @@ class RunDirectory(Callback):
     """The files of a run: `metrics.jsonl`, `checkpoint/` and `checkpoint.previous/`.
 
     Arguments:
-        directory: The folder; it is made if missing.
+        directory: The folder; it is created if missing.
         checkpoint_every: Steps between checkpoints; None writes one per epoch.
-        processes: The processes of the run, of which the first reads and writes the files.
+        processes: The processes of the run; only the first one reads and writes the files.
 
     >>> RunDirectory("runs/mnist").checkpoint.as_posix()
     'runs/mnist/checkpoint'
@@ -319,11 +320,12 @@ class RunDirectory(Callback):
             files.write_text(self.metrics, "".join(_metrics_lines(run.history)))
 
     def _saved(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint, if there is one."""
+        """Load the last checkpoint, if there is one."""
         if not checkpoints.exists(self.checkpoint):
             return None
         tensors, data = checkpoints.load(self.checkpoint)
-        if self.processes is not None:  # the first process has the first GPU, and each draws alike
+        if self.processes is not None:
+            # the first process has GPU 0, and all processes draw the same random numbers
             for name in tensors:
                 if name.startswith("rng/cuda/"):
                     tensors[name] = tensors["rng/cuda/0"]
@@ -353,7 +355,7 @@ class RunDirectory(Callback):
 
 
 def _metrics_lines(history: History) -> list[str]:
-    """A line of JSON for each epoch."""
+    """Return a line of JSON for each epoch."""
     lines = []
     for i in range(len(history.get("loss", []))):
         values = {name: numbers[i] for name, numbers in history.items()}

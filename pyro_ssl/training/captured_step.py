@@ -1,9 +1,9 @@
-"""A step's loss and gradients, captured as a graph of plain tensor operations.
+"""The loss and gradients of a step, captured as a graph of plain tensor operations.
 
-The programs, Pyro's handlers and the terms run once, under `make_fx`, which records the tensor
-operations below them, those of the backward pass included. The graph is then compared with the
-step itself, to the bit, on other data and other weights: a value that the graph holds as a constant
-and the step computes anew shows there.
+The programs, Pyro's handlers and the terms run once under `make_fx`, which records their tensor
+operations and those of the backward pass. The graph is then compared with the eager step, bit for
+bit, on other data and weights. This detects values that the step computes each time, but that the
+graph holds as constants.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from pyro_ssl.utils.context import preserve_buffers, preserve_random_state, vali
 
 
 class CaptureError(RuntimeError):
-    """A step cannot be captured; the message is the reason."""
+    """A step cannot be captured; the message says why."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """The numbers of a step and the gradients of the loss.
+    """The loss of a step, with its parts and gradients.
 
     Arguments:
         names: Names of the parts of the loss.
@@ -47,7 +47,7 @@ class StepResult:
         gradients: The gradient of each parameter, clipped; None where the loss does not depend on
             it.
         decisions: The decisions made on values.
-        outcomes: The tensors they were asked of, where they were assumed.
+        outcomes: If the decisions were assumed, the tensors on whose values they depend.
     """
 
     names: list[str]
@@ -59,13 +59,15 @@ class StepResult:
 
 @dataclass(frozen=True)
 class LossStep:
-    """The loss of a batch and its gradients, as a function; it changes buffers and random state.
+    """Function of a batch that computes the loss and its gradients, without compilation.
+
+    A call changes buffers and random state.
 
     Arguments:
-        objective: What is trained.
+        objective: The objective to train.
         groups: The parameters of each player.
         joint: Evaluate labeled and unlabeled data in one pass.
-        half: Compute the networks' products in bfloat16.
+        half: Compute the networks' matrix products in bfloat16.
         clip_norm: Largest norm of a player's gradient; None for no limit.
     """
 
@@ -83,7 +85,7 @@ class LossStep:
     def __call__(
         self, batch: Batch, kl_weight: float | Tensor, assumed: Sequence[int] | None = None
     ) -> StepResult:
-        """Compute it; `assumed` are decisions to make whatever the values are."""
+        """Compute the loss; `assumed` are decisions to make whatever the values are."""
         device = self.parameters[0].device.type
         with (
             validation_disabled(),
@@ -103,13 +105,13 @@ class LossStep:
         )
 
     def _gradients(self, loss: Tensor) -> list[Tensor | None]:
-        """The gradient of each parameter; None for frozen ones and those it does not depend on."""
+        """Return each parameter's gradient; None if it is frozen or not part of the loss."""
         trained = [parameter for parameter in self.parameters if parameter.requires_grad]
-        found = iter(torch.autograd.grad(loss, trained, allow_unused=True))
-        return [next(found) if parameter.requires_grad else None for parameter in self.parameters]
+        gradients = iter(torch.autograd.grad(loss, trained, allow_unused=True))
+        return [next(gradients) if p.requires_grad else None for p in self.parameters]
 
     def _clip(self, gradients: list[Tensor | None]) -> list[Tensor]:
-        """The norm of each player's gradient; the gradients are clipped if they should be."""
+        """Return the norm of each player's gradient; clip the gradients if `clip_norm` is set."""
         norms = []
         start = 0
         for group in self.groups:
@@ -129,23 +131,23 @@ class LossStep:
 
 
 def tensors_of(batch: Batch) -> list[Tensor]:
-    """The tensors that a batch has."""
+    """Return the tensors of a batch that are not None."""
     return [part for part in (batch.x, batch.y, batch.x_unlabeled) if part is not None]
 
 
 @dataclass(frozen=True)
 class CapturedStep:
-    """A step as a graph.
+    """A step that was captured as a graph.
 
     Arguments:
-        graph: Function of `inputs`, the graph or its compiled form: it gives the values with the
-            outcomes of the decisions behind them, and then the gradients that are not None. It
-            changes buffers in place.
-        uncompiled: The graph.
-        held: Parameters, buffers and other tensors that the graph reads, the first of its inputs.
+        graph: The graph, or its compiled form, as a function of `inputs`. It returns one tensor of
+            the values followed by the outcomes of the decisions, and then the gradients that are
+            not None. It changes buffers in place.
+        uncompiled: The graph before compilation.
+        held: Parameters, buffers and other tensors that the graph reads; they are its first inputs.
         names: Names of the parts of the loss.
-        has_gradient: Which parameters have a gradient.
-        decisions: The decisions that it makes.
+        has_gradient: For each parameter, True if it has a gradient.
+        decisions: The decisions that the graph assumes.
     """
 
     graph: Callable[..., Sequence[Tensor]]
@@ -156,7 +158,7 @@ class CapturedStep:
     decisions: tuple[int, ...]
 
     def inputs(self, batch: Batch, kl_weight: float | Tensor) -> list[Tensor]:
-        """The inputs of the graph."""
+        """Return the inputs of the graph for a batch."""
         inputs = [*self.held, *tensors_of(batch)]
         if isinstance(kl_weight, Tensor):
             inputs.append(kl_weight)
@@ -164,23 +166,23 @@ class CapturedStep:
 
     @torch.no_grad()
     def __call__(self, batch: Batch, kl_weight: float | Tensor) -> list[Tensor]:
-        """Values with outcomes, and the gradients that are not None."""
+        """Run the graph; return the values with outcomes, then the gradients that are not None."""
         return list(self.graph(*self.inputs(batch, kl_weight)))
 
 
 def capture(
     step: LossStep, batch: Batch, kl_weight: float | Tensor, decisions: tuple[int, ...]
 ) -> CapturedStep:
-    """Capture a step; weights, buffers and random state are as before.
+    """Capture a step; weights, buffers and random state do not change.
 
     Arguments:
         step: The step.
-        batch: Data; the graph is one of their shapes.
-        kl_weight: Weight of the latents' KL; a tensor, so that it is an input of the graph, or 1.
-        decisions: The decisions that the graph makes.
+        batch: Data; the graph is valid for their shapes.
+        kl_weight: Weight of the latents' KL: 1, or a tensor, which becomes an input of the graph.
+        decisions: The decisions that the graph assumes.
 
     Raises:
-        CaptureError: The step depends on values in ways that a graph cannot hold.
+        CaptureError: The step depends on values in ways that a graph cannot express.
     """
     held: list[Tensor] = [*step.objective.parameters(), *step.objective.buffers()]
     with _only_tensors_change(step.objective):
@@ -200,7 +202,7 @@ def capture(
         inputs.append(kl_weight)
     try:
         with _rolled_back(step.objective):
-            # real tensors, and the parameters themselves: a list that holds them reads inputs, too
+            # tracing the parameters themselves makes other references to them inputs, too
             graph = make_fx(outputs, tracing_mode="real")(*inputs)
     except Exception as error:
         raise CaptureError(_reason(error)) from error
@@ -224,10 +226,10 @@ def capture(
 
 @contextmanager
 def _only_tensors_change(objective: Objective) -> Iterator[None]:
-    """Run a step on trial: buffers, random states and attributes are as before after the block.
+    """Run a trial step inside the block; restore buffers, random states and attributes after it.
 
     Raises:
-        CaptureError: The step changes attributes, or draws numbers by Python or NumPy.
+        CaptureError: The step changes attributes, or draws random numbers from Python or NumPy.
     """
     state = PythonState(objective)
     python_numbers = random.getstate()
@@ -245,8 +247,8 @@ def _only_tensors_change(objective: Objective) -> Iterator[None]:
         raise CaptureError(f"a step changes attributes, which a graph cannot do: {changes[0]}")
     if drew:
         raise CaptureError(
-            f"a step draws numbers from {drew[0]}, which would be the same in every step; draw "
-            "them by torch"
+            f"a step draws numbers from {drew[0]}, which a graph would repeat in every step; draw "
+            "them with torch"
         )
 
 
@@ -255,7 +257,7 @@ def _is_same_state(a: Any, b: Any) -> bool:
 
 
 def probe(step: LossStep, batch: Batch, kl_weight: float | Tensor) -> tuple[int, ...]:
-    """The decisions that a step makes; everything is as before."""
+    """Return the decisions of a trial step, which changes nothing."""
     with _only_tensors_change(step.objective):
         return step(batch, kl_weight).decisions
 
@@ -263,20 +265,20 @@ def probe(step: LossStep, batch: Batch, kl_weight: float | Tensor) -> tuple[int,
 def check_equal(
     step: LossStep, captured: CapturedStep, batch: Batch, kl_weight: float | Tensor
 ) -> None:
-    """Raise CaptureError unless graph and step give the same numbers, and the same buffers."""
+    """Raise CaptureError unless the graph and the eager step give equal numbers and buffers."""
     pairs = _compared(step, captured, batch, kl_weight)
     if not all(_are_equal(a, b) for a, b in pairs):
         raise CaptureError(
-            "on other data and weights the captured step differs from the step itself, which "
-            "depends on something else than the batch and the weights, such as a variable of "
-            "Python that changes; make it an attribute of the module, or a buffer"
+            "on other data and weights the captured step differs from the eager step, which "
+            "depends on more than the batch and the weights, such as a Python variable that "
+            "changes; make it an attribute of the module, or a buffer"
         )
 
 
 def check_close(
     step: LossStep, captured: CapturedStep, batch: Batch, kl_weight: float | Tensor
 ) -> None:
-    """Raise CaptureError unless a compiled graph and the step agree up to rounding."""
+    """Raise CaptureError unless the compiled graph and the eager step agree up to rounding."""
     tolerance = 0.2 if step.half else 1e-2
     for a, b in _compared(step, captured, batch, kl_weight):
         if not b.isfinite().all():
@@ -284,7 +286,7 @@ def check_close(
         error = float((a.double() - b.double()).norm())
         if not error <= tolerance * (float(b.double().norm()) + 1e-3):
             raise CaptureError(
-                f"the compiled step differs from the step itself by {error:.2g}, more than "
+                f"the compiled step differs from the eager step by {error:.2g}, more than "
                 "rounding explains; please report it"
             )
 
@@ -292,7 +294,7 @@ def check_close(
 def _compared(
     step: LossStep, captured: CapturedStep, batch: Batch, kl_weight: float | Tensor
 ) -> list[tuple[Tensor, Tensor]]:
-    """Numbers, gradients and buffers: of the graph, and of the step itself."""
+    """Pair the numbers, gradients and buffers of the graph with those of the eager step."""
     objective = step.objective
     with _rolled_back(objective):
         result = step(batch, kl_weight, captured.decisions)
@@ -308,7 +310,7 @@ def _compared(
 
 
 def _are_equal(a: Tensor, b: Tensor) -> bool:
-    """Whether two results of the same operations are equal: to the bit on a CPU."""
+    """Return True if results are equal: bit for bit on a CPU, up to rounding on a GPU."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     if a.device.type == "cpu" or not a.is_floating_point():
@@ -326,7 +328,7 @@ def _rolled_back(objective: Objective) -> Iterator[None]:
 
 @contextmanager
 def _moved_weights(step: LossStep) -> Iterator[None]:
-    """Slightly different weights inside the block."""
+    """Change the weights slightly inside the block."""
     before = [parameter.detach().clone() for parameter in step.parameters]
     try:
         with torch.no_grad():
@@ -340,16 +342,16 @@ def _moved_weights(step: LossStep) -> Iterator[None]:
 
 
 def _rolled(batch: Batch) -> Batch:
-    """The batch with its rows in another order, as contiguous as before."""
+    """Return the batch with its rows in another order and the same memory layout."""
     parts = {name: getattr(batch, name) for name in ("x", "y", "x_unlabeled")}
     rolled = {name: part.roll(1, 0) for name, part in parts.items() if part is not None}
     return replace(batch, **rolled)
 
 
 class _Capturing(TorchFunctionMode):
-    """What differs while a step is captured: numbers stay in tensors.
+    """Refuse to read the values of tensors while a step is captured.
 
-    `one_hot` reads the largest index to check it; here it is a comparison, with the same result.
+    `one_hot` reads the largest index to check it; a comparison with the same result replaces it.
     """
 
     readers = ("tolist", "numpy", "__array__", "data_ptr")
@@ -359,7 +361,7 @@ class _Capturing(TorchFunctionMode):
     ) -> Any:
         name = getattr(func, "__name__", "")
         if name in self.readers:
-            raise CaptureError(f"a step reads the numbers of a tensor by .{name}()")
+            raise CaptureError(f"a step reads the numbers of a tensor with .{name}()")
         if name == "one_hot" and not kwargs and len(args) == 2 and args[1] > 0:
             index, classes = args
             return (index.unsqueeze(-1) == torch.arange(classes, device=index.device)).long()
@@ -367,7 +369,7 @@ class _Capturing(TorchFunctionMode):
 
 
 def _reason(error: Exception) -> str:
-    """Why a step could not be captured, in one line, with the line of the program."""
+    """Say in one line why a step could not be captured, with the line of the program."""
     if isinstance(error, CaptureError):
         sentence = str(error).splitlines()[0]  # Pyro appends the shapes of all sites
     elif "_local_scalar_dense" in str(error) or "data-dependent" in str(error):
@@ -398,7 +400,7 @@ def _check_shapes_are_fixed(graph: GraphModule) -> None:
 
 
 def _has_dynamic_shape(node: Node) -> bool:
-    """Whether an operation's shape depends on values; indices do so only if they are a mask."""
+    """Return True if the shape of a result depends on values; of indices, only masks do that."""
     if node.target is not torch.ops.aten.index.Tensor:
         return True
     indices: Any = node.args[1]
@@ -407,9 +409,9 @@ def _has_dynamic_shape(node: Node) -> bool:
 
 
 def _constants_as_inputs(graph: GraphModule, place: int) -> list[Tensor]:
-    """Make inputs of the tensors that the graph holds, behind the first `place` inputs.
+    """Turn the graph's constant tensors into inputs after the first `place` inputs; return them.
 
-    The graph reads their values at each call, and a compiler cannot take them for constants.
+    The graph then reads their values at each call, and a compiler cannot treat them as constants.
     """
     nodes = graph.graph.nodes
     by_name: dict[str, Node] = {}

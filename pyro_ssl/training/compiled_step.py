@@ -1,7 +1,7 @@
 """Compiled steps: the loss and its gradients as one graph, compiled by torch's Inductor.
 
-See `docs/compiled_steps.md` for what it does and when it pays. The optimiser, the learning rate and
-the average of the weights stay outside the graph.
+See `docs/compiled_steps.md` for how they work and when they pay off. The optimiser, the learning
+rate and the average of the weights stay outside the graph.
 """
 
 from __future__ import annotations
@@ -34,40 +34,41 @@ from pyro_ssl.training.random_state import rng_tensors, set_rng
 from pyro_ssl.utils.private_names import compiled_by_inductor
 
 MOST_GRAPHS = 32
-"""Graphs of a run: one for each combination of shapes, decisions and attributes that occurs."""
+"""Largest number of graphs in a run: one per combination of shapes, decisions and attributes."""
 FIRST_AUDIT = 16
-"""The graph is compared with the step itself after this many steps, and after twice as many ..."""
+"""The graph is compared with the eager step after this many steps, twice as many, and so on."""
 
 Graph = Callable[..., Sequence[Tensor]]
 _COMPILED: OrderedDict[Hashable, Graph] = OrderedDict()
-"""Compiled graphs of this process, by their code and the form of their inputs, the last used last.
+"""Cache of compiled graphs, by their code and the form of their inputs; most recently used last.
 
-They hold no tensors.
+The graphs hold no tensors.
 """
 
 
 class NotCompiledWarning(UserWarning):
-    """The step cannot be compiled, so training goes on without; the message has the reason."""
+    """The step cannot be compiled, so training continues with eager steps; the message says why."""
 
 
 class StaleStepError(RuntimeError):
-    """A compiled step has gone out of date, because of a change that its capture could not see."""
+    """A compiled step is out of date, because something has changed that cannot be watched."""
 
 
 class CompiledStep:
-    """Loss and gradients of each batch, from compiled graphs.
+    """Compute the loss and the gradients of each batch by compiled graphs.
 
-    A graph holds for the shapes of a batch, for the decisions that depend on values, and for the
-    attributes of the objective's modules. A new combination is captured, compared with the step
-    itself and compiled when it first occurs; the numbers of every step come from a compiled graph,
-    so that a resumed run gets the same ones.
+    A graph is valid for one combination of batch shapes, decisions on values, and attributes of the
+    objective's modules. When a new combination occurs, the step is captured, compared with the
+    eager step, and compiled. All steps use compiled graphs, even the first one, so that a resumed
+    run computes the same numbers.
 
     Arguments:
-        step: The step.
+        step: The eager step.
 
     Attributes:
-        announce: Called with a text while a graph is compiled, and with "" afterwards.
-        reason: Why steps are not compiled any more; None if they are.
+        announce: Function that is called with a message when compilation starts, and with "" when
+            it ends.
+        reason: Reason why steps are no longer compiled; None if they are.
     """
 
     def __init__(self, step: LossStep) -> None:
@@ -85,14 +86,14 @@ class CompiledStep:
         self._last: tuple[CapturedStep, Batch, float | Tensor] | None = None
 
     def __call__(self, batch: Batch, kl_weight: float) -> tuple[list[str], list[float]] | None:
-        """Set the gradients of all parameters.
+        """Compute the loss, and set the gradients of all parameters.
 
         Returns:
-            Names of the parts of the loss; and the parts, the loss and the norms of the gradients.
-            None, with nothing changed, if the step should be made without a graph.
+            The names of the loss's parts; and the values of the parts, of the loss and of the
+            gradient norms. None, with nothing changed, if the caller should make an eager step.
 
         Raises:
-            StaleStepError: The graph has gone out of date.
+            StaleStepError: The graph is out of date.
 
         Warns:
             NotCompiledWarning: The step cannot be compiled.
@@ -112,12 +113,12 @@ class CompiledStep:
     # --- the state of a run ---------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Plain data from which a resumed run makes the same choices."""
+        """Return plain data from which a resumed run makes the same choices."""
         decisions = None if self._decisions is None else list(self._decisions)
         return {"decisions": decisions, "reason": self.reason}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from `state`."""
+        """Restore the data of `state`."""
         decisions = state["decisions"]
         self._decisions = None if decisions is None else tuple(decisions)
         self.reason = state["reason"]
@@ -134,7 +135,7 @@ class CompiledStep:
         if attempt.is_wrong and before is not None:
             self._restore(before)
             if not all(map(math.isfinite, attempt.numbers)):
-                return None  # the step itself says what is not finite
+                return None  # the eager step reports what is not finite
             is_known = (form, attempt.outcomes) in self._graphs
             if is_known:
                 attempt = self._attempt(form, attempt.outcomes, batch, weight)
@@ -152,10 +153,10 @@ class CompiledStep:
         return captured.names, attempt.numbers
 
     def check_last(self) -> None:
-        """Compare the graph of the last step with the step itself, at the end of a run.
+        """Compare the graph of the last step with the eager step, at the end of a run.
 
         Raises:
-            StaleStepError: The graph has gone out of date.
+            StaleStepError: The graph is out of date.
         """
         is_current = self._state is not None and self._state.is_same
         if self.reason is None and self._last is not None and is_current:
@@ -164,7 +165,7 @@ class CompiledStep:
     def _expected_decisions(
         self, form: Hashable, batch: Batch, weight: float | Tensor
     ) -> tuple[int, ...]:
-        """The decisions of the step before, if steps of this form are known to ask for them."""
+        """Return the last step's decisions if they have a graph, and otherwise those of a trial."""
         before = self._decisions
         if before is None:
             return probe(self.step, batch, weight)
@@ -173,7 +174,7 @@ class CompiledStep:
         probed = probe(self.step, batch, weight)
         is_resumed = not self._graphs
         if is_resumed and len(before) == len(probed):
-            return before  # as the run that is resumed would have done
+            return before  # as the interrupted run would have done
         return probed
 
     def _attempt(
@@ -183,7 +184,7 @@ class CompiledStep:
         batch: Batch,
         weight: float | Tensor,
     ) -> _Attempt:
-        """The outputs of the graph that makes these decisions."""
+        """Run the graph that assumes these decisions."""
         captured = self._graph(form, decisions, batch, weight)
         values, *gradients = captured(batch, weight)
         numbers: list[float] = values.tolist()  # one transfer from the device for all numbers
@@ -198,7 +199,7 @@ class CompiledStep:
         batch: Batch,
         weight: float | Tensor,
     ) -> CapturedStep:
-        """The compiled graph for a form of inputs and decisions."""
+        """Return the compiled graph for a form of inputs and decisions, compiling it if needed."""
         key = (form, decisions)
         if key not in self._graphs:
             self._graphs[key] = self._compiled(batch, weight, decisions)
@@ -214,8 +215,8 @@ class CompiledStep:
         self._captures += 1
         if self._captures > MOST_GRAPHS:
             raise CaptureError(
-                f"more than {MOST_GRAPHS} graphs were needed, for shapes of batches, decisions on "
-                "values and changed attributes; keep them the same from step to step"
+                f"more than {MOST_GRAPHS} graphs were needed, since batch shapes, decisions on "
+                "values or attributes changed so often; keep them the same from step to step"
             )
         self.announce("compiling the step, about 10 s")
         try:
@@ -228,7 +229,7 @@ class CompiledStep:
         return captured
 
     def _audit(self, captured: CapturedStep, batch: Batch, weight: float | Tensor) -> None:
-        """Raise StaleStepError unless the graph still gives the numbers of the step itself."""
+        """Raise StaleStepError unless the graph still gives the numbers of the eager step."""
         uncompiled = replace(captured, graph=captured.uncompiled)
         try:
             check_equal(self.step, uncompiled, batch, weight)
@@ -239,7 +240,10 @@ class CompiledStep:
             ) from None
 
     def _form(self, batch: Batch, weight: float | Tensor) -> Hashable:
-        """What a graph depends on beside the numbers in its inputs."""
+        """Return what a graph depends on besides the values of its inputs.
+
+        If an attribute of the objective has changed, all graphs are dropped.
+        """
         if self._state is None or not self._state.is_same:
             changes = [] if self._state is None else self._state.changes()
             self._state = PythonState(self.step.objective)
@@ -251,7 +255,7 @@ class CompiledStep:
         return (*forms, parts, *trained, isinstance(weight, Tensor), torch.get_num_threads())
 
     def _snapshot(self) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Random state and buffers before a graph whose decisions may be wrong."""
+        """Copy random state and buffers, so that a graph with wrong decisions can be undone."""
         buffers = [buffer.clone() for buffer in self._buffers]
         return rng_tensors(), buffers
 
@@ -265,7 +269,7 @@ class CompiledStep:
         self.reason = reason
         self._graphs.clear()
         warnings.warn(
-            f"compile: {reason}; training goes on without compiled steps (compile=False)",
+            f"compile: {reason}; training continues with eager steps, as with compile=False",
             NotCompiledWarning,
             stacklevel=2,
         )
@@ -273,7 +277,7 @@ class CompiledStep:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """The outputs of a graph, with the decisions that it should have made."""
+    """The outputs of a graph, with the decisions that its values call for."""
 
     captured: CapturedStep
     numbers: list[float]
@@ -282,15 +286,15 @@ class _Attempt:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the graph is of other decisions than its values call for."""
+        """True if the graph assumed other decisions than its values call for."""
         return self.outcomes != self.captured.decisions
 
 
 def compiled_graph(graph: GraphModule, inputs: list[Tensor]) -> Graph:
-    """Compile a graph by Inductor, with torch's own random numbers; or take it from the cache.
+    """Compile a graph with Inductor, or take it from the cache; random numbers are those of torch.
 
     Raises:
-        CaptureError: It does not compile.
+        CaptureError: The graph does not compile.
     """
     forms = [(t.shape, t.stride(), t.dtype, str(t.device), t.requires_grad) for t in inputs]
     key = (graph.code, *forms, torch.get_num_threads())
@@ -299,7 +303,7 @@ def compiled_graph(graph: GraphModule, inputs: list[Tensor]) -> Graph:
         return _COMPILED[key]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about its own code
+            warnings.simplefilter("ignore")  # torch's warnings about its own code
             compiled = compiled_by_inductor(deepcopy(graph), inputs)
     except Exception as error:
         raise CaptureError(_compile_reason(error)) from error
@@ -320,7 +324,7 @@ def _compile_reason(error: Exception) -> str:
 
 
 def is_compiled_state(state: Any) -> bool:
-    """Whether plain data have the form of `CompiledStep.state`."""
+    """Return True if plain data have the form of `CompiledStep.state`."""
     if not isinstance(state, dict) or state.keys() != {"decisions", "reason"}:
         return False
     if not isinstance(state["reason"], str | None):

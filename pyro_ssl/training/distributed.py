@@ -1,10 +1,9 @@
-"""One training run in several processes, as `torchrun` starts them.
+"""One training run in several processes that `torchrun` has started.
 
 Each process has the whole data and the whole model. In every step it evaluates its rows of the
 batch, and the gradients are summed by one all-reduce of a flat tensor after the backward pass.
-`DistributedDataParallel` would sum them by hooks that fire as it leaves a module's `forward`; the
-loss calls programs under handlers, networks more than once and some with other weights, so which
-hooks fire is not certain, and a sum after the backward pass is.
+`DistributedDataParallel` is not used: its hooks expect one call of a module's `forward`. The loss
+calls programs under Pyro's handlers, and networks more than once, some of them with other weights.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals that ask a process to end."""
 
 CONNECTION_TIME = timedelta(seconds=60)
-"""Longest time to connect the processes; torchrun restarts them after it."""
+"""Time limit for connecting the processes; torchrun restarts them after it."""
 WAITING_TIME = timedelta(minutes=30)
-"""Longest time that a process waits for the others, such as for the first one's callbacks."""
+"""Time limit for waiting for another process, such as for the callbacks of the first one."""
 
 
 class LostProcessError(RuntimeError):
@@ -43,15 +42,16 @@ class LostProcessError(RuntimeError):
 
 
 class Processes:
-    """The processes of a run, of which this is one.
+    """All processes of a run, as one of them sees them.
 
     Arguments:
-        rank: This process, from 0.
-        size: Their number.
+        rank: Number of this process, from 0.
+        size: Number of processes.
 
     Attributes:
-        signal: The signal that this process has received, by which it is asked to end.
-        signal_of_any: That of any process, as all knew at the end of the last step.
+        signal: Signal that has asked this process to end; None if there is none.
+        signal_of_any: Signal that had asked any process to end, as of the last step; the same in
+            all processes.
     """
 
     def __init__(self, rank: int, size: int) -> None:
@@ -62,12 +62,12 @@ class Processes:
 
     @classmethod
     def joined(cls, device: Any = None) -> Processes | None:
-        """Join the processes that torchrun has started; None if this is the only one.
+        """Join the processes that torchrun has started; return None if there is only one.
 
-        A process group that the program has made itself is used as it is.
+        If the program has made a process group itself, that group is used.
 
         Arguments:
-            device: The device to train on, as `fit` has it; "cuda" becomes one GPU a process.
+            device: Device to train on, as in `fit`; with "cuda", each process has its own GPU.
         """
         if not dist.is_available():
             return None
@@ -85,23 +85,23 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """True in the process that writes files and prints messages."""
         return self.rank == 0
 
     # --- agreement ----------------------------------------------------------------------------
 
     def gathered(self, value: T) -> list[T]:
-        """The values of all processes, in their order."""
+        """Return the values of all processes, in the order of their ranks."""
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
-        """End the block in all processes, or raise in all of them if it fails in one.
+        """Run the block in all processes; if it fails in one, raise in all of them.
 
         Raises:
-            LostProcessError: It has failed in another process, and not in this one.
+            LostProcessError: The block has failed in another process, but not in this one.
         """
         error: Exception | None = None
         try:
@@ -110,18 +110,18 @@ class Processes:
             raise
         except Exception as caught:
             error = caught
-        told = self.gathered(None if error is None else f"{type(error).__name__}: {error}")
+        messages = self.gathered(None if error is None else f"{type(error).__name__}: {error}")
         if error is not None:
             raise error
-        for rank, message in enumerate(told):
+        for rank, message in enumerate(messages):
             if message is not None:
                 raise LostProcessError(f"process {rank}: {message}")
 
     def from_first(self, function: Callable[[], T]) -> T:
-        """What a function returns in the first process, for all; the others do not call it.
+        """Call a function in the first process only, and return its result in all processes.
 
         Raises:
-            Exception: The function has raised it, in the first process.
+            Exception: The function has raised it in the first process.
         """
         outcome: list[Any] = [None, None]
         if self.is_first:
@@ -137,39 +137,40 @@ class Processes:
         return result
 
     def check_same(self, data: Mapping[str, Any]) -> None:
-        """Raise ValueError, in all processes, unless all have equal data.
+        """Raise ValueError in all processes unless they all have equal data.
 
         Arguments:
             data: Plain data by name.
         """
-        told = self.gathered(dict(data))
-        for rank, other in enumerate(told):
-            for name in [*told[0], *other]:
-                if other.get(name) != told[0].get(name):
+        gathered = self.gathered(dict(data))
+        first = gathered[0]
+        for rank, other in enumerate(gathered):
+            for name in [*first, *other]:
+                if other.get(name) != first.get(name):
                     raise ValueError(
-                        f"{name}: process 0 has {told[0].get(name)}, and process {rank} has "
+                        f"{name}: process 0 has {first.get(name)}, and process {rank} has "
                         f"{other.get(name)}; give the same data, settings and seed in all "
                         "processes of a run (data are compared by their checksums)"
                     )
 
     def check_close(self, name: str, value: float) -> None:
-        """Raise ValueError, in all processes, unless all have the same number up to rounding.
+        """Raise ValueError in all processes unless they all have the same number, up to rounding.
 
         Arguments:
             name: Name of the number, for the message.
             value: The number in this process.
         """
-        told = self.gathered(value)
-        for rank, other in enumerate(told):
-            if not math.isclose(other, told[0], rel_tol=1e-5):
+        values = self.gathered(value)
+        for rank, other in enumerate(values):
+            if not math.isclose(other, values[0], rel_tol=1e-5):
                 raise ValueError(
-                    f"{name}: process 0 has {told[0]:.6g}, and process {rank} has {other:.6g}; "
+                    f"{name}: process 0 has {values[0]:.6g}, and process {rank} has {other:.6g}; "
                     "build the same objective, with the same options and terms, in all processes "
                     "of a run"
                 )
 
     def share_weights(self, module: nn.Module) -> None:
-        """Give all processes the weights of the first one.
+        """Copy the weights of the first process to all others.
 
         Raises:
             ValueError: Their weights have other names, shapes or dtypes.
@@ -188,30 +189,31 @@ class Processes:
         """Raise RuntimeError unless weights and random states are equal in all processes."""
         weights = [float(value.double().sum()) for value in module.state_dict().values()]
         states = [zlib.crc32(state.numpy().data) for state in rng_tensors().values()]
-        told = self.gathered((weights, states[:1]))
-        for rank, other in enumerate(told):
-            if other != told[0]:
-                what = "weights" if other[0] != told[0][0] else "random numbers"
+        gathered = self.gathered((weights, states[:1]))
+        first = gathered[0]
+        for rank, other in enumerate(gathered):
+            if other != first:
+                difference = "weights" if other[0] != first[0] else "random numbers"
                 raise RuntimeError(
-                    f"process {rank} has other {what} than process 0: a program, term or transform "
-                    "draws random numbers, or changes weights, that depend on the process; train "
-                    "in one process, without torchrun"
+                    f"processes 0 and {rank} have different {difference}: a program, term or "
+                    "transform draws random numbers or changes weights in a way that depends on "
+                    "the process; train in one process, without torchrun"
                 )
 
     # --- a step -------------------------------------------------------------------------------
 
     def part(self, batch: Batch) -> Batch:
-        """The rows of this process."""
+        """Return the rows of a batch that this process evaluates."""
         return batch.part(self.rank, self.size)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter], values: Tensor) -> Tensor:
-        """Sum the gradients over the processes, in place, and further values with them.
+        """Sum gradients over the processes, in place, and return the sums of further values.
 
-        A parameter without a gradient in every process stays without one.
+        A parameter that has no gradient in any process keeps none.
 
         Arguments:
             parameters: The parameters, in the same order in all processes.
-            values: Further numbers, `(n,)`.
+            values: Further numbers to sum, `(n,)`.
         """
         parameters = list(parameters)
         signals = [float(self.signal == number) for number in SIGNALS]
@@ -233,10 +235,11 @@ class Processes:
 def _connect() -> None:
     """Connect the processes that torchrun has started.
 
-    torchrun keeps its store over a restart, and with it the addresses of the processes before, to
-    which gloo then connects in vain. On one machine the addresses get a prefix of their own after
-    each restart. On several, the counts of restarts differ between machines, and
-    TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun start a new store.
+    After a restart, torchrun keeps its store. The store still has the addresses of the earlier
+    processes, and gloo cannot connect to those. On one machine, the addresses of each restart
+    therefore have their own prefix. On several machines this is impossible, since each machine
+    counts its own restarts; there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 makes torchrun start a new
+    store.
     """
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     is_one_machine = os.environ.get("GROUP_WORLD_SIZE") == "1"
@@ -262,7 +265,7 @@ def _signal_of(counts: list[float]) -> int | None:
 
 
 def is_first() -> bool:
-    """Whether this process speaks to the user: the only one, or the first that torchrun started.
+    """Return True in the process that prints messages: the only one, or the first of torchrun's.
 
     >>> is_first()
     True
@@ -276,7 +279,7 @@ def _leave() -> None:
 
 
 def from_first(processes: Processes | None, function: Callable[[], T]) -> T:
-    """What a function returns in the first process, for all; see `Processes.from_first`."""
+    """Call a function in the first process, return its result in all: `Processes.from_first`."""
     if processes is None:
         return function()
     return processes.from_first(function)
@@ -284,17 +287,17 @@ def from_first(processes: Processes | None, function: Callable[[], T]) -> T:
 
 @contextmanager
 def lost_processes_told(processes: Processes | None) -> Iterator[None]:
-    """Raise LostProcessError inside the block where torch says that a connection is lost."""
+    """Raise LostProcessError if torch reports a lost connection inside the block."""
     try:
         yield
     except RuntimeError as error:
         is_ours = isinstance(error, LostProcessError)
-        if processes is None or is_ours or not _is_of_connection(error):
+        if processes is None or is_ours or not _is_connection_error(error):
             raise
         raise _lost(error) from error
 
 
-def _is_of_connection(error: RuntimeError) -> bool:
+def _is_connection_error(error: RuntimeError) -> bool:
     if isinstance(error, dist.DistError):
         return True
     return any(word in str(error) for word in ("gloo", "NCCL", "Connection closed", "Timed out"))
@@ -309,10 +312,10 @@ def _lost(error: Exception) -> LostProcessError:
 
 
 def check_divisible(objective: Objective) -> None:
-    """Raise ValueError unless several processes can each evaluate a part of a batch.
+    """Raise ValueError if a batch of the objective cannot be divided between processes.
 
     Arguments:
-        objective: What to train.
+        objective: The objective to train.
     """
     way_out = "train in one process, without torchrun"
     if objective.model is not None and not objective.has_bound_per_datum:
@@ -324,6 +327,7 @@ def check_divisible(objective: Objective) -> None:
         if not getattr(term, "divisible", False):
             name = type(term).__name__
             raise ValueError(
-                f"{name}: in several processes each has a part of the batch; set divisible = True "
-                f"in the class if its formula is right for a part, see Term, or {way_out}"
+                f"{name}: with several processes, each evaluates only its part of the batch; set "
+                "divisible = True in the class if its formula is right for a part (see Term), or "
+                f"{way_out}"
             )

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from pyro_ssl.training.callbacks import Epoch
 
 SAME_LOSS = 1e-4
-"""Relative difference up to which two losses of an epoch are those of one run; logs round."""
+"""Largest relative difference between equal losses, since logs round numbers."""
 
 
 class Logger(ABC):
     """A callback of `fit` that writes each epoch's measurements to a log, once.
 
-    A resumed run continues its log: epochs that are in it already are not written again. Loggers
-    are called after all other callbacks, so that they write what those have measured.
+    A resumed run continues its log: epochs that are already in it are not written again. Loggers
+    are called after all other callbacks, so that they also write the callbacks' measurements.
 
     Arguments:
-        directory: Folder of the log, or of what identifies it; one for each run.
+        directory: Folder of the log, or of the file that identifies it; one for each run.
         config: Options to show with the run.
     """
 
@@ -48,10 +48,10 @@ class Logger(ABC):
             )
 
     def __call__(self, epoch: Epoch) -> None:
-        """Write an epoch, unless it is in the log.
+        """Write an epoch, unless the log already has it.
 
         Raises:
-            ValueError: The log is of another run.
+            ValueError: The log belongs to another run.
         """
         if self._losses is None:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ class Logger(ABC):
             self.close()
 
     def close(self) -> None:
-        """End the log: after the last epoch this happens by itself, after an error it does not."""
+        """Close the log. This is done after the last epoch; after an error, call it yourself."""
         if self._losses is not None:
             self._close()
         self._losses = None
@@ -73,13 +73,13 @@ class Logger(ABC):
         loss = epoch.metrics["loss"]
         if not math.isclose(loss, logged, rel_tol=SAME_LOSS):
             raise ValueError(
-                f"callbacks: the log in {self.directory} is of another run: its loss in epoch "
+                f"callbacks: the log in {self.directory} belongs to another run: its loss in epoch "
                 f"{epoch.epoch} is {logged:.6g}, and here it is {loss:.6g}; give a new directory"
             )
 
     @abstractmethod
     def _open(self) -> dict[int, float]:
-        """Begin or continue the log; the losses in it by epoch."""
+        """Start or continue the log; return the losses in it by epoch."""
 
     @abstractmethod
     def _write(self, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -87,7 +87,7 @@ class Logger(ABC):
 
     @abstractmethod
     def _close(self) -> None:
-        """End the log."""
+        """Close the log."""
 
 
 class TensorBoardLogger(Logger):
@@ -109,7 +109,7 @@ class TensorBoardLogger(Logger):
         from torch.utils.tensorboard import SummaryWriter
 
         losses = self._read()
-        # events of an epoch that was written in part are hidden
+        # hides the events of an epoch that was written only in part
         purge = max(losses) + 1 if losses else None
         self._writer: Any = SummaryWriter(str(self.directory), purge_step=purge)
         if not losses and self.config:
@@ -126,7 +126,7 @@ class TensorBoardLogger(Logger):
         return {event.step: event.value for event in events.Scalars("loss")}
 
     def _write(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        # the loss last: an epoch with a loss is complete
+        # the loss is written last, so that an epoch with a loss is complete
         for name in sorted(metrics, key=lambda name: name == "loss"):
             self._writer.add_scalar(name, metrics[name], epoch)
         self._writer.flush()
@@ -136,17 +136,17 @@ class TensorBoardLogger(Logger):
 
 
 class WandbLogger(Logger):
-    """Write to Weights & Biases; without a network with mode "offline", and `wandb sync` later.
+    """Write to Weights & Biases.
 
-    It needs the extra `wandb`. The file `wandb.json` in the directory has the id of the run, by
-    which a resumed run continues.
+    Without a network, use mode "offline", and run `wandb sync` later. It needs the extra `wandb`. A
+    resumed run continues the same W&B run, whose id is in the file `wandb.json` in the directory.
 
     Arguments:
         directory: Folder of W&B's files; one for each run.
         config: Options to show with the run.
         project: Project of the run.
-        name: Name of the run; by default W&B's own.
-        mode: "online", "offline" or "disabled"; by default that of the variable WANDB_MODE.
+        name: Name of the run; by default W&B chooses one.
+        mode: "online", "offline" or "disabled"; by default the environment variable WANDB_MODE.
 
     Raises:
         ImportError: wandb is not installed.
@@ -199,17 +199,17 @@ class WandbLogger(Logger):
 class MLflowLogger(Logger):
     """Write to MLflow: to a database in the directory, or to a server.
 
-    It needs the extra `mlflow`. The file `mlflow.json` in the directory has the id of the run, by
-    which a resumed run continues. `mlflow ui --backend-store-uri sqlite:///DIRECTORY/mlflow.db`
-    shows the database.
+    It needs the extra `mlflow`. A resumed run continues the same MLflow run, whose id is in
+    the file `mlflow.json` in the directory.
+    `mlflow ui --backend-store-uri sqlite:///DIRECTORY/mlflow.db` shows the database.
 
     Arguments:
         directory: Folder of the database; one for each run.
-        config: Options, which are the run's parameters.
-        tracking_uri: Address of the store; by default that of the variable
-            MLFLOW_TRACKING_URI, else `mlflow.db` in the directory.
-        experiment: Experiment of the run; it is made if missing.
-        name: Name of the run; by default MLflow's own.
+        config: Options, which are logged as the parameters of the run.
+        tracking_uri: Address of the store; by default the environment variable
+            MLFLOW_TRACKING_URI, or else `mlflow.db` in the directory.
+        experiment: Experiment of the run; it is created if missing.
+        name: Name of the run; by default MLflow chooses one.
 
     Raises:
         ImportError: MLflow is not installed.
@@ -248,11 +248,11 @@ class MLflowLogger(Logger):
         return {metric.step: metric.value for metric in logged}
 
     def _new_run(self) -> str:
-        found = self._client.get_experiment_by_name(self.experiment)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(self.experiment)
+        if experiment is None:
             experiment_id = self._client.create_experiment(self.experiment)
         else:
-            experiment_id = found.experiment_id
+            experiment_id = experiment.experiment_id
         run_id: str = self._client.create_run(experiment_id, run_name=self.name).info.run_id
         for key, value in self.config.items():
             self._client.log_param(run_id, key, value)
@@ -273,4 +273,4 @@ LOGGERS: dict[str, type[Logger]] = {
     "wandb": WandbLogger,
     "mlflow": MLflowLogger,
 }
-"""Loggers by name; each is made with a directory and a config."""
+"""Loggers by name; each takes a directory and a config."""

@@ -1,4 +1,4 @@
-"""A new `Run` from data, labels and settings, with all checks before the first step."""
+"""Make a `Run` from data, labels and settings, with all checks before the first step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from pyro_ssl.utils.context import eval_mode, exclusive, fixed_seed, preserve_bu
 from pyro_ssl.utils.files import checksum
 
 MAX_STEPS = 10**12
-"""Most steps of a run; at a microsecond each they take eleven days."""
+"""Largest number of steps in a run; at a microsecond each, they take eleven days."""
 
 
 @exclusive()
@@ -55,11 +55,11 @@ def new_run(
     Arguments:
         objective: The objective to train; it is moved to the device.
         x: Data `(N, *event)`, an array or a `Source`.
-        y: Labels `(N,)`, or `(N, D)` real ones, or None.
-        settings: Arguments of `fit` about training itself.
+        y: Labels `(N,)`, real labels `(N, D)`, or None.
+        settings: The settings of training.
         device: Device to train on; by default the device of the objective.
-        patience: Epochs without a better score before the run stops, with early stopping.
-        workers: Processes that read a source; see `fit`.
+        patience: With early stopping, epochs without a better score before the run stops.
+        workers: Number of processes that read a source; see `fit`.
 
     Raises:
         ValueError: Data, labels or settings do not fit the objective.
@@ -84,7 +84,7 @@ def new_run(
         joint = objective.joint_pass_for(first)
         part_names, largest_loss = _first_losses(objective, batches, joint)
     if isinstance(batches, SourceBatches):
-        batches.check = partial(_checked, objective)
+        batches.check = partial(_check_later_batch, objective)
     steps = int(settings.epochs) * batches.steps_per_epoch
     if steps > MAX_STEPS:
         raise ValueError(
@@ -130,7 +130,7 @@ def _from_arrays(
     device: torch.device,
     workers: int | None,
 ) -> Prepared:
-    """Batches of data that stay on the device."""
+    """Prepare batches of data that stay on the device."""
     x = as_stored(objective, x)
     labels, known = _labels(objective, x, y)
     if not objective.learns_unlabeled and known.any():
@@ -147,7 +147,7 @@ def _from_source(
     device: torch.device,
     workers: int | None,
 ) -> Prepared:
-    """Batches of data that are read when they are needed."""
+    """Prepare batches of data that are read on demand."""
     workers = workers_of(workers)
     rows = InputRows(source, objective)
     if y is None:
@@ -164,12 +164,15 @@ def _from_source(
         workers=workers,
     )
     values = np.ascontiguousarray(labels.values.numpy())
-    of_labels = zlib.crc32(values.data, zlib.crc32(labels.rows.data))
-    return lambda: batches, {"x": source.fingerprint, "y": of_labels}
+    label_checksum = zlib.crc32(values.data, zlib.crc32(labels.rows.data))
+    return lambda: batches, {"x": source.fingerprint, "y": label_checksum}
 
 
 def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
-    """Labels of the form of q(y|x), `(N, K)`, one-hot or real; and the rows with one, `(N,)`."""
+    """Return labels with the shape of q(y|x), `(N, K)`, and a mask of the labeled rows, `(N,)`.
+
+    Labels are one-hot or real.
+    """
     like = next(objective.parameters())
     if y is None:
         return torch.zeros(len(x), 1, dtype=like.dtype), torch.zeros(len(x), dtype=torch.bool)
@@ -181,7 +184,7 @@ def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
 
 
 def _source_labels(objective: Objective, rows: InputRows, y: Any) -> SourceLabels:
-    """The labels of a source; only labeled rows are kept."""
+    """Return the labels of a source; only labeled rows are kept."""
     n = len(rows)
     if y is None:
         return SourceLabels(n, np.empty(0, np.int64), torch.empty(0, dtype=torch.int64), 1)
@@ -198,7 +201,7 @@ def _source_labels(objective: Objective, rows: InputRows, y: Any) -> SourceLabel
 
 
 def _kind_of_label(objective: Objective, first: Tensor) -> tuple[int, bool]:
-    """Size of y, by q(y|x) of the first rows; and whether y is a class."""
+    """Return the size of y, and True if y is a class; both follow from q(y|x) of the first rows."""
     like = next(objective.parameters())
     with eval_mode(objective), fixed_seed(0):
         q = q_y_of(objective.guide, objective.encode(placed(first, like)))
@@ -206,7 +209,7 @@ def _kind_of_label(objective: Objective, first: Tensor) -> tuple[int, bool]:
 
 
 def _classes(y: Any, n: int, size: int) -> Tensor:
-    """Class indices `(n,)`, -1 for unlabeled rows, checked against the number of classes."""
+    """Return class indices `(n,)`, -1 for unlabeled rows, below the number of classes."""
     classes = as_class_indices(y, n).cpu()
     largest = int(classes.max())
     if largest >= size:
@@ -223,7 +226,7 @@ def _batches(
     settings: Settings,
     device: torch.device,
 ) -> Batches:
-    """The batches of a run; a trained encoder encodes all data once if there is no transform."""
+    """Make batches; without a transform, a trained encoder encodes all data once."""
     transform = settings.transform
     features = objective.features
     encoded = False
@@ -243,8 +246,8 @@ def _batches(
     )
 
 
-def _checked(objective: Objective, batch: Batch, extremes: Batch) -> None:
-    """Check a batch in training as the first one was checked; see `Objective.check`."""
+def _check_later_batch(objective: Objective, batch: Batch, extremes: Batch) -> None:
+    """Check a batch during training like the first one; see `Objective.check`."""
     with fixed_seed(0), preserve_buffers(objective):
         objective.check(batch, extremes)
 
@@ -253,10 +256,10 @@ def _checked(objective: Objective, batch: Batch, extremes: Batch) -> None:
 def _first_losses(
     objective: Objective, batches: Batches | SourceBatches, joint: bool
 ) -> tuple[list[str], float]:
-    """Names of the parts of the loss, and the size above which a mean loss has diverged.
+    """Return the names of the loss's parts, and the limit above which a mean loss has diverged.
 
-    That is a multiple of the untrained weights' loss, on a batch or on the most extreme data, plus
-    a nat per column.
+    The limit is a multiple of the loss with untrained weights (the larger of those on the first
+    batch and on the most extreme data) plus a nat per column.
     """
     parts = objective.parts(batches(0), joint=joint)
     extreme = objective.parts(batches.extremes(), joint=joint)

@@ -1,4 +1,4 @@
-"""The state of a run as tensors and plain data, as in a checkpoint, and checks of what is read."""
+"""Convert the state of a run to tensors and plain data for a checkpoint, and back, with checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
         tensors: Dictionary that is filled with the tensors, by their paths.
 
     Raises:
-        TypeError: An entry is neither a tensor nor plain data; only code could restore it.
+        TypeError: An entry is neither a tensor nor plain data.
     """
     if isinstance(state, Tensor):
         while prefix in tensors:  # keys 1 and "1", or "a/b" and "b" in "a", give one name
@@ -46,15 +46,15 @@ def pack(prefix: str, state: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Convert plain data of `pack` back.
+    """Convert the plain data that `pack` returns back to nested dicts and lists.
 
     >>> import torch
     >>> unpack({"items": [["w", {"tensor": "run/w"}]]}, {"run/w": torch.zeros(2)})
     {'w': tensor([0., 0.])}
 
     Raises:
-        CheckpointError: It does not have the form that `pack` gives, or a tensor is missing or
-            unused.
+        CheckpointError: The data do not have the form that `pack` returns, or a tensor is missing
+            or unused.
     """
     unused = dict(tensors)
     try:
@@ -80,7 +80,7 @@ def _unpack(packed: Any, unused: dict[str, Tensor]) -> Any:
 
 
 def _kind_and_value(packed: Any) -> tuple[str, Any]:
-    """Kind and value of a packed entry; raise CheckpointError unless `pack` could give it."""
+    """Return kind and value of an entry; raise CheckpointError if `pack` could not have made it."""
     if isinstance(packed, dict) and len(packed) == 1:
         ((kind, value),) = packed.items()
         if kind in _FORMS and _FORMS[kind](value):
@@ -132,7 +132,7 @@ def check_tensors(tensors: Any, like: Mapping[str, Tensor], message: str) -> Non
     Arguments:
         tensors: Tensors by name, from a file.
         like: The tensors to match.
-        message: Start of the message.
+        message: Start of the error message.
 
     Raises:
         CheckpointError: They do not match.

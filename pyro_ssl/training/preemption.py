@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT during training: a checkpoint at the end of the step, and then the end."""
+"""SIGTERM and SIGINT during training: finish the step, write a checkpoint, and end."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pyro_ssl.training.distributed import SIGNALS
 from pyro_ssl.training.run import Callback, Run
 
 GRACE = 8.0
-"""Seconds that a process waits for the others, once it has been asked to end."""
+"""Seconds that a process waits for the others after a signal to end."""
 
 
 class Preemption(Callback):
-    """Write a checkpoint when a signal has come, and then do what the signal did before.
+    """After a signal, write a checkpoint, and then handle the signal as the program does.
 
-    The step at hand, with its callbacks, is finished first. A second signal ends the process as if
-    training did not handle it, without a checkpoint; with several processes it is ignored, since
-    torchrun repeats the signals that its workers get from the terminal. One of several processes
-    that does not reach the end of its step, since it waits for a process that hangs or is gone,
-    ends after `GRACE` seconds without a checkpoint.
+    The current step and its callbacks are finished first. A second signal is handled at once,
+    without a checkpoint; by default it ends the process. With several processes, a second signal is
+    ignored, since torchrun repeats the signals that its workers get from the terminal. If one of
+    several processes cannot finish its step, because it waits for a process that hangs or has
+    ended, it ends after `GRACE` seconds without a checkpoint.
 
-    Signals that the process ignores stay ignored, and outside the main thread, where Python cannot
-    handle signals, nothing changes.
+    Signals that the process ignores stay ignored. Outside the main thread nothing changes, since
+    Python cannot handle signals there.
 
     Arguments:
         run_directory: The directory of the run.
@@ -43,23 +43,23 @@ class Preemption(Callback):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Handle signals inside the block; the handlers are as before afterwards."""
+        """Handle signals inside the block, and restore the handlers afterwards."""
         self._install()
-        waiting = self._ended_if_stuck() if self._before and self.processes else nullcontext()
+        waiting = self._ending_if_stuck() if self._before and self.processes else nullcontext()
         try:
             with waiting:
                 yield
         finally:
             self._restore()
-        if self.received is not None:  # it came after the last step
+        if self.received is not None:  # the signal came after the last step
             signal.raise_signal(self.received)
 
     def after_step(self, run: Run) -> None:
-        """Write a checkpoint and end, if a signal has come.
+        """Write a checkpoint and end, if a signal has been received.
 
         Raises:
-            KeyboardInterrupt: At SIGINT, unless the program has a handler of its own.
-            SystemExit: At SIGTERM, with code 143, unless the program has a handler of its own.
+            KeyboardInterrupt: After SIGINT, unless the program has a handler of its own.
+            SystemExit: After SIGTERM, with code 143, unless the program has a handler of its own.
         """
         number = self.received if self.processes is None else self.processes.signal_of_any
         if number is None:
@@ -93,11 +93,12 @@ class Preemption(Callback):
             signal.signal(number, before)
 
     @contextmanager
-    def _ended_if_stuck(self) -> Iterator[None]:
-        """End the process some time after a signal if no step has ended since.
+    def _ending_if_stuck(self) -> Iterator[None]:
+        """End the process `GRACE` seconds after a signal, if no step has ended since.
 
-        Python calls a handler between two of its instructions, and a process that waits inside
-        torch for another one has none; but the number of the signal is written to a pipe at once.
+        Python calls a handler only between two of its own instructions, so not while the process
+        waits inside torch for another one. But the number of the signal is written to a pipe at
+        once, and a thread reads the pipe.
         """
         read, write = os.pipe()
         os.set_blocking(write, False)
@@ -109,7 +110,7 @@ class Preemption(Callback):
         finally:
             self._is_answered = True
             signal.set_wakeup_fd(before)
-            os.close(write)  # which ends the thread
+            os.close(write)  # this ends the thread
             thread.join()
             os.close(read)
 

@@ -1,7 +1,7 @@
-"""What a step reads beside its tensors: numbers, names and flags in the attributes of modules.
+"""The Python values that a step reads: numbers, names and flags in the attributes of modules.
 
-A captured step holds them as constants. `PythonState` notices that one of them has changed, at a
-cost of microseconds, so that the step is captured anew.
+A captured step holds them as constants. `PythonState` detects within microseconds that one of them
+has changed, so that the step can be captured again.
 """
 
 from __future__ import annotations
@@ -18,33 +18,34 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 Container = dict[Any, Any] | list[Any] | MappingProxyType[str, Any]
-"""Holder of an attribute: a dictionary, a list, or the attributes of a class."""
+"""A container of values: a dictionary, a list, or the attributes of a class."""
 PLAIN = (int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
-"""Kinds of attributes that are compared by value; all others are compared by identity."""
+"""Types of attributes that are compared by value; all others are compared by identity."""
 WATCHED_GLOBALS = (int, float, complex, str, list, dict)
-"""Kinds of class attributes and global variables that are watched."""
+"""Types of class attributes and global variables that are watched."""
 OPAQUE = (Tensor, np.ndarray, type, ModuleType, torch.Generator)
-"""Kinds of attributes that are not looked into."""
+"""Types of attributes whose contents are not watched."""
 LEAVES = PLAIN + OPAQUE
-"""Kinds of attributes that end a visit."""
+"""Types of attributes at which a visit ends."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
 UNWATCHED = {*nn.Module().__dict__, *PyroModule().__dict__} - {
     *("training", "_modules", "_parameters", "_buffers"),
     *HOOKS,
 }
-"""Attributes of modules by which torch and Pyro keep their books."""
+"""Internal attributes of the modules of torch and Pyro."""
 LIBRARIES = {"torch", "pyro", "pyro_ssl", "numpy", *sys.stdlib_module_names}
-"""Packages whose classes and functions are not looked into; "__main__" is the user's."""
+"""Packages whose classes and functions are not watched; "__main__" is not among them."""
 MOST_PLACES = 100_000
-"""Attributes that are watched at most; a module that holds a data set has more."""
+"""Largest number of watched attributes; a module that holds a data set has more."""
 
 
 class PythonState:
-    """The attributes of a module and of everything it holds, as they were when this was made.
+    """A snapshot of the attributes of a module and of everything it holds.
 
-    Looked into are modules, dictionaries, lists, tuples, sets, functions and other objects with
-    attributes; of the user's own classes also their class attributes, and the global variables that
-    their methods read. Tensors are compared by identity: a captured step reads their values.
+    It covers modules, dictionaries, lists, tuples, sets, functions and other objects with
+    attributes. Of the user's own classes, it also covers the class attributes and the global
+    variables that their methods read. Tensors are compared by identity, since a captured step reads
+    their values at each call.
 
     Arguments:
         module: The module.
@@ -77,7 +78,7 @@ class PythonState:
 
     @property
     def is_same(self) -> bool:
-        """Whether nothing has changed, not even the identity of a number."""
+        """True if nothing has changed, not even the identity of a number."""
         try:
             now = map(getitem, self._containers, self._keys)
             same_values = all(map(is_, now, self._values))
@@ -86,7 +87,7 @@ class PythonState:
         return same_values and list(map(len, self._distinct_containers)) == self._lengths
 
     def changes(self) -> list[str]:
-        """What has changed, in words; numbers are compared by their values."""
+        """Describe each change; numbers are compared by value."""
         changes = [f"{form.format(key)} is new" for _, key, form in self._added()]
         for container, key, was, name in self._places():
             try:
@@ -116,7 +117,7 @@ class PythonState:
         return zip(self._containers, self._keys, self._values, self._names, strict=True)
 
     def _added(self) -> Iterator[tuple[Container, Any, str]]:
-        """Container, key and form of the name of what is new."""
+        """Yield the container, the key and the name format of each new entry."""
         for (container, form), length in zip(self._distinct, self._lengths, strict=True):
             if len(container) <= length:
                 continue
@@ -154,7 +155,7 @@ class PythonState:
         self._visit_class(type(owner))
 
     def _visit_class(self, kind: type) -> None:
-        """Look into the attributes and methods of a user's class and of its bases."""
+        """Visit the attributes and methods of a user's class and of its bases."""
         for base in kind.__mro__:
             is_known = id(base) in self._visited
             if is_known or _is_of_library(base.__module__):
@@ -170,7 +171,7 @@ class PythonState:
                     self._watch_one(attributes, key, value, f"{base.__name__}.{key}")
 
     def _visit_globals(self, function: FunctionType) -> None:
-        """Look into the global variables that a user's function reads, and functions it calls."""
+        """Visit the global variables that a user's function reads, and the functions it calls."""
         if id(function.__code__) in self._visited or _is_of_library(function.__module__):
             return
         self._visited.add(id(function.__code__))
@@ -185,7 +186,7 @@ class PythonState:
                 self._visit(value, name)
 
     def _visit_function(self, function: FunctionType, name: str) -> None:
-        """Look into the variables and defaults that a function holds."""
+        """Visit the variables in a function's closure, and its defaults."""
         for cell in function.__closure__ or ():
             try:
                 self._visit(cell.cell_contents, name)

@@ -1,8 +1,8 @@
-"""From a run to its checkpoint and back; a checkpoint is checked before anything is changed.
+"""Convert a run to a checkpoint and back; a checkpoint is checked before anything changes.
 
-Even with a correct checksum, a checkpoint may have been edited or come from another program. All
-that follows from the settings (schedule, arguments and state of the optimiser) is computed anew and
-compared; for the rest, the form is checked.
+Even with a correct checksum, a checkpoint may have been edited or come from another program. Values
+that follow from the settings (schedule, arguments and state of the optimiser) are recomputed and
+compared. Of all other values, the form is checked.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PROCESS_OPTIONS = ("params", "fused", "foreach")
 
 
 def state(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and plain data from which `restore` continues bit for bit.
+    """Return tensors and plain data from which `restore` continues bit for bit.
 
     >>> from pyro_ssl import zoo
     >>> from pyro_ssl.training.new_run import new_run
@@ -69,22 +69,22 @@ def state(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 EARLIER_PARTS = {"Balance": "ClassBalance"}
-"""Today's names of the loss's parts, by their names in checkpoints of earlier versions."""
+"""Current names of the loss's parts, by their names in checkpoints of earlier versions."""
 
 
 def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
     """Bring a new run to the state of a checkpoint.
+
+    If the new run has more epochs than the saved one, training continues for longer. From the
+    checkpoint on, the learning rates are those of a run with the larger number of epochs.
 
     Arguments:
         run: A new run.
         tensors: Tensors of `state`.
         data: Plain data of `state`.
 
-    A run with more epochs than the one that was saved goes on for longer: its learning rates are
-    from there on those of a run with so many epochs.
-
     Raises:
-        CheckpointError: It was changed, or belongs to another run.
+        CheckpointError: The checkpoint was changed, or belongs to another run.
         ValueError: The run had other settings, or other data.
 
     >>> from pyro_ssl import zoo
@@ -109,7 +109,7 @@ def restore(run: Run, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
     parts = unpack(data["run"], others)
     position = _with_current_names(data["position"], "sums")
     history = _with_current_names({"history": data["history"]}, "history")["history"]
-    measured = data.get("measured", [])  # earlier versions measured nothing
+    measured = data.get("measured", [])  # earlier versions had no measurements by callbacks
     check_position(
         position,
         history,
@@ -145,7 +145,7 @@ def _split_rng(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[s
 
 
 def _with_current_names(holder: Any, key: str) -> Any:
-    """Copy a dictionary, with today's names of the parts of the loss under a key."""
+    """Copy a dictionary; give the parts of the loss under a key their current names."""
     if not isinstance(holder, dict) or not isinstance(holder.get(key), dict):
         return holder
     renamed = {EARLIER_PARTS.get(name, name): value for name, value in holder[key].items()}
@@ -188,7 +188,7 @@ def _check_settings(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> No
         unnamed_schedule = name == "schedule" and was is None
         if was != value and not unnamed_schedule and not _is_longer(name, was, value):
             raise ValueError(
-                f"{name}: the run to resume had {was}, got {value}; give what it was started with "
+                f"{name}: the run to resume had {was}, got {value}; give the same as at its start "
                 "(x and y are compared by their checksums)"
             )
 
@@ -198,18 +198,18 @@ def _is_longer(name: str, was: Any, value: Any) -> bool:
 
 
 def _with_epochs(run: Run, epochs: int) -> Run:
-    """The run as it would be new with another number of epochs; the run itself with its own.
+    """Return a run with this number of epochs: a new one, or the run itself if it has as many.
 
     Raises:
-        ValueError: Its schedule is a function, whose state is only known with its own.
+        ValueError: The number differs, and the schedule is a function, whose state is unknown.
     """
     if epochs == run.settings.epochs:
         return run
     if not _is_replayable(run):
         raise ValueError(
             f"epochs: the run to resume had {epochs}, got {run.settings.epochs}; a run whose "
-            "schedule is a function cannot be prolonged, since its state is of a run of that "
-            f"length; give a schedule by its name from the start, or epochs={epochs}"
+            "schedule is a function cannot be extended, since the state of the function is that of "
+            f"a shorter run; give a schedule by name from the start, or epochs={epochs}"
         )
     steps = epochs * run.batches.steps_per_epoch
     optimizer = new_optimizer(run.settings.optimizer, run.parameter_groups, run.settings.lr)
@@ -281,7 +281,7 @@ def check_position(
         steps_per_epoch: Steps of an epoch.
         total: Steps of the run.
         scored: The run has early stopping.
-        measured: Names in the history that callbacks have measured.
+        measured: Names of the callbacks' measurements in the history.
 
     Raises:
         CheckpointError: They have another form, or contradict each other.
@@ -306,7 +306,7 @@ def check_position(
     if epochs and scored != ("score" in history):
         had = "none" if scored else "some"
         raise ValueError(
-            f"early_stopping: the run to resume had {had}; give what it was started with"
+            f"early_stopping: the run to resume had {had}; give the same as at its start"
         )
     expected = best_of(history.get("score", []))
     is_best = (position["best"], position["since_best"]) == expected
@@ -314,7 +314,7 @@ def check_position(
 
 
 def _check_sums(sums: Any, parts: Collection[str] | None) -> None:
-    """Check the sums over an epoch that has begun; with parts None, none has."""
+    """Check the sums over the current epoch; parts are None if no epoch has begun."""
     finite = isinstance(sums, dict) and all(map(_is_finite, sums.values()))
     require(finite, "sums should be finite numbers by name")
     if parts is None:
@@ -347,7 +347,7 @@ def _check_history(history: Any, epochs: int, parts: Collection[str], measured: 
 
 
 def best_of(scores: Sequence[float]) -> tuple[float, int]:
-    """Best score, -inf if there is none, and number of scores after it.
+    """Return the best score, -inf without scores, and the number of scores after it.
 
     >>> best_of([0.1, 0.7, 0.2])
     (0.7, 1)
@@ -413,7 +413,7 @@ def check_same(saved: Any, expected: Any, where: str, but: Sequence[str] = ()) -
 
 
 def check_alike(saved: Any, like: Any, where: str) -> None:
-    """Check that plain data have the form of others: equal keys, lengths and types of values.
+    """Check that plain data have the same form as others: keys, lengths and types of values.
 
     Raises:
         CheckpointError: They have another form.
@@ -440,7 +440,7 @@ def check_alike(saved: Any, like: Any, where: str) -> None:
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[int, State] | None:
-    """Example of the state that a torch optimiser keeps for each parameter; None if unknown.
+    """Return an example of a torch optimiser's state for each parameter; None if unknown.
 
     It is the state of a copy after a step with gradients of 0.
 

@@ -79,7 +79,7 @@ class Run:
     """State of a training run; `new_run` makes one.
 
     Arguments:
-        settings: Arguments of `fit` about training itself.
+        settings: The settings of training.
         settings_data: The settings as plain data, with checksums of the data, for checkpoints.
         objective: The objective in training.
         batches: The batch of every step.
@@ -90,15 +90,15 @@ class Run:
         joint: Evaluate labeled and unlabeled data in one pass; see `Objective.joint_pass_for`.
         total: Total number of steps.
         part_names: Names of the parts of the loss.
-        largest_loss: Absolute mean loss above which a `DivergedWarning` is given.
+        largest_loss: Absolute mean loss above which a `DivergedWarning` is issued.
         average: The averaged weights, with `ema`.
         compiled: The compiled step, with `compile`.
         patience: Epochs without a better score before the run stops; None for no early stopping.
         position: Progress: steps, seconds, best score.
         history: The measurements of each epoch.
         best_weights: The weights with the best score.
-        processes: The processes of the run; None if there is one.
-        measured: Names in the history that callbacks have measured.
+        processes: The processes of the run; None if there is only one.
+        measured: Names of the callbacks' measurements in the history.
 
     >>> from pyro_ssl import zoo
     >>> from pyro_ssl.training.new_run import new_run
@@ -160,7 +160,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The measurements of the last epoch, as far as they have been made."""
+        """The measurements of the last epoch that have been made so far."""
         epochs = len(self.history.get("loss", []))
         return {name: values[-1] for name, values in self.history.items() if len(values) == epochs}
 
@@ -181,7 +181,7 @@ class Callback(Protocol):
         return
 
     def after_step(self, run: Run) -> None:
-        """Run after each step; at the end of an epoch, after the `after_epoch` of all callbacks."""
+        """Run after each step; at the end of an epoch, after `after_epoch` of all callbacks."""
         return
 
 
@@ -253,10 +253,11 @@ def train_step(run: Run, batch: Batch) -> dict[str, float]:
 
 
 def _set_gradients(run: Run, batch: Batch) -> tuple[list[str], list[float]]:
-    """Set the gradients of all parameters.
+    """Compute the loss, and set the gradients of all parameters.
 
-    It returns the names of the parts of the loss; and the parts, the loss and the norms of the
-    gradients.
+    Returns:
+        The names of the loss's parts; and the values of the parts, of the loss and of the gradient
+        norms.
     """
     parts = _loss_parts(run, batch)
     loss = total(parts)
@@ -285,7 +286,7 @@ def _loss_parts(run: Run, batch: Batch) -> dict[str, Tensor]:
 
 
 def _clip_gradients(run: Run) -> list[Tensor]:
-    """The norm of each player's gradient, which is clipped if the settings say so."""
+    """Return the norm of each player's gradient; clip the gradients if `clip_norm` is set."""
     groups = [group for _, group in run.parameter_groups]
     norms = []
     for group in groups:
@@ -337,7 +338,7 @@ def _end_epoch(run: Run) -> None:
 
 
 def _load_final_weights(run: Run) -> None:
-    """Load the best weights into the objective, else the averaged, else keep the last."""
+    """Load the best weights if there are any, else the averaged ones; otherwise keep the last."""
     if run.best_weights is not None:
         run.objective.load_state_dict(run.best_weights)
     elif run.average is not None:

@@ -26,7 +26,7 @@ class Settings:
     """Settings of a run; see `fit` for the meaning of each.
 
     Raises:
-        ValueError: A setting is of another kind or out of range; the message names it.
+        ValueError: A setting has a wrong type or is out of range; the message names it.
 
     >>> Settings(epochs=10, lr=3e-4).schedule
     'one_cycle'
@@ -102,7 +102,7 @@ class Settings:
             raise ValueError(f"clip_norm should be above 0, or None, got {self.clip_norm}")
 
     def as_data(self) -> dict[str, Any]:
-        """Settings as plain data, which a resumed run is compared by; functions by name."""
+        """Return plain data to compare with a resumed run; functions are given by name."""
         names = ("epochs", "batch_size", "labeled_batch_size", "lr", "warmup", "clip_norm", "ema")
         data = {name: getattr(self, name) for name in (*names, "precision", "seed", "compile")}
         data["schedule"] = self.schedule
@@ -115,7 +115,7 @@ class Settings:
 
 
 def as_device(device: Any) -> torch.device:
-    """Device of a name, tried out with an empty tensor.
+    """Return the device with this name, after an empty tensor has been made on it.
 
     >>> as_device("cpu")
     device(type='cpu')

@@ -1,4 +1,4 @@
-"""The batch of every step from data that are read when they are needed, by worker processes."""
+"""The batch of every step, from data that worker processes read on demand."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from pyro_ssl.utils.arguments import check_kind, one_hot
 from pyro_ssl.utils.context import fixed_reading_seed
 
 DEFAULT_WORKERS = 2
-"""Most worker processes, unless the caller says otherwise."""
+"""Largest number of worker processes, unless the caller gives a number."""
 PREFETCHED = 4
-"""Steps that each worker reads ahead."""
+"""Number of steps that each worker reads ahead."""
 
 
 def check_workers(workers: int | None) -> None:
     """Check a number of worker processes.
 
     Raises:
-        ValueError: It is neither None nor a whole number, 0 or above.
+        ValueError: It is neither None nor a whole number of at least 0.
     """
     check_kind("workers", workers, int | None)
     if workers is not None and workers < 0:
@@ -37,7 +37,7 @@ def check_workers(workers: int | None) -> None:
 
 
 def workers_of(workers: int | None) -> int:
-    """The number of worker processes: the caller's, else two, but one core stays free.
+    """Return the caller's number of worker processes, or else two; one with fewer than three cores.
 
     >>> workers_of(3)
     3
@@ -50,16 +50,16 @@ def workers_of(workers: int | None) -> int:
 
 @dataclass(frozen=True)
 class SourceLabels:
-    """Which rows of a source have a label, and which.
+    """The labeled rows of a source, and their labels.
 
-    Only labeled rows take memory, about 16 bytes each; nothing is kept for the others.
+    Only labeled rows take memory, about 16 bytes each.
 
     Arguments:
         n: Number of rows of the source, labeled or not.
         rows: The labeled rows, sorted, `(L,)`.
         values: Their class indices, `(L,)`, or real labels, `(L, D)`.
         classes: Number of classes; None for real labels.
-        only_labeled: Leave the unlabeled rows out.
+        only_labeled: Leave out the unlabeled rows.
 
     >>> labels = SourceLabels(5, np.array([1, 2]), torch.tensor([0, 1]), classes=2)
     >>> labels.unlabeled_rows(np.array([0, 1, 2]))
@@ -79,12 +79,12 @@ class SourceLabels:
         return labeled, 0 if self.only_labeled else self.n - labeled
 
     def unlabeled_rows(self, places: np.ndarray) -> np.ndarray:
-        """The rows at these places among the unlabeled rows."""
+        """Convert places among the unlabeled rows to rows of the source."""
         before = self.rows - np.arange(len(self.rows))  # unlabeled rows before each labeled one
         return places + np.searchsorted(before, places, side="right")
 
     def targets(self, places: np.ndarray, dtype: torch.dtype) -> Tensor:
-        """Labels, one-hot or real, `(n, K)`, at these places among the labeled rows."""
+        """Return labels, one-hot or real, `(n, K)`, by their places among the labeled rows."""
         values = self.values[torch.as_tensor(places)]
         if self.classes is None:
             return values.to(dtype)
@@ -93,7 +93,7 @@ class SourceLabels:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is read for a step: rows of the labeled and of the unlabeled data, and the seed."""
+    """The labeled and unlabeled rows to read for a step, and the seed for reading them."""
 
     labeled: np.ndarray
     unlabeled: np.ndarray
@@ -101,7 +101,10 @@ class _Plan:
 
 
 class _Reader(Dataset[Any]):
-    """The data of a plan, for torch's DataLoader; an error is returned, to be raised as it is."""
+    """The data of each plan, for torch's DataLoader.
+
+    Errors are returned, not raised: the DataLoader would change their messages.
+    """
 
     def __init__(self, rows: InputRows) -> None:
         self.rows = rows
@@ -118,13 +121,13 @@ class _Reader(Dataset[Any]):
 
 
 class SourceBatches:
-    """The batch of every step, read from a source; a function of the seed and the step alone.
+    """The batch of every step, read from a source; it depends only on the seed and the step.
 
-    The first steps are read by this process, since they may be single ones. As soon as two are
-    asked for in a row, worker processes read ahead from there. A batch with smaller or larger
-    numbers than all before is checked like the first one.
+    This process reads a single step itself. As soon as two consecutive steps are requested, worker
+    processes read ahead. A batch whose numbers exceed the range of all earlier batches is checked
+    like the first one.
 
-    For up to `row_order.MOST_LISTED` rows the order is that of `Batches`.
+    Up to `row_order.MOST_LISTED` rows, the rows have the same order as in `Batches`.
 
     >>> from pyro_ssl.data.sources import as_source
     >>> source = as_source(torch.utils.data.TensorDataset(torch.rand(90, 4)))
@@ -137,16 +140,16 @@ class SourceBatches:
     Arguments:
         rows: The data.
         labels: Their labels.
-        batch_size: Unlabeled data per step (labeled, if all are).
+        batch_size: Unlabeled data per step; labeled data if all are labeled.
         labeled_batch_size: Labeled data per step.
-        seed: Seed of the order, and of what a Dataset draws.
+        seed: Seed of the order of rows, and of the random numbers that a Dataset draws.
         transform: Function of the data of each batch.
-        device: Where the batches go.
-        workers: Worker processes; 0 reads in this process.
+        device: Device of the batches.
+        workers: Number of worker processes; 0 reads in this process.
     """
 
     encoded = False
-    """The data are encoded by the objective's pretrained encoder in each step, if it has one."""
+    """The data are not encoded; a pretrained encoder of the objective encodes them in each step."""
 
     def __init__(
         self,
@@ -178,10 +181,10 @@ class SourceBatches:
         self._stream: Iterator[Any] | None = None
 
     def __call__(self, step: int) -> Batch:
-        """The data of a step, transformed.
+        """Return the transformed data of a step.
 
         Raises:
-            ValueError: They cannot be read, are not finite, or are outside the model's support.
+            ValueError: The data cannot be read, are not finite, or are outside the model's support.
         """
         follows = self._last is not None and step == self._last + 1
         if not follows:
@@ -203,7 +206,7 @@ class SourceBatches:
         self._last = None
 
     def extremes(self) -> Batch:
-        """The rows with the smallest and the largest number of up to 1000 of each part."""
+        """Return the rows with the smallest and largest numbers, of up to 1000 in each part."""
         labeled, unlabeled = self.labels.sizes
         source = self.rows.source
         rows = others = np.empty(0, np.int64)
@@ -223,11 +226,11 @@ class SourceBatches:
 
     @property
     def columns(self) -> int:
-        """Numbers in a datum."""
+        """Number of values in a row."""
         return int(np.prod(self.rows.shape[1:]))
 
     def _read_ahead(self, start: int) -> Iterator[Any]:
-        """The data of all steps from one on, read by the workers."""
+        """Iterate over the data of all steps from `start` on, read by the workers."""
         loader: DataLoader[Any] = DataLoader(
             _Reader(self.rows),
             batch_size=None,
@@ -235,7 +238,7 @@ class SourceBatches:
             num_workers=self.workers,
             prefetch_factor=PREFETCHED if self.workers else None,
             pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # the global one stays as it is
+            generator=torch.Generator(),  # does not change the global one
         )
         return iter(loader)
 
@@ -249,7 +252,7 @@ class SourceBatches:
         )
 
     def _part(self, part: int, n: int, size: int, step: int) -> np.ndarray:
-        """Places in one part of the data (0 labeled, 1 unlabeled) in a step."""
+        """Return the places of a step in one part of the data (0 labeled, 1 unlabeled)."""
         if size == 0:
             return np.empty(0, np.int64)
         steps = n // size  # the rows that are left over come in other passes
@@ -257,7 +260,7 @@ class SourceBatches:
         return self._order(part, n, index)[start * size : (start + 1) * size]
 
     def _order(self, part: int, n: int, index: int) -> RowOrder:
-        """The order of a pass; the last one asked for is kept."""
+        """Return the order of the rows in a pass; the last order of each part is cached."""
         if part in self._orders and self._orders[part][0] == index:
             return self._orders[part][1]
         order = RowOrder(n, (self.seed, part, index))
@@ -265,7 +268,7 @@ class SourceBatches:
         return order
 
     def _batch(self, data: Any) -> Batch:
-        """What a `_Reader` has read, on the device and transformed."""
+        """Make a batch on the device from the data of a `_Reader`, and transform it."""
         if isinstance(data, Exception):
             raise data
         labeled, x, x_unlabeled = data
@@ -279,7 +282,7 @@ class SourceBatches:
         return transformed(Batch(x, y, x_unlabeled), self.transform)
 
     def _check_range(self, batch: Batch, data: Any) -> None:
-        """Check a batch whose numbers go beyond those of all that were checked before."""
+        """Check a batch whose numbers exceed the range of all batches checked before."""
         if self._range is None or self.check is None:
             return
         low, high = _range_of(data)
@@ -290,7 +293,7 @@ class SourceBatches:
 
 
 class _Plans(Iterable[_Plan]):
-    """The plans of all steps from one on; torch's DataLoader takes them as its sampler."""
+    """The plans of all steps from `start` on, as a sampler for torch's DataLoader."""
 
     def __init__(self, batches: SourceBatches, start: int) -> None:
         self.batches = batches
@@ -304,7 +307,7 @@ class _Plans(Iterable[_Plan]):
 
 
 def _range_of(data: Any) -> tuple[float, float]:
-    """The smallest and the largest number of what a `_Reader` has read."""
+    """Return the smallest and the largest number in the data of a `_Reader`."""
     parts = [part for part in data[1:] if part is not None]
     low = min(float(part.min()) for part in parts)
     high = max(float(part.max()) for part in parts)

@@ -1,4 +1,4 @@
-"""How many threads a step is worth: one for small networks, whose steps are mostly Python."""
+"""The number of threads in training: one for small networks, whose steps are mostly Python."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pyro_ssl.training.batches import Batches
 from pyro_ssl.training.source_batches import SourceBatches
 
 SMALL = 2e7
-"""Multiplications of weights and rows below which a step has one thread.
+"""A step with fewer multiplications than this (weights times rows) uses one thread.
 
-They take about 2 ms, less than the handlers, so that a second thread could save a tenth of a step.
-Where other processes have the cores, waiting for it costs a multiple: two to ten threads on two
-busy cores took 10 to 80 times as long for a step of M2 as one thread, see `docs/many_machines.md`.
+So many multiplications take about 2 ms, less than Pyro's handlers, so a second thread could save a
+tenth of the step. If other processes use the cores, waiting for the second thread costs much more:
+on two busy cores, a step of M2 took 10 to 80 times as long with two to ten threads as with one. See
+`docs/many_machines.md`.
 """
 CHOSEN_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables by which the user chooses the number of threads."""
@@ -27,13 +28,13 @@ CHOSEN_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def threads_for(objective: Objective, batches: Batches | SourceBatches) -> Iterator[None]:
     """Use one thread inside the block if the networks are small; restore the number afterwards.
 
-    The number depends on the networks and the batches and not on how busy the machine is, since
-    sums over threads are rounded in another order: a resumed run should equal an unbroken one.
-    What the user has chosen stays, by an environment variable or by `torch.set_num_threads`;
-    only a number that equals torch's default cannot be told from it.
+    The choice depends on the networks and the batches, not on the load of the machine: the number
+    of threads changes how sums are rounded, and a resumed run should equal an unbroken one. A
+    number that the user has set, by an environment variable or by `torch.set_num_threads`, is kept,
+    unless it equals torch's default.
 
     Arguments:
-        objective: What is trained.
+        objective: The objective to train.
         batches: Its batches.
     """
     before = torch.get_num_threads()
@@ -48,7 +49,7 @@ def threads_for(objective: Objective, batches: Batches | SourceBatches) -> Itera
 
 
 def is_chosen_by_user(threads: int) -> bool:
-    """Whether a number of threads is another than torch's default, or set by the environment.
+    """Return True if the number of threads is not torch's default, or the environment sets it.
 
     >>> is_chosen_by_user(10**6)
     True
@@ -62,7 +63,7 @@ def is_chosen_by_user(threads: int) -> bool:
 
 
 def is_small(objective: Objective, batches: Batches | SourceBatches) -> bool:
-    """Whether a step multiplies little: no convolutions, and few weights or few rows."""
+    """Return True if a step is small: on the CPU, no convolutions, few weights times rows."""
     parameters = list(objective.parameters())
     if any(p.is_cuda or p.dim() > 2 for p in parameters):
         return False

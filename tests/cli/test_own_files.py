@@ -129,7 +129,7 @@ def test_columns_are_found_by_name(capsys):
     np.save("x.npy", np.zeros((3, 2)))
     for name, message in (
         ("less.csv", "--data: less.csv has no column 'income'"),
-        ("x.npy", "--data: x.npy has no names of columns; the model was trained on 'weight'"),
+        ("x.npy", "--data: x.npy has no column names; the model was trained on 'weight'"),
     ):
         assert run("predict", "run", "--data", name, "--output", "q.csv") == 2
         assert message in capsys.readouterr().err and not Path("q.csv").exists()

@@ -55,7 +55,7 @@ def test_csv_is_read_and_written(capsys):
     for text, message in (
         (
             "1,2,3\n4,5\n",
-            "should hold rows of numbers, separated by commas: row 2 has 2 of them, the first 3",
+            "rows of numbers, separated by commas: row 2 has 2 numbers, the first row 3",
         ),
         ("1,2,3\n4,a,5\n", "row 2 holds 'a'"),
         (",2,3\n4,5,6\n", "row 1 holds ''"),  # no line of names, but a value that is missing

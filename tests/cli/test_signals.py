@@ -42,7 +42,7 @@ def test_a_signal_ends_training_without_a_traceback(tmp_path, number, code):
 def test_a_run_goes_on_for_longer(copied, capsys):
     assert run("train", "--resume", copied, "--epochs", 5) == 0
     printed = capsys.readouterr().out
-    assert "5 epochs in place of 3: from here on the learning rate (one_cycle)" in printed
+    assert "5 epochs instead of 3: from here on the learning rate (one_cycle)" in printed
     assert result(copied)["epochs"] == 5
     assert json.loads((copied / "config.json").read_text())["training"]["epochs"] == 5
     assert len((copied / "metrics.jsonl").read_text().splitlines()) == 5

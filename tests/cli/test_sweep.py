@@ -94,7 +94,7 @@ def test_the_log_is_not_part_of_a_runs_identity():
         (("--seeds", "a"), "--seeds should be like 0:10 or 0,3,7, got 'a'"),
         (("--seeds", "3:3"), "--seeds should be like"),
         (("--grid", "z_dim"), "--grid should be like z_dim=10,50, got 'z_dim'"),
-        (("--grid", "z_dim=2", "z_dim=3"), "z_dim is there twice"),
+        (("--grid", "z_dim=2", "z_dim=3"), "z_dim is given twice"),
         (("--grid", "seed=2,3"), "give --seeds"),
         (("--grid", "zdim=2"), "zdim"),
         (("--grid", "z_dim=two"), "z_dim"),

@@ -25,7 +25,7 @@ def test_labels_set_aside_are_within_the_budget_and_not_trained_on(monkeypatch, 
 
     monkeypatch.setattr(train_command, "fit", watched)
     assert train("m2", "run", "--validation", "0.5") == 0
-    assert "labels for validation: 15, which are not trained on" in capsys.readouterr().out
+    assert "labels for validation: 15, not used for training" in capsys.readouterr().out
     (labels,) = trained_on
     digits = data.load("digits")
     drawn = data.LabelDraw.load("run/labels.json").masked_labels(digits.y)

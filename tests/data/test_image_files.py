@@ -56,14 +56,15 @@ def test_sizes_that_differ_are_refused_or_scaled(save):
     with pytest.raises(ValueError, match=r"b.png has 3 x 6 pixels.*4 x 6.*--image-size 4"):
         read_images(files)
     assert read_images(files, size=2).shape == (2, 1, 2, 2)
-    with pytest.raises(ValueError, match="a.png has 4 x 6 pixels, the model was trained on 8 x 8"):
+    message = "a.png has 4 x 6 pixels, but the model was trained on 8 x 8"
+    with pytest.raises(ValueError, match=message):
         read_images(files, shape=(8, 8))
 
 
 def test_images_that_do_not_fit_are_refused(save, tmp_path):
     with pytest.raises(ValueError, match="b.png is in colour, but the model was trained on grey"):
         read_images([save(GREY, "a.png"), save(COLOUR, "b.png")], channels=1)
-    with pytest.raises(ValueError, match="d.png has more than 8 bits a channel"):
+    with pytest.raises(ValueError, match="d.png has more than 8 bits per channel"):
         read_images([save(GREY.astype(np.uint16) * 200, "d.png")])
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match="text.png is not a readable image"):

@@ -100,7 +100,7 @@ def test_a_later_table_is_read_by_name_in_the_units_of_the_first(table, tmp_path
     assert torch.as_tensor(later.train.x).equal(first.x[[2, 0]]) and later.train.labels is None
     for text, message in (
         ("a\n1\n", "no column 'b'; its columns: 'a'"),
-        ("a,b,c\n1,2,3\n", "columns that the training data have not: 'c'; those are 'b', 'a'"),
+        ("a,b,c\n1,2,3\n", "training data lack: 'c'; the model was trained on 'b', 'a'"),
     ):
         (tmp_path / "other.csv").write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -133,9 +133,9 @@ def test_csv_and_parquet_give_the_same_data(table, tmp_path):
 
 
 BAD_TABLES = {
-    "a,b,label\n1,5,cat\n2,5,dog\n": "'b' has one value in all rows.*--ignore-columns b",
+    "a,b,label\n1,5,cat\n2,5,dog\n": "'b' has the same value in all rows.*--ignore-columns b",
     "a,kind\n1,cat\n2,dog\n": "no column 'label' of labels; give --label-column NAME, one of 'a'",
-    "label\ncat\ndog\n": "has no columns beside 'label'",
+    "label\ncat\ndog\n": "has no columns besides 'label'",
     "a,label\n1,cat\n2,cat\n": "one class",
     "a,label\n1,\n2,\n": "y has no label",
 }
@@ -167,7 +167,8 @@ def test_other_paths_are_refused(tmp_path):
 def test_labels_are_indices_of_a_models_classes(tmp_path):
     assert label_indices(["b", "", "a"], 3, ["a", "b", "c"]).tolist() == [1, -1, 0]
     assert label_indices([1.0, np.nan], 2, ["0", "1"]).tolist() == [1, -1]
-    with pytest.raises(ValueError, match="the labels have other classes: 'd'; those are 'a'"):
+    message = "the labels have other classes: 'd'; the known classes are 'a'"
+    with pytest.raises(ValueError, match=message):
         label_indices(["d"], 1, ["a"])
 
 

@@ -67,7 +67,7 @@ def test_whole_numbers_beside_empty_cells_in_parquet(tmp_path):
 
 
 BAD_CELLS = {
-    "4.5,blue\n": "column 'b', line 2, holds 'blue', which is no number.*get_dummies",
+    "4.5,blue\n": "column 'b', line 2, holds 'blue', which is not a number.*get_dummies",
     "4.5,\n": "column 'b', line 2, is empty.*--ignore-columns b",
     "4.5,NA\n": "column 'b', line 2, holds NA: a method needs a number",
     "4.5,nan\n": "column 'b', line 2, holds nan: a method needs a number",
@@ -83,7 +83,7 @@ def test_a_cell_without_a_number_is_named(write, text):
 
 
 BAD_FILES = {
-    "a,b\n1\n": "line 2 has 1 cells, the line of names 2",
+    "a,b\n1\n": "line 2 has 1 cells, but the header has 2",
     "a,a\n1,2\n": "two columns are called 'a'",
     "a;b\n1;2\n": "separated by semicolons",
     "1,2\n3,4\n": "the first line, 1,2, should name the columns",

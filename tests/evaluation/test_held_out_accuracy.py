@@ -77,8 +77,8 @@ def test_early_stopping_can_use_the_score():
 @pytest.mark.parametrize(
     ("measured", "message"),
     [
-        ({"loss": 1.0}, "loss is a measurement already"),
-        ({"epoch": 1.0}, "epoch is a measurement already"),
+        ({"loss": 1.0}, "loss is already a measurement"),
+        ({"epoch": 1.0}, "epoch is already a measurement"),
         ({"margin": float("nan")}, "margin should be a finite number, got nan in epoch 1"),
         ({"margin": "wide"}, "margin should be a finite number, got 'wide'"),
         ({3: 1.0}, "the name of a measurement should be text, got 3"),

@@ -91,7 +91,7 @@ def test_a_run_that_ends_its_worker_again_and_again_does_not_stop_the_others(tmp
     configs = [{"x": x, "seed": 0} for x in (2, 1, 3)]
     with joblib.parallel_config(backend="loky", n_jobs=2):
         outcomes = sweep(kill_on_two, configs, tmp_path, report=str)
-    assert "ended its worker 3 times" in outcomes[0].error
+    assert "killed its worker 3 times" in outcomes[0].error
     assert [outcome.result["value"] for outcome in outcomes[1:]] == [1.0, 3.0]
     again = sweep(count, configs, tmp_path, report=str)
     assert not again[0].error
@@ -121,7 +121,7 @@ def test_configurations_are_plain_data(tmp_path):
     ("arguments", "message"),
     [
         ({"name": "slurm"}, "one of loky, dask, ray"),
-        ({"name": "loky", "scheduler": "tcp://a:1"}, "goes with the backends dask and ray"),
+        ({"name": "loky", "scheduler": "tcp://a:1"}, "is for the backends dask and ray only"),
     ],
 )
 def test_backends_that_are_not_there(arguments, message):

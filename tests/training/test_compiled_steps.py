@@ -1,4 +1,4 @@
-"""A compiled step computes what the step itself does, or training goes on without it.
+"""A compiled step computes what the eager step does, or training continues without it.
 
 Where a test is not about Inductor, the captured graph is run as it is: then results are equal to
 the bit, for whole runs.
@@ -246,7 +246,7 @@ class Masking(Guide):
 
 REFUSED = {
     Counting: r"a step changes attributes, .* Objective\.guide\.calls was",
-    Listing: r"reads the numbers of a tensor by \.tolist\(\), in test_compiled_steps.py",
+    Listing: r"reads the numbers of a tensor with \.tolist\(\), in test_compiled_steps.py",
     Branching: "branches on the value of a tensor, .* in test_compiled_steps.py, line",
     OfNumpy: "draws numbers from numpy.random",
     OfPython: "draws numbers from random",
@@ -310,7 +310,7 @@ def test_a_weight_that_a_callback_changes_reaches_the_graph(graphs):
 
 
 def check_step(compiled: CompiledStep, batch: Batch, kl_weight: float = 1.0) -> None:
-    """The compiled step gives the numbers and gradients of the step itself."""
+    """The compiled step gives the numbers and gradients of the eager step."""
     step = compiled.step
     state = torch.get_rng_state()
     expected = step(batch, kl_weight)

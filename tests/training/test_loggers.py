@@ -134,7 +134,7 @@ def test_a_resumed_run_continues_its_log(log, tmp_path):
         found = read(logs, name)
         expected = {i: [pytest.approx(value)] for i, value in enumerate(history[name], 1)}
         assert found == expected, name
-    with pytest.raises(ValueError, match="is of another run: its loss in epoch 1"):
+    with pytest.raises(ValueError, match="belongs to another run: its loss in epoch 1"):
         train(make(logs), accuracy(), seed=1, directory=None)
 
 

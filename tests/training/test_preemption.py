@@ -216,7 +216,7 @@ def test_a_schedule_of_ones_own_is_not_prolonged(tmp_path):
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
 
     run(directory=tmp_path, schedule=schedule, epochs=1)
-    with pytest.raises(ValueError, match="a run whose schedule is a function cannot be prolonged"):
+    with pytest.raises(ValueError, match="a run whose schedule is a function cannot be extended"):
         run(directory=tmp_path, schedule=schedule, epochs=2, resume=True)
 
 
