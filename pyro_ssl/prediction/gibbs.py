@@ -91,6 +91,4 @@ def predict_real(objective: Objective, x: Any, *, seed: int = 0) -> Gibbs:
     predictor = objective.predictor
     assert isinstance(predictor, GibbsPredictor)  # the zoo refuses a real y without one
     chains = max(4, predictor.chains)
-    return gibbs(
-        objective, x, steps=predictor.steps, chains=chains, hard=predictor.hard, seed=seed
-    )
+    return gibbs(objective, x, steps=predictor.steps, chains=chains, hard=predictor.hard, seed=seed)
