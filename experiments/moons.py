@@ -18,7 +18,7 @@ import torch
 from pages import mean_sd, published, table, where
 from panels import COLOURS, frame, region
 from results_table import Result, Results
-from study import Config, Selection, Study, main, resolved
+from study import SETTINGS, Config, Selection, Study, main, of_preset, resolved
 from torch import Tensor
 
 from pyro_ssl import (
@@ -87,6 +87,7 @@ WINDOW = (-1.8, 2.8, -1.3, 1.8)
 RESOLUTION = 60
 """Points of the plane per side, for pictures."""
 CURVES = ("sslpe", "sslapd")
+PRESET = "paper-002-moons"
 
 
 def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
@@ -99,7 +100,22 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
                     made[f"{prefix}{method}_{noise}_{draw}"] = configure(
                         method, noise, draw, labels, scale
                     )
-    return made | _curves(scale) | _batch_norm(scale)
+    return made | _by_the_paper(scale, draws) | _curves(scale) | _batch_norm(scale)
+
+
+def _by_the_paper(scale: str, draws: Sequence[int]) -> dict[str, Config]:
+    """Runs of Tables 5.1 and 5.2 with the paper's settings."""
+    made = {}
+    for draw in draws:
+        for noise in NOISES:
+            for method in METHODS if draw != SHOWN else ():
+                config = configure(method, noise, draw, "placed", scale)
+                config |= of_preset(method, PRESET)
+                if scale == "smoke":
+                    config["training"]["epochs"] = 1
+                    config["options"] |= resolved(method, {"hidden": (8,), "gibbs_steps": 3})
+                made[f"paper_{method}_{noise}_{draw}"] = config
+    return made
 
 
 def _curves(scale: str) -> dict[str, Config]:
@@ -252,7 +268,8 @@ def _percentages(probs: Tensor) -> list[int]:
 
 
 def report(results: Results, pictures: Path) -> dict[str, str]:
-    tested = {name: r for name, r in results.items() if not name.startswith(("curves", "norm"))}
+    others = ("curves", "norm", "paper")
+    tested = {name: r for name, r in results.items() if not name.startswith(others)}
     placed = where(tested, labels="placed")
     if any("plane" in r for r in placed):
         plot_data(placed, pictures / "data.png")
@@ -264,7 +281,7 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
         plot_batch_norm(norms, pictures / "batch_norm.png")
     if any(name.startswith("curves") for name in results):
         plot_curves(results, pictures / "curves.png")
-    return _tables(tested)
+    return _tables(tested) | _tables_of_paper(results)
 
 
 def _tables(tested: Results) -> dict[str, str]:
@@ -276,6 +293,17 @@ def _tables(tested: Results) -> dict[str, str]:
             if mine:
                 title = f"noise {noise}" + ("" if labels == "placed" else ", random labels")
                 tables[title] = _table(title, mine, noise)
+    return tables
+
+
+def _tables_of_paper(results: Results) -> dict[str, str]:
+    """One table for each noise, with the paper's settings."""
+    tables = {}
+    for noise in NOISES:
+        mine = where(results, settings="paper", noise=noise)
+        if mine:
+            title = f"noise {noise}, the paper's settings"
+            tables[title] = _table(title, mine, noise)
     return tables
 
 
@@ -443,6 +471,7 @@ STUDY = Study(
     report,
     draws=DRAWS,
     selections={
+        "settings": SETTINGS,
         "noise": Selection("noise", NOISES, "standard deviations of the noise to run"),
         "labels": Selection(
             "labels", LABELS, "six labels: placed by hand, or drawn at random", default=["placed"]

@@ -69,16 +69,18 @@ class Selection:
     """An option that chooses runs by a value of their config: `--data mnist` runs those whose
     `data` is mnist.
 
-    A run whose value is none of `values` is always selected.
+    A run whose value is none of `values` is always selected. A config without the key has the value
+    `absent`.
     """
 
     key: str
     values: Sequence[Any]
     help: str
     default: Sequence[Any] | None = None
+    absent: Any = None
 
     def chooses(self, config: Config, wanted: Collection[Any]) -> bool:
-        value = config.get(self.key)
+        value = config.get(self.key, self.absent)
         return value in wanted or value not in self.values
 
 
@@ -274,6 +276,31 @@ def resolved(method: str, options: dict[str, Any]) -> dict[str, Any]:
     """Complete options by the method's defaults; drop options that it does not have."""
     known = zoo.options_of(method)
     return known | {k: v for k, v in options.items() if k in known}
+
+
+SETTINGS = Selection(
+    "settings",
+    ("ours", "paper"),
+    "settings of the methods: ours, or the paper's preset",
+    absent="ours",
+)
+"""For studies whose runs have `of_preset` in their configs, or settings of ours."""
+
+
+def of_preset(method: str, preset: str, **training: Any) -> Config:
+    """Give the settings of a run that a preset has: `options` and `training`.
+
+    Arguments:
+        method: Name of the method.
+        preset: Name of the preset.
+        training: Arguments of `fit` that differ, such as fewer epochs.
+    """
+    return {
+        "settings": "paper",
+        "preset": preset,
+        "options": resolved(method, zoo.preset_of(method, preset).option_values),
+        "training": zoo.training_of(method, preset) | training,
+    }
 
 
 def plain(config: Config) -> Config:
