@@ -248,9 +248,12 @@ def _connect() -> None:
         return
     address = os.environ["MASTER_ADDR"]
     port = int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, is_master=False, timeout=CONNECTION_TIME)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        address, port, is_master=False, timeout=CONNECTION_TIME
+    )
+    store = dist.PrefixStore(f"restart {restarts}", store)  # type: ignore[attr-defined]
     dist.init_process_group(
-        store=dist.PrefixStore(f"restart {restarts}", store),
+        store=store,
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
         timeout=CONNECTION_TIME,
@@ -286,7 +289,7 @@ def from_first(processes: Processes | None, function: Callable[[], T]) -> T:
 
 
 @contextmanager
-def lost_processes_told(processes: Processes | None) -> Iterator[None]:
+def connection_errors_explained(processes: Processes | None) -> Iterator[None]:
     """Raise LostProcessError if torch reports a lost connection inside the block."""
     try:
         yield

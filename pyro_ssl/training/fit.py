@@ -30,7 +30,7 @@ from pyro_ssl.training.distributed import (
     Processes,
     check_divisible,
     from_first,
-    lost_processes_told,
+    connection_errors_explained,
 )
 from pyro_ssl.training.new_run import new_run
 from pyro_ssl.training.optimizers import Schedule, named_optimizer
@@ -89,12 +89,12 @@ def fit(
     and do not change the result. But torch has one random state for all threads: while `fit` runs,
     other threads should draw no random numbers, or draw them from a `torch.Generator`.
 
-    Networks so small that a second thread saves nothing are trained in one, unless the user has
-    chosen the number of threads, by OMP_NUM_THREADS or by `torch.set_num_threads`.
+    Small networks are trained in one thread, since more would not be faster. OMP_NUM_THREADS and
+    `torch.set_num_threads` set another number.
 
-    With a directory, SIGTERM and SIGINT end the run with a checkpoint of the last step: the first
-    by `SystemExit(143)`, the second by `KeyboardInterrupt`. In processes that torchrun has started,
-    all train one objective together: see `docs/many_machines.md`.
+    A run with a directory that receives SIGTERM or SIGINT writes a checkpoint of the last step, and
+    ends by `SystemExit(143)` or `KeyboardInterrupt`. Processes that torchrun has started train one
+    objective together: see `docs/many_machines.md`.
 
     >>> from pyro_ssl import zoo
     >>> x = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
@@ -108,10 +108,9 @@ def fit(
         x: Data `(N, *event)`; any array of finite numbers, none of them masked. It is converted to
             the dtype of the weights, except that images `(N, C, H, W)` of uint8 are also divided by
             255, and that integers stay int64 if the model or the guide has an `nn.Embedding` or
-            `nn.EmbeddingBag`. Or data that do not fit into memory, which are read batch by batch:
-            an `np.memmap`, or a map-style torch `Dataset` with items x or (x, y), where y is -1 or
-            None for unlabeled data. Their range is that of up to 1000 evenly spaced rows; a batch
-            that goes beyond it is checked like the first one. See `docs/your_data.md`.
+            `nn.EmbeddingBag`. Data that do not fit into memory are read batch by batch: give an
+            `np.memmap`, or a map-style torch `Dataset` with items x or (x, y), where y is -1 or
+            None for unlabeled data. See `docs/your_data.md`.
         y: Class indices `(N,)` in 0 .. K - 1, with -1 or a mask for unlabeled data; for a method of
             real labels, `(N,)` or `(N, D)`, with NaN or a mask for unlabeled data; None if nothing
             is labeled, or if the items of a `Dataset` hold the labels, which are then read in one
@@ -142,16 +141,17 @@ def fit(
         workers: Processes that read a memory map or a `Dataset` ahead; 0 reads between the steps.
             The result does not depend on it. By default two, or one on a machine with two cores.
         early_stopping: Score and patience.
-        callbacks: Functions of an `Epoch`, called after each epoch. A dictionary of numbers that
-            one returns joins the history, the progress bar and `metrics.jsonl`; see `Accuracy`.
+        callbacks: Functions of an `Epoch`, called after each epoch. They may return a dictionary of
+            numbers, which the history, the progress bar and `metrics.jsonl` then show; see
+            `Accuracy`.
         directory: Folder for `metrics.jsonl` and checkpoints; None writes neither.
         identity: Plain data that a resumed run must share with the original one, such as the method
             and its options. The arguments of `fit` are compared anyway, functions by name.
         checkpoint_every: Steps between checkpoints; by default one per epoch.
         resume: Continue from the directory's checkpoint, if there is one. The result is
-            bit-identical to that of an uninterrupted run. With more `epochs` than before, the run
-            goes on for longer: from the checkpoint on, the learning rates of a named schedule are
-            those of a run with so many epochs, so that `one_cycle` rises again.
+            bit-identical to that of an uninterrupted run. More `epochs` than before extend the run:
+            from the checkpoint on, a named schedule has the learning rates of the longer run, so
+            `one_cycle` rises again.
         progress: Show a progress bar; by default on a terminal only.
 
     Returns:
@@ -209,7 +209,7 @@ def fit(
         processes=processes,
     )
     with one_training(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
-        stack.enter_context(lost_processes_told(processes))
+        stack.enter_context(connection_errors_explained(processes))
         with _restored_on_error(objective):
             run = begin()
             if run_directory is not None:
@@ -226,7 +226,7 @@ def fit(
                     transform=transform,
                     workers=workers,
                 )
-                run = begin()  # anew, with the encoder's active latents
+                run = begin()  # again, with the encoder's active latents
             objective.extent = run.averaged.extent = _extent_of(objective, x)
             stack.callback(run.batches.close)
             stack.enter_context(fixed_seed(seed))
@@ -255,7 +255,7 @@ def _run_directory(
 
 
 def _claim(run_directory: RunDirectory, resume: bool, stack: ExitStack) -> None:
-    """Lock the directory until the stack is closed; it must hold no run, unless to be resumed."""
+    """Lock the directory until the stack is closed; without `resume` it must not hold a run."""
     processes = run_directory.processes
     lock = files.locked(run_directory.directory, "fit.lock")
     from_first(processes, partial(stack.enter_context, lock))
@@ -291,7 +291,7 @@ def _begin(
     processes: Processes | None,
     **arguments: Any,
 ) -> Run:
-    """A new run; of several processes with the same data, settings and weights."""
+    """Make a new run; several processes must have the same data, settings and weights."""
     if processes is None:
         return new_run(objective, x, y, settings, **arguments)
     with processes.agreed():
@@ -361,7 +361,7 @@ def pretrain(features: PretrainedEncoder, x: Tensor | Source, **arguments: Any) 
 
 
 def _extent_of(objective: Objective, x: Any) -> Extent:
-    """Shape and range of the data; of a source those of some rows."""
+    """Shape and range of the data; the range of a source is estimated from some rows."""
     if isinstance(x, Source):
         return InputRows(x, objective).extent()
     data = as_stored(objective, x)
