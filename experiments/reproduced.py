@@ -367,15 +367,19 @@ def _summary(items: Sequence[Item]) -> str:
         best = best_verdicts(item for item in items if item.is_table == of_kind)
         counts = [sum(verdict == v for verdict in best.values()) for v in VERDICTS]
         rows.append((kind, len(best), *counts))
+    return table(("", "all", *VERDICTS), rows) + "\n\n" + _numbers_reached(items)
+
+
+def _numbers_reached(items: Sequence[Item]) -> str:
+    """How many numbers of the tables are measured and reached, and how many figures are left."""
     without = len({_key(item) for item in items if not item.script})
     cells = [cell for item in items for cell in item.cells]
     measured = sum(bool(cell.values) for cell in cells)
     reached = sum(cell.reached for cell in cells)
-    numbers = (
+    return (
         f"Of {len(cells)} numbers in the tables, {measured} were measured and {reached} are "
         f"reached. {without} figures have no script."
     )
-    return table(("", "all", *VERDICTS), rows) + "\n\n" + numbers
 
 
 def best_verdicts(items: Iterable[Item]) -> dict[tuple[str, str], str]:
