@@ -20,7 +20,7 @@ from pages import MEASURES, measures, published, table, where
 from panels import side_by_side
 from results_table import Result, Results
 from scipy import stats
-from study import Config, Selection, Study, main, resolved
+from study import Config, Selection, Study, main, of_preset, resolved
 
 from pyro_ssl import Objective, eval_mode, fixed_seed, reconstruct
 from pyro_ssl.evaluation import plots
@@ -49,7 +49,10 @@ SUPERVISED: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": (600,)},
     "cnn": {"network": "conv", "hidden": (256,)},
 }
-ROWS = (*SUPERVISED, *(name + suffix for name in MODELS for suffix in ("", "+mier")))
+PRESETS = {"_paper": "paper-004", "+mier_paper": "paper-004-mier"}
+"""By ending of the row's name: the paper's settings without and with MIER."""
+ENDINGS = ("", "+mier", *PRESETS)
+ROWS = (*SUPERVISED, *(name + ending for name in MODELS for ending in ENDINGS))
 DRAWS = {"smoke": [0], "cpu": [0, 1, 2, 3, 4], "paper": [0, 1, 2, 3, 4]}
 ADGM_DRAWS_AT_CPU = (0, 1, 2)
 EPOCHS = {"smoke": 1, "cpu": 8, "paper": 1000}
@@ -72,8 +75,13 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
     return made
 
 
+def _model(row: str) -> str:
+    """The name of a row without its ending."""
+    return row.removesuffix("_paper").removesuffix("+mier")
+
+
 def configure(row: str, data: str, per_class: int, draw: int, scale: str) -> Config:
-    model = row.removesuffix("+mier")
+    model = _model(row)
     generative = model in MODELS
     method = model if generative else "classifier"
     options = COMMON | (MODELS | SUPERVISED)[model]
@@ -92,7 +100,7 @@ def configure(row: str, data: str, per_class: int, draw: int, scale: str) -> Con
             "batch_size": rows["rows"] // 2,
             "labeled_batch_size": 5 * per_class,
         }  # two steps
-    return {
+    config: Config = {
         "row": row,
         "data": data,
         "grey": True,
@@ -103,6 +111,12 @@ def configure(row: str, data: str, per_class: int, draw: int, scale: str) -> Con
         "training": training,
         **rows,
     }
+    if row.endswith("_paper"):
+        settings = of_preset(method, PRESETS[row.removeprefix(model)], epochs=epochs)
+        if scale == "smoke":
+            settings["options"] |= {"hidden": (8,)}
+        config |= settings
+    return config
 
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
@@ -178,27 +192,30 @@ def _table(results: Results, data: str, n: int) -> str:
 def _gain_and_published(
     results: Results, row: str, mine: list[Result], data: str, n: int
 ) -> tuple[str, ...]:
-    model, with_mier = row.removesuffix("+mier"), row.endswith("+mier")
-    gain = (
-        interval(list(gains(results, model, data=data, per_class=n).values())) if with_mier else ""
-    )
+    model = _model(row)
+    plain = row.replace("+mier", "")
+    with_mier = row != plain
+    gain = ""
+    if with_mier:
+        gain = interval(list(gains(results, plain, data=data, per_class=n).values()))
     bounds = [r["bound"] for r in mine if "bound" in r]
     entropy = f"{statistics.fmean(r['entropy'] for r in mine):.4f}"
     bound = f"{statistics.fmean(bounds):.1f}" if bounds else ""
     setting = f"{data}, {n} a class"
     accuracy = published("mier", setting)
     paper_gain = ""
-    if with_mier and row in accuracy:
-        paper_gain = f"{float(accuracy[row]) - float(accuracy[model]):+.2f}"
+    of_paper = row.removesuffix("_paper")
+    if with_mier and of_paper in accuracy:
+        paper_gain = f"{float(accuracy[of_paper]) - float(accuracy[model]):+.2f}"
     detail = [
-        published("mier", setting, measure).get(row, "")
+        published("mier", setting, measure).get(of_paper, "")
         for measure in ("entropy, nats", "bound, nats")
     ]
     return (
         gain,
         entropy,
         bound,
-        accuracy.get(row, ""),
+        accuracy.get(of_paper, ""),
         paper_gain,
         ", ".join(filter(None, detail)),
     )
@@ -218,13 +235,16 @@ def _mean_gain(results: Results, wanted: dict[str, Any]) -> tuple[str, ...] | No
     return (name, *[""] * len(MEASURES), interval(means), *[""] * 5)
 
 
-def gains(results: Results, model: str, **wanted: Any) -> dict[int, float]:
-    """By draw, points of accuracy that MIER adds."""
-    plain = {r["config"]["draw"]: r["accuracy"] for r in where(results, row=model, **wanted)}
-    mier = {
-        r["config"]["draw"]: r["accuracy"] for r in where(results, row=f"{model}+mier", **wanted)
-    }
-    return {draw: 100 * (mier[draw] - plain[draw]) for draw in plain if draw in mier}
+def gains(results: Results, plain: str, **wanted: Any) -> dict[int, float]:
+    """By draw, points of accuracy that MIER adds to a row without it."""
+    with_mier = _model(plain) + "+mier" + plain.removeprefix(_model(plain))
+    before = _accuracies(results, row=plain, **wanted)
+    after = _accuracies(results, row=with_mier, **wanted)
+    return {draw: 100 * (after[draw] - before[draw]) for draw in before if draw in after}
+
+
+def _accuracies(results: Results, **wanted: Any) -> dict[int, float]:
+    return {r["config"]["draw"]: r["accuracy"] for r in where(results, **wanted)}
 
 
 def interval(differences: list[float]) -> str:

@@ -17,7 +17,7 @@ import torch
 from image_runs import measured, smoke_rows, trained, training_of, tsne
 from pages import MEASURES, measures, published, table, where
 from results_table import Result, Results
-from study import Config, Selection, Study, main, resolved
+from study import Config, Selection, Study, main, of_preset, resolved
 
 from pyro_ssl import (
     GibbsPredictor,
@@ -37,12 +37,21 @@ OF_THE_THESIS = ("classifier", "m2", "sslpe", "sslapd")
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: method, epochs at scale cpu, options, and unlabeled images per step."""
+    """A row of the table.
+
+    Arguments:
+        method: Name of the method.
+        epochs: Epochs at scale cpu.
+        options: Options of the method, beside its defaults.
+        batch_size: Unlabeled images per step.
+        preset: Preset with the settings of the row, in place of options and batch sizes.
+    """
 
     method: str
     epochs: int
     options: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 100
+    preset: str | None = None
 
 
 THESIS: dict[str, Any] = {"hidden": (500, 500), "z_dim": 100, "labeled_weight": None, "top_k": 1}
@@ -59,6 +68,10 @@ ROWS = {
     "m2": Row("m2", 8, THESIS, batch_size=200),
     "sslpe": Row("sslpe", 8, THESIS, batch_size=200),
     "sslapd": Row("sslapd", 8, THESIS, batch_size=200),
+    "classifier_paper": Row("classifier", 1000, preset="paper-002"),
+    "m2_paper": Row("m2", 8, preset="paper-002"),
+    "sslpe_paper": Row("sslpe", 8, preset="paper-002"),
+    "sslapd_paper": Row("sslapd", 8, preset="paper-002"),
     "m1_m2": Row("m1_m2", 60, {"m1_epochs": 20, "noise": 0.3, "consistency": 1.0, "sigma1": 0.7}),
     "latent_classifier": Row("latent_classifier", 10),
     "classifier_conv": Row(
@@ -86,9 +99,14 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
     for draw in draws:
         for n in PER_CLASS:
             for name in ROWS:
-                if n == 10 or name.removesuffix("_conv") in OF_THE_THESIS:
+                if n == 10 or _model(name) in OF_THE_THESIS:
                     made[f"{name}_{n}_{draw}"] = configure(name, n, draw, scale)
     return made
+
+
+def _model(row: str) -> str:
+    """The name of a row without its kind."""
+    return row.removesuffix("_conv").removesuffix("_paper")
 
 
 def configure(name: str, per_class: int, draw: int, scale: str) -> Config:
@@ -108,7 +126,7 @@ def configure(name: str, per_class: int, draw: int, scale: str) -> Config:
             "batch_size": rows["rows"] // 2,
             "labeled_batch_size": 5 * per_class,
         }  # two steps
-    return {
+    config: Config = {
         "row": name,
         "data": "mnist",
         "method": row.method,
@@ -118,6 +136,21 @@ def configure(name: str, per_class: int, draw: int, scale: str) -> Config:
         "training": training_of(row.method, EPOCHS[scale] or row.epochs, **batches),
         **rows,
     }
+    if row.preset is not None:
+        config |= _settings_of_paper(row, row.preset, scale)
+    return config
+
+
+def _settings_of_paper(row: Row, preset: str, scale: str) -> Config:
+    """The preset, with fewer epochs at scale cpu; a smoke run has small networks."""
+    if scale == "paper":
+        return of_preset(row.method, preset)
+    if scale == "cpu":
+        return of_preset(row.method, preset, epochs=row.epochs)
+    settings = of_preset(row.method, preset, epochs=1)
+    small = resolved(row.method, {"hidden": (8,), "gibbs_steps": 2})
+    changed = {name: small[name] for name in ("hidden", "gibbs_steps") if name in small}
+    return settings | {"options": settings["options"] | changed}
 
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
@@ -175,7 +208,8 @@ def _published(n: int) -> dict[str, str]:
     }
     if n == 10:
         return both
-    return both | {f"{row}_conv": f"its MLP: {value}" for row, value in both.items()}
+    conv = {f"{row}_conv": f"its MLP: {value}" for row, value in both.items()}
+    return both | conv | {f"{row}_paper": value for row, value in both.items()}
 
 
 STUDY = Study(

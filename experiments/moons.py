@@ -113,7 +113,7 @@ def _by_the_paper(scale: str, draws: Sequence[int]) -> dict[str, Config]:
                 config |= of_preset(method, PRESET)
                 if scale == "smoke":
                     config["training"]["epochs"] = 1
-                    config["options"] |= resolved(method, {"hidden": (8,), "gibbs_steps": 3})
+                    config["options"] |= {"hidden": (8,)}
                 made[f"paper_{method}_{noise}_{draw}"] = config
     return made
 
