@@ -18,7 +18,7 @@ import torch
 from image_runs import images, measured, trained
 from pages import MEASURES, mean_sd, measures, published, table, where
 from results_table import Result, Results
-from study import Config, Selection, Study, main, resolved
+from study import Config, Selection, Study, main, of_preset, resolved
 
 from pyro_ssl import (
     Dataset,
@@ -51,7 +51,11 @@ ANALYSED = (0.1, 1.0, 100.0)
 """Alphas of M2 whose z is probed, and whose epochs are compared."""
 PRETRAINED = {"m2": 0.1, "latent_classifier": 0.5, "latent_classifier_simplified": 0.001}
 LONGER = {"latent_classifier": 0.5, "latent_classifier_exact": 0.5, "m2": 0.1}
-PARTS = ("table", "batches", "pretraining", "longer")
+PARTS = ("table", "paper", "batches", "pretraining", "longer")
+PRESET = "paper-003"
+OF_TABLE_1 = ("m2", "latent_classifier", "latent_classifier_simplified")
+BATCH = 100
+"""Images per step in the paper, whose loss adds alpha times a mean to sums over them."""
 EPOCHS = {"smoke": 1, "cpu": 10, "paper": 500}
 DRAWS = {"smoke": [0], "cpu": [0, 1, 2], "paper": [0, 1, 2, 3, 4]}
 VALIDATION = 10_000
@@ -78,6 +82,10 @@ def _of_draw(draw: int, scale: str) -> Iterator[tuple[str, Config]]:
                 f"table_{method}_{weight:g}_{draw}",
                 configure("table", method, draw, scale, weight),
             )
+        for method in OF_TABLE_1:
+            if weight or method == "m2":
+                config = configure_by_paper(method, draw, scale, weight)
+                yield f"paper_{method}_{weight:g}_{draw}", config
     one_label = configure("batches", "m2", draw, scale, 1.0, batches=(1, 499), analysed=True)
     yield f"batches_m2_{draw}", one_label
     for method, weight in PRETRAINED.items():
@@ -123,6 +131,16 @@ def configure(
         "training": training,
     }
     return config | ({"rows": 300} if scale == "smoke" else {})
+
+
+def configure_by_paper(method: str, draw: int, scale: str, weight: float) -> Config:
+    """A cell of Table 1 with the preset's settings, and fewer epochs at scale cpu."""
+    weights = {"alpha": weight / BATCH} if method == "m2" else {"labeled_weight": weight}
+    small: dict[str, Any] = {"hidden": (8,)} if scale == "smoke" else {}
+    settings = of_preset(method, PRESET, epochs=EPOCHS[scale])
+    settings["options"] |= resolved(method, settings["options"] | weights | small)
+    config = configure("paper", method, draw, scale, weight)
+    return config | settings
 
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
@@ -223,7 +241,9 @@ def copy_weights(source: Any, target: Any, inputs_at: int) -> None:
 def report(results: Results, pictures: Path) -> dict[str, str]:
     blocks = {}
     if where(results, part="table"):
-        blocks["grid"] = grid(results)
+        blocks["grid"] = grid(results, "table")
+    if where(results, part="paper"):
+        blocks["grid, the paper's settings"] = grid(results, "paper")
     analysed = where(results, part="table", analysed=True)
     if analysed:
         blocks["probe"] = probes(analysed)
@@ -240,24 +260,26 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     return blocks
 
 
-def grid(results: Results) -> str:
-    """Table 1."""
-    rows = [row for method in ("m2", *LATENT) for row in _method_rows(results, method)]
+def grid(results: Results, part: str) -> str:
+    """Table 1: part `table` has settings of ours, part `paper` those of the preset."""
+    cells = {name: r for name, r in results.items() if r["config"]["part"] == part}
+    methods = [method for method in ("m2", *LATENT) if where(cells, method=method)]
+    rows = [row for method in methods for row in _method_rows(cells, method)]
     for text in _others(results):
         rows.append((text, *[""] * len(WEIGHTS)))
-    of_m2 = [where(results, part="table", method="m2", weight=w) for w in WEIGHTS]
-    counts = sorted({len(mine) for mine in of_m2 if mine})
+    by_cell = [where(cells, method=method, weight=w) for method in methods for w in WEIGHTS]
+    counts = sorted({len(mine) for mine in by_cell if mine})
     draws = " or ".join(map(str, counts))
     title = f"MNIST, 100 labels, {draws} draws, accuracy %; alpha of M2, lambda of the others"
     return table((title, *(f"{w:g}" for w in WEIGHTS)), rows)
 
 
-def _method_rows(results: Results, method: str) -> Iterator[tuple[str, ...]]:
+def _method_rows(cells: Results, method: str) -> Iterator[tuple[str, ...]]:
     """Mean and worst accuracy of a method by weight, and the paper's numbers."""
-    by_weight = [where(results, part="table", method=method, weight=w) for w in WEIGHTS]
+    by_weight = [where(cells, method=method, weight=w) for w in WEIGHTS]
     yield (method, *(_mean(mine, "accuracy") for mine in by_weight))
     yield ("- worst draw", *map(_worst, by_weight))
-    if method in BY_RECONSTRUCTION:
+    if any("by_reconstruction" in r for mine in by_weight for r in mine):
         means = [_mean(mine, "by_reconstruction") for mine in by_weight]
         yield ("- by reconstruction loss", *means)
     theirs = published("latent_classifier", method)
@@ -279,7 +301,8 @@ def _worst(results: list[Result]) -> str:
 
 
 def _mean(results: list[Result], measure: str) -> str:
-    return mean_sd([100 * r[measure] for r in results], 1) if results else ""
+    values = [100 * r[measure] for r in results if measure in r]
+    return mean_sd(values, 1) if values else ""
 
 
 def probes(analysed: list[Result]) -> str:
