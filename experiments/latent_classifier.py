@@ -9,6 +9,7 @@ pretraining and longer training (Figures 2, 5 and 8).
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -267,11 +268,15 @@ def grid(results: Results, part: str) -> str:
     rows = [row for method in methods for row in _method_rows(cells, method)]
     for text in _others(results):
         rows.append((text, *[""] * len(WEIGHTS)))
-    by_cell = [where(cells, method=method, weight=w) for method in methods for w in WEIGHTS]
-    counts = sorted({len(mine) for mine in by_cell if mine})
-    draws = " or ".join(map(str, counts))
+    draws = " or ".join(map(str, _draws_by_cell(cells)))
     title = f"MNIST, 100 labels, {draws} draws, accuracy %; alpha of M2, lambda of the others"
     return table((title, *(f"{w:g}" for w in WEIGHTS)), rows)
+
+
+def _draws_by_cell(cells: Results) -> list[int]:
+    """The numbers of draws that a cell has."""
+    counts = Counter((r["config"]["method"], r["config"]["weight"]) for r in cells.values())
+    return sorted(set(counts.values()))
 
 
 def _method_rows(cells: Results, method: str) -> Iterator[tuple[str, ...]]:

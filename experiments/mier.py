@@ -84,9 +84,7 @@ def configure(row: str, data: str, per_class: int, draw: int, scale: str) -> Con
     model = _model(row)
     generative = model in MODELS
     method = model if generative else "classifier"
-    options = COMMON | (MODELS | SUPERVISED)[model]
-    options |= MIER if row.endswith("+mier") else {}
-    options |= {"top_k": 1} if scale == "cpu" else {}
+    options = _options(row, scale)
     epochs = EPOCHS[scale] if generative else SUPERVISED_EPOCHS
     training = training_of(method, epochs, labeled_batch_size=min(100, per_class))
     if generative:
@@ -112,11 +110,25 @@ def configure(row: str, data: str, per_class: int, draw: int, scale: str) -> Con
         **rows,
     }
     if row.endswith("_paper"):
-        settings = of_preset(method, PRESETS[row.removeprefix(model)], epochs=epochs)
-        if scale == "smoke":
-            settings["options"] |= {"hidden": (8,)}
-        config |= settings
+        config |= _settings_of_paper(model, PRESETS[row.removeprefix(model)], scale)
     return config
+
+
+def _options(row: str, scale: str) -> dict[str, Any]:
+    options = COMMON | (MODELS | SUPERVISED)[_model(row)]
+    if row.endswith("+mier"):
+        options |= MIER
+    if scale == "cpu":
+        options |= {"top_k": 1}
+    return options
+
+
+def _settings_of_paper(model: str, preset: str, scale: str) -> Config:
+    """The preset, with fewer epochs except at scale paper; a smoke run has small networks."""
+    settings = of_preset(model, preset, epochs=EPOCHS[scale])
+    if scale == "smoke":
+        settings["options"] |= {"hidden": (8,)}
+    return settings
 
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
