@@ -30,7 +30,11 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "vae_2": ("vae", VAE | {"z_dim": 2}),
     "vc": ("vc", VC),
 }
-EPOCHS = {"smoke": {"vae": 1, "vc": 1}, "cpu": {"vae": 10, "vc": 5}, "paper": {"vae": 100, "vc": 60}}
+EPOCHS = {
+    "smoke": {"vae": 1, "vc": 1},
+    "cpu": {"vae": 10, "vc": 5},
+    "paper": {"vae": 100, "vc": 60},
+}
 DRAWS = {"smoke": [0], "cpu": [0], "paper": [0]}
 SIDE = 20
 """Images in a row of the plane."""

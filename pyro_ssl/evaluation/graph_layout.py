@@ -227,9 +227,7 @@ def box(
     return (float(low[0]), float(low[1]) - below), (float(high[0]), float(high[1]))
 
 
-def _arrows(
-    names: Sequence[str], place: Positions, bent: Mapping[Edge, float]
-) -> list[np.ndarray]:
+def _arrows(names: Sequence[str], place: Positions, bent: Mapping[Edge, float]) -> list[np.ndarray]:
     """Points around the arrows between some variables."""
     around = []
     for edge, bend in bent.items():

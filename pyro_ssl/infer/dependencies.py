@@ -139,9 +139,7 @@ def _plates(site: Site) -> tuple[str, ...]:
     return tuple(frame.name for frame in data_plates(site))
 
 
-def _factor(
-    site: Site, ranks: dict[str, int], arguments: dict[str, frozenset[str]]
-) -> Factor:
+def _factor(site: Site, ranks: dict[str, int], arguments: dict[str, frozenset[str]]) -> Factor:
     fn = site["fn"]
     while isinstance(fn, dist.MaskedDistribution):  # a mask of False drops the log-density
         fn = fn.base_dist

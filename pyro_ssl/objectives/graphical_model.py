@@ -91,15 +91,15 @@ class Graph:
         edges = tuple(edge for edge in self.edges if edge.part in parts)
         ends = {name for edge in edges for name in (edge.source, edge.target)}
         nodes = {
-            name: node
-            for name, node in self.nodes.items()
-            if name in ends or node.parts & parts
+            name: node for name, node in self.nodes.items() if name in ends or node.parts & parts
         }
         return replace(self, nodes=nodes, edges=edges)
 
     def renamed(self, names: Mapping[str, str]) -> Graph:
         """The graph with other names of some variables."""
-        nodes = [replace(node, name=names.get(node.name, node.name)) for node in self.nodes.values()]
+        nodes = [
+            replace(node, name=names.get(node.name, node.name)) for node in self.nodes.values()
+        ]
         edges = (
             Edge(names.get(e.source, e.source), names.get(e.target, e.target), e.part)
             for e in self.edges
