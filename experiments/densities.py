@@ -39,7 +39,7 @@ WEIGHTS, MEANS, VARIANCES = (0.6, 0.4), (0.0, 4.0), (1.0, 2.0)
 def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
     steps = STEPS[scale]
     made: dict[str, Config] = {
-        "mixture": {"of": "mixture", "figure": "1", "rows": 1000, "iterations": 30},
+        "mixture": {"of": "mixture", "figure": "1", "rows": 1000, "iterations": 100},
         "variational": {"of": "variational", "figure": "2", "steps": steps},
         "amortized": {"of": "amortized", "figure": "3", "steps": steps},
         "change_of_variables": {"of": "change_of_variables", "figure": "6", "rows": 10_000},
@@ -122,15 +122,14 @@ def _mixture_figure(truth: Mixture, fitted: Mixture, x: Tensor, curve: list[floa
         label = f"{WEIGHTS[k]:g} N({MEANS[k]:g}, {VARIANCES[k]:g})"
         axes[0].plot(grid, density, color=style.class_colour(k), label=label)
     fit = fitted.log_prob(grid).exp()
-    axes[0].plot(grid, fit, label="EM", **style.GUIDE_LINE)
+    axes[0].plot(grid, fit, label="fitted by EM", color=style.COLOURS[2], linestyle="--")
     axes[0].set(xlabel="x", ylabel="density", title="mixture, and its fit by EM")
     for k, share in enumerate(fitted.posterior(grid).T):
         axes[1].plot(grid, share, color=style.class_colour(k))
     axes[1].set(xlabel="x", ylabel="p(z|x)", title="posterior of the component")
-    axes[2].plot(curve, color=style.OWN)
-    axes[2].axhline(truth.log_prob(x).mean(), label="true parameters", **style.GUIDE_LINE)
-    axes[2].set(xlabel="iteration", ylabel="log p(x), nats per datum", title="EM")
-    axes[2].text(len(curve) - 1, truth.log_prob(x).mean(), "true parameters", ha="right", va="top")
+    axes[2].plot(range(1, len(curve)), curve[1:], color=style.COLOURS[2])
+    axes[2].axhline(truth.log_prob(x).mean(), label="log p(x) of the truth", **style.GUIDE_LINE)
+    axes[2].set(xlabel="iteration (from 1)", ylabel="log p(x), nats per datum", title="EM")
     style.figure_legend(figure)
     return figure
 
@@ -175,7 +174,7 @@ def minimised(loss: Callable[[], Tensor], parameters: Sequence[Tensor], steps: i
 def variational(config: Config, pictures: Path) -> Result:
     """A posterior with two modes, and the Gaussian q(z) on its way to the nearest one."""
     log_p = log_posterior(log_joint(torch.tensor(1.5), GRID, torch.square))
-    loc, log_scale = torch.tensor(0.1, requires_grad=True), torch.zeros((), requires_grad=True)
+    loc, log_scale = (torch.tensor(start, requires_grad=True) for start in (0.3, -0.7))
     path = []
 
     def loss() -> Tensor:

@@ -1,4 +1,4 @@
-"""Pictures: decision regions, analogies, samples per class, curves, histograms, graphical models."""
+"""Pictures: decision regions, analogies, samples, curves, histograms, graphical models."""
 
 from __future__ import annotations
 

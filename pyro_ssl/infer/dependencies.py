@@ -10,9 +10,10 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.infer.inspect import TrackProvenance
-from pyro.ops.provenance import ProvenanceTensor, get_provenance
+from pyro.ops.provenance import ProvenanceTensor, detach_provenance, get_provenance
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pyro_ssl.infer.sites import Site, data_plates
 from pyro_ssl.utils.context import empty_param_store, preserve_random_state, validation_disabled
@@ -74,11 +75,41 @@ class _TrackArguments(TrackProvenance):
         super()._pyro_post_sample(msg)
 
 
+class _ShapesAlone(TorchFunctionMode):
+    """Drop the names of tensors in functions that take only their shape, type and device."""
+
+    FUNCTIONS = frozenset(
+        {
+            torch.Tensor.new_empty,
+            torch.Tensor.new_full,
+            torch.Tensor.new_ones,
+            torch.Tensor.new_tensor,
+            torch.Tensor.new_zeros,
+            torch.empty_like,
+            torch.full_like,
+            torch.ones_like,
+            torch.rand_like,
+            torch.randint_like,
+            torch.randn_like,
+            torch.zeros_like,
+        }
+    )
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.FUNCTIONS:
+            args = (detach_provenance(args[0]), *args[1:])
+        return func(*args, **kwargs)
+
+
 def factors(program: Callable[..., Any], x: Tensor, y: Tensor | None = None) -> tuple[Factor, ...]:
     """Find the factors of a program `forward(x, y=None)`, in the order of its sites.
 
     It runs the program once, and records which of x, y and the sites before it the log-density of
-    each site is computed from. A mask does not hide a dependency.
+    each site is computed from. A mask does not hide a dependency. The shape alone of a value, as in
+    `x.new_zeros(2)`, makes none, but a product with 0 does.
 
     Arguments:
         program: A model or a guide.
@@ -95,11 +126,11 @@ def factors(program: Callable[..., Any], x: Tensor, y: Tensor | None = None) -> 
         arguments.append(tracked(y, "y"))
     track = _TrackArguments()
     with preserve_random_state(), validation_disabled(), empty_param_store(), torch.no_grad():
-        with track:
+        with track, _ShapesAlone():
             trace = poutine.trace(program).get_trace(*arguments)
-        sites = [site for site in trace.nodes.values() if _is_variable(site)]
-        ranks = _ranks(sites)
-        return tuple(_factor(site, ranks, track.arguments) for site in sites)
+            sites = [site for site in trace.nodes.values() if _is_variable(site)]
+            ranks = _ranks(sites)
+            return tuple(_factor(site, ranks, track.arguments) for site in sites)
 
 
 def tracked(value: Tensor, name: str) -> Tensor:
@@ -144,7 +175,8 @@ def _factor(site: Site, ranks: dict[str, int], arguments: dict[str, frozenset[st
     while isinstance(fn, dist.MaskedDistribution):  # a mask of False drops the log-density
         fn = fn.base_dist
     name = site["name"]
-    parents = names_in(fn.log_prob(site["value"])) - {name}
+    used = names_in(fn.log_prob(site["value"])) - {name}
+    parents = used & ranks.keys()  # the others are parameters of the store
     return Factor(
         name,
         tuple(sorted(parents, key=ranks.__getitem__)),
