@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,11 @@ PICTURES: dict[str, tuple[str, Sequence[Panel]]] = {
     "000_figure_2": ("000 Fig. 2", [Panel("VC", "vc")]),
     "002_figure_1.1": (
         "002 Fig. 1.1",
-        [Panel("(a) VAE", "vae", ("model", "guide")), Panel("(b) BNN", "bnn")],
+        [
+            Panel("(a) VAE", "vae", ("model", "guide")),
+            Panel("(b) BNN", "bnn"),
+            Panel("(c) BNN with stochastic inputs", "bnn_inputs"),
+        ],
     ),
     "002_figure_2.4": ("002 Fig. 2.4", [Panel("BNN with stochastic inputs", "bnn_inputs")]),
     "002_figure_3.1": ("002 Fig. 3.1", [Panel("M2", "m2")]),
@@ -243,17 +248,20 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
 
 
 def panel_graph(config: Config) -> Graph:
-    """The graph of a panel, from programs that are built anew."""
-    program = config["program"]
+    """The graph of a panel."""
+    return program_graph(config["program"]).only(config["parts"])
+
+
+@lru_cache
+def program_graph(program: str) -> Graph:
+    """The graph of a method of the zoo, or of one of `PROGRAMS`."""
     x = torch.rand(ROWS, FEATURES, generator=torch.Generator().manual_seed(0))
     y = torch.eye(CLASSES)[torch.arange(ROWS) % CLASSES]
     if program in PROGRAMS:
-        objective = PROGRAMS[program]()
-    else:
-        known = zoo.options_of(program)
-        options = {option: value for option, value in SMALL.items() if option in known}
-        objective = zoo.build(program, (FEATURES,), CLASSES, **options)
-    return graph_of(objective, x, y).only(config["parts"])
+        return graph_of(PROGRAMS[program](), x, y)
+    known = zoo.options_of(program)
+    options = {option: value for option, value in SMALL.items() if option in known}
+    return graph_of(zoo.build(program, (FEATURES,), CLASSES, **options), x, y)
 
 
 def networks() -> dict[str, nn.Module]:

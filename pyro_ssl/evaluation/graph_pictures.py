@@ -207,7 +207,7 @@ def _draw_plate(ax: Axes, plate: str, lower: Any, upper: Any) -> None:
     )
     ax.add_patch(box_patch)
     corner = (upper[0] - 0.09, lower[1] + 0.07)
-    ax.text(*corner, plate, ha="right", va="bottom", fontsize=8, color="0.3")
+    ax.text(corner[0], corner[1], plate, ha="right", va="bottom", fontsize=8, color="0.3")
 
 
 def _draw_edge(ax: Axes, edge: Edge, bend: float, graph: Graph, place: Positions) -> None:
@@ -260,7 +260,7 @@ def _draw_node(ax: Axes, node: Node, centre: Any) -> None:
         angles = (0, 360) if node.shading == "full" else (90, 270)
         ax.add_patch(Wedge(centre, RADIUS, *angles, facecolor=SHADE, edgecolor="none", zorder=2))
         ax.add_patch(Circle(centre, RADIUS, facecolor="none", **outline))
-    ax.text(*centre, label_of(node.name), ha="center", va="center", fontsize=11, zorder=3)
+    ax.text(centre[0], centre[1], label_of(node.name), ha="center", va="center", fontsize=11, zorder=3)
 
 
 def label_of(name: str) -> str:
