@@ -237,9 +237,10 @@ def _amortized_figure(x: Tensor, curves: dict[str, Tensor]) -> Any:
     import matplotlib.pyplot as plt
 
     figure, ax = plt.subplots(figsize=(5.2, 2.8))
-    for colour, (name, curve) in zip(style.COLOURS, curves.items(), strict=False):
-        ax.plot(x, curve, color=colour, label=name)
-    ax.set(xlabel="x", ylabel="KL(q(z|x) || p(z|x)), nats", yscale="log")
+    lines = ("-", "-", "--")  # the last one lies on the first
+    for colour, line, (name, curve) in zip(style.COLOURS, lines, curves.items(), strict=False):
+        ax.plot(x, curve, line, color=colour, label=name)
+    ax.set(xlabel="x", ylabel="KL(q(z|x) || p(z|x)), nats", ylim=0)
     style.legend_beside(ax)
     return figure
 
