@@ -386,7 +386,13 @@ def _divergences(results: Results) -> Any:
             yield "3", name, f"{value:.4f}"
     for count in TRANSFORMS:
         for r in where(results, of="flow", transforms=count):
-            yield "7", f"Gaussian and {count} transforms", f"{r['kl']:.3f}"
+            yield "7", _chain_name(count), f"{r['kl']:.3f}"
+
+
+def _chain_name(count: int) -> str:
+    if count == 0:
+        return "Gaussian alone"
+    return f"Gaussian and {count} transform{'s' if count > 1 else ''}"
 
 
 STUDY = Study("densities", configs, run, report, draws=DRAWS, workers=1)
