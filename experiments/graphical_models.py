@@ -69,7 +69,8 @@ PICTURES: dict[str, tuple[str, Sequence[Panel]]] = {
         "002 Fig. 1.1",
         [
             Panel("(a) VAE", "vae", ("model", "guide")),
-            Panel("(b) BNN", "bnn"),
+            Panel("(b) conditional VAE", "m2"),
+            Panel("BNN", "bnn"),
             Panel("(c) BNN with stochastic inputs", "bnn_inputs"),
         ],
     ),
