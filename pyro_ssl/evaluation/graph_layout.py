@@ -154,6 +154,7 @@ def bends(graph: Graph, place: Positions) -> dict[Edge, float]:
     >>> from pyro_ssl import zoo
     >>> from pyro_ssl.objectives.graphical_model import graph_of
     >>> vae = graph_of(zoo.build("vae", (4,), 3, z_dim=2), torch.rand(3, 4), torch.eye(3))
+    >>> vae = vae.only(["model", "guide"])
     >>> [edge.part for edge, bend in bends(vae, positions(vae)).items() if bend]
     ['guide']
     """
