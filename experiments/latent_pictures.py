@@ -24,7 +24,7 @@ from pyro_ssl.evaluation import ood, plots, style
 
 VAE: dict[str, Any] = {"hidden": (400,), "activation": "relu", "likelihood": "bernoulli"}
 VC: dict[str, Any] = {"hidden": (500,), "z_dim": 16, "ratio": 0.1, "density": 0.03}
-"""Weights of the other study of VC on MNIST; paper 000 has a ratio of 1 and no density."""
+"""The default weights of the study of VC; paper 000 has a ratio of 1 and no density."""
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "vae_10": ("vae", VAE | {"z_dim": 10}),
     "vae_2": ("vae", VAE | {"z_dim": 2}),
