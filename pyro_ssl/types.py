@@ -24,6 +24,7 @@ Protocol                     of a    used for
 `Guide`                      guide   prediction, terms of the loss, evaluation, active learning
 `Encoder`                    guide   Gibbs sampling, `Adversary`
 `CodeGuide`                  guide   features of x in `evaluation.ood`
+`EmbeddingGuide`             guide   the arrow from z to y in `graphical_model`
 `CodeClassifier`             guide   log p(z) and the energy in `evaluation.ood`
 `AveragingGuide`             guide   single draws of p(y|x) in active learning
 `OneDrawGuide`               guide   faster terms of the loss
@@ -120,6 +121,18 @@ class CodeGuide(Protocol, metaclass=_CheckedByHasattr):
 
     def code(self, x: Tensor) -> TorchDistribution:
         """q(z|x), over `(B, Z)`."""
+
+
+@runtime_checkable
+class EmbeddingGuide(Protocol, metaclass=_CheckedByHasattr):
+    """A guide whose `classify` sees x only through the mean of its latent.
+
+    `graphical_model` draws the arrow of its classifier from the latent. Without it, the arrow of a
+    classifier that is no site of the programs comes from x.
+    """
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The mean of q(z|x), `(B, Z)`."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Pictures: decision regions, analogies, samples per class, curves, histograms."""
+"""Pictures: decision regions, analogies, samples, curves, histograms, graphical models."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_ssl.evaluation import calibration, style
+from pyro_ssl.evaluation.graph_pictures import graphical_model as graphical_model
 from pyro_ssl.evaluation.style import COLOURS as COLOURS  # for `plots.COLOURS` in scripts
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.generate import generate, reconstruct

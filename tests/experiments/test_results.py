@@ -9,8 +9,11 @@ from pyro_ssl.evaluation import plots
 STUDIES = (
     "active_learning",
     "benchmark",
+    "densities",
     "gradient_variance",
+    "graphical_models",
     "latent_classifier",
+    "latent_pictures",
     "latent_plane",
     "m2_mnist",
     "mier",
