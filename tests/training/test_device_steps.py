@@ -1,0 +1,79 @@
+"""On a device, training computes what it does on the CPU, and a step waits for its numbers only.
+
+A device of Python stands in for a GPU, see `programs.fake_device`. It has a process of its own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from programs.device_runs import CASES
+from programs.fake_device import HAS_FAKE_DEVICES
+from programs.training_runs import run, same, small, weights
+from pyro import distributions as dist
+
+from pyro_ssl.objectives.loss_context import _sampled
+from pyro_ssl.training.random_state import StepStart
+from pyro_ssl.training.run import Run
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """What each case shows on the fake device."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "programs.device_runs"]
+    done = subprocess.run(command, cwd=TESTS, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {line["case"]: line for line in lines}
+
+
+@pytest.mark.skipif(not HAS_FAKE_DEVICES, reason="this torch has no devices of Python")
+@pytest.mark.parametrize("case", CASES)
+def test_training_on_a_device(reports, case):
+    report = reports[case]
+    assert not report["error"]
+    assert report["equal"]
+    (wait,) = report["waits"]  # in the last step; the first one reads what later ones assume
+    assert wait.startswith((".tolist() (run.py", ".tolist() (compiled_step.py"))
+
+
+def test_assumed_decisions_change_nothing(monkeypatch):
+    """A step whose decisions should have been others is made again, with the same random numbers."""
+    remade = []
+    restore = StepStart.restore
+
+    def noted(start):
+        remade.append(start)
+        restore(start)
+
+    monkeypatch.setattr(StepStart, "restore", noted)
+    results = []
+    for assumes in (False, True):
+        monkeypatch.setattr(Run, "assumes_decisions", assumes)
+        objective = small(top_k="auto", labeled_weight=0.0, alpha=100.0, batch_norm=True)
+        objective, history = run(objective, epochs=60, lr=0.05)
+        del history["seconds"]
+        results.append((weights(objective), history))
+    (weights_a, history_a), (weights_b, history_b) = results
+    assert remade
+    assert history_a == history_b
+    assert same(weights_a, weights_b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_classes_are_sampled_as_by_torch(dtype):
+    q = dist.OneHotCategorical(logits=torch.randn(200, 7, dtype=dtype))
+    state = torch.get_rng_state()
+    expected = q.sample()
+    after = torch.get_rng_state()
+    torch.set_rng_state(state)
+    sampled = _sampled(q)
+    assert torch.equal(sampled, expected) and sampled.dtype == dtype
+    assert torch.equal(torch.get_rng_state(), after)
