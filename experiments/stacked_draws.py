@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.optim import Optimizer
 
 from pyro_ssl import Batch, Objective
 from pyro_ssl.training.captured_step import (
-    CapturedStep,
     LossStep,
     capture,
     check_equal,
@@ -60,17 +58,17 @@ class StackedDraws:
         steps = [LossStep(o, [list(o.parameters())]) for o in objectives]
         decisions = probe(steps[0], batches[0], 1.0)
         captured = capture(steps[0], batches[0], 1.0, decisions)
-        held = [_held_by(o, captured) for o in objectives]
-        for step, tensors, batch in zip(steps, held, batches, strict=True):
-            check_equal(step, replace(captured, held=tensors), batch, 1.0)
-        own = len(list(_tensors(objectives[0])))
-        self._stacked = [torch.stack(part).detach() for part in zip(*held, strict=True)][:own]
-        self._common = captured.held[own:]
+        own = [_tensors(objective) for objective in objectives]
+        self._common = captured.held[len(own[0]) :]
+        for step, tensors, batch in zip(steps, own, batches, strict=True):
+            check_equal(step, replace(captured, held=[*tensors, *self._common]), batch, 1.0)
+        self._stacked = [torch.stack(part).detach() for part in zip(*own, strict=True)]
         self._has_gradient = captured.has_gradient
         self.parameters = self._stacked[: len(captured.has_gradient)]
-        in_dims = [0] * own + [None] * len(self._common) + [0] * len(tensors_of(batches[0]))
-        graph = _with_copies(captured.uncompiled)
-        self._step = vmap(graph, in_dims=tuple(in_dims), randomness=randomness)
+        self._zeros = torch.zeros(len(objectives), device=self._stacked[0].device)
+        data = [0] * len(tensors_of(batches[0]))
+        in_dims = (*[0] * len(self._stacked), *[None] * len(self._common), *data, 0)
+        self._step = vmap(_for_vmap(captured.uncompiled), in_dims=in_dims, randomness=randomness)
         self._loss_at = len(captured.names)
         self._optimizer = optimizer(self.parameters)
 
@@ -78,7 +76,7 @@ class StackedDraws:
         """Take a step of the optimiser; the losses before it, `(n,)`."""
         data = [torch.stack(part) for part in zip(*map(tensors_of, batches), strict=True)]
         with torch.no_grad():
-            values, *gradients = self._step(*self._stacked, *self._common, *data)
+            values, *gradients = self._step(*self._stacked, *self._common, *data, self._zeros)
         given = iter(gradients)
         for parameter, has_gradient in zip(self.parameters, self._has_gradient, strict=True):
             parameter.grad = next(given) if has_gradient else None
@@ -94,21 +92,35 @@ class StackedDraws:
                 tensor.copy_(stacked[place])
 
 
-def _with_copies(graph: GraphModule) -> GraphModule:
-    """The graph with a copy wherever a stacked tensor has no view of another shape."""
+def _for_vmap(graph: GraphModule) -> GraphModule:
+    """The graph as `vmap` can map it, with a last input: a zero for each draw.
+
+    A stacked tensor may have no view of another shape, so it is copied. A random number is drawn
+    into an empty tensor, which is one tensor of all draws; by the zero each gets its own.
+    """
     graph = deepcopy(graph)
-    for node in graph.graph.nodes:
+    nodes = graph.graph.nodes
+    last = [node for node in nodes if node.op == "placeholder"][-1]
+    with graph.graph.inserting_after(last):
+        zero = graph.graph.placeholder("zero")
+    for node in list(nodes):
         if node.target is torch.ops.aten.view.default:
             node.target = torch.ops.aten.reshape.default
+        if _draws_in_place(node):
+            empty = node.args[0]
+            with graph.graph.inserting_before(node):
+                own = graph.graph.call_function(torch.ops.aten.add.Tensor, (empty, zero))
+            empty.replace_all_uses_with(node, lambda user, kept=own: user is not kept)
+            node.args = (own, *node.args[1:])
     graph.recompile()
     return graph
 
 
+def _draws_in_place(node: Node) -> bool:
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    return bool(node.target._schema.is_mutable)
+
+
 def _tensors(objective: nn.Module) -> list[Tensor]:
     return [*objective.parameters(), *objective.buffers()]
-
-
-def _held_by(objective: Objective, captured: CapturedStep) -> list[Tensor]:
-    """What the graph reads, with the weights and buffers of an objective."""
-    own: list[Any] = _tensors(objective)
-    return [*own, *captured.held[len(own) :]]

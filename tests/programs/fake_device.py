@@ -1,9 +1,9 @@
 """A device without hardware: numbers on the CPU, in tensors that say that they are elsewhere.
 
 It is for a process of its own, since a device cannot be taken back: after `register()` there is a
-device "fake", and it computes inside `in_use()`. Results and random numbers are those of the CPU, to the bit. Like a GPU, it refuses
-to compute with tensors that are on the CPU. What makes Python wait for a GPU is listed in `WAITS`:
-transfers, and operations that read values.
+device "fake", and it computes inside `in_use()`. Results and random numbers are those of the CPU,
+to the bit. Like a GPU, it refuses to compute with tensors that are on the CPU. What makes Python
+wait for a GPU is listed in `WAITS`: transfers, and operations that read values.
 
 The registration is an experimental part of torch, `HAS_FAKE_DEVICES` says whether it is there.
 """
