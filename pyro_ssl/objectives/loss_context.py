@@ -10,6 +10,7 @@ import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
+from pyro_ssl.distributions.row_noise import draw
 from pyro_ssl.infer.sites import data_plates, is_per_datum, latent_sites
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.types import Guide, classifies_by_one_draw
@@ -134,23 +135,10 @@ class LossContext:
         classes = [] if self.batch.y is None else [self.batch.y]
         if len(z) > labeled:
             with sharded(self.batch.rows_unlabeled):
-                classes.append(_sampled(self.q_unlabeled))
+                classes.append(draw(self.q_unlabeled))
         return torch.cat(classes).detach(), z
 
 
 def _first_draw(values: Tensor) -> Tensor:
     """The first of several draws, `(B, *)`; a single draw as it is."""
     return values.flatten(0, -3)[0] if values.dim() > 2 else values
-
-
-def _sampled(q: TorchDistribution) -> Tensor:
-    """A sample, `(B, *event)`.
-
-    `torch.multinomial`, by which distributions sample classes, checks the probabilities, which
-    stops a GPU. Here classes are sampled by its algorithm, with the same result, unchecked.
-    """
-    if not isinstance(q, OneHotCategorical):
-        return q.sample()
-    with torch.no_grad():
-        ratios = q.probs / torch.empty_like(q.probs).exponential_()
-        return nn.functional.one_hot(ratios.argmax(-1), ratios.shape[-1]).to(ratios)

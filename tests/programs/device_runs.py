@@ -68,7 +68,7 @@ class Case:
         """The numbers of a run on a device, on the CPU."""
         objective = self.build()
         x = X[:ROWS].reshape(ROWS, *self.shape)
-        sizes = {"epochs": 2, "batch_size": 8, "labeled_batch_size": 5}
+        sizes = {"epochs": 1, "batch_size": 8, "labeled_batch_size": 6}
         with noise_of_the_cpu() if self.moved_noise else nullcontext():
             history = fit(objective, x, Y[:ROWS], device=device, **sizes | self.arguments)
         history = {name: values for name, values in history.items() if name != "seconds"}
@@ -127,9 +127,15 @@ def report(case: Case, expected: dict[str, Any], step: Callable[..., Any]) -> di
     try:
         got = case.run("fake")
     except Exception as error:
-        frames = traceback.format_exception(error)
-        return {"equal": False, "waits": waits, "error": "".join(frames[-6:])}
+        return {"equal": False, "waits": waits, "error": _cause(error)}
     return {"equal": same(got, expected), "waits": waits, "error": ""}
+
+
+def _cause(error: BaseException) -> str:
+    """The first of the errors, which may have led to others, with its last frames."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return "".join(traceback.format_exception(error, chain=False)[-8:])
 
 
 def main() -> None:

@@ -107,7 +107,7 @@ class _Operations(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         outside = [t for t in leaves if isinstance(t, Tensor) and not isinstance(t, OnDevice)]
         leaves_device = target is not None and not _is_fake(target)
-        if name in ("_to_copy", "copy_"):
+        if name in ("to", "_to_copy", "copy_"):
             if outside or leaves_device:
                 _note("a transfer between devices")
         elif any(t.dim() > 0 or name not in WITH_A_NUMBER for t in outside):
@@ -118,6 +118,8 @@ class _Operations(TorchDispatchMode):
             _note("an index is a mask, so a shape depends on values")
         on_cpu_args, on_cpu_kwargs = pytree.tree_unflatten(list(map(_on_cpu, leaves)), form)
         result = func(*on_cpu_args, **on_cpu_kwargs)
+        if name == "to" and (outside or leaves_device):
+            result = result.clone()
         if leaves_device or (name == "copy_" and not isinstance(args[0], OnDevice)):
             return result
         changed = {id(t.numbers): t for t in inside}  # in place

@@ -10,13 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from programs.device_runs import CASES
 from programs.fake_device import HAS_FAKE_DEVICES
 from programs.training_runs import run, same, small, weights
-from pyro import distributions as dist
 
-from pyro_ssl.objectives.loss_context import _sampled
 from pyro_ssl.training.random_state import StepStart
 from pyro_ssl.training.run import Run
 
@@ -40,8 +37,9 @@ def test_training_on_a_device(reports, case):
     report = reports[case]
     assert not report["error"]
     assert report["equal"]
-    (wait,) = report["waits"]  # in the last step; the first one reads what later ones assume
-    assert wait.startswith(".tolist() (run.py")
+    # in the last step; the first one reads what later ones assume
+    waits = [wait for wait in report["waits"] if "check_gpu.py" not in wait]
+    assert len(waits) == 1 and waits[0].startswith(".tolist() (run.py"), waits
 
 
 def test_assumed_decisions_change_nothing(monkeypatch):
@@ -58,22 +56,10 @@ def test_assumed_decisions_change_nothing(monkeypatch):
     for assumes in (False, True):
         monkeypatch.setattr(Run, "assumes_decisions", assumes)
         objective = small(top_k="auto", labeled_weight=0.0, alpha=100.0, batch_norm=True)
-        objective, history = run(objective, epochs=60, lr=0.05)
+        objective, history = run(objective, epochs=20, lr=0.05)
         del history["seconds"]
         results.append((weights(objective), history))
     (weights_a, history_a), (weights_b, history_b) = results
     assert remade
     assert history_a == history_b
     assert same(weights_a, weights_b)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_classes_are_sampled_as_by_torch(dtype):
-    q = dist.OneHotCategorical(logits=torch.randn(200, 7, dtype=dtype))
-    state = torch.get_rng_state()
-    expected = q.sample()
-    after = torch.get_rng_state()
-    torch.set_rng_state(state)
-    sampled = _sampled(q)
-    assert torch.equal(sampled, expected) and sampled.dtype == dtype
-    assert torch.equal(torch.get_rng_state(), after)
