@@ -31,6 +31,7 @@ def code(check_gpu, monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_the_checks_that_need_no_gpu_pass_on_a_cpu(check_gpu, code, tmp_path, monkeypatch):
     monkeypatch.setattr(check_gpu, "QUICK", ("m2",))
     assert code("--device", "cpu", "--quick", "--only", *WITHOUT_GPU) == 0

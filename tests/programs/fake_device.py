@@ -147,10 +147,12 @@ def _on_cpu(leaf: Any) -> Any:
 
 
 def _note(what: str) -> None:
-    frames = traceback.extract_stack()
-    own = [f for f in frames if f.filename.startswith(PROJECT) and f.filename != __file__]
-    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-    WAITS.append(what + place)
+    for frame, line in traceback.walk_stack(None):
+        file = frame.f_code.co_filename
+        if file.startswith(PROJECT) and file != __file__:
+            WAITS.append(f"{what} ({Path(file).name}, line {line})")
+            return
+    WAITS.append(what)
 
 
 def register() -> None:

@@ -31,6 +31,7 @@ def reports():
     return {line["case"]: line for line in lines}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_FAKE_DEVICES, reason="this torch has no devices of Python")
 @pytest.mark.parametrize("case", CASES)
 def test_training_on_a_device(reports, case):
