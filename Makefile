@@ -12,7 +12,7 @@ OLDEST ?= $(firstword $(PYTHONS))
 NEWEST ?= $(lastword $(PYTHONS))
 TORCH ?= torch
 
-.PHONY: demo test test-slow test-oldest test-newest lint clean
+.PHONY: demo test test-slow test-oldest test-newest check-gpu lint clean
 demo: .venv/ready
 	$(BIN)/python experiments/demo.py
 
@@ -36,6 +36,10 @@ test-newest:
 	build/newest/bin/pip install --quiet --disable-pip-version-check "$(TORCH)"
 	build/newest/bin/pip install --quiet --disable-pip-version-check --upgrade --editable ".[test]"
 	OMP_NUM_THREADS=1 build/newest/bin/python $(PYTEST)
+
+# On a machine with a CUDA GPU; .venv needs a CUDA build of torch. ARGS=--quick, or ARGS="--device cpu".
+check-gpu: .venv/ready
+	$(BIN)/python experiments/check_gpu.py $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/pip install --quiet --constraint constraints.txt ruff mypy

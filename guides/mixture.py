@@ -52,7 +52,7 @@ class Mixture(PyroModule):
     def mixture(self, x: Tensor) -> MixtureOfNormals:
         """q(z|x), over `(*, Z)`."""
         logits = self.q_y(x).logits
-        eye = torch.eye(logits.shape[-1]).to(logits)
+        eye = torch.eye(logits.shape[-1], dtype=logits.dtype, device=logits.device)
         with weighted_classes(logits.movedim(-1, 0)):  # batch norm in q_z weights classes by q(y|x)
             of_class = self.q_z(x, eye.unsqueeze(-2)).base_dist  # (K, B, Z)
         return MixtureOfNormals(logits, of_class.loc.movedim(0, -2), of_class.scale.movedim(0, -2))

@@ -49,7 +49,8 @@ class Bayesian(PyroModule):
 
     def p_w(self) -> TorchDistribution:
         """p(W), over `(P,)`."""
-        normal = dist.Normal(self.loc, self.scale, validate_args=False)
+        scale = self.loc.new_full((), self.scale)  # made on its device, not copied to it
+        normal = dist.Normal(self.loc, scale, validate_args=False)
         return IsotropicNormal(normal, 1, validate_args=False)
 
     def given(self, w: Tensor) -> AbstractContextManager[None]:

@@ -162,6 +162,11 @@ def test_many_machines(tmp_path, monkeypatch):
     assert len(Path("runs/m2/metrics.jsonl").read_text().splitlines()) == 3
 
 
+def test_on_a_gpu(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    assert names_of("docs/gpu.md")["losses"].shape == (10,)
+
+
 @pytest.mark.slow
 def test_your_data(tmp_path, monkeypatch, capsys):
     """The page's Python and its commands, from top to bottom, in an empty folder."""

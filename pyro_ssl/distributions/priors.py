@@ -199,7 +199,8 @@ class Bayes(nn.Module):
         It is linear in z, and its softmax is p(y|z). `is_softmax` must be true.
         """
         assert isinstance(self.p_z, ClassNormal) and self.is_softmax
-        log_base: Tensor = dist.Normal(0.0, self.p_z.scale[0]).log_prob(z)
+        scale = self.p_z.scale[0]
+        log_base: Tensor = dist.Normal(torch.zeros_like(scale), scale).log_prob(z)
         return self.joint(z) - log_base.sum(-1, keepdim=True)
 
     def forward(self, z: Tensor) -> TorchDistribution:

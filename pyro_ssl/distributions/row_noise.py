@@ -126,7 +126,27 @@ def draw(fn: Any, sample_shape: Sequence[int] = ()) -> Tensor:
         value = _by_rows(noise, fn, shape)
         if value is not None:
             return value
-    return fn.rsample(shape) if fn.has_rsample else fn.sample(shape)
+    if fn.has_rsample:
+        return fn.rsample(shape)
+    if isinstance(fn, Categorical | OneHotCategorical) and not shape:
+        return _class(fn)
+    value: Tensor = fn.sample(shape)
+    return value
+
+
+@torch.no_grad()
+def _class(fn: Any) -> Tensor:
+    """A sample of a distribution over classes, the same as `fn.sample()`.
+
+    It is the algorithm of `torch.multinomial` without the check of the probabilities, for which
+    Python would wait for a GPU.
+    """
+    probs = fn.probs.reshape(-1, fn.probs.shape[-1])
+    ratios = probs / torch.empty_like(probs).exponential_()
+    index = ratios.argmax(-1).reshape(fn.probs.shape[:-1])
+    if isinstance(fn, Categorical):
+        return index
+    return torch.nn.functional.one_hot(index, probs.shape[-1]).to(probs)
 
 
 def _by_rows(noise: RowNoise, fn: Any, sample_shape: torch.Size) -> Tensor | None:

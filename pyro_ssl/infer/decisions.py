@@ -1,7 +1,8 @@
 """Decisions that a step makes on a tensor's value, such as the number of classes to sum over.
 
-A captured step is a fixed graph of tensor operations, so it cannot branch. It assumes given
-decisions, and returns what they should have been; see `pyro_ssl.training.compiled_step`.
+A captured step is a fixed graph of tensor operations, so it cannot branch; see
+`pyro_ssl.training.compiled_step`. And on a GPU, Python would wait for the value. Such a step
+assumes given decisions, and returns what they should have been.
 """
 
 from __future__ import annotations
@@ -17,11 +18,19 @@ class Decisions:
     """The decisions of one step, in order.
 
     Arguments:
-        assumed: Decisions to make whatever the values of tensors are; None decides by the values.
+        assumed: Decisions to make whatever the values of tensors are; further ones are made by the
+            values, as all are with None.
 
     Attributes:
         made: The decisions made.
-        outcomes: If decisions are assumed, the tensors on whose values they depend.
+        outcomes: For each assumed decision, the tensor on whose value it depends.
+
+    >>> import torch
+    >>> decisions = Decisions([1])
+    >>> decisions.make(torch.tensor(False)), decisions.make(torch.tensor(7))
+    (1, 7)
+    >>> decisions.outcomes
+    [tensor(False)]
     """
 
     def __init__(self, assumed: Sequence[int] | None = None) -> None:
@@ -30,16 +39,13 @@ class Decisions:
         self.outcomes: list[Tensor] = []
 
     def make(self, value: Tensor) -> int:
-        """Make the next decision.
-
-        Raises:
-            IndexError: More decisions are made than are assumed.
-        """
-        if self.assumed is None:
-            decision = int(value)
-        else:
-            decision = self.assumed[len(self.made)]
+        """Make the next decision."""
+        place = len(self.made)
+        if self.assumed is not None and place < len(self.assumed):
+            decision = self.assumed[place]
             self.outcomes.append(value.detach())
+        else:
+            decision = int(value)
         self.made.append(decision)
         return decision
 

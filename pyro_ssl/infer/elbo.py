@@ -391,8 +391,10 @@ class TraceTopKEnum_ELBO(ELBO):
         for name, kl in closed.items():
             site = pair.guide.nodes[name]
             if not is_enumerated(site) and not pair.is_shared(site):
-                least = torch.as_tensor(self.free_bits * site["scale"]).to(kl)
-                closed[name] = torch.maximum(kl, least)
+                least = self.free_bits * site["scale"]
+                if not isinstance(least, Tensor):
+                    least = torch.full((), least, device=kl.device)
+                closed[name] = torch.maximum(kl, least.to(kl))
         return closed
 
     def _over_particles(self, f: Tensor, ndim: int) -> Tensor:

@@ -239,7 +239,8 @@ class EnumerateMessenger(Messenger):
         class_dim = -2 - wide.event_dim
         # noise of the shape of one class, which all classes use
         loc = base.loc.select(class_dim, 0)
-        noise = draw(dist.Normal(torch.zeros_like(loc), 1.0).to_event(wide.event_dim))
+        standard = dist.Normal(torch.zeros_like(loc), loc.new_ones(()))
+        noise = draw(standard.to_event(wide.event_dim))
         return base.loc + base.scale * noise.unsqueeze(class_dim)
 
 

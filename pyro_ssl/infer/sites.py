@@ -148,7 +148,9 @@ def scaled(site: Site, value: Tensor) -> Tensor:
     mask = site["mask"]
     scale = site["scale"]
     if mask is not None:
-        value = torch.where(torch.as_tensor(mask), value, torch.zeros_like(value))
+        if not isinstance(mask, Tensor):
+            mask = torch.full((), mask, device=value.device)
+        value = torch.where(mask, value, torch.zeros_like(value))
     if isinstance(scale, int | float) and scale == 1:
         return value
     product: Tensor = scale * value

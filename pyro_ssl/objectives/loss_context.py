@@ -10,6 +10,7 @@ import torch
 from pyro.distributions import OneHotCategorical, TorchDistribution
 from torch import Tensor, nn
 
+from pyro_ssl.distributions.row_noise import draw
 from pyro_ssl.infer.sites import data_plates, is_per_datum, latent_sites
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.types import Guide, classifies_by_one_draw
@@ -134,7 +135,7 @@ class LossContext:
         classes = [] if self.batch.y is None else [self.batch.y]
         if len(z) > labeled:
             with sharded(self.batch.rows_unlabeled):
-                classes.append(self.q_unlabeled.sample())
+                classes.append(draw(self.q_unlabeled))
         return torch.cat(classes).detach(), z
 
 

@@ -30,7 +30,7 @@ from pyro_ssl.training.captured_step import (
     tensors_of,
 )
 from pyro_ssl.training.python_state import PythonState
-from pyro_ssl.training.random_state import rng_tensors, set_rng
+from pyro_ssl.training.random_state import StepStart
 from pyro_ssl.utils.private_names import compiled_by_inductor
 
 MOST_GRAPHS = 32
@@ -103,7 +103,7 @@ class CompiledStep:
         weight: float | Tensor = 1.0
         if kl_weight != 1:
             device = self._parameters[0].device
-            weight = torch.tensor(kl_weight, dtype=self._dtype, device=device)
+            weight = torch.full((), kl_weight, dtype=self._dtype, device=device)
         try:
             return self._outputs(batch, weight)
         except CaptureError as error:
@@ -130,17 +130,17 @@ class CompiledStep:
     ) -> tuple[list[str], list[float]] | None:
         form = self._form(batch, weight)
         decisions = self._expected_decisions(form, batch, weight)
-        before = self._snapshot() if decisions else None
+        start = StepStart(self._buffers) if decisions else None
         attempt = self._attempt(form, decisions, batch, weight)
-        if attempt.is_wrong and before is not None:
-            self._restore(before)
+        if attempt.is_wrong and start is not None:
+            start.restore()
             if not all(map(math.isfinite, attempt.numbers)):
                 return None  # the eager step reports what is not finite
             is_known = (form, attempt.outcomes) in self._graphs
             if is_known:
                 attempt = self._attempt(form, attempt.outcomes, batch, weight)
             if attempt.is_wrong:
-                self._restore(before)
+                start.restore()
                 decisions = probe(self.step, batch, weight)
                 attempt = self._attempt(form, decisions, batch, weight)
         captured = attempt.captured
@@ -253,17 +253,6 @@ class CompiledStep:
         parts = (batch.x is None, batch.x_unlabeled is None, batch.encoded)
         trained = [parameter.requires_grad for parameter in self._parameters]
         return (*forms, parts, *trained, isinstance(weight, Tensor), torch.get_num_threads())
-
-    def _snapshot(self) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Copy random state and buffers, so that a graph with wrong decisions can be undone."""
-        buffers = [buffer.clone() for buffer in self._buffers]
-        return rng_tensors(), buffers
-
-    def _restore(self, before: tuple[dict[str, Tensor], list[Tensor]]) -> None:
-        random_state, buffers = before
-        set_rng(random_state)
-        for buffer, value in zip(self._buffers, buffers, strict=True):
-            buffer.copy_(value)
 
     def _give_up(self, reason: str) -> None:
         self.reason = reason

@@ -1,8 +1,8 @@
-"""State of torch's global random generators, saved and restored."""
+"""State of torch's global random generators, and of buffers beside it, saved and restored."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -50,3 +50,29 @@ def set_rng(tensors: Mapping[str, Tensor]) -> None:
                 torch.cuda.set_rng_state(tensors[name], int(place))
     except (RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"the random state cannot be restored: {error}") from None
+
+
+class StepStart:
+    """Random state and buffers at the start of a step, so that the step can be made again.
+
+    Arguments:
+        buffers: The buffers.
+
+    >>> norm = torch.nn.BatchNorm1d(2)
+    >>> start = StepStart(list(norm.buffers()))
+    >>> first = norm(torch.randn(3, 2))
+    >>> start.restore()
+    >>> int(norm.num_batches_tracked), torch.equal(norm(torch.randn(3, 2)), first)
+    (0, True)
+    """
+
+    def __init__(self, buffers: Sequence[Tensor]) -> None:
+        self._buffers = buffers
+        self._values = [buffer.clone() for buffer in buffers]
+        self._random_state = rng_tensors()
+
+    def restore(self) -> None:
+        """Set random state and buffers to what they were."""
+        set_rng(self._random_state)
+        for buffer, value in zip(self._buffers, self._values, strict=True):
+            buffer.copy_(value)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from operator import ne
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -18,11 +19,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from pyro_ssl.infer.decisions import recorded_decisions
 from pyro_ssl.objectives.batch import Batch
 from pyro_ssl.objectives.objective import Objective, total
 from pyro_ssl.training.batches import Batches
 from pyro_ssl.training.compiled_step import CompiledStep
 from pyro_ssl.training.distributed import Processes
+from pyro_ssl.training.random_state import StepStart
 from pyro_ssl.training.settings import Settings
 from pyro_ssl.training.source_batches import SourceBatches
 from pyro_ssl.utils.context import give_way, preserve_buffers, validation_disabled
@@ -99,6 +102,8 @@ class Run:
         best_weights: The weights with the best score.
         processes: The processes of the run; None if there is only one.
         measured: Names of the callbacks' measurements in the history.
+        decisions: Decisions on values in the last step, which the next step assumes; None if it
+            reads the values.
 
     >>> from pyro_ssl import zoo
     >>> from pyro_ssl.training.new_run import new_run
@@ -127,6 +132,17 @@ class Run:
     best_weights: dict[str, Tensor] | None = None
     measured: set[str] = field(default_factory=set)
     processes: Processes | None = None
+    decisions: tuple[int, ...] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.objective.parameters()).device
+
+    @property
+    def assumes_decisions(self) -> bool:
+        """True if Python should not wait for values, since it runs ahead of the device."""
+        return self.device.type != "cpu" and self.processes is None
 
     @property
     def epoch(self) -> int:
@@ -255,11 +271,30 @@ def train_step(run: Run, batch: Batch) -> dict[str, float]:
 def _set_gradients(run: Run, batch: Batch) -> tuple[list[str], list[float]]:
     """Compute the loss, and set the gradients of all parameters.
 
+    If the run assumes decisions on values, they are those of the last step. If they should have
+    been others, the step is made again, and reads the values.
+
     Returns:
         The names of the loss's parts; and the values of the parts, of the loss and of the gradient
         norms.
     """
-    parts = _loss_parts(run, batch)
+    if run.decisions:
+        start = StepStart(list(run.objective.buffers()))
+        outputs = _gradients_with(run, batch, run.decisions)
+        if outputs is not None:
+            return outputs
+        start.restore()
+    outputs = _gradients_with(run, batch, None)
+    assert outputs is not None
+    return outputs
+
+
+def _gradients_with(
+    run: Run, batch: Batch, assumed: tuple[int, ...] | None
+) -> tuple[list[str], list[float]] | None:
+    """Set the gradients, see `_set_gradients`; None if the assumed decisions are wrong."""
+    with recorded_decisions(assumed) as decisions:
+        parts = _loss_parts(run, batch)
     loss = total(parts)
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -267,9 +302,15 @@ def _set_gradients(run: Run, batch: Batch) -> tuple[list[str], list[float]]:
     if run.processes is not None:
         losses = run.processes.sum_gradients(_parameters(run), losses)
     norms = _clip_gradients(run)
+    outcomes = [outcome.to(losses) for outcome in decisions.outcomes]
     # one transfer from the device for all numbers
-    values: list[float] = torch.cat([losses, torch.stack(norms).detach()]).tolist()
-    return list(parts), values
+    values: list[float] = torch.cat([losses, torch.stack([*norms, *outcomes]).detach()]).tolist()
+    end = len(values) - len(outcomes)
+    if any(map(ne, values[end:], decisions.made)):
+        return None
+    if run.assumes_decisions:
+        run.decisions = tuple(decisions.made)
+    return list(parts), values[:end]
 
 
 def _parameters(run: Run) -> list[nn.Parameter]:
@@ -280,8 +321,7 @@ def _loss_parts(run: Run, batch: Batch) -> dict[str, Tensor]:
     if run.processes is not None:
         batch = run.processes.part(batch)
     half = run.settings.precision == "bfloat16"
-    device = next(run.objective.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=half):
         return run.objective.parts(batch, kl_weight=run.kl_weight, joint=run.joint)
 
 

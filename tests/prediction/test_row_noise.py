@@ -87,3 +87,18 @@ def test_flows_and_what_rows_share(x):
     (z, w), (z_some, w_some) = sample(x), sample(x[5:9])
     torch.testing.assert_close(z_some, z[5:9])
     assert torch.equal(w, w_some)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("family", [dist.Categorical, dist.OneHotCategorical])
+@pytest.mark.parametrize("shape", [(7,), (200, 7), (5, 3, 7)])
+def test_classes_are_drawn_as_by_torch(family, shape, dtype):
+    """To the bit, and with as many random numbers, without reading a value."""
+    q = family(logits=torch.randn(shape, dtype=dtype))
+    state = torch.get_rng_state()
+    expected = q.sample()
+    after = torch.get_rng_state()
+    torch.set_rng_state(state)
+    value = draw(q)
+    assert torch.equal(value, expected) and value.dtype == expected.dtype
+    assert torch.equal(torch.get_rng_state(), after)
