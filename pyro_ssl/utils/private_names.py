@@ -65,11 +65,12 @@ def compiled_by_inductor(graph: GraphModule, inputs: Sequence[Tensor]) -> Any:
     """A graph of tensor operations compiled by Inductor, to be called without gradients.
 
     `torch.compile` would look at the graph's code first, and check the inputs at each call. Random
-    numbers are torch's own, in the order of the graph.
+    numbers are torch's own, in the order of the graph: operations are not moved to save memory,
+    which would change the order of the draws.
     """
     from torch._inductor.compile_fx import compile_fx  # takes seconds to import
 
-    patches: dict[str, Any] = {"fallback_random": True}
+    patches: dict[str, Any] = {"fallback_random": True, "reorder_for_peak_memory": False}
     if any(tensor.device.type == "cuda" for tensor in inputs):
         patches["triton.cudagraphs"] = True
     with torch.no_grad():
