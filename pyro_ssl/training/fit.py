@@ -230,6 +230,7 @@ def fit(
                     progress=progress,
                     transform=transform,
                     workers=workers,
+                    compile=compile or features.arguments.get("compile", False),
                 )
                 run = begin()  # anew, with the encoder's active latents
             objective.extent = run.averaged.extent = _extent_of(objective, x)
