@@ -4,6 +4,9 @@ It shows milliseconds and peak memory by number of classes, and the time of the 
 alone. A row of the table is one shape of network on which the variants of one comparison take turns
 in one process. To time another variant, add a row to `VARIANTS` and its name to a comparison.
 
+The comparison `compiled` is of `fit(compile=True)`; its rows for all methods are of
+`compiled_methods.py`.
+
 `python experiments/benchmark.py --help` explains every option.
 """
 
@@ -22,6 +25,16 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from compiled_methods import (
+    COMPILED,
+    EAGER,
+    METHOD_CLASSES,
+    METHODS,
+    Step,
+    method_step,
+    methods_table,
+    training_step,
+)
 from pages import table, where
 from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from results_table import Result, Results
@@ -45,19 +58,24 @@ COMPARISONS: dict[str, tuple[str, ...]] = {
         "ours, top_k=1, bf16",
         BARE,
     ),
-    "compiled": ("ours, top_k=1", "ours, top_k=1, compiled", BARE),
+    "compiled": (PYRO, EAGER, COMPILED, BARE),
 }
 """Variants that take turns in one process, by name of the comparison."""
-TITLES = {"steps": "", "compiled": ", torch.compile"}
+TITLES = {"steps": "", "compiled": ", compiled"}
 """What a comparison adds to the names of its tables."""
 ROUNDS = {"steps": 11, "compiled": 9}
 CLASSES = (10, 100, 1000)
 HIDDEN = ([500], [500, 500])
 WARM_UP = 2
 """Turns before those that count."""
+THREADS = (1, 2)
+"""Numbers of threads of the comparison `compiled`."""
+COMPILED_CLASSES = (10, 1000)
+FEW_REPEATS = 3
+"""Steps of one turn in the comparison `compiled`."""
+Clock = Callable[[], float]
 MEMORY_STEPS = 3
 DRAWS = {"smoke": [0], "cpu": [0]}
-Step = Callable[[], Any]
 
 
 def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
@@ -66,8 +84,29 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
         return {name: config | {"memory": False}}
     shapes = [(classes, hidden) for hidden in HIDDEN for classes in CLASSES]
     made = [_row("steps", classes, hidden, ROUNDS["steps"]) for classes, hidden in shapes]
-    made.append(_row("compiled", CLASSES[0], HIDDEN[0], ROUNDS["compiled"]))
-    return dict(made)
+    return dict(made) | _compiled_rows()
+
+
+def _compiled_rows() -> dict[str, Config]:
+    """Rows of the comparison `compiled`: M2's unlabeled step, and the step of every method."""
+    rows = {}
+    for threads in THREADS:
+        for classes in COMPILED_CLASSES:
+            name, config = _row("compiled", classes, HIDDEN[0], ROUNDS["compiled"])
+            if classes >= 1000:
+                config["variants"].remove(PYRO)  # a step of it takes a minute
+            rows[f"{name}_{threads}"] = config | {"threads": threads}
+        for data, classes in METHOD_CLASSES.items():
+            for method in METHODS:
+                rows[f"compiled_{data}_{method}_{threads}"] = {
+                    "comparison": "compiled",
+                    "method": method,
+                    "data": data,
+                    "method_classes": classes,
+                    "rounds": ROUNDS["compiled"],
+                    "threads": threads,
+                }
+    return rows
 
 
 def _row(comparison: str, classes: int, hidden: Sequence[int], rounds: int) -> tuple[str, Config]:
@@ -183,10 +222,11 @@ def ours(
     top: Any = 1,
     bf16: bool = False,
     concentrated: bool = False,
-    compiled: bool = False,
+    fit: bool = False,
+    compile: bool = False,
 ) -> Callable[[], Any]:
     """The library's objective and Adam as `fit` makes it; without the norm of the gradient and the
-    schedule of `fit`.
+    schedule of `fit`, unless `fit` asks for its whole step.
     """
     plain = {
         "activation": "softplus",
@@ -198,9 +238,8 @@ def ours(
     objective = zoo.build("m2", PIXELS, classes, hidden=tuple(hidden), z_dim=Z, top_k=top, **plain)
     if concentrated:
         _concentrate(objective.guide.q_y.network.rest[-1])
-    if compiled:
-        for conditional in (objective.guide.q_y, objective.guide.q_z, objective.model.p_x):
-            conditional.network.compile(dynamic=False)
+    if fit:
+        return training_step(objective, images(), None, compile)
     lr = 0.0 if concentrated else 1e-3  # on noise q(y|x) would not stay so
     adam, batch = (
         torch.optim.Adam(objective.parameters(), lr=lr, fused=True),
@@ -311,7 +350,8 @@ VARIANTS: dict[str, Variant] = {
     "ours, top_k=1": Variant(ours),
     "ours, auto": Variant(partial(ours, top="auto", concentrated=True)),
     "ours, top_k=1, bf16": Variant(partial(ours, bf16=True)),
-    "ours, top_k=1, compiled": Variant(partial(ours, compiled=True)),
+    EAGER: Variant(partial(ours, fit=True)),
+    COMPILED: Variant(partial(ours, fit=True, compile=True)),
     BARE: Variant(bare),
 }
 """All variants that can be timed, one per row; `COMPARISONS` says which of them take turns."""
@@ -319,6 +359,8 @@ VARIANTS: dict[str, Variant] = {
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     """Time the variants of one row, then measure the memory of each in its own process."""
+    if config["comparison"] == "compiled":
+        return run_compiled(config)
     classes, hidden, variants = config["classes"], config["hidden"], config["variants"]
     result = measure(classes, hidden, config["rounds"], variants)
     if config["memory"]:
@@ -326,34 +368,85 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     return result
 
 
+def run_compiled(config: Config) -> Result:
+    """Time the variants of one row of the comparison `compiled`, on its number of threads.
+
+    On one thread the time is that of the processor, so that other work on the machine counts less.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(config["threads"])
+    clock = time.thread_time if config["threads"] == 1 else time.perf_counter
+    try:
+        if "method" in config:
+            torch.manual_seed(0)
+            steps = {
+                name: method_step(config["method"], config["data"], name == COMPILED)
+                for name in (EAGER, COMPILED)
+            }
+            return in_turn(steps, config["rounds"], lambda name: FEW_REPEATS, clock)
+        shape = (config["classes"], config["hidden"])
+        return measure(*shape, config["rounds"], config["variants"], FEW_REPEATS, clock)
+    finally:
+        torch.set_num_threads(before)
+
+
 def measure(
-    classes: int, hidden: Sequence[int], rounds: int, variants: Sequence[str]
+    classes: int,
+    hidden: Sequence[int],
+    rounds: int,
+    variants: Sequence[str],
+    repeats: int = 10,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, Any]:
-    """Median milliseconds of each variant; all take a turn in every round."""
+    """Median milliseconds of each variant; all take a turn in every round.
+
+    Arguments:
+        classes: Number of classes K.
+        hidden: Hidden widths of the networks.
+        rounds: Number of rounds.
+        variants: Names of the variants.
+        repeats: Steps of one turn, of which the median counts; one of those that take long.
+        clock: Gives the time in seconds.
+    """
     torch.manual_seed(0)
     steps = {name: VARIANTS[name].build(classes, hidden) for name in variants}
-    seconds, rates = _timed_in_turns(steps, classes, rounds)
-    seconds[FLOOR] = [products(classes, hidden) / r for r in rates[WARM_UP:]]
-    return {
-        "gflops": 2e-9 * median(rates),
+
+    def repeats_of(name: str) -> int:
+        return _repeats(name, classes, repeats)
+
+    taking_turn = partial(_taking_turn, variants, classes)
+    result = in_turn(steps, rounds, repeats_of, clock, taking_turn, lambda: rate(clock))
+    rates = result.pop("between")
+    floor = [products(classes, hidden) / r for r in rates[WARM_UP:]]
+    result["gflops"] = 2e-9 * median(rates)
+    result["ms"][FLOOR] = 1e3 * median(floor)
+    result["rounds"][FLOOR] = [round(1e3 * s, 3) for s in floor]
+    return result
+
+
+def in_turn(
+    steps: dict[str, Step],
+    rounds: int,
+    repeats: Callable[[str], int],
+    clock: Clock,
+    taking_turn: Callable[[int], Iterable[str]] | None = None,
+    between: Callable[[], float] | None = None,
+) -> dict[str, Any]:
+    """Time steps in turn; `between` is measured after each round, those of the warm-up too."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    measured = []
+    for turn in range(-WARM_UP, rounds):
+        for name in steps if taking_turn is None else taking_turn(turn):
+            spent = median(timed(steps[name], clock) for _ in range(repeats(name)))
+            if turn >= 0:
+                seconds[name].append(spent)
+        if between is not None:
+            measured.append(between())
+    result = {
         "ms": {name: 1e3 * median(spent) for name, spent in seconds.items()},
         "rounds": {name: [round(1e3 * s, 3) for s in spent] for name, spent in seconds.items()},
     }
-
-
-def _timed_in_turns(
-    steps: dict[str, Step], classes: int, rounds: int
-) -> tuple[dict[str, list[float]], list[float]]:
-    """Seconds of each variant's step after the warm-up, and the machine's rate after each turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    rates = []
-    for turn in range(-WARM_UP, rounds):
-        for name in _taking_turn(steps, classes, turn):
-            spent = median(timed(steps[name]) for _ in range(_repeats(name, classes)))
-            if turn >= 0:
-                seconds[name].append(spent)
-        rates.append(rate())
-    return seconds, rates
+    return result if between is None else result | {"between": measured}
 
 
 def _taking_turn(variants: Iterable[str], classes: int, turn: int) -> Iterator[str]:
@@ -365,17 +458,17 @@ def _taking_turn(variants: Iterable[str], classes: int, turn: int) -> Iterator[s
             yield name
 
 
-def _repeats(name: str, classes: int) -> int:
+def _repeats(name: str, classes: int, most: int = 10) -> int:
     """Steps of one turn, of which the median counts."""
     takes_long = classes >= 100 and VARIANTS[name].sums_classes
-    return 1 if takes_long else 10
+    return 1 if takes_long else most
 
 
-def timed(step: Step) -> float:
+def timed(step: Step, clock: Clock = time.perf_counter) -> float:
     """Seconds of one step."""
-    started = time.perf_counter()
+    started = clock()
     step()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def products(classes: int, hidden: Sequence[int]) -> float:
@@ -391,10 +484,10 @@ def products(classes: int, hidden: Sequence[int]) -> float:
     return float(first + q_y + q_z + p_x)
 
 
-def rate() -> float:
+def rate(clock: Clock = time.perf_counter) -> float:
     """Multiplications per second of the step's largest matrix product."""
     a, b = torch.randn(2 * ROWS, 500), torch.randn(500, PIXELS)
-    seconds = [timed(lambda: a @ b) for _ in range(50)]
+    seconds = [timed(lambda: a @ b, clock) for _ in range(50)]
     return 2 * ROWS * 500 * PIXELS / median(seconds)
 
 
@@ -424,16 +517,20 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     """Tables of each comparison, and a plot of milliseconds against classes."""
     blocks = {}
     for comparison, title in TITLES.items():
-        mine = where(results, comparison=comparison)
+        mine = [r for r in where(results, comparison=comparison) if "method" not in r["config"]]
         if mine:
             blocks[f"speed{title}"] = _speed(mine)
             blocks[f"overhead{title}"] = _overhead(mine)
             blocks[f"memory{title}"] = _memory(mine)
+    for data in METHOD_CLASSES:
+        mine = where(results, comparison="compiled", data=data)
+        if mine:
+            blocks[f"methods, {data}"] = methods_table(mine, ratio)
     steps = where(results, comparison="steps")
     if steps:
         plot_speed(steps, pictures / "benchmark.png")
     if results:
-        gflops = median(r["gflops"] for r in results.values())
+        gflops = median(r["gflops"] for r in results.values() if "gflops" in r)
         blocks["machine"] = f"Medians of paired rounds; matrix products at {gflops:.0f} GFLOP/s."
     return {name: text for name, text in blocks.items() if text}
 
@@ -450,7 +547,12 @@ def _names(results: list[Result]) -> list[str]:
 
 
 def _columns(results: list[Result]) -> list[str]:
-    return [shape(r["config"]["classes"], r["config"]["hidden"]) for r in results]
+    return [_column(r["config"]) for r in results]
+
+
+def _column(config: Config) -> str:
+    threads = {1: ", 1 thread", 2: ", 2 threads"}.get(config.get("threads"), "")
+    return shape(config["classes"], config["hidden"]) + threads
 
 
 def shape(classes: int, hidden: Sequence[int]) -> str:
@@ -463,6 +565,8 @@ def _speed(results: list[Result]) -> str:
 
 
 def _time(result: Result, name: str) -> str:
+    if name not in result["ms"]:
+        return ""
     milliseconds = f"{result['ms'][name]:.1f}"
     if name == PYRO or PYRO not in result["ms"]:
         return milliseconds
@@ -527,6 +631,7 @@ STUDY = Study(
     selections={
         "comparison": Selection("comparison", tuple(COMPARISONS), "groups of variants to time"),
         "classes": Selection("classes", CLASSES, "numbers of classes to time"),
+        "on-threads": Selection("threads", THREADS, "threads of the comparison compiled"),
     },
     workers=1,
     threads=2,

@@ -260,7 +260,9 @@ def _draw_node(ax: Axes, node: Node, centre: Any) -> None:
         angles = (0, 360) if node.shading == "full" else (90, 270)
         ax.add_patch(Wedge(centre, RADIUS, *angles, facecolor=SHADE, edgecolor="none", zorder=2))
         ax.add_patch(Circle(centre, RADIUS, facecolor="none", **outline))
-    ax.text(centre[0], centre[1], label_of(node.name), ha="center", va="center", fontsize=11, zorder=3)
+    ax.text(
+        centre[0], centre[1], label_of(node.name), ha="center", va="center", fontsize=11, zorder=3
+    )
 
 
 def label_of(name: str) -> str:

@@ -221,12 +221,28 @@ class CompiledStep:
         self.announce("compiling the step, about 10 s")
         try:
             captured = capture(self.step, batch, weight, decisions)
-            graph = compiled_graph(captured.uncompiled, captured.inputs(batch, weight))
-            captured = replace(captured, graph=graph)
-            check_close(self.step, captured, batch, weight)
+            return self._compiled_and_checked(captured, batch, weight)
         finally:
             self.announce("")
-        return captured
+
+    def _compiled_and_checked(
+        self, captured: CapturedStep, batch: Batch, weight: float | Tensor
+    ) -> CapturedStep:
+        """The captured step, compiled, with random numbers in the order of the eager step.
+
+        Inductor orders operations by what they depend on, and so a draw can change places with
+        another one. Its order to save memory is a second attempt.
+        """
+        inputs = captured.inputs(batch, weight)
+        compiled = replace(captured, graph=compiled_graph(captured.uncompiled, inputs))
+        try:
+            check_close(self.step, compiled, batch, weight)
+            return compiled
+        except CaptureError:
+            graph = compiled_graph(captured.uncompiled, inputs, save_memory=True)
+        compiled = replace(captured, graph=graph)
+        check_close(self.step, compiled, batch, weight)
+        return compiled
 
     def _audit(self, captured: CapturedStep, batch: Batch, weight: float | Tensor) -> None:
         """Raise StaleStepError unless the graph still gives the numbers of the eager step."""
@@ -279,21 +295,26 @@ class _Attempt:
         return self.outcomes != self.captured.decisions
 
 
-def compiled_graph(graph: GraphModule, inputs: list[Tensor]) -> Graph:
+def compiled_graph(graph: GraphModule, inputs: list[Tensor], save_memory: bool = False) -> Graph:
     """Compile a graph with Inductor, or take it from the cache; random numbers are those of torch.
+
+    Arguments:
+        graph: The graph.
+        inputs: Its inputs.
+        save_memory: Let Inductor reorder operations so that memory is needed for a shorter time.
 
     Raises:
         CaptureError: The graph does not compile.
     """
     forms = [(t.shape, t.stride(), t.dtype, str(t.device), t.requires_grad) for t in inputs]
-    key = (graph.code, *forms, torch.get_num_threads())
+    key = (graph.code, *forms, torch.get_num_threads(), save_memory)
     if key in _COMPILED:
         _COMPILED.move_to_end(key)
         return _COMPILED[key]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's warnings about its own code
-            compiled = compiled_by_inductor(deepcopy(graph), inputs)
+            compiled = compiled_by_inductor(deepcopy(graph), inputs, save_memory)
     except Exception as error:
         raise CaptureError(_compile_reason(error)) from error
     _COMPILED[key] = compiled

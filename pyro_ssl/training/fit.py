@@ -225,6 +225,7 @@ def fit(
                     progress=progress,
                     transform=transform,
                     workers=workers,
+                    compile=compile or features.arguments.get("compile", False),
                 )
                 run = begin()  # again, with the encoder's active latents
             objective.extent = run.averaged.extent = _extent_of(objective, x)

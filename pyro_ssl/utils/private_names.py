@@ -61,15 +61,18 @@ def distributions_validate() -> bool:
     return Distribution._validate_args
 
 
-def compiled_by_inductor(graph: GraphModule, inputs: Sequence[Tensor]) -> Any:
+def compiled_by_inductor(
+    graph: GraphModule, inputs: Sequence[Tensor], save_memory: bool = False
+) -> Any:
     """A graph of tensor operations compiled by Inductor, to be called without gradients.
 
     `torch.compile` would look at the graph's code first, and check the inputs at each call. Random
-    numbers are torch's own, in the order of the graph.
+    numbers are torch's own, mostly in the order of the graph: Inductor can reorder operations,
+    `save_memory` lets it do so more often.
     """
     from torch._inductor.compile_fx import compile_fx  # takes seconds to import
 
-    patches: dict[str, Any] = {"fallback_random": True}
+    patches: dict[str, Any] = {"fallback_random": True, "reorder_for_peak_memory": save_memory}
     if any(tensor.device.type == "cuda" for tensor in inputs):
         patches["triton.cudagraphs"] = True
     with torch.no_grad():

@@ -1,12 +1,14 @@
 """The benchmark measures every variant, and bare torch computes the library's loss."""
 
 import json
+import math
 
 import pytest
 import torch
 from experiment_files import row
 
 from pyro_ssl import Batch, zoo
+from pyro_ssl.training import compiled_step
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +28,7 @@ def test_benchmark(tmp_path, script, scripts):
 def test_a_row_measures_the_memory_of_its_variants(tmp_path, scripts, monkeypatch):
     benchmark = scripts("benchmark")
     monkeypatch.setattr(benchmark, "peak", lambda variant, classes, hidden: float(len(variant)))
-    _, config = benchmark._row("compiled", 3, [4], 1)
+    _, config = benchmark._row("steps", 3, [4], 1)
     config |= {"variants": [benchmark.BARE], "memory": True}
     result = benchmark.run("name", config, tmp_path, tmp_path)
     assert result["mb"] == {benchmark.BARE: float(len(benchmark.BARE))}
@@ -58,6 +60,26 @@ def test_every_comparison_names_variants_and_has_a_title(scripts):
     assert compared == set(benchmark.VARIANTS)
     assert benchmark.TITLES.keys() == benchmark.ROUNDS.keys() == benchmark.COMPARISONS.keys()
     assert all(benchmark.BARE in names for names in benchmark.COMPARISONS.values())
+
+
+@pytest.mark.parametrize("data", ["moons", "images"])
+def test_every_method_takes_a_step_of_the_comparison_of_compiled_steps(scripts, data):
+    """The batch has all rows, with and without labels, for each method."""
+    methods = scripts("compiled_methods")
+    for method in methods.METHODS:
+        loss = methods.method_step(method, data, compile=False)()
+        assert math.isfinite(loss["loss"])
+
+
+def test_a_row_of_compiled_steps_has_both_kinds_of_step(scripts, tmp_path, monkeypatch):
+    benchmark = scripts("benchmark")
+    monkeypatch.setattr(compiled_step, "compiled_graph", lambda graph, inputs: graph)
+    rows = benchmark._compiled_rows()
+    config = rows["compiled_moons_m2_1"] | {"rounds": 1}
+    result = benchmark.run("name", config, tmp_path, tmp_path) | {"config": config}
+    assert all(ms > 0 for ms in result["ms"].values())
+    blocks = benchmark.report({"name": result | {"gflops": 1.0}}, tmp_path)
+    assert "| m2 " in blocks["methods, moons"]
 
 
 def test_bare_torch_in_the_benchmark_is_the_librarys_algorithm(monkeypatch, scripts):

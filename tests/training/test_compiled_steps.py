@@ -143,6 +143,20 @@ def test_a_new_number_of_classes_gets_a_graph_of_its_own(graphs):
     assert len(graphs) > 1
 
 
+def test_the_training_of_a_pretrained_encoder_is_captured_too(graphs):
+    compiled, _ = run(built("m1_m2"), compile=True, epochs=1)
+    assert len(graphs) == 2  # of the encoder's training and of the run itself
+    assert same(weights(compiled), weights(run(built("m1_m2"), epochs=1)[0]))
+
+
+def test_a_run_that_needs_too_many_graphs_says_so_and_goes_on(graphs, monkeypatch):
+    monkeypatch.setattr(compiled_step, "MOST_GRAPHS", 1)
+    with pytest.warns(NotCompiledWarning, match="more than 1 graphs were needed, for shapes"):
+        objective, _ = run(small(), compile=True, warmup=1)  # one more after the warm-up
+    assert len(graphs) == 1
+    assert same(weights(objective), weights(run(small(), warmup=1)[0]))
+
+
 # --- programs of one's own ------------------------------------------------------------------------
 
 
@@ -406,7 +420,7 @@ def test_a_divergence_is_told_as_without_a_graph(graphs):
 def test_the_second_run_of_a_process_compiles_nothing(monkeypatch):
     compiled = []
 
-    def counted(graph, inputs):
+    def counted(graph, inputs, save_memory):
         compiled.append(graph)
         return graph
 
@@ -417,6 +431,23 @@ def test_the_second_run_of_a_process_compiles_nothing(monkeypatch):
     first = len(compiled)
     run(small(seed=2, top_k=None), compile=True)
     assert len(compiled) == first
+
+
+def test_a_graph_whose_random_numbers_are_in_another_order_is_compiled_again(monkeypatch, float64):
+    attempts = []
+
+    def compiled(graph, inputs, save_memory=False):
+        attempts.append(save_memory)
+
+        def other_noise(*inputs):
+            torch.rand(1)
+            return graph(*inputs)
+
+        return graph if save_memory else other_noise
+
+    monkeypatch.setattr(compiled_step, "compiled_graph", compiled)
+    check_equal_runs(lambda: small(top_k=1))
+    assert attempts == [False, True]
 
 
 def test_a_captured_run_resumes_to_its_own_bits(graphs, tmp_path):
