@@ -34,7 +34,7 @@ from pyro_ssl.training.distributed import (
 )
 from pyro_ssl.training.new_run import new_run
 from pyro_ssl.training.optimizers import Schedule
-from pyro_ssl.training.preemption import Preemption
+from pyro_ssl.training.preemption import preempted
 from pyro_ssl.training.run import (
     Callback,
     DivergedError,
@@ -167,6 +167,8 @@ def fit(
             objective is unchanged then.
         DivergedError: The loss is not finite; the last checkpoint is kept.
         LostProcessError: Another process of the run has ended.
+        LostWorkerError: A worker process that reads a memory map or a `Dataset` has ended; the last
+            checkpoint is kept.
 
     Warns:
         DivergedWarning: The loss is finite, but orders of magnitude larger than with untrained
@@ -211,6 +213,7 @@ def fit(
     if directory is not None:
         run_directory = RunDirectory(directory, checkpoint_every, processes)
     with one_training(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        preemption = stack.enter_context(preempted(run_directory))
         stack.enter_context(lost_processes_told(processes))
         with _restored_on_error(objective):
             run = begin()
@@ -234,6 +237,7 @@ def fit(
                 run = begin()  # anew, with the encoder's active latents
             objective.extent = run.averaged.extent = _extent_of(objective, x)
             stack.callback(run.batches.close)
+            stack.enter_context(run.batches.lost_workers_told())
             stack.enter_context(fixed_seed(seed))
             if run_directory is not None:
                 run_directory.restore(run)
@@ -242,12 +246,17 @@ def fit(
         if run.compiled is not None:
             run.compiled.announce = bar.describe
         # callbacks measure what the bar and the files show; the checkpoint is written last
-        in_order = (InStep(), early_stopping, UserCallbacks(callbacks), bar, run_directory)
+        in_order = (
+            InStep(),
+            early_stopping,
+            UserCallbacks(callbacks),
+            bar,
+            run_directory,
+            preemption,
+        )
         hooks: list[Callback] = [callback for callback in in_order if callback is not None]
-        if run_directory is not None:
-            preemption = Preemption(run_directory)
-            stack.enter_context(preemption.watching())
-            hooks.append(preemption)
+        if preemption is not None:
+            preemption.begin()
         try:
             return train(run, hooks)
         except DivergedError as error:

@@ -21,11 +21,12 @@ GRACE = 8.0
 class Preemption(Callback):
     """Write a checkpoint when a signal has come, and then do what the signal did before.
 
-    The step at hand, with its callbacks, is finished first. A second signal ends the process as if
-    training did not handle it, without a checkpoint; with several processes it is ignored, since
-    torchrun repeats the signals that its workers get from the terminal. One of several processes
-    that does not reach the end of its step, since it waits for a process that hangs or is gone,
-    ends after `GRACE` seconds without a checkpoint.
+    Before `begin`, while the run is being prepared, there is nothing to write, and the signal ends
+    it at once. Afterwards the step at hand, with its callbacks, is finished first. A second signal
+    ends the process as if training did not handle it, without a checkpoint; with several processes
+    it is ignored, since torchrun repeats the signals that its workers get from the terminal. One of
+    several processes that does not reach the end of its step, since it waits for a process that
+    hangs or is gone, ends after `GRACE` seconds without a checkpoint.
 
     Signals that the process ignores stay ignored, and outside the main thread, where Python cannot
     handle signals, nothing changes.
@@ -39,6 +40,7 @@ class Preemption(Callback):
         self.processes = run_directory.processes
         self.received: int | None = None
         self._before: dict[int, Any] = {}
+        self._has_begun = False
         self._is_answered = False
 
     @contextmanager
@@ -53,6 +55,10 @@ class Preemption(Callback):
             self._restore()
         if self.received is not None:  # it came after the last step
             signal.raise_signal(self.received)
+
+    def begin(self) -> None:
+        """From here on there are steps, after which a checkpoint can be written."""
+        self._has_begun = True
 
     def after_step(self, run: Run) -> None:
         """Write a checkpoint and end, if a signal has come.
@@ -69,10 +75,14 @@ class Preemption(Callback):
         self.received = None
         if self.processes is not None:
             self.processes.signal = None
+        self._end(number, None)
+        self._is_answered = False
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        """Do what the signal did before; its default is to end with an exception."""
         before = self._before.get(number, signal.SIG_DFL)
         if callable(before):
-            before(number, None)
-            self._is_answered = False
+            before(number, frame)
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
@@ -125,9 +135,31 @@ class Preemption(Callback):
             os._exit(128 + number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if not self._has_begun:
+            self._end(number, frame)
+            return
         if self.processes is not None:
             self.processes.signal = number
         elif self.received is not None:
             self._restore()
             signal.raise_signal(number)
         self.received = number
+
+
+@contextmanager
+def preempted(run_directory: RunDirectory | None) -> Iterator[Preemption | None]:
+    """Handle signals inside the block, if a run has a directory.
+
+    >>> with preempted(None) as preemption:
+    ...     preemption is None
+    True
+
+    Arguments:
+        run_directory: The directory of the run; without one, signals are left alone.
+    """
+    if run_directory is None:
+        yield None
+        return
+    preemption = Preemption(run_directory)
+    with preemption.watching():
+        yield preemption
