@@ -1,24 +1,49 @@
-"""Train on a file larger than memory, predict all its rows, and print the peak memory.
+"""Memory of training on a file that is larger than it, and of predicting all its rows.
 
-python experiments/larger_than_memory.py --file x.npy [--gigabytes 10] [--batch-size 1000]
+A file of noisy pictures of two classes is written, of which 200 rows have a label. M2 is trained
+for one pass over the file, and classifies every row. Then the file is removed. A small file shows
+what of the memory does not depend on the data.
 
-If the file is missing, it is filled with noisy pictures of two classes; 200 rows have a label.
+`python experiments/larger_than_memory.py --help` explains every option.
 """
 
 from __future__ import annotations
 
-import argparse
-import resource
-import time
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from pages import table
+from results_table import Result, Results
+from study import Config, Study, main
 
 from pyro_ssl import fit, predict_proba, zoo
 
 PIXELS = 784
 LABELED = 200
 ROWS_AT_ONCE = 10_000
+SIZES = (0.1, 10.0)
+"""Gigabytes of the files."""
+DRAWS = {"smoke": [0], "cpu": [0]}
+SECONDS_BETWEEN = 0.05
+"""Time between two measurements of memory."""
+
+
+def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
+    if scale == "smoke":
+        return {"file_0.003": _config(0.003, batch_size=100, hidden=4)}
+    return {f"file_{size:g}": _config(size, batch_size=4000, hidden=64) for size in SIZES}
+
+
+def _config(gigabytes: float, **sizes: int) -> Config:
+    return {"gigabytes": gigabytes, "workers": 1, **sizes}
+
+
+# --- the data and the run -------------------------------------------------------------------------
 
 
 def write_pictures(path: Path, gigabytes: float) -> None:
@@ -31,47 +56,149 @@ def write_pictures(path: Path, gigabytes: float) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, rows, ROWS_AT_ONCE):
             number = min(ROWS_AT_ONCE, rows - start)
-            noise = rng.uniform(-0.2, 0.2, (number, PIXELS)).astype(np.float32)
+            noise = rng.random((number, PIXELS), np.float32) * np.float32(0.4) - np.float32(0.2)
             (means[np.arange(number) % 2] + noise).tofile(file)
 
 
-def peak_megabytes() -> tuple[float, float]:
-    """Return the peak memory of this process, and of its largest worker that has ended."""
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    own, workers = (resource.getrusage(kind).ru_maxrss / 1024 for kind in kinds)
-    return own, workers
-
-
-def accuracy_on(path: Path, batch_size: int, hidden: int) -> float:
-    """Train M2 for one pass over the file; return its accuracy on all rows."""
+def accuracy_on(path: Path, batch_size: int, hidden: int, workers: int = 1) -> float:
+    """Train M2 for one pass over the file, and classify all its rows."""
     x = np.load(path, mmap_mode="r")
     y = np.full(len(x), -1, np.int8)
     y[:LABELED] = np.arange(LABELED) % 2
     m2 = zoo.build("m2", x.shape[1:], 2, hidden=(hidden,), z_dim=2)
-    fit(m2, x, y, epochs=1, batch_size=batch_size)
+    fit(m2, x, y, epochs=1, batch_size=batch_size, workers=workers)
     predicted = predict_proba(m2, x).argmax(-1).numpy()
     return float((predicted == np.arange(len(x)) % 2).mean())
 
 
-def main() -> None:
-    """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--file", type=Path, required=True, help="file, created if missing")
-    parser.add_argument("--gigabytes", type=float, default=10.0, help="size of a new file")
-    parser.add_argument("--batch-size", type=int, default=1000, help="unlabeled rows per step")
-    parser.add_argument("--hidden", type=int, default=64, help="width of the networks")
-    arguments = parser.parse_args()
-    if not arguments.file.exists():
-        write_pictures(arguments.file, arguments.gigabytes)
-    before, _ = peak_megabytes()
-    started = time.perf_counter()
-    accuracy = accuracy_on(arguments.file, arguments.batch_size, arguments.hidden)
-    seconds = time.perf_counter() - started
-    own, workers = peak_megabytes()
-    size = arguments.file.stat().st_size / 1e6
-    print(f"file: {size:.0f} MB; accuracy {100 * accuracy:.1f} %; {seconds:.0f} s")
-    print(f"before: {before:.0f} MB; peak: {own:.0f} MB; peak of a worker: {workers:.0f} MB")
+def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
+    path = directory / "x.npy"
+    write_pictures(path, config["gigabytes"])
+    try:
+        before = memory_of(processes_below(os.getpid()))
+        with peak_memory() as peak:
+            accuracy = accuracy_on(path, config["batch_size"], config["hidden"], config["workers"])
+        megabytes = path.stat().st_size / 1e6
+    finally:
+        path.unlink()
+    return {"megabytes": megabytes, "accuracy": accuracy, "before_mb": before} | peak
 
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def peak_memory() -> Iterator[Result]:
+    """Measure, during the block, the memory of this process and of all those that it starts.
+
+    Afterwards the result has the peaks of `memory_of` as `peak_mb`, the largest number of
+    processes as `processes`, and how often they were measured as `measurements`.
+    """
+    peak = memory_of([])
+    result: Result = {"measurements": 0, "processes": 0, "peak_mb": peak}
+    is_over = threading.Event()
+
+    def measure() -> None:
+        while not is_over.wait(SECONDS_BETWEEN):
+            processes = processes_below(os.getpid())
+            for kind, megabytes in memory_of(processes).items():
+                peak[kind] = max(peak[kind], megabytes)
+            result["measurements"] += 1
+            result["processes"] = max(result["processes"], len(processes))
+
+    thread = threading.Thread(target=measure, daemon=True)
+    thread.start()
+    try:
+        yield result
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def processes_below(root: int) -> list[int]:
+    """A process and all that it has started, and those that these have started."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            parents[int(entry.name)] = _parent(entry)
+    found = [root]
+    for process in found:  # which grows
+        found += [child for child, parent in parents.items() if parent == process]
+    return found
+
+
+def _parent(entry: Path) -> int | None:
+    try:
+        text = (entry / "stat").read_text()
+    except OSError:  # it has ended
+        return None
+    return int(text.rpartition(")")[2].split()[1])
+
+
+def memory_of(processes: Sequence[int]) -> dict[str, float]:
+    """Memory of processes in MB, `own` and `all`.
+
+    `own` is what they have allocated; a page that several of them share is counted once, by Linux's
+    proportional set size. `all` adds the mapped files, such as the code of torch, which the
+    processes have in common: those of the process that maps most. Pages of files that the kernel
+    keeps after they were read belong to no process, and are not counted: they go when memory is
+    needed.
+    """
+    own = 0.0
+    mapped = 0.0
+    for process in processes:
+        folder = Path(f"/proc/{process}")
+        try:
+            rollup = _kilobytes(folder / "smaps_rollup")
+            status = _kilobytes(folder / "status")
+        except OSError:  # it has ended
+            continue
+        own += (rollup["Pss_Anon"] + rollup["Pss_Shmem"]) / 1e3
+        mapped = max(mapped, status.get("RssFile", 0) / 1e3)
+    return {"own": own, "all": own + mapped}
+
+
+def _kilobytes(path: Path) -> dict[str, int]:
+    """The numbers of a file of Linux whose lines are `Name:  1234 kB`."""
+    lines = re.findall(r"^(\w+):\s+(\d+) kB$", path.read_text(), re.MULTILINE)
+    return {name: int(number) for name, number in lines}
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def report(results: Results, pictures: Path) -> dict[str, str]:
+    rows = []
+    for result in sorted(results.values(), key=lambda result: result["megabytes"]):
+        config = result["config"]
+        rows.append(
+            (
+                f"{result['megabytes'] / 1e3:.3g}",
+                f"{config['batch_size']}",
+                f"{100 * result['accuracy']:.2f}",
+                f"{result['before_mb']['all']:.0f}",
+                f"{result['peak_mb']['all']:.0f}",
+                f"{result['peak_mb']['own']:.0f}",
+                f"{result['processes']}",
+                f"{result['measurements']}",
+                f"{result['seconds']:.0f}",
+            )
+        )
+    header = (
+        "file, GB",
+        "rows a step",
+        "accuracy %",
+        "before, MB",
+        "peak, MB",
+        "without mapped files, MB",
+        "processes",
+        "measurements",
+        "s",
+    )
+    return {"memory": table(header, rows)}
+
+
+STUDY = Study("larger_than_memory", configs, run, report, draws=DRAWS, workers=1, threads=1)
 
 if __name__ == "__main__":
-    main()
+    main(STUDY, __doc__)

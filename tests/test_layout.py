@@ -19,6 +19,8 @@ from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.scale_messenger import ScaleMessenger
 from torch._inductor import compile_fx
 from torch.distributed import distributed_c10d
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from pyro_ssl.utils import private_names
 
@@ -204,6 +206,15 @@ PRIVATE = {
     ),
     "torch.nn.Module._modules": lambda: (
         list(torch.nn.Sequential(torch.nn.Identity())._modules) == ["0"]
+    ),
+    "torch.utils.data.dataloader._MultiProcessingDataLoaderIter": lambda: callable(
+        _MultiProcessingDataLoaderIter
+    ),
+    "torch.utils.data.dataloader._workers": lambda: (
+        len(private_names.workers_of_loader(iter(DataLoader([1], num_workers=1)))) == 1
+    ),
+    "torch.utils.data.dataloader._shutdown_workers": lambda: callable(
+        _MultiProcessingDataLoaderIter._shutdown_workers
     ),
     "torch.nn.modules.batchnorm._BatchNorm": lambda: issubclass(
         torch.nn.BatchNorm1d, torch.nn.modules.batchnorm._BatchNorm

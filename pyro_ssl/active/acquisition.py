@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.special import entr
 
 from pyro_ssl.active.bald import bald, batch_bald
-from pyro_ssl.active.pool import check_count, order_by_value
+from pyro_ssl.active.pool import check_count, in_order, order_by_value
 from pyro_ssl.active.prediction_draws import (
     Members,
     as_members,
@@ -26,9 +26,10 @@ from pyro_ssl.active.prediction_draws import (
     predicts_classes,
 )
 from pyro_ssl.active.top_n import check_power, power_scores, top_n
+from pyro_ssl.data.sources import InputRows
 from pyro_ssl.evaluation.metrics import as_probabilities
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.prediction.chunks import as_known, label_of
+from pyro_ssl.prediction.chunks import known_rows, label_of
 from pyro_ssl.utils.arguments import check_positive
 
 Score = Callable[[Tensor], Tensor]
@@ -160,7 +161,8 @@ def scores(
 ) -> Tensor:
     """Score the data of a pool, `(N,)` on the CPU.
 
-    The memory it uses is a copy of the pool and its p(y|x).
+    The memory it uses is a copy of the pool and its p(y|x). A memory map or a torch Dataset is read
+    chunk by chunk, several times, in the order of `pool.order_by_value`.
 
     >>> from pyro_ssl import zoo
     >>> objective = zoo.build("m2", (3,), 2, hidden=(4,))
@@ -180,10 +182,11 @@ def scores(
         ValueError: The method does not offer what the acquisition function needs.
     """
     members = as_members(members)
-    x = as_known(members[0], x)
+    x = known_rows(members[0], x)
     check_acquisition(acquisition, members, x, draws)
     order = order_by_value(x)
-    return _scores(members, x[order], acquisition, draws, seed)[order.argsort()]
+    in_its_order = in_order(x, order, members[0])
+    return _scores(members, in_its_order, acquisition, draws, seed)[order.argsort()]
 
 
 def acquire(
@@ -222,13 +225,13 @@ def acquire(
         ValueError: See `scores` and `power_scores`; n is not in 1 .. N; `batch_bald` has a power.
     """
     members = as_members(members)
-    x = as_known(members[0], x)
+    x = known_rows(members[0], x)
     check_positive(n=n, candidates=candidates)
     check_choice(acquisition, power)
     check_count(n, len(x))
     check_acquisition(acquisition, members, x, draws)
     order = order_by_value(x)
-    x = x[order]
+    x = in_order(x, order, members[0])
     values = _scores(members, x, acquisition, draws, seed)
     batch = _row(acquisition, members, x).batch
     if batch is not None:
@@ -242,7 +245,11 @@ def acquire(
 
 
 def _scores(
-    members: list[Objective], x: Tensor, acquisition: str | Score, draws: int, seed: int
+    members: list[Objective],
+    x: Tensor | InputRows,
+    acquisition: str | Score,
+    draws: int,
+    seed: int,
 ) -> Tensor:
     """Scores of sorted data, checked for their shape."""
     row = _row(acquisition, members, x)
@@ -256,7 +263,7 @@ def _scores(
 
 
 def _score_all(
-    row: Acquisition, members: list[Objective], x: Tensor, draws: int, seed: int
+    row: Acquisition, members: list[Objective], x: Tensor | InputRows, draws: int, seed: int
 ) -> Tensor:
     if row.needs == "nothing":
         return row.score(len(x), seed)
@@ -266,11 +273,11 @@ def _score_all(
         return row.score(predictions(members, x, seed))
     classes = int(label_of(members[0], x).event_shape[-1])
     rows = max(1, MAX_DRAWN_VALUES // (draws * len(members) * classes))
-    parts = [draws_in_order(members, part, draws, seed).double() for part in torch.split(x, rows)]
+    parts = [draws_in_order(members, part, draws, seed).double() for part in x.split(rows)]
     return torch.cat([row.score(part) for part in parts])
 
 
-def _row(acquisition: str | Score, members: list[Objective], x: Tensor) -> Acquisition:
+def _row(acquisition: str | Score, members: list[Objective], x: Tensor | InputRows) -> Acquisition:
     """The row of a name, or one for a function of the user's."""
     if isinstance(acquisition, str):
         return ACQUISITIONS[acquisition]

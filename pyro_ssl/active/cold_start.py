@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_ssl import zoo
 from pyro_ssl.active.pool import check_count, order_by_value
 from pyro_ssl.active.top_n import top_n
+from pyro_ssl.data.sources import Source, as_source
 from pyro_ssl.evaluation.ood import features
 from pyro_ssl.training.fit import fit
 from pyro_ssl.utils.arguments import as_data
@@ -92,8 +93,9 @@ def vae_embedding(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) 
         steps: Number of training steps.
         seed: Seed of the weights and of training.
     """
-    x = as_data(x)
-    is_image = x.dim() == 4
+    source = as_source(x)
+    x = source if isinstance(source, Source) else as_data(x)
+    is_image = len(x.shape) == 4
     vae = zoo.build(
         "vae",
         tuple(x.shape[1:]),
@@ -108,7 +110,15 @@ def vae_embedding(x: Any, *, z_dim: int = 16, steps: int = 2000, seed: int = 0) 
     )
     batch_size = min(200, len(x))
     epochs = max(1, round(steps * batch_size / len(x)))
-    fit(vae, x, epochs=epochs, batch_size=batch_size, lr=2e-3, seed=seed, progress=False)
-    means = features(vae, x)
+    fit(
+        vae,
+        x.without_labels() if isinstance(x, Source) else x,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=2e-3,
+        seed=seed,
+        progress=False,
+    )
+    means = features(vae, x.without_labels() if isinstance(x, Source) else x)
     assert means is not None  # a VAE has latents
     return means

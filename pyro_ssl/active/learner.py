@@ -16,7 +16,7 @@ from pyro_ssl.active.pool import check_count
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import label_of
 from pyro_ssl.training.run import History
-from pyro_ssl.utils.arguments import as_data, check_positive
+from pyro_ssl.utils.arguments import as_data, as_tensor, check_positive, is_pixels
 
 
 class ActiveLearner:
@@ -234,7 +234,8 @@ class ActiveLearner:
         return self.committee.predict_proba(x)
 
     def _register(self, pool: Any) -> Tensor:
-        x = as_data(pool, "pool", integers=True)
+        is_image = is_pixels(as_tensor(pool, "pool"))
+        x = as_data(pool, "pool", integers=not is_image)
         self._labels.register(x)
         self._pool = x
         return x

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_ssl.data.sources import InputRows, OrderedSource
+from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, check_positive
 
@@ -41,7 +43,7 @@ def fingerprint(pool: Any) -> Fingerprint:
     return Fingerprint(list(pool.shape), files.checksum(as_data(pool, "pool")))
 
 
-def order_by_value(x: Tensor) -> Tensor:
+def order_by_value(x: Tensor | InputRows) -> Tensor:
     """Sort the rows by a projection of their values; `(N,)` indices on the CPU.
 
     Random numbers that are drawn in this order do not depend on the place of a row in the pool.
@@ -50,13 +52,29 @@ def order_by_value(x: Tensor) -> Tensor:
     >>> x[order_by_value(x)].equal(x.flip(0)[order_by_value(x.flip(0))])
     True
     """
-    rows = x.flatten(1)
-    width = rows.shape[1]
+    width = x[0].numel()
     generator = torch.Generator().manual_seed(0)
-    direction = torch.randn(width, generator=generator, dtype=torch.float64).to(x.device)
-    blocks = torch.split(rows, max(1, ROW_BLOCK // width))
-    projections = [(block * direction).sum(-1) for block in blocks]
+    direction = torch.randn(width, generator=generator, dtype=torch.float64).to(x[0].device)
+    blocks = x.split(max(1, ROW_BLOCK // width))
+    projections = [(block.flatten(1) * direction).sum(-1) for block in blocks]
     return torch.cat(projections).argsort(stable=True).cpu()
+
+
+def in_order(x: Tensor | InputRows, order: Tensor, objective: Objective) -> Tensor | InputRows:
+    """The rows of a pool in an order; those of a memory map or a Dataset are read when needed.
+
+    Arguments:
+        x: The pool, `(N, *event)`.
+        order: A row for each place, `(N,)`.
+        objective: The method.
+
+    >>> from pyro_ssl import zoo
+    >>> in_order(torch.tensor([[1.0], [2.0]]), torch.tensor([1, 0]), zoo.build("m2", 1, 2)).tolist()
+    [[2.0], [1.0]]
+    """
+    if isinstance(x, Tensor):
+        return x[order]
+    return InputRows(OrderedSource(x.source, order.numpy()), objective)
 
 
 def check_count(n: int, size: int) -> None:

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pyro_ssl.active.pool import order_by_value
+from pyro_ssl.active.pool import in_order, order_by_value
+from pyro_ssl.data.sources import InputRows
 from pyro_ssl.infer.gibbs import run_chains
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
-from pyro_ssl.prediction.chunks import AT_ONCE, as_known, chunked, label_of
+from pyro_ssl.prediction.chunks import AT_ONCE, chunked, known_rows, label_of
 from pyro_ssl.prediction.gibbs import predict_real
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.types import AveragingGuide, WeightSampler, WeightSlots, unwrapped
@@ -54,15 +55,18 @@ def label_draws(members: Members, x: Any, draws: int = 20, *, seed: int = 0) -> 
         ValueError: The draws are all the same; draws is below 2; y is real.
     """
     members = as_members(members)
-    x = as_known(members[0], x)
+    x = known_rows(members[0], x)
     if not predicts_classes(members, x):
         raise ValueError("members: y is real and has no class probabilities to draw")
     check_draws(members, x, draws)
     order = order_by_value(x)
-    return draws_in_order(members, x[order], draws, seed)[:, order.argsort()]
+    in_its_order = in_order(x, order, members[0])
+    return draws_in_order(members, in_its_order, draws, seed)[:, order.argsort()]
 
 
-def draws_in_order(members: list[Objective], x: Tensor, draws: int, seed: int) -> Tensor:
+def draws_in_order(
+    members: list[Objective], x: Tensor | InputRows, draws: int, seed: int
+) -> Tensor:
     """Draw as in `label_draws`, but with random numbers that depend on the order of the data.
 
     >>> from pyro_ssl import zoo
@@ -79,7 +83,7 @@ def draws_in_order(members: list[Objective], x: Tensor, draws: int, seed: int) -
     return torch.cat(parts)
 
 
-def predictions(members: list[Objective], x: Tensor, seed: int) -> Tensor:
+def predictions(members: list[Objective], x: Tensor | InputRows, seed: int) -> Tensor:
     """Each member's p(y|x), `(M, N, K)` in double precision.
 
     >>> from pyro_ssl import zoo
@@ -89,7 +93,7 @@ def predictions(members: list[Objective], x: Tensor, seed: int) -> Tensor:
     return torch.stack([predict_proba(member, x, seed=seed) for member in members]).double()
 
 
-def moments(members: list[Objective], x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def moments(members: list[Objective], x: Tensor | InputRows, seed: int) -> tuple[Tensor, Tensor]:
     """Each member's E[y|x] and Var[y|x] of a real label, both `(M, N, D)`, by Gibbs sampling.
 
     >>> from pyro_ssl import zoo
@@ -137,7 +141,9 @@ def predicts_classes(members: list[Objective], x: Any) -> bool:
     return bool(label_of(members[0], x).has_enumerate_support)
 
 
-def check_draws(members: list[Objective], x: Tensor, draws: int, *, shared: bool = False) -> None:
+def check_draws(
+    members: list[Objective], x: Tensor | InputRows, draws: int, *, shared: bool = False
+) -> None:
     """Raise ValueError unless draws of p(y|x) differ.
 
     Arguments:
@@ -168,7 +174,7 @@ def check_draws(members: list[Objective], x: Tensor, draws: int, *, shared: bool
         )
 
 
-def draws_differ(members: list[Objective], x: Tensor) -> bool:
+def draws_differ(members: list[Objective], x: Tensor | InputRows) -> bool:
     """Return True if draws of p(y|x) differ.
 
     >>> from pyro_ssl import zoo
@@ -178,7 +184,9 @@ def draws_differ(members: list[Objective], x: Tensor) -> bool:
     return len(members) > 1 or randomness_of(members[0], x) is not None
 
 
-def randomness_of(objective: Objective, x: Tensor) -> Literal["weights", "latents"] | None:
+def randomness_of(
+    objective: Objective, x: Tensor | InputRows
+) -> Literal["weights", "latents"] | None:
     """Source of the differences between a method's draws of p(y|x), for data like x.
 
     None if the draws do not differ.
@@ -215,7 +223,7 @@ def _weights_predict(objective: Objective) -> bool:
 # --- draws of one objective -----------------------------------------------------------------------
 
 
-def _draws_of_one(objective: Objective, x: Tensor, draws: int, seed: int) -> Tensor:
+def _draws_of_one(objective: Objective, x: Tensor | InputRows, draws: int, seed: int) -> Tensor:
     """Draws of one objective's p(y|x), `(S, N, K)`."""
     weights = None
     if randomness_of(objective, x) == "weights":

@@ -110,6 +110,8 @@ def _parse(argv: list[str]) -> Namespace:
     for text in argv:
         if is_too_deep(text):
             raise ValueError(f"the argument {text:.40} ... is nested too deeply to be read")
+    if argv[:1] == ["train"]:
+        train.check_resumed_options(argv[1:])
     if argv[:1] != ["sweep"]:
         return _parse_whole(argv)
     own, training = sweep.split(argv)

@@ -14,13 +14,13 @@ from pyro_ssl.cli.data_options import DATA_HELP
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.cli.run_config import read_config
 from pyro_ssl.cli.train import labeled_rows_of_run
-from pyro_ssl.data.readers import labeled_rows_as_test
+from pyro_ssl.data.readers import holds_pixels, labeled_rows_as_test
 from pyro_ssl.evaluation import reports
 from pyro_ssl.evaluation.attacks import ATTACKS
 from pyro_ssl.evaluation.corruptions import corrupted
 from pyro_ssl.training.settings import as_device
 from pyro_ssl.utils import files
-from pyro_ssl.utils.arguments import as_data, check_event_shape
+from pyro_ssl.utils.arguments import as_data, as_numbers, as_tensor, check_event_shape
 from pyro_ssl.zoo.saved_model import SavedModel
 
 EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
@@ -177,6 +177,8 @@ def _rows_of(name: str, root: str | None, reading: data.Reading) -> Tensor:
     if name in data.DATASETS:
         return data.load(name, root).x_test
     x = rows_to_predict("--ood", name, reading).x
+    if holds_pixels(x):
+        return as_tensor(x, "--ood")
     return as_data(x, "--ood", torch.get_default_dtype())
 
 
@@ -192,7 +194,7 @@ def _labeled_data(
     if int(counts.min()) < 2:
         print("\nlog p(z), refitted, is left out: a class has fewer than two labels")
         return None
-    return dataset.x[is_labeled], labels[is_labeled]
+    return as_numbers(dataset.x[is_labeled]), labels[is_labeled]
 
 
 # --- output ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.data.readers import Reading
-from pyro_ssl.prediction.chunks import as_known
+from pyro_ssl.prediction.chunks import known_rows
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import check_event_shape
@@ -54,7 +54,7 @@ def run(arguments: Namespace) -> None:
     saved = SavedModel.load(Path(arguments.directory) / "model")
     part = rows_to_predict("--data", arguments.data, Reading.of(saved.extra))
     check_event_shape(part.x, saved.x_shape, "--data: x")
-    rows = as_known(saved.objective, part.x, "--data")
+    rows = known_rows(saved.objective, part.x, "--data")
     if not output.resolve().parent.is_dir():
         raise FileNotFoundError(f"--output: {output.parent} is not a directory")
     probs = predict_proba(saved.objective, rows).numpy()

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pyro_ssl.data.readers import Part, Reading, read
+from pyro_ssl.data.readers import Part, Reading, check_kind, in_unit, read
 from pyro_ssl.data.tables import is_number
-from pyro_ssl.utils.arrays import few
 
 
 def rows_to_predict(option: str, name: str, reading: Reading) -> Part:
@@ -29,16 +28,14 @@ def rows_to_predict(option: str, name: str, reading: Reading) -> Part:
     """
     path = Path(name)
     suffix = path.suffix.lower()
-    if reading.columns and suffix in (".npy", ".npz"):
-        raise ValueError(
-            f"{option}: {path} has no column names; the model was trained on "
-            f"{few(reading.columns, 20)}, so give a .csv or .parquet file"
-        )
+    try:
+        check_kind(path, reading)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
     is_array = suffix == ".npy" or (suffix == ".csv" and not reading.columns)
     if is_array:
         x = read_rows(option, name)
-        has_unit = reading.unit is not None and x.dtype.kind in "iu"
-        return Part(x / reading.unit if has_unit else x)
+        return Part(in_unit(x, reading.unit))
     try:
         content = read(path, reading)
     except (ValueError, FileNotFoundError) as error:

@@ -7,7 +7,8 @@ import itertools
 import json
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,7 @@ def _training_parser(method: str) -> ArgumentParser:
 def _configs(arguments: Namespace, parser: ArgumentParser) -> list[dict[str, Any]]:
     """Make the configuration of every run, as in `config.json`."""
     grid = _grid(arguments.grid)
+    _check_names(grid, parser, arguments.method, "--grid")
     seeds = _seeds(arguments.seeds)
     points = list(itertools.product(*grid.values()))
     training = arguments.training
@@ -267,6 +269,8 @@ def _config(
             method, parsed, lambda: parser.parse_args([*training, *options], defaults=False)
         )
     except ArgumentError as error:
+        own = [text[2:].partition("=")[0] for text in training if text.startswith("--")]
+        _check_names([name for name in own if name not in NOT_SWEPT], parser, method)
         raise ValueError(str(error)) from None
     for name in ("resume", "out"):
         if parsed[name] is not None:
@@ -309,10 +313,26 @@ def _grid(texts: Sequence[str], option: str = "--grid") -> dict[str, list[str]]:
     return grid
 
 
+def _check_names(
+    names: Iterable[str], parser: ArgumentParser, method: str, option: str = ""
+) -> None:
+    """Raise ValueError for a name of no option, with the nearest one."""
+    known = options_of(parser) - {"help", *NOT_SWEPT}
+    for name in names:
+        if name.replace("-", "_") in known:
+            continue
+        nearest = get_close_matches(name, sorted(known), 1)
+        hint = f"the nearest is {nearest[0]}" if nearest else f"see pyro-ssl train {method} --help"
+        where = option or f"--{name}"
+        raise ValueError(f"{where}: {method} has no option {name}; {hint}")
+
+
 def _space(arguments: Namespace, parser: ArgumentParser) -> Space:
     """Parse ranges and values by option, such as `lr=1e-4..1e-2:log` and `z_dim=10,50`."""
     space: dict[str, Range | list[Any]] = {}
-    for name, values in _grid(arguments.search_space, "--search-space").items():
+    grid = _grid(arguments.search_space, "--search-space")
+    _check_names(grid, parser, arguments.method, "--search-space")
+    for name, values in grid.items():
         space[name] = list(values)
         if ".." in values[0]:
             space[name] = _range(arguments, parser, name, ",".join(values))

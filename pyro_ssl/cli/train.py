@@ -6,12 +6,15 @@ import inspect
 import json
 import os
 import platform
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -54,6 +57,7 @@ from pyro_ssl.training.loggers import LOGGERS
 from pyro_ssl.training.optimizers import OPTIMIZERS, SCHEDULES
 from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
+from pyro_ssl.utils.arguments import as_numbers, is_pixels
 from pyro_ssl.zoo.saved_model import SavedModel
 
 DATA_OPTIONS = (
@@ -175,8 +179,52 @@ def method_parser(name: str) -> ArgumentParser:
     return parser
 
 
+def check_resumed_options(argv: Sequence[str]) -> None:
+    """Raise ValueError for an option of a method beside `--resume`, without the method.
+
+    >>> check_resumed_options(["--resume", "run", "--epochs", "80"])
+    """
+    options = [text[2:].partition("=")[0] for text in argv if text.startswith("--")]
+    if "resume" not in options or any(text in zoo.METHODS for text in argv):
+        return
+    directory = argv[argv.index("--resume") + 1 :] if "--resume" in argv else []
+    for name in options:
+        if name not in ("resume", "epochs", "help"):
+            raise ValueError(f"--{name}: {_only_epochs(Path(*directory[:1]))}")
+
+
+def _only_epochs(directory: Path) -> str:
+    return (
+        f"a run continues with the settings it was started with, in {directory / CONFIG}; only "
+        "--epochs can be changed, to a larger number; other settings need a new run, with --out"
+    )
+
+
 def run(arguments: Namespace) -> None:
-    """Start a run, or continue one."""
+    """Start a run, or continue one; SIGTERM ends it with exit code 143 at any time."""
+    with _terminable():
+        _run(arguments)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise SystemExit at SIGTERM, where it would end the process, in the main thread."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _run(arguments: Namespace) -> None:
     method = arguments.method
     given: Any = arguments[method] if method else {}
     resume = arguments.resume or given.get("resume")
@@ -190,6 +238,8 @@ def run(arguments: Namespace) -> None:
                 f"{given['preset']}; leave it out, or start a new run with --out"
             )
         check_saved_options(config["method"], config["options"], Path(resume) / CONFIG)
+        if method is not None:
+            _check_as_started(config, given, Path(resume))
         _extend(config, arguments.epochs, given, Path(resume))
         train(Path(resume), config, resume=True)
         return
@@ -200,6 +250,26 @@ def run(arguments: Namespace) -> None:
         raise ValueError("--out DIR is needed: the directory of the run")
     config = config_of(method, given)
     train(Path(given.out), config, resume=_is_restarted(Path(given.out), config))
+
+
+def _check_as_started(config: dict[str, Any], given: Namespace, directory: Path) -> None:
+    """Raise ValueError for an option whose value is not that of the run to resume."""
+    method = config["method"]
+    defaults = _flat(config_of(method, method_parser(method).get_defaults()))
+    had = _flat(config)
+    for name, value in _flat(config_of(method, given)).items():
+        is_new = name != "epochs" and value not in (had.get(name, value), defaults[name])
+        if is_new:
+            raise ValueError(
+                f"--{name}: the run had {had[name]}, got {value}; {_only_epochs(directory)}"
+            )
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Flatten a configuration to one dictionary, with the values that a file gives back."""
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    rest = {name: plain[name] for name in DATA_OPTIONS}
+    return rest | plain["options"] | plain["training"]
 
 
 def _extend(config: dict[str, Any], epochs: int | None, given: Any, directory: Path) -> None:
@@ -459,10 +529,12 @@ def _set_aside(
         ) from None
     kept = labels.clone()
     kept[rows] = -1
-    return kept, Accuracy(dataset.x[rows], labels[rows])
+    return kept, Accuracy(as_numbers(dataset.x[rows]), labels[rows])
 
 
 def _check_pixels(x: torch.Tensor) -> None:
+    if is_pixels(x):
+        return
     low = float(x.min())
     high = float(x.max())
     if not 0 <= low <= high <= 1:

@@ -30,7 +30,8 @@ class Dataset:
 
     Arguments:
         name: Name of the data set.
-        x: Training data `(N, *event)`, float32.
+        x: Training data `(N, *event)`, float32; images of files may be pixels of uint8, which
+            `fit`, `predict_proba` and the functions of `evaluation` divide by 255.
         y: Class indices of x, `(N,)`, int64.
         x_test: Test data `(N_test, *event)`.
         y_test: Class indices of x_test, `(N_test,)`.

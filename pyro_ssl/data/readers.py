@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pyro_ssl.data.classes import (
     class_indices_of,
@@ -23,7 +24,7 @@ from pyro_ssl.data.classes import (
 from pyro_ssl.data.datasets import DATASETS, Dataset, arrays_of, load
 from pyro_ssl.data.image_files import UNLABELED, class_folders, image_files, read_images
 from pyro_ssl.data.tables import Table, read_table
-from pyro_ssl.utils.arguments import as_data
+from pyro_ssl.utils.arguments import as_data, as_numbers, as_tensor
 from pyro_ssl.utils.arrays import brief, few
 
 TABLES = (".csv", ".parquet")
@@ -82,7 +83,7 @@ class Part:
     """Rows of data, with their labels and names.
 
     Arguments:
-        x: Data `(N, *event)`.
+        x: Data `(N, *event)`; images `(N, C, H, W)` of uint8 are pixels, to be divided by 255.
         labels: Labels of any kind, `(N,)`; None if the rows have none.
         names: Names of the rows, such as files; empty if they have none.
         origin: Name of the part of the data that the rows come from, for messages; empty if they
@@ -170,7 +171,7 @@ def dataset_of(content: Content, name: str, classes: Sequence[str] | None = None
     else:
         message = "the data have classes that the model lacks"
         indices = label_indices(train.labels, len(train.x), classes, message)
-    x = as_data(train.x, "x", torch.float32)
+    x = _rows(train.x, "x")
     test = content.test or Part(train.x[:0], np.array([]))
     if test.labels is None:
         raise ValueError(f"the test part has no labels: {_no_labels(content.reading)}")
@@ -181,7 +182,7 @@ def dataset_of(content: Content, name: str, classes: Sequence[str] | None = None
             f"y_test has no label in row {row}, {(y_test < 0).sum()} such rows in all; "
             "leave them out, since each test row needs a label"
         )
-    x_test = as_data(test.x, "x_test", torch.float32) if len(test.x) else x[:0]
+    x_test = _rows(test.x, "x_test") if len(test.x) else x[:0]
     if x_test.shape[1:] != x.shape[1:]:
         raise ValueError(
             f"x_test should have rows of shape {tuple(x.shape[1:])} as x, "
@@ -189,6 +190,11 @@ def dataset_of(content: Content, name: str, classes: Sequence[str] | None = None
         )
     y = torch.as_tensor(indices)
     return Dataset(name, x, y, x_test, torch.as_tensor(y_test), tuple(classes))
+
+
+def _rows(array: np.ndarray, name: str) -> Tensor:
+    """Rows as float32; pixels stay uint8, a quarter of the memory."""
+    return as_tensor(array, name) if holds_pixels(array) else as_data(array, name, torch.float32)
 
 
 def labeled_rows_as_test(dataset: Dataset) -> Dataset:
@@ -202,7 +208,7 @@ def labeled_rows_as_test(dataset: Dataset) -> Dataset:
     known = dataset.y >= 0
     if not known.any():
         raise ValueError("no row has a label, so there is nothing to compare predictions with")
-    return replace(dataset, x_test=dataset.x[known], y_test=dataset.y[known])
+    return replace(dataset, x_test=as_numbers(dataset.x[known]), y_test=dataset.y[known])
 
 
 def label_indices(
@@ -265,6 +271,7 @@ def read(name: str | Path, reading: Reading | None = None) -> Content:
         raise FileNotFoundError(
             f"{name}: no such file; data should be one of {names}, or the path of {KINDS}"
         )
+    check_kind(path, reading)
     if path.is_dir():
         tables = {part: _table_in(path, part) for part in ("train", "test", UNLABELED)}
         if tables["train"] is not None:
@@ -276,6 +283,39 @@ def read(name: str | Path, reading: Reading | None = None) -> Content:
     if suffix == ".npz":
         return _read_npz(path, reading)
     raise ValueError(f"data should be {KINDS}; got {path}")
+
+
+def check_kind(path: Path, reading: Reading) -> None:
+    """Check that a path holds data of the kind that a model was trained on: images or a table.
+
+    Arguments:
+        path: The path, which exists.
+        reading: The reading of the model; a new one takes every kind.
+
+    Raises:
+        ValueError: They are of another kind.
+
+    >>> check_kind(Path("pets.csv"), Reading())
+    """
+    suffix = path.suffix.lower()
+    is_table = suffix in TABLES or (path.is_dir() and _table_in(path, "train") is not None)
+    if reading.image_shape and is_table:
+        sizes = " x ".join(map(str, reading.image_shape[1:]))
+        raise ValueError(
+            f"{path} is a table, but the model was trained on images of {sizes} pixels; give a "
+            "folder of images, or an .npz or .npy file with images (N, C, H, W)"
+        )
+    is_array = suffix in (".npy", ".npz")
+    if reading.columns and is_array:
+        raise ValueError(
+            f"{path} has no names of columns; the model was trained on "
+            f"{few(reading.columns, 20)}, so give a .csv or .parquet file"
+        )
+    if reading.columns and path.is_dir() and not is_table:
+        raise ValueError(
+            f"{path} is a folder without train.csv, but the model was trained on a table with the "
+            f"columns {few(reading.columns, 20)}; give a .csv or .parquet file"
+        )
 
 
 def _table_in(folder: Path, part: str) -> Path | None:
@@ -432,7 +472,7 @@ def _image_part(
         values = np.empty(len(labels), dtype=object)
         values[:] = labels
     names = tuple(path.relative_to(root).as_posix() for path in files)
-    return Part(_in_unit(pixels, 255.0), values, names), reading
+    return Part(in_unit(pixels, 255.0), values, names), reading
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -450,10 +490,10 @@ def _read_npz(path: Path, reading: Reading) -> Content:
     unit = reading.unit
     if unit is None:
         unit = unit_of(arrays["x"])
-    train = Part(_in_unit(arrays["x"], unit), _checked_labels(arrays, "y", "x"))
+    train = Part(in_unit(arrays["x"], unit), _checked_labels(arrays, "y", "x"))
     test = None
     if "x_test" in arrays:
-        x_test = _in_unit(arrays["x_test"], unit)
+        x_test = in_unit(arrays["x_test"], unit)
         test = Part(x_test, _checked_labels(arrays, "y_test", "x_test"))
     classes = tuple(str(name) for name in arrays.get("classes", np.array([])).tolist())
     return Content(train, test, replace(reading, unit=unit), classes)
@@ -492,8 +532,28 @@ def unit_of(array: np.ndarray) -> float | None:
     return 255.0 if high > 1 else 1.0
 
 
-def _in_unit(array: np.ndarray, unit: float | None) -> np.ndarray:
-    """Scale an integer image array to [0, 1]; return other arrays unchanged."""
+def holds_pixels(array: np.ndarray) -> bool:
+    """Return True if an array holds images `(N, C, H, W)` of pixels 0 .. 255, as uint8.
+
+    >>> holds_pixels(np.full((1, 1, 8, 8), 255, np.uint8)), holds_pixels(np.zeros((1, 1, 8, 8)))
+    (True, False)
+    """
+    return array.dtype == np.uint8 and array.ndim == 4
+
+
+def in_unit(array: np.ndarray, unit: float | None) -> np.ndarray:
+    """Scale images of integers to [0, 1]; pixels of uint8 stay, and are divided later.
+
+    Arguments:
+        array: The array.
+        unit: Number by which integers are divided; None leaves them as they are.
+
+    >>> in_unit(np.array([[0, 51]]), 255.0)
+    array([[0. , 0.2]], dtype=float32)
+    """
     if unit is None or array.dtype.kind not in "iu":
+        return array
+    is_binary = array.size > 0 and array.max() == 1  # which as pixels would be refused
+    if unit == 255 and holds_pixels(array) and not is_binary:
         return array
     return array.astype(np.float32) / np.float32(unit)

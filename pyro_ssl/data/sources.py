@@ -10,6 +10,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pyro_ssl.data.extent import FEWEST_ROWS, Extent
+from pyro_ssl.data.worker_processes import WorkerStream, as_it_is, value_or_failure
 from pyro_ssl.utils.arguments import (
     check_pixel_unit,
     embeds_integers,
@@ -97,6 +99,10 @@ class Source(ABC):
         """The rows at the indices of `sampled`, as they are stored."""
         with fixed_reading_seed(0):
             return self.read(self.sampled())
+
+    def check_pixels(self) -> None:
+        """Check that up to 1000 rows, as pixels, are not binary; see `check_pixel_unit`."""
+        check_pixel_unit(self.sample, self.name)
 
     @cached_property
     def fingerprint(self) -> int:
@@ -246,7 +252,7 @@ class DatasetSource(Source):
             raise ValueError(f"{name} is empty: a {type(dataset).__name__} of length 0")
         self.dataset = dataset
         with fixed_reading_seed(0):
-            first, label = _split_item(dataset[0], name)
+            first, label = _split_item(_item(dataset, 0, name), name)
         x = _as_row(first, name, 0)
         super().__init__((len(dataset), *x.shape), x.dtype, name)
         self._pairs = label is not _NO_LABEL
@@ -273,20 +279,21 @@ class DatasetSource(Source):
             loader: DataLoader[list[Any]] = DataLoader(
                 _Labels(self.dataset, self.name),
                 batch_size=None,
+                collate_fn=as_it_is,
                 sampler=chunks,
                 num_workers=workers,
                 generator=torch.Generator(),
             )
-            self._labels = [label for part in loader for label in part]
+            stream = WorkerStream(loader, self.name)
+            try:
+                with stream.lost_workers_told():
+                    self._labels = [label for part in stream for label in part]
+            finally:
+                stream.close()
         return self._labels
 
     def _row(self, row: int) -> Tensor:
-        try:
-            item = self.dataset[row]
-        except Exception as error:
-            raise ValueError(
-                f"{self.name}: item {row} cannot be read: {type(error).__name__}: {error}"
-            ) from error
+        item = _item(self.dataset, row, self.name)
         x = _as_row(_split_item(item, self.name)[0], self.name, row)
         if x.shape != self.shape[1:] or x.dtype != self.dtype:
             raise ValueError(
@@ -306,20 +313,55 @@ class _Labels(Dataset[Any]):
         self.dataset = dataset
         self.name = name
 
-    def __getitem__(self, rows: range) -> list[Any]:
+    def __getitem__(self, rows: range) -> Any:
+        return value_or_failure(lambda: self._labels(rows))
+
+    def _labels(self, rows: range) -> list[Any]:
         with fixed_reading_seed(0):
-            return [_plain_label(_split_item(self.dataset[i], self.name)[1]) for i in rows]
+            return [self._label(i) for i in rows]
+
+    def _label(self, row: int) -> Any:
+        label = _split_item(_item(self.dataset, row, self.name), self.name)[1]
+        return _plain_label(label, f"{self.name}: item {row}")
 
 
-def _plain_label(label: Any) -> Any:
-    """Convert a label to a Python number; None, which means no label, becomes -1."""
+def _item(dataset: Dataset[Any], row: int, name: str) -> Any:
+    """An item of a user's dataset.
+
+    Raises:
+        ValueError: The dataset has raised an error, which is the cause.
+    """
+    try:
+        return dataset[row]
+    except Exception as error:
+        raise ValueError(
+            f"{name}: item {row} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _plain_label(label: Any, item: str) -> Any:
+    """Convert a label to a Python number, a list of numbers, or None.
+
+    Raises:
+        TypeError: The label is something else, such as a name.
+        ValueError: The item has none, not even None.
+    """
     if label is _NO_LABEL:
         raise ValueError(
-            "x: some items are (x, y) and others x alone; give (x, None) without a label"
+            f"{item} has no label, but item 0 is (x, y): some items are (x, y) and others are x; "
+            "give y = None or -1 there"
         )
     if label is None:
-        return -1
-    return label.tolist() if hasattr(label, "tolist") else label
+        return None
+    plain = label.tolist() if hasattr(label, "tolist") else label
+    numbers = plain if isinstance(plain, list | tuple) else [plain]
+    if not all(isinstance(number, Real) for number in numbers):
+        raise TypeError(
+            f"{item} has the label {brief(label)}; a label should be a class index, 0 .. K - 1, "
+            "or a real number, and -1 or None where there is none; pyro_ssl.data.encode turns "
+            "names into class indices"
+        )
+    return plain
 
 
 def _split_item(item: Any, name: str) -> tuple[Any, Any]:
@@ -348,6 +390,70 @@ def _as_row(x: Any, name: str, row: int) -> Tensor:
     if tensor.is_complex():
         raise TypeError(f"{name} should hold real numbers, got {tensor.dtype}")
     return tensor.detach().cpu()
+
+
+class PixelSource(Source):
+    """Images of uint8 in memory, whose pixels become numbers chunk by chunk.
+
+    Arguments:
+        pixels: Images `(N, C, H, W)` of uint8.
+        name: Name of the argument, for messages.
+
+    >>> PixelSource(torch.zeros(5, 1, 8, 8, dtype=torch.uint8)).read(np.array([3, 1])).shape
+    torch.Size([2, 1, 8, 8])
+    """
+
+    def __init__(self, pixels: Tensor, name: str = "x") -> None:
+        super().__init__(pixels.shape, pixels.dtype, name)
+        self._pixels = pixels
+
+    def read(self, rows: np.ndarray) -> Tensor:
+        """These rows; see `Source.read`."""
+        return self._pixels[torch.as_tensor(rows, device=self._pixels.device)]
+
+    def check_pixels(self) -> None:
+        """Check all of them; see `Source.check_pixels`."""
+        check_pixel_unit(self._pixels, self.name)
+
+    def labels(self, workers: int = 0) -> None:
+        """None: images hold no labels."""
+
+    def without_labels(self) -> PixelSource:
+        """The same source."""
+        return self
+
+
+class OrderedSource(Source):
+    """The rows of another source in another order.
+
+    Arguments:
+        source: The other source.
+        order: The row of the other source at each place, `(N,)`.
+
+    >>> source = PixelSource(torch.arange(3, dtype=torch.uint8).reshape(3, 1, 1, 1))
+    >>> OrderedSource(source, np.array([2, 0, 1])).read(np.array([0])).flatten()
+    tensor([2], dtype=torch.uint8)
+    """
+
+    def __init__(self, source: Source, order: np.ndarray) -> None:
+        super().__init__((len(order), *source.shape[1:]), source.dtype, source.name)
+        self._source = source
+        self._order = order
+
+    def read(self, rows: np.ndarray) -> Tensor:
+        """These rows; see `Source.read`."""
+        return self._source.read(self._order[rows])
+
+    def check_pixels(self) -> None:
+        """See `Source.check_pixels`."""
+        self._source.check_pixels()
+
+    def labels(self, workers: int = 0) -> None:
+        """None: they are not needed in another order."""
+
+    def without_labels(self) -> OrderedSource:
+        """The same source."""
+        return self
 
 
 def as_source(x: Any, name: str = "x") -> Any:
@@ -391,6 +497,7 @@ class InputRows:
     Arguments:
         source: The source.
         objective: The objective that takes the rows.
+        dtype: Dtype of the rows; None takes that of the objective's weights.
 
     Raises:
         ValueError: Pixels are binary; see `check_pixel_unit`.
@@ -401,14 +508,16 @@ class InputRows:
     (torch.float64, [2, 2, 1])
     """
 
-    def __init__(self, source: Source, objective: nn.Module) -> None:
+    def __init__(
+        self, source: Source, objective: nn.Module, dtype: torch.dtype | None = None
+    ) -> None:
         self.source = source
         self.shape = source.shape
-        self.dtype = next(objective.parameters()).dtype
+        self.dtype = dtype or next(objective.parameters()).dtype
         self.integers = embeds_integers(objective)
         self.pixels = is_pixels(source.sample, integers=self.integers)
         if self.pixels:
-            check_pixel_unit(source.sample, source.name)
+            source.check_pixels()
 
     def __len__(self) -> int:
         return len(self.source)

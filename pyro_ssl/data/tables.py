@@ -204,11 +204,11 @@ def is_number(text: str) -> bool:
 def _read_parquet(path: Path) -> Table:
     try:
         from pyarrow import ArrowException, parquet
-    except ImportError:
+    except ImportError as error:
         raise ValueError(
             f"{path}: Parquet files need pyarrow; pip install 'pyro-ssl[tables]', or write a .csv "
-            "file"
-        ) from None
+            f"file ({type(error).__name__}: {error})"
+        ) from error
     try:
         content = parquet.read_table(path)
     except (ArrowException, OSError) as error:

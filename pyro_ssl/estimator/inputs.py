@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.utils import check_array
 
 from pyro_ssl.utils.arguments import as_data, looks_channels_last
 from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_unmasked
+from pyro_ssl.utils.memory import physical_memory
 
 
 def checked_rows(X: Any) -> Any:
@@ -52,18 +52,6 @@ def _check_fits(X: np.ndarray) -> None:
         "pyro_ssl.fit(pyro_ssl.zoo.build(...), x, y) and pyro_ssl.predict_proba read it batch by "
         "batch"
     )
-
-
-def physical_memory() -> int | None:
-    """Return the bytes of memory of this machine; None if the system does not tell.
-
-    >>> physical_memory() != 0
-    True
-    """
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def check_channels_first(shape: tuple[int, ...]) -> None:

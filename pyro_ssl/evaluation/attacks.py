@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Literal
@@ -11,9 +11,10 @@ import torch
 from pyro.distributions import Uniform
 from torch import Tensor, nn
 
+from pyro_ssl.data.sources import InputRows
 from pyro_ssl.distributions.row_noise import RowNoise, draw
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.prediction.chunks import as_known
+from pyro_ssl.prediction.chunks import known_rows
 from pyro_ssl.prediction.predict import probs_of_any
 from pyro_ssl.utils.arguments import as_class_indices, check_positive
 from pyro_ssl.utils.context import eval_mode, fixed_seed
@@ -22,6 +23,8 @@ Aim = Literal["loss", "logits"]
 AIMS: tuple[Aim, ...] = ("loss", "logits")
 Attack = Literal["fgsm", "pgd"]
 Bounds = tuple[float, float] | None
+ROWS_AT_ONCE = 4096
+"""Rows of a memory map or a Dataset that `under_attack` attacks at once."""
 
 
 def fgsm(
@@ -82,7 +85,9 @@ def _fgsm(
     sizes = [_checked(epsilon) for epsilon in epsilons]
     search = lambda loss, x: _slope(loss, x).sign()  # noqa: E731
     x, signs = _attacked(objective, x, y, search, bounds=bounds, **arguments)
-    yield from (_within(x + size * signs, bounds) for size in sizes)
+    for size in sizes:
+        parts = zip(x.split(ROWS_AT_ONCE), signs.split(ROWS_AT_ONCE), strict=True)
+        yield torch.cat([_within(part + size * sign, bounds) for part, sign in parts])
 
 
 def pgd(
@@ -197,20 +202,38 @@ def under_attack(
     """
     if attack not in ATTACKS:
         raise ValueError(f"attack should be one of {', '.join(ATTACKS)}, got {attack!r}")
-    y = as_class_indices(y, len(x))
+    data = known_rows(objective, x)
+    y = as_class_indices(y, len(data))
     sizes = [float(epsilon) for epsilon in epsilons]
-    attacked = [
-        ATTACKS[attack](objective, x, y, sizes, aim=aim, seed=seed, **arguments) for aim in AIMS
-    ]
+    parts: list[Iterable[dict[str, Tensor]]] = []
+    at_once = ROWS_AT_ONCE if isinstance(data, InputRows) else len(data)
+    for part, labels in zip(data.split(at_once), y.split(at_once), strict=True):
+        attacked = [
+            ATTACKS[attack](objective, part, labels, sizes, aim=aim, seed=seed, **arguments)
+            for aim in AIMS
+        ]
+        parts.append(
+            [_correct(objective, moved, labels, seed) for moved in zip(*attacked, strict=True)]
+        )
     rows: list[dict[str, float]] = []
-    for size, *moved in zip(sizes, *attacked, strict=True):
-        correct: dict[str, Tensor] = {}
-        for aim, at in zip(AIMS, moved, strict=True):
-            correct[aim] = probs_of_any(objective, at, seed=seed).argmax(-1) == y
-        correct["either"] = correct["loss"] & correct["logits"]
-        accuracies = {name: float(values.double().mean()) for name, values in correct.items()}
+    for size, *of_parts in zip(sizes, *parts, strict=True):
+        accuracies = {}
+        for name in (*AIMS, "either"):
+            values = torch.cat([correct[name] for correct in of_parts])
+            accuracies[name] = float(values.double().mean())
         rows.append({"epsilon": size} | accuracies)
     return rows
+
+
+def _correct(
+    objective: Objective, moved: Sequence[Tensor], y: Tensor, seed: int
+) -> dict[str, Tensor]:
+    """Whether each datum is classified correctly under the attack by each aim, and under both."""
+    correct: dict[str, Tensor] = {}
+    for aim, x in zip(AIMS, moved, strict=True):
+        correct[aim] = probs_of_any(objective, x, seed=seed).argmax(-1) == y
+    correct["either"] = correct["loss"] & correct["logits"]
+    return correct
 
 
 ATTACKS: dict[str, Callable[..., Iterator[Tensor]]] = {"fgsm": _fgsm, "pgd": _pgd}
@@ -241,29 +264,39 @@ def _attacked(
     bounds: Bounds,
     chunk: int = 256,
     seed: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor | InputRows, Tensor]:
     """Search chunk by chunk for the data that raise the loss; return the data and the result."""
     if aim not in AIMS:
         raise ValueError(f"aim should be one of {', '.join(AIMS)}, got {aim!r}")
     check_positive(chunk=chunk)
     like = next(objective.parameters())
-    x = as_known(objective, x).to(like.dtype)
-    low = float(x.min())
-    high = float(x.max())
-    if bounds is not None and not bounds[0] <= low <= high <= bounds[1]:
-        raise ValueError(f"x should be within bounds {bounds}, got {low:.4g} .. {high:.4g}")
+    x = known_rows(objective, x)
+    if isinstance(x, Tensor):
+        x = x.to(like.dtype)
+        _check_bounds(x, bounds)
     y = as_class_indices(y, len(x))
     classes = _check_gradient(objective, x[:1].to(like), seed)
     if int(y.min()) < 0 or int(y.max()) >= classes:
         raise ValueError(f"y should be in 0 .. {classes - 1}, got {int(y.min())} .. {int(y.max())}")
-    chunks = zip(x.to(like).split(chunk), y.to(like.device).split(chunk), strict=True)
+    data = x.to(like) if isinstance(x, Tensor) else x
+    chunks = zip(data.split(chunk), y.to(like.device).split(chunk), strict=True)
     results: list[Tensor] = []
     with eval_mode(objective), torch.enable_grad(), fixed_seed(seed):
-        for part, labels in chunks:
+        for rows, labels in chunks:
+            part = rows.to(like)
+            if isinstance(x, InputRows):
+                _check_bounds(part, bounds)
             loss = partial(_loss, objective, labels, aim, count(seed))
             with RowNoise(part, seed):
                 results.append(search(loss, part).cpu())
     return x, torch.cat(results)
+
+
+def _check_bounds(x: Tensor, bounds: Bounds) -> None:
+    low = float(x.min())
+    high = float(x.max())
+    if bounds is not None and not bounds[0] <= low <= high <= bounds[1]:
+        raise ValueError(f"x should be within bounds {bounds}, got {low:.4g} .. {high:.4g}")
 
 
 def _check_gradient(objective: Objective, x: Tensor, seed: int) -> int:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from pyro_ssl.data.sources import InputRows, Source, as_source
 from pyro_ssl.distributions.priors import Bayes
 from pyro_ssl.nn.layers import SplitLinear
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.bounds import bounds_in_any_units
-from pyro_ssl.prediction.chunks import as_known, chunked
+from pyro_ssl.prediction.chunks import chunked, known_rows
 from pyro_ssl.types import CodeClassifier, CodeGuide, GenerativeModel
 from pyro_ssl.utils.arguments import as_class_indices, as_data, check_event_shape, check_positive
 
@@ -70,7 +71,8 @@ def scores(
     with objective.programs() as (model, _):
         generates = isinstance(model, GenerativeModel)
     if generates:
-        by_name["log p(x)"] = bounds_in_any_units(objective, x, seed=seed)
+        data = x if isinstance(x, Tensor) else x.source  # in the dtype of the weights
+        by_name["log p(x)"] = bounds_in_any_units(objective, data, seed=seed)
     return by_name
 
 
@@ -116,7 +118,7 @@ def fit_densities(
     Raises:
         ValueError: See `ClassDensities`; every class of the method needs data.
     """
-    x = as_known(objective, x)
+    x = known_rows(objective, x)
     z = features(objective, x, chunk=chunk, seed=seed)
     if z is None:
         return None
@@ -124,12 +126,23 @@ def fit_densities(
     return ClassDensities(z, y, logits.shape[-1])
 
 
-def _of_its_shape(objective: Objective, x: Any) -> Tensor:
+def _of_its_shape(objective: Objective, x: Any) -> Tensor | InputRows:
     """Convert data and check their shape, but not their units."""
-    data: Tensor = as_data(x)
+    data = _as_rows(objective, x)
     if objective.extent is not None:
         check_event_shape(data, objective.extent.shape)
     return data
+
+
+def _as_rows(objective: Objective, x: Any) -> Tensor | InputRows:
+    """Rows in their own dtype, float32 or float64; memory maps and Datasets are read in chunks."""
+    if isinstance(x, InputRows):
+        return x
+    source = as_source(x)
+    if not isinstance(source, Source):
+        return as_data(x)
+    is_double = source.dtype == torch.float64
+    return InputRows(source, objective, torch.float64 if is_double else torch.float32)
 
 
 def _log_max(log_p: Tensor) -> Tensor:
@@ -299,6 +312,7 @@ def score_sets(
     Raises:
         ValueError: A set has another event shape than the first.
     """
+    sets = {name: as_source(x, name) for name, x in sets.items()}
     shapes = {name: tuple(x.shape[1:]) for name, x in sets.items()}
     own = next(iter(shapes.values()))
     for name, shape in shapes.items():

@@ -15,6 +15,7 @@ from pyro_ssl.evaluation.calibration import calibration_test, reliability
 from pyro_ssl.evaluation.corruptions import SEVERITIES, under_corruption
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.utils.arguments import is_pixels
 
 ATTACK_TITLES = {"fgsm": "fast gradient sign method", "pgd": "projected gradient ascent"}
 AIM_TITLES = {
@@ -197,7 +198,8 @@ def attack_report(
     '0.1'
     """
     x = dataset.x_test
-    bounds = (0.0, 1.0) if 0 <= float(x.min()) <= float(x.max()) <= 1 else None
+    is_in_unit = is_pixels(x) or 0 <= float(x.min()) <= float(x.max()) <= 1
+    bounds = (0.0, 1.0) if is_in_unit else None
     options = {"restarts": restarts} if attack == "pgd" else {}
     measured = under_attack(
         objective, x, dataset.y_test, epsilons, attack, bounds=bounds, **options

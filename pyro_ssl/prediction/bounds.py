@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_ssl.data.sources import InputRows
+from pyro_ssl.distributions.row_noise import RowNoise
 from pyro_ssl.infer.checks.pair import check_pair, check_support
 from pyro_ssl.infer.elbo import TraceTopKEnum_ELBO
 from pyro_ssl.objectives.objective import Objective
@@ -18,7 +19,7 @@ from pyro_ssl.prediction.chunks import chunked, input_rows, known_rows, label_of
 from pyro_ssl.types import RandomWeightsGuide
 from pyro_ssl.utils.arguments import as_tensor, as_values, check_positive, placed
 from pyro_ssl.utils.arrays import extreme_rows
-from pyro_ssl.utils.context import eval_mode
+from pyro_ssl.utils.context import eval_mode, fixed_seed
 
 ROWS_CHECKED = 100
 """Number of rows on which a pair is checked."""
@@ -259,10 +260,12 @@ def _check_data(objective: Objective, x: Tensor | InputRows, labels: list[Tensor
 
 
 def _check_chunk(objective: Objective, x: Tensor, labels: Sequence[Tensor]) -> None:
-    """Check the support of the most extreme rows of a chunk."""
+    """Check the support of the most extreme rows of a chunk, whose noise stays as it is."""
     rows = extreme_rows(x)
+    extreme = x[rows]
     y = labels[0][rows] if labels else None
-    check_support(objective.model, objective.guide, objective.encode(x[rows]), y)
+    with fixed_seed(0), RowNoise(extreme, 0):
+        check_support(objective.model, objective.guide, objective.encode(extreme), y)
 
 
 def _num_values_of_label(objective: Objective, x: Any, y: Any) -> int:

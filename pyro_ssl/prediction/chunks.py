@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_ssl.data.sources import InputRows, Source, as_source
+from pyro_ssl.data.sources import InputRows, PixelSource, Source, as_source
 from pyro_ssl.distributions.row_noise import RowNoise
 from pyro_ssl.infer.checks.pair import q_y_of
 from pyro_ssl.objectives.objective import Objective
-from pyro_ssl.utils.arguments import as_input, check_event_shape, placed
+from pyro_ssl.utils.arguments import as_input, as_stored, check_event_shape, placed
 from pyro_ssl.utils.context import eval_mode, fixed_seed, validation_disabled
 
 AT_ONCE = 2**15
@@ -67,6 +67,8 @@ def chunked(
 def input_rows(objective: Objective, x: Any, name: str = "x") -> Tensor | InputRows:
     """Data as a method takes them; those of a memory map or a torch Dataset are read in chunks.
 
+    Pixels of uint8 become numbers in chunks.
+
     Arguments:
         objective: The method.
         x: Data `(N, *event)`; labels in the items of a Dataset are ignored.
@@ -82,7 +84,10 @@ def input_rows(objective: Objective, x: Any, name: str = "x") -> Tensor | InputR
     source = as_source(x, name)
     if isinstance(source, Source):
         return InputRows(source, objective)
-    return as_input(objective, x, name)
+    data = as_stored(objective, x, name)
+    if data.dtype == torch.uint8:
+        return InputRows(PixelSource(data, name), objective)
+    return data
 
 
 def rows_at_once(x: Tensor | InputRows, times: int) -> int:
@@ -147,6 +152,8 @@ def label_of(objective: Objective, x: Any) -> Any:
     torch.Size([3])
     """
     like = next(objective.parameters())
-    first = x[:1] if isinstance(x, InputRows) else as_input(objective, x[:1])
+    source = as_source(x)
+    rows = InputRows(source, objective) if isinstance(source, Source) else x
+    first = rows[:1] if isinstance(rows, InputRows) else as_input(objective, rows[:1])
     with eval_mode(objective), fixed_seed(0):
         return q_y_of(objective.guide, objective.encode(placed(first, like)))

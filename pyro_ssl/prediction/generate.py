@@ -20,7 +20,7 @@ from pyro_ssl.infer.param_store import without_param_store
 from pyro_ssl.infer.sites import latent_sites, sample_sites
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.bounds import is_one_hot
-from pyro_ssl.prediction.chunks import as_known, chunked, label_of, rows_at_once
+from pyro_ssl.prediction.chunks import chunked, known_rows, label_of, rows_at_once
 from pyro_ssl.prediction.predict import classified_at_once
 from pyro_ssl.utils.arguments import as_tensor, check_positive
 from pyro_ssl.utils.context import (
@@ -106,7 +106,7 @@ def reconstruct(
     >>> reconstruct(m2, torch.zeros(5, 4)).shape
     torch.Size([5, 4])
     """
-    x = as_known(objective, x)
+    x = known_rows(objective, x)
     q_y = label_of(objective, x)
     labels = []
     if y is not None:

@@ -57,10 +57,11 @@ def backend(name: str = "loky", scheduler: str | None = None, jobs: int = 1) -> 
 def _dask(scheduler: str | None) -> Iterator[None]:
     try:
         from distributed import Client
-    except ImportError:
+    except ImportError as error:
         raise ImportError(
-            "the backend dask needs dask and distributed: pip install 'pyro-ssl[dask]'"
-        ) from None
+            "the backend dask needs dask and distributed: pip install 'pyro-ssl[dask]' "
+            f"({type(error).__name__}: {error})"
+        ) from error
     if scheduler is None:
         raise ValueError(
             "scheduler is needed for the backend dask: its address, such as tcp://10.0.0.5:8786, "
@@ -115,8 +116,11 @@ def _reporting_errors(client: Any) -> Any:
 def _ray(scheduler: str | None) -> Iterator[None]:
     try:
         import ray
-    except ImportError:
-        raise ImportError("the backend ray needs ray: pip install 'pyro-ssl[ray]'") from None
+    except ImportError as error:
+        raise ImportError(
+            "the backend ray needs ray: pip install 'pyro-ssl[ray]' "
+            f"({type(error).__name__}: {error})"
+        ) from error
     started_here = not ray.is_initialized()
     if started_here:
         ray.init(address=scheduler, log_to_driver=False)

@@ -183,8 +183,11 @@ def _study(what: Search, index: int) -> Any:
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
-    except ImportError:
-        raise ImportError("a search needs optuna: pip install 'pyro-ssl[optuna]'") from None
+    except ImportError as error:
+        raise ImportError(
+            "a search needs optuna: pip install 'pyro-ssl[optuna]' "
+            f"({type(error).__name__}: {error})"
+        ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     what.directory.mkdir(parents=True, exist_ok=True)
     return optuna.create_study(

@@ -1,5 +1,6 @@
 """Training: `fit`, its callbacks, and checkpoints from which a run resumes bit for bit."""
 
+from pyro_ssl.data.worker_processes import LostWorkerError
 from pyro_ssl.training.callbacks import EarlyStopping, Epoch
 from pyro_ssl.training.checkpoints import CheckpointWarning
 from pyro_ssl.training.compiled_step import NotCompiledWarning, StaleStepError
@@ -27,6 +28,7 @@ __all__ = [
     "NotCompiledWarning",
     "StaleStepError",
     "LostProcessError",
+    "LostWorkerError",
     "as_device",
     "fit",
     "pretrain",

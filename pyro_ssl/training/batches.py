@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from torch import Tensor
@@ -89,6 +90,10 @@ class Batches:
 
     def close(self) -> None:
         """Nothing: no process has been started."""
+
+    def lost_workers_explained(self) -> AbstractContextManager[None]:
+        """A context that does nothing; see `SourceBatches`."""
+        return nullcontext()
 
     def extremes(self) -> Batch:
         """Batch of the labeled and unlabeled rows that hold the smallest and the largest number."""

@@ -29,12 +29,12 @@ from pyro_ssl.training.callbacks import (
 from pyro_ssl.training.distributed import (
     Processes,
     check_divisible,
-    from_first,
     connection_errors_explained,
+    from_first,
 )
 from pyro_ssl.training.new_run import new_run
 from pyro_ssl.training.optimizers import Schedule, named_optimizer
-from pyro_ssl.training.preemption import Preemption
+from pyro_ssl.training.preemption import preempted
 from pyro_ssl.training.run import (
     Callback,
     DivergedError,
@@ -167,6 +167,8 @@ def fit(
             objective is unchanged then.
         DivergedError: The loss is not finite; the last checkpoint is kept.
         LostProcessError: Another process of the run has ended.
+        LostWorkerError: A worker process that reads a memory map or a `Dataset` has ended; the last
+            checkpoint is kept.
 
     Warns:
         DivergedWarning: The loss is finite, but orders of magnitude larger than with untrained
@@ -209,6 +211,7 @@ def fit(
         processes=processes,
     )
     with one_training(), torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        preemption = stack.enter_context(preempted(run_directory))
         stack.enter_context(connection_errors_explained(processes))
         with _restored_on_error(objective):
             run = begin()
@@ -225,11 +228,12 @@ def fit(
                     progress=progress,
                     transform=transform,
                     workers=workers,
-                    compile=compile or features.arguments.get("compile", False),
+                    compile=compile or encoder.arguments.get("compile", False),
                 )
                 run = begin()  # again, with the encoder's active latents
             objective.extent = run.averaged.extent = _extent_of(objective, x)
             stack.callback(run.batches.close)
+            stack.enter_context(run.batches.lost_workers_explained())
             stack.enter_context(fixed_seed(seed))
             if run_directory is not None:
                 run_directory.restore(run)
@@ -238,11 +242,10 @@ def fit(
         if run.compiled is not None:
             run.compiled.announce = bar.describe
         # callbacks measure what the bar and the files show; the checkpoint is written last
-        hooks = _given(InStep(), early_stopping, UserCallbacks(callbacks), bar, run_directory)
-        if run_directory is not None:
-            preemption = Preemption(run_directory)
-            stack.enter_context(preemption.watching())
-            hooks.append(preemption)
+        measuring = (InStep(), early_stopping, UserCallbacks(callbacks), bar)
+        hooks = _given(*measuring, run_directory, preemption)
+        if preemption is not None:
+            preemption.begin()
         stack.enter_context(_advice_on_divergence(directory))
         return train(run, hooks)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from pyro_ssl.utils.arguments import (
     one_hot,
     placed,
 )
+from pyro_ssl.utils.arrays import brief
 from pyro_ssl.utils.context import eval_mode, exclusive, fixed_seed, preserve_buffers
 from pyro_ssl.utils.files import checksum
 
@@ -74,7 +75,7 @@ def new_run(
     else:
         device = next(p.device for p in objective.parameters() if p.requires_grad)
     make = _from_source if isinstance(x, Source) else _from_arrays
-    make_batches, checksums = make(objective, x, y, settings, device, workers)
+    make_batches, data = make(objective, x, y, settings, device, workers)
     objective.to(device)
     with fixed_seed(settings.seed), preserve_buffers(objective):
         batches = make_batches()
@@ -102,7 +103,7 @@ def new_run(
     )
     return Run(
         settings=settings,
-        settings_data=settings.as_data() | checksums,
+        settings_data=settings.as_data() | data,
         objective=objective,
         batches=batches,
         parameter_groups=groups,
@@ -118,8 +119,31 @@ def new_run(
     )
 
 
-Prepared = tuple[Callable[[], Batches | SourceBatches], dict[str, int]]
-"""A function that makes the batches once the objective is on its device; checksums of the data."""
+Prepared = tuple[Callable[[], Batches | SourceBatches], dict[str, Any]]
+"""A function that makes the batches once the objective is on its device; and `described` data."""
+
+
+def described(
+    shape: Sequence[int], dtype: torch.dtype, x: int, known: int, labeled: np.ndarray, y: int
+) -> dict[str, Any]:
+    """Plain data by which a resumed run recognises its data, and says what differs.
+
+    Arguments:
+        shape: Shape of x.
+        dtype: Dtype of x.
+        x: Checksum of x.
+        known: Number of labeled rows.
+        labeled: The labeled rows, in a form that `zlib.crc32` takes.
+        y: Checksum of the labels.
+    """
+    return {
+        "x: shape": list(shape),
+        "x: dtype": str(dtype).removeprefix("torch."),
+        "x": x,
+        "y: labeled rows": known,
+        "y: places of labeled rows": zlib.crc32(labeled.data),
+        "y": y,
+    }
 
 
 def _from_arrays(
@@ -135,8 +159,10 @@ def _from_arrays(
     labels, known = _labels(objective, x, y)
     if not objective.learns_unlabeled and known.any():
         x, labels, known = x[known], labels[known], known[known]
-    checksums = {"x": checksum(x), "y": checksum(labels.where(known[:, None], -1))}
-    return partial(_batches, objective, x, labels, known, settings, device), checksums
+    rows = known.nonzero().flatten().cpu().numpy()
+    of_labels = checksum(labels.where(known[:, None], -1))
+    data = described(x.shape, x.dtype, checksum(x), len(rows), rows, of_labels)
+    return partial(_batches, objective, x, labels, known, settings, device), data
 
 
 def _from_source(
@@ -152,6 +178,8 @@ def _from_source(
     rows = InputRows(source, objective)
     if y is None:
         y = source.labels(workers)
+        if y is not None:
+            y = _item_labels(objective, rows, y)
     labels = _source_labels(objective, rows, y)
     batches = SourceBatches(
         rows,
@@ -165,7 +193,15 @@ def _from_source(
     )
     values = np.ascontiguousarray(labels.values.numpy())
     label_checksum = zlib.crc32(values.data, zlib.crc32(labels.rows.data))
-    return lambda: batches, {"x": source.fingerprint, "y": label_checksum}
+    data = described(
+        source.shape,
+        source.dtype,
+        source.fingerprint,
+        len(labels.rows),
+        labels.rows,
+        label_checksum,
+    )
+    return lambda: batches, data
 
 
 def _labels(objective: Objective, x: Tensor, y: Any) -> tuple[Tensor, Tensor]:
@@ -198,6 +234,34 @@ def _source_labels(objective: Objective, rows: InputRows, y: Any) -> SourceLabel
     only_labeled = not objective.learns_unlabeled and len(labeled) > 0
     classes = size if is_class else None
     return SourceLabels(n, labeled.numpy(), values[labeled], classes, only_labeled)
+
+
+def _item_labels(objective: Objective, rows: InputRows, labels: Sequence[Any]) -> list[Any]:
+    """The labels of a Dataset's items, with -1 or NaN in place of None.
+
+    Raises:
+        ValueError: A label does not fit; the message names the first such item.
+    """
+    size, is_class = _kind_of_label(objective, rows[:2])
+    missing: Any = -1
+    if not is_class:
+        missing = np.nan if size == 1 else [np.nan] * size
+    labels = [missing if label is None else label for label in labels]
+    for i, label in enumerate(labels):
+        fits = _is_class(label, size) if is_class else np.size(label) == size
+        if not fits:
+            wanted = f"real label of {size} numbers, or NaN"
+            if is_class:
+                wanted = f"class index, 0 .. {size - 1}, or -1 or None"
+            raise ValueError(
+                f"{rows.source.name}: item {i} has the label {brief(label)}; it should be a "
+                f"{wanted} where there is none"
+            )
+    return labels
+
+
+def _is_class(label: Any, size: int) -> bool:
+    return isinstance(label, int) and -1 <= label < size
 
 
 def _kind_of_label(objective: Objective, first: Tensor) -> tuple[int, bool]:

@@ -21,11 +21,12 @@ GRACE = 8.0
 class Preemption(Callback):
     """After a signal, write a checkpoint, and then handle the signal as the program does.
 
-    The current step and its callbacks are finished first. A second signal is handled at once,
-    without a checkpoint; by default it ends the process. With several processes, a second signal is
-    ignored, since torchrun repeats the signals that its workers get from the terminal. If one of
-    several processes cannot finish its step, because it waits for a process that hangs or has
-    ended, it ends after `GRACE` seconds without a checkpoint.
+    Before `begin`, while the run is being prepared, there is nothing to write, and the signal ends
+    it at once. Afterwards, the current step and its callbacks are finished first. A second signal
+    is handled at once, without a checkpoint; by default it ends the process. With several
+    processes, a second signal is ignored, since torchrun repeats the signals that its workers get
+    from the terminal. If one of several processes cannot finish its step, because it waits for a
+    process that hangs or has ended, it ends after `GRACE` seconds without a checkpoint.
 
     Signals that the process ignores stay ignored. Outside the main thread nothing changes, since
     Python cannot handle signals there.
@@ -39,6 +40,7 @@ class Preemption(Callback):
         self.processes = run_directory.processes
         self.received: int | None = None
         self._before: dict[int, Any] = {}
+        self._has_begun = False
         self._is_answered = False
 
     @contextmanager
@@ -53,6 +55,10 @@ class Preemption(Callback):
             self._restore()
         if self.received is not None:  # the signal came after the last step
             signal.raise_signal(self.received)
+
+    def begin(self) -> None:
+        """From here on there are steps, after which a checkpoint can be written."""
+        self._has_begun = True
 
     def after_step(self, run: Run) -> None:
         """Write a checkpoint and end, if a signal has been received.
@@ -69,10 +75,14 @@ class Preemption(Callback):
         self.received = None
         if self.processes is not None:
             self.processes.signal = None
+        self._end(number, None)
+        self._is_answered = False
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        """Do what the signal did before; its default is to end with an exception."""
         before = self._before.get(number, signal.SIG_DFL)
         if callable(before):
-            before(number, None)
-            self._is_answered = False
+            before(number, frame)
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
@@ -126,9 +136,31 @@ class Preemption(Callback):
             os._exit(128 + number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if not self._has_begun:
+            self._end(number, frame)
+            return
         if self.processes is not None:
             self.processes.signal = number
         elif self.received is not None:
             self._restore()
             signal.raise_signal(number)
         self.received = number
+
+
+@contextmanager
+def preempted(run_directory: RunDirectory | None) -> Iterator[Preemption | None]:
+    """Handle signals inside the block, if a run has a directory.
+
+    >>> with preempted(None) as preemption:
+    ...     preemption is None
+    True
+
+    Arguments:
+        run_directory: The directory of the run; without one, signals are left alone.
+    """
+    if run_directory is None:
+        yield None
+        return
+    preemption = Preemption(run_directory)
+    with preemption.watching():
+        yield preemption

@@ -181,16 +181,60 @@ def _match_memory_format(optimizer: Optimizer) -> None:
 
 
 def _check_settings(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raise ValueError naming the first setting that differs from the run to resume."""
+    """Raise ValueError naming the first setting, or the data, that the run to resume had not."""
     for name, value in settings.items():
         # earlier versions did not save every setting, and had no compiled steps
         was = saved.get(name, False if name == "compile" else value)
         unnamed_schedule = name == "schedule" and was is None
-        if was != value and not unnamed_schedule and not _is_longer(name, was, value):
-            raise ValueError(
-                f"{name}: the run to resume had {was}, got {value}; give the same as at its start "
-                "(x and y are compared by their checksums)"
-            )
+        if was == value or unnamed_schedule or _is_longer(name, was, value):
+            continue
+        if name.partition(":")[0] in DATA:
+            raise ValueError(_other_data(saved, settings))
+        raise ValueError(
+            f"{name}: the run to resume had {was}, got {value}; give the same as at its start"
+        )
+
+
+DATA = {"x", "y"}
+"""Arguments that are compared by what `new_run.described` keeps of them."""
+PLACES = "y: places of labeled rows"
+
+
+def _other_data(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Say which of x and y differ from those of the run to resume, and how."""
+    differs = {
+        name: (saved[name], value)
+        for name, value in settings.items()
+        if name.partition(":")[0] in DATA and saved.get(name, value) != value
+    }
+    texts = [text for text in (_other_x(differs, settings), _other_y(differs, settings)) if text]
+    return f"{'; '.join(texts)}; give the data that it was started with"
+
+
+def _other_x(differs: Mapping[str, tuple[Any, Any]], settings: Mapping[str, Any]) -> str:
+    had = "x: the run to resume had"
+    if "x: shape" in differs:
+        was, now = differs["x: shape"]
+        return f"{had} shape {was}, got {now}"
+    if "x: dtype" in differs:
+        was, now = differs["x: dtype"]
+        return f"{had} dtype {was}, got {now}"
+    if "x" in differs:
+        return f"{had} other values, in the same shape {settings['x: shape']}"
+    return ""
+
+
+def _other_y(differs: Mapping[str, tuple[Any, Any]], settings: Mapping[str, Any]) -> str:
+    had = "y: the run to resume had"
+    number = settings["y: labeled rows"]
+    if "y: labeled rows" in differs:
+        was, now = differs["y: labeled rows"]
+        return f"{had} {was} labeled rows, got {now}"
+    if PLACES in differs:
+        return f"{had} labels in other rows, {number} as well"
+    if "y" in differs:
+        return f"{had} other labels, in {number} rows as well"
+    return ""
 
 
 def _is_longer(name: str, was: Any, value: Any) -> bool:

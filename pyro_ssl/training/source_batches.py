@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyro_ssl.data.row_order import RowOrder
 from pyro_ssl.data.sources import InputRows
+from pyro_ssl.data.worker_processes import WorkerStream, as_it_is, value_or_failure
 from pyro_ssl.objectives.batch import Batch, transformed
 from pyro_ssl.training.batches import steps_per_epoch
 from pyro_ssl.utils.arguments import check_kind, one_hot
@@ -101,20 +103,17 @@ class _Plan:
 
 
 class _Reader(Dataset[Any]):
-    """The data of each plan, for torch's DataLoader.
-
-    Errors are returned, not raised: the DataLoader would change their messages.
-    """
+    """The data of a plan, for torch's DataLoader."""
 
     def __init__(self, rows: InputRows) -> None:
         self.rows = rows
 
     def __getitem__(self, plan: _Plan) -> Any:
-        try:
-            with fixed_reading_seed(plan.seed):
-                return plan.labeled, self._part(plan.labeled), self._part(plan.unlabeled)
-        except (ValueError, TypeError) as error:
-            return error
+        return value_or_failure(lambda: self._parts(plan))
+
+    def _parts(self, plan: _Plan) -> Any:
+        with fixed_reading_seed(plan.seed):
+            return plan.labeled, self._part(plan.labeled), self._part(plan.unlabeled)
 
     def _part(self, rows: np.ndarray) -> Tensor | None:
         return self.rows.on_host(rows) if len(rows) else None
@@ -178,13 +177,14 @@ class SourceBatches:
         self._orders: dict[int, tuple[int, RowOrder]] = {}
         self._range: tuple[float, float] | None = None
         self._last: int | None = None
-        self._stream: Iterator[Any] | None = None
+        self._stream: WorkerStream | None = None
 
     def __call__(self, step: int) -> Batch:
         """Return the transformed data of a step.
 
         Raises:
             ValueError: The data cannot be read, are not finite, or are outside the model's support.
+            LostWorkerError: A worker process has ended.
         """
         follows = self._last is not None and step == self._last + 1
         if not follows:
@@ -202,6 +202,8 @@ class SourceBatches:
 
     def close(self) -> None:
         """End the worker processes."""
+        if self._stream is not None:
+            self._stream.close()
         self._stream = None
         self._last = None
 
@@ -229,18 +231,29 @@ class SourceBatches:
         """Number of values in a row."""
         return int(np.prod(self.rows.shape[1:]))
 
-    def _read_ahead(self, start: int) -> Iterator[Any]:
+    @contextmanager
+    def lost_workers_explained(self) -> Iterator[None]:
+        """Raise LostWorkerError inside the block where torch says that a worker has ended."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self._stream is not None:
+                self._stream.tell_if_lost(error)
+            raise
+
+    def _read_ahead(self, start: int) -> WorkerStream:
         """Iterate over the data of all steps from `start` on, read by the workers."""
         loader: DataLoader[Any] = DataLoader(
             _Reader(self.rows),
             batch_size=None,
+            collate_fn=as_it_is,
             sampler=_Plans(self, start),
             num_workers=self.workers,
             prefetch_factor=PREFETCHED if self.workers else None,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # does not change the global one
         )
-        return iter(loader)
+        return WorkerStream(loader, self.rows.source.name)
 
     def _plan(self, step: int) -> _Plan:
         labeled, unlabeled = self.labels.sizes
@@ -269,8 +282,6 @@ class SourceBatches:
 
     def _batch(self, data: Any) -> Batch:
         """Make a batch on the device from the data of a `_Reader`, and transform it."""
-        if isinstance(data, Exception):
-            raise data
         labeled, x, x_unlabeled = data
         y = None
         if x is not None:

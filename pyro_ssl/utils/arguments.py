@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_ssl.utils.arrays import as_array, brief, check_array_like, check_signed, check_unmasked
+from pyro_ssl.utils.memory import check_fits
 
 MISSING_MARKS = frozenset(
     ["", "-1", "-1.0", "nan", "NaN", "NAN", "-nan", "-NaN", "<NA>", "#N/A", "#NA", "NaT", "--"]
@@ -88,6 +89,17 @@ def from_pixels(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     tensor([0.0000, 0.2000, 1.0000])
     """
     return pixels.to(dtype) / 255
+
+
+def as_numbers(x: Tensor) -> Tensor:
+    """Rows with pixels of uint8 as numbers in [0, 1], and other rows as they are.
+
+    Some rows of a data set may all be nearly black, which `check_pixel_unit` would refuse.
+
+    >>> as_numbers(torch.tensor([[[[0, 1]]]], dtype=torch.uint8))
+    tensor([[[[0.0000, 0.0039]]]])
+    """
+    return from_pixels(x, torch.float32) if is_pixels(x) else x
 
 
 def check_pixel_unit(pixels: Tensor, name: str) -> None:
@@ -179,6 +191,7 @@ def as_tensor(x: Any, name: str) -> Tensor:
         if x.is_complex():
             raise TypeError(f"{name} should hold real numbers, got {x.dtype}")
         return x
+    check_fits(x, name)
     array, _ = as_array(x, name)
     if array.dtype.kind in "OUS":
         try:

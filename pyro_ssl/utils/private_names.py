@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.distributed import distributed_c10d
 from torch.distributions import Distribution
 from torch.fx import GraphModule
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 BatchNormBase = _BatchNorm
 """Base class of torch's batch norms, and of those of other libraries."""
@@ -100,6 +102,28 @@ def dask_backend() -> Any:
     from joblib._dask import DaskDistributedBackend
 
     return DaskDistributedBackend
+
+
+def workers_of_loader(items: Any) -> list[BaseProcess]:
+    """The worker processes of an iterator of torch's DataLoader; none if it reads by itself.
+
+    >>> workers_of_loader(iter([1]))
+    []
+    """
+    if not isinstance(items, _MultiProcessingDataLoaderIter):
+        return []
+    return list(items._workers)
+
+
+def end_workers_of_loader(items: Any) -> None:
+    """End the worker processes of an iterator of torch's DataLoader.
+
+    It ends them itself when nothing refers to it, but the traceback of an error does.
+
+    >>> end_workers_of_loader(iter([1]))
+    """
+    if isinstance(items, _MultiProcessingDataLoaderIter):
+        items._shutdown_workers()
 
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:

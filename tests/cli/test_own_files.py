@@ -10,6 +10,7 @@ from cli_programs import result, run
 from PIL import Image
 
 from pyro_ssl.cli import label
+from pyro_ssl.data import read, readers
 from pyro_ssl.zoo.saved_model import SavedModel
 
 RNG = np.random.default_rng(0)
@@ -190,3 +191,52 @@ def test_a_table_cannot_be_labeled_by_looking(capsys):
     assert "a table has no images to show; fill its column 'group' by hand" in (
         capsys.readouterr().err
     )
+
+
+def test_data_of_another_kind_than_the_models_are_named(pets, capsys):
+    path, _ = people()
+    assert run("train", "m2", "--data", pets, *SMALL, "--out", "of_images") == 0
+    options = ("--label-column", "group", "--ignore-columns", "id")
+    assert run("train", "m2", "--data", path, *options, *SMALL, "--out", "of_table") == 0
+    capsys.readouterr()
+    is_table = "--data: people.csv is a table, but the model was trained on images of 8 x 8 pixels"
+    is_folder = "--data: pets is a folder without train.csv, but the model was trained on a table"
+    for directory, other, message in (
+        ("of_images", path, is_table),
+        ("of_table", pets, is_folder),
+    ):
+        assert run("predict", directory, "--data", other, "--output", "p.csv") == 2
+        assert message in capsys.readouterr().err
+        assert run("evaluate", directory, "--data", other) == 2
+        assert message in capsys.readouterr().err
+        assert not Path("p.csv").exists()
+
+
+def test_images_of_a_folder_stay_uint8_with_the_numbers_of_floats(pets, monkeypatch):
+    def commands(out):
+        assert run("train", "m2", "--data", pets, *SMALL, "--validation", 0.3, "--out", out) == 0
+        attack = ("--attack", "fgsm", "--corruptions", "--ood", "pets/unlabeled")
+        assert run("evaluate", out, *attack) == 0
+        assert run("predict", out, "--data", "pets/test", "--output", f"{out}.npy") == 0
+        tables = {path.name: path.read_text() for path in Path(out, "evaluation").glob("*.md")}
+        measured = {k: v for k, v in result(out).items() if k.startswith(("test", "val"))}
+        weights = SavedModel.load(Path(out) / "model").objective.state_dict()
+        return tables, measured, np.load(f"{out}.npy").tolist(), weights
+
+    images = read(pets)
+    assert images.train.x.dtype == images.test.x.dtype == np.uint8
+    of_pixels = commands("pixels")
+    monkeypatch.setattr(readers, "holds_pixels", lambda array: False)
+    assert read(pets).train.x.dtype == np.float32
+    of_floats = commands("floats")
+    assert of_pixels[:3] == of_floats[:3]
+    assert all(of_pixels[3][name].equal(value) for name, value in of_floats[3].items())
+
+
+def test_a_folder_of_nearly_black_images_is_read():
+    for name in ("cat", "dog"):
+        Path("dark", name).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(np.eye(4, dtype=np.uint8)).save(f"dark/{name}/{i}.png")
+    x = read("dark").train.x
+    assert x.dtype == np.float32 and x.max() == np.float32(1 / 255)

@@ -162,3 +162,29 @@ def test_run_in_use_is_refused(copied, capsys):
         assert run("train", "--resume", copied) == 2
     assert f"{copied} is in use by another process" in capsys.readouterr().err
     assert run("train", "--resume", copied) == 0 and measures(copied) == before
+
+
+ONLY_EPOCHS = "only --epochs can be changed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--resume", "RUN", "--lr", ".1"), "--lr: a run continues with the settings"),
+        (("--lr=.1", "--resume", "RUN"), "--lr: a run continues with the settings"),
+        (("m2", "--resume", "RUN", "--lr", ".1"), "--lr: the run had 0.003, got 0.1"),
+        (("m2", "--resume", "RUN", "--z_dim", "3"), "--z_dim: the run had 2, got 3"),
+        (("m2", "--resume", "RUN", "--labels", "9"), "--labels: the run had 30, got 9"),
+    ],
+)
+def test_a_setting_that_cannot_be_changed_is_named(copied, capsys, arguments, message):
+    before = content(copied)
+    given = [str(copied) if text == "RUN" else text for text in arguments]
+    assert run("train", *given) == 2
+    said = capsys.readouterr().err
+    assert message in said and ONLY_EPOCHS in said and str(copied / "config.json") in said
+    assert content(copied) == before
+
+
+def test_the_settings_of_the_run_can_be_given_again(copied):
+    assert train("m2", copied, "--resume", copied) == 0

@@ -61,3 +61,30 @@ def test_epochs_of_the_method_do_not_prolong_in_silence(copied, capsys):
     assert run("train", "m2", "--resume", copied, "--epochs", 7) == 2
     assert f"pyro-ssl train --resume {copied} --epochs 7" in capsys.readouterr().err
     assert train("m2", copied) == 2
+
+
+SLOW_TO_START = """
+import signal, sys
+from pyro_ssl import data
+from pyro_ssl.cli import app
+load = data.DATASETS["digits"]
+def loading():
+    signal.raise_signal(signal.SIGTERM)
+    return load()
+data.DATASETS["digits"] = loading
+sys.exit(app.main(sys.argv[1:]))
+"""
+
+
+def test_sigterm_before_the_first_step_ends_with_143(tmp_path):
+    command = ["train", "m2", "--hidden", "[8]", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_TO_START, *command], capture_output=True, text=True
+    )
+    assert done.returncode == 143 and "pyro-ssl: stopped" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_the_handler_of_sigterm_is_as_before_after_a_training(copied):
+    assert run("train", "--resume", copied) == 0
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -133,7 +133,7 @@ def test_items_with_and_without_labels():
         (TensorDataset(rows), None),
         (Items(list(X)), None),
         (TensorDataset(rows, torch.arange(40)), list(range(40))),
-        (Items([(X[0], None), (X[1], 1), (X[2], np.int64(2)), (X[3], -1)]), [-1, 1, 2, -1]),
+        (Items([(X[0], None), (X[1], 1), (X[2], np.int64(2)), (X[3], -1)]), [None, 1, 2, -1]),
     ):
         source = as_source(dataset)
         assert source.labels() == labels == source.labels(workers=1)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import sys
 from pathlib import Path
 
 import joblib
@@ -151,3 +152,12 @@ def test_the_table_has_a_row_for_each_run(tmp_path):
         {"run": "a", "x": "[1, 2]", "seed": "0", "value": "0.5", "error": ""},
         {"run": "b", "x": "", "seed": "1", "value": "", "error": "ValueError: no, never"},
     ]
+
+
+@pytest.mark.parametrize("name, package", [("dask", "distributed"), ("ray", "ray")])
+def test_the_reason_why_a_backend_cannot_be_imported_is_told(monkeypatch, name, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"pyro-ssl\[{name}\].*{package}") as told:
+        with backend(name, "tcp://127.0.0.1:9"):
+            pass
+    assert isinstance(told.value.__cause__, ImportError)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from programs.training_runs import run, same, weights
+from programs.training_runs import run, same, small, weights
 
+from pyro_ssl import fit
 from pyro_ssl.training import checkpoints, preemption
 from pyro_ssl.training.callbacks import RunDirectory
 from pyro_ssl.training.distributed import Processes
@@ -161,6 +162,7 @@ def exits(monkeypatch):
 
 def test_a_process_that_waits_for_a_lost_one_ends(tmp_path, exits):
     watched = preemption.Preemption(RunDirectory(tmp_path, processes=Processes(1, 2)))
+    watched.begin()
     with pytest.raises(KeyboardInterrupt), watched.watching():
         signal.raise_signal(signal.SIGINT)
         time.sleep(0.5)
@@ -172,6 +174,7 @@ def test_a_process_that_reaches_the_end_of_its_step_does_not(tmp_path, exits, mo
     run_directory = RunDirectory(tmp_path, processes=processes)
     monkeypatch.setattr(run_directory, "write_checkpoint", lambda run: time.sleep(0.5))
     watched = preemption.Preemption(run_directory)
+    watched.begin()
     with pytest.raises(KeyboardInterrupt), watched.watching():
         signal.raise_signal(signal.SIGINT)
         assert processes.signal == signal.SIGINT
@@ -227,3 +230,42 @@ def test_a_prolonged_run_checks_its_checkpoint(tmp_path):
     checkpoints.save(tmp_path / "checkpoint", tensors, data)
     with pytest.raises(ValueError, match="step should be in 1 .. 7"):
         run(directory=tmp_path, epochs=3, resume=True)
+
+
+class Loading:
+    """Data that are read before the first step, during which a signal comes."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __len__(self):
+        return 90
+
+    def __array__(self, dtype=None, copy=None):
+        signal.raise_signal(self.number)
+        return torch.rand(90, 4).numpy()
+
+
+@pytest.mark.parametrize(
+    "number, error", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_signal_before_the_first_step_ends_the_run_at_once(tmp_path, number, error):
+    objective = small()
+    before = weights(objective)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(error) as ended:
+        fit(objective, Loading(number), directory=tmp_path)
+    if error is SystemExit:
+        assert ended.value.code == 143
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert same(weights(objective), before) and not checkpoints.exists(tmp_path / "checkpoint")
+
+
+def test_a_handler_of_the_programs_own_is_called_before_the_first_step(tmp_path):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        fit(small(), Loading(signal.SIGTERM), epochs=1, directory=tmp_path)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert set(seen) == {signal.SIGTERM}
