@@ -123,9 +123,9 @@ def draw(fn: Any, sample_shape: Sequence[int] = ()) -> Tensor:
     shape = torch.Size(sample_shape)
     noise = _active.get()
     if noise is not None and noise.is_of_rows(fn):
-        value = _by_rows(noise, fn, shape)
-        if value is not None:
-            return value
+        by_rows = _by_rows(noise, fn, shape)
+        if by_rows is not None:
+            return by_rows
     if fn.has_rsample:
         return fn.rsample(shape)
     if isinstance(fn, Categorical | OneHotCategorical) and not shape:

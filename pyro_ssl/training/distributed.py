@@ -251,9 +251,9 @@ def _connect() -> None:
     store = dist.TCPStore(  # type: ignore[attr-defined]
         address, port, is_master=False, timeout=CONNECTION_TIME
     )
-    store = dist.PrefixStore(f"restart {restarts}", store)  # type: ignore[attr-defined]
+    prefix = f"restart {restarts}"
     dist.init_process_group(
-        store=store,
+        store=dist.PrefixStore(prefix, store),  # type: ignore[attr-defined]
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
         timeout=CONNECTION_TIME,
