@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_ssl.active.pool import in_order, order_by_value
 from pyro_ssl.data.sources import InputRows
-from pyro_ssl.infer.gibbs import run_chains
+from pyro_ssl.infer.gibbs_chain import run_chains
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
 from pyro_ssl.prediction.chunks import AT_ONCE, chunked, known_rows, label_of

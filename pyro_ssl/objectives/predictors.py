@@ -9,7 +9,7 @@ from pyro.distributions import Normal, OneHotCategorical, TorchDistribution
 from torch import Tensor
 
 from pyro_ssl.infer.checks.pair import q_y_of
-from pyro_ssl.infer.gibbs import gibbs
+from pyro_ssl.infer.gibbs_chain import gibbs
 from pyro_ssl.utils.arguments import check_kind, check_positive
 
 
@@ -54,7 +54,7 @@ class GuidePredictor:
 
 @dataclass(frozen=True)
 class GibbsPredictor:
-    """Predict by Gibbs sampling the model's own p(y|x,z); see `pyro_ssl.infer.gibbs.gibbs`.
+    """Predict by Gibbs sampling the model's own p(y|x,z); see `pyro_ssl.infer.gibbs_chain.gibbs`.
 
     The prediction of a real y is a Gaussian with the mean and the variance of the chains.
 

@@ -1,4 +1,4 @@
-"""Gibbs sampling for a data set: applies `infer.gibbs` to it in chunks."""
+"""Gibbs sampling for a data set: applies `infer.gibbs_chain` to it in chunks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_ssl.infer.gibbs import Gibbs
-from pyro_ssl.infer.gibbs import gibbs as gibbs_of_batch
+from pyro_ssl.infer.gibbs_chain import Gibbs
+from pyro_ssl.infer.gibbs_chain import gibbs as gibbs_of_batch
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.objectives.predictors import GibbsPredictor
 from pyro_ssl.prediction.chunks import chunked, known_rows, rows_at_once
@@ -25,7 +25,7 @@ def gibbs(
     chunk: int | None = None,
     seed: int = 0,
 ) -> Gibbs:
-    """Sample p(y|x) and the latent; see `pyro_ssl.infer.gibbs.gibbs` for the formulas.
+    """Sample p(y|x) and the latent; see `pyro_ssl.infer.gibbs_chain.gibbs` for the formulas.
 
     Arguments:
         objective: A method whose model predicts, such as `sslpe`.

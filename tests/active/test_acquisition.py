@@ -16,7 +16,7 @@ from pyro_ssl.active.bald import bald, batch_bald
 from pyro_ssl.active.pool import order_by_value
 from pyro_ssl.active.prediction_draws import label_draws
 from pyro_ssl.active.top_n import power_scores, top_n
-from pyro_ssl.infer.gibbs import Gibbs
+from pyro_ssl.infer.gibbs_chain import Gibbs
 
 # --- functions ------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from pyro_ssl.active.acquisition import acquire, entropy, scores
 from pyro_ssl.active.bald import bald, batch_bald
 from pyro_ssl.active.prediction_draws import label_draws, randomness_of
 from pyro_ssl.distributions.conditionals import OneHotCategorical
-from pyro_ssl.infer.gibbs import run_chains
+from pyro_ssl.infer.gibbs_chain import run_chains
 
 STOCHASTIC = ["adgm", "sslpe", "sslapd", "latent_classifier", "random latent"]
 

@@ -13,7 +13,7 @@ from pyro_ssl import (
     predict_proba,
     zoo,
 )
-from pyro_ssl.infer import gibbs as sampling
+from pyro_ssl.infer import gibbs_chain as sampling
 from pyro_ssl.prediction import chunks
 
 pytestmark = pytest.mark.usefixtures("float64")

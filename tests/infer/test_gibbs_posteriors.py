@@ -29,7 +29,7 @@ from pyro_ssl import (
     guides,
     models,
 )
-from pyro_ssl.infer import gibbs as sampling
+from pyro_ssl.infer import gibbs_chain as sampling
 from pyro_ssl.nn.layers import Linear
 from pyro_ssl.nn.random_weights import RandomWeights
 

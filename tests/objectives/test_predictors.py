@@ -5,7 +5,7 @@ import torch
 
 from pyro_ssl import GibbsPredictor, GuidePredictor, Objective, zoo
 from pyro_ssl import gibbs as gibbs_of_data
-from pyro_ssl.infer.gibbs import gibbs
+from pyro_ssl.infer.gibbs_chain import gibbs
 from pyro_ssl.prediction.gibbs import predict_real
 from pyro_ssl.utils.context import eval_mode, fixed_seed
 

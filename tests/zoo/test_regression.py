@@ -18,7 +18,7 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.estimator import base
-from pyro_ssl.infer.gibbs import gibbs as sample
+from pyro_ssl.infer.gibbs_chain import gibbs as sample
 from pyro_ssl.nn.tensor_marks import mark_normal
 from pyro_ssl.utils.arguments import as_values
 

@@ -8,7 +8,7 @@ several methods share. Options that a group does not name have the defaults of t
 takes instead of the defaults.
 """
 
-from pyro_ssl.zoo.presets.ours import (
+from pyro_ssl.zoo.presets.own_defaults import (
     BOUND,
     CLASSIFIER,
     CLASSIFIER_OF_CODES,
