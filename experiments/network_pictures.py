@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from pyro_ssl.nn.layers import SplitLinear
 RADIUS = 0.3
 GAP = 2.2
 """Distance of two layers; units of a layer are 1 apart."""
+COLOURS = {"input": "0.78", "output": style.COLOURS[1]}
+"""Colours of layers; hidden ones have another."""
 OUTPUTS = {"Normal": ("\\mu", "\\sigma"), "Bernoulli": ("p",)}
 """The parameters that a network computes for each dimension, by the kind of its conditional."""
 
@@ -48,29 +51,39 @@ def draw_networks(conditionals: Mapping[str, nn.Module]) -> Any:
 
 
 def _draw_network(ax: Any, conditional: nn.Module, sizes: list[int], height: int) -> None:
-    from matplotlib.patches import Circle
-
     places = [_units(i, size) for i, size in enumerate(sizes)]
-    for before, after in zip(places, places[1:], strict=False):
-        for start in before:
-            for end in after:
-                ax.plot(*np.array([start, end]).T, color="0.7", linewidth=0.6, zorder=1)
-    inputs = "x" if type(conditional).__name__ == "Normal" else "z"
-    names = {0: [f"{inputs}_{i + 1}" for i in range(sizes[0])], len(sizes) - 1: []}
-    parameters = OUTPUTS[type(conditional).__name__]
-    each = sizes[-1] // len(parameters)
-    names[len(sizes) - 1] = [f"{name}_{i + 1}" for name in parameters for i in range(each)]
-    colours = {0: "0.78", len(sizes) - 1: style.COLOURS[1]}
+    for before, after in pairwise(places):
+        for start, end in product(before, after):
+            ax.plot(*np.array([start, end]).T, color="0.7", linewidth=0.6, zorder=1)
     for layer, units in enumerate(places):
-        for unit, centre in enumerate(units):
-            colour = colours.get(layer, style.COLOURS[9])
-            ax.add_patch(Circle(centre, RADIUS, facecolor=colour, edgecolor="0.15", zorder=2))
-            if layer in names:
-                ax.text(*centre, f"${names[layer][unit]}$", ha="center", va="center", zorder=3)
-        ax.text(GAP * layer, -height / 2 - 0.25, _layer_name(layer, sizes), ha="center", va="top")
+        name = _layer_name(layer, sizes)
+        ax.text(GAP * layer, -height / 2 - 0.25, name, ha="center", va="top")
+        labels = _unit_labels(conditional, name, len(units))
+        colour = COLOURS.get(name, style.COLOURS[9])
+        for centre, label in zip(units, labels, strict=True):
+            _draw_unit(ax, centre, colour, label)
     ax.set(xlim=(-1, GAP * (len(sizes) - 1) + 1), ylim=(-height / 2 - 0.9, height / 2 + 0.1))
     ax.set_aspect("equal")
     ax.set_axis_off()
+
+
+def _draw_unit(ax: Any, centre: tuple[float, float], colour: str, label: str) -> None:
+    from matplotlib.patches import Circle
+
+    ax.add_patch(Circle(centre, RADIUS, facecolor=colour, edgecolor="0.15", zorder=2))
+    ax.text(*centre, label, ha="center", va="center", zorder=3)
+
+
+def _unit_labels(conditional: nn.Module, layer: str, size: int) -> list[str]:
+    """Names of the inputs and of the parameters that are computed; hidden units have none."""
+    kind = type(conditional).__name__
+    letters: tuple[str, ...] = ("",)
+    if layer == "input":
+        letters = ("x",) if kind == "Normal" else ("z",)
+    elif layer == "output":
+        letters = OUTPUTS[kind]
+    each = size // len(letters)
+    return [f"${letter}_{i + 1}$" if letter else "" for letter in letters for i in range(each)]
 
 
 def _units(layer: int, size: int) -> list[tuple[float, float]]:

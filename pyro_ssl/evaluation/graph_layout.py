@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -52,27 +52,38 @@ def positions(graph: Graph) -> Positions:
 
 
 def _rows(graph: Graph) -> dict[str, int]:
-    """The longest path to each variable along the model's arrows; others are below their targets.
+    """The longest path to each variable along the model's arrows; others are below neighbours.
 
     Without a model, the arrows of all parts count.
     """
     edges = [edge for edge in graph.edges if edge.part == "model"] or list(graph.edges)
-    rows = {name: 0 for name in graph.nodes}
-    for _ in rows:  # a cycle, as of a guide with two orders, ends here too
-        for edge in edges:
-            rows[edge.target] = max(rows[edge.target], rows[edge.source] + 1)
-        if max(rows.values(), default=0) >= len(rows):
-            break
-    placed = {name for edge in edges for name in (edge.source, edge.target)}
-    for name in graph.nodes.keys() - placed:
-        neighbours = [e.target for e in graph.edges if e.source == name and e.target in placed]
-        neighbours += [e.source for e in graph.edges if e.target == name and e.source in placed]
-        if neighbours:
-            rows[name] = max(rows[other] for other in neighbours) + 1
-    for edge in graph.edges:  # a classifier's label beside or below what it is computed from
-        if edge.part == "classifier":
+    rows = _longest_paths(graph.nodes, edges)
+    placed = {edge.source for edge in edges} | {edge.target for edge in edges}
+    for name in graph.nodes:
+        neighbours = _neighbours(graph, name) & placed
+        if name not in placed and neighbours:
+            rows[name] = max(rows[neighbour] for neighbour in neighbours) + 1
+    for edge in graph.edges:
+        if edge.part == "classifier":  # its label is below what it is computed from
             rows[edge.target] = rows[edge.source] + 1
     return rows
+
+
+def _longest_paths(names: Iterable[str], edges: Sequence[Edge]) -> dict[str, int]:
+    """The longest path to each variable; in a cycle, as many arrows as there are variables."""
+    rows = dict.fromkeys(names, 0)
+    for _ in rows:
+        for edge in edges:
+            rows[edge.target] = max(rows[edge.target], rows[edge.source] + 1)
+        if max(rows.values()) >= len(rows):
+            break
+    return rows
+
+
+def _neighbours(graph: Graph, name: str) -> set[str]:
+    """The other ends of the arrows of a variable."""
+    ends = [{edge.source, edge.target} for edge in graph.edges]
+    return {end for pair in ends if name in pair for end in pair} - {name}
 
 
 def _spread(order: Sequence[str], rows: Mapping[str, int]) -> dict[str, float]:
@@ -103,26 +114,44 @@ def _descend(graph: Graph, rows: Mapping[str, int], columns: dict[str, float]) -
 
 
 def _cost(graph: Graph, rows: Mapping[str, int], columns: Mapping[str, float]) -> float:
+    """How poor a picture is: variables too close, arrows that pass variables or cross, length."""
     place = {name: (columns[name], -float(rows[name])) for name in rows}
+    lines = _lines(graph)
     cost = 0.05 * sum(abs(column) for column in columns.values())
-    for a, b in itertools.combinations(rows, 2):
-        apart = abs(columns[a] - columns[b])
-        if rows[a] == rows[b] and apart < 1:
-            cost += 50 * (1 - apart)
-        outside = len(graph.nodes[a].plates) - len(graph.nodes[b].plates)
-        if outside and (columns[a] - columns[b]) * outside < 1:  # few plates: to the left
-            cost += 20 * (1 - (columns[a] - columns[b]) * outside)
-    pairs = {frozenset((edge.source, edge.target)) for edge in graph.edges}
-    lines = [tuple(sorted(pair)) for pair in pairs if len(pair) == 2]
-    for a, b in lines:
-        cost += 0.2 * abs(columns[a] - columns[b])
-        for name in rows:
-            if name not in (a, b):
-                near = CLEARANCE - _distance(place[name], place[a], place[b])
-                cost += 30 * max(0.0, near)
+    cost += sum(_cost_of_pair(graph, place, a, b) for a, b in itertools.combinations(rows, 2))
+    cost += sum(_cost_of_line(place, a, b) for a, b in lines)
     for (a, b), (c, d) in itertools.combinations(lines, 2):
-        if not {a, b} & {c, d} and _cross(place[a], place[b], place[c], place[d]):
+        shares_end = {a, b} & {c, d}
+        if not shares_end and _cross(place[a], place[b], place[c], place[d]):
             cost += 2
+    return cost
+
+
+def _lines(graph: Graph) -> list[tuple[str, str]]:
+    """The pairs of variables with an arrow between them, in either direction."""
+    # not a set: its order, and so the rounding of the sum, would change from process to process
+    pairs = dict.fromkeys(tuple(sorted((edge.source, edge.target))) for edge in graph.edges)
+    return [(a, b) for a, b in pairs if a != b]
+
+
+def _cost_of_pair(graph: Graph, place: Positions, a: str, b: str) -> float:
+    """Two variables of a row are 1 apart; what is in fewer plates is left of the others."""
+    cost = 0.0
+    right = place[a][0] - place[b][0]
+    if place[a][1] == place[b][1]:
+        cost += 50 * max(0.0, 1 - abs(right))
+    more_plates = len(graph.nodes[a].plates) - len(graph.nodes[b].plates)
+    if more_plates:
+        cost += 20 * max(0.0, 1 - right * more_plates)
+    return cost
+
+
+def _cost_of_line(place: Positions, a: str, b: str) -> float:
+    """A line is short, and passes other variables at a distance."""
+    cost = 0.2 * abs(place[a][0] - place[b][0])
+    for name, centre in place.items():
+        if name not in (a, b):
+            cost += 30 * max(0.0, CLEARANCE - _distance(centre, place[a], place[b]))
     return cost
 
 

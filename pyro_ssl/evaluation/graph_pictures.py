@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyro_ssl.evaluation import style
 from pyro_ssl.evaluation.graph_layout import RADIUS, Positions, bends, box, positions
-from pyro_ssl.objectives.graphical_model import Edge, Graph, Node, Part, graph_of
+from pyro_ssl.infer.dependencies import Kind
+from pyro_ssl.objectives.graphical_model import Edge, Graph, Node, Part, Shading, graph_of
 from pyro_ssl.objectives.objective import Objective
 
 if TYPE_CHECKING:
@@ -27,13 +28,17 @@ LINES: dict[Part, dict[str, Any]] = {
 }
 """The arrows of each part."""
 PARTS: tuple[Part, ...] = ("model", "guide", "classifier", "adversary")
-SHADINGS = {
+SHADINGS: dict[Shading, str] = {
     "full": "observed",
     "half": "observed in labeled data only",
     "none": "latent",
 }
 """What the shading of a variable means, for the legend."""
-FILLS = {"full": (SHADE, SHADE), "half": (SHADE, "w"), "none": ("w", "w")}
+FILLS: dict[Shading, tuple[str, str]] = {
+    "full": (SHADE, SHADE),
+    "half": (SHADE, "w"),
+    "none": ("w", "w"),
+}
 """Colours of the left and the right half of a variable."""
 GREEK = ("alpha", "beta", "gamma", "epsilon", "theta", "phi", "mu", "sigma")
 """Names of variables that are drawn as Greek letters."""
@@ -295,14 +300,23 @@ def legend_handles(*graphs: Graph) -> list[Any]:
 
     drawn = {edge.part for graph in graphs for edge in graph.edges}
     nodes = [node for graph in graphs for node in graph.nodes.values()]
-    handles: list[Any] = [
+    arrows: list[Any] = [
         Line2D([], [], linewidth=1.2, label=part, **LINES[part]) for part in PARTS if part in drawn
     ]
     shadings = {node.shading for node in nodes if node.kind == "sample"}
-    for shading, label in SHADINGS.items():
-        if shading in shadings:
-            handles.append(_handle("o", label, *FILLS[shading]))
-    kinds = {node.kind for node in nodes}
+    return arrows + _circle_handles(shadings) + _special_handles({node.kind for node in nodes})
+
+
+def _circle_handles(shadings: set[Shading]) -> list[Any]:
+    return [
+        _handle("o", label, *FILLS[shading])
+        for shading, label in SHADINGS.items()
+        if shading in shadings
+    ]
+
+
+def _special_handles(kinds: set[Kind]) -> list[Any]:
+    handles = []
     if "deterministic" in kinds:
         handles.append(_handle("D", "deterministic", "w", "w"))
     if "factor" in kinds:
