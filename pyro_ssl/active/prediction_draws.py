@@ -200,7 +200,8 @@ def randomness_of(
     if _gibbs_steps(objective):
         return "latents"
     with eval_mode(objective), fixed_seed(0), torch.no_grad():
-        few = objective.encode(x[:8].to(next(objective.parameters(), x)))
+        rows = x[:8]
+        few = objective.encode(rows.to(next(objective.parameters(), rows)))
         first = _classify_by_one_draw(objective.guide, few)
         second = _classify_by_one_draw(objective.guide, few)
     return None if first.equal(second) else "latents"
