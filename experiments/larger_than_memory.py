@@ -1,8 +1,9 @@
 """Memory of training on a file that is larger than it, and of predicting all its rows.
 
-A file of noisy pictures of two classes is written, of which 200 rows have a label. M2 is trained
-for one pass over the file, and classifies every row. Then the file is removed. A small file shows
-what of the memory does not depend on the data.
+A sparse file of float64 is made: black pictures (class 0), which take no place on the disk, and
+noisy ones (class 1) in every 50th row. 200 rows have a label. M2 is trained for one pass over the
+file, and classifies every row. Then the file is removed. A small file shows what of the memory does
+not depend on the data.
 
 `python experiments/larger_than_memory.py --help` explains every option.
 """
@@ -25,7 +26,8 @@ from pyro_ssl import fit, predict_proba, zoo
 
 PIXELS = 784
 LABELED = 200
-ROWS_AT_ONCE = 10_000
+NOISY = 50
+"""Every how many rows there is a noisy picture, after those with a label."""
 SIZES = (0.1, 10.0)
 """Gigabytes of the files."""
 DRAWS = {"smoke": [0], "cpu": [0]}
@@ -46,29 +48,36 @@ def _config(gigabytes: float, **sizes: int) -> Config:
 # --- the data and the run -------------------------------------------------------------------------
 
 
+def classes_of(rows: int) -> np.ndarray:
+    """The class of each row, `(rows,)`: labeled rows alternate, later ones are 1 if noisy."""
+    places = np.arange(rows)
+    period = np.where(places < LABELED, 2, NOISY)
+    return (places % period == 1).astype(np.int8)
+
+
 def write_pictures(path: Path, gigabytes: float) -> None:
-    """Write noisy pictures, float32 in [0, 1], chunk by chunk; even rows are of class 0."""
-    rows = max(LABELED, int(gigabytes * 1e9 / (4 * PIXELS)))
+    """Write noisy pictures, float64 in [0, 1]; the file is sparse where they are black."""
+    rows = max(LABELED, int(gigabytes * 1e9 / (8 * PIXELS)))
     rng = np.random.default_rng(0)
-    means = rng.uniform(0.2, 0.8, (2, PIXELS)).astype(np.float32)
-    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, PIXELS)}
+    header = {"descr": "<f8", "fortran_order": False, "shape": (rows, PIXELS)}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for start in range(0, rows, ROWS_AT_ONCE):
-            number = min(ROWS_AT_ONCE, rows - start)
-            noise = rng.random((number, PIXELS), np.float32) * np.float32(0.4) - np.float32(0.2)
-            (means[np.arange(number) % 2] + noise).tofile(file)
+        start = file.tell()
+        file.truncate(start + 8 * PIXELS * rows)
+        for row in np.flatnonzero(classes_of(rows)):
+            file.seek(start + 8 * PIXELS * int(row))
+            file.write(rng.uniform(0, 1, PIXELS).tobytes())
 
 
 def accuracy_on(path: Path, batch_size: int, hidden: int, workers: int = 1) -> float:
     """Train M2 for one pass over the file, and classify all its rows."""
     x = np.load(path, mmap_mode="r")
-    y = np.full(len(x), -1, np.int8)
-    y[:LABELED] = np.arange(LABELED) % 2
-    m2 = zoo.build("m2", x.shape[1:], 2, hidden=(hidden,), z_dim=2)
+    classes = classes_of(len(x))
+    y = np.where(np.arange(len(x)) < LABELED, classes, np.int8(-1))
+    m2 = zoo.build("m2", x.shape[1:], 2, hidden=(hidden,), z_dim=2, balance=0.0)
     fit(m2, x, y, epochs=1, batch_size=batch_size, workers=workers)
     predicted = predict_proba(m2, x).argmax(-1).numpy()
-    return float((predicted == np.arange(len(x)) % 2).mean())
+    return float((predicted == classes).mean())
 
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:

@@ -47,8 +47,8 @@ def test_folders_of_images(tmp_path, layout, test):
     dataset, reading = load_or_read(str(pets(tmp_path, **LAYOUTS[layout], test=test)))
     assert dataset.classes == ("cat", "dog") and dataset.x.shape == (6, 1, 2, 3)
     assert dataset.y.tolist() == [0, 0, 1, 1, -1, -1]
-    levels = (dataset.x * 255).amax((1, 2, 3)).round().tolist()
-    assert levels == [10, 10, 20, 20, 30, 30] and dataset.x.dtype == torch.float32
+    levels = dataset.x.amax((1, 2, 3)).tolist()
+    assert levels == [10, 10, 20, 20, 30, 30] and dataset.x.dtype == torch.uint8
     assert dataset.y_test.tolist() == ([1] if test else [])
     assert dataset.x_test.shape == (int(test), 1, 2, 3)
     assert reading == Reading(image_shape=(1, 2, 3), unit=255.0)
