@@ -64,7 +64,7 @@ def test_draws_have_noise_of_their_own(scripts):
 
 def test_objectives_of_another_kind_are_refused(scripts):
     objectives = [built(0, top_k=None), built(0, top_k=None, alpha=7.0)]
-    with pytest.raises(CaptureError, match="differs from the step itself"):
+    with pytest.raises(CaptureError, match="differs from the eager step"):
         scripts("stacked_draws").StackedDraws(objectives, [batch(0), batch(1)])
     with pytest.raises(ValueError, match="got 2 objectives and 1 batches"):
         scripts("stacked_draws").StackedDraws(objectives, [batch(0)])
