@@ -159,7 +159,7 @@ def test_an_item_that_does_not_fit_is_named(item, message):
 
 
 def test_items_of_two_kinds_are_refused():
-    with pytest.raises(ValueError, match=r"some items are \(x, y\) and others x alone"):
+    with pytest.raises(ValueError, match=r"some items are \(x, y\) and others are x"):
         as_source(Items([(X[0], 1), X[1]])).labels()
 
 

@@ -151,7 +151,9 @@ def test_the_training_of_a_pretrained_encoder_is_captured_too(graphs):
 
 def test_a_run_that_needs_too_many_graphs_says_so_and_goes_on(graphs, monkeypatch):
     monkeypatch.setattr(compiled_step, "MOST_GRAPHS", 1)
-    with pytest.warns(NotCompiledWarning, match="more than 1 graphs were needed, for shapes"):
+    with pytest.warns(
+        NotCompiledWarning, match="more than 1 graphs were needed, since batch shapes"
+    ):
         objective, _ = run(small(), compile=True, warmup=1)  # one more after the warm-up
     assert len(graphs) == 1
     assert same(weights(objective), weights(run(small(), warmup=1)[0]))

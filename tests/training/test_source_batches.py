@@ -166,7 +166,11 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, kind, workers):
 OTHER_DATA = {
     "rows": (X[:-1], Y[:-1], r"^x: the run to resume had shape \[90, 4\], got \[89, 4\]; give"),
     "values": (X + 1, Y, r"^x: .* had other values, in the same shape \[90, 4\]; give the data"),
-    "number of labels": (X, Y.where(torch.arange(90) < 13, -1), "^y: .* had 20 labeled rows, got 13; giv"),
+    "number of labels": (
+        X,
+        Y.where(torch.arange(90) < 13, -1),
+        "^y: .* had 20 labeled rows, got 13; giv",
+    ),
     "places": (X, Y.roll(1), "^y: .* had labels in other rows, 20 as well; give the data"),
     "labels": (X, (Y + 1).where(Y < 0, (Y + 1) % 3).where(Y >= 0, -1), "^y: .* had other labels"),
     "both": (X + 1, Y.roll(1), "^x: .* other values, .*; y: .* labels in other rows, 20 as well"),
@@ -248,7 +252,9 @@ def test_a_number_of_workers_that_is_none(workers):
 def test_labels_that_do_not_fit_are_refused(mapped):
     with pytest.raises(ValueError, match=r"y should have shape \(90,\)"):
         fit(small(), mapped(X), Y[:-1])
-    with pytest.raises(ValueError, match="x: item 2 has the label 3; it should be a class index, 0 .. 2"):
+    with pytest.raises(
+        ValueError, match="x: item 2 has the label 3; it should be a class index, 0 .. 2"
+    ):
         fit(small(), Rows(X, Y.clamp_min(0) + 1), workers=0)
 
 
