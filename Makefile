@@ -12,16 +12,20 @@ OLDEST ?= $(firstword $(PYTHONS))
 NEWEST ?= $(lastword $(PYTHONS))
 TORCH ?= torch
 
-.PHONY: demo test test-slow test-oldest test-newest check-gpu lint clean
+.PHONY: demo test test-slow test-compiler test-oldest test-newest check-gpu lint clean
 demo: .venv/ready
 	$(BIN)/python experiments/demo.py
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not compiler"
 
-# Several processes, whole commands, a compiler: as long again as the other tests.
+# Several processes, whole commands: as long again as the other tests.
 test-slow: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m slow
+
+# Compiled steps with Inductor itself, which takes minutes of a C++ compiler.
+test-compiler: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m compiler
 
 # The declared minimum of each dependency, and then the newest of each: TORCH=torch==2.13.0 takes that build.
 test-oldest:

@@ -25,6 +25,9 @@ STUDIES = (
     "variational_classification",
 )
 
+AWAITED = {"latent_classifier_sigma"}
+"""Studies whose runs have not ended."""
+
 
 def stored(scripts, name):
     """Results of a study whose configs are what the script makes now, and all results."""
@@ -58,4 +61,4 @@ def test_every_study_has_a_committed_page(scripts):
     scripts_of_studies = {
         path.stem for path in folder.parent.glob("*.py") if "\nSTUDY = " in path.read_text()
     }
-    assert scripts_of_studies == set(STUDIES)
+    assert scripts_of_studies == {*STUDIES, *AWAITED}

@@ -19,7 +19,7 @@ from pyro_ssl.training.settings import Settings
 
 TESTS = Path(__file__).parents[1]
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.compiler,
     pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler"),
 ]
 ARGUMENTS = {"compile": True, "epochs": 3}
