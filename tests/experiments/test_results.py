@@ -12,6 +12,7 @@ STUDIES = (
     "densities",
     "gradient_variance",
     "graphical_models",
+    "larger_than_memory",
     "latent_classifier",
     "latent_pictures",
     "latent_plane",
