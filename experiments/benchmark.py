@@ -529,10 +529,21 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     steps = where(results, comparison="steps")
     if steps:
         plot_speed(steps, pictures / "benchmark.png")
-    if results:
-        gflops = median(r["gflops"] for r in results.values() if "gflops" in r)
-        blocks["machine"] = f"Medians of paired rounds; matrix products at {gflops:.0f} GFLOP/s."
+        blocks["machine"] = _machine(steps)
+    compiled = [r for r in where(results, comparison="compiled") if "gflops" in r]
+    if compiled:
+        blocks["machine, compiled"] = _machine(compiled)
     return {name: text for name, text in blocks.items() if text}
+
+
+def _machine(results: list[Result]) -> str:
+    """Speed of matrix products, on each number of threads."""
+    speeds = []
+    for threads in sorted({r["threads"] for r in results}):
+        gflops = median(r["gflops"] for r in results if r["threads"] == threads)
+        on = "1 thread" if threads == 1 else f"{threads} threads"
+        speeds.append(f"{gflops:.0f} GFLOP/s on {on}")
+    return f"Medians of paired rounds; matrix products at {', '.join(speeds)}."
 
 
 def ratio(result: Result, a: str, b: str) -> float:
@@ -631,6 +642,7 @@ STUDY = Study(
     selections={
         "comparison": Selection("comparison", tuple(COMPARISONS), "groups of variants to time"),
         "classes": Selection("classes", CLASSES, "numbers of classes to time"),
+        "method": Selection("method", METHODS, "methods of the comparison compiled"),
         "on-threads": Selection("threads", THREADS, "threads of the comparison compiled"),
     },
     workers=1,
