@@ -286,7 +286,7 @@ class DatasetSource(Source):
             )
             stream = WorkerStream(loader, self.name)
             try:
-                with stream.lost_workers_told():
+                with stream.lost_workers_explained():
                     self._labels = [label for part in stream for label in part]
             finally:
                 stream.close()

@@ -142,15 +142,15 @@ class WorkerStream(Iterator[Any]):
         end_workers_of_loader(self._items)
 
     @contextmanager
-    def lost_workers_told(self) -> Iterator[None]:
+    def lost_workers_explained(self) -> Iterator[None]:
         """Raise LostWorkerError inside the block where torch says that a worker has ended."""
         try:
             yield
         except RuntimeError as error:
-            self.tell_if_lost(error)
+            self.explain_if_lost(error)
             raise
 
-    def tell_if_lost(self, error: RuntimeError) -> None:
+    def explain_if_lost(self, error: RuntimeError) -> None:
         """Raise LostWorkerError if an error is torch's about one of these worker processes.
 
         Torch raises it wherever the main thread is when the process ends.
@@ -165,7 +165,7 @@ class WorkerStream(Iterator[Any]):
         if not ended:
             return
         self.close()  # or torch would raise again when another process ends
-        raise LostWorkerError(_told(ended[0], self._name)) from error
+        raise LostWorkerError(_how_it_ended(ended[0], self._name)) from error
 
     def _ended(self) -> list[BaseProcess]:
         """Worker processes that have ended, or are just ending."""
@@ -184,7 +184,7 @@ def _has_ended(worker: BaseProcess) -> bool:
     return worker.exitcode is not None
 
 
-def _told(worker: BaseProcess, name: str) -> str:
+def _how_it_ended(worker: BaseProcess, name: str) -> str:
     return (
         f"workers: a process that reads {name} {_how_ended(worker)}; with workers=0 this process "
         "reads, and shows where; fewer workers and smaller batches need less memory"

@@ -1,8 +1,8 @@
 """Decisions that a step makes on a tensor's value, such as the number of classes to sum over.
 
 A captured step is a fixed graph of tensor operations, so it cannot branch; see
-`pyro_ssl.training.compiled_step`. And on a GPU, Python would wait for the value. Such a step
-assumes given decisions, and returns what they should have been.
+`pyro_ssl.training.compiled_step`. On a GPU, reading the value would make Python wait. In both cases
+the step assumes given decisions, and returns what they should have been.
 """
 
 from __future__ import annotations

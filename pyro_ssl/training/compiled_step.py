@@ -79,7 +79,6 @@ class CompiledStep:
         self._dtype = next(p.dtype for p in self._parameters if p.is_floating_point())
         self._decisions: tuple[int, ...] | None = None
         self._graphs: dict[Hashable, CapturedStep] = {}
-        self._buffers = list(step.objective.buffers())
         self._captures = 0
         self._steps = 0
         self._state: PythonState | None = None
@@ -130,7 +129,7 @@ class CompiledStep:
     ) -> tuple[list[str], list[float]] | None:
         form = self._form(batch, weight)
         decisions = self._expected_decisions(form, batch, weight)
-        start = StepStart(self._buffers) if decisions else None
+        start = StepStart(self.step.objective) if decisions else None
         attempt = self._attempt(form, decisions, batch, weight)
         if attempt.is_wrong and start is not None:
             start.restore()
@@ -186,11 +185,23 @@ class CompiledStep:
     ) -> _Attempt:
         """Run the graph that assumes these decisions."""
         captured = self._graph(form, decisions, batch, weight)
+        self._release_cuda_graph()
         values, *gradients = captured(batch, weight)
         numbers: list[float] = values.tolist()  # one transfer from the device for all numbers
         end = len(numbers) - len(captured.decisions)
         outcomes = tuple(int(number) for number in numbers[end:])
         return _Attempt(captured, numbers[:end], gradients, outcomes)
+
+    def _release_cuda_graph(self) -> None:
+        """Tell torch that the outputs of the last step's CUDA graph are not needed any more.
+
+        Otherwise each step would be recorded anew, as one that comes after the last.
+        """
+        if self._parameters[0].device.type != "cuda":
+            return
+        for parameter in self._parameters:
+            parameter.grad = None
+        torch.compiler.cudagraph_mark_step_begin()
 
     def _graph(
         self,
@@ -218,7 +229,7 @@ class CompiledStep:
                 f"more than {MOST_GRAPHS} graphs were needed, since batch shapes, decisions on "
                 "values or attributes changed so often; keep them the same from step to step"
             )
-        self.announce("compiling the step, about 10 s")
+        self.announce("compiling the step, up to a minute")
         try:
             captured = capture(self.step, batch, weight, decisions)
             return self._compiled_and_checked(captured, batch, weight)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
@@ -41,20 +43,21 @@ class Preemption(Callback):
         self.received: int | None = None
         self._before: dict[int, Any] = {}
         self._has_begun = False
-        self._is_answered = False
+        self._is_answering = False
+        self._last_answer = -math.inf
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Handle signals inside the block, and restore the handlers afterwards."""
-        self._install()
-        waiting = self._ending_if_stuck() if self._before and self.processes else nullcontext()
         try:
+            self._install()
+            waiting = self._ending_if_stuck() if self._before and self.processes else nullcontext()
             with waiting:
                 yield
         finally:
             self._restore()
-        if self.received is not None:  # the signal came after the last step
-            signal.raise_signal(self.received)
+            if self.received is not None:  # after the last step, or in a step that failed
+                signal.raise_signal(self.received)
 
     def begin(self) -> None:
         """From here on there are steps, after which a checkpoint can be written."""
@@ -70,13 +73,14 @@ class Preemption(Callback):
         number = self.received if self.processes is None else self.processes.signal_of_any
         if number is None:
             return
-        self._is_answered = True
+        self._is_answering = True
         self.run_directory.write_checkpoint(run)
         self.received = None
         if self.processes is not None:
             self.processes.signal = None
         self._end(number, None)
-        self._is_answered = False
+        self._last_answer = time.monotonic()
+        self._is_answering = False
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         """Do what the signal did before; its default is to end with an exception."""
@@ -118,7 +122,7 @@ class Preemption(Callback):
         try:
             yield
         finally:
-            self._is_answered = True
+            self._is_answering = True
             signal.set_wakeup_fd(before)
             os.close(write)  # this ends the thread
             thread.join()
@@ -132,7 +136,9 @@ class Preemption(Callback):
                 timer.start()
 
     def _end_if_stuck(self, number: int) -> None:
-        if not self._is_answered:
+        """End the process, unless the signal of `GRACE` seconds ago was answered after a step."""
+        is_answered = time.monotonic() - self._last_answer <= GRACE + 1.0
+        if not (is_answered or self._is_answering):
             os._exit(128 + number)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_ssl.training.packed_state import check_tensors
 from pyro_ssl.utils.files import CheckpointError
@@ -56,23 +56,27 @@ class StepStart:
     """Random state and buffers at the start of a step, so that the step can be made again.
 
     Arguments:
-        buffers: The buffers.
+        module: The module with the buffers.
 
     >>> norm = torch.nn.BatchNorm1d(2)
-    >>> start = StepStart(list(norm.buffers()))
+    >>> start = StepStart(norm)
     >>> first = norm(torch.randn(3, 2))
     >>> start.restore()
     >>> int(norm.num_batches_tracked), torch.equal(norm(torch.randn(3, 2)), first)
     (0, True)
     """
 
-    def __init__(self, buffers: Sequence[Tensor]) -> None:
-        self._buffers = buffers
-        self._values = [buffer.clone() for buffer in buffers]
+    def __init__(self, module: nn.Module) -> None:
+        self._buffers = [
+            (part, name, buffer, buffer.clone())
+            for part in module.modules()
+            for name, buffer in part.named_buffers(recurse=False)
+        ]
         self._random_state = rng_tensors()
 
     def restore(self) -> None:
         """Set random state and buffers to what they were."""
         set_rng(self._random_state)
-        for buffer, value in zip(self._buffers, self._values, strict=True):
+        for part, name, buffer, value in self._buffers:
             buffer.copy_(value)
+            setattr(part, name, buffer)  # a program may have put another tensor in its place

@@ -279,7 +279,7 @@ def _set_gradients(run: Run, batch: Batch) -> tuple[list[str], list[float]]:
         norms.
     """
     if run.decisions:
-        start = StepStart(list(run.objective.buffers()))
+        start = StepStart(run.objective)
         outputs = _gradients_with(run, batch, run.decisions)
         if outputs is not None:
             return outputs
@@ -302,6 +302,8 @@ def _gradients_with(
     if run.processes is not None:
         losses = run.processes.sum_gradients(_parameters(run), losses)
     norms = _clip_gradients(run)
+    # whole numbers are exact in float32, and not in a loss of half precision
+    losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
     outcomes = [outcome.to(losses) for outcome in decisions.outcomes]
     # one transfer from the device for all numbers
     values: list[float] = torch.cat([losses, torch.stack([*norms, *outcomes]).detach()]).tolist()

@@ -238,7 +238,7 @@ class SourceBatches:
             yield
         except RuntimeError as error:
             if self._stream is not None:
-                self._stream.tell_if_lost(error)
+                self._stream.explain_if_lost(error)
             raise
 
     def _read_ahead(self, start: int) -> WorkerStream:

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from programs.device_runs import CASES
 from programs.fake_device import HAS_FAKE_DEVICES
 from programs.training_runs import run, same, small, weights
+from torch import nn
 
 from pyro_ssl.training.random_state import StepStart
 from pyro_ssl.training.run import Run
@@ -64,3 +66,14 @@ def test_assumed_decisions_change_nothing(monkeypatch):
     assert remade
     assert history_a == history_b
     assert same(weights_a, weights_b)
+
+
+def test_a_step_made_again_finds_the_buffers_of_its_start():
+    module = nn.Module()
+    module.register_buffer("mean", torch.zeros(2))
+    before = module.mean
+    start = StepStart(module)
+    module.mean = module.mean + 1  # another tensor in its place
+    before.add_(5)
+    start.restore()
+    assert module.mean is before and module.mean.tolist() == [0, 0]

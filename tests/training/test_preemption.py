@@ -269,3 +269,30 @@ def test_a_handler_of_the_programs_own_is_called_before_the_first_step(tmp_path)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert set(seen) == {signal.SIGTERM}
+
+
+def test_a_run_that_goes_on_after_a_signal_is_not_ended_later(tmp_path, exits, monkeypatch):
+    """The program's own handler returns, so training goes on beyond the time of grace."""
+    processes = Processes(1, 2)
+    run_directory = RunDirectory(tmp_path, processes=processes)
+    monkeypatch.setattr(run_directory, "write_checkpoint", lambda run: None)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        watched = preemption.Preemption(run_directory)
+        watched.begin()
+        with watched.watching():
+            signal.raise_signal(signal.SIGTERM)
+            processes.signal_of_any = signal.SIGTERM
+            watched.after_step(None)
+            time.sleep(0.5)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert exits == []
+
+
+def test_a_signal_is_not_lost_if_the_step_fails(tmp_path):
+    watched = preemption.Preemption(RunDirectory(tmp_path))
+    watched.begin()
+    with pytest.raises(KeyboardInterrupt), watched.watching():
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("the step")
