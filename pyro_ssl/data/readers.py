@@ -308,7 +308,7 @@ def check_kind(path: Path, reading: Reading) -> None:
     is_array = suffix in (".npy", ".npz")
     if reading.columns and is_array:
         raise ValueError(
-            f"{path} has no names of columns; the model was trained on "
+            f"{path} has no column names; the model was trained on "
             f"{few(reading.columns, 20)}, so give a .csv or .parquet file"
         )
     if reading.columns and path.is_dir() and not is_table:
