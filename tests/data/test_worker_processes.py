@@ -37,8 +37,9 @@ ENDS = {
     ),
 }
 ERRORS = {
-    "of Python": (lambda: raised(OSError("the disk is gone")), OSError, "the disk is gone"),
-    "unreadable": (lambda: raised(Odd("this", "that")), RuntimeError, "Odd: this and that"),
+    "of Python": (lambda: raised(OSError("the disk is gone")), (OSError,), "the disk is gone"),
+    # Odd itself once Dask has been imported: its tblib teaches pickle to read such errors
+    "unreadable": (lambda: raised(Odd("this", "that")), (RuntimeError, Odd), "this and that"),
 }
 
 
@@ -75,10 +76,10 @@ def test_a_worker_that_ends_is_told(tmp_path, kind, labels):
 @pytest.mark.parametrize("kind", ERRORS)
 @pytest.mark.parametrize("labels", [False, True], ids=["in a step", "in the pass over labels"])
 def test_an_error_in_a_worker_names_the_item_and_keeps_its_cause(kind, labels):
-    action, cause, text = ERRORS[kind]
+    action, causes, text = ERRORS[kind]
     with pytest.raises(ValueError, match=f"x: item {BAD} cannot be read: .*") as told:
         fit(small(), Rows(action, labels), workers=1, **TRAINING)
-    assert type(told.value.__cause__) is cause
+    assert type(told.value.__cause__) in causes
     assert text in str(told.value.__cause__)
     assert "in __getitem__" in str(told.value.__cause__.__cause__)  # the worker's own traceback
 
