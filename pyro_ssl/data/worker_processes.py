@@ -70,7 +70,13 @@ class Failure:
 
 
 def _portable(error: BaseException) -> BaseException:
-    """The error, or one with its text if it cannot be pickled and read again."""
+    """The error without its causes, or one with its text if pickle cannot write and read it.
+
+    Pickle leaves the causes out, unless tblib, which Dask imports, has taught it to keep them.
+    """
+    error.__cause__ = None
+    error.__context__ = None
+    error.__traceback__ = None
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
