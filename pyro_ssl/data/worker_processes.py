@@ -57,9 +57,9 @@ class Failure:
 
     def __init__(self, error: Exception) -> None:
         cause = error.__cause__
+        self.traceback = "".join(traceback.format_exception(cause or error))
         self.error = _portable(error)
         self.cause = None if cause is None else _portable(cause)
-        self.traceback = "".join(traceback.format_exception(cause or error))
 
     def raise_error(self) -> NoReturn:
         """Raise the error, from its cause, which has the worker's traceback."""
