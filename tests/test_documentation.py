@@ -16,6 +16,8 @@ import torch
 from pyro_ssl import data, fit, types, zoo
 from pyro_ssl.cli import app as cli
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PAGES = [
     "README.md",

@@ -18,6 +18,8 @@ from pyro_ssl.training import checkpoints
 from pyro_ssl.training.checkpoints import CheckpointWarning
 from pyro_ssl.utils.files import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 # --- killed loops ---------------------------------------------------------------------------------
 
 

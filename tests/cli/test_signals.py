@@ -13,6 +13,8 @@ from cli_programs import result, run, train
 
 from pyro_ssl.training import checkpoints
 
+pytestmark = pytest.mark.slow
+
 PYRO_SSL = [sys.executable, "-m", "pyro_ssl"]
 
 

@@ -25,6 +25,8 @@ from pyro_ssl.training.captured_step import LossStep
 from pyro_ssl.training.compiled_step import CompiledStep, is_compiled_state
 from pyro_ssl.zoo.registry import METHODS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def graphs(monkeypatch, float64):
