@@ -436,17 +436,25 @@ def in_turn(
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     measured = []
     for turn in range(-WARM_UP, rounds):
-        for name in steps if taking_turn is None else taking_turn(turn):
+        names = steps if taking_turn is None else taking_turn(turn)
+        for name in names:
             spent = median(timed(steps[name], clock) for _ in range(repeats(name)))
             if turn >= 0:
                 seconds[name].append(spent)
         if between is not None:
             measured.append(between())
-    result = {
+    result = _milliseconds(seconds)
+    if between is not None:
+        result["between"] = measured
+    return result
+
+
+def _milliseconds(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """Medians of the variants, and the times of all rounds."""
+    return {
         "ms": {name: 1e3 * median(spent) for name, spent in seconds.items()},
         "rounds": {name: [round(1e3 * s, 3) for s in spent] for name, spent in seconds.items()},
     }
-    return result if between is None else result | {"between": measured}
 
 
 def _taking_turn(variants: Iterable[str], classes: int, turn: int) -> Iterator[str]:
@@ -515,13 +523,7 @@ def _high_water() -> float:
 
 def report(results: Results, pictures: Path) -> dict[str, str]:
     """Tables of each comparison, and a plot of milliseconds against classes."""
-    blocks = {}
-    for comparison, title in TITLES.items():
-        mine = [r for r in where(results, comparison=comparison) if "method" not in r["config"]]
-        if mine:
-            blocks[f"speed{title}"] = _speed(mine)
-            blocks[f"overhead{title}"] = _overhead(mine)
-            blocks[f"memory{title}"] = _memory(mine)
+    blocks = _comparison_tables(results)
     for data in METHOD_CLASSES:
         mine = where(results, comparison="compiled", data=data)
         if mine:
@@ -534,6 +536,18 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     if compiled:
         blocks["machine, compiled"] = _machine(compiled)
     return {name: text for name, text in blocks.items() if text}
+
+
+def _comparison_tables(results: Results) -> dict[str, str]:
+    """Speed, overhead and memory of M2's step in each comparison."""
+    blocks = {}
+    for comparison, title in TITLES.items():
+        mine = [r for r in where(results, comparison=comparison) if "method" not in r["config"]]
+        if mine:
+            blocks[f"speed{title}"] = _speed(mine)
+            blocks[f"overhead{title}"] = _overhead(mine)
+            blocks[f"memory{title}"] = _memory(mine)
+    return blocks
 
 
 def _machine(results: list[Result]) -> str:

@@ -86,8 +86,7 @@ def methods_table(results: Sequence[Result], ratio: Callable[[Result, str, str],
     threads = sorted({r["config"]["threads"] for r in results})
     header = ["method"]
     for number in threads:
-        on = "1 thread" if number == 1 else f"{number} threads"
-        header += [f"eager, ms, {on}", "compiled", "times faster"]
+        header += [f"eager, ms, {_on_threads(number)}", "compiled", "times faster"]
     rows = []
     for method in METHODS:
         cells = [_cells(results, method, number, ratio) for number in threads]
@@ -96,6 +95,10 @@ def methods_table(results: Sequence[Result], ratio: Callable[[Result, str, str],
     gains = [ratio(r, EAGER, COMPILED) for r in results]
     rows.append(("median", *([""] * (3 * len(threads) - 1)), f"{median(gains):.2f}"))
     return table(tuple(header), rows)
+
+
+def _on_threads(number: int) -> str:
+    return "1 thread" if number == 1 else f"{number} threads"
 
 
 def _cells(

@@ -378,7 +378,7 @@ def _numbers_reached(items: Sequence[Item]) -> str:
     reached = sum(cell.reached for cell in cells)
     return (
         f"Of {len(cells)} numbers in the tables, {measured} were measured and {reached} are "
-        f"reached. {without} figures have no script."
+        f"reached. Figures without a script: {without}."
     )
 
 

@@ -121,7 +121,11 @@ def _parse(argv: list[str]) -> Namespace:
 
 
 def _parse_whole(argv: list[str]) -> Namespace:
-    """Parse a command other than `sweep`; a preset of `train` gives way to the user's options."""
+    """Parse a command other than `sweep`.
+
+    In `train`, the user's options win over a preset's. To resume a run, `given` has only the
+    options that the user gave, which are then compared with the run's.
+    """
     parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.command != "train" or arguments.train.method is None:
@@ -133,6 +137,8 @@ def _parse_whole(argv: list[str]) -> Namespace:
         options: Namespace = only_given.train[method]
         return options
 
+    if arguments.train.get("resume") or arguments.train[method].get("resume"):
+        arguments.train.given = given()
     arguments.train[method] = parsed_with_preset(method, arguments.train[method], given)
     return arguments
 

@@ -239,8 +239,8 @@ def _run(arguments: Namespace) -> None:
             )
         check_saved_options(config["method"], config["options"], Path(resume) / CONFIG)
         if method is not None:
-            _check_as_started(config, given, Path(resume))
-        _extend(config, arguments.epochs, given, Path(resume))
+            _check_as_started(config, given, arguments.given, Path(resume))
+        _extend(config, arguments.epochs)
         train(Path(resume), config, resume=True)
         return
     if method is None:
@@ -252,17 +252,28 @@ def _run(arguments: Namespace) -> None:
     train(Path(given.out), config, resume=_is_restarted(Path(given.out), config))
 
 
-def _check_as_started(config: dict[str, Any], given: Namespace, directory: Path) -> None:
-    """Raise ValueError for an option whose value is not that of the run to resume."""
-    method = config["method"]
-    defaults = _flat(config_of(method, method_parser(method).get_defaults()))
+def _check_as_started(
+    config: dict[str, Any], arguments: Namespace, given: Namespace, directory: Path
+) -> None:
+    """Raise ValueError for an option whose value is not that of the run to resume.
+
+    Arguments:
+        config: Configuration of the run.
+        arguments: Arguments of the method, with defaults.
+        given: Those that the user gave.
+        directory: Directory of the run.
+    """
     had = _flat(config)
-    for name, value in _flat(config_of(method, given)).items():
-        is_new = name != "epochs" and value not in (had.get(name, value), defaults[name])
-        if is_new:
-            raise ValueError(
-                f"--{name}: the run had {had[name]}, got {value}; {_only_epochs(directory)}"
+    for name, value in _flat(config_of(config["method"], arguments)).items():
+        if name not in given or value == had.get(name, value):
+            continue
+        way_out = _only_epochs(directory)
+        if name == "epochs":
+            way_out = (
+                "to extend it, leave out the method: "
+                f"pyro-ssl train --resume {directory} --epochs {value}"
             )
+        raise ValueError(f"--{name}: the run had {had[name]}, got {value}; {way_out}")
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
@@ -272,20 +283,14 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
     return rest | plain["options"] | plain["training"]
 
 
-def _extend(config: dict[str, Any], epochs: int | None, given: Any, directory: Path) -> None:
+def _extend(config: dict[str, Any], epochs: int | None) -> None:
     """Set a larger number of epochs for a run to resume.
 
     Raises:
-        ValueError: The run already has more epochs, or the number is an option of the method.
+        ValueError: The run already has more epochs.
     """
     training = config["training"]
     had = training["epochs"]
-    of_method = given.get("epochs")
-    if of_method not in (None, had, zoo.method(config["method"]).training.get("epochs", of_method)):
-        raise ValueError(
-            f"--epochs: the run had {had}, got {of_method}; to extend it, leave out the method: "
-            f"pyro-ssl train --resume {directory} --epochs {of_method}"
-        )
     if epochs is None or epochs == had:
         return
     if epochs < had:

@@ -1,4 +1,4 @@
-"""Where the variables and the arrows of a graphical model stand in a picture."""
+"""Positions of the variables and arrows of a graphical model in a picture."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _rows(graph: Graph) -> dict[str, int]:
     """
     edges = [edge for edge in graph.edges if edge.part == "model"] or list(graph.edges)
     rows = _longest_paths(graph.nodes, edges)
-    placed = {edge.source for edge in edges} | {edge.target for edge in edges}
+    placed = _ends(edges)
     for name in graph.nodes:
         neighbours = _neighbours(graph, name) & placed
         if name not in placed and neighbours:
@@ -67,6 +67,10 @@ def _rows(graph: Graph) -> dict[str, int]:
         if edge.part == "classifier":  # its label is below what it is computed from
             rows[edge.target] = rows[edge.source] + 1
     return rows
+
+
+def _ends(edges: Iterable[Edge]) -> set[str]:
+    return {end for edge in edges for end in (edge.source, edge.target)}
 
 
 def _longest_paths(names: Iterable[str], edges: Sequence[Edge]) -> dict[str, int]:

@@ -57,7 +57,7 @@ class Preemption(Callback):
         finally:
             self._restore()
             if self.received is not None:  # after the last step, or in a step that failed
-                signal.raise_signal(self.received)
+                self._end(self.received, None)
 
     def begin(self) -> None:
         """From here on there are steps, after which a checkpoint can be written."""
@@ -149,6 +149,7 @@ class Preemption(Callback):
             self.processes.signal = number
         elif self.received is not None:
             self._restore()
+            self.received = None  # the second signal ends the run, and the first is done with
             signal.raise_signal(number)
         self.received = number
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cli_programs import DIVERGING, content, measures, result, run, train
 
+from pyro_ssl import zoo
 from pyro_ssl.cli import train as train_command
 from pyro_ssl.utils import files
 from pyro_ssl.zoo.saved_model import SavedModel
@@ -165,6 +166,7 @@ def test_run_in_use_is_refused(copied, capsys):
 
 
 ONLY_EPOCHS = "only --epochs can be changed"
+DEFAULT = str(zoo.options_of("m2")["z_dim"])
 
 
 @pytest.mark.parametrize(
@@ -174,6 +176,7 @@ ONLY_EPOCHS = "only --epochs can be changed"
         (("--lr=.1", "--resume", "RUN"), "--lr: a run continues with the settings"),
         (("m2", "--resume", "RUN", "--lr", ".1"), "--lr: the run had 0.003, got 0.1"),
         (("m2", "--resume", "RUN", "--z_dim", "3"), "--z_dim: the run had 2, got 3"),
+        (("m2", "--resume", "RUN", "--z_dim", DEFAULT), f"--z_dim: the run had 2, got {DEFAULT}"),
         (("m2", "--resume", "RUN", "--labels", "9"), "--labels: the run had 30, got 9"),
     ],
 )

@@ -296,3 +296,24 @@ def test_a_signal_is_not_lost_if_the_step_fails(tmp_path):
     with pytest.raises(KeyboardInterrupt), watched.watching():
         signal.raise_signal(signal.SIGINT)
         raise ValueError("the step")
+
+
+def test_a_second_signal_is_not_followed_by_the_first(tmp_path):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        watched = preemption.Preemption(RunDirectory(tmp_path))
+        watched.begin()
+        with pytest.raises(KeyboardInterrupt), watched.watching():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == []
+
+
+def test_a_signal_after_the_last_step_ends_with_its_code(tmp_path):
+    watched = preemption.Preemption(RunDirectory(tmp_path))
+    watched.begin()
+    with pytest.raises(SystemExit, match="143"), watched.watching():
+        signal.raise_signal(signal.SIGTERM)
