@@ -149,7 +149,8 @@ def _on_cpu(leaf: Any) -> Any:
 def _note(what: str) -> None:
     for frame, line in traceback.walk_stack(None):
         file = frame.f_code.co_filename
-        if file.startswith(PROJECT) and file != __file__:
+        is_installed = "site-packages" in file  # also where .venv is a folder of the project
+        if file.startswith(PROJECT) and not is_installed and file != __file__:
             WAITS.append(f"{what} ({Path(file).name}, line {line})")
             return
     WAITS.append(what)

@@ -340,4 +340,5 @@ def test_the_memory_does_not_grow_with_the_data(tmp_path):
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     accuracy, growth, processes = map(float, done.stdout.split())
     assert accuracy > 0.9
-    assert growth < 120 and processes == 2  # megabytes, for 400 of data
+    assert processes == 2
+    assert growth < 200  # megabytes; each of the two processes would hold 380 more
