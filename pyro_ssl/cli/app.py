@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from types import FrameType
@@ -14,6 +14,7 @@ from types import FrameType
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
+from pyro_ssl import zoo
 from pyro_ssl.cli import evaluate, label, predict, sweep, train
 from pyro_ssl.cli import list as list_command
 from pyro_ssl.cli.config_file import is_too_deep
@@ -86,8 +87,11 @@ def main(argv: list[str] | None = None) -> int:
     return SUCCESS
 
 
-def make_parser() -> ArgumentParser:
+def make_parser(methods: Collection[str] = tuple(zoo.METHODS)) -> ArgumentParser:
     """Make the parser of all commands, with a subcommand of `train` for each method.
+
+    Arguments:
+        methods: The methods; few of them are quicker to make.
 
     >>> make_parser().parse_args(["evaluate", "run"]).evaluate.restarts
     1
@@ -101,9 +105,17 @@ def make_parser() -> ArgumentParser:
     for name, command in COMMANDS.items():
         subparser = command.parser()
         commands.add_subcommand(name, subparser, help=subparser.description)
-        if name == "train":  # jsonargparse needs the outer level first
-            train.add_methods(subparser)
+        if name == "train" and methods:  # jsonargparse needs the outer level first
+            train.add_methods(subparser, methods)
     return parser
+
+
+def _methods_in(argv: Sequence[str]) -> Collection[str]:
+    """The methods whose options a command may have: those that it names, or else all."""
+    if argv[:1] != ["train"]:
+        return ()
+    named = tuple(name for name in zoo.METHODS if name in argv)
+    return named or tuple(zoo.METHODS)
 
 
 def _parse(argv: list[str]) -> Namespace:
@@ -115,7 +127,7 @@ def _parse(argv: list[str]) -> Namespace:
     if argv[:1] != ["sweep"]:
         return _parse_whole(argv)
     own, training = sweep.split(argv)
-    arguments = make_parser().parse_args(own)
+    arguments = make_parser(methods=()).parse_args(own)
     arguments.sweep.training = training
     return arguments
 
@@ -126,7 +138,7 @@ def _parse_whole(argv: list[str]) -> Namespace:
     In `train`, the user's options win over a preset's. To resume a run, `given` has only the
     options that the user gave, which are then compared with the run's.
     """
-    parser = make_parser()
+    parser = make_parser(_methods_in(argv))
     arguments = parser.parse_args(argv)
     if arguments.command != "train" or arguments.train.method is None:
         return arguments

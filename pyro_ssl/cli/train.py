@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -97,11 +97,11 @@ def parser() -> ArgumentParser:
     return parser
 
 
-def add_methods(parser: ArgumentParser) -> None:
+def add_methods(parser: ArgumentParser, methods: Iterable[str]) -> None:
     """Add a subcommand per method; the parser must already be part of the main one."""
-    methods = parser.add_subcommands(dest="method", required=False)
-    for name in zoo.METHODS:
-        methods.add_subcommand(name, method_parser(name), help=summary(name))
+    subcommands = parser.add_subcommands(dest="method", required=False)
+    for name in methods:
+        subcommands.add_subcommand(name, method_parser(name), help=summary(name))
 
 
 def method_parser(name: str) -> ArgumentParser:

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from typing import Any, get_type_hints
 
 
@@ -51,7 +52,7 @@ def flat_options(function: Callable[..., Any]) -> dict[str, Option]:
     50
     """
     options: dict[str, Option] = {}
-    for option in _options(function):
+    for option in _options_of(function):
         if option.name in options:
             raise ValueError(f"{function.__name__} has two options {option.name}; rename one")
         options[option.name] = option
@@ -101,6 +102,12 @@ def summary(thing: Any) -> str:
     'First line of a docstring.'
     """
     return (inspect.getdoc(thing) or "").partition("\n")[0]
+
+
+@cache
+def _options_of(function: Callable[..., Any]) -> tuple[Option, ...]:
+    """The options, read once: signatures and docstrings do not change."""
+    return tuple(_options(function))
 
 
 def _options(function: Callable[..., Any]) -> Iterator[Option]:

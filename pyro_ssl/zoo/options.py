@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal, get_type_hints
 
 from torch import nn
@@ -474,6 +475,11 @@ def check_kinds(options: Any) -> None:
 
     >>> check_kinds(NetworkOptions())
     """
-    kinds = get_type_hints(type(options))
+    kinds = _annotations(type(options))
     for option in fields(options):
         check_kind(option.name, getattr(options, option.name), kinds[option.name])
+
+
+@cache
+def _annotations(group: type) -> dict[str, Any]:
+    return get_type_hints(group)

@@ -42,7 +42,6 @@ paper-002|classifier m2 sslpe sslapd|optimizer|adam||section 5.1.2, page 38
 paper-002|sslpe sslapd|batch_norm|True||section 5.1.4, page 39
 paper-002|sslpe sslapd|gibbs_steps|10||section 4.4, page 35
 paper-002|sslpe sslapd|gibbs_chains|1||section 4.4, page 35
-paper-002|sslpe sslapd|gibbs_hard|True||eq. 4.24, page 35
 paper-002|m2 sslpe sslapd|top_k|None||eq. 4.11, page 32
 paper-002|m2 sslpe sslapd|labeled_weight|None||eq. 4.10, page 31
 paper-002|sslapd|bayesian|p_y||section 4.3, page 34
@@ -54,7 +53,6 @@ paper-002-moons|classifier m2 sdgm sslpe sslapd|hidden|128 128||section 5.2.1, p
 paper-002-moons|classifier m2 sdgm sslpe sslapd|activation|relu||section 5.2.1, page 42
 paper-002-moons|sslpe sslapd|likelihood|heteroscedastic_gaussian||eq. 4.3, page 29
 paper-002-moons|sslpe sslapd|gibbs_steps|10||section 4.4, page 35
-paper-002-moons|sslpe sslapd|gibbs_hard|True||eq. 4.24, page 35
 paper-002-moons|m2 sdgm sslpe sslapd|batch_norm|True||sections 5.1.4 to 5.2.2, pages 39 to 42
 paper-002-moons|sslapd|epochs|50||section 5.3, page 45
 paper-002-moons|sslapd|log_variance|-10||section 5.1.3, page 39
