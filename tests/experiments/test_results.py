@@ -26,7 +26,7 @@ STUDIES = (
     "variational_classification",
 )
 
-AWAITED = {"latent_classifier_sigma"}
+AWAITED = {"latent_classifier_sigma", "true_latents"}
 """Studies whose runs have not ended."""
 
 
