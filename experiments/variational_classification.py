@@ -238,10 +238,9 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     held_out = _held_out(config, len(labels))
     labels = labels.index_fill(0, held_out, -1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    own = SGD if config.get("sgd") else {}
-    objective, _, _, history = trained(
-        config, directory, (dataset, labels), _comparator(config, dataset), device=device, **own
-    )
+    own = dict(SGD) if config.get("sgd") else {}
+    own |= {"objective": _comparator(config, dataset), "device": device}
+    objective, _, _, history = trained(config, directory, (dataset, labels), **own)
     x, y = dataset.x_test, dataset.y_test
     result: Result = {"seconds": history["seconds"][-1]}
     probs = predict_proba(objective, x)
