@@ -485,8 +485,12 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     if few:
         blocks["few labels"] = few_labels(few)
     blocks |= by_the_paper(results)
-    attacked = presets.rows_of(results, "attacks")
-    plot_small_attacks(attacked, pictures / "attacks_cifar10.png")
+    by_picture = {
+        "attacks_mnist": (presets.rows_of(results, "paper_full", data="mnist"), "fgsm"),
+        "attacks_cifar10": (presets.rows_of(results, "attacks"), "small_fgsm"),
+    }
+    for name, (rows, attack) in by_picture.items():
+        plot_attacks(rows, attack, pictures / f"{name}.png")
     _plot_planes(by_method(where(results, part="plane")), pictures)
     return blocks
 
@@ -762,9 +766,9 @@ def _by_severity(result: Result, measure: str) -> list[float]:
     ]
 
 
-def plot_small_attacks(rows: Rows, path: Path) -> None:
-    """Figure 5 (right): the accuracy under FGSM up the loss, by the paper's settings and by ours,
-    mean and range over the draws.
+def plot_attacks(rows: Rows, attack: str, path: Path) -> None:
+    """Figure 5: the accuracy under FGSM up the loss, by the paper's settings and by ours, mean and
+    range over the draws.
     """
     import matplotlib.pyplot as plt
 
@@ -781,8 +785,8 @@ def plot_small_attacks(rows: Rows, path: Path) -> None:
     for ax, (settings, own) in zip(axes[0], panels.items(), strict=True):
         colours = _row_colours(own)
         for i, (row, mine) in enumerate(own.items()):
-            values = [[100 * at["loss"] for at in r["small_fgsm"]] for r in mine]
-            sizes = list(presets.SMALL_EPSILONS)
+            values = [[100 * at["loss"] for at in r[attack]] for r in mine]
+            sizes = [at["epsilon"] for at in mine[0][attack]]
             _range(ax, sizes, values, i, colours[row], row.split(",")[0].upper())
         ax.set(title=f"settings: {settings}", xlabel="epsilon of FGSM", ylabel="accuracy %")
         ax.legend(frameon=False)

@@ -61,7 +61,7 @@ CUTS: dict[str, dict[str, Cut]] = {
     "cpu": {
         "full": Cut({"backbone": "cnn-16"}, {"epochs": 8}),
         "low": Cut(),
-        "attacks": Cut({"backbone": "wrn-10-2", "z_dim": 128}, {"epochs": 5}),
+        "attacks": Cut({"backbone": "wrn-10-2", "z_dim": 128}, {"epochs": 3}),
     },
     "paper": {"full": Cut(), "low": Cut(), "attacks": Cut(data={"rows": 50_000})},
 }

@@ -37,6 +37,16 @@ def test_an_affine_map_of_the_truth_is_found_and_the_class_alone_is_not(true_lat
     assert true_latents.explained(of_class, z, y) == pytest.approx(0, abs=0.01)
 
 
+def test_shifts_of_classes_count_unless_each_may_have_its_own(true_latents):
+    truth = true_latents.Truth(shared=True, seed=1)
+    y, z, _ = truth.sample(20_000)
+    p_z = zoo.build("vc", (8,), 10, z_dim=4).model.p_z
+    moved = z + 5 * truth.loc.flip(0)[y]
+    shares = true_latents.compared(p_z, moved, z, y, truth)
+    assert shares["explained_within"] == pytest.approx(1)
+    assert shares["explained"] < 0.9
+
+
 def test_order_sign_and_scale_do_not_count_in_the_correlation_but_rotations_do(true_latents):
     truth = true_latents.Truth(shared=False, seed=1)
     y, z, _ = truth.sample(20_000)
