@@ -786,8 +786,9 @@ def plot_attacks(rows: Rows, attack: str, path: Path) -> None:
         colours = _row_colours(own)
         for i, (row, mine) in enumerate(own.items()):
             values = [[100 * at["loss"] for at in r[attack]] for r in mine]
-            sizes = [at["epsilon"] for at in mine[0][attack]]
-            _range(ax, sizes, values, i, colours[row], row.split(",")[0].upper())
+            sizes = [f"{at['epsilon']:g}" for at in mine[0][attack]]
+            _range(ax, list(range(len(sizes))), values, i, colours[row], row.split(",")[0].upper())
+            ax.set_xticks(range(len(sizes)), sizes)
         ax.set(title=f"settings: {settings}", xlabel="epsilon of FGSM", ylabel="accuracy %")
         ax.legend(frameon=False)
     plots.save(figure, path)
