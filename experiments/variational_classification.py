@@ -1,7 +1,7 @@
 """Variational classification: paper 000's Tables 1 to 4 and Figures 1 to 8.
 
 It compares CE, GM and VC by accuracy, calibration, out-of-distribution detection and robustness,
-with all labels and with few.
+with all labels and with few, by settings of ours and by the paper's (`variational_presets.py`).
 
 `python experiments/variational_classification.py --help` explains every option.
 """
@@ -16,14 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import margins
 import numpy as np
 import torch
+import variational_presets as presets
 from image_runs import hold_out, images, other_sets, trained, tsne_steps
 from pages import mean_sd, published, table, where
 from panels import COLOURS
 from results_table import Result, Results
 from sklearn.manifold import TSNE
 from study import DEVELOPMENT, Config, Selection, Study, main, resolved, write_json
+from study import SETTINGS as WHOSE_SETTINGS
 from torch import Tensor
 
 from pyro_ssl import Dataset, Objective, data, eval_mode, fit, predict_proba, zoo
@@ -48,7 +51,7 @@ HELD_OUT = 5000
 """Training images without label in training, on which a temperature is fitted."""
 FIRST = 1000
 """Test images that PGD attacks."""
-METHODS = ("ce", "gm", "vc")
+METHODS = presets.METHODS
 WEIGHTS: dict[str, dict[str, Any]] = {"gm": {"density": 0.1}, "vc": {"ratio": 0.1, "density": 0.03}}
 WEIGHTS_ON: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {"vc": {"ratio": 0.03, "density": 0.03, "shared_variance": True, "stochastic": True}},
@@ -129,7 +132,7 @@ SCALES = {
     ),
 }
 DRAWS = {"smoke": [0], "cpu": [0, 1, 2, 3, 4], "paper": [0, 1, 2, 3, 4]}
-PARTS = ("full", "low", "semi", "plane", "cifar")
+PARTS = ("full", "low", "semi", "plane", "cifar", *presets.PARTS)
 
 
 def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
@@ -164,6 +167,9 @@ def _of_draw(draw: int, scale: str) -> Iterator[tuple[str, Config]]:
                 f"cifar_{backbone}_{method}_{draw}",
                 make("cifar", "cifar10", method, {"backbone": backbone}),
             )
+    network = {"backbone": SCALES[scale].cifar[0]}
+    ours = [make("cifar", "cifar10", method, network) for method in METHODS]
+    yield from presets.configs_of_draw(draw, scale, ours)
 
 
 def configure(
@@ -232,8 +238,9 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     held_out = _held_out(config, len(labels))
     labels = labels.index_fill(0, held_out, -1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    own = SGD if config.get("sgd") else {}
-    objective, _, _, history = trained(config, directory, (dataset, labels), device=device, **own)
+    own = dict(SGD) if config.get("sgd") else {}
+    own |= {"objective": _comparator(config, dataset), "device": device}
+    objective, _, _, history = trained(config, directory, (dataset, labels), **own)
     x, y = dataset.x_test, dataset.y_test
     result: Result = {"seconds": history["seconds"][-1]}
     probs = predict_proba(objective, x)
@@ -246,7 +253,7 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     result |= metrics.evaluate(probs, y)
     result["calibration_p_value"] = calibration.calibration_test(probs, y)
     result["from_prior"] = from_prior(objective, x, y)
-    if config["part"] in ("full", "cifar") and not len(held_out):
+    if _shifts(config):
         result |= shifted(objective, config, dataset, labels, probs, directory)
     if config["part"] == "plane":
         picture = pictures / "ambiguous.png" if config["method"] == "vc" else None
@@ -260,6 +267,36 @@ def _held_out(config: Config, rows: int) -> Tensor:
     """Training images that have no label in training: `held_out` of the config, or none."""
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(config["draw"]))
     return order[: config.get("held_out", 0)]
+
+
+def _comparator(config: Config, dataset: Dataset) -> Objective | None:
+    """The objective of an earlier loss, or None for a method of the zoo."""
+    if "comparator" not in config:
+        return None
+    return margins.build(
+        config["comparator"],
+        dataset.x_shape,
+        len(dataset.classes),
+        arguments=config["arguments"],
+        seed=config["draw"],
+        options=config["options"],
+    )
+
+
+OF_IMAGES = ("reliability", "ood", "corruptions", "fgsm", "fgsm_first", "pgd_first")
+SHIFTS = {
+    "full": OF_IMAGES,
+    "cifar": OF_IMAGES,
+    "paper_full": ("reliability", "ood", "fgsm"),
+    "margins_full": ("reliability", "ood", "fgsm"),
+    "attacks": ("small_fgsm",),
+}
+"""What `shifted` measures, by part."""
+
+
+def _shifts(config: Config) -> tuple[str, ...]:
+    """What `shifted` measures in a run; nothing where a temperature is fitted."""
+    return () if "held_out" in config else SHIFTS.get(config["part"], ())
 
 
 def _logits(objective: Any) -> Callable[[Tensor], Tensor]:
@@ -281,14 +318,14 @@ def shifted(
     probs: Tensor,
     directory: Path,
 ) -> Result:
-    """Measure calibration by bins, out-of-distribution detection, corruptions and attacks; for the
-    first draw also t-SNE, for Figure 6.
+    """Measure what the run's part has of calibration by bins, out-of-distribution detection,
+    corruptions and attacks; for the first draw of some also t-SNE, for Figure 6.
 
     Each part is written as it is measured, so that a killed run does not measure it again.
     """
     x, y = dataset.x_test, dataset.y_test
     pgd_steps = config.get("pgd_steps", 20)
-    others = _other_sets(config, len(x))
+    others = _other_sets(config, len(x)) if "ood" in _shifts(config) else {}
 
     def measure_ood() -> dict[str, Any]:
         known = labels >= 0
@@ -308,14 +345,15 @@ def shifted(
         "pgd_first": lambda: attacks.under_attack(
             objective, *first, EPSILONS, "pgd", steps=pgd_steps
         ),
+        "small_fgsm": lambda: attacks.under_attack(objective, x, y, presets.SMALL_EPSILONS),
     }
     result: Result = {}
-    for name, measure in measures.items():
+    for name in _shifts(config):
         path = directory / f"{name}.json"
         if not path.exists():
-            write_json(path, measure())
+            write_json(path, measures[name]())
         result[name] = json.loads(path.read_text())
-    if config["draw"] == 0 and others:
+    if config["draw"] == 0 and others and _shifts(config) == OF_IMAGES:
         sets = {config["data"]: x[:1000], **{k: v[:1000] for k, v in others.items()}}
         result["tsne"] = embedded({k: ood.features(objective, v) for k, v in sets.items()})
     return result
@@ -446,7 +484,41 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     few = where(results, part="low") + where(results, part="semi")
     if few:
         blocks["few labels"] = few_labels(few)
+    blocks |= by_the_paper(results)
+    by_picture = {
+        "attacks_mnist": (presets.rows_of(results, "paper_full", data="mnist"), "fgsm"),
+        "attacks_cifar10": (presets.rows_of(results, "attacks"), "small_fgsm"),
+    }
+    for name, (rows, attack) in by_picture.items():
+        plot_attacks(rows, attack, pictures / f"{name}.png")
     _plot_planes(by_method(where(results, part="plane")), pictures)
+    return blocks
+
+
+def by_the_paper(results: Results) -> dict[str, str]:
+    """Tables of the paper's settings, each row followed by ours."""
+    blocks = {}
+    for name in ("mnist", "fashion_mnist"):
+        sets = {other: TITLES[other] for other in OTHER_SETS[name]}
+        ours = by_method(where(results, part="full", data=name))
+        in_full = {
+            f"{row}, our settings": mine
+            for row, mine in ours.items()
+            if not row.startswith("ce, ")  # the temperature and the Gaussian latent
+        }
+        rows = presets.rows_of(results, "paper_full", data=name)
+        if rows:
+            rows = presets.in_order(rows, in_full)
+        rows |= presets.rows_of(results, "margins_full", data=name)
+        title = f"{TITLES[name]}, all labels"
+        blocks[f"{name}: the paper's settings"] = presets.with_all_labels(title, rows, sets)
+    few = presets.rows_of(results, "paper_low", "margins_low")
+    paper = published("variational_classification", "500 labels")
+    title = "MNIST, 500 labels, no warps"
+    blocks["few labels: the paper's settings"] = presets.with_few_labels(title, few, paper)
+    attacked = presets.rows_of(results, "attacks")
+    title = "CIFAR-10: accuracy % under FGSM of epsilon"
+    blocks["cifar10: small attacks"] = presets.under_small_attacks(title, attacked)
     return blocks
 
 
@@ -694,6 +766,34 @@ def _by_severity(result: Result, measure: str) -> list[float]:
     ]
 
 
+def plot_attacks(rows: Rows, attack: str, path: Path) -> None:
+    """Figure 5: the accuracy under FGSM up the loss, by the paper's settings and by ours, mean and
+    range over the draws.
+    """
+    import matplotlib.pyplot as plt
+
+    panels: dict[str, Rows] = {}
+    for row, mine in rows.items():
+        ended = [r for r in mine if "diverged" not in r]
+        if ended:
+            panels.setdefault(ended[0]["config"]["settings"], {})[row] = ended
+    if not panels:
+        return
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(4.2 * len(panels), 3.2), squeeze=False, layout="constrained"
+    )
+    for ax, (settings, own) in zip(axes[0], panels.items(), strict=True):
+        colours = _row_colours(own)
+        for i, (row, mine) in enumerate(own.items()):
+            values = [[100 * at["loss"] for at in r[attack]] for r in mine]
+            sizes = [f"{at['epsilon']:g}" for at in mine[0][attack]]
+            _range(ax, list(range(len(sizes))), values, i, colours[row], row.split(",")[0].upper())
+            ax.set_xticks(range(len(sizes)), sizes)
+        ax.set(title=f"settings: {settings}", xlabel="epsilon of FGSM", ylabel="accuracy %")
+        ax.legend(frameon=False)
+    plots.save(figure, path)
+
+
 def plot_tsne(rows: Rows, path: Path) -> None:
     """Figure 6: features of test data and of out-of-distribution data."""
     import matplotlib.pyplot as plt
@@ -790,6 +890,7 @@ STUDY = Study(
         "parts": Selection("part", PARTS, "parts of the study to run"),
         "data": Selection("data", tuple(OTHER_SETS), "data sets to run"),
         "methods": Selection("method", METHODS, "methods to run"),
+        "settings": WHOSE_SETTINGS,
     },
     arrays=["tsne", "latents", "classes"],
 )

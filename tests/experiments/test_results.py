@@ -14,6 +14,7 @@ STUDIES = (
     "graphical_models",
     "larger_than_memory",
     "latent_classifier",
+    "latent_classifier_sigma",
     "latent_pictures",
     "latent_plane",
     "m2_mnist",
@@ -26,7 +27,7 @@ STUDIES = (
     "variational_classification",
 )
 
-AWAITED = {"latent_classifier_sigma", "compiled_runs"}
+AWAITED = {"compiled_runs", "true_latents"}
 """Studies whose runs have not ended."""
 
 

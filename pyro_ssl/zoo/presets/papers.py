@@ -363,7 +363,8 @@ _DIGITS_PRESETS = [
 
 _TUNED_SIGMA = (
     "section 3.1 tunes it and does not state it for MNIST; of 1, 0.6, 0.5 and 0.3 the best of the "
-    "latent classifier on one draw of labels for development"
+    "latent classifier and of M2 on two draws of labels for development, see "
+    "experiments/results/latent_classifier_sigma.md"
 )
 _SPLIT = "Appendix C has no experiment"
 _ONE_LAYER: Choices = _mlp("appendix B") | {
