@@ -19,7 +19,7 @@ demo: .venv/ready
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not compiler"
 
-# Several processes, whole commands: as long again as the other tests.
+# Several processes, whole commands, long trainings: longer than the other tests.
 test-slow: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m slow
 

@@ -125,6 +125,7 @@ def test_star_import_gives_the_public_names(name):
     assert namespace.keys() - {"__builtins__"} == set(import_module(name).__all__)
 
 
+@pytest.mark.slow
 def test_the_public_names_are_there_and_cheap_to_import():
     code = """
 import sys, pyro_ssl

@@ -9,6 +9,8 @@ from cli_programs import measures, run, train
 from pyro_ssl import data
 from pyro_ssl.evaluation.corruptions import CORRUPTIONS
 
+pytestmark = pytest.mark.slow
+
 
 def test_evaluate_foreign_data_corruptions_and_attack(copied, capsys):
     g = np.random.default_rng(0)

@@ -87,6 +87,7 @@ def test_mistyped_data_root_is_not_created(capsys):
     assert not list(Path().iterdir())
 
 
+@pytest.mark.slow
 def test_user_error_in_a_process_of_its_own():
     images = np.full((20, 4), 255.0)
     np.savez("pixels.npz", x=images, y=np.arange(20) % 2, x_test=images, y_test=np.arange(20) % 2)
@@ -175,6 +176,7 @@ atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", INTERRUPTED)
 def test_interrupt_without_a_traceback(when):
     code = INTERRUPTED[when] + "sys.argv = ['pyro-ssl', 'list']\nsys.exit(main())"

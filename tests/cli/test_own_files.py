@@ -13,6 +13,8 @@ from pyro_ssl.cli import label
 from pyro_ssl.data import read, readers
 from pyro_ssl.zoo.saved_model import SavedModel
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 SMALL = ("--hidden", "[8]", "--epochs", 2)
 

@@ -14,6 +14,8 @@ from pyro_ssl.cli import train as train_command
 from pyro_ssl.utils import files
 from pyro_ssl.zoo.saved_model import SavedModel
 
+pytestmark = pytest.mark.slow
+
 
 class Stopped(Exception):
     pass

@@ -11,6 +11,8 @@ from pyro_ssl import data
 from pyro_ssl.data.label_draws import LabelDraw
 from pyro_ssl.data.missing_labels import LabelWarning
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("method", OPTIONS)
 def test_train_and_evaluate_agree(method, capsys):

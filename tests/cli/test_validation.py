@@ -13,6 +13,8 @@ from pyro_ssl.evaluation import metrics
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.zoo.saved_model import SavedModel
 
+pytestmark = pytest.mark.slow
+
 
 def test_labels_set_aside_are_within_the_budget_and_not_trained_on(monkeypatch, capsys):
     fit = train_command.fit

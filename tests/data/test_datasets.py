@@ -139,6 +139,7 @@ def python(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_torchvision_beside_any_torch():
     code = """
 import torch
@@ -152,6 +153,7 @@ print(vision.torchvision() is vision.torchvision(), hasattr(vision.torchvision()
     assert python(code) == "True True"
 
 
+@pytest.mark.slow
 def test_importing_is_cheap():
     code = """
 import sys, pyro_ssl

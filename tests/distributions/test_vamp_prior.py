@@ -22,6 +22,7 @@ def seeded(float64):
     torch.manual_seed(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_class", [True, False])
 @pytest.mark.parametrize("flow", [0, 2])
 def test_a_vamp_prior_is_the_mean_of_posteriors_and_normalised(flow, by_class):
@@ -49,6 +50,7 @@ def test_pseudo_inputs_are_no_weights():
     assert torch.allclose(found, 0.05 * sum(w.square().sum() for w in weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [{}, {"class_prior": True}, {"flow": 1}])
 def test_pseudo_inputs_learn_and_the_bound_stays_below_the_evidence(family):
     """The evidence by a grid over latents, and by importance sampling."""

@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pyro
+import pytest
 import torch
 from programs.estimators import tiny
 
@@ -24,6 +25,7 @@ def test_same_seed_same_result(blobs):
     assert (one != other).any()
 
 
+@pytest.mark.slow
 def test_classes_are_as_frequent_as_their_labels(tmp_path):
     rng = np.random.default_rng(0)
     y = (rng.random(1500) < 0.1).astype(int)

@@ -17,6 +17,7 @@ def wave(n: int = 400, labeled: int = 60):
     return x, y, known
 
 
+@pytest.mark.slow
 def test_regression_learns_from_rows_with_and_without_a_label(tmp_path):
     x, y, known = wave()
     model = SemiSupervisedRegressor(

@@ -17,6 +17,7 @@ from pyro_ssl.nn.layers import Linear, SplitLinear
 from pyro_ssl.prediction.predict import predict_proba
 
 
+@pytest.mark.slow
 def test_torchmetrics_agrees_on_separation():
     for seed in range(300):
         g = torch.Generator().manual_seed(seed)

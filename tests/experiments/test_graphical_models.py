@@ -1,9 +1,11 @@
 """Graphical models of the papers."""
 
+import pytest
 import torch
 from experiment_files import cells, made
 
 
+@pytest.mark.slow
 def test_graphical_models(tmp_path, script, scripts):
     out = script("graphical_models", "--scale", "smoke", "--out", "out", cwd=tmp_path)
     module = scripts("graphical_models")

@@ -6,6 +6,8 @@ import torch
 from pyro_ssl import Batch, zoo
 from pyro_ssl.training.captured_step import CaptureError, LossStep
 
+pytestmark = pytest.mark.slow
+
 K = 3
 OPTIONS = {"hidden": (6,), "z_dim": 2, "sigma": 1.0}
 

@@ -142,6 +142,7 @@ CASES = [
 FEWER = [(*case, shared) for case in CASES for shared in (False, True)] + [(18, 0.0, "auto", True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "lead", "top_k", "shared"), FEWER)
 def test_fewer_classes_give_the_same_value_and_gradient_in_the_mean(classes, lead, top_k, shared):
     print(f"\nK = {classes}, lead {lead}, top_k {top_k}, shared noise {shared}")
@@ -153,6 +154,7 @@ def test_fewer_classes_give_the_same_value_and_gradient_in_the_mean(classes, lea
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
 @pytest.mark.parametrize(
     "options",

@@ -64,6 +64,7 @@ def linear_gaussian(off: float, auxiliary: bool = False) -> tuple[InPlate, InPla
     return pair
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [True, False])
 def test_an_importance_weighted_bound_rises_with_its_samples_to_the_evidence(given):
     n, pair, (x, y) = 4000, linear_gaussian(0.4), data(3)

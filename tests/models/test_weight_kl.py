@@ -75,6 +75,7 @@ def test_a_pass_over_the_data_has_the_kl_of_the_weights_once(joint_pass, labeled
         assert torch.allclose(total, kl_by_hand(o.guide), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed_form", [True, False])
 def test_labeled_data_alone_have_it_and_a_sample_of_it_has_its_mean(closed_form):
     o, batch = (

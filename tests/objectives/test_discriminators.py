@@ -57,6 +57,7 @@ def test_a_discriminator_for_each_class_by_hand():
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inputs", "hidden", "error"),
     [

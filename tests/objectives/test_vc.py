@@ -288,6 +288,7 @@ def test_the_unlabeled_bound_is_the_sum_over_classes(stochastic):
         assert torch.allclose(a, b, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_semi_supervised_learning_with_every_term():
     """Two stripes, labeled at opposite ends: labels alone cut them; the gap needs the rest."""
     g = torch.Generator().manual_seed(0)

@@ -75,6 +75,7 @@ def test_threads_are_set_and_put_back(tmp_path):
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_runs_go_to_joblibs_active_backend(tmp_path):
     with joblib.parallel_config(backend="loky", n_jobs=2):
         outcomes = sweep(process, CONFIGS[:2], tmp_path, report=str)

@@ -53,6 +53,7 @@ states = st.recursive(
 )
 
 
+@pytest.mark.slow
 @many
 @given(states)
 def test_any_state_comes_back_bit_for_bit(tmp_path, state):

@@ -16,6 +16,8 @@ from pyro_ssl.training import checkpoints, preemption
 from pyro_ssl.training.callbacks import RunDirectory
 from pyro_ssl.training.distributed import Processes
 
+pytestmark = pytest.mark.slow
+
 
 class At:
     """A transform that raises a signal, or calls a function, in one of its calls."""

@@ -182,6 +182,7 @@ class StoppedError(Exception):
     """Raised by a callback, as a kill between two epochs."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", zoo.METHODS)
 def test_every_method_resumes_to_the_same_bits(method, tmp_path):
     small_options = {"hidden": (6,), "z_dim": 2, "dropout": 0.2}
@@ -212,6 +213,7 @@ def stamp(directory: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(unbroken, runs, tmp_path):
     """SIGKILL from outside at arbitrary moments, until the run gets through."""
     for delay in (0.0, 0.013, 0.05):
@@ -266,6 +268,7 @@ def test_a_directory_with_another_run_is_refused(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_one_process_trains_in_a_directory(tmp_path):
     pytest.importorskip("fcntl")
     child = """

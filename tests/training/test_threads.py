@@ -33,6 +33,8 @@ from pyro_ssl.active import acquisition
 from pyro_ssl.evaluation import attacks
 from pyro_ssl.utils import context as modes
 
+pytestmark = pytest.mark.slow
+
 D, K, N = 4, 3, 60
 X = torch.randn(N, D, generator=torch.Generator().manual_seed(0))
 LABELS = torch.where(torch.arange(N) < 12, torch.arange(N) % K, -1)

@@ -17,6 +17,8 @@ from pyro_ssl import (
     zoo,
 )
 
+pytestmark = pytest.mark.slow
+
 X = np.linspace(0, 1, 24).reshape(8, 3)
 
 

@@ -101,6 +101,7 @@ def test_contract(method, case):
     assert torch.equal(predict_proba(other.eval(), X), predict_proba(o, X))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "case"), everything)
 def test_it_learns_its_training_data(method, case):
     x = (Y @ torch.eye(K, 64)).reshape(-1, *SHAPE) * 0.8 + 0.1

@@ -243,6 +243,7 @@ def test_bad_labels_are_refused_by_name(y, size, error, message):
 # --- a function of few labels ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_wave_is_learned_from_thirty_labels(method):
     """Better than the mean of the labels; the predictive deviation covers most errors; seeded."""

@@ -8,6 +8,8 @@ from programs.label_page import CLASSES, IMAGES
 
 from pyro_ssl.active.labelling.page import Page
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def browser(tmp_path):
