@@ -245,6 +245,67 @@ def reliability(runs: Mapping[str, calibration.Reliability]) -> Figure:
 
 
 @style.context()
+def confusion_matrix(predicted: Tensor, y: Tensor, classes: Sequence[str]) -> Figure:
+    """Draw how often each class was predicted for the rows of each class.
+
+    >>> y = torch.tensor([0, 0, 1])
+    >>> figure = confusion_matrix(torch.tensor([0, 1, 1]), y, ["a", "b"])
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['1', '1', '0', '1']
+
+    Arguments:
+        predicted: Predicted class indices `(N,)`.
+        y: Class indices of the data `(N,)`.
+        classes: Names of the classes.
+
+    Returns:
+        The figure.
+    """
+    from sklearn.metrics import ConfusionMatrixDisplay
+    from sklearn.metrics import confusion_matrix as counts_of
+
+    counts = counts_of(y.cpu().numpy(), predicted.cpu().numpy(), labels=range(len(classes)))
+    size = 1.8 + 0.42 * len(classes)
+    ax = _new_axes(size, size)
+    display = ConfusionMatrixDisplay(counts, display_labels=classes)
+    is_crowded = max(map(len, classes)) > 2
+    rotation: Any = "vertical" if is_crowded else "horizontal"
+    display.plot(ax=ax, cmap="Blues", colorbar=False, values_format="d", xticks_rotation=rotation)
+    ax.set(xlabel="predicted", ylabel="class")
+    whole: Any = ax.figure
+    return whole
+
+
+@style.context()
+def feature_map(features: Tensor, y: Tensor, classes: Sequence[str]) -> Figure:
+    """Draw the first two principal components of features, one colour per class.
+
+    >>> figure = feature_map(torch.randn(9, 3), torch.arange(9) % 2, ["a", "b"])
+    >>> figure.axes[0].get_xlabel()
+    'first component'
+
+    Arguments:
+        features: Features `(N, F)`, F at least 2.
+        y: Class indices `(N,)`.
+        classes: Names of the classes.
+
+    Returns:
+        The figure.
+    """
+    from sklearn.decomposition import PCA
+
+    plane = PCA(2).fit_transform(features.cpu().double().numpy())
+    ax = _new_axes(4.6, 3.6)
+    for k, name in enumerate(classes):
+        own = plane[(y == k).cpu().numpy()]
+        ax.scatter(*own.T, s=5, color=style.class_colour(k), label=name, linewidths=0)
+    ax.set(xlabel="first component", ylabel="second component", xticks=[], yticks=[])
+    style.legend_beside(ax, markerscale=3)
+    whole: Any = ax.figure
+    return whole
+
+
+@style.context()
 def bands(
     curves: Mapping[str, Sequence[Sequence[float]]],
     x: Sequence[float],
