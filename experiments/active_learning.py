@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from image_runs import hold_out, images
 from mnist_labels import CONV
 from moons import NETWORK, ONE_CHAIN, OPTIONS, optimum
 from moons import moons as with_six_labels
 from pages import mean_sd, published, published_rows, table, where
-from panels import COLOURS, frame
+from panels import COLOURS, frame, grid_points
 from results_table import Result, Results
 from study import DEVELOPMENT, Config, Selection, Study, main, resolved, write_json
 
@@ -111,6 +110,8 @@ SCALES: dict[str, dict[str, Any]] = {
 FUNCTIONS = ("entropy", "variation_ratios", "bald")
 TITLES = {"entropy": "entropy", "variation_ratios": "variation ratios", "bald": "BALD"}
 WINDOW = (-1.5, 2.5, -1.1, 1.6)
+RESOLUTION = 60
+"""Points of the plane per side, for the acquisition functions."""
 
 
 def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
@@ -294,10 +295,7 @@ def plane(config: Config, dataset: Dataset, directory: Path) -> Result:
         resume=True,
         **settings,
     )
-    side = config.get("grid", 60)
-    grid = torch.cartesian_prod(
-        torch.linspace(*WINDOW[:2], side), torch.linspace(*WINDOW[2:], side)
-    )
+    grid = grid_points(WINDOW, config.get("grid", RESOLUTION))
     draws = config.get("samples", 100)
     scores = {name: acquisition.scores(objective, grid, name, draws=draws) for name in FUNCTIONS}
     unlabeled = dataset.x[labels < 0]

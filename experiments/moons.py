@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from pages import mean_sd, published, table, where
-from panels import COLOURS, frame, region
+from panels import COLOURS, frame, grid_points, percentages, region
 from results_table import Result, Results
 from study import SETTINGS, Config, Selection, Study, main, of_preset, resolved
 from torch import Tensor
@@ -231,8 +231,8 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     }
     if every_epoch:
         return result | {"curve": curve}
-    points = plane(config.get("grid", RESOLUTION))
-    result["plane"] = _percentages(predict_proba(objective, points))
+    points = grid_points(WINDOW, config.get("grid", RESOLUTION))
+    result["plane"] = percentages(predict_proba(objective, points))
     if name.startswith("norm"):
         result |= _by_batch_statistics(objective, dataset, points)
     return result
@@ -248,20 +248,9 @@ def _by_batch_statistics(objective: Objective, dataset: Dataset, points: Tensor)
         of_plane = objective.classify(points).mean
         of_test = objective.classify(dataset.x_test).mean
     return {
-        "plane_by_batch": _percentages(of_plane),
+        "plane_by_batch": percentages(of_plane),
         "accuracy_by_batch": metrics.accuracy(of_test, dataset.y_test),
     }
-
-
-def plane(resolution: int) -> Tensor:
-    """A grid of points of the window, `(resolution**2, 2)`."""
-    return torch.cartesian_prod(
-        torch.linspace(*WINDOW[:2], resolution), torch.linspace(*WINDOW[2:], resolution)
-    )
-
-
-def _percentages(probs: Tensor) -> list[int]:
-    return [round(100 * p) for p in probs[:, 1].tolist()]
 
 
 # --- tables and pictures ----------------------------------------------------------------------
