@@ -68,7 +68,7 @@ OF_TABLE_1 = ("m2", "latent_classifier", "latent_classifier_simplified")
 BATCH = 100
 """Images per step in the paper, whose loss adds alpha times a mean to sums over them."""
 EPOCHS = {"smoke": 1, "cpu": 10, "paper": 500}
-PRETRAINING_EPOCHS = {"smoke": 1, "cpu": 4, "paper": 500}
+PRETRAINING_EPOCHS = {"smoke": 1, "cpu": 8, "paper": 500}
 """Epochs of the methods in part `pretraining_paper`, from either start."""
 VAE_EPOCHS = {"smoke": 1, "cpu": 10, "paper": 500}
 """Epochs of the VAE there."""
