@@ -130,7 +130,7 @@ PAPER_DRAWS = range(5, 8)
 """Three starts, as the paper has on two moons."""
 PAPER_SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"pool": 120, "test": 120, "labels": (20, 10, 40), "epochs": (1, 1)},
-    "cpu": {"pool": 5000, "test": 10_000, "labels": (100, 50, 300), "epochs": (20, 8)},
+    "cpu": {"pool": 10_000, "test": 10_000, "labels": (100, 50, 300), "epochs": (20, 8)},
     "paper": {"pool": 60_000, "test": 10_000, "labels": (100, 50, 300), "epochs": (200, 80)},
 }
 """By scale: images of the pool and of the test set, first labels, labels per round, most labels,
