@@ -143,24 +143,28 @@ def differences(results: Results, method: str, change: Change) -> list[float]:
 
 def finding(results: Results) -> str:
     """A sentence about the changes that lower, or raise, the accuracy of all draws."""
-    lower, higher, mixed = [], [], []
+    changes: dict[str, list[str]] = {}
     for change in CHANGES.values():
         for method in change.methods:
-            points = differences(results, method, change)
-            if len(points) < 2:
-                continue
             name = f"{change.title} ({method.upper()})"
-            if max(points) < 0:
-                lower.append(name)
-            elif min(points) > 0:
-                higher.append(name)
-            else:
-                mixed.append(name)
+            changes.setdefault(_effect(results, method, change), []).append(name)
+    lower, higher, neither, diverged = (
+        ", ".join(changes.get(effect, ["none"]))
+        for effect in ("lower", "higher", "neither", "diverged")
+    )
     return (
-        f"In every draw, accuracy is lower than the preset's with: {_listed(lower)}; higher with: "
-        f"{_listed(higher)}; neither with: {_listed(mixed)}."
+        f"In every draw, accuracy is lower than the preset's with: {lower}; higher with: {higher}; "
+        f"neither with: {neither}. Training diverges in at least one draw with: {diverged}."
     )
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) if names else "none"
+def _effect(results: Results, method: str, change: Change) -> str:
+    """What a change does to all draws; empty with fewer than two of them."""
+    if _diverged(results, method, change):
+        return "diverged"
+    points = differences(results, method, change)
+    if len(points) < 2:
+        return ""
+    if max(points) < 0:
+        return "lower"
+    return "higher" if min(points) > 0 else "neither"

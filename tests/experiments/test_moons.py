@@ -91,14 +91,15 @@ def test_changes_are_paired_by_draw(scripts):
     for title, accuracies in (("no batch norm", (0.89, 0.90)), ("no l2", (0.91, 0.94))):
         for draw, accuracy in zip((10, 11), accuracies, strict=True):
             results[f"{title}_{draw}"] = result("ablations", accuracy, draw, title)
-    config = {"settings": "ablations", "method": "sslpe", "draw": 10, "change": "no l2"}
-    results["diverged"] = {"config": config | {"draw": 12}, "diverged": "not finite"}
+    config = {"settings": "ablations", "method": "sslapd", "draw": 12, "change": "no l2"}
+    results["diverged"] = {"config": config, "diverged": "not finite"}
     text = ablations.block(results)
     assert "| -1.00, -5.00 " in text and "| +1.00, -1.00 " in text
-    assert "2 (1 diverged)" in text and "10.00" not in text  # no preset of draw 13
+    assert "0 (1 diverged)" in text and "10.00" not in text  # no preset of draw 13
     assert cells(text, "sslpe")[0] == "none"
     found = "lower than the preset's with: no batch norm (SSLPE); higher with: none; neither with: "
-    assert text.endswith(f"{found}no l2 (SSLPE).")
+    assert f"{found}no l2 (SSLPE). " in text
+    assert text.endswith("diverges in at least one draw with: no l2 (SSLAPD).")
     assert ablations.block({}) == "No runs yet."
 
 
