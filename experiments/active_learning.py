@@ -1,7 +1,8 @@
 """Active learning on two moons (paper 002, Figures 5.8 to 5.12) and on images.
 
 It shows accuracy against the number of labels on two moons, MNIST and Fashion-MNIST, by acquisition
-function and by choice of the first labels, and which points the acquisition functions choose.
+function and by choice of the first labels, and which points the acquisition functions choose. Part
+`paper` is SSLPE and SSLAPD on MNIST with the paper's settings; the paper leaves it to the future.
 
 `python experiments/active_learning.py --help` explains every option.
 """
@@ -18,15 +19,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from image_runs import hold_out, images
 from mnist_labels import CONV
 from moons import NETWORK, ONE_CHAIN, OPTIONS, optimum
 from moons import moons as with_six_labels
 from pages import mean_sd, published, published_rows, table, where
-from panels import COLOURS, frame
+from panels import COLOURS, frame, grid_points
 from results_table import Result, Results
-from study import DEVELOPMENT, Config, Selection, Study, main, resolved, write_json
+from study import (
+    DEVELOPMENT,
+    Config,
+    Selection,
+    Study,
+    main,
+    of_preset,
+    resolved,
+    write_json,
+)
 
 from pyro_ssl import ActiveLearner, Dataset, Objective, data, fit, zoo
 from pyro_ssl.active import acquisition, vae_embedding
@@ -53,8 +62,16 @@ ROWS: dict[str, tuple[str, str, str, dict[str, Any]]] = {  # part, method, acqui
     "m2_start_ten": ("images", "m2", "random", CONV),
     "m2_start_random": ("images", "m2", "random", CONV),
     "ensemble_bald": ("images", "classifier", "bald", SUPERVISED),
+    "sslpe_paper_entropy": ("paper", "sslpe", "entropy", {}),
+    "sslpe_paper_random": ("paper", "sslpe", "random", {}),
+    "sslapd_paper_entropy": ("paper", "sslapd", "entropy", {}),
+    "sslapd_paper_random": ("paper", "sslapd", "random", {}),
 }
 ROW_TITLES = {
+    "sslpe_paper_entropy": "sslpe, entropy",
+    "sslpe_paper_random": "sslpe, random",
+    "sslapd_paper_entropy": "sslapd, entropy",
+    "sslapd_paper_random": "sslapd, random",
     "m2_entropy_drawn": "m2, in proportion to entropy",
     "m2_start_ten": "m2, ten cluster centres",
     "m2_start_random": "m2, twenty random images",
@@ -65,7 +82,7 @@ ROW_CONFIG: dict[str, dict[str, Any]] = {
     "m2_start_ten": {"first": 10, "most": 10},
     "m2_start_random": {"start": "random", "most": 20},
 }
-PARTS = ("moons", "plane", "images")
+PARTS = ("moons", "plane", "images", "paper")
 IMAGE_SETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 MEMBERS = 5
 GOALS = {"mnist": (0.9, 0.95, 0.98), "fashion_mnist": (0.7, 0.75, 0.8)}
@@ -108,9 +125,23 @@ SCALES: dict[str, dict[str, Any]] = {
     },
 }
 """By scale: points of the moons, epochs of the first and of later rounds, and labels."""
+PRESET = "paper-002"
+PAPER_DRAWS = range(5, 8)
+"""Three starts, as the paper has on two moons."""
+PAPER_SCALES: dict[str, dict[str, Any]] = {
+    "smoke": {"pool": 120, "test": 120, "labels": (20, 10, 40), "epochs": (1, 1)},
+    "cpu": {"pool": 10_000, "test": 10_000, "labels": (100, 50, 300), "epochs": (20, 8)},
+    "paper": {"pool": 60_000, "test": 10_000, "labels": (100, 50, 300), "epochs": (200, 80)},
+}
+"""By scale: images of the pool and of the test set, first labels, labels per round, most labels,
+and epochs of the first and of later rounds. All but the last scale sum over the likeliest class and
+a drawn one.
+"""
 FUNCTIONS = ("entropy", "variation_ratios", "bald")
 TITLES = {"entropy": "entropy", "variation_ratios": "variation ratios", "bald": "BALD"}
 WINDOW = (-1.5, 2.5, -1.1, 1.6)
+RESOLUTION = 60
+"""Points of the plane per side, for the acquisition functions."""
 
 
 def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
@@ -122,6 +153,8 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
                     made[f"{row}_{name}_{draw}"] = configure(row, name, draw, scale)
             if part == "moons" or (part == "plane" and draw == draws[0]):
                 made[f"{row}_{draw}"] = configure(row, "moons", draw, scale)
+            if part == "paper" and (draw in PAPER_DRAWS or draw >= DEVELOPMENT):
+                made[f"{row}_mnist_{draw}"] = configure(row, "mnist", draw, scale)
     return made
 
 
@@ -141,6 +174,8 @@ def configure(row: str, name: str, draw: int, scale: str) -> Config:
     }
     if part == "images":
         return config | _image_config(row, method, SCALES[scale])
+    if part == "paper":
+        return config | _paper_config(method, scale)
     return config | _moons_config(part, method, SCALES[scale])
 
 
@@ -167,6 +202,33 @@ def _image_config(row: str, method: str, sizes: dict[str, Any]) -> Config:
     }
     config |= {"training": training, "update_training": {"epochs": later}, "restart_factor": 2.0}
     return config | {"start": "diverse", "steps": sizes["steps"]} | ROW_CONFIG.get(row, {})
+
+
+def _paper_config(method: str, scale: str) -> Config:
+    """The preset's settings with fewer epochs; KL warm-up has the same share of them."""
+    sizes = PAPER_SCALES[scale]
+    first, each, most = sizes["labels"]
+    epochs, later = sizes["epochs"]
+    share = _warmup_share(method)
+    settings = of_preset(method, PRESET, epochs=epochs, warmup=share * epochs)
+    if scale != "paper":
+        settings["options"] |= {"top_k": 1}
+    if scale == "smoke":
+        settings["options"] |= {"hidden": (8,), "gibbs_steps": 2}
+    return settings | {
+        "labels": 0,
+        "rows": sizes["pool"],
+        "test_rows": sizes["test"],
+        "first": first,
+        "each": each,
+        "most": most,
+        "update_training": {"epochs": later, "warmup": 0.0},  # q(z|x,y) has been learned
+    }
+
+
+def _warmup_share(method: str) -> float:
+    training = zoo.training_of(method, PRESET)
+    return float(training["warmup"] / training["epochs"])
 
 
 def _moons_config(part: str, method: str, sizes: dict[str, Any]) -> Config:
@@ -239,7 +301,7 @@ def _result(
 
 
 def _dataset(config: Config) -> Dataset:
-    if config["part"] != "images":
+    if config["part"] in ("moons", "plane"):
         return data.two_moons(config["pool"], config["pool"], config["noise"], seed=config["draw"])
     dataset, labels = images(config)
     if config["draw"] >= DEVELOPMENT:
@@ -294,10 +356,7 @@ def plane(config: Config, dataset: Dataset, directory: Path) -> Result:
         resume=True,
         **settings,
     )
-    side = config.get("grid", 60)
-    grid = torch.cartesian_prod(
-        torch.linspace(*WINDOW[:2], side), torch.linspace(*WINDOW[2:], side)
-    )
+    grid = grid_points(WINDOW, config.get("grid", RESOLUTION))
     draws = config.get("samples", 100)
     scores = {name: acquisition.scores(objective, grid, name, draws=draws) for name in FUNCTIONS}
     unlabeled = dataset.x[labels < 0]
@@ -336,6 +395,10 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
     for result in where(results, part="plane"):
         if "grid" in result:
             plot_functions(result, pictures / "functions.png")
+    by_the_paper = by_row(where(results, part="paper"))
+    blocks["MNIST, the paper's settings"] = paper_table(by_the_paper)
+    if by_the_paper:
+        plot_curves(by_the_paper, pictures / "mnist_paper.png", "MNIST, the paper's settings")
     return blocks
 
 
@@ -423,6 +486,27 @@ def images_table(name: str, runs: dict[str, list[Result]]) -> str:
         at = [_accuracies(mine, n) for n in SHOWN_COUNTS]
         rows.append((row_title(row), *quartiles, len(mine), *at, _seconds_of_rounds(mine)))
     return table(header, [*rows, *_published_counts(name)])
+
+
+def paper_table(runs: dict[str, list[Result]]) -> str:
+    """Accuracies of SSLPE and SSLAPD on MNIST by number of labels, and the last log-likelihood."""
+    if not runs:
+        return "No runs yet."
+    counts = [point["labels"] for point in next(iter(runs.values()))[0]["curve"]]
+    header = (
+        "MNIST, the paper's settings",
+        "starts",
+        *(f"accuracy % with {n} labels" for n in counts),
+        f"log-likelihood with {counts[-1]}",
+        "s per loop",
+    )
+    rows = []
+    for row, mine in runs.items():
+        at = [_accuracies(mine, n) for n in counts]
+        likelihood = mean_sd((r["curve"][-1]["log_likelihood"] for r in mine), 3)
+        seconds = f"{statistics.fmean(r['seconds'] for r in mine):.0f}"
+        rows.append((row_title(row), len(mine), *at, likelihood, seconds))
+    return table(header, rows)
 
 
 def _seconds_of_rounds(mine: list[Result]) -> str:

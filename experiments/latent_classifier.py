@@ -1,7 +1,8 @@
 """The latent classifier on MNIST with 100 labels: paper 003's Table 1 and its analyses.
 
 Table 1 is accuracy over alpha and lambda; the other parts are batches of mostly unlabeled images,
-pretraining and longer training (Figures 2, 5 and 8).
+pretraining and longer training (Figures 2, 5 and 8). Parts `paper` and `pretraining_paper` have the
+settings of the preset, at its sigma.
 
 `python experiments/latent_classifier.py --help` explains every option.
 """
@@ -52,12 +53,25 @@ ANALYSED = (0.1, 1.0, 100.0)
 """Alphas of M2 whose z is probed, and whose epochs are compared."""
 PRETRAINED = {"m2": 0.1, "latent_classifier": 0.5, "latent_classifier_simplified": 0.001}
 LONGER = {"latent_classifier": 0.5, "latent_classifier_exact": 0.5, "m2": 0.1}
-PARTS = ("table", "paper", "batches", "pretraining", "longer")
+PRETRAINED_BY_PAPER = (
+    ("m2", 1.0),  # appendix B: "a small added discriminative loss"
+    ("m2", 10000.0),  # "alpha high enough"
+    ("latent_classifier", 0.5),
+    ("latent_classifier_simplified", 0.001),
+)
+"""Methods of sections 3.2 and 5.2, with alpha or lambda as in Table 1."""
+STARTS = {"random": "random", "vae": "a VAE's"}
+"""Weights at the start of part `pretraining_paper`."""
+PARTS = ("table", "paper", "batches", "pretraining", "pretraining_paper", "longer")
 PRESET = "paper-003"
 OF_TABLE_1 = ("m2", "latent_classifier", "latent_classifier_simplified")
 BATCH = 100
 """Images per step in the paper, whose loss adds alpha times a mean to sums over them."""
 EPOCHS = {"smoke": 1, "cpu": 10, "paper": 500}
+PRETRAINING_EPOCHS = {"smoke": 1, "cpu": 8, "paper": 500}
+"""Epochs of the methods in part `pretraining_paper`, from either start."""
+VAE_EPOCHS = {"smoke": 1, "cpu": 10, "paper": 500}
+"""Epochs of the VAE there."""
 DRAWS = {"smoke": [0], "cpu": [0, 1, 2], "paper": [0, 1, 2, 3, 4]}
 VALIDATION = 10_000
 """Unlabeled training images whose labels are used to compare ways to select an epoch, and for
@@ -91,6 +105,10 @@ def _of_draw(draw: int, scale: str) -> Iterator[tuple[str, Config]]:
     yield f"batches_m2_{draw}", one_label
     for method, weight in PRETRAINED.items():
         yield f"pretraining_{method}_{draw}", configure("pretraining", method, draw, scale, weight)
+    for method, weight in PRETRAINED_BY_PAPER:
+        for start in STARTS:
+            config = configure_pretraining_by_paper(method, draw, scale, weight, start)
+            yield f"pretraining_paper_{method}_{weight:g}_{start}_{draw}", config
     for method, weight in LONGER.items():
         longer = configure("longer", method, draw, scale, weight)
         longer["training"]["epochs"] *= 5
@@ -144,6 +162,19 @@ def configure_by_paper(method: str, draw: int, scale: str, weight: float) -> Con
     return config | settings
 
 
+def configure_pretraining_by_paper(
+    method: str, draw: int, scale: str, weight: float, start: str
+) -> Config:
+    """Section 3.2 with the preset's settings, its sigma among them."""
+    config = configure_by_paper(method, draw, scale, weight)
+    config["training"]["epochs"] = PRETRAINING_EPOCHS[scale]
+    return config | {
+        "part": "pretraining_paper",
+        "start": start,
+        "vae_epochs": VAE_EPOCHS[scale],
+    }
+
+
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     """Train one method on one draw, and analyse it; save pictures of the first draw."""
     loaded = dataset, labels = images(config)
@@ -161,31 +192,53 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
         objective, _, _, history = trained(config, None, loaded, callbacks=(watch,))
     else:
         start = None
-        if config["part"] == "pretraining":
-            start = pretrained(config, dataset, directory / "vae", pictures)
+        if _starts_from_vae(config):
+            vae = pretrained_vae(config, dataset, directory / "vae", pictures)
+            start = started_from(vae, config, dataset)
         objective, _, _, history = trained(config, directory, loaded, objective=start)
     probs = predict_proba(objective, dataset.x_test)
     result = measured(objective, dataset, history)
     result["commonest"] = float(probs.argmax(-1).bincount().max() / len(probs))
     if path["loss"]:
         result["path"] = path
-    if config["analysed"] and config["part"] == "table":
+    if _is_probed(config):
         result["probe"] = probe(objective, dataset)
-    if config["part"] == "table" and config["method"] in BY_RECONSTRUCTION:
+    is_compared = config["part"] in ("table", "pretraining_paper")
+    if is_compared and config["method"] in BY_RECONSTRUCTION:
         scores = class_bounds(objective, dataset.x_test, only=("x",))
         result["by_reconstruction"] = metrics.accuracy(scores.softmax(-1), dataset.y_test)
     if _shows_analogies(config):
         count = 2 if "rows" in config else 10  # fewer in a smoke run
         picture = plots.analogies(objective, dataset.x_test[:count], 10)
-        plots.save(picture, pictures / f"analogies_{config['part']}.png")
+        plots.save(picture, pictures / f"analogies_{_picture_name(config)}.png")
     return result
 
 
+def _starts_from_vae(config: Config) -> bool:
+    return config["part"] == "pretraining" or config.get("start") == "vae"
+
+
+def _is_probed(config: Config) -> bool:
+    """Whether the class is predicted from z: M2 in the table and after pretraining."""
+    if config["part"] == "pretraining_paper":
+        return config["method"] == "m2"
+    return config["analysed"] and config["part"] == "table"
+
+
 def _shows_analogies(config: Config) -> bool:
-    """Whether a run saves a picture: M2 on the first draw, pretrained or with weight 1."""
+    """Whether a run saves a picture: M2 on the first draw, in a part on pretraining or with weight
+    1.
+    """
     if config["draw"] != 0 or config["method"] != "m2":
         return False
-    return config["part"] == "pretraining" or config["weight"] == 1
+    return config["part"].startswith("pretraining") or config["weight"] == 1
+
+
+def _picture_name(config: Config) -> str:
+    """The part; with the paper's settings also the weights at the start, and alpha."""
+    if config["part"] != "pretraining_paper":
+        return config["part"]
+    return f"{config['part']}_{config['start']}_{config['weight']:g}"
 
 
 def probe(objective: Any, dataset: Dataset) -> float:
@@ -207,20 +260,27 @@ def probe(objective: Any, dataset: Dataset) -> float:
     return metrics.accuracy(predict_proba(reader, z_test), dataset.y_test)
 
 
-def pretrained(config: Config, dataset: Dataset, directory: Path, pictures: Path) -> Objective:
-    """Build a pair whose encoder and decoder start as those of a VAE trained on all images, without
-    use of y.
-    """
+def pretrained_vae(config: Config, dataset: Dataset, directory: Path, pictures: Path) -> Objective:
+    """Train a VAE on all images, without use of y; save reconstructions of the first draw."""
     options, seed = config["options"], config["draw"]
     shared = {k: options[k] for k in ("hidden", "activation", "likelihood", "sigma", "z_dim")}
     vae = zoo.build("vae", dataset.x_shape, 10, seed=seed, **shared)
-    training = {"epochs": config["training"]["epochs"], "batch_size": 200, "lr": 1e-3}
+    epochs = config.get("vae_epochs", config["training"]["epochs"])
+    training = {"epochs": epochs, "batch_size": 200, "lr": 1e-3}
     fit(vae, dataset.x, seed=seed, directory=directory, resume=True, identity=shared, **training)
     if seed == 0:  # Figure 5a
         x = dataset.x_test[:10]
         picture = plots.image_grid(torch.stack([x, reconstruct(vae, x)]))
-        plots.save(picture, pictures / "reconstructions_vae.png")
-    objective = zoo.build(config["method"], dataset.x_shape, 10, seed=seed, **options)
+        suffix = "_paper" if config["part"] == "pretraining_paper" else ""
+        plots.save(picture, pictures / f"reconstructions_vae{suffix}.png")
+    return vae
+
+
+def started_from(vae: Objective, config: Config, dataset: Dataset) -> Objective:
+    """Build a pair whose encoder and decoder start as those of a VAE."""
+    objective = zoo.build(
+        config["method"], dataset.x_shape, 10, seed=config["draw"], **config["options"]
+    )
     copy_weights(vae.model.p_x.network, objective.model.p_x.network, inputs_at=-1)
     copy_weights(vae.guide.q_z.network, objective.guide.q_z.network, inputs_at=0)
     return objective
@@ -252,6 +312,7 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
         plot_selection(analysed, pictures / "selection.png")
     if where(results, part="pretraining"):
         blocks["pretraining"] = starts(results)
+    blocks["pretraining, the paper's settings"] = starts_by_paper(results)
     if where(results, part="longer"):
         blocks["longer"] = lengths(results)
     batches = where(results, part="batches")
@@ -376,6 +437,33 @@ def starts(results: Results) -> str:
     return table(
         ("method", "weights at the start", *MEASURES, "commonest prediction %", "paper 003"), rows
     )
+
+
+def starts_by_paper(results: Results) -> str:
+    """Sections 3.2, 3.3 and 5.2 with the preset's settings: two starts, side by side."""
+    theirs = published("latent_classifier", "pretraining")
+    rows = []
+    for method, weight in PRETRAINED_BY_PAPER:
+        for start, name in STARTS.items():
+            part = {"part": "pretraining_paper", "method": method}
+            mine = where(results, **part, weight=weight, start=start)
+            if mine:
+                paper = theirs.get(method, "") if start == "vae" else ""
+                analyses = [_mean(mine, k) for k in ("commonest", "by_reconstruction", "probe")]
+                rows.append((method, f"{weight:g}", name, *measures(mine), *analyses, paper))
+    if not rows:
+        return "No runs yet."
+    header = (
+        "method",
+        "alpha or lambda",
+        "weights at the start",
+        *MEASURES,
+        "commonest prediction %",
+        "accuracy % by reconstruction loss",
+        "accuracy % of a classifier on z",
+        "paper 003",
+    )
+    return table(header, rows)
 
 
 def paired(results: Results, part: str, other: str, method: str, weight: float) -> list[Result]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from pages import table, where
-from panels import COLOURS, frame, region
+from panels import COLOURS, frame, grid_points, percentages, region
 from results_table import Result, Results
 from study import Config, Selection, Study, main, resolved
 
@@ -46,6 +46,10 @@ SIGMAS = (0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0)
 EPOCHS = {"smoke": 1, "cpu": 60, "paper": 500}
 DRAWS = {"smoke": [0], "cpu": [0], "paper": [0]}
 WINDOW = {"circles": (-1.5, 1.5, -1.5, 1.5), "moons": (-1.6, 2.6, -1.1, 1.6)}
+RESOLUTION = 50
+"""Points of the plane per side, for pictures of classifiers."""
+COARSE_RESOLUTION = 16
+"""Points of the plane per side, for pictures of displacements."""
 PARTS = ("circles", "moons")
 ARRAYS = ("plane", "by_loss", "reconstructions", "fields")
 
@@ -107,19 +111,20 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
         identity=config,
         **config["training"],
     )
-    grid = plane(config["data"])
+    grid = grid_points(WINDOW[config["data"]], RESOLUTION)
     result: Result = metrics.evaluate(predict_proba(objective, dataset.x_test), dataset.y_test)
     result["seconds"] = history["seconds"][-1]
-    result["plane"] = _percentages(predict_proba(objective, grid))
+    result["plane"] = percentages(predict_proba(objective, grid))
     if objective.model is None:
         return result
     by_loss = class_bounds(objective, grid, only=("x",), num_particles=8).softmax(-1)
-    return result | moved(objective, dataset, config["data"]) | {"by_loss": _percentages(by_loss)}
+    return result | moved(objective, dataset, config["data"]) | {"by_loss": percentages(by_loss)}
 
 
 def moved(objective: Objective, dataset: Dataset, name: str) -> Result:
     """Reconstruct test points under their likeliest class, and a coarse grid under each class."""
-    x, coarse = dataset.x_test[:1000], plane(name, 16)
+    x = dataset.x_test[:1000]
+    coarse = grid_points(WINDOW[name], COARSE_RESOLUTION)
     y = torch.eye(2)[predict_proba(objective, x).argmax(-1)]
     again = reconstruct(objective, x, y)
     fields = [reconstruct(objective, coarse, e) - coarse for e in torch.eye(2)]
@@ -129,18 +134,6 @@ def moved(objective: Objective, dataset: Dataset, name: str) -> Result:
         "reconstructions": shown.round(decimals=3).tolist(),
         "fields": [f.round(decimals=3).tolist() for f in fields],
     }
-
-
-def plane(name: str, resolution: int = 50) -> torch.Tensor:
-    """A grid of points of the window, `(resolution**2, 2)`."""
-    left, right, low, high = WINDOW[name]
-    across = torch.linspace(left, right, resolution)
-    up = torch.linspace(low, high, resolution)
-    return torch.cartesian_prod(across, up)
-
-
-def _percentages(probs: torch.Tensor) -> list[int]:
-    return [round(100 * p) for p in probs[:, 1].tolist()]
 
 
 # --- tables and pictures ----------------------------------------------------------------------
@@ -247,7 +240,7 @@ def plot_fields(moons: list[Result], path: Path) -> None:
         len(moons), 7, figsize=(18, 2.8 * len(moons)), squeeze=False, layout="constrained"
     )
     dataset, _ = points(moons[0]["config"])
-    coarse = plane("moons", 16)
+    coarse = grid_points(WINDOW["moons"], COARSE_RESOLUTION)
     for row, r in zip(axes, moons, strict=True):
         row[0].scatter(*dataset.x[::5].T, s=2, c=COLOURS[dataset.y[::5].numpy()], linewidths=0)
         row[0].set(title="data", ylabel=f"{r['config']['kind']} KL")

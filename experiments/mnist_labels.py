@@ -1,7 +1,7 @@
 """MNIST with 10 to 300 labels per class: paper 002's Tables 5.3 and 5.4.
 
-It also shows samples and t-SNE (Figures 5.13 and 5.14), and the same methods with a convolutional
-classifier.
+It also shows samples and t-SNE (Figures 5.13 and 5.14), the same methods with a convolutional
+classifier, and other methods with 10 labels per class.
 
 `python experiments/mnist_labels.py --help` explains every option.
 """
@@ -14,21 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from image_runs import measured, smoke_rows, trained, training_of, tsne
+from image_runs import images, measured, smoke_rows, trained, training_of, tsne
 from pages import MEASURES, measures, published, table, where
 from results_table import Result, Results
 from study import Config, Selection, Study, main, of_preset, resolved
 
 from pyro_ssl import (
+    Dataset,
     GibbsPredictor,
     Objective,
+    PretrainedEncoder,
     eval_mode,
     fixed_seed,
     generate,
     gibbs,
     predict_proba,
+    zoo,
 )
 from pyro_ssl.evaluation import plots
+from pyro_ssl.zoo import presets
 
 PER_CLASS = (10, 20, 60, 100, 300)
 OF_THE_THESIS = ("classifier", "m2", "sslpe", "sslapd")
@@ -45,6 +49,7 @@ class Row:
         options: Options of the method, beside its defaults.
         batch_size: Unlabeled images per step.
         preset: Preset with the settings of the row, in place of options and batch sizes.
+        m1: Options of a VAE and its epochs; the method learns on its latents, as in M1+M2.
     """
 
     method: str
@@ -52,6 +57,7 @@ class Row:
     options: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 100
     preset: str | None = None
+    m1: dict[str, Any] | None = None
 
 
 THESIS: dict[str, Any] = {"hidden": (500, 500), "z_dim": 100, "labeled_weight": None, "top_k": 1}
@@ -73,7 +79,18 @@ ROWS = {
     "sslpe_paper": Row("sslpe", 8, preset="paper-002"),
     "sslapd_paper": Row("sslapd", 8, preset="paper-002"),
     "m1_m2": Row("m1_m2", 60, {"m1_epochs": 20, "noise": 0.3, "consistency": 1.0, "sigma1": 0.7}),
+    "m1_sslpe": Row(
+        "sslpe",
+        20,
+        {"noise": 0.3, "consistency": 1.0, "sigma": 0.7},
+        m1={"z_dim": 50, "hidden": (500, 500), "epochs": 20},
+    ),
+    "m2_flow": Row("m2", 8, THESIS | {"flow": 2}, batch_size=200),
+    "m2_vamp": Row("m2", 8, THESIS | {"prior": "vamp"}, batch_size=200),
+    "m2_adversarial": Row("m2_adversarial", 8, THESIS, batch_size=200),
+    "sdgm": Row("sdgm", 8, THESIS, batch_size=200),
     "latent_classifier": Row("latent_classifier", 10),
+    "latent_classifier_split": Row("latent_classifier_split", 10),
     "classifier_conv": Row(
         "classifier", 1000, {"network": "conv", "channels": (16, 32, 64), "warp": 0.25}
     ),
@@ -136,6 +153,8 @@ def configure(name: str, per_class: int, draw: int, scale: str) -> Config:
         "training": training_of(row.method, EPOCHS[scale] or row.epochs, **batches),
         **rows,
     }
+    if row.m1 is not None:
+        config["m1"] = row.m1 | ({"hidden": (8,), "epochs": 1} if scale == "smoke" else {})
     if row.preset is not None:
         config |= _settings_of_paper(row, row.preset, scale)
     return config
@@ -155,14 +174,29 @@ def _settings_of_paper(row: Row, preset: str, scale: str) -> Config:
 
 def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     """Train one method on one draw; save pictures of the first draw."""
-    objective, dataset, _, history = trained(config, directory)
-    if config["draw"] == 0 and hasattr(objective.model, "predict"):
+    loaded = images(config)
+    stacked = on_m1(config, loaded[0]) if "m1" in config else None
+    objective, dataset, _, history = trained(config, directory, loaded, objective=stacked)
+    makes_images = hasattr(objective.model, "predict") and stacked is None
+    if config["draw"] == 0 and makes_images:
         count = 20 if "test_rows" in config else 100  # fewer in a smoke run
         plots.save(samples(objective, count), pictures / f"samples_{name}.png")
     if config["draw"] == 0 and hasattr(objective.guide, "encode") and config["per_class"] >= 100:
         x, y = dataset.x_test[:2000], dataset.y_test[:2000]
         plots.save(tsne(_codes(objective, x), y, dataset.classes), pictures / f"tsne_{name}.png")
     return measured(objective, dataset, history)
+
+
+def on_m1(config: Config, dataset: Dataset) -> Objective:
+    """The method of a run on the latents of a VAE, which `fit` trains first; see `zoo.m1_m2`."""
+    options = dict(config["m1"])
+    epochs = options.pop("epochs")
+    size = options["z_dim"]
+    seed = config["draw"]
+    m1 = zoo.build("vae", dataset.x_shape, 10, seed=seed, likelihood="bernoulli", **options)
+    objective = zoo.build(config["method"], (size,), 10, seed=seed, **config["options"])
+    objective.features = PretrainedEncoder(m1, size, {"epochs": epochs, **presets.M1_TRAINING})
+    return objective
 
 
 def samples(objective: Objective, n: int) -> Any:

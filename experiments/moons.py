@@ -1,7 +1,7 @@
 """Two moons with six labels: paper 002's Tables 5.1 and 5.2 and Figures 5.1 to 5.7.
 
 It shows accuracy and likelihood of each method beside the Bayes optimum, decisions over the plane,
-and batch norm with random weights.
+batch norm with random weights, and the paper's settings with one thing changed.
 
 `python experiments/moons.py --help` explains every option.
 """
@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import moons_ablations as ablations
 import numpy as np
 import torch
 from pages import mean_sd, published, table, where
-from panels import COLOURS, frame, region
+from panels import COLOURS, frame, grid_points, percentages, region
 from results_table import Result, Results
-from study import SETTINGS, Config, Selection, Study, main, of_preset, resolved
+from study import DEVELOPMENT, SETTINGS, Config, Selection, Study, main, of_preset, resolved
 from torch import Tensor
 
 from pyro_ssl import (
@@ -100,7 +101,8 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
                     made[f"{prefix}{method}_{noise}_{draw}"] = configure(
                         method, noise, draw, labels, scale
                     )
-    return made | _by_the_paper(scale, draws) | _curves(scale) | _batch_norm(scale)
+    made |= _by_the_paper(scale, draws) | _ablations(scale, draws)
+    return made | _curves(scale) | _batch_norm(scale)
 
 
 def _by_the_paper(scale: str, draws: Sequence[int]) -> dict[str, Config]:
@@ -109,12 +111,30 @@ def _by_the_paper(scale: str, draws: Sequence[int]) -> dict[str, Config]:
     for draw in draws:
         for noise in NOISES:
             for method in METHODS if draw != SHOWN else ():
-                config = configure(method, noise, draw, "placed", scale)
-                config |= of_preset(method, PRESET)
-                if scale == "smoke":
-                    config["training"]["epochs"] = 1
-                    config["options"] |= {"hidden": (8,)}
-                made[f"paper_{method}_{noise}_{draw}"] = config
+                made[f"paper_{method}_{noise}_{draw}"] = configure_by_paper(
+                    method, noise, draw, scale
+                )
+    return made
+
+
+def configure_by_paper(method: str, noise: float, draw: int, scale: str) -> Config:
+    """The preset's settings; a smoke run has a small network."""
+    config = configure(method, noise, draw, "placed", scale) | of_preset(method, PRESET)
+    if scale == "smoke":
+        config["training"]["epochs"] = 1
+        config["options"] |= {"hidden": (8,)}
+    return config
+
+
+def _ablations(scale: str, draws: Sequence[int]) -> dict[str, Config]:
+    """Runs with the paper's settings, each with one thing changed."""
+    made = {}
+    for draw in draws:
+        for name, change in ablations.CHANGES.items():
+            chosen = draw in ablations.DRAWS or draw >= DEVELOPMENT
+            for method in change.methods if chosen else ():
+                config = configure_by_paper(method, ablations.NOISE, draw, scale)
+                made[f"ablation_{name}_{method}_{draw}"] = change.applied(config)
     return made
 
 
@@ -231,8 +251,8 @@ def run(name: str, config: Config, directory: Path, pictures: Path) -> Result:
     }
     if every_epoch:
         return result | {"curve": curve}
-    points = plane(config.get("grid", RESOLUTION))
-    result["plane"] = _percentages(predict_proba(objective, points))
+    points = grid_points(WINDOW, config.get("grid", RESOLUTION))
+    result["plane"] = percentages(predict_proba(objective, points))
     if name.startswith("norm"):
         result |= _by_batch_statistics(objective, dataset, points)
     return result
@@ -248,27 +268,16 @@ def _by_batch_statistics(objective: Objective, dataset: Dataset, points: Tensor)
         of_plane = objective.classify(points).mean
         of_test = objective.classify(dataset.x_test).mean
     return {
-        "plane_by_batch": _percentages(of_plane),
+        "plane_by_batch": percentages(of_plane),
         "accuracy_by_batch": metrics.accuracy(of_test, dataset.y_test),
     }
-
-
-def plane(resolution: int) -> Tensor:
-    """A grid of points of the window, `(resolution**2, 2)`."""
-    return torch.cartesian_prod(
-        torch.linspace(*WINDOW[:2], resolution), torch.linspace(*WINDOW[2:], resolution)
-    )
-
-
-def _percentages(probs: Tensor) -> list[int]:
-    return [round(100 * p) for p in probs[:, 1].tolist()]
 
 
 # --- tables and pictures ----------------------------------------------------------------------
 
 
 def report(results: Results, pictures: Path) -> dict[str, str]:
-    others = ("curves", "norm", "paper")
+    others = ("curves", "norm", "paper", "ablation")
     tested = {name: r for name, r in results.items() if not name.startswith(others)}
     placed = where(tested, labels="placed")
     if any("plane" in r for r in placed):
@@ -281,7 +290,8 @@ def report(results: Results, pictures: Path) -> dict[str, str]:
         plot_batch_norm(norms, pictures / "batch_norm.png")
     if any(name.startswith("curves") for name in results):
         plot_curves(results, pictures / "curves.png")
-    return _tables(tested) | _tables_of_paper(results)
+    tables = _tables(tested) | _tables_of_paper(results)
+    return tables | {"ablations": ablations.block(results)}
 
 
 def _tables(tested: Results) -> dict[str, str]:
@@ -471,7 +481,12 @@ STUDY = Study(
     report,
     draws=DRAWS,
     selections={
-        "settings": SETTINGS,
+        "settings": Selection(
+            SETTINGS.key,
+            (*SETTINGS.values, ablations.SETTINGS),
+            "settings of the methods: ours, the paper's preset, or the preset with one change",
+            absent=SETTINGS.absent,
+        ),
         "noise": Selection("noise", NOISES, "standard deviations of the noise to run"),
         "labels": Selection(
             "labels", LABELS, "six labels: placed by hand, or drawn at random", default=["placed"]

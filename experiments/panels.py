@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from pyro_ssl.evaluation import plots, style
 
@@ -15,6 +17,18 @@ COLOURS = np.array(style.COLOURS)
 """Colours of classes, to be indexed by class."""
 Window = tuple[float, float, float, float]
 """Left, right, low and high end of a part of the plane."""
+
+
+def grid_points(window: Window, resolution: int) -> Tensor:
+    """Points of a square grid over a part of the plane, `(resolution**2, 2)`."""
+    across = torch.linspace(*window[:2], resolution)
+    up = torch.linspace(*window[2:], resolution)
+    return torch.cartesian_prod(across, up)
+
+
+def percentages(probs: Tensor) -> list[int]:
+    """p(y=1|x) of two classes in whole per cent, for `region`."""
+    return [round(100 * p) for p in probs[:, 1].tolist()]
 
 
 def region(ax: Any, percentages: Sequence[float], window: Window, title: str = "") -> None:

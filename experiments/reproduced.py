@@ -9,6 +9,8 @@ separated by semicolons. A key is one of the run's config (`options.sigma` for a
 which published number a run is compared with; keys of the config stand in braces:
 
     moons noise=0.1 labels=placed -> noise {noise} / {method}
+
+A selector that begins with `awaited` may have no runs yet.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ TITLES = {
 VERDICTS = ("reproduced", "partly", "not")
 SETTINGS = ("paper", "ours")
 """Whose settings the runs have: the paper's, but for fewer epochs, or ours."""
+AWAITED = "awaited "
+"""Beginning of a selector whose runs may be missing."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Selector:
     """Key, pattern, and whether the value must match it."""
     cell: tuple[str, str] | None = None
     """Templates of `setting` and `row` in `published.csv`."""
+    awaited: bool = False
+    """Whether there may be no runs yet."""
 
 
 @dataclass(frozen=True)
@@ -290,10 +296,11 @@ def selectors(text: str) -> list[Selector]:
     found = []
     for part in filter(None, text.split("; ")):
         runs, _, cell = part.partition(" -> ")
-        study, *conditions = runs.split()
+        awaited = runs.startswith(AWAITED)
+        study, *conditions = runs.removeprefix(AWAITED).split()
         setting, _, row = cell.partition(" / ")
         wanted = tuple(map(_condition, conditions))
-        found.append(Selector(study, wanted, (setting, row) if cell else None))
+        found.append(Selector(study, wanted, (setting, row) if cell else None, awaited))
     return found
 
 
@@ -306,10 +313,10 @@ def selected(selector: Selector) -> list[Run]:
     """Select runs.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are none, and they are not awaited.
     """
     runs = [run for run in _all_runs(selector.study) if _chosen(run, selector)]
-    if not runs:
+    if not runs and not selector.awaited:
         raise ValueError(f"no runs in {selector.study}.csv for {selector.wanted}")
     return runs
 
@@ -371,11 +378,18 @@ def _summary(items: Sequence[Item]) -> str:
 
 
 def _numbers_reached(items: Sequence[Item]) -> str:
-    """How many numbers of the tables are measured and reached, and how many figures are left."""
+    """How many numbers of the tables are measured and reached, and how many figures are left.
+
+    A number in two rows of a table counts once, as reached if it is in either.
+    """
     without = len({_key(item) for item in items if not item.script})
-    cells = [cell for item in items for cell in item.cells]
-    measured = sum(bool(cell.values) for cell in cells)
-    reached = sum(cell.reached for cell in cells)
+    cells: dict[tuple[str, ...], list[Cell]] = {}
+    for item in items:
+        for cell in item.cells:
+            number = (*_key(item), cell.setting, cell.row, cell.measure)
+            cells.setdefault(number, []).append(cell)
+    measured = sum(any(cell.values for cell in same) for same in cells.values())
+    reached = sum(any(cell.reached for cell in same) for same in cells.values())
     return (
         f"Of {len(cells)} numbers in the tables, {measured} were measured and {reached} are "
         f"reached. Figures without a script: {without}."
@@ -428,8 +442,15 @@ def _row(item: Item) -> tuple[str, ...]:
         _beside(_draws(item, runs), item.paper_draws),
         _beside(_span(run.epochs for run in runs), item.paper_epochs),
         _command(item),
-        item.reason,
+        _reason(item, runs),
     )
+
+
+def _reason(item: Item, runs: Sequence[Run]) -> str:
+    """The reason of a verdict; first that there are no runs yet, if they are awaited."""
+    if runs or not item.runs:
+        return item.reason
+    return f"no runs yet: {item.reason}"
 
 
 def _runs_of(item: Item) -> list[Run]:

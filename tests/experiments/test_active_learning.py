@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from experiment_files import cells, made, names, remove, row, write_mnist
 
-from pyro_ssl import ActiveLearner, data
+from pyro_ssl import ActiveLearner, data, zoo
 from pyro_ssl.evaluation import metrics
 
 pytestmark = pytest.mark.slow
@@ -49,6 +49,39 @@ def test_active_learning_goes_on_and_reports(tmp_path, script, scripts, monkeypa
     assert (
         again.count("| 1      |") == 4 and "| sslapd, entropy" in again
     )  # without that of the draw for development
+
+
+def test_the_papers_methods_ask_for_labels_of_mnist(tmp_path, script):
+    write_mnist(tmp_path / "data", 130)
+    arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
+    out = script("active_learning", *arguments, "--parts", "paper", cwd=tmp_path)
+    table = tmp_path / "out/active_learning.csv"
+    assert {name.rsplit("_mnist_5")[0] for name in names(table)} == {
+        f"{method}_paper_{wanted}"
+        for method in ("sslpe", "sslapd")
+        for wanted in ("entropy", "random")
+    }
+    text = "\n".join(line for line in out.splitlines() if line.startswith("|"))
+    for method in ("sslpe", "sslapd"):
+        assert cells(text, f"{method}, entropy")[0] == "1"
+    assert "accuracy % with 20 labels" in text and "log-likelihood with 40" in text
+    assert made(tmp_path / "out/active_learning") == {"mnist_paper.png"}
+
+
+def test_loops_with_the_papers_settings_have_its_share_of_warm_up(scripts):
+    active_learning = scripts("active_learning")
+    config = active_learning.configure("sslapd_paper_entropy", "mnist", 5, "cpu")
+    preset = zoo.preset_of("sslapd", "paper-002")
+    differing = {
+        name for name, value in preset.option_values.items() if config["options"][name] != value
+    }
+    assert differing == {"top_k"}
+    training, whole = config["training"], preset.training_values
+    assert training["warmup"] / training["epochs"] == whole["warmup"] / whole["epochs"] > 0
+    assert (
+        active_learning.configure("sslpe_paper_random", "mnist", 5, "paper")["options"]["top_k"]
+        is None
+    )
 
 
 def test_an_active_loop_that_was_killed_measures_what_an_unbroken_one_does(

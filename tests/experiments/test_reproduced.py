@@ -154,6 +154,7 @@ def test_our_numbers_are_means_over_the_draws_of_the_results(reproduced, scripts
         (item.paper, item.item, c.setting, c.row, c.measure): c.values
         for item in reproduced.read_items()
         for c in item.cells
+        if item.settings == "ours"
     }
     read = scripts("results_table").read_results
     moons = read(reproduced.RESULTS / "moons.csv")
@@ -195,6 +196,20 @@ def test_a_selector_without_runs_and_a_cell_of_two_settings_are_refused(reproduc
     mixed = dataclasses.replace(item, runs="moons noise=0.1 -> noise {noise} / {method}")
     with pytest.raises(ValueError, match="should differ in draw"):
         reproduced.table_cells(mixed)
+
+
+def test_runs_that_are_awaited_may_be_missing(reproduced):
+    (selector,) = reproduced.selectors("awaited moons noise=0.3 -> noise {noise} / {method}")
+    assert (selector.study, selector.awaited) == ("moons", True)
+    assert reproduced.selected(selector) == []
+    table = next(item for item in reproduced.read_items() if item.item == "Table 5.1")
+    awaited = dataclasses.replace(table, settings="paper", runs="awaited moons noise=0.3 -> a / b")
+    awaited = dataclasses.replace(awaited, cells=reproduced.table_cells(awaited))
+    assert reproduced._row(awaited)[-1] == f"no runs yet: {table.reason}"
+    assert reproduced._row(table)[-1] == table.reason
+    numbers = reproduced._numbers_reached([table])
+    assert numbers.startswith("Of 5 numbers")
+    assert reproduced._numbers_reached([awaited, table]) == numbers  # each number counts once
 
 
 def test_the_script_writes_the_page(reproduced, script, tmp_path):

@@ -139,6 +139,16 @@ def test_the_papers_claims_are_held_against_the_results(monkeypatch, scripts):
     assert said({4: 0.6, 9: 0.5, 16: 0.5, 25: 0.3}, 0.59) == ("no", "no")
 
 
+def test_rows_of_the_paper_have_its_decoder(scripts):
+    config = scripts("vae_downstream").configure("z9_paper", 0, "cpu")
+    assert config["options"]["decoder_hidden"] == (256, 256) and config["options"]["z_dim"] == 9
+    preset = zoo.preset_of("vae", "paper-001")
+    changed = {k for k, v in preset.option_values.items() if config["options"][k] != v}
+    assert changed == {"z_dim"}
+    changed = {k for k, v in preset.training_values.items() if config["training"][k] != v}
+    assert changed == {"epochs"}
+
+
 def test_vae_downstream_checks_the_papers_claims(tmp_path, script):
     write_mnist(tmp_path / "data", 300, "FashionMNIST")
     arguments = ["--data-root", "data", "--scale", "smoke", "--workers", "1", "--out", "out"]
@@ -151,11 +161,13 @@ def test_vae_downstream_checks_the_papers_claims(tmp_path, script):
         "z9",
         "z16",
         "z25",
+        "z4_paper",
         "pixels",
         "cnn",
         cwd=tmp_path,
     )
     assert "accuracy falls with z (logistic, 100 labels)" in first and "| pixels, logistic" in first
+    assert "| z4_paper, z = 4 " in first and "| z4_paper, logistic " in first
     pictures = {"labels.png", "plane.png", "reconstructions.png"}
     assert pictures <= made(tmp_path / "out/vae_downstream")
     probes = json.loads(row(tmp_path / "out/vae_downstream.csv", "z4_0")["probes"])
