@@ -209,8 +209,7 @@ def _paper_config(method: str, scale: str) -> Config:
     sizes = PAPER_SCALES[scale]
     first, each, most = sizes["labels"]
     epochs, later = sizes["epochs"]
-    share = _warmup_share(method)
-    settings = of_preset(method, PRESET, epochs=epochs, warmup=share * epochs)
+    settings = of_preset(method, PRESET, epochs=epochs)
     if scale != "paper":
         settings["options"] |= {"top_k": 1}
     if scale == "smoke":
@@ -224,11 +223,6 @@ def _paper_config(method: str, scale: str) -> Config:
         "most": most,
         "update_training": {"epochs": later, "warmup": 0.0},  # q(z|x,y) has been learned
     }
-
-
-def _warmup_share(method: str) -> float:
-    training = zoo.training_of(method, PRESET)
-    return float(training["warmup"] / training["epochs"])
 
 
 def _moons_config(part: str, method: str, sizes: dict[str, Any]) -> Config:

@@ -290,16 +290,22 @@ SETTINGS = Selection(
 def of_preset(method: str, preset: str, **training: Any) -> Config:
     """Give the settings of a run that a preset has: `options` and `training`.
 
+    With another number of epochs, the warm-up of the KL keeps its share of them.
+
     Arguments:
         method: Name of the method.
         preset: Name of the preset.
         training: Arguments of `fit` that differ, such as fewer epochs.
     """
+    settings = zoo.training_of(method, preset)
+    share = training.get("epochs", settings["epochs"]) / settings["epochs"]
+    if settings.get("warmup") and share != 1:
+        settings = settings | {"warmup": settings["warmup"] * share}
     return {
         "settings": "paper",
         "preset": preset,
         "options": resolved(method, zoo.preset_of(method, preset).option_values),
-        "training": zoo.training_of(method, preset) | training,
+        "training": settings | training,
     }
 
 
