@@ -1,7 +1,8 @@
-"""`pyro-ssl evaluate`: measure a trained model; tables and pictures go to DIR/evaluation."""
+"""`pyro-ssl evaluate`: measure a trained model, and write a report of its run."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,34 @@ from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.cli.run_config import read_config
 from pyro_ssl.cli.train import labeled_rows_of_run
 from pyro_ssl.data.readers import holds_pixels, labeled_rows_as_test
-from pyro_ssl.evaluation import reports
+from pyro_ssl.evaluation import html_report, reports, run_report
 from pyro_ssl.evaluation.attacks import ATTACKS
 from pyro_ssl.evaluation.corruptions import corrupted
+from pyro_ssl.evaluation.html_report import Picture, Section, Table
 from pyro_ssl.training.settings import as_device
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, as_numbers, as_tensor, check_event_shape
 from pyro_ssl.zoo.saved_model import SavedModel
 
 EPSILONS = [0.02, 0.05, 0.1, 0.15, 0.2, 0.3]
+OF_RUN = (
+    "method",
+    "preset",
+    "data",
+    "labels",
+    "draw",
+    "seed",
+    "epochs",
+    "seconds",
+    "selection",
+    "date",
+)
+"""Entries of `result.json` that say what was run."""
+TITLES = {
+    "classes": "Classes",
+    "ood": "Out-of-distribution data",
+    "corruptions": "Corrupted images",
+}
 
 
 def parser() -> ArgumentParser:
@@ -35,7 +55,8 @@ def parser() -> ArgumentParser:
     parser = ArgumentParser(
         description="Measure a trained model on test data: accuracy, likelihood and calibration; "
         "on request also out-of-distribution data, corruptions and attacks. "
-        "Tables and pictures are written to DIR/evaluation."
+        "Tables and pictures are written to DIR/evaluation, and all of it in one page to "
+        "DIR/report.html."
     )
     parser.add_argument("directory", type=str, help="directory of a run")
     parser.add_argument(
@@ -95,13 +116,17 @@ def run(arguments: Namespace) -> None:
     if device is not None:
         objective.to(device)
     out = directory / "evaluation"
+    tables: dict[str, str] = {}
     _write_test_report(reports.test_report(objective, dataset, out), out)
-    _write(out / "classes.md", reports.class_report(objective, dataset))
+    tables["classes"] = reports.class_report(objective, dataset)
+    _write(out / "classes.md", tables["classes"])
     if others:
         labeled = _labeled_data(directory, dataset, config) if is_data_of_run else None
-        _write(out / "ood.md", reports.ood_report(objective, dataset, others, labeled, out))
+        tables["ood"] = reports.ood_report(objective, dataset, others, labeled, out)
+        _write(out / "ood.md", tables["ood"])
     if arguments.corruptions:
-        _write(out / "corruptions.md", reports.corruption_report(objective, dataset, out))
+        tables["corruptions"] = reports.corruption_report(objective, dataset, out)
+        _write(out / "corruptions.md", tables["corruptions"])
     if arguments.attack:
         table = reports.attack_report(
             objective,
@@ -111,7 +136,17 @@ def run(arguments: Namespace) -> None:
             out,
             restarts=arguments.restarts,
         )
+        tables[arguments.attack] = table
         _write(out / f"{arguments.attack}.md", table)
+    labels = _labels_of_run(directory, dataset, config) if is_data_of_run else None
+    sections = [
+        *_run_sections(directory),
+        *run_report.sections(objective, dataset, labels),
+        *_asked_sections(tables, out),
+        run_report.settings_section(config["options"] | config["training"], "All settings"),
+    ]
+    html_report.write(directory / "report.html", f"{saved.method} on {dataset.name}", sections)
+    print(f"\nreport: {directory / 'report.html'}")
 
 
 # --- checks, before anything is measured ----------------------------------------------------------
@@ -186,15 +221,20 @@ def _labeled_data(
     directory: Path, dataset: data.Dataset, config: dict[str, Any]
 ) -> tuple[Tensor, Tensor] | None:
     """Return the run's labeled rows and classes, or None if a class has fewer than two."""
-    path = directory / "labels.json"
-    draw = data.LabelDraw.load(path) if path.exists() else labeled_rows_of_run(dataset, config)
-    labels = draw.masked_labels(dataset.y)
+    labels = _labels_of_run(directory, dataset, config)
     is_labeled = labels >= 0
     counts = labels[is_labeled].bincount(minlength=len(dataset.classes))
     if int(counts.min()) < 2:
         print("\nlog p(z), refitted, is left out: a class has fewer than two labels")
         return None
     return as_numbers(dataset.x[is_labeled]), labels[is_labeled]
+
+
+def _labels_of_run(directory: Path, dataset: data.Dataset, config: dict[str, Any]) -> Tensor:
+    """Class indices of the training rows, -1 for those without a label."""
+    path = directory / "labels.json"
+    draw = data.LabelDraw.load(path) if path.exists() else labeled_rows_of_run(dataset, config)
+    return draw.masked_labels(dataset.y)
 
 
 # --- output ---------------------------------------------------------------------------------------
@@ -210,3 +250,30 @@ def _write_test_report(measures: dict[str, float], out: Path) -> None:
 def _write(path: Path, table: str) -> None:
     print("\n" + table, flush=True)
     files.write_text(path, table + "\n")
+
+
+def _run_sections(directory: Path) -> list[Section]:
+    """What was run, and its learning curves; nothing if these files were removed."""
+    if not {"result.json", "curves.png"} <= {path.name for path in directory.iterdir()}:
+        return []
+    result = json.loads((directory / "result.json").read_text())
+    of_run = {name: result.get(name) for name in OF_RUN}
+    of_run["seconds"] = f"{result['seconds']:.1f}"
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    curves = Picture.of_file(directory / "curves.png", "parts of the loss over epochs")
+    return [
+        run_report.settings_section(of_run | {"versions": versions}),
+        Section("Learning curves", "Parts of the loss over epochs.", pictures=[curves]),
+    ]
+
+
+def _asked_sections(tables: dict[str, str], out: Path) -> list[Section]:
+    """The tables that were written, each with its picture if it has one."""
+    sections = []
+    for name, text in tables.items():
+        is_attack = name in ATTACKS
+        title = f"Under attack: {name}" if is_attack else TITLES[name]
+        path = out / (f"attack_{name}.png" if is_attack else f"{name}.png")
+        pictures = [Picture.of_file(path, title)] if path.exists() else []
+        sections.append(Section(title, tables=[Table.of_markdown(text)], pictures=pictures))
+    return sections

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -25,6 +25,23 @@ MAP_ROWS = 2000
 """Most rows of a map."""
 SAMPLES = 8
 """Samples of each class."""
+
+
+def sections(objective: Objective, dataset: Dataset, labels: Tensor | None) -> list[Section]:
+    """Show how a method does on its data: all the sections below but the settings.
+
+    Arguments:
+        objective: The method.
+        dataset: Its data set, with a test part.
+        labels: Class indices of the training rows `(N,)`, -1 for those without a label; None if
+            the training rows are not at hand.
+    """
+    return [
+        *test_sections(objective, dataset),
+        *surprising_data(objective, dataset),
+        *sample_sections(objective, dataset),
+        *map_sections(objective, dataset, labels),
+    ]
 
 
 def settings_section(settings: Mapping[str, Any], title: str = "What was run") -> Section:
@@ -126,15 +143,15 @@ def sample_sections(objective: Objective, dataset: Dataset, seed: int = 0) -> li
     ]
 
 
-def map_sections(objective: Objective, dataset: Dataset, labels: Tensor) -> list[Section]:
+def map_sections(objective: Objective, dataset: Dataset, labels: Tensor | None) -> list[Section]:
     """Show p(y|x) over the plane of data with two columns, or else the features in a plane.
 
     Arguments:
         objective: The method.
         dataset: Its data set.
-        labels: Class indices of the training rows `(N,)`, -1 for those without a label.
+        labels: See `sections`.
     """
-    if dataset.x_shape == (2,):
+    if dataset.x_shape == (2,) and labels is not None:
         x = as_numbers(dataset.x)
         axes = plots.decision_regions(objective, x, labels, classes=dataset.classes)
         picture = Picture.of_figure(axes, "decision regions over the plane")
@@ -190,17 +207,3 @@ def _png(image: Tensor) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels.numpy()).save(file, format="png")
     return file.getvalue()
-
-
-def table_sections(tables: Mapping[str, str], pictures: Mapping[str, Picture]) -> Sequence[Section]:
-    """Show tables that `reports` has made, each with its picture.
-
-    Arguments:
-        tables: Tables in Markdown, by title.
-        pictures: Pictures by the title of their table.
-    """
-    sections = []
-    for title, text in tables.items():
-        shown = [pictures[title]] if title in pictures else []
-        sections.append(Section(title, "", [Table.of_markdown(text)], shown))
-    return sections

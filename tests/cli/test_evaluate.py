@@ -39,6 +39,11 @@ def test_evaluate_foreign_data_corruptions_and_attack(copied, capsys):
         row[1:] for row in rows if row[0] == "noise"
     ]
     assert all(name in tables["corruptions"] for name in CORRUPTIONS)
+    report = (copied / "report.html").read_text()
+    titles = ("What was run", "Confusion matrix", "Out-of-distribution data", "Corrupted images")
+    assert all(f">{title}</h2>" in report for title in (*titles, "Under attack: pgd"))
+    assert report.count('alt="Under attack: pgd"') == 1
+    assert "http://" not in report and "https://" not in report  # one file is all
     first = tables["pgd"].splitlines()[2].split("|")
     assert float(first[1]) == 0 and float(first[4]) == pytest.approx(
         100 * measures(copied)["test_accuracy"]

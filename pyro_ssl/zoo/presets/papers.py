@@ -200,8 +200,8 @@ _THESIS_PREDICTION: Choices = {
     "gibbs_hard": ours(
         False,
         "eq. 4.24 (page 35) is the mean of 10 drawn labels, whose logarithm is infinite where none "
-        "is right: the log-likelihoods of Tables 5.2 and 5.4 cannot come from it. We average p(y|x, "
-        "z, W) over the draws, which estimates the same expectation, eq. 4.23",
+        "is right: the log-likelihoods of Tables 5.2 and 5.4 cannot come from it. We average "
+        "p(y|x, z, W) over the draws, which estimates the same expectation, eq. 4.23",
     ),
     "mixture": paper(False, "section 4.2, page 32: left for the future"),
 }
