@@ -14,7 +14,7 @@ from types import FrameType
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_ssl.cli import evaluate, label, predict, sweep, train
+from pyro_ssl.cli import compare, evaluate, label, predict, sweep, train
 from pyro_ssl.cli import list as list_command
 from pyro_ssl.cli.config_file import is_too_deep
 from pyro_ssl.cli.method_options import parsed_with_preset
@@ -29,6 +29,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
     "label": label,
+    "compare": compare,
     "sweep": sweep,
 }
 """Modules with `parser() -> ArgumentParser` and `run(arguments)`."""
