@@ -123,7 +123,7 @@ class Comparison:
         """What the labels at hand say about the best method, in one sentence.
 
         With M methods, the interval has the level 1 - (1 - level) / M, since the best of several
-        looks better than it is.
+        looks better than it is; and likewise for the best of the simple baselines.
         """
         best = self.best_method
         adjusted = 1 - (1 - self.level) / len(self.methods)
@@ -148,10 +148,11 @@ class Comparison:
         if not simple:
             return ""
         strongest = max(simple, key=lambda competitor: int(competitor.correct.sum()))
-        ahead = self.accuracy_difference(strongest.name, best)
+        adjusted = 1 - (1 - self.level) / len(simple)  # the strongest of several looks stronger
+        ahead = paired_accuracy_interval(strongest.correct, self[best].correct, adjusted)
         if ahead.estimate <= 0:
             return ""
-        numbers = _in_points(ahead, self.level)
+        numbers = _in_points(ahead, adjusted)
         if ahead.low > 0:
             return f"; use {strongest.name}, which is more accurate than {best} by {numbers}"
         return f"; {strongest.name}, which is simpler, is not behind {best}: it leads by {numbers}"

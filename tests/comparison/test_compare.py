@@ -129,6 +129,8 @@ def test_the_best_of_several_methods_needs_a_wider_interval():
     both = made_up(sslpe=range(50), **right)
     assert both.best_method == "m2"
     assert "97.5 % interval" in both.recommendation
+    baselines = {"label_spreading": range(70), "logistic_regression": range(20)}
+    assert "leads by 4.0 points (97.5 % interval" in made_up(**right, **baselines).recommendation
 
 
 def test_files_and_picture_hold_what_was_measured(tmp_path):
