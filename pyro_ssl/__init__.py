@@ -21,6 +21,7 @@ _HOME = {
     "SemiSupervisedClassifier": "estimator",
     "SemiSupervisedRegressor": "estimator",
     "ActiveLearner": "active.learner",
+    "compare": "comparison.compare",
     "Objective": "objectives.objective",
     "Batch": "objectives.batch",
     "Term": "objectives.terms",
@@ -79,6 +80,7 @@ _HOME = {
 }
 _MODULES = (
     "active",
+    "comparison",
     "data",
     "distributions",
     "estimator",
@@ -103,6 +105,7 @@ __all__ = [*_HOME, *_MODULES, *_EVALUATION]
 
 if TYPE_CHECKING:
     from pyro_ssl.active.learner import ActiveLearner
+    from pyro_ssl.comparison.compare import compare
     from pyro_ssl.data.datasets import Dataset
     from pyro_ssl.data.label_draws import LabelDraw, draw_labels
     from pyro_ssl.distributions.conditionals import (

@@ -57,6 +57,7 @@ ORDER = (
     {"evaluation"},
     {"zoo", "model_selection"},
     {"active", "estimator", "sweeps"},
+    {"comparison"},
     {"cli"},
 )
 """Folders of the package, from the bottom up: a file imports from its own and from rows above."""

@@ -249,11 +249,11 @@ def _draws_of_batch(objective: Objective, x: Tensor, draws: int, weights: Tensor
     if steps and weights is not None:
         burn_in = steps // 2
         p, _, _ = run_chains(
-            model, guide, x, steps=steps, chains=CHAINS, weights=weights, skipped=burn_in
+            model, guide, x, steps=steps, chains=CHAINS, weights=weights, burn_in=burn_in
         )
         return p.mean(1)
     if steps:  # only the last step: a mean over steps would average z out
-        p, _, _ = run_chains(model, guide, x, steps=steps, chains=draws, skipped=steps - 1)
+        p, _, _ = run_chains(model, guide, x, steps=steps, chains=draws, burn_in=steps - 1)
         return p
     if weights is not None:
         return torch.stack([_classify_given_weights(guide, w.squeeze(0), x) for w in weights])

@@ -15,10 +15,11 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import zoo
-from pyro_ssl.cli import evaluate, label, predict, sweep, train
+from pyro_ssl.cli import compare, evaluate, label, predict, sweep, train
 from pyro_ssl.cli import list as list_command
 from pyro_ssl.cli.config_file import is_too_deep
 from pyro_ssl.cli.method_options import parsed_with_preset
+from pyro_ssl.cli.spelling import as_declared
 from pyro_ssl.training.compiled_step import StaleStepError
 from pyro_ssl.training.distributed import LostProcessError, is_first
 from pyro_ssl.training.run import DivergedError
@@ -30,6 +31,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
     "label": label,
+    "compare": compare,
     "sweep": sweep,
 }
 """Modules with `parser() -> ArgumentParser` and `run(arguments)`."""
@@ -122,6 +124,7 @@ def _parse(argv: list[str]) -> Namespace:
     for text in argv:
         if is_too_deep(text):
             raise ValueError(f"the argument {text:.40} ... is nested too deeply to be read")
+    argv = _as_declared(argv)
     if argv[:1] == ["train"]:
         train.check_resumed_options(argv[1:])
     if argv[:1] != ["sweep"]:
@@ -130,6 +133,17 @@ def _parse(argv: list[str]) -> Namespace:
     arguments = make_parser(methods=()).parse_args(own)
     arguments.sweep.training = training
     return arguments
+
+
+def _as_declared(argv: list[str]) -> list[str]:
+    """Spell the options of a command as its parsers declare them."""
+    if not argv or argv[0] not in COMMANDS:
+        return argv
+    parsers = [COMMANDS[argv[0]].parser()]
+    method = next((text for text in argv[1:] if text in zoo.METHODS), None)
+    if argv[0] in ("train", "sweep") and method is not None:
+        parsers.append(train.method_parser(method))
+    return [argv[0], *as_declared(argv[1:], parsers)]
 
 
 def _parse_whole(argv: list[str]) -> Namespace:

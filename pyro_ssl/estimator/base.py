@@ -20,7 +20,12 @@ from pyro_ssl.estimator.defaults import (
     training_parameters,
     warn_unless_for_columns,
 )
-from pyro_ssl.estimator.inputs import check_channels_first, check_pixels, checked_rows
+from pyro_ssl.estimator.inputs import (
+    check_channels_first,
+    check_pixels,
+    checked_rows,
+    repeated,
+)
 from pyro_ssl.estimator.parameters import EXAMPLES, as_mapping, check_parameters
 from pyro_ssl.estimator.saving import (
     check_holds,
@@ -154,7 +159,7 @@ class SemiSupervised(BaseEstimator, ABC):
                 self._set_entries(group, entries)
         return self
 
-    def fit(self, X: Any, y: Any) -> Any:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Train on labeled and unlabeled rows together.
 
         Arguments:
@@ -162,10 +167,14 @@ class SemiSupervised(BaseEstimator, ABC):
             y: Labels `(N,)`. Classes may be any values; a mask, -1, NaN, NA or None marks a row
                 without a label, and so does such a value as text (see `pyro_ssl.data.encode`). For
                 regression, real numbers, also `(N, D)`; NaN or a mask marks a row without a label.
+            sample_weight: Whole numbers `(N,)`: a row of weight k counts as k equal rows, in every
+                part of the loss, in the scale of X and in the class frequencies, and takes their
+                memory; a row of weight 0 is left out. Fractions are refused: training draws whole
+                rows in batches, and terms such as `balance` are not sums over rows.
 
         Raises:
-            ValueError: X or y does not fit, no row has a label, or there is only one class; the
-                estimator then keeps its earlier fit.
+            ValueError: X, y or sample_weight does not fit, no row has a label, or there is only one
+                class; the estimator then keeps its earlier fit.
             TypeError: X or y is not an array.
 
         >>> from pyro_ssl import SemiSupervisedClassifier
@@ -175,7 +184,7 @@ class SemiSupervised(BaseEstimator, ABC):
         """
         before = dict(self.__dict__)
         try:
-            return self._fit(X, y)
+            return self._fit(X, y, sample_weight)
         except BaseException:
             self.__dict__.clear()
             self.__dict__.update(before)
@@ -254,12 +263,14 @@ class SemiSupervised(BaseEstimator, ABC):
     def _load_labels(self, classes: list[Any], extra: dict[str, Any]) -> None:
         """Set the attributes that describe the labels, from a file."""
 
-    def _fit(self, X: Any, y: Any) -> Any:
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> Any:
         check_parameters(self.get_params(deep=False))
         X = checked_rows(X)
         X = validate_data(self, X, ensure_min_samples=2, dtype=np.float64, allow_nd=True)
         shape = X.shape[1:]
         check_channels_first(X.shape)
+        if sample_weight is not None:
+            X, y = repeated(X, y, sample_weight)
         labels = self._labels(y, len(X))
         given = as_mapping("options", self.options)
         self._check_options(given, labels.options)

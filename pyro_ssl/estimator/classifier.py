@@ -66,6 +66,22 @@ class SemiSupervisedClassifier(ClassifierMixin, SemiSupervised):
         rows = self._rows(X)
         return predict_proba(self.objective_, rows).double().numpy()
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Predict log p(y|x), `(N, K)` nats; -inf where a probability is 0 in float32.
+
+        Arguments:
+            X: Data `(N, *event)`.
+
+        >>> X = np.random.default_rng(0).normal(size=(20, 2))
+        >>> y = np.where(np.arange(20) < 6, np.arange(20) % 2, -1)
+        >>> m2 = SemiSupervisedClassifier("m2", epochs=1, min_steps=1).fit(X, y)
+        >>> np.allclose(np.exp(m2.predict_log_proba(X)), m2.predict_proba(X))
+        True
+        """
+        with np.errstate(divide="ignore"):
+            logs: np.ndarray = np.log(self.predict_proba(X))
+        return logs
+
     def predict(self, X: Any) -> np.ndarray:
         """Predict the likeliest class of each row, `(N,)`.
 

@@ -143,3 +143,44 @@ def _check_real(y: Any) -> None:
             "SemiSupervisedClassifier, and convert numbers that are written as text by "
             "y.astype(float)"
         )
+
+
+def repeated(X: np.ndarray, y: Any, sample_weight: Any) -> tuple[np.ndarray, Any]:
+    """Repeat rows as often as their weights say; rows of weight 0 are left out.
+
+    Arguments:
+        X: Rows `(N, *event)`.
+        y: Their labels, of any kind.
+        sample_weight: Whole numbers `(N,)`.
+
+    Raises:
+        ValueError: The weights are negative, fractions, all 0 or of another shape.
+
+    >>> rows, labels = repeated(np.array([[0.0], [1.0], [2.0]]), ["no", "yes", None], [2, 0, 1])
+    >>> rows.ravel().tolist(), labels
+    ([0.0, 0.0, 2.0], ['no', 'no', None])
+    """
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (len(X),):
+        raise ValueError(
+            f"sample_weight should have shape {(len(X),)}, one weight for each row of X; "
+            f"got {weights.shape}"
+        )
+    is_whole = np.isfinite(weights) & (weights >= 0) & (weights == np.round(weights))
+    if not is_whole.all():
+        row = int(np.flatnonzero(~is_whole)[0])
+        raise ValueError(
+            "sample_weight should hold whole numbers, 0 or above, which repeat rows; a fraction "
+            "has no exact meaning where training draws whole rows in batches; got "
+            f"{weights[row]:.6g} in row {row}"
+        )
+    if not weights.any():
+        raise ValueError("sample_weight should be above 0 in some rows, got zero in all")
+    rows = np.repeat(np.arange(len(X)), weights.astype(np.int64))
+    if not hasattr(y, "__len__") or len(y) != len(X):
+        return X, y  # the check of the labels explains what is wrong
+    if hasattr(y, "iloc"):
+        return X[rows], y.iloc[rows]
+    if hasattr(y, "shape"):
+        return X[rows], y[rows]
+    return X[rows], [y[row] for row in rows]

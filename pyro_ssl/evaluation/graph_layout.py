@@ -14,6 +14,10 @@ Positions = dict[str, Point]
 
 RADIUS = 0.28
 """Radius of a variable; rows of variables are 1 apart."""
+NAME_OFFSET = 0.2
+"""Distance of the name of a factor from its centre."""
+LETTER = 0.065
+"""Width of one letter of such a name."""
 CLEARANCE = 0.42
 """Least distance of an arrow from the centre of a variable that it passes."""
 COLUMNS = tuple(0.5 * step for step in range(-4, 5))
@@ -255,10 +259,21 @@ def box(
     nested = max(all_plates - depth for all_plates, depth in zip(deepest, depths, strict=True))
     margin = RADIUS + 0.14 * nested
     circles = np.array([place[name] for name in inside])
-    points = np.concatenate([circles - margin, circles + margin, *_arrows(inside, place, bent)])
+    names = _names_of_factors(graph, inside, place)
+    arrows = _arrows(inside, place, bent)
+    points = np.concatenate([circles - margin, circles + margin, *names, *arrows])
     low, high = points.min(0), points.max(0)
     below = 0.12 * nested  # for the plate's name
     return (float(low[0]), float(low[1]) - below), (float(high[0]), float(high[1]))
+
+
+def _names_of_factors(graph: Graph, names: Sequence[str], place: Positions) -> list[np.ndarray]:
+    """The right ends of the names that stand beside factors."""
+    factors = [name for name in names if graph.nodes[name].kind == "factor"]
+    return [
+        np.array([[place[name][0] + NAME_OFFSET + LETTER * len(name) + 0.1, place[name][1]]])
+        for name in factors
+    ]
 
 
 def _arrows(names: Sequence[str], place: Positions, bent: Mapping[Edge, float]) -> list[np.ndarray]:

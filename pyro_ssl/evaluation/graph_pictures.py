@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
 from pyro_ssl.evaluation import style
-from pyro_ssl.evaluation.graph_layout import RADIUS, Positions, bends, box, positions
+from pyro_ssl.evaluation.graph_layout import NAME_OFFSET, RADIUS, Positions, bends, box, positions
 from pyro_ssl.infer.dependencies import Kind
 from pyro_ssl.objectives.graphical_model import Edge, Graph, Node, Part, Shading, graph_of
 from pyro_ssl.objectives.objective import Objective
@@ -28,6 +28,8 @@ LINES: dict[Part, dict[str, Any]] = {
 }
 """The arrows of each part."""
 PARTS: tuple[Part, ...] = ("model", "guide", "classifier", "adversary")
+RENDERED: dict[str, tuple[Part, ...]] = {"model": ("model",), "guide": ("guide", "classifier")}
+"""What `render_model` draws."""
 SHADINGS: dict[Shading, str] = {
     "full": "observed",
     "half": "observed in labeled data only",
@@ -44,6 +46,8 @@ GREEK = ("alpha", "beta", "gamma", "epsilon", "theta", "phi", "mu", "sigma")
 """Names of variables that are drawn as Greek letters."""
 INCHES = 0.95
 """Size of one row."""
+LEGEND_INCHES = 2.2
+"""Width of the legend beside a picture."""
 
 
 @style.context()
@@ -93,6 +97,51 @@ def graphical_model(
     return draw_graph(graph_of(objective, x, y).only(parts), title=title, legend=legend, ax=ax)
 
 
+def render_model(
+    objective: Objective,
+    x: Tensor,
+    y: Tensor,
+    *,
+    part: Literal["model", "guide"] = "model",
+    title: str = "",
+    legend: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the model or the guide of an objective alone, as `pyro.render_model` does.
+
+    Unlike `pyro.render_model`, it needs no graphviz, draws arrows from the arguments x and y, and
+    takes x itself for M1+M2, whose second model and guide run on latents. A guide comes with its
+    classifier, also where q(y|x) is no site of it. A method without a model, such as `classifier`,
+    is its q(y|x) alone, and both pictures show it.
+
+    Arguments:
+        objective: The objective.
+        x: Some data, `(B, *event)`, on which the programs are run.
+        y: Their labels, one-hot `(B, K)` or real `(B, D)`.
+        part: `model` or `guide`.
+        title: Title above the axes.
+        legend: Explain arrows and shading to the right of the axes.
+        ax: Axes to draw on; new ones by default.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: part is unknown; x and y do not fit together.
+
+    >>> import torch
+    >>> from pyro_ssl import zoo
+    >>> m1_m2 = zoo.build("m1_m2", (4,), 3, z1_dim=2, z_dim=2)
+    >>> ax = render_model(m1_m2, torch.rand(3, 4), torch.eye(3), part="guide")
+    >>> sorted(text.get_text() for text in ax.texts)
+    ['$x$', '$y$', '$z_{1}$', '$z_{2}$', 'data']
+    """
+    if part not in RENDERED:
+        raise ValueError(f"part should be one of {', '.join(RENDERED)}, got {part!r}")
+    parts = RENDERED["guide"] if objective.model is None else RENDERED[part]
+    return graphical_model(objective, x, y, parts=parts, title=title, legend=legend, ax=ax)
+
+
 @style.context()
 def draw_graph(
     graph: Graph, *, title: str = "", legend: bool = True, ax: Axes | None = None
@@ -113,10 +162,15 @@ def draw_graph(
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: The graph has no variable.
     """
+    if not graph.nodes:
+        raise ValueError("graph has no variable to draw, such as the model of a mere classifier")
     picture = _Picture(graph)
     if ax is None:
-        ax = _new_axes(picture.width, picture.height)
+        ax = _new_axes(picture.width, picture.height, legend)
     picture.draw(ax, title)
     if legend:
         style.legend_beside(ax, handles=legend_handles(graph))
@@ -148,7 +202,10 @@ def draw_graphs(graphs: Mapping[str, Graph]) -> Figure:
     figure, axes = plt.subplots(
         1,
         len(pictures),
-        figsize=(INCHES * (sum(widths) + 0.4 * len(widths)) + 2.2, INCHES * tallest + 0.4),
+        figsize=(
+            INCHES * (sum(widths) + 0.4 * len(widths)) + LEGEND_INCHES,
+            INCHES * tallest + 0.4,
+        ),
         width_ratios=widths,
         squeeze=False,
         layout="constrained",
@@ -255,7 +312,8 @@ def _draw_node(ax: Axes, node: Node, centre: Any) -> None:
     outline: dict[str, Any] = {"edgecolor": INK, "linewidth": 1.2, "zorder": 2}
     if node.kind == "factor":
         ax.add_patch(RegularPolygon(centre, 4, radius=0.14, orientation=0.785, color=INK, zorder=2))
-        ax.text(centre[0] + 0.2, centre[1], node.name.replace("_", " "), va="center", fontsize=8)
+        name = node.name.replace("_", " ")
+        ax.text(centre[0] + NAME_OFFSET, centre[1], name, va="center", fontsize=8)
         return
     if node.kind == "deterministic":
         ax.add_patch(RegularPolygon(centre, 4, radius=RADIUS * 1.1, facecolor="w", **outline))
@@ -341,7 +399,9 @@ def _handle(marker: str, label: str, left: str, right: str) -> Any:
     )
 
 
-def _new_axes(width: float, height: float) -> Axes:
+def _new_axes(width: float, height: float, legend: bool) -> Axes:
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(INCHES * max(width, 1.2), INCHES * max(height, 1.2) + 0.3))[1]
+    beside = LEGEND_INCHES if legend else 0.0
+    size = (INCHES * max(width, 1.2) + beside, INCHES * max(height, 1.2) + 0.3)
+    return plt.subplots(figsize=size)[1]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_ssl.evaluation import calibration, style
 from pyro_ssl.evaluation.graph_pictures import graphical_model as graphical_model
+from pyro_ssl.evaluation.graph_pictures import render_model as render_model
 from pyro_ssl.evaluation.style import COLOURS as COLOURS  # for `plots.COLOURS` in scripts
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.generate import generate, reconstruct

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from pyro_ssl.distributions.row_noise import draw
 from pyro_ssl.types import Encoder, Predictor, WeightSampler, unwrapped
-from pyro_ssl.utils.arguments import check_positive
+from pyro_ssl.utils.arguments import check_positive, is_whole
 from pyro_ssl.utils.context import exclusive
 
 
@@ -34,7 +36,14 @@ class Gibbs(NamedTuple):
 
 @torch.no_grad()
 def gibbs(
-    model: Any, guide: Any, x: Tensor, *, steps: int = 10, chains: int = 1, hard: bool = False
+    model: Any,
+    guide: Any,
+    x: Tensor,
+    *,
+    steps: int = 10,
+    chains: int = 1,
+    hard: bool = False,
+    burn_in: int = 0,
 ) -> Gibbs:
     r"""Estimate p(y|x) and E[z|x] for one batch; `pyro_ssl.gibbs` handles data of any size.
 
@@ -52,10 +61,11 @@ def gibbs(
         steps: Number of steps T.
         chains: Number of independent chains for each datum.
         hard: Average the drawn labels instead of their probabilities, as in eq. 4.24.
+        burn_in: Number of first steps, which the averages leave out.
 
     Raises:
         ValueError: The model has no `predict`, or the guide no `encode`; steps or chains is not
-            above 0.
+            above 0; burn_in is not below steps.
 
     References:
         Paper 002, eq. 4.23 and 4.24.
@@ -65,7 +75,7 @@ def gibbs(
     >>> gibbs(sslpe.model, sslpe.guide, torch.randn(5, 4), steps=2, chains=3).mean.shape
     torch.Size([5, 3])
     """
-    moments = run_chains(model, guide, x, steps=steps, chains=chains, hard=hard)
+    moments = run_chains(model, guide, x, steps=steps, chains=chains, hard=hard, burn_in=burn_in)
     mean, second, z = (moment.mean(0) for moment in moments)
     return Gibbs(mean, (second - mean.square()).clamp_min(0), z)
 
@@ -81,7 +91,7 @@ def run_chains(
     chains: int = 1,
     hard: bool = False,
     weights: Tensor | None = None,
-    skipped: int = 0,
+    burn_in: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the chains of `gibbs`; return the means of y, y squared and z over each chain's steps.
 
@@ -97,10 +107,10 @@ def run_chains(
         hard: Average the drawn labels, not their probabilities.
         weights: Draws of W, `(S, 1, P)`, each kept for all steps; by default each step and chain
             draws its own W.
-        skipped: Number of burn-in steps, which the means leave out.
+        burn_in: Number of first steps, which the means leave out.
 
     Raises:
-        ValueError: See `gibbs`; skipped is not below steps.
+        ValueError: See `gibbs`; burn_in is not below steps.
 
     >>> from pyro_ssl import zoo
     >>> sslpe = zoo.build("sslpe", (4,), 3, hidden=(8,), z_dim=2)
@@ -108,31 +118,122 @@ def run_chains(
     >>> y.shape, z.shape
     (torch.Size([6, 5, 3]), torch.Size([6, 5, 2]))
     """
-    check_positive(steps=steps, chains=chains)
-    _check_pair(model, guide)
-    if not 0 <= skipped < steps:
-        raise ValueError(f"skipped should be in 0 .. {steps - 1}, below steps; got {skipped}")
-    fixed = None if weights is None else weights.unsqueeze(1)  # the same for all chains
-    lead = [chains] if fixed is None else [len(fixed), chains]
-    y = draw(guide.classify(x), lead)
+    check_burn_in(burn_in, steps)
     sums: list[Tensor] = []
-    for step in range(steps):
-        z = draw(guide.encode(x, y))
-        with _given_weights(model, guide, chains, fixed):
-            p = model.predict(x, z)
-        y = draw(p)
-        if step < skipped:
-            continue
+    for state in islice(_states(model, guide, x, steps, chains, weights), burn_in, None):
         if hard:
-            moments = [y, y.square(), z]
+            moments = [state.y, state.y.square(), state.z]
         else:
-            moments = [p.mean, p.variance + p.mean.square(), z]
+            moments = [state.p.mean, state.p.variance + state.p.mean.square(), state.z]
         if sums:
             sums = [total + moment for total, moment in zip(sums, moments, strict=True)]
         else:
             sums = moments
-    mean, second, z = (total / (steps - skipped) for total in sums)
+    mean, second, z = (total / (steps - burn_in) for total in sums)
     return mean, second, z
+
+
+class GibbsDraws(NamedTuple):
+    """Draws of the chains for one batch.
+
+    Arguments:
+        p_y: The mean of p(y|x, z, W) at each draw of z and W, `(chains, draws, B, K)`.
+        y: The drawn labels, `(chains, draws, B, K)`.
+        z: The drawn latents, `(chains, draws, B, Z)`.
+        w: The drawn random weights, `(chains, draws, P)`, which all data share; None if the model
+            has none, or they are not kept.
+
+    >>> GibbsDraws(*torch.zeros(3, 2, 10, 5, 4), None).y.shape
+    torch.Size([2, 10, 5, 4])
+    """
+
+    p_y: Tensor
+    y: Tensor
+    z: Tensor
+    w: Tensor | None
+
+
+@exclusive()
+@torch.no_grad()
+def draw_chains(
+    model: Any,
+    guide: Any,
+    x: Tensor,
+    *,
+    steps: int = 10,
+    chains: int = 1,
+    burn_in: int = 0,
+    thin: int = 1,
+    keep_weights: bool = True,
+) -> GibbsDraws:
+    """Run the chains of `gibbs` for one batch and return their draws.
+
+    Arguments:
+        model: See `gibbs`.
+        guide: See `gibbs`.
+        x: Data `(B, *event)`.
+        steps: Number of steps T.
+        chains: Number of independent chains for each datum.
+        burn_in: Number of first steps to leave out.
+        thin: Keep one of every `thin` steps.
+        keep_weights: Keep the draws of the random weights, if there are any.
+
+    Raises:
+        ValueError: See `gibbs`; burn_in is not below steps, or thin is not above 0.
+
+    >>> from pyro_ssl import zoo
+    >>> sslpe = zoo.build("sslpe", (4,), 3, hidden=(8,), z_dim=2)
+    >>> draws = draw_chains(sslpe.model, sslpe.guide, torch.randn(5, 4), steps=6, thin=2)
+    >>> draws.y.shape, draws.z.shape, draws.w
+    (torch.Size([1, 3, 5, 3]), torch.Size([1, 3, 5, 2]), None)
+    """
+    check_burn_in(burn_in, steps)
+    check_positive(thin=thin)
+    kept: list[list[Tensor]] = []
+    for state in islice(_states(model, guide, x, steps, chains, None), burn_in, None, thin):
+        values = [state.p.mean, state.y, state.z]
+        if keep_weights and state.w is not None:
+            values.append(state.w.squeeze(1))  # the dimension of data
+        kept.append(values)
+    p_y, y, z, *w = (torch.stack(values, 1) for values in zip(*kept, strict=True))
+    return GibbsDraws(p_y, y, z, w[0] if w else None)
+
+
+def check_burn_in(burn_in: int, steps: int) -> None:
+    """Raise ValueError if no step is left after the burn-in.
+
+    >>> check_burn_in(2, steps=3)
+    """
+    check_positive(steps=steps)
+    if not is_whole(burn_in) or not 0 <= burn_in < steps:
+        raise ValueError(f"burn_in should be in 0 .. {steps - 1}, below steps; got {burn_in!r}")
+
+
+class _State(NamedTuple):
+    """The chains after one step: p(y|x,z,W), and the draws of y, z and W."""
+
+    p: Any
+    y: Tensor
+    z: Tensor
+    w: Tensor | None
+
+
+def _states(
+    model: Any, guide: Any, x: Tensor, steps: int, chains: int, weights: Tensor | None
+) -> Iterator[_State]:
+    """Run the chains, and yield their state after each step."""
+    check_positive(steps=steps, chains=chains)
+    _check_pair(model, guide)
+    fixed = None if weights is None else weights.unsqueeze(1)  # the same for all chains
+    lead = [chains] if fixed is None else [len(fixed), chains]
+    y = draw(guide.classify(x), lead)
+    for _ in range(steps):
+        z = draw(guide.encode(x, y))
+        w = _weights_of_step(guide, chains, fixed)
+        with nullcontext() if w is None else model.given(w):
+            p = model.predict(x, z)
+        y = draw(p)
+        yield _State(p, y, z, w)
 
 
 def _check_pair(model: Any, guide: Any) -> None:
@@ -149,15 +250,10 @@ def _lacks(program: Any, method: str) -> str:
     )
 
 
-def _given_weights(
-    model: Any, guide: Any, chains: int, fixed: Tensor | None
-) -> AbstractContextManager[None]:
-    """Give the model its random weights for one step, if it has any."""
+def _weights_of_step(guide: Any, chains: int, fixed: Tensor | None) -> Tensor | None:
+    """The random weights of one step, if the model has any."""
     if fixed is not None:
-        w = fixed
-    elif isinstance(guide, WeightSampler):
-        w = guide.draw_weights(chains)
-    else:
-        return nullcontext()
-    block: AbstractContextManager[None] = model.given(w)
-    return block
+        return fixed
+    if isinstance(guide, WeightSampler):
+        return guide.draw_weights(chains)
+    return None

@@ -6,7 +6,7 @@ from pyro_ssl.training.checkpoints import CheckpointWarning
 from pyro_ssl.training.compiled_step import NotCompiledWarning, StaleStepError
 from pyro_ssl.training.distributed import LostProcessError
 from pyro_ssl.training.fit import fit, pretrain
-from pyro_ssl.training.loggers import MLflowLogger, TensorBoardLogger, WandbLogger
+from pyro_ssl.training.loggers import CSVLogger, MLflowLogger, TensorBoardLogger, WandbLogger
 from pyro_ssl.training.optimizers import OPTIMIZERS, SCHEDULES
 from pyro_ssl.training.run import DivergedError, DivergedWarning, History
 from pyro_ssl.training.settings import as_device
@@ -22,6 +22,7 @@ __all__ = [
     "EarlyStopping",
     "Epoch",
     "History",
+    "CSVLogger",
     "MLflowLogger",
     "TensorBoardLogger",
     "WandbLogger",

@@ -1,7 +1,9 @@
-"""Logs of training: TensorBoard, Weights & Biases and MLflow, as callbacks of `fit`."""
+"""Logs of training: CSV, TensorBoard, Weights & Biases and MLflow, as callbacks of `fit`."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -88,6 +90,52 @@ class Logger(ABC):
     @abstractmethod
     def _close(self) -> None:
         """Close the log."""
+
+
+class CSVLogger(Logger):
+    """Write a table, `DIRECTORY/metrics.csv`, with one row per epoch; nothing else is needed.
+
+    A measurement that an epoch lacks is an empty cell.
+
+    Arguments:
+        directory: Folder of the table; one for each run.
+        config: Options, which are not part of the table.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     logger = CSVLogger(folder)
+    ...     _ = logger._open()
+    ...     logger._write(1, {"loss": 0.5, "lr": 0.01})
+    ...     print((Path(folder) / "metrics.csv").read_text())
+    epoch,loss,lr
+    1,0.5,0.01
+    <BLANKLINE>
+    """
+
+    package = "csv"  # a part of Python
+
+    @property
+    def _path(self) -> Path:
+        return self.directory / "metrics.csv"
+
+    def _open(self) -> dict[int, float]:
+        self._rows: list[dict[str, Any]] = []
+        if self._path.exists():
+            with self._path.open(newline="") as file:
+                self._rows = list(csv.DictReader(file))
+        return {int(row["epoch"]): float(row["loss"]) for row in self._rows}
+
+    def _write(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._rows.append({"epoch": epoch, **metrics})
+        names = dict.fromkeys(name for row in self._rows for name in row)
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(names), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        files.write_text(self._path, buffer.getvalue())  # as a whole, so that no row is cut
+
+    def _close(self) -> None:
+        self._rows = []
 
 
 class TensorBoardLogger(Logger):
@@ -269,6 +317,7 @@ class MLflowLogger(Logger):
 
 
 LOGGERS: dict[str, type[Logger]] = {
+    "csv": CSVLogger,
     "tensorboard": TensorBoardLogger,
     "wandb": WandbLogger,
     "mlflow": MLflowLogger,

@@ -133,3 +133,12 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
     ['help']
     """
     return {action.dest for action in parser._actions}
+
+
+def spellings_of(parser: argparse.ArgumentParser) -> list[str]:
+    """The options of a parser as they are written, such as `--label-column`.
+
+    >>> spellings_of(argparse.ArgumentParser())
+    ['-h', '--help']
+    """
+    return [text for action in parser._actions for text in action.option_strings]

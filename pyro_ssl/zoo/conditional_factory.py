@@ -91,7 +91,7 @@ class Conditionals:
     def q_y(self, *others: Shape, real: bool = False) -> Conditional:
         """q(y|x,others), over one-hot vectors, or over real ones of size `classes`."""
         out = 2 * self.classes if real else self.classes
-        hidden = self._classifier_hidden
+        hidden = self.classifier_hidden
         network = self._classifier(others, out, self.classifier.dropout, hidden=hidden)
         return Normal(network) if real else OneHotCategorical(network)
 
@@ -103,7 +103,7 @@ class Conditionals:
         network = MLP(
             list(latents),
             self.classes,
-            self._classifier_hidden,
+            self.classifier_hidden,
             activation=self._activation,
             batch_norm=self.networks.batch_norm,
         )
@@ -117,9 +117,11 @@ class Conditionals:
         """q(z|x) of a z that is classified, with the classifier's network and noise."""
         return Normal(self.code_network(2 * z_dim, dropout))
 
-    def code_network(self, out: Shape, dropout: float) -> nn.Module:
+    def code_network(
+        self, out: Shape, dropout: float, hidden: Sequence[int] | None = None
+    ) -> nn.Module:
         """Network, in full precision, from x to a code that is classified."""
-        return self._classifier([], out, dropout, precise=True)
+        return self._classifier([], out, dropout, hidden=hidden, precise=True)
 
     def encoder(self, others: Sequence[Shape], out: Shape) -> nn.Module:
         """Network from x and others to `out`."""
@@ -214,7 +216,8 @@ class Conditionals:
         return ACTIVATIONS[self.networks.activation]
 
     @property
-    def _classifier_hidden(self) -> Sequence[int]:
+    def classifier_hidden(self) -> Sequence[int]:
+        """Widths of the classifier's hidden layers."""
         if self.classifier.classifier_hidden is None:
             return self.networks.hidden
         return self.classifier.classifier_hidden

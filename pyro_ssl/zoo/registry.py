@@ -91,9 +91,6 @@ class Method:
         return summary(self.function)
 
 
-_NO_OWN_CLASSIFIER = ("classifier_hidden", "classifier_network")
-"""In a method with one network only, these would repeat `hidden` and `network`."""
-
 _NO_IMAGES = ("classifier_network", "backbone", "warp", "crop", "flip")
 """In a method that classifies codes, not images, these do not apply."""
 
@@ -109,7 +106,6 @@ METHODS: dict[str, Method] = {
         model="",
         guide=guides.Classifier.factorisation,
         training=presets.LABELS_ALONE,
-        without=_NO_OWN_CLASSIFIER,
         unlabeled=False,
     ),
     "vae": Method(
@@ -203,21 +199,18 @@ METHODS: dict[str, Method] = {
         model="p(y)",
         guide=guides.VC.factorisation,
         training=presets.MANY_LABELS,
-        without=_NO_OWN_CLASSIFIER,
     ),
     "gm": Method(
         gm,
         model=models.VC.factorisation,
         guide=guides.VC.factorisation,
         training=presets.MANY_LABELS,
-        without=_NO_OWN_CLASSIFIER,
     ),
     "vc": Method(
         vc,
         model="p(y) / exp T(y,z)",
         guide=guides.VC.factorisation,
         training=presets.MANY_LABELS,
-        without=_NO_OWN_CLASSIFIER,
     ),
 }
 

@@ -179,11 +179,11 @@ def _priors_and_guide(
     p_y = make.p_y(learn=True)
     p_z = ClassNormal(make.classes, z_dim, shared=shared_variance)
     bayes = Bayes(p_y, p_z)
-    dropout = make.classifier.dropout
+    size = 2 * z_dim if stochastic else z_dim
+    network = make.code_network(size, make.classifier.dropout, make.classifier_hidden)
     if stochastic:
-        q_z = Normal(make.code_network(2 * z_dim, dropout))
-        return p_y, p_z, guides.VC(q_z, bayes, draws)
-    return p_y, p_z, guides.VC(Delta(make.code_network(z_dim, dropout)), bayes, 1)
+        return p_y, p_z, guides.VC(Normal(network), bayes, draws)
+    return p_y, p_z, guides.VC(Delta(network), bayes, 1)
 
 
 def _objective(

@@ -103,7 +103,7 @@ def test_the_log_is_not_part_of_a_runs_identity():
         (("--grid", "z_dim=two"), "z_dim"),
         (("--grid", "z_dim=2,3", "--validation", "0"), "--validation should be above 0"),
         (("--backend", "slurm"), "--backend should be one of loky, dask, ray, got 'slurm'"),
-        (("--log", "paper"), "--log should be one of tensorboard, wandb, mlflow, got 'paper'"),
+        (("--log", "paper"), "--log should be one of csv, tensorboard, wandb, mlflow, got 'paper'"),
         (("--resume", "x"), "--resume is not an option"),
         (("--search", "3"), "--search and --search-space go together"),
         (("--search", "3", "--grid", "z_dim=2", "--search-space", "lr=1..2"), "not with --grid"),

@@ -59,7 +59,7 @@ def test_runs_of_earlier_versions_set_nothing_aside(copied):
     [
         (("--validation", "1"), "--validation should be in [0, 1), got 1.0"),
         (("--validation", "0.1"), "--validation: 0.1 of the labels cannot be set aside"),
-        (("--log", "paper"), "--log should be one of tensorboard, wandb, mlflow, got 'paper'"),
+        (("--log", "paper"), "--log should be one of csv, tensorboard, wandb, mlflow, got 'paper'"),
     ],
 )
 def test_mistakes_are_named_before_training(arguments, message, capsys):

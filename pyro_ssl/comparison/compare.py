@@ -1,0 +1,183 @@
+"""Cross-validation of methods and baselines on the labels at hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pyro_ssl import zoo
+from pyro_ssl.comparison.baselines import (
+    Fold,
+    by_estimator,
+    label_spreading,
+    logistic_regression,
+)
+from pyro_ssl.comparison.result import LABELS_ALONE, Comparison, Competitor
+from pyro_ssl.data.classes import encode, names_of
+from pyro_ssl.estimator import SemiSupervisedClassifier
+from pyro_ssl.model_selection import PartialLabelKFold
+from pyro_ssl.utils.arguments import check_positive
+from pyro_ssl.utils.arrays import few
+
+Array = np.ndarray[Any, Any]
+MOST_FOLDS = 5
+CLASSIFIER = "classifier"
+"""The method that is trained on the labels alone."""
+
+
+def compare(
+    X: Any,
+    y: Any,
+    methods: str | Sequence[str] = "m2",
+    *,
+    folds: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    level: float = 0.95,
+    random_state: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Find out whether methods that learn from unlabeled rows do better than the labels alone.
+
+    Each method is compared with its classifier network trained on the labels alone, with logistic
+    regression on the labels, and with label spreading. In each fold, part of the labels are hidden;
+    their rows stay in training as unlabeled rows, and their predictions are scored. Each label is
+    held out once, and no others are used.
+
+    The intervals take the held-out rows as a sample; they do not include the chance of this draw of
+    labels, so that another draw of as many labels can differ by more.
+
+    Arguments:
+        X: Data `(N, features)`, or images `(N, C, H, W)`.
+        y: Labels `(N,)`, missing as in `SemiSupervisedClassifier.fit`.
+        methods: Names in the zoo.
+        folds: Number of folds; by default 5, or the labels of the largest class if these are fewer.
+        options: Options of the methods, such as `{"hidden": (64,)}`; each gets those that it has,
+            and so does the classifier on the labels alone.
+        parameters: Other parameters of `SemiSupervisedClassifier`, such as `{"epochs": 50}`.
+        level: Confidence level of the intervals.
+        random_state: Seed of the folds and of training.
+        progress: Called with a line of text after each fold of each method.
+
+    Returns:
+        The comparison, whose `recommendation` is one sentence and whose `table()` has the measures.
+
+    Raises:
+        ValueError: All rows are labeled, so that there is nothing to gain; there is one class only,
+            or a class with one label; a method, an option or an argument is unknown or out of
+            range.
+
+    References:
+        Bayle, Bayle, Janson, Mackey 2020, "Cross-validation confidence intervals for test error".
+
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.arange(60) % 2
+    >>> X = rng.normal(size=(60, 2)) + 3 * y[:, None]
+    >>> y[12:] = -1
+    >>> comparison = compare(X, y, folds=2, parameters={"epochs": 1, "min_steps": 5})
+    >>> [competitor.name for competitor in comparison.competitors]
+    ['m2', 'labels alone', 'logistic regression', 'label spreading']
+    >>> comparison.recommendation
+    'With 12 labels, m2 ...'
+    """
+    rows = np.asarray(X)
+    classes, indices = encode(y, len(rows))
+    known = np.flatnonzero(indices >= 0)
+    names = _checked_names(methods)
+    _check_labels(indices, names_of(classes))
+    if not 0 < level < 1:
+        raise ValueError(f"level should be between 0 and 1, got {level!r}")
+    folds = _checked_folds(folds, indices)
+    competitors = _competitors(names, dict(options or {}), dict(parameters or {}), random_state)
+    splitter = PartialLabelKFold(folds, shuffle=True, random_state=random_state)
+    splits = [test for _, test in splitter.split(rows, indices)]
+    results = [
+        _held_out(name, fold, rows, indices, splits, progress) for name, fold in competitors.items()
+    ]
+    unlabeled = len(rows) - len(known)
+    return Comparison(tuple(results), names, names_of(classes), known, unlabeled, folds, level)
+
+
+def _held_out(
+    name: str,
+    fold: Fold,
+    X: Array,
+    y: Array,
+    splits: Sequence[Array],
+    progress: Callable[[str], None] | None,
+) -> Competitor:
+    """Predict each labeled row by a training in which its label is hidden."""
+    known = np.flatnonzero(y >= 0)
+    probs = np.zeros((len(y), int(y.max()) + 1))
+    start = time.perf_counter()
+    for number, held_out in enumerate(splits, 1):
+        hidden = y.copy()
+        hidden[held_out] = -1
+        probs[held_out] = fold(X, hidden, held_out)
+        if progress is not None:
+            seconds = time.perf_counter() - start
+            progress(f"{name}: fold {number} of {len(splits)}, {seconds:.0f} s")
+    return Competitor(name, probs[known], y[known], time.perf_counter() - start)
+
+
+def _competitors(
+    names: Sequence[str], options: dict[str, Any], parameters: dict[str, Any], seed: int
+) -> dict[str, Fold]:
+    """The methods, then the baselines."""
+    known = {option for name in names for option in zoo.options_of(name)}
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise ValueError(f"options: {' and '.join(names)} have no option {', '.join(unknown)}")
+    competitors: dict[str, Fold] = {}
+    for name in (*names, CLASSIFIER):
+        own = {key: v for key, v in options.items() if key in zoo.options_of(name)}
+        estimator = SemiSupervisedClassifier(name, options=own, random_state=seed, **parameters)
+        competitors[LABELS_ALONE if name == CLASSIFIER else name] = by_estimator(estimator)
+    competitors["logistic regression"] = logistic_regression
+    competitors["label spreading"] = label_spreading
+    return competitors
+
+
+def _checked_names(methods: str | Sequence[str]) -> tuple[str, ...]:
+    names = (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
+    if not names:
+        raise ValueError("methods should name one method or more, got none")
+    for name in names:
+        zoo.method(name)
+    if CLASSIFIER in names:
+        raise ValueError(
+            f"methods: {CLASSIFIER} is the labels alone, with which all others are compared; "
+            "leave it out"
+        )
+    return names
+
+
+def _check_labels(indices: Array, classes: Sequence[str]) -> None:
+    """Raise ValueError if there is nothing to learn from, or too little to compare on."""
+    if (indices >= 0).all():
+        raise ValueError(
+            f"y has a label in each of its {len(indices)} rows, so there are no unlabeled rows to "
+            "gain from; mark rows without a label by -1, NaN or None"
+        )
+    counts = np.bincount(indices[indices >= 0], minlength=len(classes))
+    single = [name for name, count in zip(classes, counts, strict=True) if count < 2]
+    if single:
+        raise ValueError(
+            f"y should have two labels or more of each class, one to train on and one to test on; "
+            f"got one of {few(single)}"
+        )
+
+
+def _checked_folds(folds: int | None, indices: Array) -> int:
+    most = int(np.bincount(indices[indices >= 0]).max())
+    if folds is None:
+        return min(MOST_FOLDS, most)
+    check_positive(folds=folds)
+    if not 2 <= folds <= most:
+        raise ValueError(
+            f"folds should be in 2 .. {most}, the labels of the largest class; got {folds}"
+        )
+    return folds

@@ -1,0 +1,248 @@
+"""The result of a comparison: measures with intervals, and a recommendation."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyro_ssl.comparison.intervals import (
+    Interval,
+    accuracy_interval,
+    mean_interval,
+    paired_accuracy_interval,
+    paired_mean_interval,
+)
+from pyro_ssl.evaluation.reports import table
+
+Array = np.ndarray[Any, Any]
+LABELS_ALONE = "labels alone"
+"""Name of the baseline: the classifier network, trained on the labels."""
+LEAST_PROBABILITY = 1e-12
+"""Smaller probabilities count as this one in log-likelihoods, as in `metrics.log_likelihood`."""
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """Held-out predictions of one competitor.
+
+    Arguments:
+        name: Its name.
+        probs: Its class probabilities for the labeled rows, each held out once, `(n, K)`.
+        y: The class indices of these rows, `(n,)`.
+        seconds: Time of its training and prediction in all folds.
+
+    >>> Competitor("m2", np.array([[0.9, 0.1]]), np.array([0]), 1.0).correct.tolist()
+    [True]
+    """
+
+    name: str
+    probs: Array
+    y: Array
+    seconds: float
+
+    @property
+    def correct(self) -> Array:
+        """Whether each row is predicted correctly, `(n,)`."""
+        is_correct: Array = self.probs.argmax(1) == self.y
+        return is_correct
+
+    @property
+    def log_probs(self) -> Array:
+        """Log-probability of each row's class, `(n,)` nats."""
+        own = self.probs[np.arange(len(self.y)), self.y]
+        logs: Array = np.log(np.maximum(own, LEAST_PROBABILITY))
+        return logs
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods and baselines on the same held-out labels.
+
+    Arguments:
+        competitors: Their predictions: the methods, then the baselines, with `labels alone` first.
+        methods: Names of the methods.
+        classes: Names of the classes.
+        rows: Rows of the labels in the data, `(n,)`.
+        unlabeled: Number of rows without a label.
+        folds: Number of folds.
+        level: Confidence level of the intervals.
+
+    >>> probs = np.array([[0.9, 0.1], [0.2, 0.8]] * 10)
+    >>> y = np.array([0, 1] * 10)
+    >>> both = [Competitor("m2", probs, y, 1.0), Competitor("labels alone", probs, y, 1.0)]
+    >>> Comparison(tuple(both), ("m2",), ("a", "b"), np.arange(20), 80, 5).recommendation
+    'With 20 labels, m2 and the labels alone cannot be told apart: ...'
+    """
+
+    competitors: tuple[Competitor, ...]
+    methods: tuple[str, ...]
+    classes: tuple[str, ...]
+    rows: Array
+    unlabeled: int
+    folds: int
+    level: float = 0.95
+
+    def __getitem__(self, name: str) -> Competitor:
+        """The competitor of a name."""
+        found = {competitor.name: competitor for competitor in self.competitors}
+        if name not in found:
+            raise KeyError(f"{name!r}; there are {', '.join(found)}")
+        return found[name]
+
+    def accuracy(self, name: str) -> Interval:
+        """Accuracy on held-out labels."""
+        return accuracy_interval(self[name].correct, self.level)
+
+    def log_likelihood(self, name: str) -> Interval:
+        """Mean log-probability of held-out labels, in nats."""
+        return mean_interval(self[name].log_probs, self.level)
+
+    def accuracy_difference(self, name: str, other: str = LABELS_ALONE) -> Interval:
+        """Accuracy minus that of another competitor, on the same labels."""
+        return paired_accuracy_interval(self[name].correct, self[other].correct, self.level)
+
+    def log_likelihood_difference(self, name: str, other: str = LABELS_ALONE) -> Interval:
+        """Log-likelihood minus that of another competitor, on the same labels."""
+        return paired_mean_interval(self[name].log_probs, self[other].log_probs, self.level)
+
+    @property
+    def best_method(self) -> str:
+        """The method with the most correct predictions; the likelier ones decide a tie."""
+
+        def rank(name: str) -> tuple[int, float]:
+            return int(self[name].correct.sum()), float(self[name].log_probs.mean())
+
+        return max(self.methods, key=rank)
+
+    @property
+    def recommendation(self) -> str:
+        """What the labels at hand say about the best method, in one sentence.
+
+        With M methods, the interval has the level 1 - (1 - level) / M, since the best of several
+        looks better than it is; and likewise for the best of the simple baselines.
+        """
+        best = self.best_method
+        adjusted = 1 - (1 - self.level) / len(self.methods)
+        pair = (self[best].correct, self[LABELS_ALONE].correct)
+        difference = paired_accuracy_interval(*pair, adjusted)
+        start = f"With {len(self.rows)} labels, "
+        numbers = _in_points(difference, adjusted)
+        others = self._better_baselines(best)
+        if difference.low > 0:
+            text = f"{best} is more accurate than the labels alone, by {numbers}"
+            return start + text + (others or f": use {best}") + "."
+        if difference.high < 0:
+            lead = Interval(-difference.estimate, -difference.high, -difference.low)
+            text = f"{best} is less accurate than the labels alone, by {_in_points(lead, adjusted)}"
+            return start + text + (others or ": use the labels alone") + "."
+        text = f"{best} and the labels alone cannot be told apart: the difference is {numbers}"
+        return start + text + (others or "; more labels would tell") + "."
+
+    def _better_baselines(self, best: str) -> str:
+        """The simple baseline with more correct predictions than the best method, if any."""
+        simple = [c for c in self.competitors if c.name not in (*self.methods, LABELS_ALONE)]
+        if not simple:
+            return ""
+        strongest = max(simple, key=lambda competitor: int(competitor.correct.sum()))
+        adjusted = 1 - (1 - self.level) / len(simple)  # the strongest of several looks stronger
+        ahead = paired_accuracy_interval(strongest.correct, self[best].correct, adjusted)
+        if ahead.estimate <= 0:
+            return ""
+        numbers = _in_points(ahead, adjusted)
+        if ahead.low > 0:
+            return f"; use {strongest.name}, which is more accurate than {best} by {numbers}"
+        return f"; {strongest.name}, which is simpler, is not behind {best}: it leads by {numbers}"
+
+    def table(self) -> str:
+        """The measures as a Markdown table: accuracies in percent, log-likelihoods in nats."""
+        rows = []
+        for competitor in self.competitors:
+            name = competitor.name
+            cells = [_cell(self.accuracy(name), 100, 1), _cell(self.log_likelihood(name), 1, 3)]
+            differences = ["", ""]
+            if name != LABELS_ALONE:
+                differences = [
+                    _cell(self.accuracy_difference(name), 100, 1),
+                    _cell(self.log_likelihood_difference(name), 1, 3),
+                ]
+            rows.append((name, *cells, *differences, f"{competitor.seconds:.0f}"))
+        header = (
+            f"{100 * self.level:g} % intervals",
+            "accuracy, %",
+            "log-likelihood",
+            "accuracy - labels alone",
+            "log-likelihood - labels alone",
+            "seconds",
+        )
+        return table(header, rows)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dictionary per competitor, with the ends of each interval."""
+        records = []
+        for competitor in self.competitors:
+            name = competitor.name
+            record: dict[str, Any] = {
+                "method": name,
+                "labels": len(self.rows),
+                "unlabeled": self.unlabeled,
+                "folds": self.folds,
+                "level": self.level,
+                "seconds": round(competitor.seconds, 3),
+            }
+            measures = {
+                "accuracy": self.accuracy(name),
+                "log_likelihood": self.log_likelihood(name),
+                "accuracy_difference": self.accuracy_difference(name),
+                "log_likelihood_difference": self.log_likelihood_difference(name),
+            }
+            for measure, interval in measures.items():
+                is_itself = name == LABELS_ALONE and measure.endswith("difference")
+                ends = (None, None, None) if is_itself else interval
+                record |= dict(zip(_names_of_ends(measure), ends, strict=True))
+            records.append(record)
+        return records
+
+    def plain(self) -> dict[str, Any]:
+        """Everything as plain data that JSON can hold, with each held-out prediction."""
+        predictions = {
+            competitor.name: {
+                "prediction": [self.classes[k] for k in competitor.probs.argmax(1)],
+                "log_probability": competitor.log_probs.tolist(),
+            }
+            for competitor in self.competitors
+        }
+        return {
+            "recommendation": self.recommendation,
+            "classes": list(self.classes),
+            "results": self.records(),
+            "rows": self.rows.tolist(),
+            "labels": [self.classes[k] for k in self.competitors[0].y],
+            "held_out": predictions,
+        }
+
+    def csv(self) -> str:
+        """The records as CSV."""
+        records = self.records()
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        return buffer.getvalue()
+
+
+def _names_of_ends(measure: str) -> tuple[str, str, str]:
+    return measure, f"{measure}_low", f"{measure}_high"
+
+
+def _cell(interval: Interval, unit: float, digits: int) -> str:
+    estimate, low, high = (f"{unit * value:.{digits}f}" for value in interval)
+    return f"{estimate} ({low} to {high})"
+
+
+def _in_points(interval: Interval, level: float) -> str:
+    estimate, low, high = (f"{100 * value:.1f}" for value in interval)
+    return f"{estimate} points ({100 * level:g} % interval {low} to {high})"

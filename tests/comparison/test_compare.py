@@ -1,0 +1,167 @@
+"""`compare`: what is trained on which labels, what is concluded, what is refused."""
+
+import numpy as np
+import pytest
+from sklearn.semi_supervised import LabelSpreading
+
+from pyro_ssl import SemiSupervisedClassifier, compare
+from pyro_ssl.comparison import Comparison, Competitor, draw_comparison
+from pyro_ssl.comparison.baselines import label_spreading, logistic_regression
+from pyro_ssl.evaluation import plots
+
+TINY = {"epochs": 1, "min_steps": 2}
+
+
+def blobs(rows=40, labels=12, seed=0):
+    y = np.arange(rows) % 2
+    X = np.random.default_rng(seed).normal(size=(rows, 2)) + 4 * y[:, None]
+    return X, np.where(np.arange(rows) < labels, y, -1)
+
+
+def test_each_label_is_hidden_once_and_its_row_stays(monkeypatch):
+    X, y = blobs()
+    seen = []
+
+    def fit(self, rows, labels):
+        seen.append((self.method, self.options, rows.copy(), labels.copy()))
+        self.classes_ = np.arange(2)
+        return self
+
+    def predict_proba(self, rows):
+        return np.tile([0.75, 0.25], (len(rows), 1))
+
+    monkeypatch.setattr(SemiSupervisedClassifier, "fit", fit)
+    monkeypatch.setattr(SemiSupervisedClassifier, "predict_proba", predict_proba)
+    comparison = compare(X, y, ["m2", "sslpe"], folds=3, options={"z_dim": 2, "hidden": (7,)})
+    for method in ("m2", "sslpe", "classifier"):
+        folds = [(rows, labels) for name, _, rows, labels in seen if name == method]
+        assert len(folds) == 3
+        hidden = np.stack([(labels < 0) & (y >= 0) for _, labels in folds])
+        assert (hidden.sum(0) == (y >= 0)).all()
+        for rows, labels in folds:
+            assert np.array_equal(rows, X)
+            assert np.array_equal(labels[labels >= 0], y[labels >= 0])
+    options = {name: options for name, options, _, _ in seen}
+    assert options["m2"] == {"z_dim": 2, "hidden": (7,)}
+    assert options["classifier"] == {"hidden": (7,)}  # the same network as the methods'
+    assert comparison.rows.tolist() == list(range(12)) and comparison.unlabeled == 28
+    assert comparison["m2"].correct.sum() == 6
+
+
+@pytest.mark.slow
+def test_it_runs_and_is_repeatable():
+    X, y = blobs()
+    lines = []
+    first = compare(X, y, folds=2, parameters=TINY, options={"z_dim": 1}, progress=lines.append)
+    again = compare(X, y, folds=2, parameters=TINY, options={"z_dim": 1})
+    names = ["m2", "labels alone", "logistic regression", "label spreading"]
+    assert [competitor.name for competitor in first.competitors] == names
+    assert len(lines) == 8 and lines[0].startswith("m2: fold 1 of 2")
+    for name in names:
+        assert np.array_equal(first[name].probs, again[name].probs)
+        assert np.allclose(first[name].probs.sum(1), 1)
+    assert first["logistic regression"].correct.all() and first["label spreading"].correct.all()
+
+
+def test_label_spreading_is_scikit_learns_and_reaches_all_rows():
+    X, y = blobs(rows=60)
+    rows = np.arange(12, 60)
+    scaled = (X - X.mean(0)) / X.std(0)
+    theirs = LabelSpreading(kernel="knn", n_neighbors=7, max_iter=1000).fit(scaled, y)
+    assert np.allclose(label_spreading(X, y, rows), theirs.label_distributions_[rows])
+    apart = np.concatenate([X, 1e3 + X[:20]])  # no label in the second part
+    probs = label_spreading(apart, np.concatenate([y, np.full(20, -1)]), np.arange(60, 80))
+    assert np.array_equal(probs, np.full((20, 2), 0.5))
+
+
+def test_logistic_regression_takes_images():
+    X, y = blobs()
+    rows = np.arange(5)
+    images = X.reshape(40, 1, 2, 1)
+    assert np.allclose(logistic_regression(images, y, rows), logistic_regression(X, y, rows))
+
+
+def made_up(n=100, **right):
+    """A comparison in which each competitor is right in these rows."""
+    y = np.zeros(n, dtype=int)
+    competitors = []
+    for name, rows in right.items():
+        probs = np.tile([0.1, 0.9], (n, 1))
+        probs[list(rows)] = [0.9, 0.1]
+        competitors.append(Competitor(name.replace("_", " "), probs, y, 1.0))
+    methods = tuple(name for name in right if name in ("m2", "sslpe"))
+    return Comparison(tuple(competitors), methods, ("a", "b"), np.arange(n), 900, 5)
+
+
+@pytest.mark.parametrize(
+    ("right", "sentence"),
+    [
+        (
+            {"m2": range(80), "labels_alone": range(60)},
+            "With 100 labels, m2 is more accurate than the labels alone, by 20.0 points "
+            "(95 % interval 11.7 to 27.5): use m2.",
+        ),
+        (
+            {"m2": range(61), "labels_alone": range(60)},
+            "With 100 labels, m2 and the labels alone cannot be told apart: the difference is "
+            "1.0 points (95 % interval -1.7 to 3.7); more labels would tell.",
+        ),
+        (
+            {"m2": range(40), "labels_alone": range(60)},
+            "With 100 labels, m2 is less accurate than the labels alone, by 20.0 points "
+            "(95 % interval 11.7 to 27.5): use the labels alone.",
+        ),
+        (
+            {"m2": range(80), "labels_alone": range(60), "label_spreading": range(95)},
+            "With 100 labels, m2 is more accurate than the labels alone, by 20.0 points "
+            "(95 % interval 11.7 to 27.5); use label spreading, which is more accurate than m2 by "
+            "15.0 points (95 % interval 7.6 to 21.8).",
+        ),
+    ],
+)
+def test_the_recommendation_is_as_strong_as_the_interval(right, sentence):
+    assert made_up(**right).recommendation == sentence
+
+
+def test_the_best_of_several_methods_needs_a_wider_interval():
+    right = {"m2": range(66), "labels_alone": range(60)}
+    assert "more accurate" in made_up(**right).recommendation
+    both = made_up(sslpe=range(50), **right)
+    assert both.best_method == "m2"
+    assert "97.5 % interval" in both.recommendation
+    baselines = {"label_spreading": range(70), "logistic_regression": range(20)}
+    assert "leads by 4.0 points (97.5 % interval" in made_up(**right, **baselines).recommendation
+
+
+def test_files_and_picture_hold_what_was_measured(tmp_path):
+    comparison = made_up(m2=range(80), labels_alone=range(60), label_spreading=range(70))
+    header, m2, alone, _ = comparison.csv().splitlines()
+    record = dict(zip(header.split(","), m2.split(","), strict=True))
+    assert record["accuracy"] == "0.8" and float(record["accuracy_difference"]) == 0.2
+    assert alone.endswith(",,,,,,")
+    plain = comparison.plain()
+    assert plain["held_out"]["m2"]["prediction"].count("a") == 80
+    figure = draw_comparison(comparison)
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()][:2] == [
+        "m2",
+        "labels alone",
+    ]
+    assert plots.save(figure, tmp_path / "picture.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "arguments", "message"),
+    [
+        (np.arange(40) % 2, {}, "label in each of its 40 rows, so there are no unlabeled rows"),
+        (np.where(np.arange(40) < 5, 0, -1), {}, "class"),
+        (np.array([0, 0, 0, 1] + [-1] * 36), {}, "two labels or more of each class.* got one of"),
+        (blobs()[1], {"folds": 7}, r"folds should be in 2 \.\. 6"),
+        (blobs()[1], {"methods": "classifier"}, "classifier is the labels alone"),
+        (blobs()[1], {"methods": []}, "methods should name one"),
+        (blobs()[1], {"options": {"z_dims": 3}}, "m2 have no option z_dims"),
+        (blobs()[1], {"level": 95}, "level should be between 0 and 1, got 95"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(labels, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        compare(blobs()[0], labels, **arguments)
