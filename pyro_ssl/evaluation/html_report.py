@@ -10,7 +10,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pyro_ssl.utils import files
 
@@ -53,7 +53,7 @@ class Picture:
 
         from pyro_ssl.evaluation import style
 
-        whole = getattr(figure, "figure", figure)
+        whole: Any = getattr(figure, "figure", figure)
         png = io.BytesIO()
         with style.context():
             whole.savefig(png, format="png")

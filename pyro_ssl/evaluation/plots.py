@@ -298,8 +298,8 @@ def feature_map(features: Tensor, y: Tensor, classes: Sequence[str]) -> Figure:
     plane = PCA(2).fit_transform(features.cpu().double().numpy())
     ax = _new_axes(4.6, 3.6)
     for k, name in enumerate(classes):
-        own = plane[(y == k).cpu().numpy()]
-        ax.scatter(*own.T, s=5, color=style.class_colour(k), label=name, linewidths=0)
+        first, second = plane[(y == k).cpu().numpy()].T
+        ax.scatter(first, second, s=5, color=style.class_colour(k), label=name, linewidths=0)
     ax.set(xlabel="first component", ylabel="second component", xticks=[], yticks=[])
     style.legend_beside(ax, markerscale=3)
     whole: Any = ax.figure

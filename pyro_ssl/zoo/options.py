@@ -7,7 +7,7 @@ line. The defaults of the methods are in `presets`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, Literal, get_type_hints
@@ -475,11 +475,12 @@ def check_kinds(options: Any) -> None:
 
     >>> check_kinds(NetworkOptions())
     """
-    kinds = _annotations(type(options))
+    group: Hashable = type(options)
+    kinds = _annotations(group)
     for option in fields(options):
         check_kind(option.name, getattr(options, option.name), kinds[option.name])
 
 
 @cache
-def _annotations(group: type) -> dict[str, Any]:
+def _annotations(group: Any) -> dict[str, Any]:
     return get_type_hints(group)
