@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, cast, get_type_hints
 
 from torch import nn
 
@@ -475,8 +475,7 @@ def check_kinds(options: Any) -> None:
 
     >>> check_kinds(NetworkOptions())
     """
-    group: Hashable = type(options)
-    kinds = _annotations(group)
+    kinds = _annotations(cast(Hashable, type(options)))
     for option in fields(options):
         check_kind(option.name, getattr(options, option.name), kinds[option.name])
 
