@@ -42,7 +42,7 @@ class ActiveLearner:
         start: First query, before there are labels: `random`, or `diverse`, the centres of clusters
             of the embedding. An alternative is to teach some labels first, such as one per class.
         embedding: `embedding(pool)`, `(N, Z)`, for `diverse`; the pool itself by default. See
-            `cold_start.vae_embedding`.
+            `pca_embedding` and `vae_embedding`.
         training: Arguments of `fit`.
         update_training: Arguments of `fit` that differ in later rounds, which then start from the
             weights of the last round, such as `{"epochs": 2}`; None trains from scratch each time.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_ssl import zoo
 from pyro_ssl.active.acquisition import ACQUISITIONS
-from pyro_ssl.active.cold_start import Start, vae_embedding
+from pyro_ssl.active.cold_start import Start, pca_embedding, vae_embedding
 from pyro_ssl.active.labelling.page import Page
 from pyro_ssl.active.labelling.question import Question
 from pyro_ssl.active.learner import ActiveLearner
@@ -27,6 +27,8 @@ from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, check_positive
 from pyro_ssl.zoo.saved_model import SavedModel
 
+EMBEDDINGS = {"pca": pca_embedding, "vae": vae_embedding}
+"""Embeddings for the first round, by name."""
 CONFIDENT = 0.95
 """Probability above which a prediction counts as confident in the summary of a round."""
 MIN_CONV_SIZE = 8
@@ -116,6 +118,13 @@ def parser() -> ArgumentParser:
         default="diverse",
         help="images of the first round: at random, or the centres of clusters",
     )
+    parser.add_argument(
+        "--embedding",
+        type=Literal[tuple(EMBEDDINGS)],
+        default="pca",
+        help="what the first images are clustered by: principal components, in seconds, or the "
+        "latents of an autoencoder that is trained first, in minutes",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, training and queries")
     return parser
 
@@ -172,7 +181,7 @@ def _learner(arguments: Namespace, images: Images, options: dict[str, Any]) -> A
         acquisition=arguments.acquisition,
         power=arguments.power,
         start=arguments.start,
-        embedding=vae_embedding,
+        embedding=EMBEDDINGS[arguments.embedding],
         training=defaults | arguments.training,
         update_training=arguments.update_training,
         directory=arguments.directory,
@@ -204,7 +213,7 @@ def _ask(learner: ActiveLearner, question: Question, page: Page | None, n: int) 
         if has_started and not learner.num_unasked:
             return False
         if learner.start == "diverse" and not learner.indices:
-            print("training an embedding to find diverse images; this takes minutes", flush=True)
+            print(f"looking for diverse images among {len(question.pool)}", flush=True)
         count = min(n, learner.num_unasked) if has_started else n
         question.ask(learner.query(question.pool, count).tolist())
     rows, labels = question.answered(page)

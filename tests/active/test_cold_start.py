@@ -3,7 +3,7 @@
 import torch
 from programs.active import POOL, X, learner
 
-from pyro_ssl.active import vae_embedding
+from pyro_ssl.active import pca_embedding, vae_embedding
 from pyro_ssl.active.cold_start import diverse
 
 
@@ -32,3 +32,14 @@ def test_vae_embedding_separates_groups():
 def test_diverse_does_not_depend_on_the_order_of_the_pool():
     order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
     assert order[diverse(X[order], 5)].equal(diverse(X, 5))
+
+
+def test_pca_embedding_keeps_distances_of_data_in_few_dimensions(float64):
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(50, 2, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64))[0]
+    x = latent @ rotation[:2]
+    found = pca_embedding(x.reshape(50, 1, 2, 3), dim=2)
+    assert torch.allclose(torch.cdist(found, found), torch.cdist(x, x), atol=1e-6)
+    assert pca_embedding(x).shape == (50, 6)
+    assert torch.equal(found, pca_embedding(x.reshape(50, 1, 2, 3), dim=2))
