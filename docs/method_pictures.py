@@ -27,6 +27,5 @@ def draw_methods(directory: Path) -> None:
     for name in zoo.METHODS:
         options = {k: v for k, v in SMALL.items() if k in zoo.options_of(name)}
         axes = plots.graphical_model(zoo.build(name, (FEATURES,), CLASSES, **options), x, y)
-        axes.figure.set_layout_engine("none")  # the legend is wider than the axes of a small graph
         axes.figure.savefig(directory / f"{name}.svg", bbox_inches="tight")
         plt.close(axes.figure)

@@ -44,6 +44,8 @@ GREEK = ("alpha", "beta", "gamma", "epsilon", "theta", "phi", "mu", "sigma")
 """Names of variables that are drawn as Greek letters."""
 INCHES = 0.95
 """Size of one row."""
+LEGEND_INCHES = 2.2
+"""Width of the legend."""
 
 
 @style.context()
@@ -116,7 +118,7 @@ def draw_graph(
     """
     picture = _Picture(graph)
     if ax is None:
-        ax = _new_axes(picture.width, picture.height)
+        ax = _new_axes(picture.width, picture.height, legend)
     picture.draw(ax, title)
     if legend:
         style.legend_beside(ax, handles=legend_handles(graph))
@@ -148,7 +150,10 @@ def draw_graphs(graphs: Mapping[str, Graph]) -> Figure:
     figure, axes = plt.subplots(
         1,
         len(pictures),
-        figsize=(INCHES * (sum(widths) + 0.4 * len(widths)) + 2.2, INCHES * tallest + 0.4),
+        figsize=(
+            INCHES * (sum(widths) + 0.4 * len(widths)) + LEGEND_INCHES,
+            INCHES * tallest + 0.4,
+        ),
         width_ratios=widths,
         squeeze=False,
         layout="constrained",
@@ -341,7 +346,8 @@ def _handle(marker: str, label: str, left: str, right: str) -> Any:
     )
 
 
-def _new_axes(width: float, height: float) -> Axes:
+def _new_axes(width: float, height: float, legend: bool) -> Axes:
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(INCHES * max(width, 1.2), INCHES * max(height, 1.2) + 0.3))[1]
+    across = INCHES * max(width, 1.2) + (LEGEND_INCHES if legend else 0.0)
+    return plt.subplots(figsize=(across, INCHES * max(height, 1.2) + 0.3))[1]
