@@ -16,7 +16,7 @@ from site_links import GENERATED, copy_experiments, with_site_links  # noqa: E40
 import pyro_ssl  # noqa: E402
 
 project = "pyro-ssl"
-author = "pyro-ssl developers"
+author = project_copyright = "pyro-ssl developers"
 release = version = pyro_ssl.__version__
 extensions = [
     "myst_nb",
@@ -43,6 +43,7 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars, and notes of other packages about notebooks
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

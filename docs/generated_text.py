@@ -61,7 +61,6 @@ def facts(name: str) -> str:
         ["guide", f"`{method.guide}`"],
         ["learns from unlabeled data", _yes(method.unlabeled or name in ("ce", "gm", "vc"))],
         ["suits tables", _yes(method.columns)],
-        ["summary", method.summary],
     ]
     return table(["", ""], rows)
 
@@ -411,7 +410,10 @@ def _directive(module: str, name: str, thing: Any) -> list[str]:
         return []
     full = f"{module}.{name}"
     if inspect.isclass(thing):
-        return [f".. autoclass:: {full}", "   :members:", ""]
+        # scikit-learn's methods for metadata refer to pages of its own site
+        foreign = [name for name in dir(thing) if name.startswith("set_") and "request" in name]
+        excluded = [f"   :exclude-members: {', '.join(foreign)}"] if foreign else []
+        return [f".. autoclass:: {full}", "   :members:", *excluded, ""]
     if inspect.isfunction(thing):
         return [f".. autofunction:: {full}", ""]
     return [f".. py:data:: {full}", "", f"   {_about(thing)}", ""]

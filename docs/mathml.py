@@ -11,6 +11,8 @@ from sphinx.application import Sphinx
 
 BIG = re.compile(r"\\[bB]ig(?![a-zA-Z])")
 """Sizes of brackets, which docutils does not know; in MathML brackets grow by themselves."""
+LOG = re.compile(r"\\log(?![a-zA-Z])")
+"""docutils leaves no space between `log` and its argument."""
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -25,7 +27,7 @@ def mathml(tex: str, as_block: bool) -> str:
     Raises:
         MathError: docutils does not know a command in it.
     """
-    known = BIG.sub("", tex).replace("\\dots", "\\ldots")
+    known = LOG.sub(r"\\log\\,", BIG.sub("", tex)).replace("\\dots", "\\ldots")
     return tex2mathml(" ".join(known.split()), as_block=as_block)
 
 
