@@ -13,20 +13,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+EXPERIMENTS = ROOT / "experiments"
 GENERATED = DOCS / "_generated"
 LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 TEXT_AND_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
-PAGES = ("README.md", "REPRODUCED.md", "results/*.md")
-"""Pages of `experiments/` that the site has, too."""
+COPIED = ("README.md", "REPRODUCED.md", "results/*.md", "results/*/*.png")
+"""Pages and pictures of `experiments/` that the site has, too."""
 
 
 def copy_experiments() -> None:
     """Copy the pages of `experiments/` and their pictures to where Sphinx reads them."""
     target = GENERATED / "experiments"
     shutil.rmtree(target, ignore_errors=True)
-    for pattern in (*PAGES, "results/*/*.png"):
-        for path in (ROOT / "experiments").glob(pattern):
-            copy = target / path.relative_to(ROOT / "experiments")
+    for pattern in COPIED:
+        for path in EXPERIMENTS.glob(pattern):
+            copy = target / path.relative_to(EXPERIMENTS)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
 
@@ -62,7 +63,13 @@ def _site_link(link: str, page: Path, docname: str) -> str:
     target = Path(os.path.normpath(page.parent / link))
     if target.is_relative_to(DOCS):
         return f"/{target.relative_to(DOCS)}"
-    copy = GENERATED / target.relative_to(ROOT) if target.is_relative_to(ROOT) else target
-    if copy.exists():
-        return f"/{copy.relative_to(DOCS)}"
+    if _is_copied(target):
+        return f"/_generated/{target.relative_to(ROOT)}"
     return os.path.relpath(target, (DOCS / docname).parent)
+
+
+def _is_copied(path: Path) -> bool:
+    if not path.is_relative_to(EXPERIMENTS):
+        return False
+    inside = path.relative_to(EXPERIMENTS)
+    return any(inside.match(pattern) for pattern in COPIED)

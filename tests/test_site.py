@@ -46,8 +46,8 @@ def test_every_marker_of_a_page_gives_text():
     assert len(marked) > len(zoo.METHODS)
     for page in marked:
         text = with_generated_text(page.read_text())
-        assert "<!-- generated" not in text
-        assert len(text) > len(page.read_text())
+        assert "<!-- generated" not in text and "The site" not in text, page
+        assert "|" in text or "```" in text or "### " in text, page
 
 
 def test_every_option_is_explained():
@@ -60,9 +60,8 @@ def test_every_option_is_explained():
 
 
 def test_links_lead_to_pages_of_the_site():
-    from site_links import copy_experiments, with_site_links
+    from site_links import with_site_links
 
-    copy_experiments()
     links = {
         "[data](your_data.md#arrays)": "[data](/howto/your_data.md#arrays)",
         "[moons](../../experiments/results/moons.md)": (
