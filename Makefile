@@ -12,7 +12,7 @@ OLDEST ?= $(firstword $(PYTHONS))
 NEWEST ?= $(lastword $(PYTHONS))
 TORCH ?= torch
 
-.PHONY: demo test test-slow test-compiler test-oldest test-newest check-gpu lint clean
+.PHONY: demo test test-slow test-compiler test-oldest test-newest check-gpu lint docs dist clean
 demo: .venv/ready
 	$(BIN)/python experiments/demo.py
 
@@ -55,6 +55,21 @@ lint: .venv/ready
 	$(BIN)/pip install --quiet --no-deps --upgrade --target build/installed .
 	$(BIN)/mypy build/installed/pyro_ssl
 
+# The site, in build/docs; the tutorials are run. Warnings are errors.
+docs: .venv/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+# A wheel and a source archive in dist, checked.
+dist: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check build twine
+	rm -rf dist build/lib
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+
+.venv/docs: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	touch $@
+
 # torch first and by its exact version: where there is a CPU build of it, nothing looser finds it.
 .venv/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
@@ -63,4 +78,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build *.egg-info runs/demo
+	rm -rf .venv build dist docs/_generated *.egg-info runs/demo

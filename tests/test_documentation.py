@@ -22,7 +22,13 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     "README.md",
     "experiments/README.md",
-    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *sorted(
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "docs").rglob("*.md")
+        if "_generated" not in path.parts
+    ),
 ]
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 BASH = re.compile(r"```bash\n(.*?)```", re.DOTALL)
@@ -58,8 +64,8 @@ def test_readme_is_one_screen_before_what_it_prints():
     assert len(first.splitlines()) <= 30
 
 
-def test_quickstart():
-    names = names_of("docs/quickstart.md")
+def test_estimators():
+    names = names_of("docs/howto/estimators.md")
     assert names["m2"].score(names["x_test"], names["y_test"]) > 0.9
     assert names["mean"].shape == names["std"].shape == (1000,)
     assert (names["std"] > 0).all()
@@ -69,16 +75,25 @@ def test_quickstart():
 
 @pytest.mark.slow
 def test_model_selection():
-    search = names_of("docs/model_selection.md")["search"]
+    search = names_of("docs/howto/choose_options.md")["search"]
     assert search.best_params_.keys() == {"options__z_dim", "training__lr"}
     assert search.best_score_ == max(search.cv_results_["mean_test_score"])
 
 
 def test_sweeps():
-    names = names_of("docs/sweeps.md")
+    names = names_of("docs/howto/many_runs.md")
     assert min(outcome.result["accuracy"] for outcome in names["outcomes"]) > 0.3
     assert len(names["outcomes"]) == 2
-    assert names["history"]["val_accuracy"][-1] > 0.3
+
+
+def test_logs():
+    assert names_of("docs/howto/log_training.md")["history"]["val_accuracy"][-1] > 0.3
+
+
+def test_deploying():
+    names = names_of("docs/howto/deploy.md")
+    assert names["model"].classes == ["left", "right"]
+    assert len(names["names"]) == 500
 
 
 @pytest.mark.slow
@@ -86,7 +101,9 @@ def test_the_commands_for_sweeps(tmp_path, monkeypatch):
     for package in ("optuna", "tensorboard"):
         pytest.importorskip(package, reason=f"pip install 'pyro-ssl[{package}]'")
     monkeypatch.chdir(tmp_path)
-    commands = "".join(BASH.findall((ROOT / "docs/sweeps.md").read_text())).splitlines()
+    pages = [ROOT / "docs/howto/many_runs.md", ROOT / "docs/howto/log_training.md"]
+    blocks = [block for page in pages for block in BASH.findall(page.read_text())]
+    commands = "".join(blocks).splitlines()
     assert len(commands) == 3
     for command in commands:
         name, *arguments = shlex.split(command)
@@ -98,7 +115,7 @@ def test_the_commands_for_sweeps(tmp_path, monkeypatch):
 
 
 def test_presets():
-    names = names_of("docs/presets.md")
+    names = names_of("docs/howto/presets.md")
     assert names["m2"].guide.q_y.network.first.bias.shape == (600,)
     assert names["training"]["epochs"] == 1000
     assert names["estimator"].get_params()["preset"] == "paper-002-moons"
@@ -107,7 +124,7 @@ def test_presets():
 @pytest.mark.slow
 def test_the_commands_for_presets(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    *lists, train = "".join(BASH.findall((ROOT / "docs/presets.md").read_text())).splitlines()
+    *lists, train = "".join(BASH.findall((ROOT / "docs/howto/presets.md").read_text())).splitlines()
     for command in lists:
         assert cli.main(shlex.split(command)[1:]) == 0
     assert "paper-004" in capsys.readouterr().out
@@ -117,22 +134,18 @@ def test_the_commands_for_presets(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_active_learning():
-    names = names_of("docs/active_learning.md")
+    names = names_of("docs/howto/active_learning.md")
     assert len(names["learner"].indices) == 12
     assert (names["predicted"] == names["y"]).mean() > 0.95
 
 
-def test_a_model_of_ones_own_learns():
-    names = names_of("docs/own_model.md")
-    assert names["accuracy"] > 0.8
-    assert names["history"]["loss"][-1] < names["history"]["loss"][0]
-    assert np.isfinite(names["loss"])  # under stock Pyro
+def test_a_pair_of_the_zoo_trains_with_stock_pyro():
+    assert np.isfinite(names_of("docs/howto/stock_pyro.md")["loss"])
 
 
 def test_a_method_of_ones_own_is_found(monkeypatch):
-    monkeypatch.setitem(
-        zoo.METHODS, "m2_vector", names_of("docs/own_model.md")["methods"]["m2_vector"]
-    )
+    names = names_of("docs/howto/add_a_method.md")
+    monkeypatch.setitem(zoo.METHODS, "m2_vector", names["methods"]["m2_vector"])
     digits = data.load("digits")
     objective = zoo.build("m2_vector", digits.x_shape, 10, z_dim=4)
     history = fit(
@@ -142,7 +155,7 @@ def test_a_method_of_ones_own_is_found(monkeypatch):
 
 
 def test_the_bound():
-    names = names_of("docs/bound.md")
+    names = names_of("docs/explanation/bound.md")
     assert names["evidence"].shape == (100,)
     assert names["per_class"].shape == (100, 10)
     right = (names["per_class"].argmax(-1) == data.load("digits").y_test[:100]).float().mean()
@@ -150,23 +163,46 @@ def test_the_bound():
     assert np.isfinite(names["loss"])
 
 
-@pytest.mark.slow
-def test_many_machines(tmp_path, monkeypatch):
+def test_several_processes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(names_of.__wrapped__("docs/many_machines.md")["history"]["loss"]) == 2
-    text = (ROOT / "docs" / "many_machines.md").read_text()
-    commands = re.findall(r"```sh\n(.*?)\n```", text, re.DOTALL)
-    assert [command.split()[0] for command in commands] == ["torchrun", "pyro-ssl", "pyro-ssl"]
-    module = {"torchrun": "torch.distributed.run", "pyro-ssl": "pyro_ssl"}
+    page = "docs/howto/several_machines.md"
+    assert len(names_of.__wrapped__(page)["history"]["loss"]) == 2
+    commands = shell_commands(page)
+    assert [command.split()[0] for command in commands] == ["torchrun"]
+    _, *arguments = commands[0].split()
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", *arguments], check=True)
+    assert len(Path("runs/m2/metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_resuming(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = "docs/howto/resume.md"
+    names = names_of.__wrapped__(page)
+    again = fit(
+        names["objective"],
+        names["x"],
+        names["y"],
+        epochs=2,
+        directory="runs/resumed",
+        resume=True,
+    )
+    assert again == names["history"]
+    commands = shell_commands(page)
+    assert len(commands) == 3
     for command in commands:
-        program, *arguments = command.split()
-        subprocess.run([sys.executable, "-m", module[program], *arguments], check=True)
+        assert cli.main(shlex.split(command)[1:]) == 0
     assert len(Path("runs/m2/metrics.jsonl").read_text().splitlines()) == 3
+
+
+def shell_commands(page: str) -> list[str]:
+    """The lines of a page's blocks of shell commands."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return "".join(blocks).splitlines()
 
 
 def test_on_a_gpu(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    assert names_of("docs/gpu.md")["losses"].shape == (10,)
+    assert names_of("docs/howto/gpu.md")["losses"].shape == (10,)
 
 
 @pytest.mark.slow
@@ -174,7 +210,7 @@ def test_your_data(tmp_path, monkeypatch, capsys):
     """The page's Python and its commands, from top to bottom, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     space: dict[str, Any] = {"__name__": "page"}
-    page = (ROOT / "docs/your_data.md").read_text()
+    page = (ROOT / "docs/howto/your_data.md").read_text()
     for kind, block in re.findall(r"```(python|sh)\n(.*?)```", page, re.DOTALL):
         if kind == "python":
             exec(block, space)
@@ -193,14 +229,33 @@ def test_your_data(tmp_path, monkeypatch, capsys):
 
 
 def test_the_table_of_methods_is_the_zoos():
-    table = (ROOT / "docs/methods.md").read_text().replace("\\|", "|")
+    table = (ROOT / "docs/methods/index.md").read_text().replace("\\|", "|")
     for name, row in zoo.METHODS.items():
         factors = rf"\| {re.escape(row.model)} \| {re.escape(row.guide)} \|"
-        assert re.search(rf"\| `{name}` {factors}", table) or not row.model, name
+        link = re.escape(f"[`{name}`]({name}.md)")
+        assert re.search(rf"\| {link} {factors}", table) or not row.model, name
+
+
+@pytest.mark.parametrize("name", zoo.METHODS)
+def test_every_method_has_a_page(name):
+    page = (ROOT / "docs/methods" / f"{name}.md").read_text()
+    generated = re.findall(r"<!-- generated: (\w+) (\w+) -->", page)
+    kinds = ("picture", "facts", "code", "cost", "numbers", "options")
+    assert generated == [(kind, name) for kind in kinds]
+    titles = re.findall(r"^## (.*)$", page, re.MULTILINE)
+    assert {"The bound", "When it fails", "Paper"} <= set(titles)
+    assert f"\n{name}\n" in (ROOT / "docs/methods/index.md").read_text()
+
+
+@pytest.mark.parametrize("folder", ["tutorials", "howto", "methods", "explanation", "reference"])
+def test_every_page_is_in_its_index(folder):
+    index = (ROOT / "docs" / folder / "index.md").read_text()
+    for page in (ROOT / "docs" / folder).glob("*.md"):
+        assert page.stem == "index" or f"\n{page.stem}\n" in index, page.name
 
 
 def test_the_table_of_protocols_is_that_of_types():
-    page = (ROOT / "docs/own_model.md").read_text()
+    page = (ROOT / "docs/reference/protocols.md").read_text()
     rows = re.findall(r"^\| `([A-Z]\w+)` \| \w+ \| `(\w+)", page, re.MULTILINE)
     assert len(rows) == 9
     for name, member in rows:
@@ -214,7 +269,7 @@ def _annotations(protocol: str) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\((?!http)([^)]+)\)", (ROOT / page).read_text()):
+    for link in re.findall(r"\]\((?!http|mailto)([^)\s]+)\)", (ROOT / page).read_text()):
         path, _, anchor = link.partition("#")
         target = (ROOT / page).parent / path if path else ROOT / page
         assert target.exists(), link

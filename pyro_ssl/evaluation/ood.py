@@ -332,7 +332,7 @@ def ood_metrics(scored: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, dic
         scored: Scores of each set, from `score_sets`.
 
     Returns:
-        `{set: {score: {"auroc": ..., "aupr": ..., "fpr95": ...}}}`.
+        The numbers `auroc`, `aupr` and `fpr95`, by set and score.
     """
     own, *others = scored
     metrics: dict[str, dict[str, dict[str, float]]] = {}

@@ -115,6 +115,9 @@ def context() -> Iterator[None]:
     settings: Any = {**SETTINGS, "axes.prop_cycle": cycler(color=COLOURS)}
     with mpl.rc_context(settings):
         yield
+        interactive = mpl.is_interactive()
+    # a notebook's backend, which the first figure loads, turns this on to show all figures
+    mpl.interactive(interactive)
 
 
 def class_colour(index: int) -> str:

@@ -1,7 +1,7 @@
 """Compiled steps: the loss and its gradients as one graph, compiled by torch's Inductor.
 
-See `docs/compiled_steps.md` for how they work and when they pay off. The optimiser, the learning
-rate and the average of the weights stay outside the graph.
+See `docs/howto/compiled_steps.md` for how they work and when they pay off. The optimiser, the
+learning rate and the average of the weights stay outside the graph.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def fit(
 
     A run with a directory that receives SIGTERM or SIGINT writes a checkpoint of the last step, and
     ends by `SystemExit(143)` or `KeyboardInterrupt`. Processes that torchrun has started train one
-    objective together: see `docs/many_machines.md`.
+    objective together: see `docs/howto/several_machines.md`.
 
     >>> from pyro_ssl import zoo
     >>> x = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
@@ -110,7 +110,7 @@ def fit(
             255, and that integers stay int64 if the model or the guide has an `nn.Embedding` or
             `nn.EmbeddingBag`. Data that do not fit into memory are read batch by batch: give an
             `np.memmap`, or a map-style torch `Dataset` with items x or (x, y), where y is -1 or
-            None for unlabeled data. See `docs/your_data.md`.
+            None for unlabeled data. See `docs/howto/your_data.md`.
         y: Class indices `(N,)` in 0 .. K - 1, with -1 or a mask for unlabeled data; for a method of
             real labels, `(N,)` or `(N, D)`, with NaN or a mask for unlabeled data; None if nothing
             is labeled, or if the items of a `Dataset` hold the labels, which are then read in one
@@ -133,10 +133,10 @@ def fit(
             binarisation. Its random numbers should come from torch's global generator, whose state
             is in the checkpoint.
         seed: Seed of the order of the data and of all noise in training.
-        compile: Compile the loss and its gradients, see `docs/compiled_steps.md`: several times
-            faster for small networks, after some seconds of compilation for each kind of step. The
-            numbers differ from those without it by rounding. A step that cannot be compiled is made
-            without it, with a `NotCompiledWarning`.
+        compile: Compile the loss and its gradients, see `docs/howto/compiled_steps.md`: several
+            times faster for small networks, after some seconds of compilation for each kind of
+            step. The numbers differ from those without it by rounding. A step that cannot be
+            compiled is made without it, with a `NotCompiledWarning`.
         device: Device to train on; by default the device of the objective.
         workers: Processes that read a memory map or a `Dataset` ahead; 0 reads between the steps.
             The result does not depend on it. By default two, or one on a machine with two cores.

@@ -18,7 +18,7 @@ SMALL = 2e7
 So many multiplications take about 2 ms, less than Pyro's handlers, so a second thread could save a
 tenth of the step. If other processes use the cores, waiting for the second thread costs much more:
 on two busy cores, a step of M2 took 10 to 80 times as long with two to ten threads as with one. See
-`docs/many_machines.md`.
+`docs/howto/several_machines.md`.
 """
 CHOSEN_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables by which the user chooses the number of threads."""

@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -60,6 +61,19 @@ def test_lines_of_one_picture_have_different_colours():
         colours = style.line_colours(names)
         assert list(colours) == names
         assert len(set(colours.values())) == len(names)
+
+
+def test_a_backend_that_is_loaded_within_the_style_stays_interactive():
+    before = plt.isinteractive()
+    try:
+        with style.context():
+            plt.ion()  # as the backend of notebooks does when the first figure loads it
+        assert plt.isinteractive()
+        with style.context():
+            plt.ioff()
+        assert not plt.isinteractive()
+    finally:
+        matplotlib.interactive(before)
 
 
 def test_every_term_has_a_title():

@@ -2,8 +2,8 @@
 
 `paper` marks a value that the paper states, with its place; `ours` one that the paper leaves open,
 with our reason. `ABSENT` switches off what no paper has. Papers have the numbers of
-`docs/methods.md`. Pages are those of the thesis 002, where its table of contents says that the
-section begins; our texts of the other papers have no page numbers.
+`docs/explanation/papers.md`. Pages are those of the thesis 002, where its table of contents says
+that the section begins; our texts of the other papers have no page numbers.
 
 An option that has no effect beside the others, such as `channels` without convolutions, is left
 out.
