@@ -245,7 +245,7 @@ def build(
     >>> zoo.build("m2", (4,), 3, z_dim=2, alpha=2.0).classify(torch.zeros(5, 4)).mean.shape
     torch.Size([5, 3])
     >>> zoo.build("sslapd", (4,), 3, preset="paper-002", hidden=(8,)).predictor
-    GibbsPredictor(steps=10, chains=1, hard=True)
+    GibbsPredictor(steps=10, chains=1, hard=False)
     """
     check_seed(seed)
     function = method(name).function

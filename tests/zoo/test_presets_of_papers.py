@@ -267,7 +267,7 @@ def test_a_model_whose_preset_is_no_longer_there_loads(tmp_path):
 
 
 def test_the_page_lists_every_preset():
-    page = (Path(__file__).parents[2] / "docs" / "presets.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "presets.md").read_text()
     methods: dict[tuple[str, str], list[str]] = {}
     for preset in PRESETS:
         methods.setdefault((preset.name, preset.experiment), []).append(f"`{preset.method}`")
