@@ -37,7 +37,8 @@ def test_train_and_evaluate_agree(method, capsys):
     )
     assert said.startswith(f"{method} on digits, 30 labels: accuracy")
     assert run("evaluate", "run") == 0
-    measured, classes = capsys.readouterr().out.strip().split("\n\n")
+    measured, classes, report = capsys.readouterr().out.strip().split("\n\n")
+    assert report == f"report: {Path('run', 'report.html')}"
     said = dict(line.split() for line in measured.splitlines())
     assert classes.splitlines()[0].split()[1] == "class" and len(classes.splitlines()) == 12
     assert 0 < float(said.pop("test_calibration_p_value")) <= 1
