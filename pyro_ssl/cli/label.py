@@ -142,14 +142,32 @@ def run(arguments: Namespace) -> None:
         question = Question(out / "asked.json", images.pool, images.classes)
         _teach_known(learner, images)
         with _page(arguments, images.classes) as page:
-            for _ in range(arguments.rounds):
+            for number in range(1, arguments.rounds + 1):
                 with label_warnings_silenced():
-                    learner.learn(images.pool)  # labels from an earlier command that was killed
+                    _learn(learner, images, page)  # labels from an earlier command that was killed
                     _save(learner, arguments.method, options, images)
+                    print(f"round {number} of {arguments.rounds}", flush=True)
                     if not _ask(learner, question, page, arguments.n):
-                        return
+                        break
+                    _learn(learner, images, page)
                     _save(learner, arguments.method, options, images)
                 _print_progress(learner, images)
+    _print_what_next(out)
+
+
+def _learn(learner: ActiveLearner, images: Images, page: Page | None) -> None:
+    """Learn the labels, if there are new ones; the page says so."""
+    if page is not None:
+        page.tell(f"The method learns from {len(learner.indices)} labels.")
+    learner.learn(images.pool)
+
+
+def _print_what_next(out: Path) -> None:
+    if (out / "model").exists():
+        print(
+            f"model: {out / 'model'}; to use it: pyro-ssl predict {out} --data PATH --output p.csv",
+            flush=True,
+        )
 
 
 def resume_hint() -> str:
@@ -216,9 +234,29 @@ def _ask(learner: ActiveLearner, question: Question, page: Page | None, n: int) 
             print(f"looking for diverse images among {len(question.pool)}", flush=True)
         count = min(n, learner.num_unasked) if has_started else n
         question.ask(learner.query(question.pool, count).tolist())
-    rows, labels = question.answered(page)
+    guesses = _guesses(learner, question)
+    counts = np.bincount(learner.labels, minlength=len(question.classes)).tolist()
+    asked = list(question.rows)
+    rows, labels = question.answered(page, guesses, counts)
+    _print_agreement(dict(zip(asked, guesses, strict=False)), dict(zip(rows, labels, strict=True)))
     learner.teach(rows, labels, pool=question.pool, skipped=question.left_out)
     return True
+
+
+def _guesses(learner: ActiveLearner, question: Question) -> list[tuple[int, float]]:
+    """The likeliest class of each row of the question, and its probability."""
+    if not learner.members:
+        return []
+    confidence, classes = learner.predict_proba(question.pool[question.rows]).max(-1)
+    return list(zip(classes.tolist(), confidence.tolist(), strict=True))
+
+
+def _print_agreement(guesses: dict[int, tuple[int, float]], labels: dict[int, int]) -> None:
+    """Compare the model's guesses with the answers, which it has not learned from yet."""
+    if not guesses or not labels:
+        return
+    right = sum(guesses[row][0] == label for row, label in labels.items())
+    print(f"the model had guessed {right} of these {len(labels)} labels", flush=True)
 
 
 def _save(learner: ActiveLearner, method: str, options: dict[str, Any], images: Images) -> None:

@@ -19,6 +19,8 @@ from torch import Tensor
 
 Answers = dict[int, int | None]
 """The class of each image, by its index among those shown; None for no class."""
+Guesses = Sequence[tuple[int, float]]
+"""The likeliest class of each image, and its probability."""
 MAX_ANSWER_BYTES = 2**20
 HEADERS = {
     "Cache-Control": "no-store",
@@ -60,6 +62,9 @@ class Page:
             raise ValueError(f"classes should be two or more different names, got {list(classes)}")
         self._images: list[str] = []
         self._answers: Answers = {}
+        self._guesses: Guesses = []
+        self._counts = [0] * len(self.classes)
+        self._doing = ""
         self._keep: Callable[[Answers], None] = _ignore
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
@@ -84,6 +89,9 @@ class Page:
         images: Tensor,
         answers: Answers | None = None,
         keep: Callable[[Answers], None] | None = None,
+        *,
+        guesses: Guesses = (),
+        counts: Sequence[int] | None = None,
     ) -> Answers:
         """Show images and wait until each has an answer.
 
@@ -91,6 +99,8 @@ class Page:
             images: `(n, C, H, W)` with one or three channels, in [0, 1].
             answers: Answers so far.
             keep: Called with all answers for each new one, before the page confirms it.
+            guesses: What the model thinks of each image; empty without a model.
+            counts: Labels of each class before this question, `(K,)`.
 
         Raises:
             ValueError: The images have another shape.
@@ -100,6 +110,9 @@ class Page:
             self._round += 1
             self._images = pictures
             self._answers = dict(answers or {})
+            self._guesses = list(guesses)
+            self._counts = list(counts or self._counts)
+            self._doing = ""
             self._keep = keep or _ignore
             self._failure = None
             while len(self._answers) < len(pictures) and self._failure is None:
@@ -110,10 +123,23 @@ class Page:
                 raise self._failure
             return dict(self._answers)
 
+    def tell(self, doing: str) -> None:
+        """Show what the program is doing, until it asks again.
+
+        Arguments:
+            doing: What it is doing.
+        """
+        self._doing = doing
+
     @property
     def round(self) -> int:
-        """Number of the current question; the page polls it."""
+        """Number of the current question."""
         return self._round
+
+    @property
+    def news(self) -> dict[str, Any]:
+        """The number of the current question, and what the program is doing; the page polls it."""
+        return {"round": self._round, "doing": self._doing}
 
     def state(self) -> dict[str, Any]:
         """Everything that the page shows, as plain data."""
@@ -123,6 +149,8 @@ class Page:
                 "classes": self.classes,
                 "images": self._images,
                 "answers": {str(k): label for k, label in self._answers.items()},
+                "guesses": [list(guess) for guess in self._guesses],
+                "counts": self._counts,
             }
 
     def answer(self, message: Any) -> None:
@@ -223,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == root:
             self.reply(HTTPStatus.OK, "text/html; charset=utf-8", self.server.html)
         elif self.path == root + "round":
-            self.reply_json({"round": self.server.page.round})
+            self.reply_json(self.server.page.news)
         elif self.path == root + "state":
             self.reply_json(self.server.page.state())
         else:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_ssl.active.labelling.page import Answers, Page
+from pyro_ssl.active.labelling.page import Answers, Guesses, Page
 from pyro_ssl.active.pool import fingerprint
 from pyro_ssl.evaluation import plots
 from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed
@@ -69,11 +69,15 @@ class Question:
         stored = set(known)
         self.rows = [row for row in self.rows if row not in stored]
 
-    def answered(self, page: Page | None) -> tuple[list[int], list[int]]:
+    def answered(
+        self, page: Page | None, guesses: Guesses = (), counts: Sequence[int] | None = None
+    ) -> tuple[list[int], list[int]]:
         """Wait for all answers and return the rows that have a class, and their classes.
 
         Arguments:
             page: Page to ask on; None asks in the terminal.
+            guesses: What the model thinks of each row; the page shows it.
+            counts: Labels of each class so far, `(K,)`; the page shows them.
         """
         images = self._display()
         sheet = self.path.with_suffix(".png")
@@ -84,7 +88,7 @@ class Question:
         if page is None:
             answers = ask_in_terminal(self.classes, len(self.rows), before, self._write)
         else:
-            answers = page.ask(images, before, self._write)
+            answers = page.ask(images, before, self._write, guesses=guesses, counts=counts)
         self._answers = {self.rows[i]: label for i, label in answers.items()}
         labels = {row: label for row, label in self._answers.items() if label is not None}
         return list(labels), list(labels.values())

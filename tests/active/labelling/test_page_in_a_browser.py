@@ -58,7 +58,7 @@ def test_browser_labels_three_images(browser):
 
         until(browser, lambda: captions() == ["?", "?", "?"])
         sizes = browser.execute_script("return [...document.images].map(i => i.naturalWidth)")
-        assert sizes == [8, 8, 8]
+        assert sizes == [8, 8, 8, 8]  # one of them is shown enlarged
         browser.find_element(
             By.CSS_SELECTOR, "#classes button:nth-child(2)"
         ).click()  # with the mouse
@@ -72,7 +72,7 @@ def test_browser_labels_three_images(browser):
         assert refused[0] == 400 and "no class 9" in refused[1] and captions() == ["dog", "?", "?"]
         browser.find_element(By.TAG_NAME, "body").send_keys("e")  # the first letter of a class
         until(browser, lambda: captions() == ["dog", "eel", "?"])
-        assert browser.find_element(By.ID, "said").text == "1 left"
+        assert browser.find_element(By.ID, "said").text == "1 left in this round; 2 labels in all"
         browser.find_element(By.TAG_NAME, "body").send_keys(" ")
         thread.join(10)
         assert given == [{0: 1, 1: 2, 2: None}]
@@ -130,3 +130,45 @@ def test_keys_of_the_page_and_refused_answers(browser):
         shows(["a", "Bee", "?"], 0)
         assert page.state()["answers"] == {"0": 1, "1": 2}
     until(browser, lambda: said() == "The program has ended.")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_guesses_counts_and_going_back(browser, width):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    text = lambda name: browser.find_element(By.ID, name).text  # noqa: E731
+    given = []
+
+    def ask():
+        guesses = [(1, 0.834), (0, 0.5), (2, 0.4)]
+        given.append(page.ask(IMAGES, guesses=guesses, counts=[3, 0, 1]))
+
+    with Page(CLASSES) as page:
+        page.tell("The method learns from 4 labels.")
+        browser.get(page.address)
+        until(browser, lambda: text("said") == "The method learns from 4 labels.")
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        until(browser, lambda: text("guess") == f"The model thinks: {CLASSES[1]}, 83 %")
+        assert "none yet" in text("classes")
+        body = browser.find_element(By.TAG_NAME, "body")
+        body.send_keys("2")
+        assert text("said") == "2 left in this round; 5 labels in all"
+        assert text("guess") == f"The model thinks: {CLASSES[0]}, 50 %"
+        body.send_keys(Keys.BACKSPACE, "1")  # the first image again, with another class
+        assert "none yet" not in text("classes")
+        widths = "return [document.documentElement.scrollWidth, window.innerWidth]"
+        scrolled, inside = browser.execute_script(widths)
+        assert inside == width and scrolled <= inside
+        browser.find_element(By.ID, "image2").send_keys(Keys.ENTER)  # by keyboard alone
+        focused = browser.switch_to.active_element
+        assert focused.get_attribute("aria-label") == "image 2, no answer"
+        focused.send_keys("0")
+        browser.find_element(By.TAG_NAME, "body").send_keys("0")
+        thread.join(10)
+    assert given == [{0: 1, 1: 0, 2: 0}]
