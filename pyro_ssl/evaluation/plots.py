@@ -295,7 +295,7 @@ def feature_map(features: Tensor, y: Tensor, classes: Sequence[str]) -> Figure:
     """
     from sklearn.decomposition import PCA
 
-    plane = PCA(2).fit_transform(features.cpu().double().numpy())
+    plane = PCA(2, random_state=0).fit_transform(features.cpu().double().numpy())
     ax = _new_axes(4.6, 3.6)
     for k, name in enumerate(classes):
         first, second = plane[(y == k).cpu().numpy()].T

@@ -48,13 +48,13 @@ def settings_section(settings: Mapping[str, Any], title: str = "What was run") -
     """List settings by name.
 
     Arguments:
-        settings: Values by name; None is left out.
+        settings: Values by name.
         title: Title of the section.
 
-    >>> settings_section({"method": "m2", "preset": None}).tables[0].rows
-    [('method', 'm2')]
+    >>> settings_section({"z_dim": 50, "top_k": None}).tables[0].rows
+    [('z_dim', '50'), ('top_k', 'None')]
     """
-    rows = [(name, str(value)) for name, value in settings.items() if value is not None]
+    rows = [(name, str(value)) for name, value in settings.items()]
     return Section(title, tables=[Table(("setting", "value"), rows)])
 
 
@@ -158,8 +158,11 @@ def map_sections(objective: Objective, dataset: Dataset, labels: Tensor | None) 
         return [
             Section("Decision regions", "p(y|x) as colour, labeled rows as marks.", (), [picture])
         ]
-    x = dataset.x_test[:MAP_ROWS]
-    y = dataset.y_test[:MAP_ROWS]
+    size = len(dataset.x_test)
+    # rows at equal distances, since those of a file may be sorted by class
+    rows = torch.arange(0, size, max(1, -(-size // MAP_ROWS)))
+    x = dataset.x_test[rows]
+    y = dataset.y_test[rows]
     features = ood.features(objective, x)
     if features is None or features.shape[1] < 2 or len(x) < 3:
         return []

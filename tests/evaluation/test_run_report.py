@@ -62,3 +62,18 @@ def test_two_columns_have_decision_regions():
     objective = zoo.build("classifier", (2,), 2, seed=0, hidden=(4,))
     titles = [section.title for section in run_report.sections(objective, moons, moons.y)]
     assert titles[-1] == "Decision regions"
+
+
+def test_the_map_has_rows_of_all_classes_of_a_sorted_file(monkeypatch):
+    y = torch.arange(40) // 20
+    x = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
+    dataset = data.from_arrays(x, y, x, y, "sorted")
+    objective = zoo.build("classifier", (3,), 2, seed=0, hidden=(4,))
+    drawn = []
+    draw = run_report.plots.feature_map
+    monkeypatch.setattr(run_report, "MAP_ROWS", 15)
+    monkeypatch.setattr(
+        run_report.plots, "feature_map", lambda f, y, names: drawn.append(y) or draw(f, y, names)
+    )
+    assert "14 test rows" in run_report.map_sections(objective, dataset, None)[0].text
+    assert drawn[0].bincount().tolist() == [7, 7]
