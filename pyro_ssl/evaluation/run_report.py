@@ -108,6 +108,8 @@ def test_sections(objective: Objective, dataset: Dataset) -> list[Section]:
 def surprising_data(objective: Objective, dataset: Dataset, seed: int = 0) -> list[Section]:
     """Show the test rows with the lowest bound on log p(x); none without a model of x.
 
+    With a pretrained encoder, it is that of the density of the mean code; see `bounds`.
+
     Arguments:
         objective: The method.
         dataset: Its data set, with a test part.
@@ -119,7 +121,8 @@ def surprising_data(objective: Objective, dataset: Dataset, seed: int = 0) -> li
         return []
     bound = bounds(objective, dataset.x_test, seed=seed)
     table = _rows_table(dataset, predict_proba(objective, dataset.x_test), bound, "bound, nats")
-    text = "The test rows with the lowest bound on log p(x)."
+    density = "log p(x)" if objective.features is None else "the log-density of their mean code"
+    text = f"The test rows with the lowest bound on {density}."
     return [Section("Most surprising data", text, [table])]
 
 

@@ -35,6 +35,15 @@ def test_a_method_has_the_sections_that_it_can_have(digits, method, absent):
     assert {section.title for section in sections} == everything - absent
 
 
+@pytest.mark.parametrize(
+    ("method", "density"), [("m2", "log p(x)"), ("m1_m2", "the log-density of their mean code")]
+)
+def test_the_bound_is_called_what_it_bounds(digits, method, density):
+    objective = zoo.build(method, digits.x_shape, 10, seed=0)
+    (section,) = run_report.surprising_data(objective, digits)
+    assert section.text == f"The test rows with the lowest bound on {density}."
+
+
 def test_the_least_certain_rows_come_first(digits):
     objective = zoo.build("classifier", digits.x_shape, 10, seed=0, hidden=(8,))
     sections = {s.title: s for s in run_report.test_sections(objective, digits)}
