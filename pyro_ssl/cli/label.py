@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_ssl import zoo
 from pyro_ssl.active.acquisition import ACQUISITIONS
-from pyro_ssl.active.cold_start import Start, pca_embedding, vae_embedding
+from pyro_ssl.active.cold_start import Embedding, Start, pca_embedding, vae_embedding
 from pyro_ssl.active.labelling.page import Page
 from pyro_ssl.active.labelling.question import Question
 from pyro_ssl.active.learner import ActiveLearner
@@ -27,7 +27,7 @@ from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, check_positive
 from pyro_ssl.zoo.saved_model import SavedModel
 
-EMBEDDINGS = {"pca": pca_embedding, "vae": vae_embedding}
+EMBEDDINGS: dict[str, Embedding] = {"pca": pca_embedding, "vae": vae_embedding}
 """Embeddings for the first round, by name."""
 CONFIDENT = 0.95
 """Probability above which a prediction counts as confident in the summary of a round."""
