@@ -58,7 +58,7 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
     made: dict[str, Config] = {}
     for draw in draws:
         made[f"circles_classifier_{draw}"] = configure(
-            "circles", "classifier", draw, scale, hidden=(50,)
+            "circles", "classifier", draw, scale, hidden=(50,), classifier_hidden=None
         )
         for sigma in (0.1, 1.0) if scale == "smoke" else SIGMAS:
             config = configure("circles", "m2", draw, scale, sigma=sigma, alpha=0.1)
