@@ -14,7 +14,7 @@ from pyro_ssl.active.top_n import top_n
 from pyro_ssl.data.sources import Source, as_source
 from pyro_ssl.evaluation.ood import features
 from pyro_ssl.training.fit import fit
-from pyro_ssl.utils.arguments import as_data
+from pyro_ssl.utils.arguments import as_data, check_positive
 
 Start = Literal["random", "diverse"]
 Embedding = Callable[[Tensor], Any]
@@ -95,9 +95,13 @@ def pca_embedding(x: Any, *, dim: int = 32, fitted_rows: int = 5000, seed: int =
         dim: Number of components.
         fitted_rows: Rows drawn at random from which the components are computed.
         seed: Seed of these rows and of the components.
+
+    Raises:
+        ValueError: dim or fitted_rows is not above 0.
     """
     from sklearn.decomposition import PCA
 
+    check_positive(dim=dim, fitted_rows=fitted_rows)
     rows = as_data(x).flatten(1).cpu()
     generator = torch.Generator().manual_seed(seed)
     fitted = rows[torch.randperm(len(rows), generator=generator)[:fitted_rows]]

@@ -113,11 +113,11 @@ def make_parser(methods: Collection[str] = tuple(zoo.METHODS)) -> ArgumentParser
 
 
 def _methods_in(argv: Sequence[str]) -> Collection[str]:
-    """The methods whose options a command may have: those that it names, or else all."""
+    """The methods whose options a command may have: that of `train`, or else all of them."""
     if argv[:1] != ["train"]:
         return ()
-    named = tuple(name for name in zoo.METHODS if name in argv)
-    return named or tuple(zoo.METHODS)
+    method = train.method_in(argv[1:])
+    return tuple(zoo.METHODS) if method is None else (method,)
 
 
 def _parse(argv: list[str]) -> Namespace:
@@ -139,10 +139,12 @@ def _as_declared(argv: list[str]) -> list[str]:
     """Spell the options of a command as its parsers declare them."""
     if not argv or argv[0] not in COMMANDS:
         return argv
-    parsers = [COMMANDS[argv[0]].parser()]
-    method = next((text for text in argv[1:] if text in zoo.METHODS), None)
-    if argv[0] in ("train", "sweep") and method is not None:
-        parsers.append(train.method_parser(method))
+    named: list[str] = []
+    if argv[0] == "train":
+        named = [name for name in zoo.METHODS if name == train.method_in(argv[1:])]
+    if argv[0] == "sweep":  # also a value of an option that is called like a method
+        named = [name for name in zoo.METHODS if name in argv]
+    parsers = [COMMANDS[argv[0]].parser(), *map(train.method_parser, named)]
     return [argv[0], *as_declared(argv[1:], parsers)]
 
 

@@ -257,7 +257,7 @@ def _run_sections(directory: Path) -> list[Section]:
     if not {"result.json", "curves.png"} <= {path.name for path in directory.iterdir()}:
         return []
     result = json.loads((directory / "result.json").read_text())
-    of_run = {name: result.get(name) for name in OF_RUN}
+    of_run = {name: result[name] for name in OF_RUN if result.get(name) is not None}
     of_run["seconds"] = f"{result['seconds']:.1f}"
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     curves = Picture.of_file(directory / "curves.png", "parts of the loss over epochs")

@@ -179,13 +179,35 @@ def method_parser(name: str) -> ArgumentParser:
     return parser
 
 
+def method_in(argv: Sequence[str]) -> str | None:
+    """The method that arguments of the command name, if there is one.
+
+    It is the first argument that is neither an option nor the value of one, so that a directory may
+    be called like a method.
+
+    >>> method_in(["--resume", "vae", "m2", "--alpha", "1"])
+    'm2'
+    >>> method_in(["--resume", "vae"]) is None
+    True
+    """
+    rest = iter(argv)
+    for text in rest:
+        if text in ("-h", "--help"):
+            return None
+        if not text.startswith("-"):
+            return text if text in zoo.METHODS else None
+        if "=" not in text:
+            next(rest, None)  # the value of --resume or --epochs
+    return None
+
+
 def check_resumed_options(argv: Sequence[str]) -> None:
     """Raise ValueError for an option of a method beside `--resume`, without the method.
 
     >>> check_resumed_options(["--resume", "run", "--epochs", "80"])
     """
     options = [text[2:].partition("=")[0] for text in argv if text.startswith("--")]
-    if "resume" not in options or any(text in zoo.METHODS for text in argv):
+    if "resume" not in options or method_in(argv) is not None:
         return
     directory = argv[argv.index("--resume") + 1 :] if "--resume" in argv else []
     for name in options:

@@ -18,6 +18,7 @@ from pyro_ssl.comparison.baselines import (
 from pyro_ssl.comparison.result import LABELS_ALONE, Comparison, Competitor
 from pyro_ssl.data.classes import encode, names_of
 from pyro_ssl.estimator import SemiSupervisedClassifier
+from pyro_ssl.estimator.inputs import checked_rows
 from pyro_ssl.model_selection import PartialLabelKFold
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.utils.arrays import few
@@ -26,6 +27,8 @@ Array = np.ndarray[Any, Any]
 MOST_FOLDS = 5
 CLASSIFIER = "classifier"
 """The method that is trained on the labels alone."""
+OWN_PARAMETERS = ("method", "options", "random_state")
+"""Parameters of the estimators that are arguments of `compare` itself, or follow from them."""
 
 
 def compare(
@@ -57,7 +60,8 @@ def compare(
         folds: Number of folds; by default 5, or the labels of the largest class if these are fewer.
         options: Options of the methods, such as `{"hidden": (64,)}`; each gets those that it has,
             and so does the classifier on the labels alone.
-        parameters: Other parameters of `SemiSupervisedClassifier`, such as `{"epochs": 50}`.
+        parameters: Other parameters of `SemiSupervisedClassifier`, such as `{"epochs": 50}`; a
+            preset should be one that `classifier` has, too.
         level: Confidence level of the intervals.
         random_state: Seed of the folds and of training.
         progress: Called with a line of text after each fold of each method.
@@ -67,8 +71,8 @@ def compare(
 
     Raises:
         ValueError: All rows are labeled, so that there is nothing to gain; there is one class only,
-            or a class with one label; a method, an option or an argument is unknown or out of
-            range.
+            or a class with one label; entries of X are masked; a method, an option, a parameter or
+            an argument is unknown or out of range.
 
     References:
         Bayle, Bayle, Janson, Mackey 2020, "Cross-validation confidence intervals for test error".
@@ -83,7 +87,7 @@ def compare(
     >>> comparison.recommendation
     'With 12 labels, m2 ...'
     """
-    rows = np.asarray(X)
+    rows = np.asarray(checked_rows(X))
     classes, indices = encode(y, len(rows))
     known = np.flatnonzero(indices >= 0)
     names = _checked_names(methods)
@@ -131,6 +135,7 @@ def _competitors(
     unknown = sorted(options.keys() - known)
     if unknown:
         raise ValueError(f"options: {' and '.join(names)} have no option {', '.join(unknown)}")
+    _check_parameters(parameters, names)
     competitors: dict[str, Fold] = {}
     for name in (*names, CLASSIFIER):
         own = {key: v for key, v in options.items() if key in zoo.options_of(name)}
@@ -139,6 +144,21 @@ def _competitors(
     competitors["logistic regression"] = logistic_regression
     competitors["label spreading"] = label_spreading
     return competitors
+
+
+def _check_parameters(parameters: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise ValueError, before anything is trained, for a parameter that an estimator lacks."""
+    known = SemiSupervisedClassifier().get_params(deep=False).keys() - set(OWN_PARAMETERS)
+    unknown = sorted(parameters.keys() - known)
+    if unknown:
+        raise ValueError(
+            f"parameters should be of {', '.join(sorted(known))}; got {', '.join(unknown)}"
+        )
+    preset = parameters.get("preset")
+    if preset is None:
+        return
+    for name in (*names, CLASSIFIER):
+        zoo.preset_of(name, preset)
 
 
 def _checked_names(methods: str | Sequence[str]) -> tuple[str, ...]:

@@ -123,7 +123,8 @@ class Comparison:
         """What the labels at hand say about the best method, in one sentence.
 
         With M methods, the interval has the level 1 - (1 - level) / M, since the best of several
-        looks better than it is; and likewise for the best of the simple baselines.
+        looks better than it is; and likewise for the best of the simple baselines. That one is
+        compared with the more accurate of the best method and the labels alone.
         """
         best = self.best_method
         adjusted = 1 - (1 - self.level) / len(self.methods)
@@ -131,7 +132,8 @@ class Comparison:
         difference = paired_accuracy_interval(*pair, adjusted)
         start = f"With {len(self.rows)} labels, "
         numbers = _in_points(difference, adjusted)
-        others = self._better_baselines(best)
+        leader = LABELS_ALONE if difference.estimate < 0 else best
+        others = self._better_baselines(leader)
         if difference.low > 0:
             text = f"{best} is more accurate than the labels alone, by {numbers}"
             return start + text + (others or f": use {best}") + "."
@@ -142,20 +144,23 @@ class Comparison:
         text = f"{best} and the labels alone cannot be told apart: the difference is {numbers}"
         return start + text + (others or "; more labels would tell") + "."
 
-    def _better_baselines(self, best: str) -> str:
-        """The simple baseline with more correct predictions than the best method, if any."""
+    def _better_baselines(self, leader: str) -> str:
+        """The simple baseline with more correct predictions than a competitor, if any."""
         simple = [c for c in self.competitors if c.name not in (*self.methods, LABELS_ALONE)]
         if not simple:
             return ""
         strongest = max(simple, key=lambda competitor: int(competitor.correct.sum()))
         adjusted = 1 - (1 - self.level) / len(simple)  # the strongest of several looks stronger
-        ahead = paired_accuracy_interval(strongest.correct, self[best].correct, adjusted)
+        ahead = paired_accuracy_interval(strongest.correct, self[leader].correct, adjusted)
         if ahead.estimate <= 0:
             return ""
         numbers = _in_points(ahead, adjusted)
+        behind = _in_a_sentence(leader)
         if ahead.low > 0:
-            return f"; use {strongest.name}, which is more accurate than {best} by {numbers}"
-        return f"; {strongest.name}, which is simpler, is not behind {best}: it leads by {numbers}"
+            return f"; use {strongest.name}, which is more accurate than {behind} by {numbers}"
+        return (
+            f"; {strongest.name}, which is simpler, is not behind {behind}: it leads by {numbers}"
+        )
 
     def table(self) -> str:
         """The measures as a Markdown table: accuracies in percent, log-likelihoods in nats."""
@@ -232,6 +237,10 @@ class Comparison:
         writer.writeheader()
         writer.writerows(records)
         return buffer.getvalue()
+
+
+def _in_a_sentence(name: str) -> str:
+    return f"the {name}" if name == LABELS_ALONE else name
 
 
 def _names_of_ends(measure: str) -> tuple[str, str, str]:

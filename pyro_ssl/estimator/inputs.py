@@ -154,13 +154,20 @@ def repeated(X: np.ndarray, y: Any, sample_weight: Any) -> tuple[np.ndarray, Any
         sample_weight: Whole numbers `(N,)`.
 
     Raises:
-        ValueError: The weights are negative, fractions, all 0 or of another shape.
+        ValueError: The weights are masked, no numbers, negative, fractions, all 0 or of another
+            shape.
 
     >>> rows, labels = repeated(np.array([[0.0], [1.0], [2.0]]), ["no", "yes", None], [2, 0, 1])
     >>> rows.ravel().tolist(), labels
     ([0.0, 0.0, 2.0], ['no', 'no', None])
     """
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    check_unmasked(sample_weight, "sample_weight")
+    try:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"sample_weight should hold whole numbers, got {brief(sample_weight)}"
+        ) from None
     if weights.shape != (len(X),):
         raise ValueError(
             f"sample_weight should have shape {(len(X),)}, one weight for each row of X; "

@@ -30,6 +30,8 @@ NOT_LOSSES = ("lr", "seconds", "score")
 PANELS_PER_ROW = 4
 MAX_BANDS = 2
 """Most translucent bands in one picture; with more curves, vertical lines show the ranges."""
+MAX_NAMED = 40
+"""Most names along an axis of a confusion matrix, and most classes whose counts are written."""
 SCORE_TITLES = {"max p": "log max p(y|x)", "entropy": "-H(p(y|x))"}
 """Axis labels of scores of `ood.scores` whose name would not do as a label."""
 
@@ -249,6 +251,8 @@ def reliability(runs: Mapping[str, calibration.Reliability]) -> Figure:
 def confusion_matrix(predicted: Tensor, y: Tensor, classes: Sequence[str]) -> Figure:
     """Draw how often each class was predicted for the rows of each class.
 
+    With more classes than `MAX_NAMED`, counts are colours only, and only some classes are named.
+
     >>> y = torch.tensor([0, 0, 1])
     >>> figure = confusion_matrix(torch.tensor([0, 1, 1]), y, ["a", "b"])
     >>> [text.get_text() for text in figure.axes[0].texts]
@@ -265,13 +269,24 @@ def confusion_matrix(predicted: Tensor, y: Tensor, classes: Sequence[str]) -> Fi
     from sklearn.metrics import ConfusionMatrixDisplay
     from sklearn.metrics import confusion_matrix as counts_of
 
-    counts = counts_of(y.cpu().numpy(), predicted.cpu().numpy(), labels=range(len(classes)))
-    size = 1.8 + 0.42 * len(classes)
+    number = len(classes)
+    counts = counts_of(y.cpu().numpy(), predicted.cpu().numpy(), labels=range(number))
+    size = 1.8 + 0.42 * min(number, MAX_NAMED)
     ax = _new_axes(size, size)
     display = ConfusionMatrixDisplay(counts, display_labels=classes)
     is_crowded = max(map(len, classes)) > 2
     rotation: Any = "vertical" if is_crowded else "horizontal"
-    display.plot(ax=ax, cmap="Blues", colorbar=False, values_format="d", xticks_rotation=rotation)
+    display.plot(
+        ax=ax,
+        cmap="Blues",
+        colorbar=False,
+        include_values=number <= MAX_NAMED,
+        values_format="d",
+        xticks_rotation=rotation,
+    )
+    named = range(0, number, -(-number // MAX_NAMED))
+    names = [classes[k] for k in named]
+    ax.set(xticks=named, xticklabels=names, yticks=named, yticklabels=names)
     ax.set(xlabel="predicted", ylabel="class")
     whole: Any = ax.figure
     return whole
@@ -295,7 +310,7 @@ def feature_map(features: Tensor, y: Tensor, classes: Sequence[str]) -> Figure:
     """
     from sklearn.decomposition import PCA
 
-    plane = PCA(2).fit_transform(features.cpu().double().numpy())
+    plane = PCA(2, random_state=0).fit_transform(features.cpu().double().numpy())
     ax = _new_axes(4.6, 3.6)
     for k, name in enumerate(classes):
         first, second = plane[(y == k).cpu().numpy()].T

@@ -48,13 +48,13 @@ def settings_section(settings: Mapping[str, Any], title: str = "What was run") -
     """List settings by name.
 
     Arguments:
-        settings: Values by name; None is left out.
+        settings: Values by name.
         title: Title of the section.
 
-    >>> settings_section({"method": "m2", "preset": None}).tables[0].rows
-    [('method', 'm2')]
+    >>> settings_section({"z_dim": 50, "top_k": None}).tables[0].rows
+    [('z_dim', '50'), ('top_k', 'None')]
     """
-    rows = [(name, str(value)) for name, value in settings.items() if value is not None]
+    rows = [(name, str(value)) for name, value in settings.items()]
     return Section(title, tables=[Table(("setting", "value"), rows)])
 
 
@@ -108,6 +108,8 @@ def test_sections(objective: Objective, dataset: Dataset) -> list[Section]:
 def surprising_data(objective: Objective, dataset: Dataset, seed: int = 0) -> list[Section]:
     """Show the test rows with the lowest bound on log p(x); none without a model of x.
 
+    With a pretrained encoder, it is that of the density of the mean code; see `bounds`.
+
     Arguments:
         objective: The method.
         dataset: Its data set, with a test part.
@@ -119,7 +121,8 @@ def surprising_data(objective: Objective, dataset: Dataset, seed: int = 0) -> li
         return []
     bound = bounds(objective, dataset.x_test, seed=seed)
     table = _rows_table(dataset, predict_proba(objective, dataset.x_test), bound, "bound, nats")
-    text = "The test rows with the lowest bound on log p(x)."
+    density = "log p(x)" if objective.features is None else "the log-density of their mean code"
+    text = f"The test rows with the lowest bound on {density}."
     return [Section("Most surprising data", text, [table])]
 
 
@@ -158,8 +161,11 @@ def map_sections(objective: Objective, dataset: Dataset, labels: Tensor | None) 
         return [
             Section("Decision regions", "p(y|x) as colour, labeled rows as marks.", (), [picture])
         ]
-    x = dataset.x_test[:MAP_ROWS]
-    y = dataset.y_test[:MAP_ROWS]
+    size = len(dataset.x_test)
+    # rows at equal distances, since those of a file may be sorted by class
+    rows = torch.arange(0, size, max(1, -(-size // MAP_ROWS)))
+    x = dataset.x_test[rows]
+    y = dataset.y_test[rows]
     features = ood.features(objective, x)
     if features is None or features.shape[1] < 2 or len(x) < 3:
         return []

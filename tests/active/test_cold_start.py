@@ -1,5 +1,6 @@
 """The first query: clusters of the data or of an embedding."""
 
+import pytest
 import torch
 from programs.active import POOL, X, learner
 
@@ -43,3 +44,9 @@ def test_pca_embedding_keeps_distances_of_data_in_few_dimensions(float64):
     assert torch.allclose(torch.cdist(found, found), torch.cdist(x, x), atol=1e-6)
     assert pca_embedding(x).shape == (50, 6)
     assert torch.equal(found, pca_embedding(x.reshape(50, 1, 2, 3), dim=2))
+
+
+@pytest.mark.parametrize("sizes", [{"dim": 0}, {"fitted_rows": 0}])
+def test_pca_embedding_names_a_size_of_zero(sizes):
+    with pytest.raises(ValueError, match=f"{next(iter(sizes))} should be a whole number above 0"):
+        pca_embedding(X, **sizes)

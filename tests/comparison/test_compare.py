@@ -117,6 +117,17 @@ def made_up(n=100, **right):
             "(95 % interval 11.7 to 27.5); use label spreading, which is more accurate than m2 by "
             "15.0 points (95 % interval 7.6 to 21.8).",
         ),
+        (  # better than the method, but not than the labels alone
+            {"m2": range(40), "labels_alone": range(90), "label_spreading": range(70)},
+            "With 100 labels, m2 is less accurate than the labels alone, by 50.0 points "
+            "(95 % interval 39.1 to 58.9): use the labels alone.",
+        ),
+        (
+            {"m2": range(40), "labels_alone": range(60), "label_spreading": range(80)},
+            "With 100 labels, m2 is less accurate than the labels alone, by 20.0 points "
+            "(95 % interval 11.7 to 27.5); use label spreading, which is more accurate than the "
+            "labels alone by 20.0 points (95 % interval 11.7 to 27.5).",
+        ),
     ],
 )
 def test_the_recommendation_is_as_strong_as_the_interval(right, sentence):
@@ -160,8 +171,29 @@ def test_files_and_picture_hold_what_was_measured(tmp_path):
         (blobs()[1], {"methods": []}, "methods should name one"),
         (blobs()[1], {"options": {"z_dims": 3}}, "m2 have no option z_dims"),
         (blobs()[1], {"level": 95}, "level should be between 0 and 1, got 95"),
+        (
+            blobs()[1],
+            {"parameters": {"epoch": 3}},
+            "parameters should be of batch_size.* got epoch",
+        ),
+        (blobs()[1], {"parameters": {"options": {}}}, "parameters should be of .* got options"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(labels, arguments, message):
     with pytest.raises(ValueError, match=message):
         compare(blobs()[0], labels, **arguments)
+
+
+def test_masked_entries_are_refused_as_in_the_estimator():
+    X, y = blobs()
+    masked = np.ma.masked_array(X, mask=np.zeros(X.shape, dtype=bool))
+    masked[0, 0] = np.ma.masked
+    with pytest.raises(ValueError, match="X .*mask"):
+        compare(masked, y)
+
+
+def test_a_preset_without_the_labels_alone_is_refused_before_training():
+    lines = []
+    with pytest.raises(ValueError, match="preset paper-004 is of m2.*, not of classifier"):
+        compare(*blobs(), "m2", parameters={"preset": "paper-004"}, progress=lines.append)
+    assert not lines

@@ -42,6 +42,8 @@ def test_a_regressors_weight_is_that_many_rows():
         (np.full(24, 0.5), "whole numbers, 0 or above, which repeat rows; .* got 0.5 in row 0"),
         (np.where(np.arange(24) == 3, -1, 1), "got -1 in row 3"),
         (np.where(np.arange(24) == 3, np.nan, 1), "got nan in row 3"),
+        (np.ma.masked_less(np.arange(24), 1), "sample_weight has 1 masked entries, first in row 0"),
+        (["much"] * 24, "sample_weight should hold whole numbers, got .*much"),
         (np.zeros(24), "above 0 in some rows, got zero in all"),
         (np.ones(23), r"shape \(24,\), one weight for each row of X; got \(23,\)"),
     ],

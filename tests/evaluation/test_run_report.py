@@ -35,6 +35,15 @@ def test_a_method_has_the_sections_that_it_can_have(digits, method, absent):
     assert {section.title for section in sections} == everything - absent
 
 
+@pytest.mark.parametrize(
+    ("method", "density"), [("m2", "log p(x)"), ("m1_m2", "the log-density of their mean code")]
+)
+def test_the_bound_is_called_what_it_bounds(digits, method, density):
+    objective = zoo.build(method, digits.x_shape, 10, seed=0)
+    (section,) = run_report.surprising_data(objective, digits)
+    assert section.text == f"The test rows with the lowest bound on {density}."
+
+
 def test_the_least_certain_rows_come_first(digits):
     objective = zoo.build("classifier", digits.x_shape, 10, seed=0, hidden=(8,))
     sections = {s.title: s for s in run_report.test_sections(objective, digits)}
@@ -62,3 +71,18 @@ def test_two_columns_have_decision_regions():
     objective = zoo.build("classifier", (2,), 2, seed=0, hidden=(4,))
     titles = [section.title for section in run_report.sections(objective, moons, moons.y)]
     assert titles[-1] == "Decision regions"
+
+
+def test_the_map_has_rows_of_all_classes_of_a_sorted_file(monkeypatch):
+    y = torch.arange(40) // 20
+    x = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
+    dataset = data.from_arrays(x, y, x, y, "sorted")
+    objective = zoo.build("classifier", (3,), 2, seed=0, hidden=(4,))
+    drawn = []
+    draw = run_report.plots.feature_map
+    monkeypatch.setattr(run_report, "MAP_ROWS", 15)
+    monkeypatch.setattr(
+        run_report.plots, "feature_map", lambda f, y, names: drawn.append(y) or draw(f, y, names)
+    )
+    assert "14 test rows" in run_report.map_sections(objective, dataset, None)[0].text
+    assert drawn[0].bincount().tolist() == [7, 7]

@@ -60,6 +60,19 @@ def test_constant_draws_have_no_rhat_and_count_in_full():
     assert (effective_sample_size(draws) == 30).all()
 
 
+def test_tiny_draws_have_the_numbers_of_large_ones():
+    draws = CHAINS["apart"]
+    assert np.array_equal(rhat(2.0**-70 * draws), rhat(draws))
+    assert np.array_equal(effective_sample_size(2.0**-70 * draws), effective_sample_size(draws))
+
+
+def test_a_middle_draw_that_no_half_has_does_not_count():
+    draws = np.ones((2, 5, 1))
+    draws[:, 2] = 0
+    assert np.isnan(rhat(draws)).all()
+    assert (effective_sample_size(draws) == 10).all()
+
+
 def test_blocks_change_nothing(monkeypatch):
     draws = autoregressive((2, 20, 5, 3), 0.5)
     whole = rhat(draws), effective_sample_size(draws)
