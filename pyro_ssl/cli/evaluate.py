@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from pyro_ssl import data
-from pyro_ssl.cli.data_options import DATA_HELP
+from pyro_ssl.cli.data_options import DATA_HELP, absolute_path
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.cli.run_config import read_config
 from pyro_ssl.cli.train import labeled_rows_of_run
@@ -39,6 +40,10 @@ OF_RUN = (
     "date",
 )
 """Entries of `result.json` that say what was run."""
+TRAINED_ON = (
+    "these rows were trained on, so the measures say nothing about new rows; pyro-ssl compare "
+    "measures on labels that it holds back"
+)
 TITLES = {
     "classes": "Classes",
     "ood": "Out-of-distribution data",
@@ -106,6 +111,7 @@ def run(arguments: Namespace) -> None:
     name = arguments.data or config["data"]
     is_data_of_run = name == config["data"]
     dataset = _test_data(name, root, saved, reading)
+    was_trained_on = absolute_path(name) == config["data"] and not len(dataset.x_test)
     if not is_data_of_run:
         dataset = labeled_rows_as_test(dataset)
     _check_test_part(dataset, arguments)
@@ -115,6 +121,8 @@ def run(arguments: Namespace) -> None:
     objective = saved.objective
     if device is not None:
         objective.to(device)
+    if was_trained_on:
+        warnings.warn(TRAINED_ON, stacklevel=2)
     out = directory / "evaluation"
     tables: dict[str, str] = {}
     _write_test_report(reports.test_report(objective, dataset, out), out)
@@ -145,7 +153,10 @@ def run(arguments: Namespace) -> None:
         *_asked_sections(tables, out),
         run_report.settings_section(config["options"] | config["training"], "All settings"),
     ]
-    html_report.write(directory / "report.html", f"{saved.method} on {dataset.name}", sections)
+    title = f"{saved.method} on {dataset.name}"
+    if was_trained_on:
+        title += ", measured on rows that it was trained on"
+    html_report.write(directory / "report.html", title, sections)
     print(f"\nreport: {directory / 'report.html'}")
 
 

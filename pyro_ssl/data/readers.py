@@ -5,6 +5,7 @@ A training run saves its `Reading`, so that later files are read in the same way
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -144,9 +145,21 @@ def load_or_read(
     """
     reading = reading or Reading()
     if name in DATASETS:
+        _warn_of_a_path(name)
         return load(name, root), reading
     content = read(name, reading)
     return dataset_of(content, Path(name).stem, classes), content.reading
+
+
+def _warn_of_a_path(name: str) -> None:
+    """Warn if there is also a file or folder with the name of a data set, unless it is a run's."""
+    path = Path(name)
+    is_of_a_run = (path / "lock").exists() or (path / "config.json").exists()
+    if path.exists() and not is_of_a_run:
+        warnings.warn(
+            f"the data are pyro-ssl's data set {name!r}, not ./{name}; for that, write ./{name}",
+            stacklevel=3,
+        )
 
 
 def dataset_of(content: Content, name: str, classes: Sequence[str] | None = None) -> Dataset:
