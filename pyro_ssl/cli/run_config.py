@@ -147,11 +147,8 @@ def read_config(directory: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
-        hint = ""
-        if directory.is_dir():
-            hint = "; no run has started there: use --out again"
         raise FileNotFoundError(
-            f"{path}: no such file; {directory} is not the directory of a run{hint}"
+            f"{path}: no such file; {directory} is not the directory of a run{_hint(directory)}"
         ) from None
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
@@ -159,6 +156,15 @@ def read_config(directory: Path) -> dict[str, Any]:
         config = LATER_ENTRIES | config
     _check_config(config, path)
     return config
+
+
+def _hint(directory: Path) -> str:
+    """What a directory without a configuration is, and what can be done with it."""
+    if (directory / "asked.json").exists():
+        return f" but of pyro-ssl label; its model predicts by pyro-ssl predict {directory}"
+    if directory.is_dir():
+        return "; no run has started there: use --out again"
+    return ""
 
 
 def _check_config(config: Any, path: Path) -> None:

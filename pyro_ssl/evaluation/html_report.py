@@ -173,7 +173,7 @@ table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; }
 th, td { text-align: left; padding: 0.25rem 1rem 0.25rem 0; border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-weight: 600; }
 td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-img { max-width: 100%; height: auto; background: white; }
+img { background: white; }
 img.enlarged { width: 4rem; image-rendering: pixelated; }
 </style>
 </head>
@@ -203,8 +203,8 @@ img.enlarged { width: 4rem; image-rendering: pixelated; }
 </table></div>
 {% endfor %}
 {% for picture in section.pictures %}
-<p><img{% if picture.enlarged %} class="enlarged"{% endif %}
- src="{{ picture.uri }}" alt="{{ picture.description }}"></p>
+<div class="wide"><img{% if picture.enlarged %} class="enlarged"{% endif %}
+ src="{{ picture.uri }}" alt="{{ picture.description }}"></div>
 {% endfor %}
 {% endfor %}
 </body>
