@@ -3,7 +3,9 @@
 from experiment_files import cells, made, row
 
 
-def test_larger_than_memory(tmp_path, script):
+def test_larger_than_memory(tmp_path, script, scripts, monkeypatch):
+    # often enough to meet the worker, which lives for a moment with so small a file
+    monkeypatch.setattr(scripts("larger_than_memory"), "SECONDS_BETWEEN", 0.002)
     said = script("larger_than_memory", "--scale", "smoke", "--out", "out", cwd=tmp_path)
     of_run = cells(said, "0.003")
     assert of_run[5] == "2"  # this process and one worker
