@@ -206,6 +206,7 @@ def test_on_a_gpu(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:these rows were trained on")
 def test_your_data(tmp_path, monkeypatch, capsys):
     """The page's Python and its commands, from top to bottom, in an empty folder."""
     monkeypatch.chdir(tmp_path)

@@ -104,7 +104,8 @@ def test_a_table_goes_through_all_commands(capsys):
     assert not any(name.startswith("test_") for name in result("run"))
     assert run("evaluate", "run") == 2
     assert "have no test part; give --data PATH" in capsys.readouterr().err
-    assert run("evaluate", "run", "--data", path) == 0  # its labeled rows
+    with pytest.warns(UserWarning, match="these rows were trained on"):
+        assert run("evaluate", "run", "--data", path) == 0  # its labeled rows
     table = capsys.readouterr().out
     heavy = groups[:20].count("heavy")
     assert f"| heavy | {heavy} " in table and f"| light | {20 - heavy} " in table
