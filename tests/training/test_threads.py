@@ -1,10 +1,13 @@
 """Threads: each has the results that it has alone, and leaves the process as it was."""
 
 import multiprocessing
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import joblib
@@ -39,6 +42,7 @@ D, K, N = 4, 3, 60
 X = torch.randn(N, D, generator=torch.Generator().manual_seed(0))
 LABELS = torch.where(torch.arange(N) < 12, torch.arange(N) % K, -1)
 Y = one_hot(torch.arange(N) % K, K)
+TESTS = Path(__file__).parents[1]
 PATIENCE = 60.0
 """Seconds after which a thread is taken to wait for ever."""
 
@@ -298,7 +302,23 @@ def predict_and_train_in_child(objective: Objective, wanted: torch.Tensor) -> No
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_a_process_forked_while_threads_work_is_of_use():
-    """As in a DataLoader's workers, where no thread releases what it held in the parent."""
+    """As in a DataLoader's workers, where no thread releases what it held in the parent.
+
+    In a process without pytest-xdist, whose own thread may hold a lock when the process is forked.
+    """
+    code = "from training.test_threads import fork_while_threads_work; fork_while_threads_work()"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=TESTS, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def fork_while_threads_work() -> None:
+    """Train in one thread and predict in another, and fork five times meanwhile."""
+    sys.setswitchinterval(1e-5)
+    torch.set_num_threads(1)
     other, stop = small("m2", seed=1), threading.Event()
     wanted = predict_proba(other, X)
 
