@@ -16,11 +16,12 @@ from pyro_ssl.cli.data_options import DATA_HELP, absolute_path
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.cli.run_config import read_config
 from pyro_ssl.cli.train import labeled_rows_of_run
-from pyro_ssl.data.readers import holds_pixels, labeled_rows_as_test
+from pyro_ssl.data.readers import holds_pixels, labeled_rows_as_test, warn_of_a_path
 from pyro_ssl.evaluation import html_report, reports, run_report
 from pyro_ssl.evaluation.attacks import ATTACKS
 from pyro_ssl.evaluation.corruptions import corrupted
 from pyro_ssl.evaluation.html_report import Picture, Section, Table
+from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.training.settings import as_device
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_data, as_numbers, as_tensor, check_event_shape
@@ -121,43 +122,52 @@ def run(arguments: Namespace) -> None:
     objective = saved.objective
     if device is not None:
         objective.to(device)
+    out = directory / "evaluation"
+    title = f"{saved.method} on {dataset.name}"
     if was_trained_on:
         warnings.warn(TRAINED_ON, stacklevel=2)
-    out = directory / "evaluation"
-    tables: dict[str, str] = {}
-    _write_test_report(reports.test_report(objective, dataset, out), out)
-    tables["classes"] = reports.class_report(objective, dataset)
-    _write(out / "classes.md", tables["classes"])
-    if others:
-        labeled = _labeled_data(directory, dataset, config) if is_data_of_run else None
-        tables["ood"] = reports.ood_report(objective, dataset, others, labeled, out)
-        _write(out / "ood.md", tables["ood"])
-    if arguments.corruptions:
-        tables["corruptions"] = reports.corruption_report(objective, dataset, out)
-        _write(out / "corruptions.md", tables["corruptions"])
-    if arguments.attack:
-        table = reports.attack_report(
-            objective,
-            dataset,
-            arguments.attack,
-            arguments.epsilons,
-            out,
-            restarts=arguments.restarts,
-        )
-        tables[arguments.attack] = table
-        _write(out / f"{arguments.attack}.md", table)
+        title += ", measured on rows that it was trained on"
     labels = _labels_of_run(directory, dataset, config) if is_data_of_run else None
+    tables = _write_tables(objective, dataset, others, labels, arguments, out)
     sections = [
         *_run_sections(directory),
         *run_report.sections(objective, dataset, labels),
         *_asked_sections(tables, out),
         run_report.settings_section(config["options"] | config["training"], "All settings"),
     ]
-    title = f"{saved.method} on {dataset.name}"
-    if was_trained_on:
-        title += ", measured on rows that it was trained on"
     html_report.write(directory / "report.html", title, sections)
     print(f"\nreport: {directory / 'report.html'}")
+
+
+def _write_tables(
+    objective: Objective,
+    dataset: data.Dataset,
+    others: dict[str, Tensor],
+    labels: Tensor | None,
+    arguments: Namespace,
+    out: Path,
+) -> dict[str, str]:
+    """Measure what was asked for, and write each table; return the tables by name."""
+    tables: dict[str, str] = {}
+
+    def write(name: str, table: str) -> None:
+        tables[name] = table
+        _write(out / f"{name}.md", table)
+
+    _write_test_report(reports.test_report(objective, dataset, out), out)
+    write("classes", reports.class_report(objective, dataset))
+    if others:
+        labeled = None if labels is None else _labeled_data(dataset, labels)
+        write("ood", reports.ood_report(objective, dataset, others, labeled, out))
+    if arguments.corruptions:
+        write("corruptions", reports.corruption_report(objective, dataset, out))
+    if arguments.attack:
+        attack = arguments.attack
+        epsilons = arguments.epsilons
+        restarts = arguments.restarts
+        table = reports.attack_report(objective, dataset, attack, epsilons, out, restarts=restarts)
+        write(attack, table)
+    return tables
 
 
 # --- checks, before anything is measured ----------------------------------------------------------
@@ -169,6 +179,7 @@ def _test_data(
     try:
         if name not in data.DATASETS:
             return data.load_or_read(name, root, reading, saved.classes)[0]
+        warn_of_a_path(name)
         return data.with_class_order(data.load(name, root), saved.classes)
     except ValueError as error:
         raise ValueError(f"--data: {error}") from None
@@ -221,6 +232,7 @@ def _other_data(
 def _rows_of(name: str, root: str | None, reading: data.Reading) -> Tensor:
     """Return the test part of a data set, or the rows of a file or folder."""
     if name in data.DATASETS:
+        warn_of_a_path(name)
         return data.load(name, root).x_test
     x = rows_to_predict("--ood", name, reading).x
     if holds_pixels(x):
@@ -228,11 +240,8 @@ def _rows_of(name: str, root: str | None, reading: data.Reading) -> Tensor:
     return as_data(x, "--ood", torch.get_default_dtype())
 
 
-def _labeled_data(
-    directory: Path, dataset: data.Dataset, config: dict[str, Any]
-) -> tuple[Tensor, Tensor] | None:
+def _labeled_data(dataset: data.Dataset, labels: Tensor) -> tuple[Tensor, Tensor] | None:
     """Return the run's labeled rows and classes, or None if a class has fewer than two."""
-    labels = _labels_of_run(directory, dataset, config)
     is_labeled = labels >= 0
     counts = labels[is_labeled].bincount(minlength=len(dataset.classes))
     if int(counts.min()) < 2:

@@ -157,7 +157,7 @@ def run(arguments: Namespace) -> None:
 
 def _learn(learner: ActiveLearner, images: Images, page: Page | None) -> None:
     """Learn the labels, if there are new ones; the page says so."""
-    if page is not None:
+    if page is not None and learner.indices:
         page.tell(f"The method learns from {len(learner.indices)} labels.")
     learner.learn(images.pool)
 

@@ -145,14 +145,20 @@ def load_or_read(
     """
     reading = reading or Reading()
     if name in DATASETS:
-        _warn_of_a_path(name)
+        warn_of_a_path(name)
         return load(name, root), reading
     content = read(name, reading)
     return dataset_of(content, Path(name).stem, classes), content.reading
 
 
-def _warn_of_a_path(name: str) -> None:
-    """Warn if there is also a file or folder with the name of a data set, unless it is a run's."""
+def warn_of_a_path(name: str) -> None:
+    """Warn if there is also a file or folder with the name of a data set, unless it is a run's.
+
+    Arguments:
+        name: Name of a data set.
+
+    >>> warn_of_a_path("digits")
+    """
     path = Path(name)
     is_of_a_run = (path / "lock").exists() or (path / "config.json").exists()
     if path.exists() and not is_of_a_run:

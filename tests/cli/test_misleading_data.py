@@ -35,6 +35,8 @@ def test_a_folder_with_the_name_of_a_data_set(tmp_path, monkeypatch):
     Path("moons").mkdir()
     with pytest.warns(UserWarning, match="not ./moons; for that, write ./moons"):
         assert run("train", "classifier", "--data", "moons", "--epochs", 1, "--out", "out") == 0
+    with pytest.warns(UserWarning, match="not ./moons; for that, write ./moons"):
+        assert run("evaluate", "out", "--data", "moons") == 0
 
 
 def test_the_directory_of_label_is_named(tmp_path, capsys):

@@ -226,7 +226,7 @@ _MOONS_MODEL: Choices = (
         "alpha": ours(
             1.0,
             "a small constant (section 4.1.2, page 31), not stated; with 0.1, as in Kingma et al. "
-            "2014, SSLPE fails on some draws of the moons for development",
+            "2014, SSLPE fails on one of two draws of the moons for development",
         ),
         "x_log_variance": ours(0.0, "not stated"),
         "l2": ours(1e-4, _L2 + "for 10,000 data"),
