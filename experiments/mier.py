@@ -20,7 +20,7 @@ from pages import MEASURES, measures, published, table, where
 from panels import side_by_side
 from results_table import Result, Results
 from scipy import stats
-from study import Config, Selection, Study, main, of_preset, resolved
+from study import SETTINGS, Config, Selection, Study, main, of_preset, resolved
 
 from pyro_ssl import Objective, eval_mode, fixed_seed, reconstruct
 from pyro_ssl.evaluation import plots
@@ -279,8 +279,11 @@ STUDY = Study(
         "data": Selection("data", DATA, "data sets", default=["fashion_mnist", "cifar10"]),
         "per-class": Selection("per_class", PER_CLASS, "labels per class", default=[100]),
         "models": Selection(
-            "method", tuple(MODELS), "generative models; supervised rows always run"
+            "method",
+            tuple(MODELS),
+            "generative models; supervised rows always run with settings of ours",
         ),
+        "settings": SETTINGS,
     },
 )
 
