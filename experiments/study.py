@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
@@ -146,6 +147,8 @@ def main(study: Study, doc: str) -> None:
     asked = list(given.draws or study.draws[given.scale])
     configs = study.configs(given.scale, table_draws(files.table, study.draws[given.scale], asked))
     wanted = [name for name, config in configs.items() if _selected(study, config, given, asked)]
+    if given.runs:
+        wanted = matching(wanted, given.runs)
     there = stored(files.table, configs)
     missing = [] if given.report else [name for name in wanted if name not in there]
     run_missing(study, configs, missing, files, given)
@@ -157,6 +160,22 @@ def main(study: Study, doc: str) -> None:
     text = write_page(files.page, study.name, blocks, smoke=given.scale == "smoke")
     print(text)
     print(f"Table: {files.table}; page: {files.page}")
+
+
+def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """List the names that match the patterns, in the order of the patterns.
+
+    Raises:
+        SystemExit: If a pattern matches no name.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
+            examples = ", ".join(names[:3])
+            raise SystemExit(f"--runs {pattern}: no run has this name. Runs are {examples}, ...")
+        found |= dict.fromkeys(matches)
+    return list(found)
 
 
 def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
@@ -183,6 +202,8 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
             metavar=option.upper().replace("-", "_"),
             help=_selection_help(selection),
         )
+    runs = "names of runs, as in the table, with wildcards, run in this order (default: all)"
+    parser.add_argument("--runs", nargs="+", default=None, metavar="NAME", help=runs)
     root = "folder of the data sets; default: the environment variable PYRO_SSL_DATA"
     parser.add_argument("--data-root", default=None, metavar="FOLDER", help=root)
     parser.add_argument(

@@ -137,3 +137,11 @@ def test_pictures_are_stored_with_a_palette(scripts, tmp_path):
     for name, shade in (("a.png", 10), ("b.png", 200)):
         with Image.open(tmp_path / name) as picture:
             assert picture.mode == "P" and picture.convert("RGB").getpixel((0, 0)) == (shade, 0, 0)
+
+
+def test_runs_are_chosen_by_name_and_in_order(scripts):
+    study = scripts("study")
+    names = ["m2_0", "m2_1", "vc_0"]
+    assert study.matching(names, ["vc_*", "m2_1", "*"]) == ["vc_0", "m2_1", "m2_0"]
+    with pytest.raises(SystemExit, match="--runs m3_\\*: no run has this name"):
+        study.matching(names, ["m3_*"])
