@@ -297,10 +297,7 @@ def of_preset(method: str, preset: str, **training: Any) -> Config:
         preset: Name of the preset.
         training: Arguments of `fit` that differ, such as fewer epochs.
     """
-    settings = zoo.training_of(method, preset)
-    share = training.get("epochs", settings["epochs"]) / settings["epochs"]
-    if settings.get("warmup") and share != 1:
-        settings = settings | {"warmup": settings["warmup"] * share}
+    settings = zoo.training_of(method, preset, training.get("epochs"))
     return {
         "settings": "paper",
         "preset": preset,

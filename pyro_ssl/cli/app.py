@@ -151,23 +151,17 @@ def _as_declared(argv: list[str]) -> list[str]:
 def _parse_whole(argv: list[str]) -> Namespace:
     """Parse a command other than `sweep`.
 
-    In `train`, the user's options win over a preset's. To resume a run, `given` has only the
-    options that the user gave, which are then compared with the run's.
+    In `train`, the user's options win over a preset's and over those that suit the data. `given`
+    has only the options that the user gave.
     """
     parser = make_parser(_methods_in(argv))
     arguments = parser.parse_args(argv)
     if arguments.command != "train" or arguments.train.method is None:
         return arguments
     method = arguments.train.method
-
-    def given() -> Namespace:
-        only_given = parser.parse_args(argv, defaults=False)
-        options: Namespace = only_given.train[method]
-        return options
-
-    if arguments.train.get("resume") or arguments.train[method].get("resume"):
-        arguments.train.given = given()
-    arguments.train[method] = parsed_with_preset(method, arguments.train[method], given)
+    given = parser.parse_args(argv, defaults=False).train[method]
+    arguments.train.given = given
+    arguments.train[method] = parsed_with_preset(method, arguments.train[method], vars(given))
     return arguments
 
 
