@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pyro_ssl import data
 from pyro_ssl.cli.data_options import DATA_HELP, absolute_path
+from pyro_ssl.cli.labels_of_run import labeled_rows_of_run
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.cli.run_config import read_config
-from pyro_ssl.cli.labels_of_run import labeled_rows_of_run
 from pyro_ssl.data.readers import holds_pixels, labeled_rows_as_test, warn_of_a_path
 from pyro_ssl.evaluation import html_report, reports, run_report
 from pyro_ssl.evaluation.attacks import ATTACKS

@@ -466,8 +466,10 @@ def report(
     _print_dropped_runs(out / TABLE, rows)
     write_table(out / TABLE, rows, flat)
     _print_statistics(groups, chosen, varied)
-    if chosen is not None:
+    if chosen is not None and tested:
         _print_test(chosen, tested, varied)
+    elif chosen is not None:
+        print(f"\nchosen: {_label(chosen[0].config, varied)}; the data have no test part")
     print(f"table: {out / TABLE}")
     _raise_failures(rows, out, varied)
 
@@ -530,7 +532,10 @@ def _values(group: Sequence[Outcome], measure: str) -> list[float]:
 
 
 def _test(chosen: Sequence[Outcome], out: Path) -> dict[str, dict[str, float]]:
-    """Return the test measures of each run; a run is measured once, and its file is kept."""
+    """Return the test measures of each run; a run is measured once, and its file is kept.
+
+    Nothing is measured if the data have no test part.
+    """
     config = chosen[0].config
     dataset: data.Dataset | None = None
     tested = {}
@@ -542,6 +547,8 @@ def _test(chosen: Sequence[Outcome], out: Path) -> dict[str, dict[str, float]]:
                 dataset, _ = data.load_or_read(
                     config["data"], config["data_root"], reading_of(config)
                 )
+            if not len(dataset.x_test):
+                return {}
             saved = SavedModel.load(directory / "model")
             measures = test_measures(saved.objective, dataset)
             named = {f"test_{name}": value for name, value in measures.items()}

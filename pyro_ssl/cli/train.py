@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -189,7 +190,15 @@ def method_parser(name: str) -> ArgumentParser:
     skip: set[str | int] = {
         name for name in inspect.signature(fit).parameters if name not in FIT_OPTIONS
     }
+    skip.add("progress")
     parser.add_function_arguments(fit, skip=skip)
+    parser.add_argument(
+        "--progress",
+        type=bool | None,
+        default=None,
+        help="show a progress bar; by default on a terminal, and elsewhere a line of text about "
+        "every 10 seconds; false shows neither",
+    )
     add_method_options(parser, name)
     return parser
 
@@ -573,8 +582,15 @@ def _fit(
         identity=identity,
         transform=torch.bernoulli if config["binarise"] else None,
         callbacks=callbacks,
-        **config["training"],
+        **config["training"] | {"progress": _progress(config["training"]["progress"])},
     )
+
+
+def _progress(wanted: bool | None) -> bool | Callable[[str], None]:
+    """The progress bar of a run where there is a terminal, and else lines of text."""
+    if wanted is None:
+        return sys.stderr.isatty() or _print_now
+    return wanted
 
 
 def _check_pixels(x: torch.Tensor) -> None:

@@ -56,7 +56,8 @@ def test_it_runs_and_is_repeatable():
     again = compare(X, y, folds=2, parameters=TINY, options={"z_dim": 1})
     names = ["m2", "labels alone", "logistic regression", "label spreading"]
     assert [competitor.name for competitor in first.competitors] == names
-    assert len(lines) == 8 and lines[0].startswith("m2: fold 1 of 2")
+    assert lines[0] == "12 labels, each held out once: 2 folds of " + ", ".join(names)
+    assert len(lines) == 9 and lines[1].startswith("m2: fold 1 of 2")
     for name in names:
         assert np.array_equal(first[name].probs, again[name].probs)
         assert np.allclose(first[name].probs.sum(1), 1)
