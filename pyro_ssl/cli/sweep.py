@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import sys
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -26,6 +27,7 @@ from pyro_ssl.cli.train import (
     test_measures,
     train_model,
 )
+from pyro_ssl.data.suspicious_columns import ColumnWarning
 from pyro_ssl.evaluation import reports
 from pyro_ssl.sweeps import (
     BACKENDS,
@@ -225,7 +227,11 @@ def train_one(
 ) -> dict[str, Any]:
     """Train a configuration, or continue its run; the result has no measures of the test set."""
     logged = config | {"log": log}
-    trained = train_model(directory, logged, resume=True, callbacks=callbacks, announce=_be_silent)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColumnWarning)  # the sweep itself has warned
+        trained = train_model(
+            directory, logged, resume=True, callbacks=callbacks, announce=_be_silent
+        )
     seconds = trained.history["seconds"][-1]
     return {**trained.validation, "loss": trained.history["loss"][-1], "seconds": seconds}
 

@@ -519,9 +519,9 @@ def train_model(
     dataset, draw, labels, objective, reading, accuracy = prepared
     if accuracy:
         announce(f"labels for validation: {len(accuracy[0].y)}, not used for training")
+    announce(describe_labels(labels, dataset.classes))
     for line in settings_lines(config):
         announce(line)
-    announce(describe_labels(labels, dataset.classes))
     warn_of_missing_classes(labels, dataset.classes)
     logs = []
     if config["log"]:

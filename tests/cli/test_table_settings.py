@@ -48,7 +48,7 @@ def probs(directory="run"):
 def test_a_run_is_the_estimators_training(flowers, capsys):
     given = ("--z_dim", 3, "--epochs", 3, "--seed", 7)
     assert run("train", "m2", *TABLE, *given, "--out", "run") == 0
-    line = capsys.readouterr().out.splitlines()[0]
+    line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith("settings: those of pyro-ssl compare and SemiSupervisedClassifier; ")
     assert "epochs 3, batch_size 200, lr 0.003" in line and "hidden [128, 128]" in line
     estimator = SemiSupervisedClassifier(
