@@ -164,7 +164,7 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
     find it.
     """
     parser = argparse.ArgumentParser(
-        description=doc.split("\n\n")[0], formatter_class=HelpFormatter
+        allow_abbrev=False, description=doc.split("\n\n")[0], formatter_class=HelpFormatter
     )
     scales = "; ".join(f"{name}: {SCALES[name]}" for name in study.draws)
     parser.add_argument("--scale", choices=tuple(study.draws), default="cpu", help=scales)

@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.data_options import DATA_HELP, add_reading_options, reading_of
 from pyro_ssl.cli.train_command import train_command
 from pyro_ssl.comparison import Comparison, compare, draw_comparison
@@ -29,9 +30,8 @@ def parser() -> ArgumentParser:
     ['m2']
     """
     parser = ArgumentParser(
-        description="Compare methods that learn from unlabeled rows with the same classifier "
-        "network trained on the labels alone, with logistic regression and with label spreading, "
-        "by cross-validation on the labels at hand."
+        allow_abbrev=False,
+        description=COMMANDS["compare"],
     )
     parser.add_argument("--data", type=str, required=True, help=DATA_HELP)
     add_reading_options(parser)

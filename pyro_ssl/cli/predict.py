@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.data.readers import Part, Reading
 from pyro_ssl.prediction.chunks import known_rows
@@ -26,7 +27,7 @@ def parser() -> ArgumentParser:
     >>> parser().parse_args(["run", "--input", "x.npy", "--output", "p.csv"]).output
     'p.csv'
     """
-    parser = ArgumentParser(description="Write p(y|x) for each row of a file.")
+    parser = ArgumentParser(allow_abbrev=False, description=COMMANDS["predict"])
     parser.add_argument("directory", type=str, help="directory of a run")
     parser.add_argument(
         "--data",

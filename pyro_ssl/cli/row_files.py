@@ -12,9 +12,7 @@ from pyro_ssl.data.readers import Content, Part, Reading, check_kind, in_unit, r
 from pyro_ssl.data.tables import is_number
 
 
-def rows_to_predict(
-    option: str, name: str, reading: Reading, *, unlabeled: bool = False
-) -> Part:
+def rows_to_predict(option: str, name: str, reading: Reading, *, unlabeled: bool = False) -> Part:
     """Read the rows of a file or folder like the training data; see `readers.read`.
 
     For a model without named columns, the file can also be an .npy file or a .csv file of numbers.

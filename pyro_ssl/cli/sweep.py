@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.data_options import reading_of
 from pyro_ssl.cli.data_settings import completed, load_data, settings_lines
 from pyro_ssl.cli.method_options import parsed_with_preset
@@ -63,9 +64,8 @@ NOT_SWEPT = ("resume", "out", "config", "seed", "progress")
 def parser() -> ArgumentParser:
     """Make the parser of the command's own options; all others belong to `train METHOD`."""
     parser = ArgumentParser(
-        description="Train a method with many seeds and options, in parallel. All options of "
-        "`pyro-ssl train METHOD` can be given, too. The same command continues a sweep that was "
-        "stopped."
+        allow_abbrev=False,
+        description=COMMANDS["sweep"],
     )
     parser.add_argument("method", type=str, help="one of " + ", ".join(zoo.METHODS))
     parser.add_argument(

@@ -22,6 +22,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.config_file import ConfigFile
 from pyro_ssl.cli.data_options import (
     DATA_HELP,
@@ -92,7 +93,8 @@ def parser() -> ArgumentParser:
     'run'
     """
     parser = ArgumentParser(
-        description="Train a method on a data set with few labels, or continue a run: --resume DIR."
+        allow_abbrev=False,
+        description=COMMANDS["train"],
     )
     parser.add_argument("--resume", type=str | None, default=None, help=RESUME_HELP)
     parser.add_argument(
@@ -114,7 +116,7 @@ def add_methods(parser: ArgumentParser, methods: Iterable[str]) -> None:
 
 def method_parser(name: str) -> ArgumentParser:
     """Make the parser of one method."""
-    parser = ArgumentParser(description=summary(name))
+    parser = ArgumentParser(allow_abbrev=False, description=summary(name))
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of these options")
     parser.add_argument("--resume", type=str | None, default=None, help=RESUME_HELP)
     parser.add_argument("--out", type=str | None, default=None, help="directory of the run")
