@@ -24,7 +24,7 @@ from pyro_ssl.data.classes import encode, names_of
 from pyro_ssl.estimator import SemiSupervisedClassifier
 from pyro_ssl.estimator.inputs import checked_rows
 from pyro_ssl.model_selection import PartialLabelKFold
-from pyro_ssl.utils.arguments import check_positive
+from pyro_ssl.utils.arguments import check_kind, check_positive
 from pyro_ssl.utils.arrays import brief, few
 
 Array = np.ndarray[Any, Any]
@@ -100,6 +100,7 @@ def compare(
     names = _checked_names(methods)
     _check_labels(indices, names_of(classes))
     check_level(level)
+    check_kind("random_state", random_state, int)
     folds = _checked_folds(folds, indices)
     own = as_names("options", options), as_names("parameters", parameters)
     entrants = _entrants(names, *own, random_state)

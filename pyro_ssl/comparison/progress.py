@@ -60,9 +60,11 @@ class Progress:
         self._say(f"{self.name}, fold {self.number} of {self.folds}: {text}")
 
     def end_fold(self) -> None:
-        """Say how long the comparison has taken, and may take."""
+        """Say how long the comparison has taken, and may take; one line for a quick baseline."""
         now = time.perf_counter()
         self.seconds[self.name].append(now - self.fold_started)
+        if self.name not in self.trained and self.number < self.folds:
+            return
         left = self.seconds_left()
         text = f"{self.name}: fold {self.number} of {self.folds}, {duration(now - self.started)}"
         if left >= 1:

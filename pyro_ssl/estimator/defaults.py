@@ -158,7 +158,7 @@ def fit_arguments(
         "lr": parameters["lr"],
         "progress": bool(parameters["verbose"]),
     }
-    sizes = {name: (own | training)[name] for name in ("batch_size", "labeled_batch_size")}
+    sizes = {name: {**own, **training}[name] for name in ("batch_size", "labeled_batch_size")}
     check_positive(**sizes)
     steps = steps_per_epoch(labeled, unlabeled, **sizes)
     epochs = max(parameters["epochs"], math.ceil(parameters["min_steps"] / steps))
