@@ -16,6 +16,7 @@ from pyro_ssl.data import Dataset, Reading
 from pyro_ssl.estimator import SemiSupervisedClassifier
 from pyro_ssl.estimator.defaults import class_frequencies, warn_unless_for_columns
 from pyro_ssl.estimator.settings import Settings, Shape, settings_for, training_seed
+from pyro_ssl.training.batches import steps_per_epoch
 from pyro_ssl.training.fit import fit
 
 AUTO = "auto"
@@ -23,6 +24,8 @@ ESTIMATOR = "estimator"
 METHOD = "method"
 SETTINGS = (AUTO, ESTIMATOR, METHOD)
 """Values of `--settings`: where the options come from that the user does not give."""
+STEPS_BETWEEN_CHECKPOINTS = 100
+"""On a table, whose epochs may have a single step: steps between checkpoints, at least."""
 
 
 class Loaded(NamedTuple):
@@ -83,10 +86,11 @@ def completed(config: dict[str, Any], given: Collection[str], dataset: Dataset) 
         training=training,
         random_state=config["seed"],
     )
-    chosen = settings_of(estimator, dataset, rows_of_run(dataset, config).labels)
+    labels = rows_of_run(dataset, config).labels
+    chosen = settings_of(estimator, dataset, labels)
     return config | {
         "options": config["options"] | chosen.options,
-        "training": _training(config, chosen, given),
+        "training": _training(config, chosen, given, labels),
     }
 
 
@@ -108,12 +112,23 @@ def settings_of(estimator: SemiSupervisedClassifier, dataset: Dataset, labels: T
     return settings_for(estimator.get_params(deep=False), shape, implied)
 
 
-def _training(config: dict[str, Any], chosen: Settings, given: Collection[str]) -> dict[str, Any]:
-    """Arguments of `fit`: what the estimator leaves open is as in `fit` itself."""
+def _training(
+    config: dict[str, Any], chosen: Settings, given: Collection[str], labels: Tensor
+) -> dict[str, Any]:
+    """Arguments of `fit`: what the estimator leaves open is as in `fit` itself.
+
+    Where an epoch has few steps, a checkpoint is not written after each: it takes longer than they.
+    """
     of_method = zoo.method(config["method"]).training
     defaults = inspect.signature(fit).parameters
     open_ones = {name: defaults[name].default for name in of_method if name not in given}
     training = config["training"] | open_ones | chosen.training
+    labeled = int((labels >= 0).sum())
+    unlabeled = len(labels) - labeled if chosen.objective.learns_unlabeled else 0
+    sizes = {name: training[name] for name in ("batch_size", "labeled_batch_size")}
+    if "checkpoint_every" not in given:
+        steps = steps_per_epoch(labeled, unlabeled, **sizes)
+        training["checkpoint_every"] = max(steps, STEPS_BETWEEN_CHECKPOINTS)
     return training | {"progress": config["training"]["progress"]}
 
 

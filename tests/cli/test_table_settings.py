@@ -61,6 +61,7 @@ def test_a_run_is_the_estimators_training(flowers, capsys):
 def test_without_epochs_a_run_has_at_least_1000_steps():
     assert run("train", "classifier", *TABLE, "--hidden", "[4]", "--out", "run") == 0
     assert config()["training"]["epochs"] == 1000
+    assert config()["training"]["checkpoint_every"] == 100  # not after each of 1000 single steps
 
 
 def test_the_methods_own_settings_can_be_chosen(capsys):
