@@ -18,7 +18,8 @@ from measured import Measurement
 from site_links import ROOT, with_site_links
 
 from pyro_ssl import zoo
-from pyro_ssl.cli import app, train
+from pyro_ssl.cli import train
+from pyro_ssl.cli.commands import COMMANDS, module_of
 from pyro_ssl.cli.list import preset_values
 from pyro_ssl.zoo import presets
 from pyro_ssl.zoo.option_names import Option
@@ -349,8 +350,8 @@ def all_presets() -> str:
 def command_line() -> str:
     """Every command with its options."""
     parts = []
-    for name, module in app.COMMANDS.items():
-        parser = module.parser()
+    for name in COMMANDS:
+        parser = module_of(name).parser()
         parts.append(f"## pyro-ssl {name}\n\n{parser.description}\n\n{_arguments(parser)}")
         if name == "train":
             shared = train.method_parser("m2")

@@ -535,7 +535,9 @@ def write(folder: Path, machine: Machine, found: Sequence[Line]) -> None:
 def main() -> int:
     """Run the checks; 0 if all passed, 1 if not, 2 without the device."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--device", default="cuda", help="device to check, such as cuda:1 or cpu")
     parser.add_argument("--quick", action="store_true", help="few methods, and few steps")

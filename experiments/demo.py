@@ -160,7 +160,9 @@ def _gains(results: list[Result]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        allow_abbrev=False,
+        description=__doc__.split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     names = list(SETTINGS)
     parser.add_argument("--data", nargs="+", default=names, choices=names, help="data sets to run")

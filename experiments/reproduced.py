@@ -182,7 +182,7 @@ class Item:
 def main() -> None:
     """Write the page."""
     assert __doc__
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=__doc__.split("\n\n")[0])
     out = "path of the page (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=PAGE, metavar="FILE", help=out)
     path = parser.parse_args().out

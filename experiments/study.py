@@ -183,7 +183,7 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
     find it.
     """
     parser = argparse.ArgumentParser(
-        description=doc.split("\n\n")[0], formatter_class=HelpFormatter
+        allow_abbrev=False, description=doc.split("\n\n")[0], formatter_class=HelpFormatter
     )
     scales = "; ".join(f"{name}: {SCALES[name]}" for name in study.draws)
     parser.add_argument("--scale", choices=tuple(study.draws), default="cpu", help=scales)
@@ -318,10 +318,7 @@ def of_preset(method: str, preset: str, **training: Any) -> Config:
         preset: Name of the preset.
         training: Arguments of `fit` that differ, such as fewer epochs.
     """
-    settings = zoo.training_of(method, preset)
-    share = training.get("epochs", settings["epochs"]) / settings["epochs"]
-    if settings.get("warmup") and share != 1:
-        settings = settings | {"warmup": settings["warmup"] * share}
+    settings = zoo.training_of(method, preset, training.get("epochs"))
     return {
         "settings": "paper",
         "preset": preset,

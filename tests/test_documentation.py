@@ -221,10 +221,14 @@ def test_your_data(tmp_path, monkeypatch, capsys):
             assert program == "pyro-ssl" and cli.main(arguments) == 0, line
     assert "| cat   | 10 " in capsys.readouterr().out
     lines = Path("pets.csv").read_text().splitlines()
-    assert lines[0] == "file,prediction,p(cat),p(dog)" and len(lines) == 81
+    assert lines[0] == "file,predicted,confidence,p(cat),p(dog)" and len(lines) == 81
     right = [line.startswith(line.split(",")[1]) for line in lines[1:]]
     assert np.mean(right) > 0.9
-    assert Path("animals_p.csv").read_text().startswith("prediction,p(cat),p(dog)")
+    assert (
+        Path("animals_p.csv")
+        .read_text()
+        .startswith("row,id,weight,height,species,predicted,confidence,p(cat),p(dog)")
+    )
     predicted = space["probs"].argmax(-1).numpy()
     assert (predicted == np.arange(5000) % 2).mean() > 0.9
 

@@ -11,41 +11,12 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from types import FrameType
 
-import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_ssl import zoo
-from pyro_ssl.cli import compare, evaluate, label, predict, sweep, train
-from pyro_ssl.cli import list as list_command
-from pyro_ssl.cli.config_file import is_too_deep
-from pyro_ssl.cli.method_options import parsed_with_preset
-from pyro_ssl.cli.spelling import as_declared
-from pyro_ssl.training.compiled_step import StaleStepError
-from pyro_ssl.training.distributed import LostProcessError, is_first
-from pyro_ssl.training.run import DivergedError
-from pyro_ssl.utils import files
+from pyro_ssl.cli.commands import COMMANDS, module_of
 
-COMMANDS = {
-    "list": list_command,
-    "train": train,
-    "evaluate": evaluate,
-    "predict": predict,
-    "label": label,
-    "compare": compare,
-    "sweep": sweep,
-}
-"""Modules with `parser() -> ArgumentParser` and `run(arguments)`."""
-USER_ERRORS = (
-    ValueError,
-    TypeError,
-    OSError,
-    ImportError,
-    MemoryError,
-    torch.cuda.OutOfMemoryError,
-    DivergedError,
-    LostProcessError,
-    StaleStepError,
-)
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
+"""Errors that are reported in one line, beside those of `_is_user_error`."""
 SUCCESS = 0
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -69,105 +40,127 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with _interruptible(), _plain_warnings():
             arguments = _parse(sys.argv[1:] if argv is None else argv)
-            COMMANDS[arguments.command].run(arguments[arguments.command])
-            with files.naming("standard output"):
-                sys.stdout.flush()
+            module_of(arguments.command).run(arguments[arguments.command])
+            _flush()
     except (KeyboardInterrupt, EOFError):
         print(f"\npyro-ssl: stopped{_resume_hint(arguments)}", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as exit:
         if exit.code != TERMINATED:
             raise
-        if is_first():
+        if not _of_process():
             print(f"\npyro-ssl: stopped{_resume_hint(arguments)}", file=sys.stderr)
         return TERMINATED
-    except USER_ERRORS as error:
-        if os.environ.get("PYRO_SSL_DEBUG"):
+    except Exception as error:
+        if os.environ.get("PYRO_SSL_DEBUG") or not _is_user_error(error):
             raise
         print(f"pyro-ssl: error: {_of_process()}{_message(error)}", file=sys.stderr)
         return USER_ERROR
     return SUCCESS
 
 
-def make_parser(methods: Collection[str] = tuple(zoo.METHODS)) -> ArgumentParser:
+def make_parser(
+    methods: Collection[str] | None = None, commands: Collection[str] = tuple(COMMANDS)
+) -> ArgumentParser:
     """Make the parser of all commands, with a subcommand of `train` for each method.
 
     Arguments:
-        methods: The methods; few of them are quicker to make.
+        methods: The methods, by default all; few of them are quicker to make.
+        commands: Commands whose options are known; the others have only their description, so that
+            what they need is not imported.
 
     >>> make_parser().parse_args(["evaluate", "run"]).evaluate.restarts
     1
     """
     parser = ArgumentParser(
+        allow_abbrev=False,
         prog="pyro-ssl",
         description="Semi-supervised deep generative models.",
         version=version("pyro-ssl"),
     )
-    commands = parser.add_subcommands(dest="command")
-    for name, command in COMMANDS.items():
-        subparser = command.parser()
-        commands.add_subcommand(name, subparser, help=subparser.description)
-        if name == "train" and methods:  # jsonargparse needs the outer level first
-            train.add_methods(subparser, methods)
+    subcommands = parser.add_subcommands(dest="command")
+    for name, description in COMMANDS.items():
+        subparser = ArgumentParser(allow_abbrev=False, description=description)
+        if name in commands:
+            subparser = module_of(name).parser()
+        subcommands.add_subcommand(name, subparser, help=description)
+        if name == "train" and name in commands:  # jsonargparse needs the outer level first
+            _add_methods(subparser, methods)
     return parser
 
 
-def _methods_in(argv: Sequence[str]) -> Collection[str]:
+def _add_methods(parser: ArgumentParser, methods: Collection[str] | None) -> None:
+    from pyro_ssl import zoo
+
+    names = tuple(zoo.METHODS) if methods is None else methods
+    if names:
+        module_of("train").add_methods(parser, names)
+
+
+def _methods_in(argv: Sequence[str]) -> tuple[str, ...] | None:
     """The methods whose options a command may have: that of `train`, or else all of them."""
     if argv[:1] != ["train"]:
         return ()
-    method = train.method_in(argv[1:])
-    return tuple(zoo.METHODS) if method is None else (method,)
+    method = module_of("train").method_in(argv[1:])
+    return None if method is None else (method,)
 
 
 def _parse(argv: list[str]) -> Namespace:
-    for text in argv:
-        if is_too_deep(text):
-            raise ValueError(f"the argument {text:.40} ... is nested too deeply to be read")
+    if not argv or argv[0] not in COMMANDS:  # help, the version, or an error
+        return make_parser((), ()).parse_args(argv)
+    _check_depth(argv)
     argv = _as_declared(argv)
-    if argv[:1] == ["train"]:
-        train.check_resumed_options(argv[1:])
-    if argv[:1] != ["sweep"]:
+    if argv[0] == "train":
+        module_of("train").check_resumed_options(argv[1:])
+    if argv[0] != "sweep":
         return _parse_whole(argv)
-    own, training = sweep.split(argv)
-    arguments = make_parser(methods=()).parse_args(own)
+    own, training = module_of("sweep").split(argv)
+    arguments = make_parser((), ("sweep",)).parse_args(own)
     arguments.sweep.training = training
     return arguments
 
 
+def _check_depth(argv: Sequence[str]) -> None:
+    from pyro_ssl.cli.config_file import is_too_deep
+
+    for text in argv:
+        if is_too_deep(text):
+            raise ValueError(f"the argument {text:.40} ... is nested too deeply to be read")
+
+
 def _as_declared(argv: list[str]) -> list[str]:
     """Spell the options of a command as its parsers declare them."""
-    if not argv or argv[0] not in COMMANDS:
-        return argv
+    from pyro_ssl import zoo
+    from pyro_ssl.cli.spelling import as_declared
+
     named: list[str] = []
     if argv[0] == "train":
-        named = [name for name in zoo.METHODS if name == train.method_in(argv[1:])]
+        method = module_of("train").method_in(argv[1:])
+        named = [name for name in zoo.METHODS if name == method]
     if argv[0] == "sweep":  # also a value of an option that is called like a method
         named = [name for name in zoo.METHODS if name in argv]
-    parsers = [COMMANDS[argv[0]].parser(), *map(train.method_parser, named)]
+    parsers = [module_of(argv[0]).parser()]
+    if named:
+        parsers += map(module_of("train").method_parser, named)
     return [argv[0], *as_declared(argv[1:], parsers)]
 
 
 def _parse_whole(argv: list[str]) -> Namespace:
     """Parse a command other than `sweep`.
 
-    In `train`, the user's options win over a preset's. To resume a run, `given` has only the
-    options that the user gave, which are then compared with the run's.
+    In `train`, the user's options win over a preset's and over those that suit the data. `given`
+    has only the options that the user gave.
     """
-    parser = make_parser(_methods_in(argv))
+    from pyro_ssl.cli.method_options import parsed_with_preset
+
+    parser = make_parser(_methods_in(argv), (argv[0],))
     arguments = parser.parse_args(argv)
     if arguments.command != "train" or arguments.train.method is None:
         return arguments
     method = arguments.train.method
-
-    def given() -> Namespace:
-        only_given = parser.parse_args(argv, defaults=False)
-        options: Namespace = only_given.train[method]
-        return options
-
-    if arguments.train.get("resume") or arguments.train[method].get("resume"):
-        arguments.train.given = given()
-    arguments.train[method] = parsed_with_preset(method, arguments.train[method], given)
+    given = parser.parse_args(argv, defaults=False).train[method]
+    arguments.train.given = given
+    arguments.train[method] = parsed_with_preset(method, arguments.train[method], vars(given))
     return arguments
 
 
@@ -183,9 +176,30 @@ def _message(error: BaseException) -> str:
     return str(error)
 
 
+def _is_user_error(error: Exception) -> bool:
+    """Whether an error is the user's to mend, and is reported in one line."""
+    if isinstance(error, USER_ERRORS):
+        return True
+    import torch
+
+    from pyro_ssl.training import DivergedError, LostProcessError, StaleStepError
+
+    kinds = (torch.cuda.OutOfMemoryError, DivergedError, LostProcessError, StaleStepError)
+    return isinstance(error, kinds)
+
+
+def _flush() -> None:
+    """Write what was printed; an error names the standard output."""
+    from pyro_ssl.utils import files
+
+    with files.naming("standard output"):
+        sys.stdout.flush()
+
+
 def _of_process() -> str:
     """Which process of a run speaks, if it is not the first."""
-    return "" if is_first() else f"process {os.environ['RANK']}: "
+    rank = int(os.environ.get("RANK", "0"))
+    return f"process {rank}: " if rank else ""
 
 
 def _resume_hint(arguments: Namespace | None) -> str:
@@ -193,9 +207,9 @@ def _resume_hint(arguments: Namespace | None) -> str:
     if arguments is None:
         return ""
     if arguments.command == "label":
-        return label.resume_hint()
+        return str(module_of("label").resume_hint())
     if arguments.command == "train":
-        return train.resume_hint(arguments.train)
+        return str(module_of("train").resume_hint(arguments.train))
     if arguments.command == "sweep":
         return "; the same command continues"
     return ""

@@ -9,7 +9,9 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.data_options import DATA_HELP, add_reading_options, reading_of
+from pyro_ssl.cli.train_command import train_command
 from pyro_ssl.comparison import Comparison, compare, draw_comparison
 from pyro_ssl.data.label_draws import draw_labels
 from pyro_ssl.data.missing_labels import describe_labels
@@ -28,9 +30,8 @@ def parser() -> ArgumentParser:
     ['m2']
     """
     parser = ArgumentParser(
-        description="Compare methods that learn from unlabeled rows with the same classifier "
-        "network trained on the labels alone, with logistic regression and with label spreading, "
-        "by cross-validation on the labels at hand."
+        allow_abbrev=False,
+        description=COMMANDS["compare"],
     )
     parser.add_argument("--data", type=str, required=True, help=DATA_HELP)
     add_reading_options(parser)
@@ -120,6 +121,8 @@ def run(arguments: Namespace) -> None:
         )
     names = {float(k): name for k, name in enumerate(dataset.classes)}
     parameters = {name: arguments[name] for name in PARAMETERS if arguments[name] is not None}
+    if len(dataset.x_shape) != 3:
+        parameters["scale"] = False  # `train` takes the rows as they are read: tables standardised
     comparison = compare(
         dataset.x.numpy(),
         [names.get(float(k)) for k in labels.tolist()],
@@ -132,7 +135,38 @@ def run(arguments: Namespace) -> None:
         progress=lambda line: print(line, flush=True),
     )
     print(f"\n{comparison.table()}\n\n{comparison.recommendation}")
+    if comparison.next_step:
+        print(f"next step: {comparison.next_step}. {_which_labels(dataset)}")
+    _print_training(comparison, arguments, parameters, dataset)
     _write(comparison, arguments)
+
+
+def _which_labels(dataset: data.Dataset) -> str:
+    """Which rows to label next."""
+    if len(dataset.x_shape) == 3:
+        return "pyro-ssl label asks for the most useful ones (pyro-ssl label --help)"
+    return (
+        "Label first the rows whose confidence is lowest: train as below, then "
+        "pyro-ssl predict DIR --unlabeled"
+    )
+
+
+def _print_training(
+    comparison: Comparison,
+    arguments: Namespace,
+    parameters: dict[str, Any],
+    dataset: data.Dataset,
+) -> None:
+    """Print how to train what is recommended, on the command line and in Python."""
+    name = comparison.recommended
+    command = train_command(name, arguments, parameters, dataset)
+    if command is None:
+        method = comparison.best_method
+        command = train_command(method, arguments, parameters, dataset)
+        print(f"\nto train {name}, with scikit-learn: {comparison[name].python}")
+        print(f"to train {method} nevertheless: {command}")
+        return
+    print(f"\nto train {name}: {command}")
 
 
 def _check_outputs(arguments: Namespace) -> None:

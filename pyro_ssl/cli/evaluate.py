@@ -12,10 +12,11 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from pyro_ssl import data
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.data_options import DATA_HELP, absolute_path
+from pyro_ssl.cli.labels_of_run import labeled_rows_of_run
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.cli.run_config import read_config
-from pyro_ssl.cli.train import labeled_rows_of_run
 from pyro_ssl.data.readers import holds_pixels, labeled_rows_as_test, warn_of_a_path
 from pyro_ssl.evaluation import html_report, reports, run_report
 from pyro_ssl.evaluation.attacks import ATTACKS
@@ -45,6 +46,7 @@ TRAINED_ON = (
     "these rows were trained on, so the measures say nothing about new rows; pyro-ssl compare "
     "measures on labels that it holds back"
 )
+WITHOUT_RESULT = "remove it, and the report leaves out what was run"
 TITLES = {
     "classes": "Classes",
     "ood": "Out-of-distribution data",
@@ -59,10 +61,8 @@ def parser() -> ArgumentParser:
     1
     """
     parser = ArgumentParser(
-        description="Measure a trained model on test data: accuracy, likelihood and calibration; "
-        "on request also out-of-distribution data, corruptions and attacks. "
-        "Tables and pictures are written to DIR/evaluation, and all of it in one page to "
-        "DIR/report.html."
+        allow_abbrev=False,
+        description=COMMANDS["evaluate"],
     )
     parser.add_argument("directory", type=str, help="directory of a run")
     parser.add_argument(
@@ -276,7 +276,7 @@ def _run_sections(directory: Path) -> list[Section]:
     """What was run, and its learning curves; nothing if these files were removed."""
     if not {"result.json", "curves.png"} <= {path.name for path in directory.iterdir()}:
         return []
-    result = json.loads((directory / "result.json").read_text())
+    result = _read_result(directory / "result.json")
     of_run = {name: result[name] for name in OF_RUN if result.get(name) is not None}
     of_run["seconds"] = f"{result['seconds']:.1f}"
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
@@ -285,6 +285,27 @@ def _run_sections(directory: Path) -> list[Section]:
         run_report.settings_section(of_run | {"versions": versions}),
         Section("Learning curves", "Parts of the loss over epochs.", pictures=[curves]),
     ]
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """Read the result of a run.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        result: Any = json.loads(path.read_text(encoding="utf-8"))
+        is_whole = isinstance(result["seconds"], int | float) and isinstance(
+            result["versions"], dict
+        )
+    except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
+        raise ValueError(f"{path} is damaged: {error!r:.200}; {WITHOUT_RESULT}") from None
+    if not is_whole:
+        raise ValueError(
+            f"{path} is damaged: seconds should be a number and versions an object; "
+            f"{WITHOUT_RESULT}"
+        )
+    return dict(result)
 
 
 def _asked_sections(tables: dict[str, str], out: Path) -> list[Section]:

@@ -17,6 +17,7 @@ from pyro_ssl.active.cold_start import Embedding, Start, pca_embedding, vae_embe
 from pyro_ssl.active.labelling.page import Page
 from pyro_ssl.active.labelling.question import Question
 from pyro_ssl.active.learner import ActiveLearner
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.data_options import add_reading_options, reading_of
 from pyro_ssl.cli.method_options import chosen_options
 from pyro_ssl.cli.train import label_warnings_silenced
@@ -42,8 +43,8 @@ def parser() -> ArgumentParser:
     10
     """
     parser = ArgumentParser(
-        description="Ask a person for the most useful labels, and train a method on them. "
-        "Run the same command again to continue."
+        allow_abbrev=False,
+        description=COMMANDS["label"],
     )
     parser.add_argument(
         "directory", type=str, help="directory for the labels, contact sheets and the model"

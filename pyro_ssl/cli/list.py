@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.method_options import summary
 from pyro_ssl.zoo.presets import PRESETS, Choice, Preset
 
@@ -19,7 +20,7 @@ def parser() -> ArgumentParser:
     >>> parser().description
     'List the methods and the data sets, or the presets.'
     """
-    parser = ArgumentParser(description="List the methods and the data sets, or the presets.")
+    parser = ArgumentParser(allow_abbrev=False, description=COMMANDS["list"])
     parser.add_argument(
         "--presets",
         type=str | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -45,28 +45,30 @@ def add_method_options(parser: ArgumentParser, name: str) -> None:
     parser.set_defaults(method.training)
 
 
-def parsed_with_preset(name: str, parsed: Namespace, parse: Callable[[], Namespace]) -> Namespace:
+def parsed_with_preset(name: str, parsed: Namespace, given: Collection[str]) -> Namespace:
     """Fill in the values of the preset, if there is one, where the user has given none.
+
+    With another number of epochs, the preset's warm-up keeps its share of them.
 
     Arguments:
         name: Name of the method.
         parsed: The parsed arguments of the method, with all defaults.
-        parse: Parses them again without defaults; called only with a preset.
+        given: Names of the options that the user gave.
 
     Raises:
         ValueError: See `zoo.preset_of`.
 
-    >>> parsed = Namespace(preset="paper-004", z_dim=3, alpha=1.0)
-    >>> filled = parsed_with_preset("m2", parsed, lambda: Namespace(z_dim=3))
-    >>> filled.z_dim, filled.alpha, filled.epochs
-    (3, 0.1, 1000)
+    >>> parsed = Namespace(preset="paper-004", z_dim=3, alpha=1.0, epochs=10)
+    >>> filled = parsed_with_preset("m2", parsed, {"z_dim", "epochs"})
+    >>> filled.z_dim, filled.alpha, filled.epochs, filled.warmup
+    (3, 0.1, 10, 2.0)
     """
     if parsed.preset is None or parsed.get("resume"):  # a run goes on with its own settings
         return parsed
     preset = zoo.preset_of(name, parsed.preset)
-    given = parse()
     filled = parsed.clone()
-    for option, value in (preset.option_values | preset.training_values).items():
+    epochs = parsed.epochs if "epochs" in given else None
+    for option, value in (preset.option_values | preset.training_for(epochs)).items():
         if option not in given:
             filled[option] = value
     return filled

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.row_files import rows_to_predict
-from pyro_ssl.data.readers import Reading
+from pyro_ssl.data.readers import Part, Reading
 from pyro_ssl.prediction.chunks import known_rows
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.utils import files
@@ -25,7 +27,7 @@ def parser() -> ArgumentParser:
     >>> parser().parse_args(["run", "--input", "x.npy", "--output", "p.csv"]).output
     'p.csv'
     """
-    parser = ArgumentParser(description="Write p(y|x) for each row of a file.")
+    parser = ArgumentParser(allow_abbrev=False, description=COMMANDS["predict"])
     parser.add_argument("directory", type=str, help="directory of a run")
     parser.add_argument(
         "--data",
@@ -39,8 +41,13 @@ def parser() -> ArgumentParser:
         "--output",
         type=str,
         required=True,
-        help="file to write: .csv with the names of the classes, or .npy with the probabilities, "
-        "(N, K)",
+        help="file to write: .csv with the columns of the data, the predicted class, its "
+        "probability (confidence) and that of each class, or .npy with the probabilities, (N, K)",
+    )
+    parser.add_argument(
+        "--unlabeled",
+        action="store_true",
+        help="predict only the rows without a label; of the training part, if there is a test part",
     )
     return parser
 
@@ -52,14 +59,15 @@ def run(arguments: Namespace) -> None:
     if suffix not in (".npy", ".csv"):
         raise ValueError(f"--output: the file should end in .npy or .csv; got {output}")
     saved = SavedModel.load(Path(arguments.directory) / "model")
-    part = rows_to_predict("--data", arguments.data, Reading.of(saved.extra))
+    reading = Reading.of(saved.extra)
+    part = rows_to_predict("--data", arguments.data, reading, unlabeled=arguments.unlabeled)
     check_event_shape(part.x, saved.x_shape, "--data: x")
     rows = known_rows(saved.objective, part.x, "--data")
     if not output.resolve().parent.is_dir():
         raise FileNotFoundError(f"--output: {output.parent} is not a directory")
     probs = predict_proba(saved.objective, rows).numpy()
     if suffix == ".csv":
-        content = csv_of(probs, saved.classes, part.names).encode()
+        content = csv_of(probs, saved.classes, columns_before(part)).encode()
     else:
         buffer = io.BytesIO()
         np.save(buffer, probs)
@@ -68,24 +76,48 @@ def run(arguments: Namespace) -> None:
     print(f"{output}: predictions of {len(rows)} rows{part.origin}")
 
 
-def csv_of(probs: np.ndarray, classes: Sequence[str], names: Sequence[str] = ()) -> str:
-    """Format predictions as CSV: the likeliest class, and a column p(NAME) for each class.
+def columns_before(part: Part) -> dict[str, Sequence[Any]]:
+    """The columns that say which row a prediction is of.
+
+    These are the file's own columns, and before them the number of the row, from 0, unless the
+    file has a column of this name; for images, it is the name of the file.
+
+    Arguments:
+        part: The rows that are predicted.
+
+    >>> columns_before(Part(np.zeros((2, 1)), columns={"id": ["a7", "a8"]}, numbers=(3, 5)))
+    {'row': (3, 5), 'id': ['a7', 'a8']}
+    """
+    if part.names:
+        return {"file": part.names}
+    numbers = part.numbers or range(len(part.x))
+    return {"row": numbers} | dict(part.columns)
+
+
+def csv_of(
+    probs: np.ndarray,
+    classes: Sequence[str],
+    before: Mapping[str, Sequence[Any]] | None = None,
+) -> str:
+    """Format predictions as CSV: the likeliest class, its probability, and that of each class.
 
     Arguments:
         probs: Probabilities `(N, K)`.
         classes: Names of the classes.
-        names: Names of the rows, for a first column `file`; empty for none.
+        before: Columns that stand before them; one with the name of a new column is left out.
 
-    >>> print(csv_of(np.array([[0.25, 0.75]]), ["cat", "dog"], ["a.png"]))
-    file,prediction,p(cat),p(dog)
-    a.png,dog,0.25,0.75
+    >>> print(csv_of(np.array([[0.25, 0.75]]), ["cat", "dog"], {"id": ["a7"]}))
+    id,predicted,confidence,p(cat),p(dog)
+    a7,dog,0.75,0.25,0.75
     <BLANKLINE>
     """
+    names = ["predicted", "confidence", *(f"p({name})" for name in classes)]
+    kept = {name: values for name, values in (before or {}).items() if name not in names}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    first = ["file"] if names else []
-    writer.writerow([*first, "prediction", *(f"p({name})" for name in classes)])
+    writer.writerow([*kept, *names])
     for i, row in enumerate(probs):
-        best = classes[int(row.argmax())]
-        writer.writerow([*names[i : i + 1], best, *(f"{p:.9g}" for p in row)])
+        best = int(row.argmax())
+        numbers = [f"{p:.9g}" for p in (row[best], *row)]
+        writer.writerow([*(values[i] for values in kept.values()), classes[best], *numbers])
     return buffer.getvalue()

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pyro_ssl.data.readers import Part, Reading, check_kind, in_unit, read
+from pyro_ssl.data.readers import Content, Part, Reading, check_kind, in_unit, read
 from pyro_ssl.data.tables import is_number
 
 
-def rows_to_predict(option: str, name: str, reading: Reading) -> Part:
+def rows_to_predict(option: str, name: str, reading: Reading, *, unlabeled: bool = False) -> Part:
     """Read the rows of a file or folder like the training data; see `readers.read`.
 
     For a model without named columns, the file can also be an .npy file or a .csv file of numbers.
@@ -21,10 +21,12 @@ def rows_to_predict(option: str, name: str, reading: Reading) -> Part:
         option: The command's option, for messages.
         name: The path.
         reading: The trained model's reading.
+        unlabeled: Take only the rows without a label; of the training part, if there is another.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The rows do not fit; the message names the file.
+        ValueError: The rows do not fit, or each has a label where only the others are taken; the
+            message names the file.
     """
     path = Path(name)
     suffix = path.suffix.lower()
@@ -40,8 +42,20 @@ def rows_to_predict(option: str, name: str, reading: Reading) -> Part:
         content = read(path, reading)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{option}: {error}") from None
+    if unlabeled:
+        return _without_label(option, path, content)
     origin = "" if content.test is None else ", the test part of the data"
     return replace(content.last, labels=None, origin=origin)
+
+
+def _without_label(option: str, path: Path, content: Content) -> Part:
+    rows = content.train.without_label
+    if not len(rows.x):
+        raise ValueError(
+            f"{option}: each of the {len(content.train.x)} rows of {path} has a label; leave out "
+            "--unlabeled to predict them all"
+        )
+    return replace(rows, origin=" without a label")
 
 
 def read_rows(option: str, name: str) -> np.ndarray:

@@ -35,6 +35,7 @@ CONFIG = "config.json"
 CONFIG_TYPES: dict[str, tuple[type, ...]] = {
     "method": (str,),
     "preset": (str, NoneType),
+    "settings": (str,),
     "options": (dict,),
     "training": (dict,),
     "data": (str,),
@@ -53,6 +54,7 @@ CONFIG_TYPES: dict[str, tuple[type, ...]] = {
 """Entries of `config.json` and their types."""
 LATER_ENTRIES: dict[str, Any] = {
     "preset": None,
+    "settings": "method",
     "validation": 0.0,
     "log": None,
     "label_column": "label",

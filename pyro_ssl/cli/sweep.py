@@ -6,19 +6,29 @@ import csv
 import itertools
 import json
 import sys
+import warnings
 from argparse import ArgumentError
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.data_options import reading_of
+from pyro_ssl.cli.data_settings import completed, load_data, settings_lines
 from pyro_ssl.cli.method_options import parsed_with_preset
-from pyro_ssl.cli.train import config_of, method_parser, test_measures, train_model
+from pyro_ssl.cli.train import (
+    config_of,
+    label_warnings_silenced,
+    method_parser,
+    test_measures,
+    train_model,
+)
+from pyro_ssl.data.suspicious_columns import ColumnWarning
 from pyro_ssl.evaluation import reports
 from pyro_ssl.sweeps import (
     BACKENDS,
@@ -26,7 +36,6 @@ from pyro_ssl.sweeps import (
     Range,
     Search,
     backend,
-    group_by,
     search,
     statistics,
     sweep,
@@ -55,9 +64,8 @@ NOT_SWEPT = ("resume", "out", "config", "seed", "progress")
 def parser() -> ArgumentParser:
     """Make the parser of the command's own options; all others belong to `train METHOD`."""
     parser = ArgumentParser(
-        description="Train a method with many seeds and options, in parallel. All options of "
-        "`pyro-ssl train METHOD` can be given, too. The same command continues a sweep that was "
-        "stopped."
+        allow_abbrev=False,
+        description=COMMANDS["sweep"],
     )
     parser.add_argument("method", type=str, help="one of " + ", ".join(zoo.METHODS))
     parser.add_argument(
@@ -130,34 +138,42 @@ def run(arguments: Namespace) -> None:
     """Check the options, run the configurations without a result, and write the table."""
     _check(arguments)
     parser = _training_parser(arguments.method)
-    configs = [] if arguments.search else _configs(arguments, parser)
+    datasets = _Datasets()
+    configs = [] if arguments.search else _configs(arguments, parser, datasets)
     space = _space(arguments, parser)
-    name = Path(_config(parser, arguments.method, arguments.training, {})["data"]).stem
+    name = Path(_draft(parser, arguments.method, arguments.training, {}).config["data"]).stem
     out = Path(arguments.out or f"sweeps/{arguments.method}-{name}")
     train = partial(train_one, log=arguments.log)
     with files.locked(out), backend(arguments.backend, arguments.scheduler, arguments.jobs):
         trials: list[Outcome] = []
         varied = list(_grid(arguments.grid))
         if arguments.search:
-            configs, trials = _search(arguments, space, out, train)
+            configs, trials = _search(arguments, space, out, train, datasets)
             varied = list(space)
+        else:
+            _print_settings(configs[0], varied)
         print(f"{len(configs)} runs in {out}", flush=True)
         outcomes = sweep(train, configs, out, threads=arguments.threads, report=_print_progress)
         report(outcomes, out, varied, trials)
 
 
 def _search(
-    arguments: Namespace, space: Space, out: Path, train: Callable[..., dict[str, Any]]
+    arguments: Namespace,
+    space: Space,
+    out: Path,
+    train: Callable[..., dict[str, Any]],
+    datasets: _Datasets,
 ) -> tuple[list[dict[str, Any]], list[Outcome]]:
     """Search with the first seed; return the best configuration with each seed, and the trials."""
     seeds = _seeds(arguments.seeds)
     training = _with_validation(arguments.training)
-    make_config = partial(_config_of_trial, arguments.method, training, seeds[0])
-    config = _config(_training_parser(arguments.method), arguments.method, training, {})
+    make_config = partial(_config_of_trial, arguments.method, training, datasets)
+    config = make_config(seeds[0], {})
     _check_can_choose(config)
+    _print_settings(config, list(space))
     what = Search(
         run=train,
-        make_config=make_config,
+        make_config=partial(make_config, seeds[0]),
         space=space,
         directory=out,
         measure=MEASURE,
@@ -171,14 +187,32 @@ def _search(
         raise ValueError(f"--search: no run is complete; see error.txt in {out / RUNS}/RUN")
     pruned = sum((trial.result or {}).get(STATE) == "pruned" for trial in trials)
     print(f"best: {_label(best, list(space))}; {pruned} of {len(trials)} runs were ended early")
-    return [best | {"seed": seed} for seed in seeds], trials
+    values = {name: flat(best)[name] for name in space}
+    return [make_config(seed, values) for seed in seeds], trials
 
 
 def _config_of_trial(
-    method: str, training: list[str], seed: int, values: Mapping[str, Any]
+    method: str,
+    training: list[str],
+    datasets: _Datasets,
+    seed: int,
+    values: Mapping[str, Any],
 ) -> dict[str, Any]:
-    given = {name: str(value) for name, value in values.items()}
-    return _config(_training_parser(method), method, training, given) | {"seed": seed}
+    given = {name: _as_text(value) for name, value in values.items()}
+    draft = _draft(_training_parser(method), method, training, given)
+    return datasets.completed(draft, seed)
+
+
+def _as_text(value: Any) -> str:
+    """A value as the command line takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _print_settings(config: dict[str, Any], varied: Sequence[str]) -> None:
+    for line in settings_lines(config):
+        print(line, flush=True)
+    if varied:
+        print(f"varied: {', '.join(varied)}", flush=True)
 
 
 def _print_progress(text: str) -> None:
@@ -193,7 +227,11 @@ def train_one(
 ) -> dict[str, Any]:
     """Train a configuration, or continue its run; the result has no measures of the test set."""
     logged = config | {"log": log}
-    trained = train_model(directory, logged, resume=True, callbacks=callbacks, announce=_be_silent)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ColumnWarning)  # the sweep itself has warned
+        trained = train_model(
+            directory, logged, resume=True, callbacks=callbacks, announce=_be_silent
+        )
     seconds = trained.history["seconds"][-1]
     return {**trained.validation, "loss": trained.history["loss"][-1], "seconds": seconds}
 
@@ -225,7 +263,34 @@ def _training_parser(method: str) -> ArgumentParser:
     return parser
 
 
-def _configs(arguments: Namespace, parser: ArgumentParser) -> list[dict[str, Any]]:
+class _Draft(NamedTuple):
+    """A configuration that has not seen the data, and the names of the options that were given."""
+
+    config: dict[str, Any]
+    given: Collection[str]
+
+
+class _Datasets:
+    """Completes configurations by the settings that suit their data, which are read once."""
+
+    def __init__(self) -> None:
+        self.datasets: dict[Any, data.Dataset] = {}
+
+    def completed(self, draft: _Draft, seed: int) -> dict[str, Any]:
+        """The configuration of a run with a seed, as plain data."""
+        config = draft.config | {"seed": seed}
+        key = (config["data"], config["data_root"], reading_of(config))
+        if key not in self.datasets:
+            self.datasets[key] = load_data(config).dataset
+        with label_warnings_silenced():
+            config = completed(config, draft.given, self.datasets[key])
+        plain: dict[str, Any] = json.loads(json.dumps(config))
+        return plain
+
+
+def _configs(
+    arguments: Namespace, parser: ArgumentParser, datasets: _Datasets
+) -> list[dict[str, Any]]:
     """Make the configuration of every run, as in `config.json`."""
     grid = _grid(arguments.grid)
     _check_names(grid, parser, arguments.method, "--grid")
@@ -237,10 +302,10 @@ def _configs(arguments: Namespace, parser: ArgumentParser) -> list[dict[str, Any
     configs = []
     for values in points:
         given = dict(zip(grid, values, strict=True))
-        config = _config(parser, arguments.method, training, given)
+        draft = _draft(parser, arguments.method, training, given)
         if len(points) > 1:
-            _check_can_choose(config)
-        configs += [config | {"seed": seed} for seed in seeds]
+            _check_can_choose(draft.config)
+        configs += [datasets.completed(draft, seed) for seed in seeds]
     return configs
 
 
@@ -259,15 +324,14 @@ def _with_validation(training: Sequence[str]) -> list[str]:
     return [*training, "--validation", str(DEFAULT_VALIDATION)]
 
 
-def _config(
+def _draft(
     parser: ArgumentParser, method: str, training: Sequence[str], given: Mapping[str, str]
-) -> dict[str, Any]:
+) -> _Draft:
     options = [text for name, value in given.items() for text in (f"--{name}", value)]
     try:
         parsed = parser.parse_args([*training, *options])
-        parsed = parsed_with_preset(
-            method, parsed, lambda: parser.parse_args([*training, *options], defaults=False)
-        )
+        names = vars(parser.parse_args([*training, *options], defaults=False))
+        parsed = parsed_with_preset(method, parsed, names)
     except ArgumentError as error:
         own = [text[2:].partition("=")[0] for text in training if text.startswith("--")]
         _check_names([name for name in own if name not in NOT_SWEPT], parser, method)
@@ -277,8 +341,7 @@ def _config(
             raise ValueError(f"--{name} is not an option of the runs of a sweep")
     config = config_of(method, parsed)
     config["training"]["progress"] = False
-    plain: dict[str, Any] = json.loads(json.dumps(config))
-    return plain
+    return _Draft(config, names)
 
 
 def _seeds(text: str) -> list[int]:
@@ -338,7 +401,7 @@ def _space(arguments: Namespace, parser: ArgumentParser) -> Space:
             space[name] = _range(arguments, parser, name, ",".join(values))
         else:
             for value in values:  # raises if the option does not take it
-                _config(parser, arguments.method, arguments.training, {name: value})
+                _draft(parser, arguments.method, arguments.training, {name: value})
     return space
 
 
@@ -354,10 +417,10 @@ def _range(arguments: Namespace, parser: ArgumentParser, name: str, text: str) -
             f"--search-space: {name} should be like 1e-4..1e-2:log, got {text!r}: {error}"
         ) from None
     for end in (low, high):
-        _config(parser, arguments.method, arguments.training, {name: end})
+        _draft(parser, arguments.method, arguments.training, {name: end})
     try:
         inside = str(ends.low + (ends.high - ends.low) * 0.123456789)
-        _config(parser, arguments.method, arguments.training, {name: inside})
+        _draft(parser, arguments.method, arguments.training, {name: inside})
     except ValueError:
         return Range(ends.low, ends.high, log=ends.log, whole=True)
     return ends
@@ -400,7 +463,7 @@ def report(
     Raises:
         ValueError: Some runs have failed; the table is written before.
     """
-    groups = group_by(outcomes)
+    groups = _by_point(outcomes, varied)
     chosen = _chosen(groups)
     tested = {} if chosen is None else _test(chosen, out)
     rows = [_with_test(outcome, tested) for outcome in outcomes]
@@ -409,10 +472,23 @@ def report(
     _print_dropped_runs(out / TABLE, rows)
     write_table(out / TABLE, rows, flat)
     _print_statistics(groups, chosen, varied)
-    if chosen is not None:
+    if chosen is not None and tested:
         _print_test(chosen, tested, varied)
+    elif chosen is not None:
+        print(f"\nchosen: {_label(chosen[0].config, varied)}; the data have no test part")
     print(f"table: {out / TABLE}")
     _raise_failures(rows, out, varied)
+
+
+def _by_point(outcomes: Sequence[Outcome], varied: Sequence[str]) -> list[list[Outcome]]:
+    """Group runs with the same values of the varied options.
+
+    Their seeds differ, and with them the labels and what follows from these: class frequencies.
+    """
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(_label(outcome.config, varied), []).append(outcome)
+    return list(groups.values())
 
 
 def _raise_failures(rows: Sequence[Outcome], out: Path, varied: Sequence[str]) -> None:
@@ -462,7 +538,10 @@ def _values(group: Sequence[Outcome], measure: str) -> list[float]:
 
 
 def _test(chosen: Sequence[Outcome], out: Path) -> dict[str, dict[str, float]]:
-    """Return the test measures of each run; a run is measured once, and its file is kept."""
+    """Return the test measures of each run; a run is measured once, and its file is kept.
+
+    Nothing is measured if the data have no test part.
+    """
     config = chosen[0].config
     dataset: data.Dataset | None = None
     tested = {}
@@ -474,6 +553,8 @@ def _test(chosen: Sequence[Outcome], out: Path) -> dict[str, dict[str, float]]:
                 dataset, _ = data.load_or_read(
                     config["data"], config["data_root"], reading_of(config)
                 )
+            if not len(dataset.x_test):
+                return {}
             saved = SavedModel.load(directory / "model")
             measures = test_measures(saved.objective, dataset)
             named = {f"test_{name}": value for name, value in measures.items()}

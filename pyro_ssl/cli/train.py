@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -21,14 +22,24 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
+from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.config_file import ConfigFile
 from pyro_ssl.cli.data_options import (
     DATA_HELP,
     READING_OPTIONS,
     absolute_path,
     add_reading_options,
-    reading_of,
 )
+from pyro_ssl.cli.data_settings import (
+    AUTO,
+    SETTINGS,
+    Loaded,
+    completed,
+    load_data,
+    seed_of_training,
+    settings_lines,
+)
+from pyro_ssl.cli.labels_of_run import DEFAULT_LABELS, rows_of_run
 from pyro_ssl.cli.method_options import (
     add_method_options,
     check_saved_options,
@@ -47,7 +58,6 @@ from pyro_ssl.cli.run_config import (
 from pyro_ssl.data.missing_labels import LabelWarning, describe_labels, warn_of_missing_classes
 from pyro_ssl.evaluation import metrics, plots
 from pyro_ssl.evaluation.held_out_accuracy import Accuracy
-from pyro_ssl.model_selection import PartialLabelSplit
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.training.callbacks import Epoch
@@ -73,7 +83,6 @@ DATA_OPTIONS = (
     *READING_OPTIONS,
 )
 """Options that are entries of `config.json`."""
-DEFAULT_LABELS = 100
 RESUME_HELP = "directory of a run to continue, with the settings it was started with"
 
 
@@ -84,7 +93,8 @@ def parser() -> ArgumentParser:
     'run'
     """
     parser = ArgumentParser(
-        description="Train a method on a data set with few labels, or continue a run: --resume DIR."
+        allow_abbrev=False,
+        description=COMMANDS["train"],
     )
     parser.add_argument("--resume", type=str | None, default=None, help=RESUME_HELP)
     parser.add_argument(
@@ -106,7 +116,7 @@ def add_methods(parser: ArgumentParser, methods: Iterable[str]) -> None:
 
 def method_parser(name: str) -> ArgumentParser:
     """Make the parser of one method."""
-    parser = ArgumentParser(description=summary(name))
+    parser = ArgumentParser(allow_abbrev=False, description=summary(name))
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of these options")
     parser.add_argument("--resume", type=str | None, default=None, help=RESUME_HELP)
     parser.add_argument("--out", type=str | None, default=None, help="directory of the run")
@@ -116,6 +126,14 @@ def method_parser(name: str) -> ArgumentParser:
         default=None,
         help="settings of a paper instead of the defaults: "
         + (", ".join(zoo.preset_names(name)) or "there are none of this method"),
+    )
+    parser.add_argument(
+        "--settings",
+        type=str,
+        default="auto",
+        help="where options that are not given come from: estimator (as in compare and "
+        "SemiSupervisedClassifier, which for tables differ from the method's) or method (the "
+        "defaults that this page shows); auto is estimator, but method for images or with --preset",
     )
     parser.add_argument("--data", type=str, default="digits", help=DATA_HELP)
     add_reading_options(parser)
@@ -174,7 +192,15 @@ def method_parser(name: str) -> ArgumentParser:
     skip: set[str | int] = {
         name for name in inspect.signature(fit).parameters if name not in FIT_OPTIONS
     }
+    skip.add("progress")
     parser.add_function_arguments(fit, skip=skip)
+    parser.add_argument(
+        "--progress",
+        type=bool | None,
+        default=None,
+        help="show a progress bar; by default on a terminal, and elsewhere a line of text about "
+        "every 10 seconds; false shows neither",
+    )
     add_method_options(parser, name)
     return parser
 
@@ -270,8 +296,11 @@ def _run(arguments: Namespace) -> None:
         raise ValueError(f"train needs a method, one of {names}, or --resume DIR")
     if not given.out:
         raise ValueError("--out DIR is needed: the directory of the run")
+    out = Path(given.out)
     config = config_of(method, given)
-    train(Path(given.out), config, resume=_is_restarted(Path(given.out), config))
+    loaded = load_data(config)
+    config = completed(config, vars(arguments.given), loaded.dataset)
+    train(out, config, resume=_is_restarted(out, config), loaded=loaded)
 
 
 def _check_as_started(
@@ -286,7 +315,10 @@ def _check_as_started(
         directory: Directory of the run.
     """
     had = _flat(config)
-    for name, value in _flat(config_of(config["method"], arguments)).items():
+    wanted = _flat(config_of(config["method"], arguments))
+    if wanted["settings"] == AUTO:
+        wanted["settings"] = had["settings"]
+    for name, value in wanted.items():
         if name not in given or value == had.get(name, value):
             continue
         way_out = _only_epochs(directory)
@@ -301,7 +333,7 @@ def _check_as_started(
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
     """Flatten a configuration to one dictionary, with the values that a file gives back."""
     plain: dict[str, Any] = json.loads(json.dumps(config))
-    rest = {name: plain[name] for name in DATA_OPTIONS}
+    rest = {name: plain[name] for name in ("settings", *DATA_OPTIONS)}
     return rest | plain["options"] | plain["training"]
 
 
@@ -346,7 +378,13 @@ def resume_hint(arguments: Namespace) -> str:
 
 
 def config_of(method: str, given: Namespace) -> dict[str, Any]:
-    """Make the configuration of a run, as in `config.json`."""
+    """Make the configuration of a run from its options, before it has seen the data.
+
+    `data_settings.completed` completes it, as in `config.json`.
+    """
+    if given.settings not in SETTINGS:
+        names = ", ".join(SETTINGS)
+        raise ValueError(f"--settings should be one of {names}, got {given.settings!r}")
     if given.schedule not in SCHEDULES:
         names = ", ".join(SCHEDULES)
         raise ValueError(f"--schedule should be one of {names}, got {given.schedule!r}")
@@ -360,6 +398,7 @@ def config_of(method: str, given: Namespace) -> dict[str, Any]:
     config: dict[str, Any] = {
         "method": method,
         "preset": given.preset,
+        "settings": given.settings,
         "options": chosen_options(method, given),
         "training": {name: given[name] for name in (*FIT_OPTIONS, *NAMED_FIT_OPTIONS)},
     }
@@ -372,13 +411,16 @@ def config_of(method: str, given: Namespace) -> dict[str, Any]:
     return config
 
 
-def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
+def train(
+    out: Path, config: dict[str, Any], *, resume: bool = False, loaded: Loaded | None = None
+) -> None:
     """Train and write the run: checkpoints, model, `result.json` and learning curves.
 
     Arguments:
         out: Directory of the run.
         config: Configuration, as in `config.json`.
         resume: Continue a run that was started with this configuration.
+        loaded: The data of the run; by default they are read here.
 
     Raises:
         FileExistsError: The directory is a file, or holds another run.
@@ -387,14 +429,14 @@ def train(out: Path, config: dict[str, Any], *, resume: bool = False) -> None:
         raise FileExistsError(f"--out: {out} is a file; give a directory")
     Processes.joined(config["training"]["device"])
     if not is_first():
-        prepared = _prepared(config)
+        prepared = _prepared(config, loaded)
         with label_warnings_silenced():
             _fit(out, config, prepared, resume, prepared.accuracy)
         return
     if not resume:
         check_new(out)
     with owned(out):
-        _train_in(out, config, resume)
+        _train_in(out, config, resume, loaded)
 
 
 class _Prepared(NamedTuple):
@@ -439,8 +481,8 @@ def _print_now(text: str) -> None:
     print(text, flush=True)
 
 
-def _train_in(out: Path, config: dict[str, Any], resume: bool) -> None:
-    trained = train_model(out, config, resume=resume)
+def _train_in(out: Path, config: dict[str, Any], resume: bool, loaded: Loaded | None) -> None:
+    trained = train_model(out, config, resume=resume, loaded=loaded)
     history = trained.history
     plots.save(plots.learning_curves({config["method"]: history}), out / "curves.png")
     measures = {}
@@ -463,6 +505,7 @@ def train_model(
     resume: bool = False,
     callbacks: Sequence[Callable[[Epoch], Any]] = (),
     announce: Callable[[str], None] = _print_now,
+    loaded: Loaded | None = None,
 ) -> Trained:
     """Train, and write checkpoints, the model and its labels; the test set is not used.
 
@@ -471,12 +514,16 @@ def train_model(
         config: Configuration, as in `config.json`.
         resume: Continue from the checkpoint, if there is one.
         callbacks: Callbacks of `fit`; they see the accuracy on the labels set aside.
-        announce: Function that is called with messages about the labels.
+        announce: Function that is called with messages about the labels and the settings.
+        loaded: The data of the run; by default they are read here.
     """
-    dataset, draw, labels, objective, reading, accuracy = prepared = _prepared(config)
+    prepared = _prepared(config, loaded)
+    dataset, draw, labels, objective, reading, accuracy = prepared
     if accuracy:
         announce(f"labels for validation: {len(accuracy[0].y)}, not used for training")
     announce(describe_labels(labels, dataset.classes))
+    for line in settings_lines(config):
+        announce(line)
     warn_of_missing_classes(labels, dataset.classes)
     logs = []
     if config["log"]:
@@ -499,25 +546,24 @@ def train_model(
     return Trained(dataset, draw, objective, history, validation)
 
 
-def _prepared(config: dict[str, Any]) -> _Prepared:
-    """Load the data, choose the labeled rows and build the objective of a run."""
-    dataset, reading = data.load_or_read(config["data"], config["data_root"], reading_of(config))
-    draw = labeled_rows_of_run(dataset, config)
+def _prepared(config: dict[str, Any], loaded: Loaded | None) -> _Prepared:
+    """Read the data, choose the labeled rows and build the objective of a run."""
+    dataset, reading = load_data(config) if loaded is None else loaded
     if config["binarise"]:
         _check_pixels(dataset.x)
     objective = zoo.build(
         config["method"],
         dataset.x_shape,
         len(dataset.classes),
-        seed=config["seed"],
+        seed=seed_of_training(config),
         **config["options"],
     )
-    labels = draw.masked_labels(dataset.y)
+    rows = rows_of_run(dataset, config)
     accuracy = []
-    if config["validation"]:
-        labels, on_labels_set_aside = _set_aside(dataset, labels, config)
-        accuracy.append(on_labels_set_aside)
-    return _Prepared(dataset, draw, labels, objective, reading, accuracy)
+    if len(rows.set_aside):
+        x = as_numbers(dataset.x[rows.set_aside])
+        accuracy.append(Accuracy(x, dataset.y[rows.set_aside]))
+    return _Prepared(dataset, rows.draw, rows.labels, objective, reading, accuracy)
 
 
 def _fit(
@@ -532,31 +578,21 @@ def _fit(
         prepared.objective,
         prepared.dataset.x,
         prepared.labels,
-        seed=config["seed"],
+        seed=seed_of_training(config),
         directory=out,
         resume=resume,
         identity=identity,
         transform=torch.bernoulli if config["binarise"] else None,
         callbacks=callbacks,
-        **config["training"],
+        **config["training"] | {"progress": _progress(config["training"]["progress"])},
     )
 
 
-def _set_aside(
-    dataset: data.Dataset, labels: torch.Tensor, config: dict[str, Any]
-) -> tuple[torch.Tensor, Accuracy]:
-    """Set aside a stratified part of the labels; return the others, and the accuracy on it."""
-    part = PartialLabelSplit(1, test_size=config["validation"], random_state=config["seed"])
-    try:
-        _, rows = next(iter(part.split(labels, labels)))
-    except ValueError as error:
-        raise ValueError(
-            f"--validation: {config['validation']} of the labels cannot be set aside: {error}; "
-            "give another share, or more labels"
-        ) from None
-    kept = labels.clone()
-    kept[rows] = -1
-    return kept, Accuracy(as_numbers(dataset.x[rows]), labels[rows])
+def _progress(wanted: bool | None) -> bool | Callable[[str], None]:
+    """The progress bar of a run where there is a terminal, and else lines of text."""
+    if wanted is None:
+        return sys.stderr.isatty() or _print_now
+    return wanted
 
 
 def _check_pixels(x: torch.Tensor) -> None:
@@ -566,25 +602,6 @@ def _check_pixels(x: torch.Tensor) -> None:
     high = float(x.max())
     if not 0 <= low <= high <= 1:
         raise ValueError(f"--binarise: x should be in [0, 1], got {low:.4g} .. {high:.4g}")
-
-
-def labeled_rows_of_run(dataset: data.Dataset, config: dict[str, Any]) -> data.LabelDraw:
-    """Choose the labeled rows of a run.
-
-    >>> config = {"label_file": None, "labels": 20, "how": "balanced", "seed": 0}
-    >>> len(labeled_rows_of_run(data.load("digits"), config).indices)
-    20
-    """
-    if config["label_file"]:
-        return data.LabelDraw.load(config["label_file"])
-    labels = config["labels"]
-    is_labeled = dataset.y >= 0
-    if labels is None:
-        labels = min(DEFAULT_LABELS, len(is_labeled)) if is_labeled.all() else "all"
-    if labels == "all":
-        rows = is_labeled.nonzero().flatten().tolist()
-        return data.LabelDraw(tuple(rows), len(is_labeled), "all")
-    return data.draw_labels(dataset.y, labels, how=config["how"], seed=config["seed"])
 
 
 @contextmanager

@@ -16,6 +16,15 @@ Array = np.ndarray[Any, Any]
 NEIGHBOURS = 7
 MOST_STEPS = 1000
 """Steps in which logistic regression and label spreading should converge."""
+LOGISTIC_REGRESSION = (
+    f"make_pipeline(StandardScaler(), LogisticRegression(max_iter={MOST_STEPS}))"
+    ".fit(X[y >= 0], y[y >= 0])"
+)
+LABEL_SPREADING = (
+    f"LabelSpreading(kernel='knn', n_neighbors={NEIGHBOURS}, max_iter={MOST_STEPS})"
+    ".fit(StandardScaler().fit_transform(X), y)"
+)
+"""Lines of Python, for labels y of -1 where there is none."""
 
 
 class Fold(Protocol):

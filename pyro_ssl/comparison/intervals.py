@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from pyro_ssl.utils.arguments import check_kind
+
 Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -33,6 +35,21 @@ class Interval(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
+def check_level(level: Any) -> None:
+    """Check a confidence level.
+
+    Raises:
+        ValueError: It is not a number between 0 and 1.
+
+    >>> check_level("a")
+    Traceback (most recent call last):
+    ValueError: level should be a finite number, got 'a'
+    """
+    check_kind("level", level, float)
+    if not 0 < level < 1:
+        raise ValueError(f"level should be between 0 and 1, got {level!r}")
+
+
 def accuracy_interval(correct: Any, level: float = 0.95) -> Interval:
     """Wilson's interval of an accuracy.
 
@@ -49,6 +66,7 @@ def accuracy_interval(correct: Any, level: float = 0.95) -> Interval:
     >>> [round(end, 3) for end in accuracy_interval([True] * 18 + [False] * 2)]
     [0.9, 0.699, 0.972]
     """
+    check_level(level)
     rows = _rows(correct, bool)
     result = stats.binomtest(int(rows.sum()), len(rows)).proportion_ci(level, method="wilson")
     return Interval(float(rows.mean()), float(result.low), float(result.high))
@@ -84,18 +102,66 @@ def paired_accuracy_interval(first: Any, second: Any, level: float = 0.95) -> In
     >>> [round(end, 2) for end in paired_accuracy_interval(first, second)]
     [0.3, -0.04, 0.54]
     """
+    check_level(level)
     of_first, of_second = _rows(first, bool), _rows(second, bool)
     _check_paired(of_first, of_second)
     size = len(of_first)
     first_alone = int((of_first & ~of_second).sum())
     second_alone = int((of_second & ~of_first).sum())
+    low, high = _paired_ends(first_alone, second_alone, size, level)
+    return Interval((first_alone - second_alone) / size, low, high)
+
+
+def rows_to_tell(first: Any, second: Any, level: float = 0.95) -> int | None:
+    """Number of rows with which `paired_accuracy_interval` would exclude zero.
+
+    As if the rows at hand were repeated: the two methods stay as different as they are here. It is
+    rounded up to two digits, since it is rough: the difference itself is uncertain.
+
+    Arguments:
+        first: Whether each row is predicted correctly by the first method, `(n,)`.
+        second: The same of the second method, `(n,)`.
+        level: Confidence level.
+
+    Returns:
+        The number, or None if both have equally many correct predictions.
+
+    Raises:
+        ValueError: There is no row, or the numbers of rows differ.
+
+    >>> rows_to_tell([True] * 9 + [False], [True] * 6 + [False] * 4)
+    13
+    """
+    check_level(level)
+    of_first, of_second = _rows(first, bool), _rows(second, bool)
+    _check_paired(of_first, of_second)
+    size = len(of_first)
+    first_alone = int((of_first & ~of_second).sum())
+    second_alone = int((of_second & ~of_first).sum())
+    if first_alone == second_alone:
+        return None
+    rows = size
+    while not _tells(first_alone * rows / size, second_alone * rows / size, rows, level):
+        rows = math.ceil(1.02 * rows)
+    digits = max(0, len(str(rows)) - 2)
+    return math.ceil(rows / 10**digits) * 10**digits
+
+
+def _tells(first_alone: float, second_alone: float, size: int, level: float) -> bool:
+    """Whether the interval of a paired difference excludes zero."""
+    low, high = _paired_ends(first_alone, second_alone, size, level)
+    return low > 0 or high < 0
+
+
+def _paired_ends(
+    first_alone: float, second_alone: float, size: int, level: float
+) -> tuple[float, float]:
+    """Ends of the interval of a paired difference of accuracies, from the counts."""
     difference = first_alone - second_alone
     centre = difference / (size + 2)
     deviation = math.sqrt(first_alone + second_alone + 1 - difference**2 / (size + 2)) / (size + 2)
-    half = stats.norm.ppf((1 + level) / 2) * deviation
-    low = max(-1.0, float(centre - half))
-    high = min(1.0, float(centre + half))
-    return Interval(difference / size, low, high)
+    half = float(stats.norm.ppf((1 + level) / 2)) * deviation
+    return max(-1.0, centre - half), min(1.0, centre + half)
 
 
 def mean_interval(values: Any, level: float = 0.95) -> Interval:
@@ -111,6 +177,7 @@ def mean_interval(values: Any, level: float = 0.95) -> Interval:
     >>> [round(end, 2) for end in mean_interval([1.0, 2.0, 3.0])]
     [2.0, -0.48, 4.48]
     """
+    check_level(level)
     rows = _rows(values, float)
     if len(rows) < 2:
         raise ValueError(f"values should be two or more, got {len(rows)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from pyro_ssl.comparison.intervals import (
     mean_interval,
     paired_accuracy_interval,
     paired_mean_interval,
+    rows_to_tell,
 )
 from pyro_ssl.evaluation.reports import table
 
@@ -34,6 +35,7 @@ class Competitor:
         probs: Its class probabilities for the labeled rows, each held out once, `(n, K)`.
         y: The class indices of these rows, `(n,)`.
         seconds: Time of its training and prediction in all folds.
+        python: The line of Python that trains it on all labels, with the X and y of `compare`.
 
     >>> Competitor("m2", np.array([[0.9, 0.1]]), np.array([0]), 1.0).correct.tolist()
     [True]
@@ -43,6 +45,7 @@ class Competitor:
     probs: Array
     y: Array
     seconds: float
+    python: str = ""
 
     @property
     def correct(self) -> Array:
@@ -56,6 +59,13 @@ class Competitor:
         own = self.probs[np.arange(len(self.y)), self.y]
         logs: Array = np.log(np.maximum(own, LEAST_PROBABILITY))
         return logs
+
+
+class _Verdict(NamedTuple):
+    """A sentence, and the competitor that it recommends."""
+
+    text: str
+    use: str
 
 
 @dataclass(frozen=True)
@@ -126,41 +136,88 @@ class Comparison:
         looks better than it is; and likewise for the best of the simple baselines. That one is
         compared with the more accurate of the best method and the labels alone.
         """
+        return self._verdict.text
+
+    @property
+    def recommended(self) -> str:
+        """The competitor to use; if the labels cannot tell, the one with more right predictions."""
+        return self._verdict.use
+
+    @property
+    def next_step(self) -> str:
+        """What would tell more, if the best method and the labels alone cannot be told apart.
+
+        Empty if they can. The number of labels is rough: it assumes that the difference stays.
+        """
+        if self._difference.excludes_zero:
+            return ""
+        labels = len(self.rows)
+        needed = rows_to_tell(*self._pair, self._adjusted)
+        if needed is None:
+            return (
+                f"{self.best_method} and the labels alone are right equally often, so no number of "
+                f"labels is sure to tell; four times as many, about {4 * labels}, would halve the "
+                "interval"
+            )
+        total = labels + self.unlabeled
+        points = abs(100 * self._difference.estimate)
+        text = f"if the difference stays at {points:.1f} points, about {needed} labels would tell"
+        if needed > total:
+            text += f", more than the {total} rows at hand, so for these data it may not matter"
+        return text
+
+    @property
+    def _pair(self) -> tuple[Array, Array]:
+        """Which rows are right: by the best method, and by the labels alone."""
+        return self[self.best_method].correct, self[LABELS_ALONE].correct
+
+    @property
+    def _adjusted(self) -> float:
+        """Level of the best method's interval: the best of several looks better than it is."""
+        return 1 - (1 - self.level) / len(self.methods)
+
+    @property
+    def _difference(self) -> Interval:
+        return paired_accuracy_interval(*self._pair, self._adjusted)
+
+    @property
+    def _verdict(self) -> _Verdict:
         best = self.best_method
-        adjusted = 1 - (1 - self.level) / len(self.methods)
-        pair = (self[best].correct, self[LABELS_ALONE].correct)
-        difference = paired_accuracy_interval(*pair, adjusted)
+        difference = self._difference
         start = f"With {len(self.rows)} labels, "
-        numbers = _in_points(difference, adjusted)
+        numbers = _in_points(difference, self._adjusted)
         leader = LABELS_ALONE if difference.estimate < 0 else best
-        others = self._better_baselines(leader)
+        simple = self._better_baseline(leader)
+        others, use = (simple.text, simple.use) if simple else ("", "")
         if difference.low > 0:
             text = f"{best} is more accurate than the labels alone, by {numbers}"
-            return start + text + (others or f": use {best}") + "."
+            return _Verdict(start + text + (others or f": use {best}") + ".", use or best)
         if difference.high < 0:
             lead = Interval(-difference.estimate, -difference.high, -difference.low)
-            text = f"{best} is less accurate than the labels alone, by {_in_points(lead, adjusted)}"
-            return start + text + (others or ": use the labels alone") + "."
+            numbers = _in_points(lead, self._adjusted)
+            text = f"{best} is less accurate than the labels alone, by {numbers}"
+            text = start + text + (others or ": use the labels alone") + "."
+            return _Verdict(text, use or LABELS_ALONE)
         text = f"{best} and the labels alone cannot be told apart: the difference is {numbers}"
-        return start + text + (others or "; more labels would tell") + "."
+        return _Verdict(start + text + (others or "; more labels would tell") + ".", use or leader)
 
-    def _better_baselines(self, leader: str) -> str:
+    def _better_baseline(self, leader: str) -> _Verdict | None:
         """The simple baseline with more correct predictions than a competitor, if any."""
         simple = [c for c in self.competitors if c.name not in (*self.methods, LABELS_ALONE)]
         if not simple:
-            return ""
+            return None
         strongest = max(simple, key=lambda competitor: int(competitor.correct.sum()))
         adjusted = 1 - (1 - self.level) / len(simple)  # the strongest of several looks stronger
         ahead = paired_accuracy_interval(strongest.correct, self[leader].correct, adjusted)
         if ahead.estimate <= 0:
-            return ""
+            return None
+        name = strongest.name
         numbers = _in_points(ahead, adjusted)
         behind = _in_a_sentence(leader)
+        text = f"; {name}, which is simpler, is not behind {behind}: it leads by {numbers}"
         if ahead.low > 0:
-            return f"; use {strongest.name}, which is more accurate than {behind} by {numbers}"
-        return (
-            f"; {strongest.name}, which is simpler, is not behind {behind}: it leads by {numbers}"
-        )
+            text = f"; use {name}, which is more accurate than {behind} by {numbers}"
+        return _Verdict(text, name)
 
     def table(self) -> str:
         """The measures as a Markdown table: accuracies in percent, log-likelihoods in nats."""
@@ -222,6 +279,8 @@ class Comparison:
         }
         return {
             "recommendation": self.recommendation,
+            "recommended": self.recommended,
+            "next_step": self.next_step,
             "classes": list(self.classes),
             "results": self.records(),
             "rows": self.rows.tolist(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pyro_ssl.data.classes import (
 )
 from pyro_ssl.data.datasets import DATASETS, Dataset, arrays_of, load
 from pyro_ssl.data.image_files import UNLABELED, class_folders, image_files, read_images
+from pyro_ssl.data.suspicious_columns import warn_of_columns
 from pyro_ssl.data.tables import Table, read_table
 from pyro_ssl.utils.arguments import as_data, as_numbers, as_tensor
 from pyro_ssl.utils.arrays import brief, few
@@ -87,6 +88,9 @@ class Part:
         x: Data `(N, *event)`; images `(N, C, H, W)` of uint8 are pixels, to be divided by 255.
         labels: Labels of any kind, `(N,)`; None if the rows have none.
         names: Names of the rows, such as files; empty if they have none.
+        columns: All columns of a table as in the file, also those that are left out of x; empty
+            if the rows are not of a table.
+        numbers: Numbers of the rows in the data, from 0; empty if they are all rows in order.
         origin: Name of the part of the data that the rows come from, for messages; empty if they
             are all of the data.
     """
@@ -94,7 +98,23 @@ class Part:
     x: np.ndarray
     labels: Any = None
     names: tuple[str, ...] = ()
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    numbers: tuple[int, ...] = ()
     origin: str = ""
+
+    @property
+    def without_label(self) -> Part:
+        """The rows that have no label; their numbers say which these are."""
+        missing = np.full(len(self.x), True)
+        if self.labels is not None and len(self.x):
+            _, missing = rows_of_labels(self.labels, len(self.x))
+        rows = np.flatnonzero(missing).tolist()
+        return Part(
+            self.x[missing],
+            names=tuple(self.names[row] for row in rows) if self.names else (),
+            columns={name: [values[row] for row in rows] for name, values in self.columns.items()},
+            numbers=tuple(rows),
+        )
 
 
 @dataclass(frozen=True)
@@ -366,6 +386,7 @@ def _with_columns(table: Table, unlabeled: Path | None, reading: Reading) -> Rea
     """Add the columns of a training table, their means and standard deviations to a reading."""
     columns = _columns_of_data(table, reading)
     x = table.numbers(columns)
+    warn_of_columns(table.path, columns, x, table.labels(reading.label_column))
     if unlabeled is not None:
         x = np.concatenate([x, read_table(unlabeled).numbers(columns)])
     std = x.std(0)
@@ -412,7 +433,8 @@ def _table_part(table: Table, reading: Reading) -> Part:
             f"the model was trained on {few(reading.columns, 20)}"
         )
     x = (table.numbers(reading.columns) - np.array(reading.mean)) / np.array(reading.std)
-    return Part(x.astype(np.float32), table.labels(reading.label_column))
+    labels = table.labels(reading.label_column)
+    return Part(x.astype(np.float32), labels, columns=table.columns)
 
 
 def _joined(labeled: Part, unlabeled: Part) -> Part:
@@ -422,7 +444,16 @@ def _joined(labeled: Part, unlabeled: Part) -> Part:
     if labeled.labels is not None:
         labels[:n] = labeled.labels
     names = (*labeled.names, *unlabeled.names)
-    return Part(np.concatenate([labeled.x, unlabeled.x]), labels, names)
+    columns = {
+        name: [*_column_of(labeled, name), *_column_of(unlabeled, name)]
+        for name in {**labeled.columns, **unlabeled.columns}
+    }
+    return Part(np.concatenate([labeled.x, unlabeled.x]), labels, names, columns)
+
+
+def _column_of(part: Part, name: str) -> Sequence[Any]:
+    """A column of a part; empty cells if it lacks the column."""
+    return part.columns.get(name, [""] * len(part.x))
 
 
 # --- folders of images ----------------------------------------------------------------------------

@@ -10,16 +10,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyro_ssl import zoo
-from pyro_ssl.estimator.defaults import (
-    data_options,
-    fit_arguments,
-    training_parameters,
-    warn_unless_for_columns,
-)
+from pyro_ssl.estimator.defaults import warn_unless_for_columns
 from pyro_ssl.estimator.inputs import (
     check_channels_first,
     check_pixels,
@@ -35,6 +29,7 @@ from pyro_ssl.estimator.saving import (
     saved_moments,
 )
 from pyro_ssl.estimator.scaling import check_units, moments
+from pyro_ssl.estimator.settings import Shape, settings_for
 from pyro_ssl.training.fit import fit
 from pyro_ssl.utils.arguments import check_event_shape
 from pyro_ssl.zoo.saved_model import SavedModel, whole_or_refused
@@ -275,26 +270,19 @@ class SemiSupervised(BaseEstimator, ABC):
         given = as_mapping("options", self.options)
         self._check_options(given, labels.options)
         warn_unless_for_columns(self.method, shape)
-        parameters = training_parameters(self.get_params(deep=False))
-        if self.preset is None:
-            defaults = data_options(self.method, len(X), shape, parameters["min_steps"])
-            options = defaults | labels.options | given
-        else:
-            of_paper = zoo.preset_of(self.method, self.preset).option_values
-            options = labels.options | of_paper | given
         check_pixels(X, self.scale)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        objective = zoo.build(self.method, shape, labels.size, seed=seed, **options)
+        labeled = int(np.count_nonzero(labels.known))
+        size = Shape(shape, len(X), labeled, labels.size)
+        settings = settings_for(self.get_params(deep=False), size, labels.options)
+        objective = settings.objective
         is_image = X.ndim == 4
         scale = not is_image if self.scale is None else bool(self.scale)
         self.mean_, self.std_ = moments(X, scale)
-        labeled = int(np.count_nonzero(labels.known))
-        unlabeled = len(X) - labeled if objective.learns_unlabeled else 0
-        training = as_mapping("training", self.training)
-        arguments = fit_arguments(parameters, training, labeled, unlabeled)
-        self.history_ = fit(objective, self._scaled(X), labels.values, seed=seed, **arguments)
+        self.history_ = fit(
+            objective, self._scaled(X), labels.values, seed=settings.seed, **settings.training
+        )
         self.objective_ = objective
-        self.options_ = options
+        self.options_ = settings.options
         self.n_iter_ = len(self.history_["loss"])
         self.__dict__.update(labels.attributes)
         return self

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 
-from pyro_ssl import zoo
 from pyro_ssl.data.classes import encode
 from pyro_ssl.data.missing_labels import describe_labels
 from pyro_ssl.estimator.base import FitLabels, SemiSupervised
+from pyro_ssl.estimator.defaults import class_frequencies
 from pyro_ssl.model_selection import labeled_rows
 from pyro_ssl.prediction.predict import predict_proba
 
@@ -110,10 +110,7 @@ class SemiSupervisedClassifier(ClassifierMixin, SemiSupervised):
         classes, indices = encode(y, n)
         known = indices >= 0
         counts = np.bincount(indices[known], minlength=len(classes))
-        options: dict[str, Any] = {}
-        if "class_probs" in zoo.options_of(self.method):
-            smoothed = counts + 3  # few labels say little about p(y)
-            options["class_probs"] = (smoothed / smoothed.sum()).tolist()
+        options = class_frequencies(self.method, counts)
         if self.verbose:
             print(describe_labels(indices, classes.tolist()))
         attributes = {

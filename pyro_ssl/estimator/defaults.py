@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from pyro_ssl import zoo
 from pyro_ssl.training.batches import steps_per_epoch
 from pyro_ssl.utils.arguments import check_positive
@@ -55,6 +57,24 @@ def data_options(method: str, rows: int, shape: tuple[int, ...], min_steps: int)
     size = presets.M1_TRAINING["batch_size"]
     steps = steps_per_epoch(0, rows, batch_size=size, labeled_batch_size=size)
     return defaults | {"m1_epochs": max(m1_epochs, math.ceil(min_steps / steps))}
+
+
+def class_frequencies(method: str, counts: Any) -> dict[str, Any]:
+    """Class probabilities of a method from the labels: their frequencies, with pseudo-counts.
+
+    Each class has three pseudo-counts, since few labels say little about p(y).
+
+    Arguments:
+        method: Name in the zoo.
+        counts: Number of labels of each class, `(K,)`.
+
+    >>> class_frequencies("m2", [7, 1])
+    {'class_probs': [0.714..., 0.285...]}
+    """
+    if "class_probs" not in zoo.options_of(method):
+        return {}
+    smoothed = np.asarray(counts) + 3
+    return {"class_probs": (smoothed / smoothed.sum()).tolist()}
 
 
 def warn_unless_for_columns(method: str, shape: tuple[int, ...]) -> None:
@@ -120,6 +140,9 @@ def fit_arguments(
         labeled: Number of rows with a label.
         unlabeled: Number of rows without one; 0 for a method that does not learn from them.
 
+    Returns:
+        The arguments. With another number of epochs than a preset's, its warm-up keeps its share.
+
     Raises:
         ValueError: A batch size is not above 0.
 
@@ -128,16 +151,19 @@ def fit_arguments(
     5
     """
     of_paper = parameters.get("of_paper", {})
-    given: dict[str, Any] = {
+    own: dict[str, Any] = {
         "labeled_batch_size": 100,
-        **{name: value for name, value in of_paper.items() if name != "epochs"},
+        **of_paper,
         "batch_size": parameters["batch_size"],
         "lr": parameters["lr"],
         "progress": bool(parameters["verbose"]),
     }
-    given |= training
-    sizes = {name: given[name] for name in ("batch_size", "labeled_batch_size")}
+    sizes = {name: {**own, **training}[name] for name in ("batch_size", "labeled_batch_size")}
     check_positive(**sizes)
     steps = steps_per_epoch(labeled, unlabeled, **sizes)
     epochs = max(parameters["epochs"], math.ceil(parameters["min_steps"] / steps))
-    return {"epochs": epochs, **given}
+    epochs = training.get("epochs", epochs)
+    if of_paper:
+        check_positive(epochs=epochs)
+        own = presets.with_epochs(own, epochs)
+    return {**own, "epochs": epochs, **training}

@@ -15,6 +15,7 @@ from pyro_ssl.evaluation.calibration import reliability
 from pyro_ssl.evaluation.html_report import Cell, Picture, Section, Table
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.bounds import bounds
+from pyro_ssl.prediction.generate import NoDataError
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.types import GenerativeModel
 from pyro_ssl.utils.arguments import as_numbers
@@ -134,11 +135,12 @@ def sample_sections(objective: Objective, dataset: Dataset, seed: int = 0) -> li
         dataset: Its data set.
         seed: Seed of the draws.
     """
-    if len(dataset.x_shape) != 3:
+    generates_codes = objective.features is not None
+    if len(dataset.x_shape) != 3 or generates_codes:
         return []
     try:
         figure = plots.class_samples(objective, dataset.classes, SAMPLES, seed=seed)
-    except ValueError:  # the method has no p(x|y)
+    except NoDataError:  # the method has no p(x|y)
         return []
     picture = Picture.of_figure(figure, "samples, a column for each class")
     return [

@@ -34,6 +34,14 @@ CANDIDATES = 100
 """Number of prior samples from which one is drawn in proportion to the likelihood of y."""
 
 
+class NoDataError(ValueError):
+    """The method cannot generate data, or data of a class: its model has no x, or no y.
+
+    >>> issubclass(NoDataError, ValueError)
+    True
+    """
+
+
 def generate(objective: Objective, n: int, y: Any = None, *, seed: int = 0) -> Tensor:
     """Generate data: the mean of p(x|.) at samples of x's parents, `(n, *event)` on the CPU.
 
@@ -49,8 +57,8 @@ def generate(objective: Objective, n: int, y: Any = None, *, seed: int = 0) -> T
             latents for every y.
 
     Raises:
-        ValueError: The method has no model, or its model no site x or y; y is not a label of the
-            method's kind; n is not above 0.
+        NoDataError: The method has no model, or its model no site x or y.
+        ValueError: y is not a label of the method's kind; n is not above 0.
 
     >>> from pyro_ssl import zoo
     >>> m2 = zoo.build("m2", (4,), 3, hidden=(8,), z_dim=2)
@@ -173,7 +181,7 @@ def _mean_of_chosen(model: Any, y: Tensor) -> Tensor:
         without_param_store(model)(_rows(p_x.sample(), p_x, len(many)), many)
     sites = dict(sample_sites(traced.trace))
     if "y" not in sites:
-        raise ValueError("y: the model has no site y; leave it out")
+        raise NoDataError("y: the model has no site y; leave it out")
     log_p = sites["y"]["fn"].log_prob(sites["y"]["value"])
     likelihood = log_p.view(len(y), CANDIDATES).softmax(-1)
     chosen = likelihood.multinomial(1).squeeze(-1)
@@ -186,7 +194,7 @@ def _run_to_x(
 ) -> tuple[dict[str, Any], Any]:
     """The model's sites before x, sampled where no value is given, and p(x|.)."""
     if model is None:
-        raise ValueError("objective: a method without a model generates no data")
+        raise NoDataError("objective: a method without a model generates no data")
     given = dict(values or {})
     if y is not None:
         given["y"] = y
@@ -203,7 +211,7 @@ def _run_to_x(
         except _ReachedX:
             pass
     if stop.p_x is None:
-        raise ValueError(
+        raise NoDataError(
             "objective: its model has no site x, so it generates no data; "
             "ce, gm and vc model latents alone"
         )

@@ -127,14 +127,23 @@ def _count_attempt(directory: Path, session: str) -> None:
     path = directory / ATTEMPTS_FILE
     attempts: dict[str, Any] = {"session": session, "number": 0}
     if path.exists():
-        earlier = json.loads(path.read_text())
-        attempts = earlier if earlier["session"] == session else attempts
+        attempts = _attempts_in(path, session) or attempts
     attempts["number"] += 1
     if attempts["number"] > MAX_ATTEMPTS:
         raise RuntimeError(
             f"the run has killed its worker {MAX_ATTEMPTS} times; is there enough memory?"
         )
     files.write_text(path, json.dumps(attempts))
+
+
+def _attempts_in(path: Path, session: str) -> dict[str, Any] | None:
+    """The attempts of a session in a file; None for another session, or a damaged file."""
+    try:
+        earlier: Any = json.loads(path.read_text())
+        is_of_session = earlier["session"] == session and type(earlier["number"]) is int
+    except (ValueError, TypeError, KeyError):
+        return None
+    return dict(earlier) if is_of_session else None
 
 
 def _result_of(run: RunFunction, config: Config, directory: Path) -> Result:

@@ -20,6 +20,7 @@ from pyro_ssl.sweeps.runs import (
     stored_result,
 )
 from pyro_ssl.utils.arguments import check_positive
+from pyro_ssl.utils.durations import duration
 
 RUNS = "runs"
 DEATHS = {"BrokenProcessPool", "KilledWorker", "RayActorError", "WorkerCrashedError"}
@@ -144,16 +145,8 @@ class Progress:
         text = f"{self.done + ended} of {self.total}"
         if left and ended:
             seconds = (time.perf_counter() - self.started) / ended * left
-            text += f", about {_rounded(seconds)} left"
+            text += f", about {duration(seconds)} left"
         self.report(text)
-
-
-def _rounded(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 class _ReportingParallel(Parallel):

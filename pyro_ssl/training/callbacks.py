@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pyro_ssl.training.run import Callback, History, Run
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.utils.context import eval_mode, fixed_seed
+from pyro_ssl.utils.durations import duration
 
 
 @dataclass
@@ -115,6 +117,9 @@ class Epoch:
     objective: Objective
     is_last: bool = False
 
+
+SECONDS_BETWEEN_LINES = 10.0
+"""Seconds between two lines about the progress of a run without a progress bar."""
 
 RESERVED_NAMES = ("epoch", "step", "score")
 """Names that a callback's measurement cannot have."""
@@ -238,13 +243,55 @@ class ProgressBar(Callback):
         self.bar.update()
 
 
+class ProgressLines(Callback):
+    """Lines of text about the progress, where there is no terminal for a bar.
+
+    Arguments:
+        say: Called with each line.
+        every: Seconds between two lines, at least.
+
+    >>> ProgressLines(print).every
+    10.0
+    """
+
+    def __init__(self, say: Callable[[str], None], every: float = 10.0) -> None:
+        self.say = say
+        self.every = every
+        self.started = self.said = time.perf_counter()
+        self.first_step: int | None = None
+
+    def describe(self, text: str) -> None:
+        """Say a text immediately."""
+        self.say(text)
+
+    def after_step(self, run: Run) -> None:
+        """Say how far the run is, if it is time for a line."""
+        step = run.position.step
+        now = time.perf_counter()
+        if self.first_step is None:
+            self.first_step = step - 1
+        if run.is_over or now - self.said < self.every:
+            return
+        self.said = now
+        passed = now - self.started
+        left = passed / (step - self.first_step) * (run.total - step)
+        epochs = run.total // run.batches.steps_per_epoch
+        losses = run.history.get("loss", [])
+        loss = f", loss {losses[-1]:.4g}" if losses else ""
+        self.say(
+            f"epoch {run.epoch} of {epochs}{loss}, {passed:.0f} s, about {duration(left)} left"
+        )
+
+
 @contextmanager
-def progress_bar(run: Run, show: bool | None) -> Iterator[ProgressBar]:
-    """Show a progress bar, and remove it after the block.
+def progress_bar(
+    run: Run, show: bool | None | Callable[[str], None]
+) -> Iterator[ProgressBar | ProgressLines]:
+    """Show a progress bar, and remove it after the block; or say lines of text.
 
     Arguments:
         run: The run, new or resumed.
-        show: Show it; None shows it on a terminal only.
+        show: Show it; None shows it on a terminal only. A function is called with lines instead.
 
     >>> import torch
     >>> from pyro_ssl import zoo
@@ -259,6 +306,9 @@ def progress_bar(run: Run, show: bool | None) -> Iterator[ProgressBar]:
         show = sys.stderr.isatty()
     if run.processes is not None and not run.processes.is_first:
         show = False
+    if callable(show):
+        yield ProgressLines(show, SECONDS_BETWEEN_LINES)
+        return
     threads = torch.get_num_threads()
     with tqdm(
         total=run.total,

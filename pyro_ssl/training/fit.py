@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -77,7 +78,7 @@ def fit(
     identity: dict[str, Any] | None = None,
     checkpoint_every: int | None = None,
     resume: bool = False,
-    progress: bool | None = None,
+    progress: bool | None | Callable[[str], None] = None,
 ) -> History:
     """Train an objective in place; every step uses labeled and unlabeled data together.
 
@@ -152,11 +153,13 @@ def fit(
             bit-identical to that of an uninterrupted run. More `epochs` than before extend the run:
             from the checkpoint on, a named schedule has the learning rates of the longer run, so
             `one_cycle` rises again.
-        progress: Show a progress bar; by default on a terminal only.
+        progress: Show a progress bar; by default on a terminal only. A function, such as `print`,
+            is called with a line of text instead, about every 10 seconds.
 
     Returns:
         The history: for each part of the loss, and for `loss`, `lr` and `seconds`, a list of one
-        number per epoch.
+        number per epoch. `seconds` is the wall time since the call, with all that happens between
+        epochs; that of a resumed run is added to it.
 
     Raises:
         ValueError: Data, labels or an argument do not fit, or another process trains in the
@@ -175,6 +178,7 @@ def fit(
             weights.
         NotCompiledWarning: With `compile`, a step cannot be compiled; the warning has the reason.
     """
+    started = time.perf_counter()
     settings = Settings(
         epochs=epochs,
         batch_size=batch_size,
@@ -225,7 +229,7 @@ def fit(
                     directory=None if directory is None else Path(directory) / "features",
                     seed=seed,
                     resume=resume,
-                    progress=progress,
+                    progress=_of_encoder(progress),
                     transform=transform,
                     workers=workers,
                     compile=compile or encoder.arguments.get("compile", False),
@@ -247,7 +251,14 @@ def fit(
         if preemption is not None:
             preemption.begin()
         stack.enter_context(_advice_on_divergence(directory))
-        return train(run, hooks)
+        return train(run, hooks, started)
+
+
+def _of_encoder(progress: bool | None | Callable[[str], None]) -> Any:
+    """The progress of the encoder's training, whose lines say so."""
+    if not callable(progress):
+        return progress
+    return lambda line: progress(f"encoder: {line}")
 
 
 def _run_directory(
@@ -377,7 +388,11 @@ def _check_files(directory: Any, checkpoint_every: Any, resume: Any, progress: A
     if checkpoint_every is not None:
         check_positive(checkpoint_every=checkpoint_every)
     check_kind("resume", resume, bool)
-    check_kind("progress", progress, bool | None)
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise ValueError(
+            "progress should be True, False, None or a function of a line of text, "
+            f"got {progress!r:.80}"
+        )
     if not isinstance(directory, str | os.PathLike | None):
         raise ValueError(f"directory should be a path, got {directory!r}")
 

@@ -61,7 +61,7 @@ class Position:
 
     Arguments:
         step: Steps completed.
-        seconds: Time spent in steps.
+        seconds: Wall time of training so far: steps, and what happens between epochs.
         best: Best score of early stopping.
         since_best: Epochs since the best score.
         sums: Sums over the current epoch of the parts of the loss.
@@ -201,12 +201,13 @@ class Callback(Protocol):
         return
 
 
-def train(run: Run, callbacks: Sequence[Callback]) -> History:
+def train(run: Run, callbacks: Sequence[Callback], started: float | None = None) -> History:
     """Take the remaining steps, then load the best or averaged weights into the objective.
 
     Arguments:
         run: A new run, or one that was restored from a checkpoint.
         callbacks: Callbacks in the order of their calls.
+        started: Time of `time.perf_counter` from which seconds count; by default this call's.
 
     Raises:
         DivergedError: The loss or its gradient is not finite.
@@ -220,11 +221,13 @@ def train(run: Run, callbacks: Sequence[Callback]) -> History:
     """
     with _marked_as_being_trained(run):
         run.objective.train()
+        counted = time.perf_counter() if started is None else started
         while not run.is_over:
             give_way()
-            started = time.perf_counter()
             losses = train_step(run, run.batches(run.position.step))
-            _record(run, losses, time.perf_counter() - started)
+            now = time.perf_counter()
+            _record(run, losses, now - counted)
+            counted = now
             if run.at_epoch_end:
                 _end_epoch(run)
                 for callback in callbacks:

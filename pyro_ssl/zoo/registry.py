@@ -323,22 +323,26 @@ def preset_names(name: str | None = None) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def training_of(name: str, preset: str | None = None) -> dict[str, Any]:
+def training_of(name: str, preset: str | None = None, epochs: int | None = None) -> dict[str, Any]:
     """Arguments of `fit` that suit a method, or those of a preset.
 
     Arguments:
         name: Name of the method.
         preset: Name of a preset; None for our own.
+        epochs: Another number of epochs, of which the warm-up of the KL keeps its share.
 
     Raises:
         ValueError: See `preset_of`.
 
     >>> training_of("m2")["epochs"], training_of("m2", "paper-004")["epochs"]
     (32, 1000)
+    >>> training_of("m2", "paper-004", epochs=100)["warmup"]
+    20.0
     """
     if preset is None:
-        return dict(method(name).training)
-    return preset_of(name, preset).training_values
+        training = dict(method(name).training)
+        return training if epochs is None else training | {"epochs": epochs}
+    return preset_of(name, preset).training_for(epochs)
 
 
 def _check_options(name: str, options: Mapping[str, Any]) -> None:

@@ -56,6 +56,21 @@ DAMAGE = {
         ("evaluate", "predict"),
         "not written by pyro-ssl",
     ),
+    "result cut": (
+        lambda d: truncate(d / "result.json"),
+        ("evaluate",),
+        "result.json is damaged",
+    ),
+    "result of another kind": (
+        lambda d: (d / "result.json").write_text('{"seconds": "a", "versions": {}}'),
+        ("evaluate",),
+        "result.json is damaged: seconds should be a number",
+    ),
+    "result without versions": (
+        lambda d: (d / "result.json").write_text('{"seconds": 1.0}'),
+        ("evaluate",),
+        "result.json is damaged: KeyError('versions')",
+    ),
     "no model": (
         lambda d: shutil.rmtree(d / "model"),
         ("evaluate", "predict"),

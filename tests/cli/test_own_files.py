@@ -10,12 +10,14 @@ from cli_programs import result, run
 from PIL import Image
 
 from pyro_ssl.cli import label
+from pyro_ssl.cli.predict import csv_of
 from pyro_ssl.data import read, readers
 from pyro_ssl.zoo.saved_model import SavedModel
 
 pytestmark = pytest.mark.slow
 
 RNG = np.random.default_rng(0)
+TABLE = ("--label-column", "group", "--ignore-columns", "id")
 SMALL = ("--hidden", "[8]", "--epochs", 2)
 
 
@@ -66,13 +68,15 @@ def test_a_folder_of_images_goes_through_all_commands(pets, capsys, monkeypatch)
     assert run("predict", "run", "--data", pets, "--output", "p.csv") == 0
     rows = predictions("p.csv")
     assert [row["file"] for row in rows][:2] == ["test/cat/0.png", "test/cat/1.png"]
-    assert len(rows) == 12 and list(rows[0]) == ["file", "prediction", "p(cat)", "p(dog)"]
+    assert len(rows) == 12 and list(rows[0]) == [
+        *("file", "predicted", "confidence", "p(cat)", "p(dog)")
+    ]
     for row in rows:
         likeliest = "cat" if float(row["p(cat)"]) > float(row["p(dog)"]) else "dog"
-        assert row["prediction"] == likeliest
+        assert row["predicted"] == likeliest
     assert run("predict", "run", "--data", "pets/unlabeled", "--output", "q.csv") == 0
     assert predictions("q.csv")[0]["file"] == "cat0.png"
-    right = sum(row["prediction"] in row["file"] for row in rows) / 12
+    right = sum(row["predicted"] in row["file"] for row in rows) / 12
     assert right == pytest.approx(result("run")["test_accuracy"])
     assert run("evaluate", "run", "--ood", "pets/unlabeled") == 0
 
@@ -110,10 +114,36 @@ def test_a_table_goes_through_all_commands(capsys):
     heavy = groups[:20].count("heavy")
     assert f"| heavy | {heavy} " in table and f"| light | {20 - heavy} " in table
     assert run("predict", "run", "--data", path, "--output", "p.csv") == 0
-    assert list(predictions("p.csv")[0]) == ["prediction", "p(heavy)", "p(light)"]
+    rows = predictions("p.csv")
+    new = ["predicted", "confidence", "p(heavy)", "p(light)"]
+    with open(path, newline="") as file:
+        given = list(csv.DictReader(file))
+    assert list(rows[0]) == ["row", *given[0], *new] and len(rows) == len(given)
+    for number, (row, before) in enumerate(zip(rows, given, strict=True)):
+        assert row["row"] == str(number) and before.items() <= row.items()
+        assert row["confidence"] == max(row["p(heavy)"], row["p(light)"], key=float)
+    assert run("predict", "run", "--data", path, "--unlabeled", "--output", "u.csv") == 0
+    assert "predictions of 20 rows without a label" in capsys.readouterr().out
+    assert predictions("u.csv") == [row for row in rows if not row["group"]]
     assert run("predict", "run", "--input", path, "--output", "p.npy") == 0
     probs = [[float(row["p(heavy)"]), float(row["p(light)"])] for row in predictions("p.csv")]
     np.testing.assert_allclose(np.load("p.npy"), probs, atol=1e-7)
+
+
+def test_the_unlabeled_images_alone_can_be_predicted(pets, capsys):
+    assert run("train", "m2", "--data", pets, *SMALL, "--out", "run") == 0
+    assert run("predict", "run", "--data", pets, "--unlabeled", "--output", "p.csv") == 0
+    files = [row["file"] for row in predictions("p.csv")]
+    assert len(files) == 12 and all(name.startswith("unlabeled/") for name in files)
+    capsys.readouterr()
+    assert run("predict", "run", "--data", "pets/train", "--unlabeled", "--output", "q.csv") == 2
+    assert "each of the 12 rows of pets/train has a label" in capsys.readouterr().err
+
+
+def test_new_columns_replace_columns_of_the_same_name():
+    before = {"p(a)": ["old"], "id": ["x1"], "predicted": ["b"]}
+    text = csv_of(np.array([[0.75, 0.25]]), ["a", "b"], before)
+    assert text.splitlines() == ["id,predicted,confidence,p(a),p(b)", "x1,a,0.75,0.75,0.25"]
 
 
 def test_columns_are_found_by_name(capsys):
@@ -190,7 +220,7 @@ def test_user_errors_take_one_line(capsys, error):
 
 def test_a_table_cannot_be_labeled_by_looking(capsys):
     path, _ = people()
-    assert run("label", "asked", "--data", path, "--label-column", "group") == 2
+    assert run("label", "asked", "--data", path, *TABLE) == 2
     assert "a table has no images to show; fill its column 'group' by hand" in (
         capsys.readouterr().err
     )

@@ -47,10 +47,12 @@ def test_csv_is_read_and_written(capsys):
         np.testing.assert_allclose(np.load(f"{name}.npy"), np.load("x.npy.npy"), atol=1e-7)
     assert run("predict", "run", "--input", "x.csv", "--output", "p.csv") == 0
     lines = Path("p.csv").read_text().splitlines()
-    assert lines[0] == "prediction,p(0),p(1)" and len(lines) == 151
+    assert lines[0] == "row,predicted,confidence,p(0),p(1)" and len(lines) == 151
     probs = np.loadtxt("p.csv", delimiter=",", skiprows=1)
-    np.testing.assert_allclose(probs[:, 1:], np.load("x.npy.npy"), atol=1e-7)
-    assert probs[:, 0].tolist() == probs[:, 1:].argmax(1).tolist()
+    np.testing.assert_allclose(probs[:, 3:], np.load("x.npy.npy"), atol=1e-7)
+    assert probs[:, 0].tolist() == list(range(150))
+    assert probs[:, 1].tolist() == probs[:, 3:].argmax(1).tolist()
+    assert probs[:, 2].tolist() == probs[:, 3:].max(1).tolist()
     capsys.readouterr()
     for text, message in (
         (

@@ -30,7 +30,7 @@ def test_a_run_has_the_presets_settings_except_for_what_is_given():
     options = zoo.preset_of("m2", "paper-004-mier").option_values
     given = {"z_dim": 3, "hidden": [8], "classifier_hidden": None}
     assert got["options"] == plain(zoo.options_of("m2") | options) | given
-    training = zoo.training_of("m2", "paper-004-mier") | {"epochs": 1, "lr": 0.001}
+    training = zoo.training_of("m2", "paper-004-mier", epochs=1) | {"lr": 0.001}
     assert training.items() <= got["training"].items()
     model = SavedModel.load("run/model")
     assert (model.preset, model.options["z_dim"]) == ("paper-004-mier", 3)
@@ -86,7 +86,7 @@ def test_a_sweep_over_an_option_of_a_preset():
     assert sorted(c["options"]["z_dim"] for c in configs) == [2, 3]
     assert {c["preset"] for c in configs} == {"paper-004"}
     assert {c["options"]["alpha"] for c in configs} == {0.1}
-    assert {c["training"]["warmup"] for c in configs} == {200.0}
+    assert {c["training"]["warmup"] for c in configs} == {200.0 / 1000}
 
 
 def test_list_has_every_preset(capsys):

@@ -9,9 +9,10 @@ from cli_programs import parser, run, train
 
 from pyro_ssl import zoo
 from pyro_ssl.cli import app
+from pyro_ssl.cli.commands import COMMANDS, module_of
 from pyro_ssl.cli.train import method_parser
 
-PARSERS = {name: command.parser() for name, command in app.COMMANDS.items()}
+PARSERS = {name: module_of(name).parser() for name in COMMANDS}
 
 
 @pytest.mark.parametrize("name", [*PARSERS, *zoo.METHODS])

@@ -97,7 +97,10 @@ def test_the_log_is_not_part_of_a_runs_identity():
         (("--grid", "z_dim=2", "z_dim=3"), "z_dim is given twice"),
         (("--grid", "seed=2,3"), "give --seeds"),
         (("--grid", "zdim=2"), "--grid: m2 has no option zdim; the nearest is z_dim"),
-        (("--grid", "wings=2"), "--grid: m2 has no option wings; see pyro-ssl train m2 --help"),
+        (
+            ("--grid", "xylophones=2"),
+            "--grid: m2 has no option xylophones; see pyro-ssl train m2 --help",
+        ),
         (("--search", "3", "--search-space", "zdim=2..3"), "--search-space: m2 has no option zdim"),
         (("--zdim", "3"), "--zdim: m2 has no option zdim; the nearest is z_dim"),
         (("--grid", "z_dim=two"), "z_dim"),

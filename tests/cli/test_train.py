@@ -31,7 +31,8 @@ def test_train_and_evaluate_agree(method, capsys):
     assert got["versions"].keys() >= {"pyro-ssl", "pyro-ppl", "torch", "python"}
     assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 3
     assert Path("run/curves.png").stat().st_size > 0
-    found, said = capsys.readouterr().out.splitlines()
+    found, settings, said = capsys.readouterr().out.splitlines()
+    assert settings.startswith(f"settings: the own defaults of {method}; epochs 3, ")
     assert found.startswith("labels: 3 of '0', 3 of '1', 3 of '2',") and found.endswith(
         "; 270 rows without a label"
     )

@@ -7,6 +7,7 @@ from sklearn.semi_supervised import LabelSpreading
 from pyro_ssl import SemiSupervisedClassifier, compare
 from pyro_ssl.comparison import Comparison, Competitor, draw_comparison
 from pyro_ssl.comparison.baselines import label_spreading, logistic_regression
+from pyro_ssl.comparison.progress import Progress
 from pyro_ssl.evaluation import plots
 
 TINY = {"epochs": 1, "min_steps": 2}
@@ -56,7 +57,8 @@ def test_it_runs_and_is_repeatable():
     again = compare(X, y, folds=2, parameters=TINY, options={"z_dim": 1})
     names = ["m2", "labels alone", "logistic regression", "label spreading"]
     assert [competitor.name for competitor in first.competitors] == names
-    assert len(lines) == 8 and lines[0].startswith("m2: fold 1 of 2")
+    assert lines[0] == "12 labels, each held out once: 2 folds of " + ", ".join(names)
+    assert len(lines) == 1 + 2 * 2 + 2 and lines[1].startswith("m2: fold 1 of 2")
     for name in names:
         assert np.array_equal(first[name].probs, again[name].probs)
         assert np.allclose(first[name].probs.sum(1), 1)
@@ -142,6 +144,64 @@ def test_the_best_of_several_methods_needs_a_wider_interval():
     assert "97.5 % interval" in both.recommendation
     baselines = {"label_spreading": range(70), "logistic_regression": range(20)}
     assert "leads by 4.0 points (97.5 % interval" in made_up(**right, **baselines).recommendation
+
+
+@pytest.mark.parametrize(
+    ("right", "use"),
+    [
+        ({"m2": range(80), "labels_alone": range(60)}, "m2"),
+        ({"m2": range(40), "labels_alone": range(90)}, "labels alone"),
+        ({"m2": range(60), "labels_alone": range(62)}, "labels alone"),  # it cannot tell
+        ({"m2": range(62), "labels_alone": range(60), "label_spreading": range(63)}, "label spre"),
+    ],
+)
+def test_what_is_recommended_has_a_name(right, use):
+    assert made_up(**right).recommended.startswith(use)
+
+
+def test_a_next_step_where_the_labels_cannot_tell():
+    assert made_up(m2=range(80), labels_alone=range(60)).next_step == ""
+    few = made_up(m2=range(62), labels_alone=range(60)).next_step
+    assert few.startswith("if the difference stays at 2.0 points, about ")
+    none = made_up(m2=range(60), labels_alone=range(60)).next_step
+    assert "right equally often" in none and "about 400, would halve the interval" in none
+    tiny = made_up(m2=range(61), labels_alone=[*range(59), *range(90, 91)]).next_step
+    assert "more than the 1000 rows at hand" in tiny
+
+
+def test_the_time_left_is_that_of_the_folds_that_are_left():
+    lines = []
+    progress = Progress(
+        lines.append, ["m2", "labels alone", "simple"], {"m2", "labels alone"}, 2, 9
+    )
+    progress.begin_fold("m2", 1)
+    progress.fold_started -= 100
+    progress.end_fold()
+    assert progress.seconds_left() == pytest.approx(300, abs=5)  # as long as m2
+    assert lines[0].startswith("m2: fold 1 of 2, ") and lines[0].endswith(
+        " so far, about 5 min left"
+    )
+    progress.within("epoch 3 of 9")
+    assert lines[1] == "m2, fold 1 of 2: epoch 3 of 9"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"X": 5}, "X should have shape"),
+        ({"level": "a"}, "level should be a finite number, got 'a'"),
+        ({"folds": "a"}, "folds should be a whole number"),
+        ({"methods": 3}, "methods should be a name, or a list of names, .* got 3"),
+        ({"methods": [3]}, "methods should be a name, or a list of names"),
+        ({"options": 3}, "options should be a dictionary"),
+        ({"parameters": "epochs"}, "parameters should be a dictionary"),
+        ({"random_state": "a"}, "random_state should be a whole number"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(arguments, message):
+    X, y = blobs()
+    with pytest.raises((ValueError, TypeError), match=message):
+        compare(**{"X": X, "y": y, **arguments})
 
 
 def test_files_and_picture_hold_what_was_measured(tmp_path):

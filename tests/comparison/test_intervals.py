@@ -11,6 +11,7 @@ from pyro_ssl.comparison.intervals import (
     mean_interval,
     paired_accuracy_interval,
     paired_mean_interval,
+    rows_to_tell,
 )
 
 
@@ -34,6 +35,20 @@ def test_means_have_students_interval():
 def test_equal_predictions_leave_a_difference_possible():
     interval = paired_accuracy_interval([True] * 20, [True] * 20)
     assert interval.estimate == 0 and interval.low < -0.05 and interval.high == -interval.low
+
+
+def test_so_many_rows_would_tell_and_not_many_fewer():
+    first, second = [True] * 12 + [False] * 8, [True] * 10 + [False] * 10
+    rows = rows_to_tell(first, second)
+    assert rows_to_tell(second, first) == rows and rows > 20
+
+    def interval(times):
+        return paired_accuracy_interval(first * times, second * times)
+
+    assert interval(math.ceil(rows / 20)).excludes_zero
+    assert not interval(math.floor(rows / 20 * 0.8)).excludes_zero
+    assert rows_to_tell(first, first) is None
+    assert rows_to_tell([True] * 50, [False] * 50) == 50  # enough as they are
 
 
 def test_differences_change_their_sign_with_the_order():

@@ -27,7 +27,9 @@ def test_training_is_the_presets_except_for_what_is_given():
     of_paper = zoo.training_of("m2", "paper-004") | {"progress": False}
     assert arguments_of(preset="paper-004") == of_paper
     changes = {"epochs": 7, "lr": 0.01, "batch_size": 5}
-    assert arguments_of(preset="paper-004", **changes) == of_paper | changes
+    shorter = zoo.training_of("m2", "paper-004", epochs=7) | {"progress": False}
+    assert arguments_of(preset="paper-004", **changes) == shorter | changes
+    assert shorter["warmup"] == 200.0 * (7 / 1000)  # the preset's share, not its 200 epochs
     others = {"warmup": 3.0, "epochs": 2}
     assert arguments_of(preset="paper-004", training=others) == of_paper | others
     assert arguments_of(preset="paper-004", epochs=1, min_steps=50)["epochs"] == 50

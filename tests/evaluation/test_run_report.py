@@ -86,3 +86,18 @@ def test_the_map_has_rows_of_all_classes_of_a_sorted_file(monkeypatch):
     )
     assert "14 test rows" in run_report.map_sections(objective, dataset, None)[0].text
     assert drawn[0].bincount().tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("method", ["classifier", "ce", "m1_m2"])
+def test_a_method_that_draws_no_images_has_no_samples(digits, method):
+    objective = zoo.build(method, (1, 8, 8), 10, hidden=(4,))
+    assert run_report.sample_sections(objective, digits) == []
+
+
+def test_another_error_in_drawing_samples_is_not_hidden(digits, monkeypatch):
+    def broken(*arguments, **more):
+        raise ValueError("something else")
+
+    monkeypatch.setattr(run_report.plots, "class_samples", broken)
+    with pytest.raises(ValueError, match="something else"):
+        run_report.sample_sections(zoo.build("m2", (1, 8, 8), 10, hidden=(4,)), digits)

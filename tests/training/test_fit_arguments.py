@@ -89,7 +89,7 @@ NOT_CALLABLE = {
     ),
     "schedule list": ({"schedule": ["x"]}, "schedule should be one of"),
     "resume": ({"resume": "no"}, "resume should be True or False, got 'no'"),
-    "progress": ({"progress": "bar"}, "progress should be True or False or None"),
+    "progress": ({"progress": "bar"}, "progress should be True, False, None or a function"),
     "directory": ({"directory": 5}, "directory should be a path, got 5"),
 }
 

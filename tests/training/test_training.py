@@ -1,6 +1,7 @@
 """`fit`: what it promises about data, random states, modes and failures."""
 
 import math
+import time
 
 import pyro
 import pytest
@@ -186,6 +187,28 @@ def test_progress_is_for_terminals(capsys):
     assert capsys.readouterr() == ("", "")
     run(progress=True)
     assert "step" in capsys.readouterr().err
+
+
+def test_progress_as_lines_where_there_is_no_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("pyro_ssl.training.callbacks.SECONDS_BETWEEN_LINES", 0.0)
+    lines = []
+    fit(small(), X, Y, epochs=2, batch_size=10, progress=lines.append)
+    assert capsys.readouterr() == ("", "")
+    assert lines[0].startswith("epoch 0 of 2, ") and "left" in lines[0]
+    assert any(line.startswith("epoch 1 of 2, loss ") for line in lines)
+
+
+def test_lines_about_progress_are_seconds_apart():
+    lines = []
+    fit(small(), X, Y, epochs=2, batch_size=10, progress=lines.append)
+    assert not lines
+
+
+def test_seconds_are_those_of_the_whole_fit():
+    pause = 0.05
+    history = fit(small(), X, Y, epochs=3, callbacks=(lambda epoch: time.sleep(pause),))
+    first, _, last = history["seconds"]
+    assert last - first >= 2 * pause
 
 
 @pytest.mark.filterwarnings("ignore::pyro_ssl.data.missing_labels.LabelWarning")

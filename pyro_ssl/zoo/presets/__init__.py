@@ -31,7 +31,7 @@ from pyro_ssl.zoo.presets.own_defaults import (
     VARIATIONAL_LOSS,
 )
 from pyro_ssl.zoo.presets.papers import ABSENT, ABSENT_IN_TRAINING, PRESETS
-from pyro_ssl.zoo.presets.preset import Choice, Preset
+from pyro_ssl.zoo.presets.preset import Choice, Preset, with_epochs
 from pyro_ssl.zoo.presets.published_defaults import (
     DEEP_NETWORKS,
     LATENT,
@@ -75,4 +75,5 @@ __all__ = [
     "UNIT_LIKELIHOOD",
     "VAE_NETWORKS",
     "VARIATIONAL_LOSS",
+    "with_epochs",
 ]

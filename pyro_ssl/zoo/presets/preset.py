@@ -7,6 +7,28 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 
+def with_epochs(training: Mapping[str, Any], epochs: int | None) -> dict[str, Any]:
+    """Arguments of `fit` with another number of epochs, of which the warm-up keeps its share.
+
+    Without this, a short run would end before the weight of the KL has risen to 1.
+
+    Arguments:
+        training: Arguments of `fit` with `epochs`.
+        epochs: The other number of epochs; None changes nothing.
+
+    >>> with_epochs({"epochs": 1000, "warmup": 200.0, "lr": 0.1}, 10)
+    {'epochs': 10, 'warmup': 2.0, 'lr': 0.1}
+    """
+    changed = dict(training)
+    if epochs is None or epochs == training["epochs"]:
+        return changed
+    changed["epochs"] = epochs
+    share = epochs / training["epochs"]
+    if training.get("warmup"):
+        changed["warmup"] = training["warmup"] * share
+    return changed
+
+
 @dataclass(frozen=True)
 class Choice:
     """A value, and where it comes from.
@@ -64,6 +86,18 @@ class Preset:
     def training_values(self) -> dict[str, Any]:
         """The arguments of `fit`."""
         return {name: choice.value for name, choice in self.training.items()}
+
+    def training_for(self, epochs: int | None = None) -> dict[str, Any]:
+        """The arguments of `fit` for another number of epochs; see `with_epochs`.
+
+        Arguments:
+            epochs: Number of epochs; None for the preset's own.
+
+        >>> from pyro_ssl import zoo
+        >>> zoo.preset_of("m2", "paper-004").training_for(100)["warmup"]
+        20.0
+        """
+        return with_epochs(self.training_values, epochs)
 
     def with_absent(
         self, options: Mapping[str, Choice], training: Mapping[str, Choice], known: Collection[str]
