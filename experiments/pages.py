@@ -18,7 +18,8 @@ from pyro_ssl.evaluation.reports import table as table
 
 SLICES = set(
     "--workers --threads --draws --data --data-root --parts --rows --methods --models --noise "
-    "--per-class --sizes --out --labels --classes --comparison --method --on-threads".split()
+    "--per-class --sizes --out --labels --classes --comparison --method --on-threads "
+    "--peers".split()
 )
 """Options that say which runs are made, where and by how many processes; they do not change what a
 run does.
