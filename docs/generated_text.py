@@ -193,35 +193,39 @@ def options(name: str) -> str:
 
 
 def compare(study: str, labels: str, data: str, *setting: str) -> str:
-    """Methods in one setting of a study, best first."""
-    data = data.replace("_", " ")
+    """Methods in one setting of a study, best first; in all settings, each row has its own."""
     wanted = " ".join(setting)
     found = [
         m
         for m in measured.measurements()
-        if m.study.name == study
-        and m.labels.partition(",")[0] == labels
-        and m.data == data
-        and (not wanted or m.setting == wanted)
+        if (m.study.name, m.labels.partition(",")[0], m.data)
+        == (study, labels, data.replace("_", " "))
     ]
-    found.sort(key=lambda m: -sum(run["accuracy"] for run in m.runs) / len(m.runs))
-    rows = [
-        [
-            f"[`{m.method}`](/methods/{m.method}.md)",
-            "" if wanted else m.setting,
-            m.mean("accuracy", 100, 2),
-            m.mean("log_likelihood", digits=3),
-            m.mean("ece", 100),
-            m.mean("seconds", digits=0).partition(" ")[0],
-            str(len(m.runs)),
-        ]
-        for m in found
+    if not wanted:
+        return table(("method", "row", *COMPARED), [_compared(m, m.setting) for m in _best(found)])
+    found = [m for m in found if m.setting == wanted]
+    return table(("method", *COMPARED), [_compared(m) for m in _best(found)])
+
+
+COMPARED = ("accuracy %", "log-likelihood", "ECE %", "s per run", "draws")
+
+
+def _best(found: Iterable[Measurement]) -> list[Measurement]:
+    """Measurements by their mean accuracy, the highest first."""
+    return sorted(found, key=lambda m: -sum(run["accuracy"] for run in m.runs) / len(m.runs))
+
+
+def _compared(m: Measurement, *setting: str) -> list[str]:
+    """The method, its setting and the columns `COMPARED`."""
+    return [
+        f"[`{m.method}`](/methods/{m.method}.md)",
+        *setting,
+        m.mean("accuracy", 100, 2),
+        m.mean("log_likelihood", digits=3),
+        m.mean("ece", 100),
+        m.mean("seconds", digits=0).partition(" ")[0],
+        str(len(m.runs)),
     ]
-    header = ["method", "row", "accuracy %", "log-likelihood", "ECE %", "s per run", "draws"]
-    if wanted:
-        header.pop(1)
-        rows = [[cell for i, cell in enumerate(row) if i != 1] for row in rows]
-    return table(header, rows)
 
 
 def table_scores() -> str:

@@ -331,21 +331,27 @@ def _gains(results: Results, name: str, peer: str, measure: str) -> list[float]:
 def measure_table(results: Results, measure: str, title: str, factor: float, digits: int) -> str:
     """One row per method, one column per data set."""
     header = (title, *(f"{DATA[name].title}, {DATA[name].per_class} per class" for name in TABLES))
+    draws = {name: len(_values(results, name, "m2", measure)) for name in TABLES}
     rows = []
     for peer, about in PEERS.items():
         values = {name: _values(results, name, peer, measure, factor) for name in TABLES}
         if any(values.values()):
-            rows.append((about.title, *(_mean(values[name], digits) for name in TABLES)))
-    draws = [str(len(_values(results, name, "m2", measure, factor))) for name in TABLES]
-    return table(header, [*rows, ("draws", *draws)])
+            cells = [_cell(values[name], digits, draws[name]) for name in TABLES]
+            rows.append((about.title, *cells))
+    return table(header, [*rows, ("draws", *map(str, draws.values()))])
 
 
 def _values(results: Results, name: str, peer: str, measure: str, factor: float = 1) -> list[float]:
     return [factor * r[measure] for r in where(results, data=name, peer=peer)]
 
 
-def _mean(values: Sequence[float], digits: int) -> str:
-    return mean_sd(values, digits) if values else ""
+def _cell(values: Sequence[float], digits: int, draws: int) -> str:
+    """Mean and standard deviation, with the number of draws where it is not the table's."""
+    if not values:
+        return ""
+    if len(values) == draws:
+        return mean_sd(values, digits)
+    return f"{mean_sd(values, digits)}, {len(values)} draws"
 
 
 def cost_table(results: Results) -> str:
