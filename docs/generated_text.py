@@ -1,7 +1,9 @@
 """Text that is generated from the code and from the tables of results, as Markdown.
 
-A page holds a line such as `<!-- generated: presets --> *(in the site)*`. When the site is built,
-the whole line is replaced by what the function of that name in `GENERATORS` gives.
+A page holds a line such as `<!-- generated: costs --> *(The site has the table here; ...)*`. When
+the site is built, the whole line is replaced by what the function of that name in `GENERATORS`
+gives. In a checkout the line says which command prints the text, such as
+`python docs/generated_text.py costs`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import argparse
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +39,7 @@ def with_generated_text(text: str) -> str:
 
 
 def _generated(marker: str) -> str:
+    """The text of a marker, such as `cost m2`."""
     name, *arguments = marker.split()
     return GENERATORS[name](*arguments)
 
@@ -226,6 +230,14 @@ def _compared(m: Measurement, *setting: str) -> list[str]:
         m.mean("seconds", digits=0).partition(" ")[0],
         str(len(m.runs)),
     ]
+
+
+def study_block(study: str, *name: str) -> str:
+    """A generated table of a study's page."""
+    text = (ROOT / "experiments" / "results" / f"{study}.md").read_text()
+    start = f"<!-- {' '.join(name)} -->\n"
+    end = f"\n<!-- /{' '.join(name)} -->"
+    return text[text.index(start) + len(start) : text.index(end)]
 
 
 def table_scores() -> str:
@@ -440,6 +452,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "numbers": numbers,
     "options": options,
     "compare": compare,
+    "study_block": study_block,
     "tables": table_scores,
     "costs": costs,
     "reproduced": reproduced,
@@ -449,3 +462,6 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "command_line": command_line,
     "api": api,
 }
+
+if __name__ == "__main__":
+    print(_generated(" ".join(sys.argv[1:])))

@@ -38,7 +38,7 @@ ROWS = 1000
 TEST_SHARE = 0.3
 CELL_TYPES, GENES = 5, 300
 DISPERSION = 2.0
-PASSES = 2
+PASSES = 1
 """Passes over MNIST, for M2 and for Pyro's example."""
 MNIST_LABELS = 100
 HELD_BACK = 10_000
@@ -331,7 +331,7 @@ def _gains(results: Results, name: str, peer: str, measure: str) -> list[float]:
 def measure_table(results: Results, measure: str, title: str, factor: float, digits: int) -> str:
     """One row per method, one column per data set."""
     header = (title, *(f"{DATA[name].title}, {DATA[name].per_class} per class" for name in TABLES))
-    draws = {name: len(_values(results, name, "m2", measure)) for name in TABLES}
+    draws = {name: _draws(results, name) for name in TABLES}
     rows = []
     for peer, about in PEERS.items():
         values = {name: _values(results, name, peer, measure, factor) for name in TABLES}
@@ -345,13 +345,19 @@ def _values(results: Results, name: str, peer: str, measure: str, factor: float 
     return [factor * r[measure] for r in where(results, data=name, peer=peer)]
 
 
+def _draws(results: Results, name: str) -> int:
+    """The draws of a data set on which any method was run."""
+    return len({result["config"]["draw"] for result in where(results, data=name)})
+
+
 def _cell(values: Sequence[float], digits: int, draws: int) -> str:
     """Mean and standard deviation, with the number of draws where it is not the table's."""
     if not values:
         return ""
     if len(values) == draws:
         return mean_sd(values, digits)
-    return f"{mean_sd(values, digits)}, {len(values)} draws"
+    count = "1 draw" if len(values) == 1 else f"{len(values)} draws"
+    return f"{mean_sd(values, digits)}, {count}"
 
 
 def cost_table(results: Results) -> str:
@@ -384,7 +390,7 @@ def mnist_table(results: Results) -> str:
                 str(result["lines"]),
             )
         )
-    title = f"MNIST, {MNIST_LABELS} labels, {PASSES} passes, one draw"
+    title = f"MNIST, {MNIST_LABELS} labels, passes over the data: {PASSES}, one draw"
     header = (title, "accuracy %", "log-likelihood", "CPU seconds", "lines of code")
     return table(header, rows)
 

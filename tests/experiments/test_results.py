@@ -22,6 +22,7 @@ STUDIES = (
     "mier",
     "mnist_labels",
     "moons",
+    "peers",
     "tables",
     "time_to_accuracy",
     "vae_downstream",
