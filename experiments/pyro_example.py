@@ -42,7 +42,7 @@ def main(folder: str, source: str, target: str, arguments: str) -> None:
     given = json.loads(arguments)
     with np.load(source) as stored:
         labels, x_test = stored["labels"], torch.from_numpy(stored["x_test"]).float()
-    example = example_module(Path(folder), labels)
+    example = example_module(Path(folder), labels, data_folder(Path(target).parent))
     made: list[Any] = []
     build = example.SSVAE
 
@@ -59,8 +59,14 @@ def main(folder: str, source: str, target: str, arguments: str) -> None:
     np.savez(target, p=p.double().numpy(), seconds=seconds)
 
 
-def example_module(folder: Path, labels: np.ndarray) -> Any:
-    """Import the example, with these labeled rows and with our folder of data sets."""
+def data_folder(folder: Path) -> Path:
+    """Make a folder in which the example finds MNIST: torchvision looks for its class's name."""
+    (folder / "MNISTCached").symlink_to(data.data_root().resolve() / "MNIST")
+    return folder
+
+
+def example_module(folder: Path, labels: np.ndarray, root: Path) -> Any:
+    """Import the example, with these labeled rows and with MNIST from the folder `root`."""
     torchvision()  # with a CPU build of torch, the example's own import of it may fail
     sys.path.insert(0, str(folder))
     sys.modules["visdom"] = ModuleType("visdom")
@@ -69,9 +75,7 @@ def example_module(folder: Path, labels: np.ndarray) -> Any:
     rows = np.flatnonzero(labels >= 0).tolist(), np.flatnonzero(labels < 0).tolist()
     cached.get_ss_indices_per_class = lambda y, per_class: rows
     example = import_module("ss_vae_M2")
-    example.setup_data_loaders = partial(
-        example.setup_data_loaders, root=str(data.data_root()), download=False
-    )
+    example.setup_data_loaders = partial(example.setup_data_loaders, root=str(root), download=False)
     return example
 
 

@@ -101,12 +101,15 @@ def test_pyros_example_gets_the_labels_of_the_draw(scripts, tmp_path, monkeypatc
         "    return mnist_cached.get_ss_indices_per_class(None, 1), root, download\n"
     )
     (tmp_path / "ss_vae_M2.py").write_text(text)
-    monkeypatch.setenv("PYRO_SSL_DATA", "nowhere")
+    write_mnist(tmp_path / "data")
+    monkeypatch.setenv("PYRO_SSL_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in ("visdom", "utils", "utils.mnist_cached", "ss_vae_M2"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    module = example.example_module(tmp_path, np.array([-1, 3, -1]))
-    assert module.setup_data_loaders() == (([1], [0, 2]), "nowhere", False)
+    root = example.data_folder(tmp_path)
+    assert (root / "MNISTCached/raw/train-images-idx3-ubyte").exists()
+    module = example.example_module(tmp_path, np.array([-1, 3, -1]), root)
+    assert module.setup_data_loaders() == (([1], [0, 2]), str(root), False)
     for name in ("visdom", "utils", "utils.mnist_cached", "ss_vae_M2"):
         sys.modules.pop(name, None)
     assert example.settings(100, tmp_path / "out.npz", 0, 2).sup_num % example.BATCH_SIZE == 0
