@@ -50,7 +50,9 @@ autodoc_typehints = "signature"
 autodoc_inherit_docstrings = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+autodoc_preserve_defaults = True  # presets.NETWORKS, not the thirty numbers in it
 python_use_unqualified_type_names = True
+maximum_signature_line_length = 88  # longer ones have one argument a line
 
 
 def _read(app: Any, docname: str, source: list[str]) -> None:

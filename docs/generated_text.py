@@ -1,7 +1,9 @@
 """Text that is generated from the code and from the tables of results, as Markdown.
 
-A page holds a line such as `<!-- generated: presets --> *(in the site)*`. When the site is built,
-the whole line is replaced by what the function of that name in `GENERATORS` gives.
+A page holds a line such as `<!-- generated: costs --> *(The site has the table here; ...)*`. When
+the site is built, the whole line is replaced by what the function of that name in `GENERATORS`
+gives. In a checkout the line says which command prints the text, such as
+`python docs/generated_text.py costs`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import argparse
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +40,7 @@ def with_generated_text(text: str) -> str:
 
 
 def _generated(marker: str) -> str:
+    """The text of a marker, such as `cost m2`."""
     name, *arguments = marker.split()
     return GENERATORS[name](*arguments)
 
@@ -194,35 +198,47 @@ def options(name: str) -> str:
 
 
 def compare(study: str, labels: str, data: str, *setting: str) -> str:
-    """Methods in one setting of a study, best first."""
-    data = data.replace("_", " ")
+    """Methods in one setting of a study, best first; in all settings, each row has its own."""
     wanted = " ".join(setting)
     found = [
         m
         for m in measured.measurements()
-        if m.study.name == study
-        and m.labels.partition(",")[0] == labels
-        and m.data == data
-        and (not wanted or m.setting == wanted)
+        if (m.study.name, m.labels.partition(",")[0], m.data)
+        == (study, labels, data.replace("_", " "))
     ]
-    found.sort(key=lambda m: -sum(run["accuracy"] for run in m.runs) / len(m.runs))
-    rows = [
-        [
-            f"[`{m.method}`](/methods/{m.method}.md)",
-            "" if wanted else m.setting,
-            m.mean("accuracy", 100, 2),
-            m.mean("log_likelihood", digits=3),
-            m.mean("ece", 100),
-            m.mean("seconds", digits=0).partition(" ")[0],
-            str(len(m.runs)),
-        ]
-        for m in found
+    if not wanted:
+        return table(("method", "row", *COMPARED), [_compared(m, m.setting) for m in _best(found)])
+    found = [m for m in found if m.setting == wanted]
+    return table(("method", *COMPARED), [_compared(m) for m in _best(found)])
+
+
+COMPARED = ("accuracy %", "log-likelihood", "ECE %", "s per run", "draws")
+
+
+def _best(found: Iterable[Measurement]) -> list[Measurement]:
+    """Measurements by their mean accuracy, the highest first."""
+    return sorted(found, key=lambda m: -sum(run["accuracy"] for run in m.runs) / len(m.runs))
+
+
+def _compared(m: Measurement, *setting: str) -> list[str]:
+    """The method, its setting and the columns `COMPARED`."""
+    return [
+        f"[`{m.method}`](/methods/{m.method}.md)",
+        *setting,
+        m.mean("accuracy", 100, 2),
+        m.mean("log_likelihood", digits=3),
+        m.mean("ece", 100),
+        m.mean("seconds", digits=0).partition(" ")[0],
+        str(len(m.runs)),
     ]
-    header = ["method", "row", "accuracy %", "log-likelihood", "ECE %", "s per run", "draws"]
-    if wanted:
-        header.pop(1)
-        rows = [[cell for i, cell in enumerate(row) if i != 1] for row in rows]
-    return table(header, rows)
+
+
+def study_block(study: str, *name: str) -> str:
+    """A generated table of a study's page."""
+    text = (ROOT / "experiments" / "results" / f"{study}.md").read_text()
+    start = f"<!-- {' '.join(name)} -->\n"
+    end = f"\n<!-- /{' '.join(name)} -->"
+    return text[text.index(start) + len(start) : text.index(end)]
 
 
 def table_scores() -> str:
@@ -437,6 +453,7 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "numbers": numbers,
     "options": options,
     "compare": compare,
+    "study_block": study_block,
     "tables": table_scores,
     "costs": costs,
     "reproduced": reproduced,
@@ -446,3 +463,6 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "command_line": command_line,
     "api": api,
 }
+
+if __name__ == "__main__":
+    print(_generated(" ".join(sys.argv[1:])))

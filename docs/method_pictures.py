@@ -1,4 +1,7 @@
-"""Draw the graphical model of every method from its programs, for the methods' pages."""
+"""Draw the graphical model of every method from its programs, for the methods' pages.
+
+`python docs/method_pictures.py` writes them to `build/methods`.
+"""
 
 from __future__ import annotations
 
@@ -29,3 +32,7 @@ def draw_methods(directory: Path) -> None:
         axes = plots.graphical_model(zoo.build(name, (FEATURES,), CLASSES, **options), x, y)
         axes.figure.savefig(directory / f"{name}.svg", bbox_inches="tight")
         plt.close(axes.figure)
+
+
+if __name__ == "__main__":
+    draw_methods(Path("build/methods"))

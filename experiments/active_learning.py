@@ -148,14 +148,23 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
     made = {}
     for draw in draws:
         for row, (part, *_) in ROWS.items():
-            if part == "images" and (draw in IMAGE_DRAWS or draw >= DEVELOPMENT):
-                for name in IMAGE_SETS:
-                    made[f"{row}_{name}_{draw}"] = configure(row, name, draw, scale)
-            if part == "moons" or (part == "plane" and draw == draws[0]):
-                made[f"{row}_{draw}"] = configure(row, "moons", draw, scale)
-            if part == "paper" and (draw in PAPER_DRAWS or draw >= DEVELOPMENT):
-                made[f"{row}_mnist_{draw}"] = configure(row, "mnist", draw, scale)
+            for suffix, name in _data_of(part, draw, first=draw == draws[0]):
+                made[f"{row}{suffix}_{draw}"] = configure(row, name, draw, scale)
     return made
+
+
+def _data_of(part: str, draw: int, first: bool) -> list[tuple[str, str]]:
+    """The data sets of a part on one draw, each with what it adds to the names of runs."""
+    developing = draw >= DEVELOPMENT
+    if part == "moons":
+        return [("", "moons")]
+    if part == "plane":
+        return [("", "moons")] if first else []
+    if part == "paper":
+        return [("_mnist", "mnist")] if developing or draw in PAPER_DRAWS else []
+    if developing or draw in IMAGE_DRAWS:
+        return [(f"_{name}", name) for name in IMAGE_SETS]
+    return []
 
 
 def configure(row: str, name: str, draw: int, scale: str) -> Config:

@@ -87,32 +87,36 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
 def _of_draw(draw: int, scale: str) -> Iterator[tuple[str, Config]]:
     yield f"table_classifier_{draw}", configure("table", "classifier", draw, scale)
     for weight in (0.0, 1.0) if scale == "smoke" else WEIGHTS:
-        analysed = weight in ANALYSED
-        yield (
-            f"table_m2_{weight:g}_{draw}",
-            configure("table", "m2", draw, scale, weight, analysed=analysed),
-        )
-        for method in LATENT if weight else ():
-            yield (
-                f"table_{method}_{weight:g}_{draw}",
-                configure("table", method, draw, scale, weight),
-            )
-        for method in OF_TABLE_1:
-            if weight or method == "m2":
-                config = configure_by_paper(method, draw, scale, weight)
-                yield f"paper_{method}_{weight:g}_{draw}", config
+        yield from _of_weight(weight, draw, scale)
     one_label = configure("batches", "m2", draw, scale, 1.0, batches=(1, 499), analysed=True)
     yield f"batches_m2_{draw}", one_label
+    yield from _pretraining(draw, scale)
+    for method, weight in LONGER.items():
+        longer = configure("longer", method, draw, scale, weight)
+        longer["training"]["epochs"] *= 5
+        yield f"longer_{method}_{draw}", longer
+
+
+def _of_weight(weight: float, draw: int, scale: str) -> Iterator[tuple[str, Config]]:
+    """Runs of Table 1 with one weight; only M2 has a row without the labeled bound."""
+    m2 = configure("table", "m2", draw, scale, weight, analysed=weight in ANALYSED)
+    yield f"table_m2_{weight:g}_{draw}", m2
+    for method in LATENT if weight else ():
+        config = configure("table", method, draw, scale, weight)
+        yield f"table_{method}_{weight:g}_{draw}", config
+    for method in OF_TABLE_1:
+        if weight or method == "m2":
+            config = configure_by_paper(method, draw, scale, weight)
+            yield f"paper_{method}_{weight:g}_{draw}", config
+
+
+def _pretraining(draw: int, scale: str) -> Iterator[tuple[str, Config]]:
     for method, weight in PRETRAINED.items():
         yield f"pretraining_{method}_{draw}", configure("pretraining", method, draw, scale, weight)
     for method, weight in PRETRAINED_BY_PAPER:
         for start in STARTS:
             config = configure_pretraining_by_paper(method, draw, scale, weight, start)
             yield f"pretraining_paper_{method}_{weight:g}_{start}_{draw}", config
-    for method, weight in LONGER.items():
-        longer = configure("longer", method, draw, scale, weight)
-        longer["training"]["epochs"] *= 5
-        yield f"longer_{method}_{draw}", longer
 
 
 def configure(

@@ -19,6 +19,7 @@ NOISE = 0.2
 DRAWS = (10, 11, 12)
 SETTINGS = "ablations"
 """Value of `settings` in the configs of these runs."""
+TOO_FEW = "too few"
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ def finding(results: Results) -> str:
         for method in change.methods:
             name = f"{change.title} ({method.upper()})"
             changes.setdefault(_effect(results, method, change), []).append(name)
+    if changes.keys() == {TOO_FEW}:
+        return "No change has two draws yet, so nothing can be said of every draw."
     lower, higher, neither, diverged = (
         ", ".join(changes.get(effect, ["none"]))
         for effect in ("lower", "higher", "neither", "diverged")
@@ -159,12 +162,12 @@ def finding(results: Results) -> str:
 
 
 def _effect(results: Results, method: str, change: Change) -> str:
-    """What a change does to all draws; empty with fewer than two of them."""
+    """What a change does to all draws; `TOO_FEW` with fewer than two of them."""
     if _diverged(results, method, change):
         return "diverged"
     points = differences(results, method, change)
     if len(points) < 2:
-        return ""
+        return TOO_FEW
     if max(points) < 0:
         return "lower"
     return "higher" if min(points) > 0 else "neither"

@@ -16,13 +16,13 @@ from results_table import Result, Results
 
 from pyro_ssl.evaluation.reports import table as table
 
+PLACES = set("--workers --threads --data-root --out".split())
+"""Options that say where and by how many processes runs are made; they change no result."""
 SLICES = set(
-    "--workers --threads --draws --data --data-root --parts --rows --methods --models --noise "
-    "--per-class --sizes --out --labels --classes --comparison --method --on-threads".split()
+    "--draws --data --parts --rows --methods --models --noise --per-class --sizes --labels "
+    "--classes --comparison --method --on-threads --peers".split()
 )
-"""Options that say which runs are made, where and by how many processes; they do not change what a
-run does.
-"""
+"""Options that say which runs are made; they do not change what a run does."""
 MEASURES = ("accuracy %, mean (sd)", "worst", "draws", "log-likelihood", "ECE %", "s per run")
 SMOKE = "**Smoke run: these numbers are not results.**"
 
@@ -126,12 +126,20 @@ def sources(results: Results) -> str:
 
 def _commits(results: Results) -> dict[str, dict[str, dict[str, set[str]]]]:
     """Commits of the runs, by versions, command and date."""
+    shared = _shared_slices([result["command"] for result in results.values()])
     commits: dict[str, dict[str, dict[str, set[str]]]] = {}
     for result in results.values():
         versions = ", ".join(f"{k} {v}" for k, v in result["versions"].items())
-        days = commits.setdefault(versions, {}).setdefault(_whole(result["command"]), {})
+        command = _whole(result["command"], shared)
+        days = commits.setdefault(versions, {}).setdefault(command, {})
         days.setdefault(result["date"], set()).add(result.get("commit") or "")
     return commits
+
+
+def _shared_slices(commands: Sequence[str]) -> set[str]:
+    """The slices, such as `--noise 0.1`, that all commands of a table have."""
+    slices = [{part for part in _parts(command) if _option(part) in SLICES} for command in commands]
+    return set.intersection(*slices) if slices else set()
 
 
 def _days(days: dict[str, set[str]]) -> str:
@@ -140,7 +148,18 @@ def _days(days: dict[str, set[str]]) -> str:
     )
 
 
-def _whole(command: str) -> str:
-    """A command without the options that made it a slice of the study."""
-    parts = re.split(r" (?=--)", command)
-    return " ".join(part for part in parts if part.split()[0] not in SLICES)
+def _whole(command: str, shared: set[str]) -> str:
+    """A command without the options that made it a slice of the table, or a place of its own."""
+    dropped = PLACES | SLICES
+    return " ".join(
+        part for part in _parts(command) if part in shared or _option(part) not in dropped
+    )
+
+
+def _parts(command: str) -> list[str]:
+    """A command and its options, each with its values."""
+    return re.split(r" (?=--)", command)
+
+
+def _option(part: str) -> str:
+    return part.split()[0]

@@ -47,6 +47,8 @@ DEVELOPMENT = 100
 test set.
 """
 
+PATHS = {"--data-root": "DATA", "--scvi-python": "PYTHON", "--pyro-examples": "FOLDER"}
+"""What a stored command has instead of a path of the machine, by option."""
 PACKAGES = ("pyro-ssl", "pyro-ppl", "torch", "numpy", "scikit-learn")
 Config = dict[str, Any]
 """Plain data from which a run follows, with all `options` of its method, see `resolved`."""
@@ -85,6 +87,10 @@ class Selection:
         return value in wanted or value not in self.values
 
 
+def _always_available(config: Config) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Study:
     """A table of runs.
@@ -96,6 +102,10 @@ class Study:
         report: `report(results, pictures)` gives Markdown tables by name, and saves pictures.
         draws: Draws by scale; a draw seeds labels, weights and noise.
         selections: Options that choose runs, by name of the option.
+        paths: Options that give a path which some runs need, with their help, by name of the
+            option; `path_of` gives their values.
+        unavailable: `unavailable(config)` says what a run lacks on this machine; such a run is
+            skipped. Empty if it lacks nothing.
         arrays: Names of measured arrays that only pictures need; they are kept with the
             checkpoints, not in the table.
         workers: Default number of processes.
@@ -108,6 +118,8 @@ class Study:
     report: Callable[[Results, Path], dict[str, str]]
     draws: Mapping[Scale, Sequence[int]]
     selections: Mapping[str, Selection] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Callable[[Config], str] = _always_available
     arrays: Collection[str] = ()
     workers: int = 2
     threads: int = 1
@@ -151,6 +163,7 @@ def main(study: Study, doc: str) -> None:
         wanted = matching(wanted, given.runs)
     there = stored(files.table, configs)
     missing = [] if given.report else [name for name in wanted if name not in there]
+    missing = available(study, configs, missing)
     run_missing(study, configs, missing, files, given)
     results = _with_arrays(stored(files.table, configs), files)
     with style.context():
@@ -178,10 +191,28 @@ def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     return list(found)
 
 
+def available(study: Study, configs: Mapping[str, Config], missing: Sequence[str]) -> list[str]:
+    """Leave out the runs that lack something on this machine, and say what."""
+    lacking = {name: study.unavailable(configs[name]) for name in missing}
+    for lack in dict.fromkeys(filter(None, lacking.values())):
+        names = [name for name in missing if lacking[name] == lack]
+        print(f"Skipped, since {lack}: {', '.join(names)}", flush=True)
+    return [name for name in missing if not lacking[name]]
+
+
+def path_of(option: str) -> Path | None:
+    """The path that an option of `Study.paths` gives; None without it."""
+    given = os.environ.get(_variable(option))
+    return Path(given) if given else None
+
+
+def _variable(option: str) -> str:
+    """The environment variable that takes an option to other processes."""
+    return f"PYRO_SSL_{option.upper().replace('-', '_')}"
+
+
 def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
-    """Read the command line; the folder of data sets goes to the environment, where other processes
-    find it.
-    """
+    """Read the command line; paths go to the environment, where other processes find them."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=doc.split("\n\n")[0], formatter_class=HelpFormatter
     )
@@ -206,6 +237,8 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
     parser.add_argument("--runs", nargs="+", default=None, metavar="NAME", help=runs)
     root = "folder of the data sets; default: the environment variable PYRO_SSL_DATA"
     parser.add_argument("--data-root", default=None, metavar="FOLDER", help=root)
+    for option, about in study.paths.items():
+        parser.add_argument(f"--{option}", default=None, metavar="PATH", help=about)
     parser.add_argument(
         "--workers",
         type=int,
@@ -234,6 +267,10 @@ def parse_arguments(study: Study, doc: str) -> argparse.Namespace:
     given = parser.parse_args()
     if given.data_root:
         os.environ["PYRO_SSL_DATA"] = str(Path(given.data_root).resolve())
+    for option in study.paths:
+        path = vars(given)[option.replace("-", "_")]
+        if path:
+            os.environ[_variable(option)] = os.path.abspath(path)
     given.out = given.out or (RESULTS if given.scale == "cpu" else Path("runs") / given.scale)
     return given
 
@@ -465,8 +502,8 @@ def _with_arrays(results: Results, files: Files) -> Results:
 
 
 def provenance() -> dict[str, Any]:
-    """Command, date, versions and commit of a number; DATA replaces the folder of data sets."""
-    given = ["DATA" if before == "--data-root" else a for before, a in pairwise(sys.argv)]
+    """Command, date, versions and commit of a number, without paths of the machine."""
+    given = [PATHS.get(before, a) for before, a in pairwise(sys.argv)]
     command = shlex.join(["python", f"experiments/{Path(sys.argv[0]).name}", *given])
     date = time.strftime("%Y-%m-%d")
     return {"command": command, "commit": _commit(), "date": date, "versions": versions()}

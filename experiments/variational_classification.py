@@ -140,36 +140,43 @@ def configs(scale: str, draws: Sequence[int]) -> dict[str, Config]:
 
 
 def _of_draw(draw: int, scale: str) -> Iterator[tuple[str, Config]]:
+    yield from _with_few_labels(draw, scale)
+    yield from _with_all_labels(draw, scale)
+    make = partial(configure, draw=draw, scale=scale)
+    for method in METHODS if draw == 0 else ():
+        yield f"plane_{method}", make("plane", "mnist", method)
+    for backbone in SCALES[scale].cifar:
+        for method in METHODS:
+            config = make("cifar", "cifar10", method, {"backbone": backbone})
+            yield f"cifar_{backbone}_{method}_{draw}", config
+    network = {"backbone": SCALES[scale].cifar[0]}
+    ours = [make("cifar", "cifar10", method, network) for method in METHODS]
+    yield from presets.configs_of_draw(draw, scale, ours)
+
+
+def _with_few_labels(draw: int, scale: str) -> Iterator[tuple[str, Config]]:
+    """Runs with 500 labels alone, and with the other images as unlabeled ones."""
     make = partial(configure, draw=draw, scale=scale)
     for method in METHODS:
         row = f"{named(method, weights(method, 'low'))}, 500 labels alone"
         yield f"low_{method}_{draw}", make("low", "mnist", method, row=row, per_class=50)
     for i, (row, options) in enumerate(VARIANTS.items()):
-        yield (
-            f"low_{row[:2]}_{i}_{draw}",
-            make("low", "mnist", row[:2], options, row=row, per_class=50),
-        )
+        config = make("low", "mnist", row[:2], options, row=row, per_class=50)
+        yield f"low_{row[:2]}_{i}_{draw}", config
     for method, per_class in (("vc", 50), ("ce", 50), ("vc", 10), ("ce", 10)):
         labels = f"{10 * per_class} labels, the others unlabeled"
         row = f"{named(method, weights(method, 'semi'))}, {labels}"
-        name = f"semi_{method}_{10 * per_class}_{draw}"
-        yield name, make("semi", "mnist", method, row=row, per_class=per_class)
+        config = make("semi", "mnist", method, row=row, per_class=per_class)
+        yield f"semi_{method}_{10 * per_class}_{draw}", config
+
+
+def _with_all_labels(draw: int, scale: str) -> Iterator[tuple[str, Config]]:
+    make = partial(configure, draw=draw, scale=scale)
     for name in ("mnist", "fashion_mnist"):
         for method in METHODS:
             yield f"full_{name}_{method}_{draw}", make("full", name, method)
         yield f"full_{name}_temperature_{draw}", make("full", name, "ce", held_out=HELD_OUT)
     yield f"full_mnist_gaussian_latent_{draw}", make("full", "mnist", "ce", {"stochastic": True})
-    for method in METHODS if draw == 0 else ():
-        yield f"plane_{method}", make("plane", "mnist", method)
-    for backbone in SCALES[scale].cifar:
-        for method in METHODS:
-            yield (
-                f"cifar_{backbone}_{method}_{draw}",
-                make("cifar", "cifar10", method, {"backbone": backbone}),
-            )
-    network = {"backbone": SCALES[scale].cifar[0]}
-    ours = [make("cifar", "cifar10", method, network) for method in METHODS]
-    yield from presets.configs_of_draw(draw, scale, ours)
 
 
 def configure(
@@ -772,26 +779,37 @@ def plot_attacks(rows: Rows, attack: str, path: Path) -> None:
     """
     import matplotlib.pyplot as plt
 
-    panels: dict[str, Rows] = {}
-    for row, mine in rows.items():
-        ended = [r for r in mine if "diverged" not in r]
-        if ended:
-            panels.setdefault(ended[0]["config"]["settings"], {})[row] = ended
+    panels = _by_settings(rows)
     if not panels:
         return
     figure, axes = plt.subplots(
         1, len(panels), figsize=(4.2 * len(panels), 3.2), squeeze=False, layout="constrained"
     )
     for ax, (settings, own) in zip(axes[0], panels.items(), strict=True):
-        colours = _row_colours(own)
-        for i, (row, mine) in enumerate(own.items()):
-            values = [[100 * at["loss"] for at in r[attack]] for r in mine]
-            sizes = [f"{at['epsilon']:g}" for at in mine[0][attack]]
-            _range(ax, list(range(len(sizes))), values, i, colours[row], row.split(",")[0].upper())
-            ax.set_xticks(range(len(sizes)), sizes)
+        _plot_attack(ax, own, attack)
         ax.set(title=f"settings: {settings}", xlabel="epsilon of FGSM", ylabel="accuracy %")
         ax.legend(frameon=False)
     plots.save(figure, path)
+
+
+def _by_settings(rows: Rows) -> dict[str, Rows]:
+    """The rows by their settings, without runs that diverged."""
+    panels: dict[str, Rows] = {}
+    for row, mine in rows.items():
+        ended = [r for r in mine if "diverged" not in r]
+        if ended:
+            panels.setdefault(ended[0]["config"]["settings"], {})[row] = ended
+    return panels
+
+
+def _plot_attack(ax: Any, rows: Rows, attack: str) -> None:
+    """One line for each row: the accuracy by the size of the attack."""
+    colours = _row_colours(rows)
+    for i, (row, mine) in enumerate(rows.items()):
+        values = [[100 * at["loss"] for at in r[attack]] for r in mine]
+        sizes = [f"{at['epsilon']:g}" for at in mine[0][attack]]
+        _range(ax, list(range(len(sizes))), values, i, colours[row], row.split(",")[0].upper())
+        ax.set_xticks(range(len(sizes)), sizes)
 
 
 def plot_tsne(rows: Rows, path: Path) -> None:

@@ -210,16 +210,25 @@ ENDS = ("epochs", "s per run")
 
 def _with_all_labels(name: str, mine: Sequence[Result], sets: Mapping[str, str]) -> Sequence[Any]:
     ended = [r for r in mine if "diverged" not in r]
-    detected = [
-        ", ".join(_of_each((r["ood"].get(s, {}).get(score) for r in ended), "auroc") for s in sets)
-        for score in ("max p", "log p(z)")
-    ]
-    attacked = [
-        mean_sd(100 * at["loss"] for r in ended for at in r["fgsm"] if at["epsilon"] == epsilon)
-        for epsilon in SHOWN_EPSILONS
-        if any(at["epsilon"] == epsilon for r in ended for at in r["fgsm"])
-    ]
-    return (name, *measures(mine), *detected, ", ".join(attacked) or "–", *_ends(mine))
+    detected = [_detected(ended, score, sets) for score in ("max p", "log p(z)")]
+    return (name, *measures(mine), *detected, _attacked(ended), *_ends(mine))
+
+
+def _detected(ended: Sequence[Result], score: str, sets: Iterable[str]) -> str:
+    """AUROC of a score for each out-of-distribution set."""
+    return ", ".join(
+        _of_each((r["ood"].get(name, {}).get(score) for r in ended), "auroc") for name in sets
+    )
+
+
+def _attacked(ended: Sequence[Result]) -> str:
+    """Accuracy under FGSM of each shown epsilon that was measured."""
+    accuracies: dict[float, list[float]] = {}
+    for result in ended:
+        for at in result["fgsm"]:
+            accuracies.setdefault(at["epsilon"], []).append(100 * at["loss"])
+    shown = [mean_sd(accuracies[e]) for e in SHOWN_EPSILONS if e in accuracies]
+    return ", ".join(shown) or "–"
 
 
 def _of_each(scores: Iterable[Mapping[str, float] | None], measure: str) -> str:
@@ -262,7 +271,7 @@ def under_small_attacks(title: str, rows: Rows) -> str:
                 _mean([100 * r["small_fgsm"][i][aim] for r in ended])
                 for i in range(len(SMALL_EPSILONS))
             ]
-            counts = (len(ended), len(mine) - len(ended))
+            counts = (len(ended), _diverged(mine))
             cells.append((name, *counts, attack, *accuracies, *_ends(mine)))
     return table(header, cells)
 
@@ -275,11 +284,18 @@ def measures(mine: Sequence[Result]) -> tuple[Any, ...]:
         _mean(accuracy),
         f"{min(accuracy):.2f}" if accuracy else "–",
         len(ended),
-        len(mine) - len(ended),
+        _diverged(mine),
         _mean([r["log_likelihood"] for r in ended], 3),
         _mean([100 * r["ece_20"] for r in ended]),
         _mean([r["from_prior"] for r in ended], 3),
     )
+
+
+def _diverged(mine: Sequence[Result]) -> int | str:
+    """How many runs diverged; empty for rows of our settings, which hold no such runs."""
+    if mine[0]["config"].get("settings", "ours") == "ours":
+        return ""
+    return sum("diverged" in r for r in mine)
 
 
 def _mean(values: Sequence[float], digits: int = 2) -> str:

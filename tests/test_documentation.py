@@ -90,6 +90,17 @@ def test_logs():
     assert names_of("docs/howto/log_training.md")["history"]["val_accuracy"][-1] > 0.3
 
 
+def test_the_fields_of_gibbs_are_printed_as_the_page_says(capsys):
+    page = "docs/howto/gibbs_draws.md"
+    capsys.readouterr()
+    names = names_of.__wrapped__(page)
+    printed = capsys.readouterr().out
+    said = re.findall(r"```text\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert said and printed.startswith(said[0])
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / page).read_text(), re.MULTILINE)
+    assert rows == [*names["moments"]._fields, *vars(names["samples"])]
+
+
 def test_deploying():
     names = names_of("docs/howto/deploy.md")
     assert names["model"].classes == ["left", "right"]

@@ -1,6 +1,8 @@
 """Generated text of the site: numbers are those of the studies' pages, links are the site's."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,24 @@ def test_every_marker_of_a_page_gives_text():
         text = with_generated_text(page.read_text())
         assert "<!-- generated" not in text and "The site" not in text, page
         assert "|" in text or "```" in text or "### " in text, page
+
+
+def test_a_placeholder_names_the_command_that_prints_its_text():
+    from generated_text import GENERATORS, MARKER
+
+    for page in (ROOT / "docs").rglob("*.md"):
+        for match in MARKER.finditer(page.read_text()):
+            command = re.search(r"`(pyro-ssl|python docs/|python -m pydoc) ?[^`]+`", match[0])
+            assert command, f"{page}: {match[0]}"
+            if "generated_text.py" in command[0]:
+                name, *_ = match[1].split()
+                assert name in GENERATORS and f"generated_text.py {match[1]}`" in command[0]
+
+
+def test_generated_text_is_printed_without_the_site():
+    command = [sys.executable, "docs/generated_text.py", "compare", "m2_mnist", "100", "MNIST"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("| method | row | accuracy %") and "/methods/m2.md" in shown
 
 
 def test_every_option_is_explained():

@@ -58,7 +58,7 @@ def test_moons_with_one_change_in_the_papers_settings(tmp_path, script, scripts,
     table = tmp_path / "out/moons.csv"
     runs = {f"ablation_{run}_10" for run in ("batch_norm_sslpe", "batch_norm_sslapd")}
     assert names(table) == {*runs, "ablation_variance_0_sslapd_10", "paper_sslapd_0.2_10"}
-    assert "| sslapd " in out and "no batch norm" in out and "In every draw" in out
+    assert "| sslapd " in out and "no batch norm" in out and "No change has two draws yet" in out
     assert "| noise 0.2, the paper's settings, 6 labels " in out  # of its own run alone
 
 

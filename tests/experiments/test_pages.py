@@ -62,3 +62,14 @@ def test_only_known_studies_have_published_numbers(scripts):
     with_numbers = {row["study"] for row in scripts("pages").published_rows()}
     for name in with_numbers:
         assert scripts(name).STUDY.name == name
+
+
+def test_the_command_of_a_page_has_the_slice_that_all_its_runs_share(scripts):
+    def result(command):
+        return {"command": command, "versions": {"python": "3"}, "date": "2026", "commit": ""}
+
+    smoke = "python experiments/moons.py --scale smoke"
+    one = {"a": result(f"{smoke} --noise 0.1 --workers 1 --out out --labels placed")}
+    assert f"`{smoke} --noise 0.1 --labels placed`" in scripts("pages").sources(one)
+    both = one | {"b": result(f"{smoke} --noise 0.2 --labels placed")}
+    assert f"`{smoke} --labels placed`" in scripts("pages").sources(both)

@@ -22,6 +22,7 @@ STUDIES = (
     "mier",
     "mnist_labels",
     "moons",
+    "peers",
     "tables",
     "true_latents",
     "time_to_accuracy",

@@ -145,3 +145,24 @@ def test_runs_are_chosen_by_name_and_in_order(scripts):
     assert study.matching(names, ["vc_*", "m2_1", "*"]) == ["vc_0", "m2_1", "m2_0"]
     with pytest.raises(SystemExit, match="--runs m3_\\*: no run has this name"):
         study.matching(names, ["m3_*"])
+
+
+def test_a_run_that_lacks_something_is_skipped_by_name(scripts, monkeypatch, capsys):
+    study = scripts("study")
+
+    def unavailable(config):
+        return "" if study.path_of("scvi-python") else "there is no such Python"
+
+    made = study.Study("study", None, None, None, {"smoke": [0]}, unavailable=unavailable)
+    monkeypatch.delenv("PYRO_SSL_SCVI_PYTHON", raising=False)
+    assert study.available(made, {"one": {}, "two": {}}, ["one", "two"]) == []
+    assert capsys.readouterr().out == "Skipped, since there is no such Python: one, two\n"
+    monkeypatch.setenv("PYRO_SSL_SCVI_PYTHON", "python")
+    assert study.available(made, {"one": {}, "two": {}}, ["one", "two"]) == ["one", "two"]
+
+
+def test_a_stored_command_has_no_paths_of_the_machine(scripts, monkeypatch):
+    given = ["peers.py", "--scvi-python", "/a/python", "--data-root", "/b"]
+    monkeypatch.setattr("sys.argv", given)
+    command = scripts("study").provenance()["command"]
+    assert command == "python experiments/peers.py --scvi-python PYTHON --data-root DATA"

@@ -104,3 +104,15 @@ def test_rows_stand_by_method_with_ours_after_the_papers(presets):
     assert list(presets.in_order(rows(", paper"), rows(""))) == [
         *("ce, paper", "ce", "vc, paper", "vc"),
     ]
+
+
+def test_a_row_of_our_settings_has_no_count_of_diverged_runs(scripts):
+    presets = scripts("variational_presets")
+
+    def diverged(**config):
+        ended = {"accuracy": 0.9, "log_likelihood": -0.1, "ece_20": 0.1, "from_prior": 0.1}
+        row = [{"config": config} | ended, {"config": config, "diverged": "not finite"}]
+        return dict(zip(presets.HEADER, presets.measures(row), strict=True))["diverged"]
+
+    assert diverged(settings="paper") == 1
+    assert diverged() == "" and diverged(settings="ours") == ""
