@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,8 @@ from pyro_ssl.utils.arguments import as_data, check_positive
 Start = Literal["random", "diverse"]
 Embedding = Callable[[Tensor], Any]
 """A function of a pool that gives one vector per datum, `(N, Z)`."""
+MOST_CLUSTERS = 100
+"""Largest number of clusters, unless more data are chosen at once."""
 
 
 def first_query(
@@ -51,34 +53,58 @@ def first_query(
     return diverse(vectors, n, seed)
 
 
-def diverse(vectors: Any, n: int, seed: int = 0) -> Tensor:
+def diverse(vectors: Any, n: int, seed: int = 0, *, known: Sequence[int] = ()) -> Tensor:
     """Choose for each of n centres of k-means another vector, the nearest; indices `(n,)`.
+
+    With rows that are known already, there is one more cluster for each of them, and the largest
+    clusters without a known row are chosen.
 
     >>> diverse(torch.tensor([[0.0], [0.1], [5.0]]), 2).shape
     torch.Size([2])
+    >>> diverse(torch.tensor([[0.0], [0.1], [5.0]]), 1, known=[0]).tolist()
+    [2]
 
     Arguments:
         vectors: `(N, Z)`, in a scale where Euclidean distances make sense.
-        n: Number of clusters.
+        n: Number of vectors.
         seed: Seed of the clustering.
+        known: Rows that are not chosen, such as those with a label.
 
     Raises:
-        ValueError: n is not in 1 .. N.
+        ValueError: n is not in 1 .. N, less the known rows.
+
+    References:
+        Hacohen, Dekel and Weinshall, Active learning on a budget, ICML 2022: clusters without a
+        label, the largest first.
     """
     from sklearn.cluster import MiniBatchKMeans
 
     vectors = as_data(vectors, "vectors").flatten(1).cpu()
-    check_count(n, len(vectors))
+    check_count(n, len(vectors) - len(known))
     order = order_by_value(vectors)
     vectors = vectors[order]
-    clusters = MiniBatchKMeans(n, random_state=seed, n_init=3, batch_size=4096)
-    clusters.fit(vectors.numpy())
+    is_known = torch.zeros(len(order), dtype=torch.bool)
+    is_known[list(known)] = True
+    is_known = is_known[order]
+    count = min(n + len(known), max(n, MOST_CLUSTERS))
+    clusters = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096)
+    members = torch.as_tensor(clusters.fit_predict(vectors.numpy())).long()
     centres = torch.as_tensor(clusters.cluster_centers_).to(vectors)
+    if known:
+        centres = centres[_without_known(members, is_known, count)[:n]]
     chosen: list[int] = []
     for distances in torch.cdist(centres, vectors):
+        distances[is_known] = torch.inf
         distances[chosen] = torch.inf  # each centre gets another datum
         chosen.append(int(distances.argmin()))
     return order[chosen]
+
+
+def _without_known(members: Tensor, is_known: Tensor, count: int) -> Tensor:
+    """Sort clusters: those with fewest known rows first, and of these the largest first."""
+    sizes = members.bincount(minlength=count)
+    known = members[is_known].bincount(minlength=count)
+    return (known * (len(members) + 1) - sizes).argsort(stable=True)
 
 
 def pca_embedding(x: Any, *, dim: int = 32, fitted_rows: int = 5000, seed: int = 0) -> Tensor:
