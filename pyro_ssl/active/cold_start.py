@@ -1,4 +1,4 @@
-"""The first query, before there is a label: random data, or the centres of clusters."""
+"""Queries without a model: the centres of clusters, of the data or of an embedding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pyro_ssl import zoo
 from pyro_ssl.active.pool import check_count, order_by_value
-from pyro_ssl.active.top_n import top_n
 from pyro_ssl.data.sources import Source, as_source
 from pyro_ssl.evaluation.ood import features
 from pyro_ssl.training.fit import fit
@@ -23,34 +22,26 @@ MOST_CLUSTERS = 100
 """Largest number of clusters, unless more data are chosen at once."""
 
 
-def first_query(
-    start: Start, pool: Tensor, n: int, *, embedding: Embedding | None = None, seed: int = 0
-) -> Tensor:
-    """Choose n data without a trained model, `(n,)`.
+def embedded(pool: Tensor, embedding: Embedding | None = None) -> Tensor:
+    """Embed a pool, `(N, Z)`; without an embedding, the vectors are the data themselves.
 
-    >>> pool = torch.tensor([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0]])
-    >>> sorted(i // 2 for i in first_query("diverse", pool, 2).tolist())
-    [0, 1]
+    >>> embedded(torch.zeros(2, 3), lambda x: x[:, :1]).shape
+    torch.Size([2, 1])
 
     Arguments:
-        start: `random`, or `diverse`, the centres of n clusters.
         pool: Data `(N, *event)`.
-        n: Number of data.
-        embedding: Function that gives the vectors to cluster; None clusters the data themselves.
-        seed: Seed of the choice.
+        embedding: Function that gives the vectors.
 
     Raises:
-        ValueError: n is not in 1 .. N; the embedding gives another number of rows.
+        ValueError: The embedding gives another number of rows.
     """
-    if start == "random":
-        return top_n(torch.zeros(len(pool)), n, seed)
-    vectors = pool
-    if embedding is not None:
-        vectors = as_data(embedding(as_data(pool)), "embedding").detach()
+    if embedding is None:
+        return pool
+    vectors = as_data(embedding(as_data(pool)), "embedding").detach()
     if len(vectors) != len(pool):
         shape = tuple(vectors.shape)
         raise ValueError(f"embedding should give {len(pool)} rows, one per datum, got {shape}")
-    return diverse(vectors, n, seed)
+    return vectors
 
 
 def diverse(vectors: Any, n: int, seed: int = 0, *, known: Sequence[int] = ()) -> Tensor:
