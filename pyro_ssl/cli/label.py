@@ -225,7 +225,8 @@ def _print_what_next(arguments: Namespace, given: LabelData) -> None:
             f"model: {out / 'model'}; to use it: pyro-ssl predict {out} --data PATH --output p.csv",
             flush=True,
         )
-    print(f"to answer the next {arguments.n}: {next_command(arguments)}", flush=True)
+    count = arguments.n * arguments.rounds
+    print(f"to answer the next {count}: {next_command(arguments)}", flush=True)
 
 
 def next_command(arguments: Namespace) -> str:

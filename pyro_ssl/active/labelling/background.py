@@ -19,13 +19,16 @@ class Background:
     ...     background.start(lambda: None, labels=10)
     ...     background.wait()
     ...     background.is_running, background.status()["text"]
-    (False, 'The model has learned from 10 labels. The next questions come from it.')
+    (False, 'The model has learned from 10 labels. Questions after these come from it.')
+
+    Attributes:
+        labels: Number of labels that the last training learns from, or has learned from.
     """
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._watch = Watch()
-        self._labels = 0
+        self.labels = 0
         self._error: BaseException | None = None
         self._is_told = True  # that the last training has ended
 
@@ -33,9 +36,7 @@ class Background:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._watch.stop()
-        if self._thread is not None:
-            self._thread.join()
+        self.stop()
 
     @property
     def is_running(self) -> bool:
@@ -51,7 +52,7 @@ class Background:
         """
         self.wait()
         self._watch = Watch()
-        self._labels = labels
+        self.labels = labels
         self._is_told = False
         self._thread = threading.Thread(target=self._run, args=(learn,), name="learning")
         self._thread.start()
@@ -70,6 +71,12 @@ class Background:
             error = self._error
             self._error = None
             raise error
+
+    def stop(self) -> None:
+        """End the training, if one runs, after its current step."""
+        self._watch.stop()
+        if self._thread is not None:
+            self._thread.join()
 
     def join(self, seconds: float) -> None:
         """Wait for the training, but no longer than this."""
@@ -94,13 +101,13 @@ class Background:
         text = ""
         if not self._is_told:
             text = (
-                f"The model has learned from {_count(self._labels)}. "
-                "The next questions come from it."
+                f"The model has learned from {_count(self.labels)}. "
+                "Questions after these come from it."
             )
         return {"text": text, "share": None}
 
     def _running_text(self) -> str:
-        text = f"The model learns from {_count(self._labels)}"
+        text = f"The model learns from {_count(self.labels)}"
         left = self._watch.seconds_left
         return f"{text}." if left is None else f"{text}: {_time_left(left)}."
 

@@ -7,7 +7,7 @@ import io
 import json
 import secrets
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -54,6 +54,8 @@ class Page:
     Attributes:
         learning: Function that says what is learned at the moment: a `text`, and the `share` that
             is done, or None.
+        guessed: For each round, its `answers`, and how many the model had guessed, `right`; see
+            `Guessed`.
         address: URL of the page. It holds a secret, so that other pages in the browser cannot
             answer.
 
@@ -74,9 +76,10 @@ class Page:
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes should be two or more different names, got {list(classes)}")
         self.learning: Callable[[], dict[str, Any]] = _nothing
+        self.guessed: list[dict[str, Any]] = []
         self._files = {"labels": labels_file, "command": next_command}
         self._images: list[str] = []
-        self._beside: dict[str, Any] = {"descriptions": [], "why": "", "guessed": []}
+        self._beside: dict[str, Any] = {"descriptions": [], "why": ""}
         self._answers: Answers = {}
         self._guesses: Guesses = []
         self._counts = [0] * len(self.classes)
@@ -110,7 +113,6 @@ class Page:
         counts: Sequence[int] | None = None,
         descriptions: Sequence[Description] = (),
         why: str = "",
-        guessed: Sequence[Mapping[str, int]] = (),
     ) -> Answers:
         """Show images, or rows of a table, and wait until each has an answer.
 
@@ -122,8 +124,6 @@ class Page:
             counts: Labels of each class before this question, `(K,)`.
             descriptions: Name and values of each image or row.
             why: Where the question comes from.
-            guessed: For each earlier round, its `answers`, and those that the model had guessed,
-                `right`; see `Guessed`.
 
         Raises:
             ValueError: The images have another shape.
@@ -137,11 +137,7 @@ class Page:
             self._answers = dict(answers or {})
             self._guesses = list(guesses)
             self._counts = list(counts or self._counts)
-            self._beside = {
-                "descriptions": list(descriptions),
-                "why": why,
-                "guessed": [dict(found) for found in guessed],
-            }
+            self._beside = {"descriptions": list(descriptions), "why": why}
             self._doing = ""
             self._keep = keep or _ignore
             self._failure = None
@@ -169,7 +165,12 @@ class Page:
     @property
     def news(self) -> dict[str, Any]:
         """The number of the current question, and what the program does; the page polls it."""
-        return {"round": self._round, "doing": self._doing, "learning": self.learning()}
+        return {
+            "round": self._round,
+            "doing": self._doing,
+            "learning": self.learning(),
+            "guessed": self.guessed,
+        }
 
     def state(self) -> dict[str, Any]:
         """Everything that the page shows, as plain data."""

@@ -21,8 +21,8 @@ from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed
 class Question:
     """Images of a pool that a person is asked about, and the answers so far, in a JSON file.
 
-    A contact sheet of images, PNG, is written next to the file. The answers in an existing file are
-    kept.
+    For the terminal, a contact sheet of images, PNG, is written next to the file. The answers in an
+    existing file are kept.
 
     >>> import torch
     >>> from tempfile import TemporaryDirectory
@@ -40,6 +40,7 @@ class Question:
 
     Attributes:
         rows: Rows of the pool that are asked for; empty if there is no open question.
+        by_model: A model has chosen the rows.
 
     Raises:
         ValueError: The file belongs to another pool or to other classes.
@@ -58,6 +59,7 @@ class Question:
         self.pool = pool
         self.classes = list(classes)
         self.rows: list[int] = []
+        self.by_model = False
         self._answers: Answers = {}  # by row
         if path.exists():
             self._read()
@@ -67,9 +69,15 @@ class Question:
         """Rows that were answered with no class."""
         return [row for row in self.rows if self._answers.get(row, 0) is None]
 
-    def ask(self, rows: Sequence[int]) -> None:
-        """Start a question about other rows."""
+    def ask(self, rows: Sequence[int], *, by_model: bool = False) -> None:
+        """Start a question about other rows.
+
+        Arguments:
+            rows: The rows.
+            by_model: A model has chosen them.
+        """
         self.rows = list(rows)
+        self.by_model = by_model
         self._answers = {}
         self._write({})
 
@@ -87,9 +95,9 @@ class Question:
         """
         images = self._display()
         before = {i: self._answers[row] for i, row in enumerate(self.rows) if row in self._answers}
-        if images is not None:
-            plots.save(plots.contact_sheet(images), self.sheet)
         if page is None:
+            if images is not None:
+                plots.save(plots.contact_sheet(images), self.sheet)
             shown = {k: v for k, v in beside.items() if k in ("guesses", "descriptions")}
             kind = "row" if images is None else "image"
             answers = ask_in_terminal(
@@ -137,12 +145,14 @@ class Question:
 
     def _write(self, answers: Answers) -> None:
         by_row = {str(self.rows[i]): label for i, label in answers.items()}
-        write_sealed(self.path, {**self._identity(), "rows": self.rows, "answers": by_row})
+        content = {"rows": self.rows, "by_model": self.by_model, "answers": by_row}
+        write_sealed(self.path, self._identity() | content)
 
     def _read(self) -> None:
         try:
             data = read_sealed(self.path)
             self.rows = [int(row) for row in data["rows"]]
+            self.by_model = data.get("by_model") is True
             self._answers = {int(row): label for row, label in data["answers"].items()}
             pool = data["pool"]
             classes = data["classes"]

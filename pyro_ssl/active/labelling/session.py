@@ -95,6 +95,8 @@ class Session:
         self._chosen_by = 0  # labels that the model of the last model's round had learned
         if page is not None:
             page.learning = background.status
+            page.tell("Looking for the first questions.")
+            self._show_record()
 
     @property
     def labels(self) -> dict[int, int]:
@@ -133,7 +135,11 @@ class Session:
         self.background.start(self._learn, count)
 
     def _learn_now(self) -> None:
-        """Wait until all labels are learned."""
+        """Wait until all labels are learned; a training on only a part of them is ended."""
+        if self.page is not None:
+            self.page.tell("All questions of this round are answered.")
+        if self.background.labels < len(self.learner.indices):
+            self.background.stop()
         self._wait()
         self._start_learning()
         self._wait()
@@ -164,8 +170,7 @@ class Session:
                 print("all rows have been asked", flush=True)
                 return False
             count = min(n, learner.num_unasked) if has_started else n
-            rows, why = self._chosen(count)
-            question.ask(rows)
+            why = self._choose(count)
         guesses = self._guesses()
         if not self.waits:
             self._start_learning()
@@ -176,16 +181,17 @@ class Session:
             counts=np.bincount(learner.labels, minlength=len(self.pool.classes)).tolist(),
             descriptions=self._descriptions(),
             why=why,
-            guessed=[found.plain() for found in self.record.rounds],
         )
+        if self.page is not None:
+            self.page.tell("Looking for the next questions.")
         answers = dict(zip(rows, labels, strict=True))
         self._compare(dict(zip(question.rows, guesses, strict=False)), answers)
         learner.teach(rows, labels, pool=self.pool.x, skipped=question.left_out, learn=False)
         self.write_labels()
         return True
 
-    def _chosen(self, n: int) -> tuple[list[int], str]:
-        """Choose n rows, and say where they come from."""
+    def _choose(self, n: int) -> str:
+        """Choose n rows to ask about, and say where they come from."""
         learner = self.learner
         if self.waits:
             self._learn_now()
@@ -197,18 +203,18 @@ class Session:
             self._chosen_by = learned
             self.background.acknowledge()
             rows = learner.query(self.pool.x, n, learn=False)
-            return rows.tolist(), f"The model that learned from {_count(learned)} chose these."
+            self.question.ask(rows.tolist(), by_model=True)
+            return f"The model that learned from {_count(learned)} chose these: it is least sure."
         place = "clusters without a label" if learner.start == "diverse" else "the pool, at random"
         if learner.start == "diverse":
             print(f"looking for clusters among {len(self.pool.x)}", flush=True)
-        if self.page is not None:
-            self.page.tell("Looking for the next questions.")
         if learner.members:
             rows = learner.query_without_model(self.pool.x, n)
         else:
             rows = learner.query(self.pool.x, n, learn=False)
+        self.question.ask(rows.tolist())
         reason = "The model is still learning" if learner.indices else "There is no model yet"
-        return rows.tolist(), f"{reason}: these come from {place}."
+        return f"{reason}: these come from {place}."
 
     def _guesses(self) -> list[tuple[int, float]]:
         """The likeliest class of each row of the question, and its probability."""
@@ -239,10 +245,20 @@ class Session:
     def _compare(self, guesses: dict[int, tuple[int, float]], answers: dict[int, int]) -> None:
         """Compare the model's guesses with the answers, which it has not learned from yet."""
         before = len(self.record.rounds)
-        self.record.add(guesses, answers, len(self.learner.indices) + len(answers))
+        self.record.add(
+            guesses,
+            answers,
+            labels=len(self.learner.indices) + len(answers),
+            by_model=self.question.by_model,
+        )
+        self._show_record()
         if len(self.record.rounds) > before:
             last = self.record.rounds[-1]
             print(f"the model had guessed {last.right} of these {last.answers} labels", flush=True)
+
+    def _show_record(self) -> None:
+        if self.page is not None:
+            self.page.guessed = [found.plain() for found in self.record.rounds]
 
 
 def _count(labels: int) -> str:
