@@ -73,7 +73,9 @@ def person(monkeypatch, tmp_path):
             if next(count, None) is None:
                 raise EOFError
             before()
-            return CLASSES[y[asked(tmp_path)[int(prompt.split()[1].rstrip(":"))]]]
+            number = int(prompt.split()[1].rstrip(":"))
+            row = number if prompt.startswith("row") else asked(tmp_path)[number]
+            return CLASSES[y[row]]
 
         monkeypatch.setattr("builtins.input", answer)
 

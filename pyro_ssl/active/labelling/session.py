@@ -113,6 +113,7 @@ class Session:
         if self.learner.members:
             self.save()  # an earlier command may have been killed before it
         self.write_labels()
+        print(f"labels: {len(self.labels)} so far, in {self.labels_file}", flush=True)
         for number in range(1, rounds + 1):
             print(f"round {number} of {rounds}", flush=True)
             if not self._ask(n):

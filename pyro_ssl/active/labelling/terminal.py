@@ -70,7 +70,10 @@ def ask_in_terminal(
         if place < len(guesses):
             label, probability = guesses[place]
             print(f"the model's guess: {classes[label]}, {100 * probability:.0f} %")
-        text = _read(f"{kind} {place}: ", [back, stop, "", *labels])
+        asked = f"{kind} {place}"
+        if descriptions and kind == "row":
+            asked = descriptions[place]["name"]  # an image has its number on the contact sheet
+        text = _read(f"{asked}: ", [back, stop, "", *labels])
         if text == stop:
             raise StoppedByPerson
         if text == back:
