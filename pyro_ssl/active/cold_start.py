@@ -1,8 +1,8 @@
-"""The first query, before there is a label: random data, or the centres of clusters."""
+"""Queries without a model: the centres of clusters, of the data or of an embedding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pyro_ssl import zoo
 from pyro_ssl.active.pool import check_count, order_by_value
-from pyro_ssl.active.top_n import top_n
 from pyro_ssl.data.sources import Source, as_source
 from pyro_ssl.evaluation.ood import features
 from pyro_ssl.training.fit import fit
@@ -19,66 +18,84 @@ from pyro_ssl.utils.arguments import as_data, check_positive
 Start = Literal["random", "diverse"]
 Embedding = Callable[[Tensor], Any]
 """A function of a pool that gives one vector per datum, `(N, Z)`."""
+MOST_CLUSTERS = 100
+"""Largest number of clusters, unless more data are chosen at once."""
 
 
-def first_query(
-    start: Start, pool: Tensor, n: int, *, embedding: Embedding | None = None, seed: int = 0
-) -> Tensor:
-    """Choose n data without a trained model, `(n,)`.
+def embedded(pool: Tensor, embedding: Embedding | None = None) -> Tensor:
+    """Embed a pool, `(N, Z)`; without an embedding, the vectors are the data themselves.
 
-    >>> pool = torch.tensor([[0.0, 0.0], [0.1, 0.0], [9.0, 9.0], [9.1, 9.0]])
-    >>> sorted(i // 2 for i in first_query("diverse", pool, 2).tolist())
-    [0, 1]
+    >>> embedded(torch.zeros(2, 3), lambda x: x[:, :1]).shape
+    torch.Size([2, 1])
 
     Arguments:
-        start: `random`, or `diverse`, the centres of n clusters.
         pool: Data `(N, *event)`.
-        n: Number of data.
-        embedding: Function that gives the vectors to cluster; None clusters the data themselves.
-        seed: Seed of the choice.
+        embedding: Function that gives the vectors.
 
     Raises:
-        ValueError: n is not in 1 .. N; the embedding gives another number of rows.
+        ValueError: The embedding gives another number of rows.
     """
-    if start == "random":
-        return top_n(torch.zeros(len(pool)), n, seed)
-    vectors = pool
-    if embedding is not None:
-        vectors = as_data(embedding(as_data(pool)), "embedding").detach()
+    if embedding is None:
+        return pool
+    vectors = as_data(embedding(as_data(pool)), "embedding").detach()
     if len(vectors) != len(pool):
         shape = tuple(vectors.shape)
         raise ValueError(f"embedding should give {len(pool)} rows, one per datum, got {shape}")
-    return diverse(vectors, n, seed)
+    return vectors
 
 
-def diverse(vectors: Any, n: int, seed: int = 0) -> Tensor:
+def diverse(vectors: Any, n: int, seed: int = 0, *, known: Sequence[int] = ()) -> Tensor:
     """Choose for each of n centres of k-means another vector, the nearest; indices `(n,)`.
+
+    With rows that are known already, there is one more cluster for each of them, and the largest
+    clusters without a known row are chosen.
 
     >>> diverse(torch.tensor([[0.0], [0.1], [5.0]]), 2).shape
     torch.Size([2])
+    >>> diverse(torch.tensor([[0.0], [0.1], [5.0]]), 1, known=[0]).tolist()
+    [2]
 
     Arguments:
         vectors: `(N, Z)`, in a scale where Euclidean distances make sense.
-        n: Number of clusters.
+        n: Number of vectors.
         seed: Seed of the clustering.
+        known: Rows that are not chosen, such as those with a label.
 
     Raises:
-        ValueError: n is not in 1 .. N.
+        ValueError: n is not in 1 .. N, less the known rows.
+
+    References:
+        Hacohen, Dekel and Weinshall, Active learning on a budget, ICML 2022: clusters without a
+        label, the largest first.
     """
     from sklearn.cluster import MiniBatchKMeans
 
     vectors = as_data(vectors, "vectors").flatten(1).cpu()
-    check_count(n, len(vectors))
+    check_count(n, len(vectors) - len(known))
     order = order_by_value(vectors)
     vectors = vectors[order]
-    clusters = MiniBatchKMeans(n, random_state=seed, n_init=3, batch_size=4096)
-    clusters.fit(vectors.numpy())
+    is_known = torch.zeros(len(order), dtype=torch.bool)
+    is_known[list(known)] = True
+    is_known = is_known[order]
+    count = min(n + len(known), max(n, MOST_CLUSTERS))
+    clusters = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096)
+    members = torch.as_tensor(clusters.fit_predict(vectors.numpy())).long()
     centres = torch.as_tensor(clusters.cluster_centers_).to(vectors)
+    if known:
+        centres = centres[_without_known(members, is_known, count)[:n]]
     chosen: list[int] = []
     for distances in torch.cdist(centres, vectors):
+        distances[is_known] = torch.inf
         distances[chosen] = torch.inf  # each centre gets another datum
         chosen.append(int(distances.argmin()))
     return order[chosen]
+
+
+def _without_known(members: Tensor, is_known: Tensor, count: int) -> Tensor:
+    """Sort clusters: those with fewest known rows first, and of these the largest first."""
+    sizes = members.bincount(minlength=count)
+    known = members[is_known].bincount(minlength=count)
+    return (known * (len(members) + 1) - sizes).argsort(stable=True)
 
 
 def pca_embedding(x: Any, *, dim: int = 32, fitted_rows: int = 5000, seed: int = 0) -> Tensor:

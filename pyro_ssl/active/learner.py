@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from torch import Tensor
 
 from pyro_ssl.active.acquisition import Score, acquire, check_acquisition, check_choice
-from pyro_ssl.active.cold_start import Embedding, Start, first_query
+from pyro_ssl.active.cold_start import Embedding, Start, diverse, embedded
 from pyro_ssl.active.committee import Committee, derived_seed
 from pyro_ssl.active.labelling.store import Labels, as_label_values
 from pyro_ssl.active.pool import check_count
+from pyro_ssl.active.top_n import top_n
 from pyro_ssl.objectives.objective import Objective
 from pyro_ssl.prediction.chunks import label_of
 from pyro_ssl.training.run import History
@@ -108,6 +110,7 @@ class ActiveLearner:
         )
         self._labels = Labels(None if self.directory is None else self.directory / "labels.json")
         self._pool: Tensor | None = None
+        self._vectors: Tensor | None = None  # the embedded pool
         self.committee.load(self._labels)
 
     @property
@@ -131,6 +134,11 @@ class ActiveLearner:
         return self._labels.num_unasked
 
     @property
+    def learned(self) -> int:
+        """Number of labels that the model has learned, the first of `indices`."""
+        return self.committee.learned
+
+    @property
     def members(self) -> list[Objective]:
         """The trained objectives; empty before the first round."""
         return self.committee.members
@@ -140,12 +148,13 @@ class ActiveLearner:
         """For each round, each member's history."""
         return self.committee.history
 
-    def query(self, pool: Any, n: int = 1) -> Tensor:
+    def query(self, pool: Any, n: int = 1, *, learn: bool = True) -> Tensor:
         """Choose n rows of the pool to ask for, `(n,)`; the same rows until labels are taught.
 
         Arguments:
             pool: Data `(N, *event)`, the same in each call.
             n: Number of rows.
+            learn: Learn labels first that have not been learned; otherwise the last model chooses.
 
         Raises:
             ValueError: The pool is empty, is not the earlier one, or does not suit the method; n is
@@ -154,13 +163,13 @@ class ActiveLearner:
         """
         x = self._register(pool)
         check_count(n, self.num_unasked)
-        free = self._labels.free()
-        seed = derived_seed(self.committee.seed, len(self.indices))
         if not self.indices:
             self._check_method(x)
-            first = first_query(self.start, x[free], n, embedding=self.embedding, seed=seed)
-            return free[first]
-        self.committee.train(x, self._labels)
+        if learn and self.indices:
+            self.committee.train(x, self._labels.copy())
+        if not self.members:
+            return self.query_without_model(pool, n)
+        free = self._labels.free()
         best = acquire(
             self.members,
             x[free],
@@ -169,11 +178,41 @@ class ActiveLearner:
             power=self.power,
             draws=self.draws,
             candidates=self.candidates,
-            seed=seed,
+            seed=derived_seed(self.committee.seed, len(self.indices)),
         )
         return free[best]
 
-    def teach(self, indices: Any, labels: Any, *, pool: Any = None, skipped: Any = ()) -> None:
+    def query_without_model(self, pool: Any, n: int = 1) -> Tensor:
+        """Choose n rows by `start`, `(n,)`: at random, or in clusters without a label.
+
+        It needs no model, and so can be called while another thread learns.
+
+        Arguments:
+            pool: See `query`.
+            n: Number of rows.
+
+        Raises:
+            ValueError: See `query`.
+        """
+        x = self._register(pool)
+        check_count(n, self.num_unasked)
+        seed = derived_seed(self.committee.seed, len(self.indices))
+        if self.start == "random":
+            free = self._labels.free()
+            return free[top_n(torch.zeros(len(free)), n, seed)]
+        if self._vectors is None:
+            self._vectors = embedded(x, self.embedding)
+        return diverse(self._vectors, n, seed, known=self.indices + self.skipped)
+
+    def teach(
+        self,
+        indices: Any,
+        labels: Any,
+        *,
+        pool: Any = None,
+        skipped: Any = (),
+        learn: bool = True,
+    ) -> None:
         """Add labels, and train on all of them.
 
         If training fails, the labels are kept; the next `query`, `learn` or `teach` trains again.
@@ -183,6 +222,7 @@ class ActiveLearner:
             labels: Their labels: class indices `(n,)`, or real values `(n,)` or `(n, D)`.
             pool: See `query`; only needed before the first query.
             skipped: Rows that cannot be labeled and are not asked for again.
+            learn: Train on them now; otherwise `learn` does so later, such as in another thread.
 
         Raises:
             ValueError: A row is not in the pool, repeated, or already labeled; a label is not a
@@ -203,20 +243,23 @@ class ActiveLearner:
             raise ValueError(f"skipped: row {both[0]} is also among the labeled rows")
         values = self._label_values(labels, len(new_rows))
         self._labels.add(new_rows, values, skipped_rows)
-        if self.indices:
-            self.committee.train(self._pool, self._labels)
+        if learn and self.indices:
+            self.committee.train(self._pool, self._labels.copy())
 
     def learn(self, pool: Any) -> None:
-        """Train on labels that were saved before the loop was killed.
+        """Train on the labels that have not been learned.
 
-        `teach` and `query` do so as well.
+        `teach` and `query` do so as well. It may run in one other thread while this one adds labels
+        by `teach(..., learn=False)` and chooses rows by `query(..., learn=False)`; labels that are
+        added meanwhile are not learned.
 
         Arguments:
             pool: See `query`.
         """
         x = self._register(pool)
-        if self.indices:
-            self.committee.train(x, self._labels)
+        labels = self._labels.copy()
+        if labels.indices:
+            self.committee.train(x, labels)
 
     def predict_proba(self, x: Any) -> Tensor:
         """p(y|x), `(N, K)`, the mean over the members.

@@ -382,6 +382,30 @@ def _read_tables(
     return Content(part, test_part, reading)
 
 
+def cells_of(path: Path, reading: Reading) -> dict[str, list[Any]] | None:
+    """Read the cells of a table's training part as they are in the file; None for other data.
+
+    Arguments:
+        path: The file or folder.
+        reading: The reading of the data; its label column is left out.
+
+    >>> cells_of(Path("images.npz"), Reading()) is None
+    True
+    """
+    if not reading.columns:
+        return None
+    paths = [path]
+    if path.is_dir():
+        parts = [_table_in(path, part) for part in ("train", UNLABELED)]
+        paths = [part for part in parts if part is not None]
+    tables = [read_table(part) for part in paths]
+    names = [name for name in tables[0].columns if name != reading.label_column]
+    return {
+        name: [cell for t in tables for cell in t.columns.get(name, [""] * t.rows)]
+        for name in names
+    }
+
+
 def _with_columns(table: Table, unlabeled: Path | None, reading: Reading) -> Reading:
     """Add the columns of a training table, their means and standard deviations to a reading."""
     columns = _columns_of_data(table, reading)

@@ -47,6 +47,7 @@ from pyro_ssl.training.run import (
 from pyro_ssl.training.settings import Precision, Settings
 from pyro_ssl.training.source_batches import check_workers
 from pyro_ssl.training.threads import threads_for
+from pyro_ssl.training.watch import current_watch
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_input, as_stored, check_kind, check_positive, is_pixels
 from pyro_ssl.utils.context import fixed_seed, one_training, preserve_buffers
@@ -247,7 +248,7 @@ def fit(
             run.compiled.announce = bar.describe
         # callbacks measure what the bar and the files show; the checkpoint is written last
         measuring = (InStep(), early_stopping, UserCallbacks(callbacks), bar)
-        hooks = _given(*measuring, run_directory, preemption)
+        hooks = _given(*measuring, run_directory, preemption, current_watch())
         if preemption is not None:
             preemption.begin()
         stack.enter_context(_advice_on_divergence(directory))

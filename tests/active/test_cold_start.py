@@ -50,3 +50,19 @@ def test_pca_embedding_keeps_distances_of_data_in_few_dimensions(float64):
 def test_pca_embedding_names_a_size_of_zero(sizes):
     with pytest.raises(ValueError, match=f"{next(iter(sizes))} should be a whole number above 0"):
         pca_embedding(X, **sizes)
+
+
+def test_diverse_asks_in_the_largest_clusters_without_a_label():
+    torch.manual_seed(0)
+    sizes = [40, 30, 20, 10]
+    middles = torch.tensor([[0.0, 0], [9, 0], [0, 9], [9, 9]])
+    groups = [
+        0.1 * torch.randn(size, 2) + middle for size, middle in zip(sizes, middles, strict=True)
+    ]
+    clusters = torch.cat(groups)
+    group_of = torch.arange(4).repeat_interleave(torch.tensor(sizes))
+    chosen = diverse(clusters, 2, known=[0, 75])
+    assert sorted(group_of[chosen].tolist()) == [1, 3]
+    assert 0 not in diverse(clusters, 99, known=[0]).tolist()
+    with pytest.raises(ValueError, match="n should be at most 99"):
+        diverse(clusters, 100, known=[0])

@@ -88,7 +88,8 @@ def test_label_asks_trains_and_continues(tmp_path, person, capsys):
         command(tmp_path, "--acquisition", "margin", "--n", "1") == 0
     )  # whatever else is asked for, these rows first
     said = capsys.readouterr().out
-    assert "8 labels; confident of" in said and "0 up, 1 down" in said
+    assert "8 labels; the model gives one class more than 95 % in" in said
+    assert "classes: 0 up, 1 down" in said and "to answer the next 1: pyro-ssl label" in said
     labels = kept(tmp_path)
     assert (
         set(asked["rows"]) <= set(labels["indices"])
@@ -264,9 +265,9 @@ def test_directory_in_use_is_refused(tmp_path, capsys):
 def test_integer_pixels_are_scaled(tmp_path, dtype, largest, unit):
     x = np.linspace(0, largest, 2 * 64).round().reshape(2, 8, 8)
     np.savez(tmp_path / "images.npz", x=x.astype(dtype))
-    images = label.read_images(str(tmp_path / "images.npz"), ["a", "b"])
-    assert (images.reading.unit or 1) == unit and float(images.pool.max()) == 1
-    np.testing.assert_allclose(images.pool[:, 0] * unit, x, atol=1e-5)
+    images = label.read_label_data(str(tmp_path / "images.npz"), ["a", "b"])
+    assert (images.reading.unit or 1) == unit and float(images.pool.x.max()) == 1
+    np.testing.assert_allclose(images.pool.x[:, 0] * unit, x, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ CASES = {
         lambda objective, x: acquisition.acquire([objective] * 2, x, 3, "batch_bald")
     ),
     "label_draws": Case(prediction_draws.label_draws, "adgm", options={"draws": 3}),
-    "first_query": Case(lambda _, x: cold_start.first_query("random", x, 3)),
+    "embedded": Case(lambda _, x: cold_start.embedded(x, lambda x: x.flatten(1)), whole=True),
     "diverse": Case(lambda _, x: cold_start.diverse(x, 3), whole=True),
     "vae_embedding": Case(lambda _, x: vae_embedding(x, z_dim=2, steps=2)),
     "ActiveLearner": Case(of_learner, whole=True),

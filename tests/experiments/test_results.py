@@ -11,6 +11,7 @@ STUDIES = (
     "benchmark",
     "compiled_runs",
     "densities",
+    "first_questions",
     "gradient_variance",
     "graphical_models",
     "larger_than_memory",

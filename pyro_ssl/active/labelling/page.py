@@ -21,6 +21,8 @@ Answers = dict[int, int | None]
 """The class of each image, by its index among those shown; None for no class."""
 Guesses = Sequence[tuple[int, float]]
 """The likeliest class of each image, and its probability."""
+Description = dict[str, Any]
+"""The `name` of an image or row, and its `values`, pairs of a column and a cell."""
 MAX_ANSWER_BYTES = 2**20
 HEADERS = {
     "Cache-Control": "no-store",
@@ -46,8 +48,14 @@ class Page:
     Arguments:
         classes: Names of the K classes, two or more.
         port: Port on 127.0.0.1; 0 uses any free one.
+        labels_file: File of the labels, for the person.
+        next_command: Command that asks for more labels, for the person.
 
     Attributes:
+        learning: Function that says what is learned at the moment: a `text`, and the `share` that
+            is done, or None.
+        guessed: For each round, its `answers`, and how many the model had guessed, `right`; see
+            `Guessed`.
         address: URL of the page. It holds a secret, so that other pages in the browser cannot
             answer.
 
@@ -56,11 +64,22 @@ class Page:
         OSError: The port is taken.
     """
 
-    def __init__(self, classes: Sequence[str], port: int = 0) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        port: int = 0,
+        *,
+        labels_file: str = "",
+        next_command: str = "",
+    ) -> None:
         self.classes = [str(c) for c in classes]
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes should be two or more different names, got {list(classes)}")
+        self.learning: Callable[[], dict[str, Any]] = _nothing
+        self.guessed: list[dict[str, Any]] = []
+        self._files = {"labels": labels_file, "command": next_command}
         self._images: list[str] = []
+        self._beside: dict[str, Any] = {"descriptions": [], "why": ""}
         self._answers: Answers = {}
         self._guesses: Guesses = []
         self._counts = [0] * len(self.classes)
@@ -86,32 +105,39 @@ class Page:
 
     def ask(
         self,
-        images: Tensor,
+        images: Tensor | None,
         answers: Answers | None = None,
         keep: Callable[[Answers], None] | None = None,
         *,
         guesses: Guesses = (),
         counts: Sequence[int] | None = None,
+        descriptions: Sequence[Description] = (),
+        why: str = "",
     ) -> Answers:
-        """Show images and wait until each has an answer.
+        """Show images, or rows of a table, and wait until each has an answer.
 
         Arguments:
-            images: `(n, C, H, W)` with one or three channels, in [0, 1].
+            images: `(n, C, H, W)` with one or three channels, in [0, 1]; None for rows of a table.
             answers: Answers so far.
             keep: Called with all answers for each new one, before the page confirms it.
             guesses: What the model thinks of each image; empty without a model.
             counts: Labels of each class before this question, `(K,)`.
+            descriptions: Name and values of each image or row.
+            why: Where the question comes from.
 
         Raises:
             ValueError: The images have another shape.
         """
-        pictures = [png(image) for image in images]
+        pictures = [""] * len(descriptions)
+        if images is not None:
+            pictures = [png(image) for image in images]
         with self._changed:
             self._round += 1
             self._images = pictures
             self._answers = dict(answers or {})
             self._guesses = list(guesses)
             self._counts = list(counts or self._counts)
+            self._beside = {"descriptions": list(descriptions), "why": why}
             self._doing = ""
             self._keep = keep or _ignore
             self._failure = None
@@ -138,8 +164,13 @@ class Page:
 
     @property
     def news(self) -> dict[str, Any]:
-        """The number of the current question, and what the program is doing; the page polls it."""
-        return {"round": self._round, "doing": self._doing}
+        """The number of the current question, and what the program does; the page polls it."""
+        return {
+            "round": self._round,
+            "doing": self._doing,
+            "learning": self.learning(),
+            "guessed": self.guessed,
+        }
 
     def state(self) -> dict[str, Any]:
         """Everything that the page shows, as plain data."""
@@ -151,6 +182,8 @@ class Page:
                 "answers": {str(k): label for k, label in self._answers.items()},
                 "guesses": [list(guess) for guess in self._guesses],
                 "counts": self._counts,
+                "files": self._files,
+                **self._beside,
             }
 
     def answer(self, message: Any) -> None:
@@ -194,6 +227,11 @@ class Page:
 
 def _ignore(answers: Answers) -> None:
     """Keep nothing."""
+
+
+def _nothing() -> dict[str, Any]:
+    """Nothing is learned."""
+    return {"text": "", "share": None}
 
 
 def png(image: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Questions to a person about images, on a page or in the terminal.
+"""Questions to a person about images or rows, on a page or in the terminal.
 
 Each answer is written to disk as soon as it is given.
 """
@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_ssl.active.labelling.page import Answers, Guesses, Page
+from pyro_ssl.active.labelling.page import Answers, Page
+from pyro_ssl.active.labelling.terminal import ask_in_terminal
 from pyro_ssl.active.pool import fingerprint
 from pyro_ssl.evaluation import plots
 from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed
@@ -20,8 +21,8 @@ from pyro_ssl.utils.files import CheckpointError, read_sealed, write_sealed
 class Question:
     """Images of a pool that a person is asked about, and the answers so far, in a JSON file.
 
-    A contact sheet of the images, PNG, is written next to the file. The answers in an existing file
-    are kept.
+    For the terminal, a contact sheet of images, PNG, is written next to the file. The answers in an
+    existing file are kept.
 
     >>> import torch
     >>> from tempfile import TemporaryDirectory
@@ -33,22 +34,32 @@ class Question:
 
     Arguments:
         path: The file.
-        pool: Images `(N, C, H, W)`.
+        pool: Images `(N, C, H, W)`, or rows of a table `(N, D)`.
         classes: Names of the classes.
+        changed: Called after each answer, when it has been written.
 
     Attributes:
         rows: Rows of the pool that are asked for; empty if there is no open question.
+        by_model: A model has chosen the rows.
 
     Raises:
         ValueError: The file belongs to another pool or to other classes.
         CheckpointError: The file is damaged.
     """
 
-    def __init__(self, path: Path, pool: Tensor, classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        pool: Tensor,
+        classes: Sequence[str],
+        changed: Callable[[], object] = lambda: None,
+    ) -> None:
         self.path = path
+        self.changed = changed
         self.pool = pool
         self.classes = list(classes)
         self.rows: list[int] = []
+        self.by_model = False
         self._answers: Answers = {}  # by row
         if path.exists():
             self._read()
@@ -58,9 +69,15 @@ class Question:
         """Rows that were answered with no class."""
         return [row for row in self.rows if self._answers.get(row, 0) is None]
 
-    def ask(self, rows: Sequence[int]) -> None:
-        """Start a question about other rows."""
+    def ask(self, rows: Sequence[int], *, by_model: bool = False) -> None:
+        """Start a question about other rows.
+
+        Arguments:
+            rows: The rows.
+            by_model: A model has chosen them.
+        """
         self.rows = list(rows)
+        self.by_model = by_model
         self._answers = {}
         self._write({})
 
@@ -69,32 +86,47 @@ class Question:
         stored = set(known)
         self.rows = [row for row in self.rows if row not in stored]
 
-    def answered(
-        self, page: Page | None, guesses: Guesses = (), counts: Sequence[int] | None = None
-    ) -> tuple[list[int], list[int]]:
+    def answered(self, page: Page | None, **beside: Any) -> tuple[list[int], list[int]]:
         """Wait for all answers and return the rows that have a class, and their classes.
 
         Arguments:
             page: Page to ask on; None asks in the terminal.
-            guesses: What the model thinks of each row; the page shows it.
-            counts: Labels of each class so far, `(K,)`; the page shows them.
+            beside: What is shown beside the images; see `Page.ask`.
         """
         images = self._display()
-        sheet = self.path.with_suffix(".png")
-        plots.save(plots.contact_sheet(images), sheet)
-        place = str(sheet) if page is None else f"{page.address} (and {sheet})"
-        print(f"{len(self.rows)} images: {place}", flush=True)
         before = {i: self._answers[row] for i, row in enumerate(self.rows) if row in self._answers}
         if page is None:
-            answers = ask_in_terminal(self.classes, len(self.rows), before, self._write)
+            if images is not None:
+                plots.save(plots.contact_sheet(images), self.sheet)
+            shown = {k: v for k, v in beside.items() if k in ("guesses", "descriptions")}
+            kind = "row" if images is None else "image"
+            answers = ask_in_terminal(
+                self.classes, len(self.rows), before, self._keep, kind=kind, **shown
+            )
         else:
-            answers = page.ask(images, before, self._write, guesses=guesses, counts=counts)
+            answers = page.ask(images, before, self._keep, **beside)
         self._answers = {self.rows[i]: label for i, label in answers.items()}
-        labels = {row: label for row, label in self._answers.items() if label is not None}
+        labels = self.labels
         return list(labels), list(labels.values())
 
-    def _display(self) -> Tensor:
-        """Images in [0, 1], with one scale for the whole pool."""
+    @property
+    def labels(self) -> dict[int, int]:
+        """The class of each row that has been given one."""
+        return {
+            row: label
+            for row, label in self._answers.items()
+            if label is not None and row in self.rows
+        }
+
+    @property
+    def sheet(self) -> Path:
+        """The contact sheet of the images."""
+        return self.path.with_suffix(".png")
+
+    def _display(self) -> Tensor | None:
+        """Images in [0, 1], with one scale for the whole pool; None for rows of a table."""
+        if self.pool.dim() != 4:
+            return None
         low = float(self.pool.min())
         high = float(self.pool.max())
         images = self.pool[self.rows]
@@ -106,14 +138,21 @@ class Question:
     def _identity(self) -> dict[str, Any]:
         return {"pool": list(fingerprint(self.pool)), "classes": self.classes}
 
+    def _keep(self, answers: Answers) -> None:
+        self._write(answers)
+        self._answers = {self.rows[i]: label for i, label in answers.items()}
+        self.changed()
+
     def _write(self, answers: Answers) -> None:
         by_row = {str(self.rows[i]): label for i, label in answers.items()}
-        write_sealed(self.path, {**self._identity(), "rows": self.rows, "answers": by_row})
+        content = {"rows": self.rows, "by_model": self.by_model, "answers": by_row}
+        write_sealed(self.path, self._identity() | content)
 
     def _read(self) -> None:
         try:
             data = read_sealed(self.path)
             self.rows = [int(row) for row in data["rows"]]
+            self.by_model = data.get("by_model") is True
             self._answers = {int(row): label for row, label in data["answers"].items()}
             pool = data["pool"]
             classes = data["classes"]
@@ -147,54 +186,3 @@ class Question:
 
 def _is_class(label: Any, classes: Sequence[str]) -> bool:
     return type(label) is int and 0 <= label < len(classes)
-
-
-def ask_in_terminal(
-    classes: Sequence[str],
-    n: int,
-    answers: Answers | None = None,
-    keep: Callable[[Answers], None] | None = None,
-) -> Answers:
-    """Ask in the terminal for the class of each of n images of a contact sheet.
-
-    A class is given by its name, or by its number unless a name is a number. An empty line leaves
-    the image out.
-
-    Arguments:
-        classes: Names of the classes.
-        n: Number of images.
-        answers: Answers so far.
-        keep: Called with all answers after each new one.
-
-    Raises:
-        EOFError: The input ended before all images were answered; the answers so far were kept.
-
-    >>> ask_in_terminal(["cat", "dog"], 1, answers={0: 1})
-    classes: 0 cat, 1 dog
-    {0: 1}
-    """
-    result = dict(answers or {})
-    labels = {name: k for k, name in enumerate(classes)}
-    menu = ", ".join(classes)
-    if not any(name.isdigit() for name in classes):
-        labels = {str(k): k for k in range(len(classes))} | labels
-        menu = ", ".join(f"{k} {name}" for k, name in enumerate(classes))
-    print(f"classes: {menu}")
-    for image in range(n):
-        if image in result:
-            continue
-        result[image] = _ask_for_one(image, labels)
-        if keep is not None:
-            keep(dict(result))
-    return result
-
-
-def _ask_for_one(image: int, labels: dict[str, int]) -> int | None:
-    """Ask until the answer is a class or empty."""
-    while True:
-        text = input(f"image {image}: ").strip()
-        if not text:
-            return None
-        if text in labels:
-            return labels[text]
-        print(f"there is no class {text!r}; an empty line leaves the image out")

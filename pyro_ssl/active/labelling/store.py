@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Labels:
         self._path = path
         self._pool: Fingerprint | None = None
         self._text: str | None = None  # content of the file as this object knows it
+        self._changing = threading.Lock()
         if path is not None:
             self._text = read_text(path)
         if self._text is not None:
@@ -149,9 +151,20 @@ class Labels:
         all_values = self.values + values
         all_skipped = still_skipped + new_skipped
         self._write({"indices": all_indices, "labels": all_values, "skipped": all_skipped})
-        self.indices = all_indices
-        self.values = all_values
-        self.skipped = all_skipped
+        with self._changing:
+            self.indices = all_indices
+            self.values = all_values
+            self.skipped = all_skipped
+
+    def copy(self) -> Labels:
+        """The labels of now, in memory; another thread may add labels meanwhile."""
+        same = Labels()
+        with self._changing:
+            same.indices = list(self.indices)
+            same.values = list(self.values)
+            same.skipped = list(self.skipped)
+        same._pool = self._pool
+        return same
 
     # --- the file ---------------------------------------------------------------------------------
 

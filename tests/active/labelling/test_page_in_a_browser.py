@@ -173,3 +173,83 @@ def test_guesses_counts_and_going_back(browser, width):
         browser.find_element(By.TAG_NAME, "body").send_keys("0")
         thread.join(10)
     assert given == [{0: 1, 1: 0, 2: 0}]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_learning_record_and_files(browser, width):
+    from selenium.webdriver.common.by import By
+
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    find = lambda name: browser.find_element(By.ID, name)  # noqa: E731
+    learning = {"text": "The model learns from 10 labels: about 9 s left.", "share": 0.4}
+    command = "pyro-ssl label runs/mine --data a/long/path/to/a/folder/of/images --rounds 3"
+    given = []
+    with Page(CLASSES, labels_file="runs/mine/labels.csv", next_command=command) as page:
+        page.tell("Looking for the first questions.")
+        browser.get(page.address)
+        until(browser, lambda: find("said").text == "Looking for the first questions.")
+        hidden = ["large", "classes", "keys", "done", "learning", "record"]
+        assert not any(find(name).is_displayed() for name in hidden)
+        why = "The model is still learning: these come from clusters without a label."
+        asked = {"descriptions": [{"name": f"{i}.png", "values": []} for i in range(3)], "why": why}
+        thread = threading.Thread(
+            target=lambda: given.append(page.ask(IMAGES, **asked)), daemon=True
+        )
+        thread.start()
+        until(browser, lambda: find("why").text == why)
+        assert find("guess").text == "No guess yet." and find("which").text == "0.png"
+        page.learning = lambda: learning
+        until(browser, lambda: find("learned").text == learning["text"])
+        assert find("share").is_displayed()
+        assert float(find("share").get_attribute("value")) == 0.4
+        page.learning = lambda: {"text": "The model has learned from 10 labels.", "share": None}
+        until(browser, lambda: not find("share").is_displayed())
+        page.guessed = [
+            {"labels": 20, "answers": 10, "right": 3, "by_model": True},
+            {"labels": 30, "answers": 10, "right": 9, "by_model": False},
+        ]
+        until(browser, lambda: find("record").is_displayed())
+        assert find("bars").get_attribute("aria-label") == (
+            "Answers that the model had guessed: 3 of 10, with 20 labels, questions that the model "
+            "chose; 9 of 10, with 30 labels"
+        )
+        heights = "return [...document.querySelectorAll('#bars i')].map(i => i.offsetHeight)"
+        low, high = browser.execute_script(heights)
+        assert 2.5 < high / low < 3.5
+        assert find("recorded").text.startswith("In the last round, the model had guessed 9 of 10")
+        assert find("file").text == "runs/mine/labels.csv" and find("command").text == command
+        scrolled = browser.execute_script("return document.documentElement.scrollWidth")
+        assert scrolled <= width
+        browser.find_element(By.TAG_NAME, "body").send_keys("c", "d", "e")
+        thread.join(10)
+        assert given == [{0: 0, 1: 1, 2: 2}]
+    until(browser, lambda: find("said").text.startswith("The program has ended."))
+    assert not find("large").is_displayed() and find("command").is_displayed()
+
+
+def test_rows_of_a_table(browser):
+    from selenium.webdriver.common.by import By
+
+    find = lambda name: browser.find_element(By.ID, name)  # noqa: E731
+    rows = [
+        {"name": f"row {i}", "values": [["name", f"<b>pet {i}</b>"], ["weight", "4.5"]]}
+        for i in (7, 3)
+    ]
+    given = []
+    with Page(CLASSES) as page:
+        thread = threading.Thread(
+            target=lambda: given.append(page.ask(None, descriptions=rows)), daemon=True
+        )
+        thread.start()
+        browser.get(page.address)
+        until(browser, lambda: find("values").text == "name <b>pet 7</b>\nweight 4.5")
+        assert not find("zoom").is_displayed() and find("which").text == "row 7"
+        browser.find_element(By.TAG_NAME, "body").send_keys("d")
+        until(browser, lambda: find("which").text == "row 3")
+        assert find("image0").text == "row 7\ndog"
+        browser.find_element(By.TAG_NAME, "body").send_keys("c")
+        thread.join(10)
+    assert given == [{0: 1, 1: 0}]

@@ -1,29 +1,9 @@
-"""Questions in the terminal, and the scale of the images."""
+"""The scale of the images of a question, and what is kept of its answers."""
 
 import pytest
 import torch
-from programs.label_page import CLASSES
 
-from pyro_ssl.active.labelling.question import Question, ask_in_terminal
-
-
-def test_terminal_takes_numbers_and_names(monkeypatch, capsys):
-    lines = iter(["dog", "7", "0", ""])
-    monkeypatch.setattr("builtins.input", lambda _: next(lines))
-    kept = []
-    assert ask_in_terminal(CLASSES, 4, {2: 1}, kept.append) == {0: 1, 1: 0, 2: 1, 3: None}
-    assert (
-        "no class '7'" in capsys.readouterr().out
-        and kept[-1] == {0: 1, 1: 0, 2: 1, 3: None}
-        and len(kept) == 3
-    )
-
-
-def test_terminal_reads_numbers_as_names(monkeypatch, capsys):
-    lines = iter(["0", "1", "3"])
-    monkeypatch.setattr("builtins.input", lambda _: next(lines))
-    assert ask_in_terminal(["1", "2", "3"], 2) == {0: 0, 1: 2}
-    assert "no class '0'" in capsys.readouterr().out
+from pyro_ssl.active.labelling.question import Question
 
 
 @pytest.mark.parametrize("unit", [1, 1e-13, 1e13])
@@ -39,3 +19,18 @@ def test_images_are_displayed_with_one_scale(tmp_path, unit):
         .isfinite()
         .all()
     )
+
+
+def test_answers_and_their_origin_are_kept(tmp_path, monkeypatch):
+    pool = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
+    lines = iter(["a", "", "b"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    kept = []
+    question = Question(tmp_path / "asked.json", pool, ["a", "b"], lambda: kept.append(1))
+    question.ask([3, 1, 4], by_model=True)
+    assert question.answered(None) == ([3, 4], [0, 1]) and len(kept) == 3
+    again = Question(tmp_path / "asked.json", pool, ["a", "b"])
+    assert again.rows == [3, 1, 4] and again.by_model and again.labels == {3: 0, 4: 1}
+    again.forget([3])
+    assert again.labels == {4: 1} and again.left_out == [1]
+    assert not (tmp_path / "asked.png").exists()  # rows of a table have no picture

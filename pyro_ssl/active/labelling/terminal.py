@@ -1,0 +1,121 @@
+"""Questions in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pyro_ssl.active.labelling.page import Answers, Description, Guesses
+
+BACK = "back"
+STOP = "stop"
+
+
+class StoppedByPerson(EOFError):
+    """The person ended the questions; the answers so far were kept."""
+
+
+def ask_in_terminal(
+    classes: Sequence[str],
+    n: int,
+    answers: Answers | None = None,
+    keep: Callable[[Answers], None] | None = None,
+    *,
+    guesses: Guesses = (),
+    descriptions: Sequence[Description] = (),
+    kind: str = "image",
+) -> Answers:
+    """Ask in the terminal for the class of each of n images or rows.
+
+    A class is given by its name, or by its number unless a name is a number. An empty line leaves
+    the image out, `back` returns to the one before, and `stop` ends; a class of that name is given
+    precedence, and the command is then written with a slash.
+
+    Arguments:
+        classes: Names of the classes.
+        n: Number of images.
+        answers: Answers so far.
+        keep: Called with all answers after each new one.
+        guesses: What the model thinks of each; empty without a model.
+        descriptions: Name and values of each.
+        kind: What is asked about: an image, or a row.
+
+    Raises:
+        StoppedByPerson: The person typed `stop`; the answers so far were kept.
+        EOFError: The input ended before all images were answered; the answers so far were kept.
+
+    >>> ask_in_terminal(["cat", "dog"], 1, answers={0: 1})
+    classes: 0 cat, 1 dog
+    Type the number or the name of a class. Enter leaves an image out, back returns to the one
+    before, stop ends. Every answer is saved at once.
+    {0: 1}
+    """
+    result = dict(answers or {})
+    labels = {name: k for k, name in enumerate(classes)}
+    menu = ", ".join(classes)
+    if not any(name.isdigit() for name in classes):
+        labels = {str(k): k for k in range(len(classes))} | labels
+        menu = ", ".join(f"{k} {name}" for k, name in enumerate(classes))
+    back = _command(BACK, labels)
+    stop = _command(STOP, labels)
+    print(
+        f"classes: {menu}\n"
+        f"Type the number or the name of a class. Enter leaves {_an(kind)} out, {back} returns to "
+        f"the one\nbefore, {stop} ends. Every answer is saved at once."
+    )
+    answered: list[int] = []
+    while len(result) < n:
+        place = _first_without(result, n)
+        if descriptions:
+            print(f"\n{place + 1} of {n}: {_description(descriptions[place])}")
+        if place < len(guesses):
+            label, probability = guesses[place]
+            print(f"the model's guess: {classes[label]}, {100 * probability:.0f} %")
+        asked = f"{kind} {place}"
+        if descriptions and kind == "row":
+            asked = descriptions[place]["name"]  # an image has its number on the contact sheet
+        text = _read(f"{asked}: ", [back, stop, "", *labels])
+        if text == stop:
+            raise StoppedByPerson
+        if text == back:
+            _take_back(result, answered)
+            continue
+        result[place] = labels[text] if text else None
+        answered.append(place)
+        if keep is not None:
+            keep(dict(result))
+    return result
+
+
+def _first_without(answers: Answers, n: int) -> int:
+    return next(place for place in range(n) if place not in answers)
+
+
+def _take_back(answers: Answers, answered: list[int]) -> None:
+    """Forget the last answer, so that it is asked for again; it stays saved until then."""
+    if not answered:
+        print("there is no answer before this one")
+        return
+    del answers[answered.pop()]
+
+
+def _description(found: Description) -> str:
+    """Where to look: the name, and the values of a row."""
+    values = [f"  {column}: {value}" for column, value in found["values"]]
+    return "\n".join([str(found["name"]), *values])
+
+
+def _read(prompt: str, known: Sequence[str]) -> str:
+    """Ask until the answer is known."""
+    while True:
+        text = input(prompt).strip()
+        if text in known:
+            return text
+        print(f"there is no class {text!r}; an empty line leaves it out")
+
+
+def _command(name: str, labels: dict[str, int]) -> str:
+    return name if name not in labels else f"/{name}"
+
+
+def _an(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

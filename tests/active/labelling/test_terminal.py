@@ -1,0 +1,72 @@
+"""Questions in the terminal."""
+
+import pytest
+from programs.label_page import CLASSES
+
+from pyro_ssl.active.labelling.terminal import StoppedByPerson, ask_in_terminal
+
+
+@pytest.fixture
+def person(monkeypatch):
+    """Types lines, and remembers the prompts."""
+    prompts = []
+
+    def types(*lines):
+        rest = iter(lines)
+        monkeypatch.setattr(
+            "builtins.input", lambda prompt: (prompts.append(prompt), next(rest))[1]
+        )
+        return prompts
+
+    return types
+
+
+def test_terminal_takes_numbers_and_names(monkeypatch, capsys):
+    lines = iter(["dog", "7", "0", ""])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    kept = []
+    assert ask_in_terminal(CLASSES, 4, {2: 1}, kept.append) == {0: 1, 1: 0, 2: 1, 3: None}
+    assert (
+        "no class '7'" in capsys.readouterr().out
+        and kept[-1] == {0: 1, 1: 0, 2: 1, 3: None}
+        and len(kept) == 3
+    )
+
+
+def test_terminal_reads_numbers_as_names(monkeypatch, capsys):
+    lines = iter(["0", "1", "3"])
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    assert ask_in_terminal(["1", "2", "3"], 2) == {0: 0, 1: 2}
+    assert "no class '0'" in capsys.readouterr().out
+
+
+def test_terminal_goes_back_and_stops(person, capsys):
+    prompts = person("back", "dog", "cat", "back", "eel", "stop")
+    kept = []
+    with pytest.raises(StoppedByPerson):
+        ask_in_terminal(CLASSES, 3, keep=kept.append)
+    assert [prompt.strip(" :").split()[1] for prompt in prompts] == list("001212")
+    assert kept == [{0: 1}, {0: 1, 1: 0}, {0: 1, 1: 2}]
+    said = capsys.readouterr().out
+    assert "there is no answer before this one" in said
+    assert "back returns to the one\nbefore, stop ends. Every answer is saved at once." in said
+
+
+def test_a_class_called_stop_is_a_class(person, capsys):
+    person("stop", "/stop")
+    kept = []
+    with pytest.raises(StoppedByPerson):
+        ask_in_terminal(["go", "stop"], 2, keep=kept.append)
+    assert kept == [{0: 1}] and "/stop ends" in capsys.readouterr().out
+
+
+def test_terminal_says_where_to_look_and_what_the_model_thinks(person, capsys):
+    person("0", "1")
+    descriptions = [
+        {"name": "pets/unlabeled/a.png", "values": []},
+        {"name": "row 7", "values": [["weight", "4.5"]]},
+    ]
+    ask_in_terminal(CLASSES, 2, guesses=[(2, 0.834)], descriptions=descriptions, kind="row")
+    said = capsys.readouterr().out
+    assert "1 of 2: pets/unlabeled/a.png\nthe model's guess: eel, 83 %" in said
+    assert "2 of 2: row 7\n  weight: 4.5\n" in said and "Enter leaves a row out" in said
