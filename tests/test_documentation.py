@@ -128,7 +128,7 @@ def test_the_commands_for_sweeps(tmp_path, monkeypatch):
 def test_presets():
     names = names_of("docs/howto/presets.md")
     assert names["m2"].guide.q_y.network.first.bias.shape == (600,)
-    assert names["training"]["epochs"] == 1000
+    assert names["training"]["epochs"] == 1 and names["training"]["warmup"] == 200 / 1000
     assert names["estimator"].get_params()["preset"] == "paper-002-moons"
 
 
