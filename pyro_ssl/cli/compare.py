@@ -21,6 +21,7 @@ from pyro_ssl.utils import files
 TABLES = (".csv", ".json")
 PARAMETERS = ("preset", "epochs", "min_steps", "lr")
 """Options that are parameters of `SemiSupervisedClassifier`."""
+WHICH_LABELS = "pyro-ssl label asks for the most useful ones (pyro-ssl label --help)"
 
 
 def parser() -> ArgumentParser:
@@ -136,19 +137,9 @@ def run(arguments: Namespace) -> None:
     )
     print(f"\n{comparison.table()}\n\n{comparison.recommendation}")
     if comparison.next_step:
-        print(f"next step: {comparison.next_step}. {_which_labels(dataset)}")
+        print(f"next step: {comparison.next_step}. {WHICH_LABELS}")
     _print_training(comparison, arguments, parameters, dataset)
     _write(comparison, arguments)
-
-
-def _which_labels(dataset: data.Dataset) -> str:
-    """Which rows to label next."""
-    if len(dataset.x_shape) == 3:
-        return "pyro-ssl label asks for the most useful ones (pyro-ssl label --help)"
-    return (
-        "Label first the rows whose confidence is lowest: train as below, then "
-        "pyro-ssl predict DIR --unlabeled"
-    )
 
 
 def _print_training(

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 from jsonargparse import ArgumentParser, Namespace
-from torch import Tensor
 
 from pyro_ssl import zoo
 from pyro_ssl.active.acquisition import ACQUISITIONS
@@ -29,6 +28,8 @@ from pyro_ssl.cli.label_data import LabelData, read_label_data
 from pyro_ssl.cli.method_options import chosen_options
 from pyro_ssl.cli.train import label_warnings_silenced
 from pyro_ssl.data.missing_labels import warn_of_missing_classes
+from pyro_ssl.estimator import SemiSupervisedClassifier
+from pyro_ssl.estimator.settings import Shape, settings_for
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.zoo.saved_model import SavedModel
@@ -159,9 +160,9 @@ def run(arguments: Namespace) -> None:
     given = read_label_data(
         arguments.data, arguments.classes, reading_of(vars(arguments)), arguments.labels
     )
-    options = _options(arguments, given.pool.x)
+    options, training = _settings(arguments, given.pool)
     with files.locked(arguments.directory), _terminable():
-        learner = _learner(arguments, given, options)
+        learner = _learner(arguments, given, options, training)
         _teach_known(learner, given, arguments.labels)
         try:
             _ask(arguments, learner, given, options)
@@ -257,28 +258,44 @@ def resume_hint() -> str:
     return "; progress is saved; run the same command to continue"
 
 
-def _options(arguments: Namespace, pool: Tensor) -> dict[str, Any]:
-    """Return all options of the method; large enough images get a convolutional network."""
+def _settings(arguments: Namespace, pool: Pool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return all options of the method, and the arguments of `fit`.
+
+    Rows of a table get those of `SemiSupervisedClassifier`, as in `pyro-ssl train`, for as many
+    labels as one round gives; large enough images get a convolutional network.
+    """
+    method = arguments.method
+    if pool.x.dim() == 2:
+        estimator = SemiSupervisedClassifier(
+            method,
+            options=arguments.options,
+            training=arguments.training,
+            random_state=arguments.seed,
+        )
+        shape = Shape(tuple(pool.x.shape[1:]), len(pool.x), arguments.n, len(pool.classes))
+        settings = settings_for(estimator.get_params(deep=False), shape, {})
+        return chosen_options(method, {}) | settings.options, settings.training
     given: dict[str, Any] = arguments.options
-    options = chosen_options(arguments.method, {}) | given
+    options = chosen_options(method, {}) | given
     is_free = "network" in options and "network" not in given
-    if is_free and pool.dim() == 4 and min(pool.shape[2:]) >= MIN_CONV_SIZE:
+    if is_free and pool.x.dim() == 4 and min(pool.x.shape[2:]) >= MIN_CONV_SIZE:
         options["network"] = "conv"
-    return options
+    return options, zoo.method(method).training | arguments.training
 
 
-def _learner(arguments: Namespace, given: LabelData, options: dict[str, Any]) -> ActiveLearner:
+def _learner(
+    arguments: Namespace, given: LabelData, options: dict[str, Any], training: dict[str, Any]
+) -> ActiveLearner:
     method = arguments.method
     classes = given.pool.classes
     x_shape = tuple(given.pool.x.shape[1:])
-    defaults = {"progress": None, **zoo.method(method).training}
     return ActiveLearner(
         lambda seed: zoo.build(method, x_shape, len(classes), seed=seed, **options),
         acquisition=arguments.acquisition,
         power=arguments.power,
         start=arguments.start,
         embedding=EMBEDDINGS[arguments.embedding],
-        training=defaults | arguments.training,
+        training={"progress": None} | training,
         update_training=arguments.update_training,
         directory=arguments.directory,
         identity={"method": method, "options": options, "classes": classes},
