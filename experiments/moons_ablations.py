@@ -68,7 +68,8 @@ def block(results: Results) -> str:
     changed = any(r["config"].get("settings") == SETTINGS for r in results.values())
     if not changed:
         return "No runs yet."
-    rows = [row for method in METHODS for row in _rows(results, method)]
+    methods = dict.fromkeys(method for change in CHANGES.values() for method in change.methods)
+    rows = [row for method in methods for row in _rows(results, method)]
     header = (
         f"noise {NOISE}, 6 labels",
         "change",

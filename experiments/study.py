@@ -185,8 +185,8 @@ def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         matches = [name for name in names if fnmatchcase(name, pattern)]
         if not matches:
-            examples = ", ".join(names[:3])
-            raise SystemExit(f"--runs {pattern}: no run has this name. Runs are {examples}, ...")
+            examples = f"Runs are {', '.join(names[:3])}, ..." if names else "No run is selected."
+            raise SystemExit(f"--runs {pattern}: no run has this name. {examples}")
         found |= dict.fromkeys(matches)
     return list(found)
 

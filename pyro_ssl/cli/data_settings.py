@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from pyro_ssl import data, zoo
 from pyro_ssl.cli.data_options import reading_of
-from pyro_ssl.cli.labels_of_run import rows_of_run
+from pyro_ssl.cli.label_data import with_labels
+from pyro_ssl.cli.labels_of_run import is_label_table, rows_of_run
 from pyro_ssl.data import Dataset, Reading
+from pyro_ssl.data.readers import dataset_of
 from pyro_ssl.estimator import SemiSupervisedClassifier
 from pyro_ssl.estimator.defaults import class_frequencies, warn_unless_for_columns
 from pyro_ssl.estimator.settings import Settings, Shape, settings_for, training_seed
@@ -43,12 +46,27 @@ class Loaded(NamedTuple):
 def load_data(config: dict[str, Any]) -> Loaded:
     """Load or read the data of a configuration.
 
+    Labels in a CSV file, as `pyro-ssl label` writes it, win over those in the data.
+
+    Raises:
+        ValueError: There is no such data set, or the labels do not fit.
+
     >>> options = {"label_column": "label", "ignore_columns": [], "image_size": None}
+    >>> options |= {"label_file": None}
     >>> load_data({"data": "moons", "data_root": None, **options}).dataset.x_shape
     (2,)
     """
     reading = reading_of(config)
-    return Loaded(*data.load_or_read(config["data"], config["data_root"], reading))
+    name = config["data"]
+    labels_file = config["label_file"]
+    if not is_label_table(labels_file):
+        return Loaded(*data.load_or_read(name, config["data_root"], reading))
+    if name in data.DATASETS:
+        raise ValueError(
+            f"--label-file: {labels_file} has labels of a file or folder, got the data set {name}"
+        )
+    content = with_labels(data.read(name, reading), Path(labels_file))
+    return Loaded(dataset_of(content, Path(name).stem), content.reading)
 
 
 def completed(config: dict[str, Any], given: Collection[str], dataset: Dataset) -> dict[str, Any]:

@@ -20,10 +20,11 @@ from pyro_ssl.active.acquisition import ACQUISITIONS
 from pyro_ssl.active.cold_start import Embedding, Start, pca_embedding, vae_embedding
 from pyro_ssl.active.labelling.background import Background
 from pyro_ssl.active.labelling.page import Page
+from pyro_ssl.active.labelling.question import Question
 from pyro_ssl.active.labelling.session import Pool, Session
 from pyro_ssl.active.learner import ActiveLearner
 from pyro_ssl.cli.commands import COMMANDS
-from pyro_ssl.cli.data_options import add_reading_options, reading_of
+from pyro_ssl.cli.data_options import READING_OPTIONS, add_reading_options, reading_of
 from pyro_ssl.cli.label_data import LabelData, read_label_data
 from pyro_ssl.cli.method_options import chosen_options
 from pyro_ssl.cli.train import label_warnings_silenced
@@ -38,6 +39,10 @@ EMBEDDINGS: dict[str, Embedding] = {"pca": pca_embedding, "vae": vae_embedding}
 """Embeddings for the first round, by name."""
 CONFIDENT = 0.95
 """Probability above which a prediction counts as confident in the summary of a round."""
+TRAINING = {"epochs": 8}
+"""Arguments of `fit` for images, unless others are given."""
+UPDATE_TRAINING = {"epochs": 2}
+"""Those that differ in later rounds."""
 MIN_CONV_SIZE = 8
 """Height and width from which images get a convolutional network by default."""
 
@@ -59,7 +64,7 @@ def parser() -> ArgumentParser:
         "--data",
         type=str,
         required=True,
-        help="folder of images, with class folders and a folder unlabeled, a .csv or .parquet "
+        help="folder of images, with class folders or without, a .csv or .parquet "
         "table, or .npz file with images x, (N, C, H, W) or (N, H, W); labels in the data are "
         "learned first",
     )
@@ -103,16 +108,17 @@ def parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--training",
-        type=dict[str, Any],
-        default={"epochs": 8},
-        help="training options, arguments of fit, as JSON",
+        type=dict[str, Any] | None,
+        default=None,
+        help="training options, arguments of fit, as JSON; by default 8 epochs for images, and for "
+        "a table those of SemiSupervisedClassifier",
     )
     parser.add_argument(
         "--update-training",
-        type=dict[str, Any] | None,
-        default={"epochs": 2},
+        type=dict[str, Any] | Literal["auto"] | None,
+        default="auto",
         help="training options that differ in later rounds, which continue from the last weights; "
-        "null trains from scratch in each round",
+        "null trains from scratch in each round; auto is 2 epochs for images, and null for a table",
     )
     parser.add_argument(
         "--acquisition",
@@ -160,6 +166,8 @@ def run(arguments: Namespace) -> None:
     given = read_label_data(
         arguments.data, arguments.classes, reading_of(vars(arguments)), arguments.labels
     )
+    if arguments.labels is not None and arguments.classes is None:
+        arguments.classes = given.pool.classes  # the next command does not read the file again
     options, training = _settings(arguments, given.pool)
     with files.locked(arguments.directory), _terminable():
         learner = _learner(arguments, given, options, training)
@@ -227,8 +235,25 @@ def _print_what_next(arguments: Namespace, given: LabelData) -> None:
             f"model: {out / 'model'}; to use it: pyro-ssl predict {out} --data PATH --output p.csv",
             flush=True,
         )
+    labels = Path(arguments.directory) / "labels.csv"
+    print(
+        f"to train another method: pyro-ssl train METHOD {_data_words(arguments)} "
+        f"--label-file {shlex.quote(str(labels))} --out DIR",
+        flush=True,
+    )
     count = arguments.n * arguments.rounds
     print(f"to answer the next {count}: {next_command(arguments)}", flush=True)
+
+
+def _data_words(arguments: Namespace) -> str:
+    """The options that say which data, and how they are read."""
+    reading = parser().get_defaults()
+    words = ["--data", str(arguments.data)]
+    for name in READING_OPTIONS:
+        value = arguments[name]
+        if value != reading[name]:
+            words += ["--" + name.replace("_", "-"), *map(str, np.atleast_1d(value))]
+    return shlex.join(words)
 
 
 def next_command(arguments: Namespace) -> str:
@@ -269,7 +294,7 @@ def _settings(arguments: Namespace, pool: Pool) -> tuple[dict[str, Any], dict[st
         estimator = SemiSupervisedClassifier(
             method,
             options=arguments.options,
-            training=arguments.training,
+            training=arguments.training or {},
             random_state=arguments.seed,
         )
         shape = Shape(tuple(pool.x.shape[1:]), len(pool.x), arguments.n, len(pool.classes))
@@ -280,7 +305,16 @@ def _settings(arguments: Namespace, pool: Pool) -> tuple[dict[str, Any], dict[st
     is_free = "network" in options and "network" not in given
     if is_free and pool.x.dim() == 4 and min(pool.x.shape[2:]) >= MIN_CONV_SIZE:
         options["network"] = "conv"
-    return options, zoo.method(method).training | arguments.training
+    training = TRAINING if arguments.training is None else arguments.training
+    return options, zoo.method(method).training | training
+
+
+def _update_training(arguments: Namespace, pool: Pool) -> dict[str, Any] | None:
+    """Return the arguments of `fit` that differ in later rounds; None trains from scratch."""
+    if arguments.update_training != "auto":
+        given: dict[str, Any] | None = arguments.update_training
+        return given
+    return None if pool.x.dim() == 2 else UPDATE_TRAINING
 
 
 def _learner(
@@ -295,8 +329,8 @@ def _learner(
         power=arguments.power,
         start=arguments.start,
         embedding=EMBEDDINGS[arguments.embedding],
-        training={"progress": None} | training,
-        update_training=arguments.update_training,
+        training={"progress": False} | training,  # the thread must not write over a prompt
+        update_training=_update_training(arguments, given.pool),
         directory=arguments.directory,
         identity={"method": method, "options": options, "classes": classes},
         seed=arguments.seed,
@@ -305,10 +339,9 @@ def _learner(
 
 def _teach_known(learner: ActiveLearner, given: LabelData, labels_file: str | None) -> None:
     """Teach known labels once; labels that the person has given take precedence."""
-    known = dict(zip(learner.indices, learner.labels, strict=True))
-    decided = {*known, *learner.skipped}
+    known = dict(zip(learner.indices, learner.labels, strict=True)) | _open_answers(learner, given)
     labeled = np.flatnonzero(given.labels >= 0).tolist()
-    rows = [row for row in labeled if row not in decided]
+    rows = [row for row in labeled if row not in known and row not in learner.skipped]
     if rows:
         labels = given.labels[rows].tolist()
         learner.teach(rows, labels, pool=given.pool.x, learn=False)
@@ -319,6 +352,20 @@ def _teach_known(learner: ActiveLearner, given: LabelData, labels_file: str | No
             "those of the directory are kept",
             flush=True,
         )
+    skipped = [row for row in labeled if row in learner.skipped]
+    if labels_file is not None and skipped:
+        print(
+            f"{labels_file} has a label for {len(skipped)} rows that were left out in "
+            f"{learner.directory}; they stay left out",
+            flush=True,
+        )
+
+
+def _open_answers(learner: ActiveLearner, given: LabelData) -> dict[int, int]:
+    """The answers to a question that was open when the last command ended."""
+    assert learner.directory is not None
+    pool = given.pool
+    return Question(learner.directory / "asked.json", pool.x, pool.classes).labels
 
 
 def _page(arguments: Namespace, classes: list[str]) -> AbstractContextManager[Page | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from pyro_ssl.active.labelling.label_file import as_classes, names_of_labels
 from pyro_ssl.active.labelling.session import Pool
 from pyro_ssl.data.classes import names_of, rows_of_labels, values_of_classes
 from pyro_ssl.data.readers import Content, Reading, cells_of, label_indices, read
-from pyro_ssl.utils.arguments import as_data
+from pyro_ssl.utils.arguments import as_data, is_missing
 
 
 class LabelData(NamedTuple):
@@ -64,7 +65,11 @@ def read_label_data(
         given = _given_labels(labels_file, len(x), content.train.names)
         names = classes or list(content.classes) or _classes_of(content.train.labels, given)
         if len(names) < 2 or len(set(names)) < len(names):
-            raise ValueError(f"two or more different names are needed, got {names}; give --classes")
+            raise ValueError(
+                f"the classes should have two or more different names, got {names}; give "
+                "--classes NAME NAME"
+            )
+        _check_names(names)
         labels = np.full(len(x), -1)
         if content.train.labels is not None:
             labels = label_indices(content.train.labels, len(x), names)
@@ -76,6 +81,39 @@ def read_label_data(
     folder = Path(name)
     cells = cells_of(folder, content.reading)
     return LabelData(Pool(x, names, content.train.names, folder, cells), labels, content.reading)
+
+
+def _check_names(names: list[str]) -> None:
+    """Refuse names that a table of labels has for missing labels."""
+    missing = [name for name in names if is_missing(name)]
+    if missing:
+        raise ValueError(
+            f"a class cannot be called {missing[0]!r}, which means a missing label; give it "
+            "another name"
+        )
+
+
+def with_labels(content: Content, path: Path) -> Content:
+    """Add the labels of a CSV file to the training part; they win over those in the data.
+
+    Arguments:
+        content: The data, which may have no labels.
+        path: File with the columns `file` or `row`, and `label`; see `names_of_labels`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file does not fit the data.
+    """
+    train = content.train
+    size = len(train.x)
+    labels: list[str | None] = [None] * size
+    if train.labels is not None:
+        values, missing = rows_of_labels(train.labels, size)
+        known = iter(names_of(values_of_classes(values[~missing])) if not missing.all() else ())
+        labels = [None if is_without else next(known) for is_without in missing.tolist()]
+    for row, label in names_of_labels(path, size, train.names).items():
+        labels[row] = label
+    return replace(content, train=replace(train, labels=labels))
 
 
 def _given_labels(path: str | None, size: int, names: tuple[str, ...]) -> dict[int, str]:

@@ -64,9 +64,12 @@ def labeled_rows_of_run(dataset: data.Dataset, config: dict[str, Any]) -> data.L
     >>> len(labeled_rows_of_run(data.load("digits"), config).indices)
     20
     """
-    if config["label_file"]:
-        return data.LabelDraw.load(config["label_file"])
+    label_file = config["label_file"]
+    if label_file and not is_label_table(label_file):
+        return data.LabelDraw.load(label_file)
     labels = config["labels"]
+    if label_file and labels is None:
+        labels = "all"
     is_labeled = dataset.y >= 0
     if labels is None:
         labels = min(DEFAULT_LABELS, len(is_labeled)) if is_labeled.all() else "all"
@@ -74,3 +77,12 @@ def labeled_rows_of_run(dataset: data.Dataset, config: dict[str, Any]) -> data.L
         rows = is_labeled.nonzero().flatten().tolist()
         return data.LabelDraw(tuple(rows), len(is_labeled), "all")
     return data.draw_labels(dataset.y, labels, how=config["how"], seed=config["seed"])
+
+
+def is_label_table(label_file: str | None) -> bool:
+    """Whether a file of `--label-file` has labels, as CSV, and not only the labeled rows.
+
+    >>> is_label_table("asked/labels.csv"), is_label_table("draw.json"), is_label_table(None)
+    (True, False, False)
+    """
+    return label_file is not None and label_file.lower().endswith(".csv")

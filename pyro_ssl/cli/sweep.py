@@ -279,7 +279,7 @@ class _Datasets:
     def completed(self, draft: _Draft, seed: int) -> dict[str, Any]:
         """The configuration of a run with a seed, as plain data."""
         config = draft.config | {"seed": seed}
-        key = (config["data"], config["data_root"], reading_of(config))
+        key = (config["data"], config["data_root"], config["label_file"], reading_of(config))
         if key not in self.datasets:
             self.datasets[key] = load_data(config).dataset
         with label_warnings_silenced():

@@ -157,7 +157,8 @@ def method_parser(name: str) -> ArgumentParser:
         "--label-file",
         type=str | None,
         default=None,
-        help="file of labeled rows, written by LabelDraw.save",
+        help="labels as CSV, with the columns file or row, and label, as pyro-ssl label writes "
+        "them; or the labeled rows of the data, a file written by LabelDraw.save",
     )
     parser.add_argument(
         "--validation",

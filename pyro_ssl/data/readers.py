@@ -438,7 +438,8 @@ def _columns_of_data(table: Table, reading: Reading) -> tuple[str, ...]:
     if reading.label_column not in table.columns:
         raise ValueError(
             f"{table.path} has no column {brief(reading.label_column)} of labels; give "
-            f"--label-column NAME, one of {few(table.columns, 20)}"
+            f"--label-column NAME, one of {few(table.columns, 20)}, or add a column for the "
+            "labels; its cells may be empty"
         )
     left_out = (reading.label_column, *reading.ignore_columns)
     columns = tuple(name for name in table.columns if name not in left_out)

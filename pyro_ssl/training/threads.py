@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 
@@ -22,6 +23,26 @@ on two busy cores, a step of M2 took 10 to 80 times as long with two to ten thre
 """
 CHOSEN_BY_USER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment variables by which the user chooses the number of threads."""
+_whole: ContextVar[int | None] = ContextVar("whole", default=None)
+"""The number of threads before `half_of_the_threads`, inside its block."""
+
+
+@contextmanager
+def half_of_the_threads() -> Iterator[None]:
+    """Let torch use half of its threads inside the block, so that something else stays quick.
+
+    >>> with half_of_the_threads():
+    ...     torch.get_num_threads() >= 1
+    True
+    """
+    before = torch.get_num_threads()
+    token = _whole.set(before)
+    torch.set_num_threads(max(1, before // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _whole.reset(token)
 
 
 @contextmanager
@@ -38,7 +59,7 @@ def threads_for(objective: Objective, batches: Batches | SourceBatches) -> Itera
         batches: Its batches.
     """
     before = torch.get_num_threads()
-    if is_chosen_by_user(before) or not is_small(objective, batches):
+    if is_chosen_by_user(_whole.get() or before) or not is_small(objective, batches):
         yield
         return
     torch.set_num_threads(1)

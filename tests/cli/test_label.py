@@ -277,7 +277,7 @@ def test_integer_pixels_are_scaled(tmp_path, dtype, largest, unit):
         (["--n", "61"], "n should be at most 60"),
         (
             ["--classes", "one"],
-            "two or more different names are needed, got ['one']; give --classes",
+            "the classes should have two or more different names, got ['one']; give --classes",
         ),
         (["--acquisition", "bald"], "deterministic"),
         (["--port", "70000"], "--port should be in"),

@@ -127,7 +127,7 @@ def test_classes_of_a_file_of_labels(tmp_path, images):
 
 def test_a_table_is_labeled_by_its_cells(tmp_path, person, capsys):
     y = np.arange(30) % 2
-    lines = [f"pet {i},{4 * y[i] + i / 100:.2f},{i}," for i in range(30)]
+    lines = [f"pet {i},{4 * y[i] + i / 100:.2f},{i % 7}," for i in range(30)]
     (tmp_path / "pets.csv").write_text("\n".join(["name,weight,age,label", *lines]))
     person(y)
     assert command(tmp_path, "--ignore-columns", "name", data="pets.csv") == 0
@@ -239,3 +239,17 @@ def test_an_error_in_training_reaches_the_terminal(tmp_path, images, person, mon
     assert command(tmp_path, "--rounds", "3") == 2
     assert "the loss is made of cheese" in capsys.readouterr().err
     assert len(labels_file(tmp_path)) in (8, 12)
+
+
+@pytest.mark.slow
+def test_another_method_trains_on_the_labels(tmp_path, capsys):
+    lines = [f"{4 * (i % 2) + i / 100:.2f},{i % 7}," for i in range(30)]
+    (tmp_path / "pets.csv").write_text("\n".join(["weight,age,label", *lines]))
+    (tmp_path / "labels.csv").write_text("row,label\n0,cat\n1,dog\n3,dog\n")
+    given = ["--data", str(tmp_path / "pets.csv"), "--label-file", str(tmp_path / "labels.csv")]
+    out = ["--epochs", "2", "--out", str(tmp_path / "run")]
+    assert cli.main(["train", "m2", *given, *out]) == 0
+    assert "1 of 'cat', 2 of 'dog'; 27 rows without a label" in capsys.readouterr().out
+    given[1] = "moons"
+    assert cli.main(["train", "m2", *given, *out]) == 2
+    assert "has labels of a file or folder, got the data set moons" in capsys.readouterr().err

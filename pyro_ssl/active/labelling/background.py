@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import torch
-
+from pyro_ssl.training.threads import half_of_the_threads
 from pyro_ssl.training.watch import StoppedError, Watch, watched
 
 
@@ -41,7 +40,8 @@ class Background:
     @property
     def is_running(self) -> bool:
         """True while a training runs."""
-        return self._thread is not None and self._thread.is_alive()
+        thread = self._thread  # another thread may set it to None
+        return thread is not None and thread.is_alive()
 
     def start(self, learn: Callable[[], Any], labels: int) -> None:
         """Start a training; the earlier one must have ended.
@@ -113,23 +113,13 @@ class Background:
 
     def _run(self, learn: Callable[[], Any]) -> None:
         try:
-            with _half_of_the_threads(), watched(self._watch):
+            with half_of_the_threads(), watched(self._watch):
                 learn()
         except StoppedError:
             pass
         except BaseException as error:
             self._error = error
-
-
-@contextmanager
-def _half_of_the_threads() -> Iterator[None]:
-    """Let torch use half of its threads, so that the page stays quick."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+            print(f"\nthe training failed: {error}", file=sys.stderr, flush=True)
 
 
 def _count(labels: int) -> str:

@@ -19,6 +19,8 @@ from pyro_ssl.active.learner import ActiveLearner
 
 REFRESH = 0.5
 """Seconds between two updates of the time left, in the terminal."""
+SECONDS_BETWEEN_LINES = 10.0
+"""Seconds between two lines with the time left, in a file."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Session:
     def _learn_now(self) -> None:
         """Wait until all labels are learned; a training on only a part of them is ended."""
         if self.page is not None:
-            self.page.tell("All questions of this round are answered.")
+            self.page.tell("Learning from the labels so far.")
         if self.background.labels < len(self.learner.indices):
             self.background.stop()
         self._wait()
@@ -146,14 +148,15 @@ class Session:
         self._wait()
 
     def _wait(self) -> None:
-        shows_time = self.background.is_running and sys.stdout.isatty()
-        if self.background.is_running and not shows_time:
-            print(self.background.status()["text"], flush=True)
+        is_terminal = sys.stdout.isatty()
         while self.background.is_running:
-            self.background.join(REFRESH)
-            if shows_time:
-                print(f"\r{self.background.status()['text']:<70}", end="", flush=True)
-        if shows_time:
+            text = self.background.status()["text"]
+            if is_terminal:
+                print(f"\r{text:<70}", end="", flush=True)
+            else:
+                print(text, flush=True)
+            self.background.join(REFRESH if is_terminal else SECONDS_BETWEEN_LINES)
+        if is_terminal:
             print("\r" + " " * 70 + "\r", end="")
         self.background.wait()
 

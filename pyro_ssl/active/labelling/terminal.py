@@ -63,6 +63,7 @@ def ask_in_terminal(
         f"the one\nbefore, {stop} ends. Every answer is saved at once."
     )
     answered: list[int] = []
+    saved = dict(result)  # an answer that is asked for again stays saved until then
     while len(result) < n:
         place = _first_without(result, n)
         if descriptions:
@@ -80,9 +81,10 @@ def ask_in_terminal(
             _take_back(result, answered)
             continue
         result[place] = labels[text] if text else None
+        saved[place] = result[place]
         answered.append(place)
         if keep is not None:
-            keep(dict(result))
+            keep(dict(saved))
     return result
 
 

@@ -291,8 +291,9 @@ def _check_latents(pair: TracePair, how: str) -> None:
     extra = sorted(guided.keys() - latent.keys() - auxiliary)
     if extra:
         raise ValueError(
-            f"{how}, the guide samples {extra}, which the model does not; remove them or give the "
-            "model a site of that name"
+            f"{how}, the guide samples {extra}, which the model does not; remove them, give the "
+            "model a site of that name, or mark them as auxiliary: "
+            'pyro.sample(..., infer={"is_auxiliary": True})'
         )
     _check_same_plates(guided, latent)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 WAY_OUT = (
-    "; Objective(elbo=pyro.infer.TraceEnum_ELBO(max_plate_nesting=...)) supports any pair that "
+    "; Objective(elbo=pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)) supports any pair that "
     "Pyro can enumerate"
 )
 """Last part of the message of every `ScopeError`."""

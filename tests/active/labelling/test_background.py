@@ -46,6 +46,20 @@ def test_leaving_the_block_stops_a_training():
     background.wait()  # no error is left
 
 
+def test_a_training_has_half_of_the_threads_and_leaves_no_trace():
+    seen = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with Background() as background:
+            for _ in range(2):
+                background.start(lambda: seen.append(torch.get_num_threads()), labels=1)
+                background.wait()
+    finally:
+        torch.set_num_threads(before)
+    assert seen[0] == seen[1] and seen[0] in (1, 2)
+
+
 def test_an_error_reaches_the_program():
     with Background() as background:
         background.start(lambda: 1 / 0, labels=10)
