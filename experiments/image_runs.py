@@ -27,6 +27,9 @@ from pyro_ssl import (
 from pyro_ssl.evaluation import metrics, style
 
 CIFAR10_ROWS = 30_000
+CLASSES = 10
+ROWS = {"cifar10": CIFAR10_ROWS, "svhn": 73_257}
+"""Training images of a run, where they are not 60,000."""
 """Default number of training images of CIFAR-10, the first ones; at scale `paper` all."""
 IDX_FOLDERS = {"kmnist": "KMNIST", "notmnist": "notMNIST"}
 """Folders of sets that only their test images are read from."""
@@ -204,6 +207,16 @@ def tsne(z: Tensor, y: Tensor, classes: Iterable[str]) -> Any:
     ax.set(xticks=[], yticks=[])
     ax.legend(frameon=False, fontsize=8, markerscale=3, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def kingmas_alpha(data: str, per_class: int, rows: int | None = None) -> float:
+    """Alpha of the code of Kingma et al. 2014: 0.1 N / N_l beside means, for ten classes.
+
+    >>> kingmas_alpha("mnist", 100)
+    6.0
+    """
+    count = rows or ROWS.get(data, 60_000)
+    return 0.1 * count / (CLASSES * per_class)
 
 
 def smoke_rows(per_class: int) -> dict[str, int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from image_runs import measured, smoke_rows, trained, training_of, tsne
+from image_runs import kingmas_alpha, measured, smoke_rows, trained, training_of, tsne
 from pages import MEASURES, measures, published, table, where
 from panels import side_by_side
 from results_table import Result, Results
@@ -111,6 +111,7 @@ def configure(row: str, data: str, per_class: int, draw: int, scale: str) -> Con
     }
     if row.endswith("_paper"):
         config |= _settings_of_paper(model, PRESETS[row.removeprefix(model)], scale)
+        config["options"] |= {"alpha": kingmas_alpha(data, per_class, rows.get("rows"))}
     return config
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from image_runs import images, measured, smoke_rows, trained, training_of, tsne
+from image_runs import images, kingmas_alpha, measured, smoke_rows, trained, training_of, tsne
 from pages import MEASURES, measures, published, table, where
 from results_table import Result, Results
 from study import Config, Selection, Study, main, of_preset, resolved
@@ -157,6 +157,8 @@ def configure(name: str, per_class: int, draw: int, scale: str) -> Config:
         config["m1"] = row.m1 | ({"hidden": (8,), "epochs": 1} if scale == "smoke" else {})
     if row.preset is not None:
         config |= _settings_of_paper(row, row.preset, scale)
+        if "alpha" in config["options"]:
+            config["options"] |= {"alpha": kingmas_alpha("mnist", per_class)}
     return config
 
 

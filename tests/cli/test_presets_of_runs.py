@@ -85,7 +85,7 @@ def test_a_sweep_over_an_option_of_a_preset():
     configs = [json.loads(p.read_text()) for p in Path("sweep/runs").glob("*/config.json")]
     assert sorted(c["options"]["z_dim"] for c in configs) == [2, 3]
     assert {c["preset"] for c in configs} == {"paper-004"}
-    assert {c["options"]["alpha"] for c in configs} == {0.1}
+    assert {c["options"]["alpha"] for c in configs} == {6.0}
     assert {c["training"]["warmup"] for c in configs} == {200.0 / 1000}
 
 

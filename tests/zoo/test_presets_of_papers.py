@@ -249,7 +249,7 @@ def test_a_saved_model_remembers_its_preset_and_all_options(tmp_path):
     assert again.preset == "paper-004-mier"
     expected = zoo.preset_of("m2", "paper-004-mier").option_values | given
     assert again.options == {k: list(v) if type(v) is tuple else v for k, v in expected.items()}
-    assert [term.weight for term in again.objective.terms] == [0.1, 5.0, 1.0]
+    assert [term.weight for term in again.objective.terms] == [6.0, 5.0, 1.0]
     with pytest.raises(ValueError, match="preset should be one of"):
         SavedModel("m2", (4,), [0, 1], given, o, preset="paper-005")
 
