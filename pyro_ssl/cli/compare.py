@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl import data, zoo
 from pyro_ssl.cli.commands import COMMANDS
-from pyro_ssl.cli.data_options import DATA_HELP, add_reading_options, reading_of
+from pyro_ssl.cli.data_options import DATA_HELP, add_reading_options, reading_of, reading_words
 from pyro_ssl.cli.train_command import train_command
 from pyro_ssl.comparison import Comparison, compare, draw_comparison
 from pyro_ssl.data.label_draws import draw_labels
@@ -21,7 +22,6 @@ from pyro_ssl.utils import files
 TABLES = (".csv", ".json")
 PARAMETERS = ("preset", "epochs", "min_steps", "lr")
 """Options that are parameters of `SemiSupervisedClassifier`."""
-WHICH_LABELS = "pyro-ssl label asks for the most useful ones (pyro-ssl label --help)"
 
 
 def parser() -> ArgumentParser:
@@ -137,9 +137,17 @@ def run(arguments: Namespace) -> None:
     )
     print(f"\n{comparison.table()}\n\n{comparison.recommendation}")
     if comparison.next_step:
-        print(f"next step: {comparison.next_step}. {WHICH_LABELS}")
+        print(f"next step: {comparison.next_step}. {_how_to_label(arguments)}")
     _print_training(comparison, arguments, parameters, dataset)
     _write(comparison, arguments)
+
+
+def _how_to_label(arguments: Namespace) -> str:
+    """The command that asks for labels; of a data set of ours, all labels are known."""
+    if arguments.data in data.DATASETS:
+        return "pyro-ssl label asks for them"
+    words = ["--data", arguments.data, *reading_words(vars(arguments))]
+    return f"To be asked for them: pyro-ssl label runs/asked {shlex.join(words)}"
 
 
 def _print_training(

@@ -51,6 +51,22 @@ def reading_of(options: Mapping[str, Any]) -> Reading:
     return Reading(options["label_column"], tuple(options["ignore_columns"]), size)
 
 
+def reading_words(options: Mapping[str, Any]) -> list[str]:
+    """The words of a command that give the options for reading files, where they differ.
+
+    >>> reading_words({"label_column": "label", "ignore_columns": ["id"], "image_size": None})
+    ['--ignore-columns', 'id']
+    """
+    words = []
+    if options["label_column"] != "label":
+        words += ["--label-column", options["label_column"]]
+    if options["ignore_columns"]:
+        words += ["--ignore-columns", *options["ignore_columns"]]
+    if options["image_size"] is not None:
+        words += ["--image-size", str(options["image_size"])]
+    return words
+
+
 def absolute_path(name: str) -> str:
     """Make a path absolute, so that a run can be resumed from any folder; keep a name as it is."""
     return name if name in DATASETS else str(Path(name).resolve())

@@ -24,7 +24,7 @@ from pyro_ssl.active.labelling.question import Question
 from pyro_ssl.active.labelling.session import Pool, Session
 from pyro_ssl.active.learner import ActiveLearner
 from pyro_ssl.cli.commands import COMMANDS
-from pyro_ssl.cli.data_options import READING_OPTIONS, add_reading_options, reading_of
+from pyro_ssl.cli.data_options import add_reading_options, reading_of, reading_words
 from pyro_ssl.cli.label_data import LabelData, read_label_data
 from pyro_ssl.cli.method_options import chosen_options
 from pyro_ssl.cli.train import label_warnings_silenced
@@ -235,25 +235,13 @@ def _print_what_next(arguments: Namespace, given: LabelData) -> None:
             f"model: {out / 'model'}; to use it: pyro-ssl predict {out} --data PATH --output p.csv",
             flush=True,
         )
-    labels = Path(arguments.directory) / "labels.csv"
+    words = ["--data", str(arguments.data), *reading_words(vars(arguments))]
+    words += ["--label-file", str(Path(arguments.directory) / "labels.csv")]
     print(
-        f"to train another method: pyro-ssl train METHOD {_data_words(arguments)} "
-        f"--label-file {shlex.quote(str(labels))} --out DIR",
-        flush=True,
+        f"to train another method: pyro-ssl train METHOD {shlex.join(words)} --out DIR", flush=True
     )
     count = arguments.n * arguments.rounds
     print(f"to answer the next {count}: {next_command(arguments)}", flush=True)
-
-
-def _data_words(arguments: Namespace) -> str:
-    """The options that say which data, and how they are read."""
-    reading = parser().get_defaults()
-    words = ["--data", str(arguments.data)]
-    for name in READING_OPTIONS:
-        value = arguments[name]
-        if value != reading[name]:
-            words += ["--" + name.replace("_", "-"), *map(str, np.atleast_1d(value))]
-    return shlex.join(words)
 
 
 def next_command(arguments: Namespace) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from pyro_ssl.cli.data_options import reading_words
 from pyro_ssl.cli.data_settings import ESTIMATOR, completed, settings_of
 from pyro_ssl.cli.labels_of_run import rows_of_run
 from pyro_ssl.cli.method_options import parsed_with_preset
@@ -62,13 +63,7 @@ def _config(method: str, words: list[str], dataset: Dataset) -> dict[str, Any]:
 
 def _data_words(compared: Namespace) -> list[str]:
     """Options that say which data and labels to read."""
-    words = ["--data", compared.data]
-    if compared.label_column != "label":
-        words += ["--label-column", compared.label_column]
-    if compared.ignore_columns:
-        words += ["--ignore-columns", *compared.ignore_columns]
-    if compared.image_size is not None:
-        words += ["--image-size", str(compared.image_size)]
+    words = ["--data", compared.data, *reading_words(vars(compared))]
     if compared.data_root is not None:
         words += ["--data-root", compared.data_root]
     if compared.labels is not None:
