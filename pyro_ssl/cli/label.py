@@ -236,10 +236,9 @@ def _print_what_next(arguments: Namespace, given: LabelData) -> None:
             flush=True,
         )
     words = ["--data", str(arguments.data), *reading_words(vars(arguments))]
-    words += ["--label-file", str(Path(arguments.directory) / "labels.csv")]
-    print(
-        f"to train another method: pyro-ssl train METHOD {shlex.join(words)} --out DIR", flush=True
-    )
+    words += ["--label-file", str(out / "labels.csv"), "--out", f"{out}-{arguments.method}"]
+    command = shlex.join(["pyro-ssl", "train", arguments.method, *words])
+    print(f"to train {arguments.method}, or another method, anew: {command}", flush=True)
     count = arguments.n * arguments.rounds
     print(f"to answer the next {count}: {next_command(arguments)}", flush=True)
 
