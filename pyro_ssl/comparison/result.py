@@ -199,7 +199,7 @@ class Comparison:
             text = start + text + (others or ": use the labels alone") + "."
             return _Verdict(text, use or LABELS_ALONE)
         text = f"{best} and the labels alone cannot be told apart: the difference is {numbers}"
-        return _Verdict(start + text + (others or "; more labels would tell") + ".", use or leader)
+        return _Verdict(start + text + (others or "; more labels may tell") + ".", use or leader)
 
     def _better_baseline(self, leader: str) -> _Verdict | None:
         """The simple baseline with more correct predictions than a competitor, if any."""

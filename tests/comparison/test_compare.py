@@ -106,7 +106,7 @@ def made_up(n=100, **right):
         (
             {"m2": range(61), "labels_alone": range(60)},
             "With 100 labels, m2 and the labels alone cannot be told apart: the difference is "
-            "1.0 points (95 % interval -1.7 to 3.7); more labels would tell.",
+            "1.0 points (95 % interval -1.7 to 3.7); more labels may tell.",
         ),
         (
             {"m2": range(40), "labels_alone": range(60)},
