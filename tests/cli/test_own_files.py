@@ -218,14 +218,6 @@ def test_user_errors_take_one_line(capsys, error):
     assert re.search(message, said)
 
 
-def test_a_table_cannot_be_labeled_by_looking(capsys):
-    path, _ = people()
-    assert run("label", "asked", "--data", path, *TABLE) == 2
-    assert "a table has no images to show; fill its column 'group' by hand" in (
-        capsys.readouterr().err
-    )
-
-
 def test_data_of_another_kind_than_the_models_are_named(pets, capsys):
     path, _ = people()
     assert run("train", "m2", "--data", pets, *SMALL, "--out", "of_images") == 0
