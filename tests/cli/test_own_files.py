@@ -9,7 +9,7 @@ import pytest
 from cli_programs import result, run
 from PIL import Image
 
-from pyro_ssl.cli import label
+from pyro_ssl.cli.label_data import read_label_data
 from pyro_ssl.cli.predict import csv_of
 from pyro_ssl.data import read, readers
 from pyro_ssl.zoo.saved_model import SavedModel
@@ -82,8 +82,8 @@ def test_a_folder_of_images_goes_through_all_commands(pets, capsys, monkeypatch)
 
 
 def test_label_shows_the_classes_and_learns_the_labels_of_the_folder(pets, monkeypatch, capsys):
-    images = label.read_images(pets, None)
-    assert images.classes == ["cat", "dog"] and images.labels.tolist()[:6] == [0] * 6
+    given = read_label_data(pets, None)
+    assert given.pool.classes == ["cat", "dog"] and given.labels.tolist()[:6] == [0] * 6
     monkeypatch.setattr("builtins.input", lambda prompt: "cat")
     options = ("--options", json.dumps({"hidden": [8], "network": "mlp"}))
     how = ("--source", "terminal", "--n", 2, "--training", '{"epochs": 1}', "--start", "random")
@@ -91,7 +91,7 @@ def test_label_shows_the_classes_and_learns_the_labels_of_the_folder(pets, monke
     labels = json.loads(Path("asked/labels.json").read_text())
     assert labels["labels"][:12] == [0] * 6 + [1] * 6 and labels["labels"][12:] == [0, 0]
     assert set(labels["indices"][12:]) <= set(range(12, 24))  # unlabeled ones
-    assert "14 labels; confident of" in capsys.readouterr().out
+    assert "14 labels; the model gives one class more than 95 %" in capsys.readouterr().out
     assert SavedModel.load("asked/model").classes == ["cat", "dog"]
     assert run("predict", "asked", "--data", pets, "--output", "p.csv") == 0
     assert run("label", "asked", "--data", pets, *how, *options) == 0  # and nothing twice

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 distributed = pytest.importorskip("distributed", reason="pip install 'pyro-ssl[dask]'")
 COMMAND = (
     *("sweep", "m2", "--data", "rows.npz", "--labels", "20", "--validation", "0.3"),
-    *("--hidden", "[8]", "--epochs", "50", "--seeds", "0:3"),
+    *("--hidden", "[8]", "--epochs", "50", "--seeds", "0:3", "--checkpoint_every", "1"),
 )
 DEADLINE = 120
 
