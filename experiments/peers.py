@@ -305,7 +305,7 @@ def better(results: Results) -> str:
 
 
 def _ahead(results: Results, name: str, peer: str) -> str:
-    """In what a peer is ahead of M2 on a data set; empty if in nothing."""
+    """The measures by which a peer is ahead of M2 on a data set; empty if there are none."""
     parts = []
     for measure, factor, unit, digits in (
         ("accuracy", 100, "points of accuracy", 1),

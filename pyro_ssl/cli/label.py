@@ -332,15 +332,24 @@ def _teach_known(learner: ActiveLearner, given: LabelData, labels_file: str | No
     if rows:
         labels = given.labels[rows].tolist()
         learner.teach(rows, labels, pool=given.pool.x, learn=False)
+    if labels_file is not None:
+        _print_not_learned(learner, given, labels_file, known)
+
+
+def _print_not_learned(
+    learner: ActiveLearner, given: LabelData, labels_file: str, known: dict[int, int]
+) -> None:
+    """Say which labels of a file the person has decided otherwise."""
+    labeled = np.flatnonzero(given.labels >= 0).tolist()
     others = [row for row in labeled if known.get(row, given.labels[row]) != given.labels[row]]
-    if labels_file is not None and others:
+    if others:
         print(
             f"{labels_file} has another label for {len(others)} rows than {learner.directory}; "
             "those of the directory are kept",
             flush=True,
         )
     skipped = [row for row in labeled if row in learner.skipped]
-    if labels_file is not None and skipped:
+    if skipped:
         print(
             f"{labels_file} has a label for {len(skipped)} rows that were left out in "
             f"{learner.directory}; they stay left out",

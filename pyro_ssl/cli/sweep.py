@@ -550,9 +550,7 @@ def _test(chosen: Sequence[Outcome], out: Path) -> dict[str, dict[str, float]]:
         path = directory / TEST_FILE
         if not path.exists():
             if dataset is None:
-                dataset, _ = data.load_or_read(
-                    config["data"], config["data_root"], reading_of(config)
-                )
+                dataset = load_data(config).dataset
             if not len(dataset.x_test):
                 return {}
             saved = SavedModel.load(directory / "model")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pyro_ssl.training.threads import half_of_the_threads
 from pyro_ssl.training.watch import StoppedError, Watch, watched
+from pyro_ssl.utils.durations import duration
 
 
 class Background:
@@ -101,15 +102,15 @@ class Background:
         text = ""
         if not self._is_told:
             text = (
-                f"The model has learned from {_count(self.labels)}. "
+                f"The model has learned from {count_of_labels(self.labels)}. "
                 "Questions after these come from it."
             )
         return {"text": text, "share": None}
 
     def _running_text(self) -> str:
-        text = f"The model learns from {_count(self.labels)}"
+        text = f"The model learns from {count_of_labels(self.labels)}"
         left = self._watch.seconds_left
-        return f"{text}." if left is None else f"{text}: {_time_left(left)}."
+        return f"{text}." if left is None else f"{text}: about {duration(max(1, left))} left."
 
     def _run(self, learn: Callable[[], Any]) -> None:
         try:
@@ -122,11 +123,10 @@ class Background:
             print(f"\nthe training failed: {error}", file=sys.stderr, flush=True)
 
 
-def _count(labels: int) -> str:
+def count_of_labels(labels: int) -> str:
+    """A number of labels as text.
+
+    >>> count_of_labels(1), count_of_labels(10)
+    ('1 label', '10 labels')
+    """
     return "1 label" if labels == 1 else f"{labels} labels"
-
-
-def _time_left(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s left"
-    return f"about {round(seconds / 60)} min left"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pyro_ssl.active.labelling.background import Background
+from pyro_ssl.active.labelling.background import Background, count_of_labels
 from pyro_ssl.active.labelling.guesses import GuessRecord
 from pyro_ssl.active.labelling.label_file import write_labels
 from pyro_ssl.active.labelling.page import Description, Page
@@ -208,7 +208,8 @@ class Session:
             self.background.acknowledge()
             rows = learner.query(self.pool.x, n, learn=False)
             self.question.ask(rows.tolist(), by_model=True)
-            return f"The model that learned from {_count(learned)} chose these: it is least sure."
+            labels = count_of_labels(learned)
+            return f"The model that learned from {labels} chose these: it is least sure."
         place = "clusters without a label" if learner.start == "diverse" else "the pool, at random"
         if learner.start == "diverse":
             print(f"looking for clusters among {len(self.pool.x)}", flush=True)
@@ -263,7 +264,3 @@ class Session:
     def _show_record(self) -> None:
         if self.page is not None:
             self.page.guessed = [found.plain() for found in self.record.rounds]
-
-
-def _count(labels: int) -> str:
-    return "1 label" if labels == 1 else f"{labels} labels"
