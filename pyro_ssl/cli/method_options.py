@@ -61,7 +61,7 @@ def parsed_with_preset(name: str, parsed: Namespace, given: Collection[str]) -> 
     >>> parsed = Namespace(preset="paper-004", z_dim=3, alpha=1.0, epochs=10)
     >>> filled = parsed_with_preset("m2", parsed, {"z_dim", "epochs"})
     >>> filled.z_dim, filled.alpha, filled.epochs, filled.warmup
-    (3, 0.1, 10, 2.0)
+    (3, 6.0, 10, 2.0)
     """
     if parsed.preset is None or parsed.get("resume"):  # a run goes on with its own settings
         return parsed
