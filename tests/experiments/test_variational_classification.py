@@ -14,8 +14,9 @@ pytestmark = pytest.mark.slow
 
 def test_variational_classification(tmp_path, script, scripts, monkeypatch):
     module = scripts("variational_classification")
-    monkeypatch.setattr(module, "EPSILONS", (0.1, 0.3))
-    monkeypatch.setattr(module, "FIRST", 100)
+    measures = scripts("variational_measures")
+    monkeypatch.setattr(measures, "EPSILONS", (0.1, 0.3))
+    monkeypatch.setattr(measures, "FIRST", 100)
     variants = {
         name: module.VARIANTS[name]
         for name in ("vc, T linear", "vc, Gaussian latent", "gm, weight 1")
@@ -59,7 +60,7 @@ def test_variational_classification(tmp_path, script, scripts, monkeypatch):
 
 
 def test_latents_that_are_the_prior_are_at_no_distance_from_it(scripts):
-    module = scripts("variational_classification")
+    module = scripts("variational_measures")
     o, g = (
         zoo.build("vc", (5,), 3, z_dim=2, hidden=(4,), stochastic=True),
         torch.Generator().manual_seed(0),
@@ -82,7 +83,7 @@ def test_latents_that_are_the_prior_are_at_no_distance_from_it(scripts):
 
 def test_a_class_without_test_images_is_left_out_of_the_distance_from_the_prior(scripts):
     """With classes 0 and 2 alone, it is the mean of the distances of either."""
-    module = scripts("variational_classification")
+    module = scripts("variational_measures")
     o = zoo.build("vc", (5,), 3, z_dim=2, hidden=(4,))
     x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0))
     y = 2 * (torch.arange(60) % 2)
@@ -91,7 +92,7 @@ def test_a_class_without_test_images_is_left_out_of_the_distance_from_the_prior(
 
 
 def test_a_method_keeps_its_colour_in_every_picture(scripts):
-    colours = scripts("variational_classification")._row_colours
+    colours = scripts("variational_pictures")._row_colours
     both = colours(["ce", "ce, Gaussian latent", "gm, density 0.1", "vc, ratio 0.1"])
     assert colours(["CE", "GM", "VC"]) == {
         "CE": both["ce"],
@@ -127,7 +128,7 @@ def test_a_wide_resnet_goes_on_in_pieces_as_on_a_gpu(scripts, tmp_path, monkeypa
         write_mnist(tmp_path / "data", 300, name)
     monkeypatch.setenv("PYRO_SSL_DATA", str(tmp_path / "data"))
     module = scripts("variational_classification")
-    monkeypatch.setattr(module, "EPSILONS", (0.1,))
+    monkeypatch.setattr(scripts("variational_measures"), "EPSILONS", (0.1,))
     config = module.configure(
         "cifar", "mnist", "vc", {"backbone": "wrn-10-1"}, draw=1, scale="paper"
     )
