@@ -14,7 +14,6 @@ def presets(scripts):
 
 @pytest.mark.slow
 def test_the_papers_parts(tmp_path, script, scripts, presets, monkeypatch):
-    module = scripts("variational_classification")
     monkeypatch.setattr(scripts("variational_measures"), "EPSILONS", (0.1, 0.3))
     monkeypatch.setattr(presets, "SMALL_EPSILONS", (0.0, 0.01))
     for name in ("MNIST", "FashionMNIST"):
