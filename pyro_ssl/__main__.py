@@ -17,14 +17,17 @@ def main() -> int:
     if interruptible:
         signal.signal(signal.SIGINT, _end)
     from pyro_ssl.cli.app import main as command
+    from pyro_ssl.utils.left_behind import end_without_it
 
     if interruptible:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return command()
+        code = command()
     finally:
-        if interruptible:  # only threads that are ending are left
+        if interruptible:  # only threads that are ending are left, or are left behind
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_without_it(code)
+    return code
 
 
 def _end(number: int, frame: FrameType | None) -> None:

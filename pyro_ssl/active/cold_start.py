@@ -45,10 +45,10 @@ def embedded(pool: Tensor, embedding: Embedding | None = None) -> Tensor:
 
 
 def diverse(vectors: Any, n: int, seed: int = 0, *, known: Sequence[int] = ()) -> Tensor:
-    """Choose for each of n centres of k-means another vector, the nearest; indices `(n,)`.
+    """Choose the vectors that are nearest to n centres of k-means, `(n,)`; largest clusters first.
 
-    With rows that are known already, there is one more cluster for each of them, and the largest
-    clusters without a known row are chosen.
+    With rows that are known already, there is one more cluster for each of them, up to
+    `MOST_CLUSTERS`. Clusters without a known row come first, then those with the fewest.
 
     >>> diverse(torch.tensor([[0.0], [0.1], [5.0]]), 2).shape
     torch.Size([2])
@@ -74,28 +74,34 @@ def diverse(vectors: Any, n: int, seed: int = 0, *, known: Sequence[int] = ()) -
     check_count(n, len(vectors) - len(known))
     order = order_by_value(vectors)
     vectors = vectors[order]
-    is_known = torch.zeros(len(order), dtype=torch.bool)
-    is_known[list(known)] = True
-    is_known = is_known[order]
+    is_free = torch.ones(len(order), dtype=torch.bool)
+    is_free[list(known)] = False
+    is_free = is_free[order]
     count = min(n + len(known), max(n, MOST_CLUSTERS))
     clusters = MiniBatchKMeans(count, random_state=seed, n_init=3, batch_size=4096)
     members = torch.as_tensor(clusters.fit_predict(vectors.numpy())).long()
     centres = torch.as_tensor(clusters.cluster_centers_).to(vectors)
-    if known:
-        centres = centres[_without_known(members, is_known, count)[:n]]
     chosen: list[int] = []
-    for distances in torch.cdist(centres, vectors):
-        distances[is_known] = torch.inf
-        distances[chosen] = torch.inf  # each centre gets another datum
-        chosen.append(int(distances.argmin()))
+    for _ in range(n):
+        cluster = _next_cluster(members, is_free, count)
+        distances = torch.cdist(centres[[cluster]], vectors).squeeze(0)
+        distances[(members != cluster) | ~is_free] = torch.inf
+        row = int(distances.argmin())
+        is_free[row] = False
+        chosen.append(row)
     return order[chosen]
 
 
-def _without_known(members: Tensor, is_known: Tensor, count: int) -> Tensor:
-    """Sort clusters: those with fewest known rows first, and of these the largest first."""
+def _next_cluster(members: Tensor, is_free: Tensor, count: int) -> int:
+    """The cluster with the fewest rows that are taken, and of these the largest.
+
+    A cluster without a free row, such as one that k-means left empty, has nothing to ask for.
+    """
     sizes = members.bincount(minlength=count)
-    known = members[is_known].bincount(minlength=count)
-    return (known * (len(members) + 1) - sizes).argsort(stable=True)
+    free = members[is_free].bincount(minlength=count)
+    rank = (sizes - free) * (len(members) + 1) - sizes
+    rank[free == 0] = torch.iinfo(rank.dtype).max
+    return int(rank.argmin())
 
 
 def pca_embedding(x: Any, *, dim: int = 32, fitted_rows: int = 5000, seed: int = 0) -> Tensor:

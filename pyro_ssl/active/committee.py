@@ -8,7 +8,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,6 +43,25 @@ FIT_ARGUMENTS = set(inspect.signature(fit).parameters) - RESERVED
 """Arguments of `fit` that a user may set."""
 
 
+class Trained(NamedTuple):
+    """What a committee has learned. It is replaced as a whole, so any thread may read it.
+
+    >>> Trained().members, Trained().learned
+    ((), 0)
+
+    Arguments:
+        members: The trained objectives; empty before the first round.
+        history: For each round, each member's history.
+        learned: Number of labels that the members have been trained on.
+        learned_at_restart: Number of labels at the last training from scratch.
+    """
+
+    members: Sequence[Objective] = ()
+    history: Sequence[list[History]] = ()
+    learned: int = 0
+    learned_at_restart: int = 0
+
+
 class Committee:
     """Objectives that learn from the same labels, and their folder.
 
@@ -70,9 +89,7 @@ class Committee:
         directory: Folder for models; None keeps them in memory.
 
     Attributes:
-        members: The trained objectives; empty before the first round.
-        history: For each round, each member's history.
-        learned: Number of labels that the members have been trained on.
+        trained: What the members have learned. While another thread trains, read it once.
 
     Raises:
         ValueError: An argument is invalid.
@@ -104,10 +121,22 @@ class Committee:
         self.seed = int(seed)
         self.identity = json.loads(json.dumps(identity))
         self.directory = directory
-        self.members: list[Objective] = []
-        self.history: list[list[History]] = []
-        self.learned = 0
-        self._learned_at_restart = 0
+        self.trained = Trained()
+
+    @property
+    def members(self) -> list[Objective]:
+        """The trained objectives; empty before the first round."""
+        return list(self.trained.members)
+
+    @property
+    def history(self) -> list[list[History]]:
+        """For each round, each member's history."""
+        return list(self.trained.history)
+
+    @property
+    def learned(self) -> int:
+        """Number of labels that the members have been trained on."""
+        return self.trained.learned
 
     def build_members(self, count: int | None = None) -> list[Objective]:
         """Build untrained objectives, each with its own seed; by default all of them."""
@@ -133,15 +162,16 @@ class Committee:
     def train(self, pool: Tensor, labels: Labels) -> None:
         """Train a round on all labels, unless the members already have been."""
         count = len(labels.indices)
-        if self.learned == count:
+        before = self.trained
+        if before.learned == count:
             return
         members = self.build_members()
         arguments = {"progress": False, **self.training}
         continues = self._continues_training(count)
         if continues:
             arguments |= self.update_training or {}
-            for member, before in zip(members, self.members, strict=True):
-                member.load_state_dict(before.state_dict())
+            for member, earlier in zip(members, before.members, strict=True):
+                member.load_state_dict(earlier.state_dict())
         folders = self._training_folders(members, labels)
         histories = []
         y = labels.targets()
@@ -156,18 +186,20 @@ class Committee:
                 **arguments,
             )
             histories.append(history)
-        self.members = members
-        self.history = [*self.history, histories]
-        self.learned = count
-        if not continues:
-            self._learned_at_restart = count
+        self.trained = Trained(
+            members,
+            [*before.history, histories],
+            learned=count,
+            learned_at_restart=before.learned_at_restart if continues else count,
+        )
         self._save(labels)
 
     def _continues_training(self, count: int) -> bool:
         """Return True if a round with this many labels starts from the last round's weights."""
-        if not self.members or self.update_training is None:
+        before = self.trained
+        if not before.members or self.update_training is None:
             return False
-        return count < self.restart_factor * self._learned_at_restart
+        return count < self.restart_factor * before.learned_at_restart
 
     def _training_folders(
         self, members: Sequence[Objective], labels: Labels
@@ -189,15 +221,16 @@ class Committee:
     def _save(self, labels: Labels) -> None:
         if self.directory is None:
             return
+        members, history, learned, learned_at_restart = self.trained
         data = {
             "version": VERSION,
-            "settings": self._settings(self.members),
-            "labels": labels.first(self.learned),
-            "learned_at_restart": self._learned_at_restart,
-            "history": self.history,
-            "extents": [m.extent and m.extent.plain() for m in self.members],
+            "settings": self._settings(members),
+            "labels": labels.first(learned),
+            "learned_at_restart": learned_at_restart,
+            "history": history,
+            "extents": [m.extent and m.extent.plain() for m in members],
         }
-        tensors = _named_tensors(self.members)
+        tensors = _named_tensors(members)
         checkpoints.save(self.directory / MODELS_FOLDER, tensors, data, keep_previous=False)
         shutil.rmtree(files.followed(self.directory / IN_TRAINING))
 
@@ -223,10 +256,7 @@ class Committee:
             message = f"{error}; the {count} labels are kept, and the model is trained from scratch"
             warnings.warn(message, checkpoints.CheckpointWarning, stacklevel=3)
             return
-        self.members = members
-        self.history = data["history"]
-        self.learned = learned
-        self._learned_at_restart = data["learned_at_restart"]
+        self.trained = Trained(members, data["history"], learned, data["learned_at_restart"])
 
     def _check_data(
         self, data: dict[str, Any], members: Sequence[Objective], first: list[Any], path: Path

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_ssl.active.acquisition import Score, acquire, check_acquisition, check_choice
 from pyro_ssl.active.cold_start import Embedding, Start, diverse, embedded
-from pyro_ssl.active.committee import Committee, derived_seed
+from pyro_ssl.active.committee import Committee, Trained, derived_seed
 from pyro_ssl.active.labelling.store import Labels, as_label_values
 from pyro_ssl.active.pool import check_count
 from pyro_ssl.active.top_n import top_n
@@ -129,9 +129,19 @@ class ActiveLearner:
         return self._labels.skipped
 
     @property
+    def labels_by_row(self) -> dict[int, Any]:
+        """The label of each labeled row."""
+        return self._labels.rows.by_row
+
+    @property
     def num_unasked(self) -> int:
         """Number of rows of the pool that can still be asked for."""
         return self._labels.num_unasked
+
+    @property
+    def trained(self) -> Trained:
+        """The trained objectives, and how many labels they have learned; read it once."""
+        return self.committee.trained
 
     @property
     def learned(self) -> int:
@@ -167,11 +177,29 @@ class ActiveLearner:
             self._check_method(x)
         if learn and self.indices:
             self.committee.train(x, self._labels.copy())
-        if not self.members:
+        trained = self.trained
+        if not trained.members:
             return self.query_without_model(pool, n)
+        return self.query_by(trained, pool, n)
+
+    def query_by(self, trained: Trained, pool: Any, n: int = 1) -> Tensor:
+        """Choose n rows by trained objectives, `(n,)`.
+
+        Another thread may learn meanwhile: its objectives have no part in the choice.
+
+        Arguments:
+            trained: The value of `trained`, of which the caller knows what it has learned.
+            pool: See `query`.
+            n: Number of rows.
+
+        Raises:
+            ValueError: See `query`.
+        """
+        x = self._register(pool)
+        check_count(n, self.num_unasked)
         free = self._labels.free()
         best = acquire(
-            self.members,
+            trained.members,
             x[free],
             n,
             self.acquisition,
@@ -202,7 +230,7 @@ class ActiveLearner:
             return free[top_n(torch.zeros(len(free)), n, seed)]
         if self._vectors is None:
             self._vectors = embedded(x, self.embedding)
-        return diverse(self._vectors, n, seed, known=self.indices + self.skipped)
+        return diverse(self._vectors, n, seed, known=self._labels.rows.asked)
 
     def teach(
         self,
@@ -267,11 +295,11 @@ class ActiveLearner:
         Raises:
             ValueError: There are no labels, or some have not been learned yet.
         """
-        learned = self.committee.learned
+        trained = self.trained
         count = len(self.indices)
-        if not self.members or learned < count:
+        if not trained.members or trained.learned < count:
             raise ValueError(
-                f"the learner has learned {learned} of its {count} labels; "
+                f"the learner has learned {trained.learned} of its {count} labels; "
                 "use teach, query, or learn(pool)"
             )
         return self.committee.predict_proba(x)

@@ -326,7 +326,7 @@ def _learner(
 
 def _teach_known(learner: ActiveLearner, given: LabelData, labels_file: str | None) -> None:
     """Teach known labels once; labels that the person has given take precedence."""
-    known = dict(zip(learner.indices, learner.labels, strict=True)) | _open_answers(learner, given)
+    known = learner.labels_by_row | _open_answers(learner, given)
     labeled = np.flatnonzero(given.labels >= 0).tolist()
     rows = [row for row in labeled if row not in known and row not in learner.skipped]
     if rows:
@@ -374,9 +374,10 @@ def _page(arguments: Namespace, classes: list[str]) -> AbstractContextManager[Pa
 
 def _save(learner: ActiveLearner, method: str, options: dict[str, Any], given: LabelData) -> None:
     """Save the trained model, if there is one, for `pyro-ssl predict`."""
-    if not learner.members or learner.directory is None:
+    members = learner.members
+    if not members or learner.directory is None:
         return
-    (objective,) = learner.members
+    (objective,) = members
     x_shape = tuple(given.pool.x.shape[1:])
     extra = {"reading": given.reading.plain()}
     saved = SavedModel(method, x_shape, given.pool.classes, options, objective, extra)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
 from pyro_ssl.training.run import Callback, Run
 
@@ -19,32 +20,52 @@ class StoppedError(RuntimeError):
     """
 
 
+class _Position(NamedTuple):
+    """How far a training is. It is replaced as a whole, so any thread may read it.
+
+    Arguments:
+        share: Share of the steps that are done, 0 to 1.
+        started: Time after its first step.
+        first: Share after its first step.
+    """
+
+    share: float
+    started: float
+    first: float
+
+
 class Watch(Callback):
     """The position of the trainings inside a block `watched(watch)`; any thread may read it.
 
     >>> watch = Watch()
     >>> watch.share, watch.seconds_left
     (0.0, None)
-
-    Attributes:
-        share: Share of the steps that are done, 0 to 1.
     """
 
     def __init__(self) -> None:
-        self.share = 0.0
         self._stopped = threading.Event()
-        self._start: tuple[float, float] | None = None  # time and share after the first step
+        self._position: _Position | None = None  # None before the first step
+
+    @property
+    def share(self) -> float:
+        """Share of the steps that are done, 0 to 1."""
+        position = self._position
+        return 0.0 if position is None else position.share
+
+    @property
+    def is_stopped(self) -> bool:
+        """True if the training is to end after its current step."""
+        return self._stopped.is_set()
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the last step, at the pace so far; None before there is a pace."""
-        if self._start is None:
+        position = self._position  # once: the training may replace it
+        if position is None or position.share <= position.first:
             return None
-        started, first = self._start
-        if self.share <= first:
-            return None
-        pace = (time.monotonic() - started) / (self.share - first)
-        return pace * (1 - self.share)
+        share, started, first = position
+        pace = (time.monotonic() - started) / (share - first)
+        return pace * (1 - share)
 
     def stop(self) -> None:
         """End the training after its current step, by a `StoppedError` in its thread."""
@@ -56,12 +77,14 @@ class Watch(Callback):
         Raises:
             StoppedError: `stop` was called.
         """
-        if self._stopped.is_set():
+        if self.is_stopped:
             raise StoppedError("the training was stopped; its last checkpoint is kept")
         share = run.position.step / run.total
-        if self._start is None or share < self.share:  # the first step, or another training
-            self._start = (time.monotonic(), share)
-        self.share = share
+        before = self._position
+        if before is None or share < before.share:  # the first step, or another training
+            self._position = _Position(share, time.monotonic(), share)
+        else:
+            self._position = before._replace(share=share)
 
 
 _CURRENT: ContextVar[Watch | None] = ContextVar("watch", default=None)

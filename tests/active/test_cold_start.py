@@ -66,3 +66,21 @@ def test_diverse_asks_in_the_largest_clusters_without_a_label():
     assert 0 not in diverse(clusters, 99, known=[0]).tolist()
     with pytest.raises(ValueError, match="n should be at most 99"):
         diverse(clusters, 100, known=[0])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_diverse_asks_nothing_of_empty_clusters(seed):
+    """Of equal rows, k-means makes more clusters than there are groups, most of them empty."""
+    groups = torch.tensor([0.0, 5.0, 9.0]).repeat_interleave(torch.tensor([100, 50, 25]))
+    known = [0, 1, 2, 3, 4, 5, 100]  # six of the first group, one of the second, none of the third
+    chosen = diverse(groups[:, None], 3, seed, known=known)
+    assert groups[chosen].tolist() == [9.0, 5.0, 9.0]
+    assert groups[diverse(groups[:, None], 2, seed)].tolist() == [0.0, 5.0]
+    most = diverse(groups[:, None], 168, seed, known=known)
+    assert len({*known, *most.tolist()}) == 175
+
+
+def test_diverse_asks_nothing_of_clusters_whose_rows_are_all_known():
+    groups = torch.tensor([0.0] * 30 + [8.0] * 5 + [9.0])
+    known = [0, 1, 30, 31, 32, 35]  # two of the first group, three of the second, all of the third
+    assert groups[diverse(groups[:, None], 1, known=known)].tolist() == [0.0]

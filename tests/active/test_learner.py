@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from programs.active import POOL, QUICK, Y, learner, m2, rounds
+from programs.active import FEW, POOL, QUICK, Y, learner, m2, rounds
 
 from pyro_ssl import data, predict_proba, zoo
 from pyro_ssl.active import acquisition
 from pyro_ssl.active import learner as learner_module
+from pyro_ssl.active.committee import Committee, Trained
+from pyro_ssl.active.labelling.store import Labels
 from pyro_ssl.data.missing_labels import LabelWarning
 
 # --- queries --------------------------------------------------------------------------------------
@@ -270,3 +272,47 @@ def test_user_errors_are_named_and_no_label_is_lost(tmp_path, call, kind, said):
 def test_learner_refuses_invalid_arguments(arguments, said):
     with pytest.raises(ValueError, match=said):
         learner(**arguments).query(POOL, 1)
+
+
+# --- another thread -------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:y. no row of class")
+def test_no_thread_sees_new_members_with_an_old_count(monkeypatch):
+    """What another thread could read is read after each assignment."""
+    seen = []
+
+    def assign(committee, name, value):
+        object.__setattr__(committee, name, value)
+        if hasattr(committee, "learned") and hasattr(committee, "history"):
+            seen.append((bool(committee.members), committee.learned, len(committee.history)))
+
+    monkeypatch.setattr(Committee, "__setattr__", assign, raising=False)
+    rounds(learner(), 2, FEW)
+    assert set(seen) == {(False, 0, 0), (True, 4, 1), (True, 8, 2)}
+
+
+def test_no_thread_sees_rows_without_their_labels(monkeypatch):
+    seen = []
+
+    def assign(labels, name, value):
+        object.__setattr__(labels, name, value)
+        if hasattr(labels, "skipped"):
+            seen.append((len(labels.indices), len(labels.values), len(labels.skipped)))
+
+    monkeypatch.setattr(Labels, "__setattr__", assign, raising=False)
+    labels = Labels()
+    labels.register(POOL)
+    labels.add([3, 1], [0, 1], skipped=[4])
+    assert set(seen) == {(0, 0, 0), (2, 2, 1)}
+
+
+@pytest.mark.filterwarnings("ignore:y. no row of class")
+def test_query_by_uses_the_members_that_it_is_given():
+    made = learner(acquisition="entropy")
+    rounds(made, 1, FEW)
+    trained = made.trained
+    expected = made.query_by(trained, FEW, 3).tolist()
+    assert expected == made.query(FEW, 3, learn=False).tolist()
+    made.committee.trained = Trained()  # what another thread may do meanwhile
+    assert made.query_by(trained, FEW, 3).tolist() == expected

@@ -1,6 +1,7 @@
 """A training that another thread watches and ends."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -79,3 +80,22 @@ def test_stopped_before_the_first_step_makes_one_step_at_most():
     with watched(watch), pytest.raises(StoppedError, match="its last checkpoint is kept"):
         train()
     assert watch.share == 0
+
+
+def test_no_thread_sees_one_training_by_the_clock_of_another(monkeypatch):
+    """What another thread could read is read after each assignment."""
+    watch = Watch()
+    run = SimpleNamespace(total=4)
+    left = []
+
+    def assign(watch, name, value):
+        object.__setattr__(watch, name, value)
+        left.append(watch.seconds_left)
+
+    for step in (1, 2, 3, 4):
+        run.position = SimpleNamespace(step=step)
+        watch.after_step(run)
+    monkeypatch.setattr(Watch, "__setattr__", assign, raising=False)
+    run.position = SimpleNamespace(step=1)  # the next training
+    watch.after_step(run)
+    assert set(left) == {None} and watch.share == 0.25

@@ -165,12 +165,14 @@ class Page:
     @property
     def news(self) -> dict[str, Any]:
         """The number of the current question, and what the program does; the page polls it."""
-        return {
-            "round": self._round,
-            "doing": self._doing,
-            "learning": self.learning(),
-            "guessed": self.guessed,
-        }
+        learning = self.learning()
+        with self._changed:  # `ask` changes the round and what is done together
+            return {
+                "round": self._round,
+                "doing": self._doing,
+                "learning": learning,
+                "guessed": self.guessed,
+            }
 
     def state(self) -> dict[str, Any]:
         """Everything that the page shows, as plain data."""

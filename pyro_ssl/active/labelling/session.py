@@ -103,8 +103,7 @@ class Session:
     @property
     def labels(self) -> dict[int, int]:
         """The class of each labeled row, those of the open question included."""
-        learned = dict(zip(self.learner.indices, self.learner.labels, strict=True))
-        return learned | self.question.labels
+        return self.learner.labels_by_row | self.question.labels
 
     def write_labels(self) -> None:
         """Write all labels for other programs."""
@@ -132,8 +131,10 @@ class Session:
 
     def _start_learning(self) -> None:
         """Learn new labels in the background, unless the last ones are still being learned."""
+        if self.background.is_running:
+            return
         count = len(self.learner.indices)
-        if count == self.learner.learned or self.background.is_running:
+        if count == self.learner.learned:
             return
         self.background.start(self._learn, count)
 
@@ -142,7 +143,7 @@ class Session:
         if self.page is not None:
             self.page.tell("Learning from the labels so far.")
         if self.background.labels < len(self.learner.indices):
-            self.background.stop()
+            self.background.cancel()
         self._wait()
         self._start_learning()
         self._wait()
@@ -200,22 +201,22 @@ class Session:
         if self.waits:
             self._learn_now()
         self.background.check()
-        learned = learner.learned
-        is_newest = learned == len(learner.indices)
-        by_model = bool(learner.members) and (is_newest or learned > self._chosen_by)
+        trained = learner.trained  # once: the thread that learns may replace it at any time
+        is_newest = trained.learned == len(learner.indices)
+        by_model = bool(trained.members) and (is_newest or trained.learned > self._chosen_by)
         if by_model:
-            self._chosen_by = learned
+            self._chosen_by = trained.learned
             self.background.acknowledge()
-            rows = learner.query(self.pool.x, n, learn=False)
+            rows = learner.query_by(trained, self.pool.x, n)
             self.question.ask(rows.tolist(), by_model=True)
-            labels = count_of_labels(learned)
+            labels = count_of_labels(trained.learned)
             return f"The model that learned from {labels} chose these: it is least sure."
         place = "clusters without a label" if learner.start == "diverse" else "the pool, at random"
         if learner.start == "diverse":
             print(f"looking for clusters among {len(self.pool.x)}", flush=True)
-        if learner.members:
+        if learner.indices:
             rows = learner.query_without_model(self.pool.x, n)
-        else:
+        else:  # nothing is learned yet; this also checks that the method suits the pool
             rows = learner.query(self.pool.x, n, learn=False)
         self.question.ask(rows.tolist())
         reason = "The model is still learning" if learner.indices else "There is no model yet"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +17,33 @@ FORMAT = "pyro-ssl active learner"
 
 Label = int | list[float]
 """A class index, or the values of a real label."""
+
+
+class Rows(NamedTuple):
+    """The rows that have been asked. They are replaced as a whole, so any thread may read them.
+
+    >>> Rows([3, 1], [0, 1], [4]).by_row
+    {3: 0, 1: 1}
+
+    Arguments:
+        indices: Labeled rows, in the order in which they were taught.
+        values: Their labels: class indices, or real values `(n, D)`.
+        skipped: Rows that could not be labeled and are not asked for again.
+    """
+
+    indices: list[int]
+    values: list[Any]
+    skipped: list[int]
+
+    @property
+    def by_row(self) -> dict[int, Any]:
+        """The label of each labeled row."""
+        return dict(zip(self.indices, self.values, strict=True))
+
+    @property
+    def asked(self) -> list[int]:
+        """Rows that are not asked for again: those with a label, and those that were skipped."""
+        return self.indices + self.skipped
 
 
 class Labels:
@@ -35,34 +61,43 @@ class Labels:
         path: JSON file that is read, if it exists, and written; None keeps the labels in memory.
 
     Attributes:
-        indices: Labeled rows, in the order in which they were taught.
-        values: Their labels: class indices, or real values `(n, D)`.
-        skipped: Rows that could not be labeled and are not asked for again.
+        rows: The rows that have been asked. While another thread adds labels, read it once.
 
     Raises:
         CheckpointError: The file is damaged, or was not written by an active learner.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.indices: list[int] = []
-        self.values: list[Any] = []
-        self.skipped: list[int] = []
+        self.rows = Rows([], [], [])
         self._path = path
         self._pool: Fingerprint | None = None
         self._text: str | None = None  # content of the file as this object knows it
-        self._changing = threading.Lock()
         if path is not None:
             self._text = read_text(path)
         if self._text is not None:
             self._read(self._text)
+
+    @property
+    def indices(self) -> list[int]:
+        """Labeled rows, in the order in which they were taught."""
+        return self.rows.indices
+
+    @property
+    def values(self) -> list[Any]:
+        """Labels of `indices`: class indices, or real values `(n, D)`."""
+        return self.rows.values
+
+    @property
+    def skipped(self) -> list[int]:
+        """Rows that could not be labeled and are not asked for again."""
+        return self.rows.skipped
 
     # --- the pool ---------------------------------------------------------------------------------
 
     def register(self, pool: Tensor) -> None:
         """Register the pool; raise ValueError if there are labels of another one."""
         new = fingerprint(pool)
-        has_rows = bool(self.indices or self.skipped)
-        if has_rows and self._pool != new:
+        if self.rows.asked and self._pool != new:
             before = tuple(self._pool.shape) if self._pool else ()
             raise ValueError(
                 "pool: it should be the pool that the labels belong to; "
@@ -85,27 +120,28 @@ class Labels:
     @property
     def num_unasked(self) -> int:
         """Number of rows of the pool that can still be asked for."""
-        return self.size - len(self.indices) - len(self.skipped)
+        return self.size - len(self.rows.asked)
 
     def free(self) -> Tensor:
         """Rows of the pool that can still be asked for."""
         is_free = torch.ones(self.size, dtype=torch.bool)
-        is_free[self.indices + self.skipped] = False
+        is_free[self.rows.asked] = False
         return is_free.nonzero().flatten()
 
     def targets(self) -> Tensor:
         """Labels of the whole pool for `fit`, with -1 or NaN for rows without one."""
-        if isinstance(self.values[0], int):
+        indices, values, _ = self.rows
+        if isinstance(values[0], int):
             y = torch.full((self.size,), -1)
         else:
-            dimensions = len(self.values[0])
-            y = torch.full((self.size, dimensions), torch.nan, dtype=torch.float64)
-        y[self.indices] = torch.tensor(self.values, dtype=y.dtype)
+            y = torch.full((self.size, len(values[0])), torch.nan, dtype=torch.float64)
+        y[indices] = torch.tensor(values, dtype=y.dtype)
         return y
 
     def first(self, n: int) -> list[Any]:
         """The pool and the first n labels, as plain data that identify what was learned."""
-        return [self._pool, self.indices[:n], self.values[:n]]
+        indices, values, _ = self.rows
+        return [self._pool, indices[:n], values[:n]]
 
     # --- labels -----------------------------------------------------------------------------------
 
@@ -124,7 +160,7 @@ class Labels:
             got = f"{array.dtype} of shape {array.shape}"
             raise TypeError(f"{name} should be integers (n,), got {got}")
         result: list[int] = array.tolist()
-        labeled = dict(zip(self.indices, self.values, strict=True))
+        labeled = self.rows.by_row
         before: set[int] = set()
         for row in result:
             if not 0 <= row < self.size:
@@ -145,30 +181,23 @@ class Labels:
             CheckpointError: Another learner has written to the file.
         """
         labeled = set(indices)
-        still_skipped = [row for row in self.skipped if row not in labeled]
-        new_skipped = [row for row in skipped if row not in set(self.skipped)]
-        all_indices = self.indices + indices
-        all_values = self.values + values
-        all_skipped = still_skipped + new_skipped
-        self._write({"indices": all_indices, "labels": all_values, "skipped": all_skipped})
-        with self._changing:
-            self.indices = all_indices
-            self.values = all_values
-            self.skipped = all_skipped
+        before = self.rows
+        still_skipped = [row for row in before.skipped if row not in labeled]
+        new_skipped = [row for row in skipped if row not in set(before.skipped)]
+        rows = Rows(before.indices + indices, before.values + values, still_skipped + new_skipped)
+        self._write(rows)
+        self.rows = rows
 
     def copy(self) -> Labels:
         """The labels of now, in memory; another thread may add labels meanwhile."""
         same = Labels()
-        with self._changing:
-            same.indices = list(self.indices)
-            same.values = list(self.values)
-            same.skipped = list(self.skipped)
+        same.rows = self.rows  # `add` replaces them, and changes none
         same._pool = self._pool
         return same
 
     # --- the file ---------------------------------------------------------------------------------
 
-    def _write(self, rows: dict[str, list[Any]]) -> None:
+    def _write(self, rows: Rows) -> None:
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,7 +206,8 @@ class Labels:
                 f"{self._path} was written by another learner in the meantime; "
                 "make a new learner, which reads it"
             )
-        text = files.sealed({"format": FORMAT, "pool": self._pool, **rows})
+        content = {"indices": rows.indices, "labels": rows.values, "skipped": rows.skipped}
+        text = files.sealed({"format": FORMAT, "pool": self._pool, **content})
         files.write_text(self._path, text)
         self._text = text
 
@@ -194,9 +224,7 @@ class Labels:
             raise files.CheckpointError(
                 f"{self._path} is damaged, or was not written by an active learner: {error}"
             ) from None
-        self.indices = indices
-        self.values = values
-        self.skipped = skipped
+        self.rows = Rows(indices, values, skipped)
         self._pool = pool
 
 

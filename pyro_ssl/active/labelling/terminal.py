@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pyro_ssl.active.labelling.page import Answers, Description, Guesses
 
@@ -49,43 +50,89 @@ def ask_in_terminal(
     before, stop ends. Every answer is saved at once.
     {0: 1}
     """
+    words = _Words.of(classes)
+    print(words.instructions(kind))
     result = dict(answers or {})
-    labels = {name: k for k, name in enumerate(classes)}
-    menu = ", ".join(classes)
-    if not any(name.isdigit() for name in classes):
-        labels = {str(k): k for k in range(len(classes))} | labels
-        menu = ", ".join(f"{k} {name}" for k, name in enumerate(classes))
-    back = _command(BACK, labels)
-    stop = _command(STOP, labels)
-    print(
-        f"classes: {menu}\n"
-        f"Type the number or the name of a class. Enter leaves {_an(kind)} out, {back} returns to "
-        f"the one\nbefore, {stop} ends. Every answer is saved at once."
-    )
-    answered: list[int] = []
     saved = dict(result)  # an answer that is asked for again stays saved until then
+    answered: list[int] = []
     while len(result) < n:
         place = _first_without(result, n)
-        if descriptions:
-            print(f"\n{place + 1} of {n}: {_description(descriptions[place])}")
-        if place < len(guesses):
-            label, probability = guesses[place]
-            print(f"the model's guess: {classes[label]}, {100 * probability:.0f} %")
-        asked = f"{kind} {place}"
-        if descriptions and kind == "row":
-            asked = descriptions[place]["name"]  # an image has its number on the contact sheet
-        text = _read(f"{asked}: ", [back, stop, "", *labels])
-        if text == stop:
+        _introduce(place, n, classes, guesses, descriptions)
+        text = _read(_prompt(place, kind, descriptions), words.known)
+        if text == words.stop:
             raise StoppedByPerson
-        if text == back:
+        if text == words.back:
             _take_back(result, answered)
             continue
-        result[place] = labels[text] if text else None
-        saved[place] = result[place]
+        label = words.labels[text] if text else None
+        result[place] = label
+        saved[place] = label
         answered.append(place)
         if keep is not None:
             keep(dict(saved))
     return result
+
+
+# --- what can be typed ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a person can type.
+
+    Arguments:
+        labels: The class of each word.
+        menu: The classes, as they are shown.
+        back: The command that returns to the question before.
+        stop: The command that ends the questions.
+    """
+
+    labels: dict[str, int]
+    menu: str
+    back: str
+    stop: str
+
+    @classmethod
+    def of(cls, classes: Sequence[str]) -> _Words:
+        """The words for some classes; these have numbers, too, unless a name is a number."""
+        labels = {name: k for k, name in enumerate(classes)}
+        menu = ", ".join(classes)
+        if not any(name.isdigit() for name in classes):
+            labels = {str(k): k for k in range(len(classes))} | labels
+            menu = ", ".join(f"{k} {name}" for k, name in enumerate(classes))
+        return cls(labels, menu, _command(BACK, labels), _command(STOP, labels))
+
+    @property
+    def known(self) -> list[str]:
+        """All words; the empty one leaves out what is asked about."""
+        return [self.back, self.stop, "", *self.labels]
+
+    def instructions(self, kind: str) -> str:
+        return (
+            f"classes: {self.menu}\n"
+            f"Type the number or the name of a class. Enter leaves {_an(kind)} out, {self.back} "
+            f"returns to the one\nbefore, {self.stop} ends. Every answer is saved at once."
+        )
+
+
+def _command(name: str, labels: dict[str, int]) -> str:
+    return name if name not in labels else f"/{name}"
+
+
+def _an(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _read(prompt: str, known: Sequence[str]) -> str:
+    """Ask until the answer is known."""
+    while True:
+        text = input(prompt).strip()
+        if text in known:
+            return text
+        print(f"there is no class {text!r}; an empty line leaves it out")
+
+
+# --- one question ---------------------------------------------------------------------------------
 
 
 def _first_without(answers: Answers, n: int) -> int:
@@ -100,24 +147,29 @@ def _take_back(answers: Answers, answered: list[int]) -> None:
     del answers[answered.pop()]
 
 
+def _introduce(
+    place: int,
+    n: int,
+    classes: Sequence[str],
+    guesses: Guesses,
+    descriptions: Sequence[Description],
+) -> None:
+    """Say where to look, and what the model thinks."""
+    if descriptions:
+        print(f"\n{place + 1} of {n}: {_description(descriptions[place])}")
+    if place < len(guesses):
+        label, probability = guesses[place]
+        print(f"the model's guess: {classes[label]}, {100 * probability:.0f} %")
+
+
 def _description(found: Description) -> str:
     """Where to look: the name, and the values of a row."""
     values = [f"  {column}: {value}" for column, value in found["values"]]
     return "\n".join([str(found["name"]), *values])
 
 
-def _read(prompt: str, known: Sequence[str]) -> str:
-    """Ask until the answer is known."""
-    while True:
-        text = input(prompt).strip()
-        if text in known:
-            return text
-        print(f"there is no class {text!r}; an empty line leaves it out")
-
-
-def _command(name: str, labels: dict[str, int]) -> str:
-    return name if name not in labels else f"/{name}"
-
-
-def _an(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+def _prompt(place: int, kind: str, descriptions: Sequence[Description]) -> str:
+    """What stands before the cursor: a row's name, or an image's number on the contact sheet."""
+    if descriptions and kind == "row":
+        return f"{descriptions[place]['name']}: "
+    return f"{kind} {place}: "

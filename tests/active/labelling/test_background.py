@@ -1,12 +1,15 @@
 """Learning in the background."""
 
+import signal
 import threading
 
 import pytest
 import torch
 
 from pyro_ssl import fit, zoo
+from pyro_ssl.active.labelling import background as module
 from pyro_ssl.active.labelling.background import Background
+from pyro_ssl.training.watch import StoppedError
 
 X = torch.rand(40, 4, generator=torch.Generator().manual_seed(0))
 
@@ -68,3 +71,83 @@ def test_an_error_reaches_the_program():
         with pytest.raises(ZeroDivisionError):
             background.check()
         background.check()  # told once
+
+
+# --- what another thread sees ---------------------------------------------------------------------
+
+
+def test_a_training_that_has_not_begun_is_not_one_that_has_ended(monkeypatch):
+    """The page asks for the status at any time, also while a thread is about to start."""
+    texts = []
+    start = threading.Thread.start
+
+    def slow_start(thread):
+        texts.append(background.status()["text"])
+        start(thread)
+
+    with Background() as background:
+        monkeypatch.setattr(threading.Thread, "start", slow_start)
+        background.start(lambda: None, labels=1)
+        background.wait()
+    assert texts == ["The model learns from 1 label."]
+
+
+def test_a_training_that_was_stopped_has_learned_nothing():
+    go_on = threading.Event()
+
+    def learn():
+        go_on.wait(60)
+        raise StoppedError
+
+    with Background() as background:
+        background.start(learn, labels=4)
+        background.cancel()
+        said = background.status()["text"]
+        assert said == "The training on 4 labels ends after its current step."
+        go_on.set()
+        background.wait()
+        assert background.status() == {"text": "", "share": None}
+
+
+def test_an_error_that_was_told_leaves_no_model():
+    with Background() as background:
+        background.start(lambda: 1 / 0, labels=10)
+        with pytest.raises(ZeroDivisionError):
+            background.wait()
+        assert background.status() == {"text": "", "share": None}
+
+
+# --- a step that does not end ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def endless():
+    """A training whose step ends after the test."""
+    go_on = threading.Event()
+    yield lambda: go_on.wait(10)
+    go_on.set()
+
+
+def test_the_end_does_not_wait_for_ever(endless, monkeypatch, capsys):
+    monkeypatch.setattr(module, "QUIET", 0.01)
+    with Background(patience=0.1) as background:
+        background.start(endless, labels=10)
+    assert background.is_running
+    said = capsys.readouterr().err
+    assert "waiting up to 0 s for the current step of the training; Ctrl-C ends at once" in said
+    assert "the step has not ended; the program ends without it" in said
+
+
+def test_ctrl_c_ends_the_wait(endless, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    left = []
+    monkeypatch.setattr(module, "leave_behind", left.append)
+    main = threading.main_thread().ident
+    try:
+        with pytest.raises(KeyboardInterrupt), Background() as background:
+            background.start(endless, labels=10)
+            timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+            timer.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert background.is_running and not left[0].is_set()

@@ -70,3 +70,30 @@ def test_terminal_says_where_to_look_and_what_the_model_thinks(person, capsys):
     said = capsys.readouterr().out
     assert "1 of 2: pets/unlabeled/a.png\nthe model's guess: eel, 83 %" in said
     assert "2 of 2: row 7\n  weight: 4.5\n" in said and "Enter leaves a row out" in said
+
+
+def test_all_that_the_terminal_says(monkeypatch, capsys):
+    lines = iter(["", "9", "0"])
+    monkeypatch.setattr("builtins.input", lambda prompt: (print(prompt), next(lines))[1])
+    descriptions = [
+        {"name": "row 4", "values": [["weight", "2"]]},
+        {"name": "row 8", "values": [["weight", "3"]]},
+        {"name": "row 9", "values": []},
+    ]
+    answers = ask_in_terminal(
+        ["cat", "dog"],
+        3,
+        {2: 0},
+        guesses=[(1, 0.5), (0, 0.75)],
+        descriptions=descriptions,
+        kind="row",
+    )
+    assert answers == {0: None, 1: 0, 2: 0}
+    assert capsys.readouterr().out == (
+        "classes: 0 cat, 1 dog\n"
+        "Type the number or the name of a class. Enter leaves a row out, back returns to the one\n"
+        "before, stop ends. Every answer is saved at once.\n"
+        "\n1 of 3: row 4\n  weight: 2\nthe model's guess: dog, 50 %\nrow 4: \n"
+        "\n2 of 3: row 8\n  weight: 3\nthe model's guess: cat, 75 %\nrow 8: \n"
+        "there is no class '9'; an empty line leaves it out\nrow 8: \n"
+    )
