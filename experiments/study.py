@@ -40,6 +40,7 @@ from results_table import Result, Results, add_result, read_results, write_text
 from pyro_ssl import sweeps, zoo
 from pyro_ssl.evaluation import style
 from pyro_ssl.training import DivergedError
+from pyro_ssl.utils.durations import duration
 
 RESULTS = Path(__file__).parent / "results"
 DEVELOPMENT = 100
@@ -399,9 +400,7 @@ def run_missing(
 def _time_left(seconds: float) -> str:
     if seconds <= 0:
         return ""
-    if seconds < 90:
-        return f", about {seconds:.0f} s left"
-    return f", about {seconds / 60:.0f} min left"
+    return f", about {duration(seconds)} left"
 
 
 def parallel(

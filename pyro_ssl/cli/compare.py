@@ -137,7 +137,8 @@ def run(arguments: Namespace) -> None:
     )
     print(f"\n{comparison.table()}\n\n{comparison.recommendation}")
     if comparison.next_step:
-        print(f"next step: {comparison.next_step}. {_how_to_label(arguments)}")
+        how = f" {_how_to_label(arguments)}" if comparison.can_be_labeled else ""
+        print(f"next step: {comparison.next_step}.{how}")
     _print_training(comparison, arguments, parameters, dataset)
     _write(comparison, arguments)
 

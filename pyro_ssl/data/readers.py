@@ -394,16 +394,25 @@ def cells_of(path: Path, reading: Reading) -> dict[str, list[Any]] | None:
     """
     if not reading.columns:
         return None
-    paths = [path]
-    if path.is_dir():
-        parts = [_table_in(path, part) for part in ("train", UNLABELED)]
-        paths = [part for part in parts if part is not None]
-    tables = [read_table(part) for part in paths]
+    tables = [read_table(part) for part in _training_tables(path)]
     names = [name for name in tables[0].columns if name != reading.label_column]
-    return {
-        name: [cell for t in tables for cell in t.columns.get(name, [""] * t.rows)]
-        for name in names
-    }
+    return {name: _cells_of_column(tables, name) for name in names}
+
+
+def _training_tables(path: Path) -> list[Path]:
+    """The tables with rows for training: the file itself, or those of a folder."""
+    if not path.is_dir():
+        return [path]
+    parts = [_table_in(path, part) for part in ("train", UNLABELED)]
+    return [part for part in parts if part is not None]
+
+
+def _cells_of_column(tables: Sequence[Table], name: str) -> list[Any]:
+    """The cells of a column, table after table; empty ones for a table that lacks it."""
+    cells: list[Any] = []
+    for table in tables:
+        cells += table.columns.get(name, [""] * table.rows)
+    return cells
 
 
 def _with_columns(table: Table, unlabeled: Path | None, reading: Reading) -> Reading:

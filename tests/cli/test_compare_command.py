@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from cli_programs import run
 
+from pyro_ssl.comparison.result import Comparison
+
 TINY = ("--epochs", 1, "--min-steps", 2, "--folds", 2, "--options.hidden", "[8]")
 
 
@@ -33,6 +35,18 @@ def test_a_table_gives_a_sentence_a_table_and_a_picture(flowers, capsys):
     assert [row["method"] for row in rows][:2] == ["m2", "labels alone"]
     assert {row["unlabeled"] for row in rows} == {"28"}
     assert Path("result.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("can_be_labeled", [True, False])
+def test_labels_for_more_rows_than_there_are_cannot_be_asked_for(
+    flowers, monkeypatch, capsys, can_be_labeled
+):
+    monkeypatch.setattr(Comparison, "next_step", "with more labels")
+    monkeypatch.setattr(Comparison, "can_be_labeled", can_be_labeled)
+    assert run("compare", *flowers, *TINY) == 0
+    (step,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("next step: ")]
+    assert step.startswith("next step: with more labels.")
+    assert ("pyro-ssl label" in step) == can_be_labeled
 
 
 @pytest.mark.slow

@@ -101,7 +101,13 @@ def test_arrays_are_kept_beside_the_table(scripts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, ""), (59.6, ", about 60 s left"), (2400, ", about 40 min left")]
+    ("seconds", "text"),
+    [
+        (0, ""),
+        (59.6, ", about 60 s left"),
+        (2400, ", about 40 min left"),
+        (20000, ", about 5.6 h left"),
+    ],
 )
 def test_the_time_that_is_left(scripts, seconds, text):
     assert scripts("study")._time_left(seconds) == text
