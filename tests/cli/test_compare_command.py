@@ -65,6 +65,7 @@ def test_mistakes_are_told_before_training(flowers, capsys):
     for arguments, message in (
         (("--data", "all.csv", "--label-column", "species"), "there are no unlabeled rows"),
         ((*flowers, "--output", "result.txt"), "should end in .csv or .json"),
+        ((*flowers, "--output", "flowers.csv"), "flowers.csv is read as data, and would be"),
         ((*flowers, "--methods", "m3"), "m3"),
     ):
         assert run("compare", *arguments) == 2

@@ -155,6 +155,13 @@ def test_the_table_has_a_row_for_each_run(tmp_path):
     ]
 
 
+def test_no_column_of_the_table_replaces_another(tmp_path):
+    outcome = Outcome("a", {"x": 1, "loss": "l1", "error": "squared"}, {"loss": 0.5})
+    with pytest.raises(ValueError, match="different columns, got error, loss twice"):
+        write_table(tmp_path / "t.csv", [outcome])
+    assert not (tmp_path / "t.csv").exists()
+
+
 @pytest.mark.parametrize("name, package", [("dask", "distributed"), ("ray", "ray")])
 def test_the_reason_why_a_backend_cannot_be_imported_is_told(monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
