@@ -12,6 +12,7 @@ import numpy as np
 from pyro_ssl.comparison.intervals import (
     Interval,
     accuracy_interval,
+    in_points,
     mean_interval,
     paired_accuracy_interval,
     paired_mean_interval,
@@ -219,12 +220,12 @@ class Comparison:
         """Whether the best method is more accurate than the labels alone, as a clause."""
         best = self.best_method
         difference = self._difference
-        numbers = _in_points(difference, self._adjusted)
+        numbers = in_points(difference, self._adjusted)
         if difference.low > 0:
             return f"{best} is more accurate than the labels alone, by {numbers}"
         if difference.high < 0:
             lead = Interval(-difference.estimate, -difference.high, -difference.low)
-            numbers = _in_points(lead, self._adjusted)
+            numbers = in_points(lead, self._adjusted)
             return f"{best} is less accurate than the labels alone, by {numbers}"
         return f"{best} and the labels alone cannot be told apart: the difference is {numbers}"
 
@@ -239,7 +240,7 @@ class Comparison:
         if ahead.estimate <= 0:
             return None
         name = strongest.name
-        numbers = _in_points(ahead, adjusted)
+        numbers = in_points(ahead, adjusted)
         behind = _in_a_sentence(leader)
         text = f"; {name}, which is simpler, is not behind {behind}: it leads by {numbers}"
         if ahead.low > 0:
@@ -336,8 +337,3 @@ def _names_of_ends(measure: str) -> tuple[str, str, str]:
 def _cell(interval: Interval, unit: float, digits: int) -> str:
     estimate, low, high = (f"{unit * value:.{digits}f}" for value in interval)
     return f"{estimate} ({low} to {high})"
-
-
-def _in_points(interval: Interval, level: float) -> str:
-    estimate, low, high = (f"{100 * value:.1f}" for value in interval)
-    return f"{estimate} points ({100 * level:g} % interval {low} to {high})"
