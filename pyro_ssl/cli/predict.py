@@ -121,7 +121,7 @@ def check_new_columns(names: Sequence[str], before: Collection[str], path: str) 
 
     >>> check_new_columns(["predicted", "confidence"], ["id", "predicted"], "x.csv")
     Traceback (most recent call last):
-    ValueError: --data: x.csv already has columns named 'predicted', which ...; give --prefix TEXT: ...
+    ValueError: --data: x.csv already has columns named 'predicted', ...; give --prefix ...
     """
     taken = [name for name in names if name in before]
     if taken:

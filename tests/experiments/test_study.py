@@ -82,6 +82,21 @@ def test_runs_go_to_a_dask_cluster(scripts, tmp_path):
     }
 
 
+def test_a_run_whose_worker_was_lost_is_said_to_be_done_again(scripts, tmp_path, capfd):
+    study = scripts("study")
+    files = study.Files(tmp_path, "study")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            study._run_one(killed, frozenset(), files, "", "session", "m2-0", {"draw": 0})
+    assert capfd.readouterr().err == (
+        "run m2-0 has lost its worker and is done again, attempt 2 of 3\n"
+    )
+
+
 def number_of_draw(name, config, directory, pictures):
     return {"number": 10 * config["draw"]}
 
