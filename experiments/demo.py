@@ -21,6 +21,7 @@ from study import parallel, provenance, write_json
 
 from pyro_ssl import Dataset, Objective, data, draw_labels, fit, predict_proba, zoo
 from pyro_ssl.evaluation import metrics, plots, style
+from pyro_ssl.utils.durations import duration
 
 # The classifier and M2's q(y|x) are one network with the same regularisers.
 MOONS = {"hidden": (128, 128), "activation": "relu", "noise": 0.0, "dropout": 0.0}
@@ -70,7 +71,7 @@ def main() -> None:
         "s per run",
     )
     print(f"\n{table(header, rows)}\n\n{_gains(results)}")
-    print(f"{time.perf_counter() - started:.0f} s in total; pictures in {given.out}/")
+    print(f"{duration(time.perf_counter() - started)} in total; pictures in {given.out}/")
     write_json(given.out / "results.json", provenance() | {"results": results})
 
 

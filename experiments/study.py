@@ -30,6 +30,7 @@ from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from joblib import Parallel, delayed
@@ -39,7 +40,9 @@ from results_table import Result, Results, add_result, read_results, write_text
 
 from pyro_ssl import sweeps, zoo
 from pyro_ssl.evaluation import style
+from pyro_ssl.sweeps.lost_workers import begin_attempt
 from pyro_ssl.training import DivergedError
+from pyro_ssl.utils.durations import duration
 
 RESULTS = Path(__file__).parent / "results"
 DEVELOPMENT = 100
@@ -379,7 +382,8 @@ def run_missing(
     """Run in parallel processes; each adds its row to the table when it ends."""
     command = provenance()["command"]
     calls = [(name, configs[name]) for name in missing]
-    one = partial(_run_one, study.run, frozenset(study.arrays), files, command)
+    session = uuid4().hex
+    one = partial(_run_one, study.run, frozenset(study.arrays), files, command, session)
     started = time.perf_counter()
     if given.backend:
         ended = on_backend(one, calls, given.threads, given.backend, given.scheduler)
@@ -399,9 +403,7 @@ def run_missing(
 def _time_left(seconds: float) -> str:
     if seconds <= 0:
         return ""
-    if seconds < 90:
-        return f", about {seconds:.0f} s left"
-    return f", about {seconds / 60:.0f} min left"
+    return f", about {duration(seconds)} left"
 
 
 def parallel(
@@ -445,14 +447,21 @@ def _with_threads(threads: int, function: Callable[..., Any], *call: Any) -> Any
 
 
 def _run_one(
-    run: Run, arrays: frozenset[str], files: Files, command: str, name: str, config: Config
+    run: Run,
+    arrays: frozenset[str],
+    files: Files,
+    command: str,
+    session: str,
+    name: str,
+    config: Config,
 ) -> tuple[str, Result]:
     """Run, and add the result to the table; a run whose loss is not finite has `diverged` for a
-    result.
+    result. If a worker of the session was lost in it, a line says that it is done again.
     """
     started = time.perf_counter()
     directory = files.work / name
     _clear_other_config(directory, config)
+    begin_attempt(directory, session)
     try:
         with style.context():
             measured = run(name, config, directory, files.pictures)

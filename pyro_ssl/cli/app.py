@@ -182,10 +182,11 @@ def _is_user_error(error: Exception) -> bool:
         return True
     import torch
 
+    from pyro_ssl.sweeps.lost_workers import LostRunError
     from pyro_ssl.training import DivergedError, LostProcessError, StaleStepError
 
-    kinds = (torch.cuda.OutOfMemoryError, DivergedError, LostProcessError, StaleStepError)
-    return isinstance(error, kinds)
+    of_training = (torch.cuda.OutOfMemoryError, DivergedError, LostProcessError, StaleStepError)
+    return isinstance(error, (*of_training, LostRunError))
 
 
 def _flush() -> None:

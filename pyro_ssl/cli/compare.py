@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pyro_ssl import data, zoo
 from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.data_options import DATA_HELP, add_reading_options, reading_of, reading_words
+from pyro_ssl.cli.output_files import check_output
 from pyro_ssl.cli.train_command import train_command
 from pyro_ssl.comparison import Comparison, compare, draw_comparison
 from pyro_ssl.data.label_draws import draw_labels
@@ -137,7 +138,8 @@ def run(arguments: Namespace) -> None:
     )
     print(f"\n{comparison.table()}\n\n{comparison.recommendation}")
     if comparison.next_step:
-        print(f"next step: {comparison.next_step}. {_how_to_label(arguments)}")
+        how = f" {_how_to_label(arguments)}" if comparison.can_be_labeled else ""
+        print(f"next step: {comparison.next_step}.{how}")
     _print_training(comparison, arguments, parameters, dataset)
     _write(comparison, arguments)
 
@@ -172,15 +174,8 @@ def _check_outputs(arguments: Namespace) -> None:
     """Raise an error before training if a file could not be written after it."""
     endings = {"output": TABLES, "picture": (".png",)}
     for option, allowed in endings.items():
-        if arguments[option] is None:
-            continue
-        path = Path(arguments[option])
-        if path.suffix.lower() not in allowed:
-            raise ValueError(
-                f"--{option}: the file should end in {' or '.join(allowed)}; got {path}"
-            )
-        if not path.resolve().parent.is_dir():
-            raise FileNotFoundError(f"--{option}: {path.parent} is not a directory")
+        if arguments[option] is not None:
+            check_output(f"--{option}", arguments[option], allowed, arguments.data)
 
 
 def _write(comparison: Comparison, arguments: Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl.cli.commands import COMMANDS
+from pyro_ssl.cli.output_files import check_output
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.data.readers import Part, Reading
 from pyro_ssl.prediction.chunks import known_rows
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import check_event_shape
+from pyro_ssl.utils.arrays import few
 from pyro_ssl.zoo.saved_model import SavedModel
 
 
@@ -45,6 +47,13 @@ def parser() -> ArgumentParser:
         "probability (confidence) and that of each class, or .npy with the probabilities, (N, K)",
     )
     parser.add_argument(
+        "--prefix",
+        type=str,
+        default="",
+        help="text that the names of the new columns begin with: m2_ gives m2_predicted; needed if "
+        "the table has columns of these names",
+    )
+    parser.add_argument(
         "--unlabeled",
         action="store_true",
         help="predict only the rows without a label; of the training part, if there is a test part",
@@ -55,19 +64,22 @@ def parser() -> ArgumentParser:
 def run(arguments: Namespace) -> None:
     """Read the data, predict, and write the probabilities."""
     output = Path(arguments.output)
-    suffix = output.suffix.lower()
-    if suffix not in (".npy", ".csv"):
-        raise ValueError(f"--output: the file should end in .npy or .csv; got {output}")
+    check_output("--output", arguments.output, (".npy", ".csv"), arguments.data)
+    is_table = output.suffix.lower() == ".csv"
+    if arguments.prefix and not is_table:
+        raise ValueError(f"--prefix is for columns, and --output {output} has none; give a .csv")
     saved = SavedModel.load(Path(arguments.directory) / "model")
     reading = Reading.of(saved.extra)
     part = rows_to_predict("--data", arguments.data, reading, unlabeled=arguments.unlabeled)
     check_event_shape(part.x, saved.x_shape, "--data: x")
+    before = columns_before(part)
+    names = new_columns(saved.classes, arguments.prefix)
+    if is_table:
+        check_new_columns(names, before, arguments.data)
     rows = known_rows(saved.objective, part.x, "--data")
-    if not output.resolve().parent.is_dir():
-        raise FileNotFoundError(f"--output: {output.parent} is not a directory")
     probs = predict_proba(saved.objective, rows).numpy()
-    if suffix == ".csv":
-        content = csv_of(probs, saved.classes, columns_before(part)).encode()
+    if is_table:
+        content = csv_of(probs, saved.classes, names, before).encode()
     else:
         buffer = io.BytesIO()
         np.save(buffer, probs)
@@ -94,30 +106,56 @@ def columns_before(part: Part) -> dict[str, Sequence[Any]]:
     return {"row": numbers} | dict(part.columns)
 
 
+def new_columns(classes: Sequence[str], prefix: str = "") -> list[str]:
+    """The names of the columns of predictions.
+
+    >>> new_columns(["cat", "dog"], "m2_")
+    ['m2_predicted', 'm2_confidence', 'm2_p(cat)', 'm2_p(dog)']
+    """
+    names = ["predicted", "confidence", *(f"p({name})" for name in classes)]
+    return [f"{prefix}{name}" for name in names]
+
+
+def check_new_columns(names: Sequence[str], before: Collection[str], path: str) -> None:
+    """Raise ValueError if new columns have the name of one that the data have.
+
+    >>> check_new_columns(["predicted", "confidence"], ["id", "predicted"], "x.csv")
+    Traceback (most recent call last):
+    ValueError: --data: x.csv already has columns named 'predicted', ...; give --prefix ...
+    """
+    taken = [name for name in names if name in before]
+    if taken:
+        raise ValueError(
+            f"--data: {path} already has columns named {few(taken)}, which the predictions would "
+            "replace; give --prefix TEXT: the names of the new columns then begin with it"
+        )
+
+
 def csv_of(
     probs: np.ndarray,
     classes: Sequence[str],
-    before: Mapping[str, Sequence[Any]] | None = None,
+    names: Sequence[str],
+    before: Mapping[str, Sequence[Any]],
 ) -> str:
     """Format predictions as CSV: the likeliest class, its probability, and that of each class.
 
     Arguments:
         probs: Probabilities `(N, K)`.
         classes: Names of the classes.
-        before: Columns that stand before them; one with the name of a new column is left out.
+        names: Names of the new columns, see `new_columns`.
+        before: Columns that stand before them.
 
-    >>> print(csv_of(np.array([[0.25, 0.75]]), ["cat", "dog"], {"id": ["a7"]}))
+    >>> names = new_columns(["cat", "dog"])
+    >>> print(csv_of(np.array([[0.25, 0.75]]), ["cat", "dog"], names, {"id": ["a7"]}))
     id,predicted,confidence,p(cat),p(dog)
     a7,dog,0.75,0.25,0.75
     <BLANKLINE>
     """
-    names = ["predicted", "confidence", *(f"p({name})" for name in classes)]
-    kept = {name: values for name, values in (before or {}).items() if name not in names}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*kept, *names])
+    writer.writerow([*before, *names])
     for i, row in enumerate(probs):
         best = int(row.argmax())
         numbers = [f"{p:.9g}" for p in (row[best], *row)]
-        writer.writerow([*(values[i] for values in kept.values()), classes[best], *numbers])
+        writer.writerow([*(values[i] for values in before.values()), classes[best], *numbers])
     return buffer.getvalue()

@@ -21,6 +21,7 @@ from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.data_options import reading_of
 from pyro_ssl.cli.data_settings import completed, load_data, settings_lines
 from pyro_ssl.cli.method_options import parsed_with_preset
+from pyro_ssl.cli.sweep_ties import tie
 from pyro_ssl.cli.train import (
     config_of,
     label_warnings_silenced,
@@ -187,8 +188,22 @@ def _search(
         raise ValueError(f"--search: no run is complete; see error.txt in {out / RUNS}/RUN")
     pruned = sum((trial.result or {}).get(STATE) == "pruned" for trial in trials)
     print(f"best: {_label(best, list(space))}; {pruned} of {len(trials)} runs were ended early")
+    _print_equal_trials(trials)
     values = {name: flat(best)[name] for name in space}
     return [make_config(seed, values) for seed in seeds], trials
+
+
+def _print_equal_trials(trials: Sequence[Outcome]) -> None:
+    """Say how many other values of the options are as good as the best ones."""
+    accuracy_of = {
+        trial.name: trial.result[MEASURE]
+        for trial in trials
+        if trial.result is not None and trial.result.get(STATE) == "complete"
+    }
+    best = max(accuracy_of.values())
+    others = sum(accuracy == best for accuracy in accuracy_of.values()) - 1
+    if others:
+        print(f"trials that are as accurate as the best one, which is the first of them: {others}")
 
 
 def _config_of_trial(
@@ -472,6 +487,7 @@ def report(
     _print_dropped_runs(out / TABLE, rows)
     write_table(out / TABLE, rows, flat)
     _print_statistics(groups, chosen, varied)
+    _print_tie(groups, chosen, varied)
     if chosen is not None and tested:
         _print_test(chosen, tested, varied)
     elif chosen is not None:
@@ -525,12 +541,16 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
 
 def _chosen(groups: Sequence[list[Outcome]]) -> list[Outcome] | None:
     """Choose the complete configuration with the best mean accuracy; take a single one as it is."""
-    complete = [group for group in groups if all(o.result is not None for o in group)]
+    complete = _complete(groups)
     if not complete:
         return None
     if len(groups) == 1:
         return complete[0]
     return max(complete, key=lambda group: statistics(_values(group, MEASURE)).mean)
+
+
+def _complete(groups: Sequence[list[Outcome]]) -> list[list[Outcome]]:
+    return [group for group in groups if all(o.result is not None for o in group)]
 
 
 def _values(group: Sequence[Outcome], measure: str) -> list[float]:
@@ -582,6 +602,20 @@ def _print_statistics(
     if rows:
         header = ("validation accuracy", "mean %", "sd", "worst", "runs", "")
         print("\n" + reports.table(header, rows))
+
+
+def _print_tie(
+    groups: Sequence[list[Outcome]], chosen: list[Outcome] | None, varied: Sequence[str]
+) -> None:
+    """Say so if the chosen configuration cannot be told from the second best."""
+    if chosen is None or len(groups) == 1:  # nothing is chosen by its accuracy
+        return
+    values = {
+        _label(group[0].config, varied): _values(group, MEASURE) for group in _complete(groups)
+    }
+    text = tie(values, _label(chosen[0].config, varied))
+    if text:
+        print(f"\n{text}")
 
 
 def _percentages(result: Statistics) -> tuple[str, ...]:

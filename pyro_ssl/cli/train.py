@@ -68,6 +68,7 @@ from pyro_ssl.training.optimizers import OPTIMIZERS, SCHEDULES
 from pyro_ssl.training.run import History
 from pyro_ssl.utils import files
 from pyro_ssl.utils.arguments import as_numbers, is_pixels
+from pyro_ssl.utils.durations import duration
 from pyro_ssl.zoo.saved_model import SavedModel
 
 DATA_OPTIONS = (
@@ -642,12 +643,13 @@ def _result(config: dict[str, Any], trained: Trained, measures: dict[str, float]
 
 def _result_line(result: dict[str, Any]) -> str:
     trained = f"{result['method']} on {result['data']}, {result['labels']} labels"
+    seconds = duration(result["seconds"])
     if "test_accuracy" not in result:
-        return f"{trained}: no test data, {result['seconds']:.0f} s"
+        return f"{trained}: no test data, {seconds}"
     return (
         f"{trained}: accuracy {100 * result['test_accuracy']:.2f} %, "
         f"log-likelihood {result['test_log_likelihood']:.3f}, "
-        f"ECE {100 * result['test_ece']:.2f} %, {result['seconds']:.0f} s"
+        f"ECE {100 * result['test_ece']:.2f} %, {seconds}"
     )
 
 

@@ -35,6 +35,20 @@ class Interval(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
+def in_points(interval: Interval, level: float) -> str:
+    """A difference of accuracies in percentage points, as text.
+
+    >>> in_points(Interval(0.02, -0.03, 0.07), 0.95)
+    '2.0 points (95 % interval -3.0 to 7.0)'
+
+    Arguments:
+        interval: The difference and its interval, from -1 to 1.
+        level: Confidence level of the interval.
+    """
+    estimate, low, high = (f"{100 * value:.1f}" for value in interval)
+    return f"{estimate} points ({100 * level:.4g} % interval {low} to {high})"
+
+
 def check_level(level: Any) -> None:
     """Check a confidence level.
 

@@ -12,6 +12,7 @@ import numpy as np
 from pyro_ssl.comparison.intervals import (
     Interval,
     accuracy_interval,
+    in_points,
     mean_interval,
     paired_accuracy_interval,
     paired_mean_interval,
@@ -151,20 +152,37 @@ class Comparison:
         """
         if self._difference.excludes_zero:
             return ""
-        labels = len(self.rows)
+        wanted = self._labels_wanted
+        points = abs(100 * self._difference.estimate)
+        text = f"if the difference stays at {points:.1f} points, about {wanted} labels would tell"
+        if not self._difference.estimate:
+            text = (
+                f"{self.best_method} and the labels alone are right equally often; with about "
+                f"{wanted} labels, four times as many, the interval would be about half as wide"
+            )
+        if not self.can_be_labeled:
+            text += (
+                f"; that is more than the {self._total} rows at hand, so for these data it may "
+                "not matter"
+            )
+        return text
+
+    @property
+    def can_be_labeled(self) -> bool:
+        """True if the data have as many rows as `next_step` asks labels for."""
+        return self._labels_wanted <= self._total
+
+    @property
+    def _labels_wanted(self) -> int:
+        """Number of labels that would tell; of equally good ones, that halves the interval."""
         needed = rows_to_tell(*self._pair, self._adjusted)
         if needed is None:
-            return (
-                f"{self.best_method} and the labels alone are right equally often, so no number of "
-                f"labels is sure to tell; four times as many, about {4 * labels}, would halve the "
-                "interval"
-            )
-        total = labels + self.unlabeled
-        points = abs(100 * self._difference.estimate)
-        text = f"if the difference stays at {points:.1f} points, about {needed} labels would tell"
-        if needed > total:
-            text += f", more than the {total} rows at hand, so for these data it may not matter"
-        return text
+            return 4 * len(self.rows)
+        return needed
+
+    @property
+    def _total(self) -> int:
+        return len(self.rows) + self.unlabeled
 
     @property
     def _pair(self) -> tuple[Array, Array]:
@@ -181,25 +199,35 @@ class Comparison:
         return paired_accuracy_interval(*self._pair, self._adjusted)
 
     @property
+    def _leader(self) -> str:
+        """The more accurate of the best method and the labels alone."""
+        if self._difference.estimate < 0:
+            return LABELS_ALONE
+        return self.best_method
+
+    @property
     def _verdict(self) -> _Verdict:
+        start = f"With {len(self.rows)} labels, {self._finding}"
+        simple = self._better_baseline(self._leader)
+        if simple is not None:
+            return _Verdict(f"{start}{simple.text}.", simple.use)
+        if self._difference.excludes_zero:
+            return _Verdict(f"{start}: use {_in_a_sentence(self._leader)}.", self._leader)
+        return _Verdict(f"{start}.", self._leader)  # what may tell is in `next_step`
+
+    @property
+    def _finding(self) -> str:
+        """Whether the best method is more accurate than the labels alone, as a clause."""
         best = self.best_method
         difference = self._difference
-        start = f"With {len(self.rows)} labels, "
-        numbers = _in_points(difference, self._adjusted)
-        leader = LABELS_ALONE if difference.estimate < 0 else best
-        simple = self._better_baseline(leader)
-        others, use = (simple.text, simple.use) if simple else ("", "")
+        numbers = in_points(difference, self._adjusted)
         if difference.low > 0:
-            text = f"{best} is more accurate than the labels alone, by {numbers}"
-            return _Verdict(start + text + (others or f": use {best}") + ".", use or best)
+            return f"{best} is more accurate than the labels alone, by {numbers}"
         if difference.high < 0:
             lead = Interval(-difference.estimate, -difference.high, -difference.low)
-            numbers = _in_points(lead, self._adjusted)
-            text = f"{best} is less accurate than the labels alone, by {numbers}"
-            text = start + text + (others or ": use the labels alone") + "."
-            return _Verdict(text, use or LABELS_ALONE)
-        text = f"{best} and the labels alone cannot be told apart: the difference is {numbers}"
-        return _Verdict(start + text + (others or "; more labels may tell") + ".", use or leader)
+            numbers = in_points(lead, self._adjusted)
+            return f"{best} is less accurate than the labels alone, by {numbers}"
+        return f"{best} and the labels alone cannot be told apart: the difference is {numbers}"
 
     def _better_baseline(self, leader: str) -> _Verdict | None:
         """The simple baseline with more correct predictions than a competitor, if any."""
@@ -212,7 +240,7 @@ class Comparison:
         if ahead.estimate <= 0:
             return None
         name = strongest.name
-        numbers = _in_points(ahead, adjusted)
+        numbers = in_points(ahead, adjusted)
         behind = _in_a_sentence(leader)
         text = f"; {name}, which is simpler, is not behind {behind}: it leads by {numbers}"
         if ahead.low > 0:
@@ -309,8 +337,3 @@ def _names_of_ends(measure: str) -> tuple[str, str, str]:
 def _cell(interval: Interval, unit: float, digits: int) -> str:
     estimate, low, high = (f"{unit * value:.{digits}f}" for value in interval)
     return f"{estimate} ({low} to {high})"
-
-
-def _in_points(interval: Interval, level: float) -> str:
-    estimate, low, high = (f"{100 * value:.1f}" for value in interval)
-    return f"{estimate} points ({100 * level:g} % interval {low} to {high})"

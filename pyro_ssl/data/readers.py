@@ -30,6 +30,7 @@ from pyro_ssl.utils.arguments import as_data, as_numbers, as_tensor
 from pyro_ssl.utils.arrays import brief, few
 
 TABLES = (".csv", ".parquet")
+TABLE_PARTS = ("train", "test", UNLABELED)
 KINDS = "a folder of images, or of train.csv and test.csv, or a .csv, .parquet or .npz file"
 """Kinds of paths that can be read, for messages."""
 
@@ -312,7 +313,7 @@ def read(name: str | Path, reading: Reading | None = None) -> Content:
         )
     check_kind(path, reading)
     if path.is_dir():
-        tables = {part: _table_in(path, part) for part in ("train", "test", UNLABELED)}
+        tables = {part: _table_in(path, part) for part in TABLE_PARTS}
         if tables["train"] is not None:
             return _read_tables(tables["train"], tables["test"], tables[UNLABELED], reading)
         return _read_folders(path, reading)
@@ -357,9 +358,19 @@ def check_kind(path: Path, reading: Reading) -> None:
         )
 
 
+def tables_of(folder: Path) -> list[Path]:
+    """Return the tables in a folder that are read as its parts.
+
+    >>> tables_of(Path("nowhere"))
+    []
+    """
+    paths = [folder / (part + suffix) for part in TABLE_PARTS for suffix in TABLES]
+    return [path for path in paths if path.is_file()]
+
+
 def _table_in(folder: Path, part: str) -> Path | None:
     """Return the path of a part's table in a folder, or None if there is none."""
-    paths = [folder / (part + suffix) for suffix in TABLES if (folder / (part + suffix)).is_file()]
+    paths = [path for path in tables_of(folder) if path.stem == part]
     if len(paths) > 1:
         raise ValueError(f"{folder} should hold one table {part}, got {few(paths)}")
     return paths[0] if paths else None
@@ -394,16 +405,25 @@ def cells_of(path: Path, reading: Reading) -> dict[str, list[Any]] | None:
     """
     if not reading.columns:
         return None
-    paths = [path]
-    if path.is_dir():
-        parts = [_table_in(path, part) for part in ("train", UNLABELED)]
-        paths = [part for part in parts if part is not None]
-    tables = [read_table(part) for part in paths]
+    tables = [read_table(part) for part in _training_tables(path)]
     names = [name for name in tables[0].columns if name != reading.label_column]
-    return {
-        name: [cell for t in tables for cell in t.columns.get(name, [""] * t.rows)]
-        for name in names
-    }
+    return {name: _cells_of_column(tables, name) for name in names}
+
+
+def _training_tables(path: Path) -> list[Path]:
+    """The tables with rows for training: the file itself, or those of a folder."""
+    if not path.is_dir():
+        return [path]
+    parts = [_table_in(path, part) for part in ("train", UNLABELED)]
+    return [part for part in parts if part is not None]
+
+
+def _cells_of_column(tables: Sequence[Table], name: str) -> list[Any]:
+    """The cells of a column, table after table; empty ones for a table that lacks it."""
+    cells: list[Any] = []
+    for table in tables:
+        cells += table.columns.get(name, [""] * table.rows)
+    return cells
 
 
 def _with_columns(table: Table, unlabeled: Path | None, reading: Reading) -> Reading:

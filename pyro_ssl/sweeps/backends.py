@@ -11,7 +11,7 @@ from typing import Any
 from joblib import parallel_config
 from joblib.parallel import ParallelBackendBase
 
-from pyro_ssl.sweeps.runs import MAX_ATTEMPTS
+from pyro_ssl.sweeps.lost_workers import MAX_ATTEMPTS
 from pyro_ssl.utils.private_names import dask_backend
 
 BACKENDS = ("loky", "dask", "ray")

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from pyro_ssl.sweeps.lost_workers import begin_attempt, end_attempts
 from pyro_ssl.utils import files
 
 Config = dict[str, Any]
@@ -26,9 +27,6 @@ RunFunction = Callable[[Config, Path], Result]
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 ERROR_FILE = "error.txt"
-ATTEMPTS_FILE = "attempts.json"
-MAX_ATTEMPTS = 3
-"""Times that a run may kill its worker, say for lack of memory, before a sweep leaves it out."""
 NAME_LENGTH = 12
 
 _ONE_AT_A_TIME = Lock()
@@ -99,14 +97,14 @@ def run_once(
         config: Its configuration.
         directory: Its directory, which is created if missing.
         threads: Number of torch's threads during the run.
-        session: Identifier of the call of `sweep`. A run that has killed its worker several times
+        session: Identifier of the call of `sweep`. A run that has lost its worker several times
             is not repeated in the same call.
     """
     name = directory.name
     with _ONE_AT_A_TIME, _threads(threads):
         try:
             with files.locked(directory):
-                _count_attempt(directory, session)
+                begin_attempt(directory, session)
                 outcome = Outcome(name, config, _result_of(run, config, directory))
         except RunStopped:
             outcome = Outcome(name, config)
@@ -114,36 +112,8 @@ def run_once(
             message = f"{type(error).__name__}: {error}"
             files.write_text(directory / ERROR_FILE, traceback.format_exc())
             outcome = Outcome(name, config, error=message)
-    (directory / ATTEMPTS_FILE).unlink(missing_ok=True)
+    end_attempts(directory)
     return outcome
-
-
-def _count_attempt(directory: Path, session: str) -> None:
-    """Count the attempts of a session in a file, which stays if the worker is killed.
-
-    Raises:
-        RuntimeError: There have been too many attempts.
-    """
-    path = directory / ATTEMPTS_FILE
-    attempts: dict[str, Any] = {"session": session, "number": 0}
-    if path.exists():
-        attempts = _attempts_in(path, session) or attempts
-    attempts["number"] += 1
-    if attempts["number"] > MAX_ATTEMPTS:
-        raise RuntimeError(
-            f"the run has killed its worker {MAX_ATTEMPTS} times; is there enough memory?"
-        )
-    files.write_text(path, json.dumps(attempts))
-
-
-def _attempts_in(path: Path, session: str) -> dict[str, Any] | None:
-    """The attempts of a session in a file; None for another session, or a damaged file."""
-    try:
-        earlier: Any = json.loads(path.read_text())
-        is_of_session = earlier["session"] == session and type(earlier["number"]) is int
-    except (ValueError, TypeError, KeyError):
-        return None
-    return dict(earlier) if is_of_session else None
 
 
 def _result_of(run: RunFunction, config: Config, directory: Path) -> Result:

@@ -115,7 +115,7 @@ def search(
     missing = [index for index in range(trials) if index not in ended]
     progress = Progress(trials - len(missing), trials, report)
     session = uuid4().hex
-    calls = [(what, index, session) for index in missing]
+    calls = {f"trial {index}": (what, index, session) for index in missing}
     failed = in_parallel(_try_one, calls, progress)
     return _best(study, what), [*_outcomes(study, what), *filter(None, failed)]
 

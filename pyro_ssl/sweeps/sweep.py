@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 
+from pyro_ssl.sweeps.lost_workers import MAX_ATTEMPTS, LostRunError, is_death_of_worker
 from pyro_ssl.sweeps.runs import (
-    MAX_ATTEMPTS,
     Config,
     Outcome,
     RunFunction,
@@ -23,8 +23,6 @@ from pyro_ssl.utils.arguments import check_positive
 from pyro_ssl.utils.durations import duration
 
 RUNS = "runs"
-DEATHS = {"BrokenProcessPool", "KilledWorker", "RayActorError", "WorkerCrashedError"}
-"""Names of the errors of joblib's processes, Dask and Ray if a worker has died."""
 
 
 def sweep(
@@ -40,8 +38,9 @@ def sweep(
     The runs use joblib's active backend: `joblib.parallel_config(n_jobs=4)` for processes of this
     machine, or Dask or Ray, see `backend`. Configurations that have a result are not run again. So
     the same call continues a sweep that was stopped, and a call with more configurations runs only
-    the new ones. A run that was killed is called again with the same directory; if it trains with
-    `fit(..., directory=directory, resume=True)`, it continues from its checkpoint.
+    the new ones. A run whose worker was lost is called again with the same directory, and a line on
+    the standard error says so; if it trains with `fit(..., directory=directory, resume=True)`, it
+    continues from its checkpoint.
 
     >>> import tempfile
     >>> def square(config, directory):
@@ -70,6 +69,7 @@ def sweep(
     Raises:
         ValueError: A configuration is not plain data.
         CheckpointError: The result of an earlier run is damaged.
+        LostRunError: Workers die again and again before a run begins.
     """
     check_positive(threads=threads)
     directories = Path(directory).resolve() / RUNS
@@ -79,7 +79,10 @@ def sweep(
     session = uuid4().hex
     outcomes = in_parallel(
         run_once,
-        [(run, by_name[name], directories / name, threads, session) for name in missing],
+        {
+            f"run {name}": (run, by_name[name], directories / name, threads, session)
+            for name in missing
+        },
         Progress(len(by_name) - len(missing), len(by_name), report),
     )
     outcome_of = {outcome.name: outcome for outcome in outcomes}
@@ -89,31 +92,80 @@ def sweep(
     return [outcome_of[name] for name in by_name]
 
 
-def in_parallel(function: Callable[..., Any], calls: Sequence[Any], progress: Progress) -> Any:
+def in_parallel(
+    function: Callable[..., Any],
+    calls: Mapping[str, Sequence[Any]],
+    progress: Callable[[int], None],
+) -> list[Any]:
     """Make all calls on joblib's active backend, and return their results.
 
-    If the death of a worker ends all calls, as with joblib's own processes, all of them are made
-    again. So the function should skip work that is already done.
+    If the death of a worker ends all calls, as with joblib's own processes, those without a result
+    are made again. Before the last attempt, those that may have been under way are made one by one,
+    so that a call is not blamed for another.
+
+    >>> in_parallel(pow, {"a": (2, 3), "b": (3, 2)}, progress=print)
+    1
+    2
+    [8, 9]
 
     Arguments:
         function: Function to call.
-        calls: The arguments of each call.
+        calls: The arguments of each call, by its name.
         progress: Called with the number of calls that have ended.
+
+    Raises:
+        LostRunError: The worker of a call dies again and again.
     """
-    for attempt in range(MAX_ATTEMPTS + 1):
-        parallel = _ReportingParallel(progress, batch_size=1, pre_dispatch="all")
+    results: dict[str, Any] = {}
+    deaths = 0
+    while len(results) < len(calls):
+        missing = [name for name in calls if name not in results]
         try:
-            return parallel(delayed(function)(*call) for call in calls)
+            for name, result in _as_they_end(function, calls, missing):
+                results[name] = result
+                progress(len(results))
         except Exception as error:
-            if attempt == MAX_ATTEMPTS or not _is_death_of_worker(error):
+            if not is_death_of_worker(error):
                 raise
-    raise AssertionError
+            deaths += 1
+        if deaths == MAX_ATTEMPTS - 1:
+            missing = [name for name in calls if name not in results]
+            for name in missing[: effective_n_jobs(None)]:
+                results[name] = _alone(function, calls, name)
+                progress(len(results))
+            deaths = 0
+    return [results[name] for name in calls]
 
 
-def _is_death_of_worker(error: BaseException) -> bool:
-    """Return True if an error of joblib's processes, Dask or Ray says that a worker has died."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & DEATHS)
+def _as_they_end(
+    function: Callable[..., Any], calls: Mapping[str, Sequence[Any]], names: Iterable[str]
+) -> Iterator[tuple[str, Any]]:
+    """Make some of the calls, and yield the name and the result of each when it has ended."""
+    parallel = Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="all")
+    jobs = (delayed(_named)(name, function, calls[name]) for name in names)
+    results: Iterator[tuple[str, Any]] = parallel(jobs)
+    return results
+
+
+def _named(name: str, function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[str, Any]:
+    return name, function(*arguments)
+
+
+def _alone(function: Callable[..., Any], calls: Mapping[str, Sequence[Any]], name: str) -> Any:
+    """Make a call while no other is made; make it again if its worker dies."""
+    attempts = MAX_ATTEMPTS + 1  # `run_once` refuses the last one, if the run has begun
+    for _ in range(attempts):
+        try:
+            ((_, result),) = _as_they_end(function, calls, [name])
+            return result
+        except Exception as error:
+            if not is_death_of_worker(error):
+                raise
+            cause = error
+    raise LostRunError(
+        f"{name} has lost its worker {attempts} times, with no other run beside it; is there "
+        "enough memory?"
+    ) from cause
 
 
 class Progress:
@@ -147,18 +199,3 @@ class Progress:
             seconds = (time.perf_counter() - self.started) / ended * left
             text += f", about {duration(seconds)} left"
         self.report(text)
-
-
-class _ReportingParallel(Parallel):
-    """joblib's `Parallel`, which calls `print_progress` whenever a run has ended."""
-
-    def __init__(self, progress: Progress, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.progress = progress
-        self.reported = 0
-
-    def print_progress(self) -> None:
-        """Report, once for each run that has ended."""
-        if self.n_completed_tasks > self.reported:
-            self.reported = self.n_completed_tasks
-            self.progress(self.reported)

@@ -59,10 +59,20 @@ def write_table(
         path: The file.
         outcomes: The runs.
         flat: Function that returns a configuration without nested dictionaries.
+
+    Raises:
+        ValueError: Two columns would have the same name.
     """
     configs = [flat(outcome.config) for outcome in outcomes]
     results = [outcome.result or {} for outcome in outcomes]
     columns = ["run", *_keys(configs), *_keys(results), "error"]
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"the table should have different columns, got {', '.join(twice)} twice: in the "
+            "configurations, the results, or the table's own run and error; rename one, as with "
+            "`flat`"
+        )
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     writer.writeheader()

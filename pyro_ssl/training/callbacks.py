@@ -279,7 +279,7 @@ class ProgressLines(Callback):
         losses = run.history.get("loss", [])
         loss = f", loss {losses[-1]:.4g}" if losses else ""
         self.say(
-            f"epoch {run.epoch} of {epochs}{loss}, {passed:.0f} s, about {duration(left)} left"
+            f"epoch {run.epoch} of {epochs}{loss}, {duration(passed)}, about {duration(left)} left"
         )
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from cli_programs import run
 
+from pyro_ssl.comparison.result import Comparison
+
 TINY = ("--epochs", 1, "--min-steps", 2, "--folds", 2, "--options.hidden", "[8]")
 
 
@@ -35,6 +37,18 @@ def test_a_table_gives_a_sentence_a_table_and_a_picture(flowers, capsys):
     assert Path("result.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("can_be_labeled", [True, False])
+def test_labels_for_more_rows_than_there_are_cannot_be_asked_for(
+    flowers, monkeypatch, capsys, can_be_labeled
+):
+    monkeypatch.setattr(Comparison, "next_step", "with more labels")
+    monkeypatch.setattr(Comparison, "can_be_labeled", can_be_labeled)
+    assert run("compare", *flowers, *TINY) == 0
+    (step,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("next step: ")]
+    assert step.startswith("next step: with more labels.")
+    assert ("pyro-ssl label" in step) == can_be_labeled
+
+
 @pytest.mark.slow
 def test_json_has_the_held_out_predictions_by_class_name(flowers):
     assert run("compare", *flowers, *TINY, "--output", "result.json") == 0
@@ -51,6 +65,7 @@ def test_mistakes_are_told_before_training(flowers, capsys):
     for arguments, message in (
         (("--data", "all.csv", "--label-column", "species"), "there are no unlabeled rows"),
         ((*flowers, "--output", "result.txt"), "should end in .csv or .json"),
+        ((*flowers, "--output", "flowers.csv"), "flowers.csv is read as data, and would be"),
         ((*flowers, "--methods", "m3"), "m3"),
     ):
         assert run("compare", *arguments) == 2

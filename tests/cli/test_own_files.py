@@ -10,7 +10,7 @@ from cli_programs import result, run
 from PIL import Image
 
 from pyro_ssl.cli.label_data import read_label_data
-from pyro_ssl.cli.predict import csv_of
+from pyro_ssl.cli.output_files import check_output
 from pyro_ssl.data import read, readers
 from pyro_ssl.zoo.saved_model import SavedModel
 
@@ -140,10 +140,39 @@ def test_the_unlabeled_images_alone_can_be_predicted(pets, capsys):
     assert "each of the 12 rows of pets/train has a label" in capsys.readouterr().err
 
 
-def test_new_columns_replace_columns_of_the_same_name():
-    before = {"p(a)": ["old"], "id": ["x1"], "predicted": ["b"]}
-    text = csv_of(np.array([[0.75, 0.25]]), ["a", "b"], before)
-    assert text.splitlines() == ["id,predicted,confidence,p(a),p(b)", "x1,a,0.75,0.75,0.25"]
+def test_predictions_replace_no_column_of_the_data(monkeypatch, capsys):
+    path, _ = people()
+    text = Path(path).read_text()
+    Path(path).write_text(text.replace("id", "confidence", 1).replace("group", "predicted", 1))
+    how = ("--label-column", "predicted", "--ignore-columns", "confidence")
+    assert run("train", "classifier", "--data", path, *how, *SMALL, "--out", "run") == 0
+    capsys.readouterr()
+    predict = ("predict", "run", "--data", path, "--output")
+    with monkeypatch.context() as patch:
+        patch.setattr("pyro_ssl.cli.predict.predict_proba", None)  # no work before the error
+        assert run(*predict, "p.csv") == 2
+        assert "columns named 'predicted', 'confidence', which" in capsys.readouterr().err
+        assert run(*predict, "p.npy", "--prefix", "m2_") == 2
+        assert "--prefix is for columns, and --output p.npy has none" in capsys.readouterr().err
+        assert run(*predict, path) == 2
+        assert f"--output: {path} is read as data, and would be replaced" in capsys.readouterr().err
+    assert not Path("p.csv").exists() and not Path("p.npy").exists()
+    assert run(*predict, "p.npy") == 0
+    assert run(*predict, "p.csv", "--prefix", "m2_") == 0
+    rows = predictions("p.csv")
+    assert list(rows[0])[-4:] == ["m2_predicted", "m2_confidence", "m2_p(heavy)", "m2_p(light)"]
+    with open(path, newline="") as file:
+        given = list(csv.DictReader(file))
+    for row, before in zip(rows, given, strict=True):
+        assert before.items() <= row.items() and row["m2_predicted"] in ("heavy", "light")
+
+
+def test_an_output_is_no_table_of_the_folder_that_is_read(tmp_path):
+    (tmp_path / "test.csv").write_text("a\n")
+    check_output("--output", str(tmp_path / "train.csv"), (".csv",), str(tmp_path))
+    check_output("--output", str(tmp_path / "test.csv"), (".csv",), "elsewhere")
+    with pytest.raises(ValueError, match=r"test.csv is read as data, and would be replaced"):
+        check_output("--output", str(tmp_path / "test.csv"), (".csv",), str(tmp_path))
 
 
 def test_columns_are_found_by_name(capsys):

@@ -11,6 +11,7 @@ from pyro_ssl import data
 from pyro_ssl.cli import sweep as sweep_command
 from pyro_ssl.evaluation import metrics
 from pyro_ssl.prediction.predict import predict_proba
+from pyro_ssl.sweeps import Outcome
 from pyro_ssl.zoo.saved_model import SavedModel
 
 OPTIONS = (
@@ -54,6 +55,68 @@ def test_a_grid_with_seeds(capsys):
     accuracy = metrics.accuracy(predict_proba(model, digits.x_test), digits.y_test)
     assert float(tested[0]["test_accuracy"]) == accuracy
     assert run("evaluate", Path("out/runs") / tested[0]["run"]) == 0
+
+
+def outcome(z_dim, seed, accuracy) -> Outcome:
+    config = {"method": "m2", "seed": seed, "options": {"z_dim": z_dim}, "training": {}}
+    return Outcome(f"{z_dim}-{seed}", config, {"val_accuracy": accuracy})
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "line"),
+    [
+        (
+            {2: [0.5, 0.7], 3: [0.7, 0.5], 4: [0.1, 0.1]},
+            "z_dim=2 and z_dim=3 cannot be told apart: they are equally accurate, and the first is "
+            "chosen",
+        ),
+        (
+            {2: [0.5], 3: [0.6]},
+            "z_dim=3 and z_dim=2 cannot be told apart: 10.0 points may be chance, since each has a "
+            "single run; give more --seeds",
+        ),
+        (
+            {2: [0.5, 0.6, 0.7], 3: [0.6, 0.6, 0.7]},
+            "z_dim=3 and z_dim=2 cannot be told apart: the difference over 3 seeds is 3.3 points "
+            "(95 % interval -11.0 to 17.7); more --seeds may tell",
+        ),
+        ({2: [0.5, 0.6, 0.7], 3: [0.7, 0.8, 0.91]}, None),
+        ({2: [0.5, 0.6]}, None),
+    ],
+)
+def test_settings_that_cannot_be_told_apart(accuracies, line, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sweep_command, "_test", lambda chosen, out: {})
+    outcomes = [
+        outcome(z_dim, seed, accuracy)
+        for z_dim, values in accuracies.items()
+        for seed, accuracy in enumerate(values)
+    ]
+    sweep_command.report(outcomes, tmp_path, ["z_dim"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [text for text in lines if "told apart" in text] == ([line] if line else [])
+
+
+def test_a_setting_with_a_failed_run_is_compared_with_none(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sweep_command, "_test", lambda chosen, out: {})
+    failed = Outcome("failed", outcome(2, 1, 0.0).config, error="ValueError: no")
+    runs = [outcome(2, 0, 0.5), failed, outcome(3, 0, 0.5), outcome(3, 1, 0.5)]
+    with pytest.raises(ValueError, match="1 of 4 runs have failed"):
+        sweep_command.report(runs, tmp_path, ["z_dim"])
+    printed = capsys.readouterr().out
+    assert "chosen: z_dim=3" in printed and "told apart" not in printed
+
+
+def test_trials_that_are_equally_good(capsys):
+    results = {"a": 0.5, "b": 0.7, "c": 0.7, "d": 0.9}
+    trials = [
+        Outcome(name, {}, {"val_accuracy": accuracy, "state": "complete"})
+        for name, accuracy in results.items()
+    ]
+    trials[-1].result["state"] = "pruned"
+    sweep_command._print_equal_trials([*trials, trials[1]])  # values that were tried twice
+    assert capsys.readouterr().out.endswith("which is the first of them: 1\n")
+    sweep_command._print_equal_trials(trials[:2])
+    assert capsys.readouterr().out == ""
 
 
 def test_the_same_command_runs_nothing_again(monkeypatch, capsys):

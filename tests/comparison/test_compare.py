@@ -1,5 +1,7 @@
 """`compare`: what is trained on which labels, what is concluded, what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.semi_supervised import LabelSpreading
@@ -106,7 +108,7 @@ def made_up(n=100, **right):
         (
             {"m2": range(61), "labels_alone": range(60)},
             "With 100 labels, m2 and the labels alone cannot be told apart: the difference is "
-            "1.0 points (95 % interval -1.7 to 3.7); more labels may tell.",
+            "1.0 points (95 % interval -1.7 to 3.7).",
         ),
         (
             {"m2": range(40), "labels_alone": range(60)},
@@ -164,9 +166,24 @@ def test_a_next_step_where_the_labels_cannot_tell():
     few = made_up(m2=range(62), labels_alone=range(60)).next_step
     assert few.startswith("if the difference stays at 2.0 points, about ")
     none = made_up(m2=range(60), labels_alone=range(60)).next_step
-    assert "right equally often" in none and "about 400, would halve the interval" in none
-    tiny = made_up(m2=range(61), labels_alone=[*range(59), *range(90, 91)]).next_step
-    assert "more than the 1000 rows at hand" in tiny
+    assert "right equally often; with about 400 labels, four times as many" in none
+    tiny = made_up(m2=range(61), labels_alone=[*range(59), *range(90, 91)])
+    assert "more than the 1000 rows at hand" in tiny.next_step and not tiny.can_be_labeled
+
+
+def test_four_times_as_many_labels_can_be_more_than_the_rows():
+    equal = replace(made_up(m2=range(60), labels_alone=range(60)), unlabeled=299)
+    assert "more than the 399 rows at hand" in equal.next_step and not equal.can_be_labeled
+    enough = replace(equal, unlabeled=300)
+    assert "rows at hand" not in enough.next_step and enough.can_be_labeled
+
+
+@pytest.mark.parametrize("right", [range(62), range(61), range(60), range(59)])
+def test_what_more_labels_would_tell_is_said_once(right):
+    comparison = made_up(m2=right, labels_alone=range(60))
+    assert "labels" in comparison.next_step and "sure" not in comparison.next_step
+    finding = comparison.recommendation.removeprefix("With 100 labels, ")
+    assert "cannot be told apart" in finding and "more labels" not in finding
 
 
 def test_the_time_left_is_that_of_the_folds_that_are_left():

@@ -82,6 +82,21 @@ def test_runs_go_to_a_dask_cluster(scripts, tmp_path):
     }
 
 
+def test_a_run_whose_worker_was_lost_is_said_to_be_done_again(scripts, tmp_path, capfd):
+    study = scripts("study")
+    files = study.Files(tmp_path, "study")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            study._run_one(killed, frozenset(), files, "", "session", "m2-0", {"draw": 0})
+    assert capfd.readouterr().err == (
+        "run m2-0 has lost its worker and is done again, attempt 2 of 3\n"
+    )
+
+
 def number_of_draw(name, config, directory, pictures):
     return {"number": 10 * config["draw"]}
 
@@ -101,7 +116,13 @@ def test_arrays_are_kept_beside_the_table(scripts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, ""), (59.6, ", about 60 s left"), (2400, ", about 40 min left")]
+    ("seconds", "text"),
+    [
+        (0, ""),
+        (59.6, ", about 60 s left"),
+        (2400, ", about 40 min left"),
+        (20000, ", about 5.6 h left"),
+    ],
 )
 def test_the_time_that_is_left(scripts, seconds, text):
     assert scripts("study")._time_left(seconds) == text

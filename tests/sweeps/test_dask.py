@@ -80,7 +80,7 @@ def kill_in_training(worker: subprocess.Popen, out: Path, noted: dict[Path, str]
         time.sleep(0.01)
 
 
-def test_a_killed_worker_changes_nothing(cluster, tmp_path, monkeypatch):
+def test_a_killed_worker_changes_nothing_and_is_said(cluster, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     y = np.arange(120) % 2
@@ -100,6 +100,12 @@ def test_a_killed_worker_changes_nothing(cluster, tmp_path, monkeypatch):
     assert rows(Path("killed/table.csv")) == rows(Path("unbroken/table.csv"))
     assert len(rows(Path("killed/table.csv"))) == 3
     assert len(noted) == 2  # both runs have gone on from their checkpoints
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in said if "has lost its worker" in line]
+    assert line in {
+        f"run {path.parent.name} has lost its worker and is done again, attempt 2 of 3"
+        for path in noted
+    }
     for path, line in noted.items():
         lines = path.read_text().splitlines()
         assert lines[0] == line

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import joblib
@@ -13,7 +14,9 @@ import pytest
 import torch
 
 from pyro_ssl.sweeps import Outcome, backend, group_by, run_name, statistics, sweep, write_table
+from pyro_ssl.sweeps.lost_workers import ATTEMPTS_FILE, LostRunError, begin_attempt
 from pyro_ssl.sweeps.runs import run_once
+from pyro_ssl.sweeps.sweep import in_parallel
 from pyro_ssl.utils import files
 
 CONFIGS = [{"x": x, "seed": seed} for x in (1, 2) for seed in (0, 1)]
@@ -85,18 +88,52 @@ def test_runs_go_to_joblibs_active_backend(tmp_path):
 def kill_on_two(config: dict, directory: Path) -> dict:
     if config["x"] == 2:
         os.kill(os.getpid(), signal.SIGKILL)
+    if config["x"] == 1:
+        time.sleep(3)  # it ends when its neighbour does
     return count(config, directory)
 
 
 @pytest.mark.slow
-def test_a_run_that_ends_its_worker_again_and_again_does_not_stop_the_others(tmp_path):
+def test_a_run_that_ends_its_worker_again_and_again_does_not_stop_the_others(tmp_path, capfd):
     configs = [{"x": x, "seed": 0} for x in (2, 1, 3)]
     with joblib.parallel_config(backend="loky", n_jobs=2):
         outcomes = sweep(kill_on_two, configs, tmp_path, report=str)
-    assert "killed its worker 3 times" in outcomes[0].error
+    name = run_name(configs[0])
+    assert f"run {name} has lost its worker 3 times" in outcomes[0].error
+    said = capfd.readouterr().err.splitlines()
+    lines = [
+        f"run {name} has lost its worker and is done again, attempt {attempt} of 3"
+        for attempt in (2, 3)
+    ]
+    assert [line for line in said if name in line] == lines
     assert [outcome.result["value"] for outcome in outcomes[1:]] == [1.0, 3.0]
     again = sweep(count, configs, tmp_path, report=str)
     assert not again[0].error
+
+
+def die(config: dict) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_before_its_run_begins_is_an_error_with_the_name_of_the_run():
+    message = "run a has lost its worker 4 times, with no other run beside it; is there enough mem"
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        with pytest.raises(LostRunError, match=message) as told:
+            in_parallel(die, {"run a": ({},)}, progress=print)
+    assert "BrokenProcessPool" in {kind.__name__ for kind in type(told.value.__cause__).__mro__}
+
+
+def test_an_attempt_of_an_earlier_session_is_no_lost_worker(tmp_path, capfd):
+    begin_attempt(tmp_path, "monday")
+    begin_attempt(tmp_path, "tuesday")
+    (tmp_path / ATTEMPTS_FILE).write_text("{")  # damaged
+    begin_attempt(tmp_path, "tuesday")
+    assert capfd.readouterr().err == ""
+    begin_attempt(tmp_path, "tuesday")
+    assert capfd.readouterr().err == (
+        f"run {tmp_path.name} has lost its worker and is done again, attempt 2 of 3\n"
+    )
 
 
 def test_a_run_in_use_by_another_command_is_an_error_of_this_run(tmp_path):
@@ -153,6 +190,13 @@ def test_the_table_has_a_row_for_each_run(tmp_path):
         {"run": "a", "x": "[1, 2]", "seed": "0", "value": "0.5", "error": ""},
         {"run": "b", "x": "", "seed": "1", "value": "", "error": "ValueError: no, never"},
     ]
+
+
+def test_no_column_of_the_table_replaces_another(tmp_path):
+    outcome = Outcome("a", {"x": 1, "loss": "l1", "error": "squared"}, {"loss": 0.5})
+    with pytest.raises(ValueError, match="different columns, got error, loss twice"):
+        write_table(tmp_path / "t.csv", [outcome])
+    assert not (tmp_path / "t.csv").exists()
 
 
 @pytest.mark.parametrize("name, package", [("dask", "distributed"), ("ray", "ray")])

@@ -17,6 +17,7 @@ from pyro_ssl import (
     zoo,
 )
 from pyro_ssl.training import DivergedError, DivergedWarning
+from pyro_ssl.training.callbacks import ProgressLines
 from pyro_ssl.utils.context import eval_mode
 
 
@@ -196,6 +197,15 @@ def test_progress_as_lines_where_there_is_no_terminal(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
     assert lines[0].startswith("epoch 0 of 2, ") and "left" in lines[0]
     assert any(line.startswith("epoch 1 of 2, loss ") for line in lines)
+
+
+def test_the_time_so_far_is_in_minutes_after_a_while(monkeypatch):
+    lines = []
+    progress = ProgressLines(lines.append, every=0.0)
+    progress.started -= 600
+    monkeypatch.setattr("pyro_ssl.training.callbacks.ProgressLines", lambda say, every: progress)
+    fit(small(), X, Y, epochs=2, batch_size=10, progress=lines.append)
+    assert ", 10 min, about " in lines[0]
 
 
 def test_lines_about_progress_are_seconds_apart():
