@@ -27,8 +27,7 @@ from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.data_options import add_reading_options, reading_of, reading_words
 from pyro_ssl.cli.label_data import LabelData, read_label_data
 from pyro_ssl.cli.method_options import chosen_options
-from pyro_ssl.cli.train import label_warnings_silenced
-from pyro_ssl.data.missing_labels import warn_of_missing_classes
+from pyro_ssl.data.missing_labels import label_warnings_silenced, warn_of_missing_classes
 from pyro_ssl.estimator import SemiSupervisedClassifier
 from pyro_ssl.estimator.settings import Shape, settings_for
 from pyro_ssl.utils import files

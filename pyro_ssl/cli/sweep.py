@@ -22,13 +22,9 @@ from pyro_ssl.cli.data_options import reading_of
 from pyro_ssl.cli.data_settings import completed, load_data, settings_lines
 from pyro_ssl.cli.method_options import parsed_with_preset
 from pyro_ssl.cli.sweep_ties import tie
-from pyro_ssl.cli.train import (
-    config_of,
-    label_warnings_silenced,
-    method_parser,
-    test_measures,
-    train_model,
-)
+from pyro_ssl.cli.train import config_of, method_parser
+from pyro_ssl.cli.train_run import test_measures, train_model
+from pyro_ssl.data.missing_labels import label_warnings_silenced
 from pyro_ssl.data.suspicious_columns import ColumnWarning
 from pyro_ssl.evaluation import reports
 from pyro_ssl.sweeps import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,20 @@ def warn_of_marked_values(values: np.ndarray, name: str = "y") -> None:
         LabelWarning,
         stacklevel=5,
     )
+
+
+@contextmanager
+def label_warnings_silenced() -> Iterator[None]:
+    """Silence the warnings of `fit` that name classes by number.
+
+    It is for programs that name the classes themselves.
+
+    >>> with label_warnings_silenced():
+    ...     warnings.warn("class 3 has no label", LabelWarning, stacklevel=1)
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LabelWarning)
+        yield
 
 
 def _counts(class_indices: Any, classes: int) -> np.ndarray:

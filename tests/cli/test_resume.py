@@ -10,7 +10,7 @@ import pytest
 from cli_programs import DIVERGING, content, measures, result, run, train
 
 from pyro_ssl import zoo
-from pyro_ssl.cli import train as train_command
+from pyro_ssl.cli import train_run
 from pyro_ssl.utils import files
 from pyro_ssl.zoo.saved_model import SavedModel
 
@@ -29,14 +29,14 @@ def test_resumed_run_equals_an_unbroken_one(finished, monkeypatch, epoch):
             raise Stopped
 
     seen: list[int] = []
-    fit, config = train_command.fit, json.loads((finished / "config.json").read_text())
+    fit, config = train_run.fit, json.loads((finished / "config.json").read_text())
     monkeypatch.setattr(
-        train_command, "fit", lambda *args, **more: fit(*args, **more | {"callbacks": (watch,)})
+        train_run, "fit", lambda *args, **more: fit(*args, **more | {"callbacks": (watch,)})
     )
     with pytest.raises(Stopped):
-        train_command.train(Path("run"), config)
+        train_run.train(Path("run"), config)
     assert not Path("run/result.json").exists()
-    train_command.train(Path("run"), config, resume=True)
+    train_run.train(Path("run"), config, resume=True)
     assert seen == [
         *range(1, epoch + 1),
         *range(epoch, 4),

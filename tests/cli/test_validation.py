@@ -8,7 +8,7 @@ import pytest
 from cli_programs import result, run, train
 
 from pyro_ssl import data
-from pyro_ssl.cli import train as train_command
+from pyro_ssl.cli import train_run
 from pyro_ssl.evaluation import metrics
 from pyro_ssl.prediction.predict import predict_proba
 from pyro_ssl.zoo.saved_model import SavedModel
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_labels_set_aside_are_within_the_budget_and_not_trained_on(monkeypatch, capsys):
-    fit = train_command.fit
+    fit = train_run.fit
     trained_on = []
 
     @wraps(fit)
@@ -25,7 +25,7 @@ def test_labels_set_aside_are_within_the_budget_and_not_trained_on(monkeypatch, 
         trained_on.append(y.clone())
         return fit(objective, x, y, **arguments)
 
-    monkeypatch.setattr(train_command, "fit", watched)
+    monkeypatch.setattr(train_run, "fit", watched)
     assert train("m2", "run", "--validation", "0.5") == 0
     assert "labels for validation: 15, not used for training" in capsys.readouterr().out
     (labels,) = trained_on
