@@ -12,6 +12,7 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl.cli.commands import COMMANDS
+from pyro_ssl.cli.data_of_run import data_of_run
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.data.readers import Part, Reading
 from pyro_ssl.prediction.chunks import known_rows
@@ -32,10 +33,10 @@ def parser() -> ArgumentParser:
     parser.add_argument(
         "--data",
         "--input",
-        type=str,
-        required=True,
+        type=str | None,
+        default=None,
         help="data, one row per datum: a .csv, .parquet, .npy or .npz file, or a folder of images; "
-        "if the data have a test part, only its rows are predicted",
+        "by default those of the run; if they have a test part, only its rows are predicted",
     )
     parser.add_argument(
         "--output",
@@ -47,7 +48,8 @@ def parser() -> ArgumentParser:
     parser.add_argument(
         "--unlabeled",
         action="store_true",
-        help="predict only the rows without a label; of the training part, if there is a test part",
+        help="predict only the rows without a label, in the data or in the labels.csv that the "
+        "model was trained with; of the training part, if there is a test part",
     )
     return parser
 
@@ -58,9 +60,9 @@ def run(arguments: Namespace) -> None:
     suffix = output.suffix.lower()
     if suffix not in (".npy", ".csv"):
         raise ValueError(f"--output: the file should end in .npy or .csv; got {output}")
-    saved = SavedModel.load(Path(arguments.directory) / "model")
-    reading = Reading.of(saved.extra)
-    part = rows_to_predict("--data", arguments.data, reading, unlabeled=arguments.unlabeled)
+    directory = Path(arguments.directory)
+    saved = SavedModel.load(directory / "model")
+    part = _rows(directory, saved, arguments.data, arguments.unlabeled)
     check_event_shape(part.x, saved.x_shape, "--data: x")
     rows = known_rows(saved.objective, part.x, "--data")
     if not output.resolve().parent.is_dir():
@@ -74,6 +76,20 @@ def run(arguments: Namespace) -> None:
         content = buffer.getvalue()
     files.write_file(arguments.output, content)
     print(f"{output}: predictions of {len(rows)} rows{part.origin}")
+
+
+def _rows(directory: Path, saved: SavedModel, name: str | None, unlabeled: bool) -> Part:
+    """The rows of a file or folder, or of the data that the model was trained on."""
+    of_run = data_of_run(directory, saved)
+    if name is None and of_run is None:
+        raise ValueError(
+            f"--data PATH is needed: {directory} does not say which data its model was trained on"
+        )
+    if name is None:
+        assert of_run is not None
+        name = of_run.name
+    reading = Reading.of(saved.extra)
+    return rows_to_predict("--data", name, reading, of_run=of_run, unlabeled=unlabeled)
 
 
 def columns_before(part: Part) -> dict[str, Sequence[Any]]:
