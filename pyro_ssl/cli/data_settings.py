@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from pyro_ssl import data, zoo
-from pyro_ssl.cli.data_options import reading_of
-from pyro_ssl.cli.label_data import with_labels
+from pyro_ssl.cli.data_of_run import DataOfRun, read_data
+from pyro_ssl.cli.data_options import absolute_path, reading_of
 from pyro_ssl.cli.labels_of_run import is_label_table, rows_of_run
 from pyro_ssl.data import Dataset, Reading
-from pyro_ssl.data.readers import dataset_of
 from pyro_ssl.estimator import SemiSupervisedClassifier
 from pyro_ssl.estimator.defaults import class_frequencies, warn_unless_for_columns
 from pyro_ssl.estimator.settings import Settings, Shape, settings_for, training_seed
@@ -58,15 +57,16 @@ def load_data(config: dict[str, Any]) -> Loaded:
     """
     reading = reading_of(config)
     name = config["data"]
-    labels_file = config["label_file"]
-    if not is_label_table(labels_file):
-        return Loaded(*data.load_or_read(name, config["data_root"], reading))
-    if name in data.DATASETS:
+    label_file = config["label_file"]
+    labels = label_file if is_label_table(label_file) else None
+    if labels is not None and name in data.DATASETS:
         raise ValueError(
-            f"--label-file: {labels_file} has labels of a file or folder, got the data set {name}"
+            f"--label-file: {labels} has labels of a file or folder, got the data set {name}"
         )
-    content = with_labels(data.read(name, reading), Path(labels_file))
-    return Loaded(dataset_of(content, Path(name).stem), content.reading)
+    if labels is not None and not Path(labels).exists():
+        raise FileNotFoundError(f"--label-file: {labels}: no such file")
+    of_run = DataOfRun(absolute_path(name), config["data_root"], labels)
+    return Loaded(*read_data(of_run, name, reading))
 
 
 def completed(config: dict[str, Any], given: Collection[str], dataset: Dataset) -> dict[str, Any]:

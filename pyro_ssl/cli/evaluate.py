@@ -13,11 +13,12 @@ from torch import Tensor
 
 from pyro_ssl import data
 from pyro_ssl.cli.commands import COMMANDS
-from pyro_ssl.cli.data_options import DATA_HELP, absolute_path
+from pyro_ssl.cli.data_of_run import DataOfRun, data_of_run, read_data
+from pyro_ssl.cli.data_options import DATA_HELP
 from pyro_ssl.cli.labels_of_run import labeled_rows_of_run
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.cli.run_config import read_config
-from pyro_ssl.data.readers import holds_pixels, labeled_rows_as_test, warn_of_a_path
+from pyro_ssl.data.readers import holds_pixels, labeled_rows_as_test
 from pyro_ssl.evaluation import html_report, reports, run_report
 from pyro_ssl.evaluation.attacks import ATTACKS
 from pyro_ssl.evaluation.corruptions import corrupted
@@ -107,18 +108,20 @@ def run(arguments: Namespace) -> None:
     device = None if arguments.device is None else as_device(arguments.device)
     config = read_config(directory)
     saved = SavedModel.load(directory / "model")
-    root = arguments.data_root or config["data_root"]
+    of_run = data_of_run(directory, saved)
+    assert of_run is not None  # the run has a configuration
+    of_run = of_run._replace(root=arguments.data_root or of_run.root)
     reading = data.Reading.of(saved.extra)
-    name = arguments.data or config["data"]
-    is_data_of_run = name == config["data"]
-    dataset = _test_data(name, root, saved, reading)
-    was_trained_on = absolute_path(name) == config["data"] and not len(dataset.x_test)
-    if not is_data_of_run:
+    name = arguments.data or of_run.name
+    is_data_of_run = of_run.is_at(name)
+    dataset = _test_data(of_run, name, saved, reading)
+    was_trained_on = is_data_of_run and not len(dataset.x_test)
+    if arguments.data is not None:
         dataset = labeled_rows_as_test(dataset)
-    _check_test_part(dataset, arguments)
+    _check_test_part(dataset, arguments, of_run)
     _check_attack(arguments)
     _check_corruptions(dataset, arguments)
-    others = _other_data(arguments.ood, root, saved, dataset, reading)
+    others = _other_data(arguments.ood, of_run, saved, dataset, reading)
     objective = saved.objective
     if device is not None:
         objective.to(device)
@@ -174,22 +177,21 @@ def _write_tables(
 
 
 def _test_data(
-    name: str, root: str | None, saved: SavedModel, reading: data.Reading
+    of_run: DataOfRun, name: str, saved: SavedModel, reading: data.Reading
 ) -> data.Dataset:
     try:
-        if name not in data.DATASETS:
-            return data.load_or_read(name, root, reading, saved.classes)[0]
-        warn_of_a_path(name)
-        return data.with_class_order(data.load(name, root), saved.classes)
+        way_out = "put it back, or give --data PATH, other data with labels"
+        return read_data(of_run, name, reading, saved.classes, way_out=way_out)[0]
     except ValueError as error:
         raise ValueError(f"--data: {error}") from None
 
 
-def _check_test_part(dataset: data.Dataset, arguments: Namespace) -> None:
+def _check_test_part(dataset: data.Dataset, arguments: Namespace, of_run: DataOfRun) -> None:
     if not len(dataset.x_test):
         raise ValueError(
             f"the data of the run in {arguments.directory} have no test part; give --data PATH, "
-            "other data with labels"
+            f"other data with labels, or --data {of_run.name}, to measure on its labeled rows, "
+            "which the run may have been trained on"
         )
 
 
@@ -213,13 +215,13 @@ def _check_corruptions(dataset: data.Dataset, arguments: Namespace) -> None:
 
 def _other_data(
     names: list[str],
-    root: str | None,
+    of_run: DataOfRun,
     saved: SavedModel,
     dataset: data.Dataset,
     reading: data.Reading,
 ) -> dict[str, Tensor]:
     """Load out-of-distribution data by name, and check their shape."""
-    others = {Path(name).stem: _rows_of(name, root, reading) for name in names}
+    others = {Path(name).stem: _rows_of(name, of_run, reading) for name in names}
     if len(others) < len(names) or dataset.name in others:
         raise ValueError(
             f"--ood: names should differ from each other and from {dataset.name}, got {names}"
@@ -229,12 +231,9 @@ def _other_data(
     return others
 
 
-def _rows_of(name: str, root: str | None, reading: data.Reading) -> Tensor:
+def _rows_of(name: str, of_run: DataOfRun, reading: data.Reading) -> Tensor:
     """Return the test part of a data set, or the rows of a file or folder."""
-    if name in data.DATASETS:
-        warn_of_a_path(name)
-        return data.load(name, root).x_test
-    x = rows_to_predict("--ood", name, reading).x
+    x = rows_to_predict("--ood", name, reading, of_run=of_run).x
     if holds_pixels(x):
         return as_tensor(x, "--ood")
     return as_data(x, "--ood", torch.get_default_dtype())

@@ -378,7 +378,7 @@ def _save(learner: ActiveLearner, method: str, options: dict[str, Any], given: L
         return
     (objective,) = members
     x_shape = tuple(given.pool.x.shape[1:])
-    extra = {"reading": given.reading.plain()}
+    extra = {"reading": given.reading.plain(), "data": str(given.pool.folder.resolve())}
     saved = SavedModel(method, x_shape, given.pool.classes, options, objective, extra)
     saved.save(learner.directory / "model")
 

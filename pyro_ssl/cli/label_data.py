@@ -93,12 +93,14 @@ def _check_names(names: list[str]) -> None:
         )
 
 
-def with_labels(content: Content, path: Path) -> Content:
+def with_labels(content: Content, path: Path, names: tuple[str, ...] | None = None) -> Content:
     """Add the labels of a CSV file to the training part; they win over those in the data.
 
     Arguments:
         content: The data, which may have no labels.
         path: File with the columns `file` or `row`, and `label`; see `names_of_labels`.
+        names: Names of the rows in the file, if they are only a part of its rows; None uses the
+            names in the data, and refuses other rows.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -111,7 +113,8 @@ def with_labels(content: Content, path: Path) -> Content:
         values, missing = rows_of_labels(train.labels, size)
         known = iter(names_of(values_of_classes(values[~missing])) if not missing.all() else ())
         labels = [None if is_without else next(known) for is_without in missing.tolist()]
-    for row, label in names_of_labels(path, size, train.names).items():
+    is_part = names is not None
+    for row, label in names_of_labels(path, size, names or train.names, is_part=is_part).items():
         labels[row] = label
     return replace(content, train=replace(train, labels=labels))
 

@@ -12,6 +12,7 @@ import numpy as np
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_ssl.cli.commands import COMMANDS
+from pyro_ssl.cli.data_of_run import DataOfRun, data_of_run
 from pyro_ssl.cli.output_files import check_output
 from pyro_ssl.cli.row_files import rows_to_predict
 from pyro_ssl.data.readers import Part, Reading
@@ -34,10 +35,10 @@ def parser() -> ArgumentParser:
     parser.add_argument(
         "--data",
         "--input",
-        type=str,
-        required=True,
+        type=str | None,
+        default=None,
         help="data, one row per datum: a .csv, .parquet, .npy or .npz file, or a folder of images; "
-        "if the data have a test part, only its rows are predicted",
+        "by default those of the run; if they have a test part, only its rows are predicted",
     )
     parser.add_argument(
         "--output",
@@ -56,7 +57,8 @@ def parser() -> ArgumentParser:
     parser.add_argument(
         "--unlabeled",
         action="store_true",
-        help="predict only the rows without a label; of the training part, if there is a test part",
+        help="predict only the rows without a label, in the data or in the labels.csv that the "
+        "model was trained with; of the training part, if there is a test part",
     )
     return parser
 
@@ -64,18 +66,21 @@ def parser() -> ArgumentParser:
 def run(arguments: Namespace) -> None:
     """Read the data, predict, and write the probabilities."""
     output = Path(arguments.output)
-    check_output("--output", arguments.output, (".npy", ".csv"), arguments.data)
     is_table = output.suffix.lower() == ".csv"
     if arguments.prefix and not is_table:
         raise ValueError(f"--prefix is for columns, and --output {output} has none; give a .csv")
-    saved = SavedModel.load(Path(arguments.directory) / "model")
+    directory = Path(arguments.directory)
+    saved = SavedModel.load(directory / "model")
+    of_run = data_of_run(directory, saved)
+    data = _name_of_data(arguments.data, of_run, directory)
+    check_output("--output", arguments.output, (".npy", ".csv"), data)
     reading = Reading.of(saved.extra)
-    part = rows_to_predict("--data", arguments.data, reading, unlabeled=arguments.unlabeled)
+    part = rows_to_predict("--data", data, reading, of_run=of_run, unlabeled=arguments.unlabeled)
     check_event_shape(part.x, saved.x_shape, "--data: x")
     before = columns_before(part)
     names = new_columns(saved.classes, arguments.prefix)
     if is_table:
-        check_new_columns(names, before, arguments.data)
+        check_new_columns(names, before, data)
     rows = known_rows(saved.objective, part.x, "--data")
     probs = predict_proba(saved.objective, rows).numpy()
     if is_table:
@@ -86,6 +91,17 @@ def run(arguments: Namespace) -> None:
         content = buffer.getvalue()
     files.write_file(arguments.output, content)
     print(f"{output}: predictions of {len(rows)} rows{part.origin}")
+
+
+def _name_of_data(given: str | None, of_run: DataOfRun | None, directory: Path) -> str:
+    """The path or name that the user gave, or that of the data the model was trained on."""
+    if given is not None:
+        return given
+    if of_run is None:
+        raise ValueError(
+            f"--data PATH is needed: {directory} does not say which data its model was trained on"
+        )
+    return of_run.name
 
 
 def columns_before(part: Part) -> dict[str, Sequence[Any]]:

@@ -8,19 +8,38 @@ from typing import Any
 
 import numpy as np
 
-from pyro_ssl.data.readers import Content, Part, Reading, check_kind, in_unit, read
+from pyro_ssl.cli.data_of_run import DataOfRun
+from pyro_ssl.data.datasets import DATASETS, load
+from pyro_ssl.data.readers import (
+    Content,
+    Part,
+    Reading,
+    check_kind,
+    in_unit,
+    read,
+    warn_of_a_path,
+)
 from pyro_ssl.data.tables import is_number
 
 
-def rows_to_predict(option: str, name: str, reading: Reading, *, unlabeled: bool = False) -> Part:
+def rows_to_predict(
+    option: str,
+    name: str,
+    reading: Reading,
+    *,
+    of_run: DataOfRun | None = None,
+    unlabeled: bool = False,
+) -> Part:
     """Read the rows of a file or folder like the training data; see `readers.read`.
 
-    For a model without named columns, the file can also be an .npy file or a .csv file of numbers.
+    Of a data set of pyro-ssl, these are the rows of the test part. For a model without named
+    columns, the file can also be an .npy file or a .csv file of numbers.
 
     Arguments:
         option: The command's option, for messages.
-        name: The path.
+        name: The path, or the name of a data set.
         reading: The trained model's reading.
+        of_run: Where the model's own data and labels are, if that is known.
         unlabeled: Take only the rows without a label; of the training part, if there is another.
 
     Raises:
@@ -28,6 +47,8 @@ def rows_to_predict(option: str, name: str, reading: Reading, *, unlabeled: bool
         ValueError: The rows do not fit, or each has a label where only the others are taken; the
             message names the file.
     """
+    if name in DATASETS:
+        return _test_rows(option, name, of_run, unlabeled)
     path = Path(name)
     suffix = path.suffix.lower()
     try:
@@ -43,19 +64,46 @@ def rows_to_predict(option: str, name: str, reading: Reading, *, unlabeled: bool
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{option}: {error}") from None
     if unlabeled:
-        return _without_label(option, path, content)
+        return _without_label(option, name, content, of_run)
     origin = "" if content.test is None else ", the test part of the data"
     return replace(content.last, labels=None, origin=origin)
 
 
-def _without_label(option: str, path: Path, content: Content) -> Part:
+def _test_rows(option: str, name: str, of_run: DataOfRun | None, unlabeled: bool) -> Part:
+    """The test part of a data set of pyro-ssl."""
+    if unlabeled:
+        raise ValueError(
+            f"{option}: each row of the data set {name} has a label; leave out --unlabeled to "
+            "predict its test part"
+        )
+    warn_of_a_path(name)
+    dataset = load(name, None if of_run is None else of_run.root)
+    return Part(dataset.x_test.numpy(), origin=", the test part of the data")
+
+
+def _without_label(option: str, name: str, content: Content, of_run: DataOfRun | None) -> Part:
+    """The rows that have a label neither in the data nor in the file that the model learned."""
     rows = content.train.without_label
+    origin = " without a label"
+    there = ""
+    if of_run is not None:
+        try:
+            way_out = "put it back, or leave out --unlabeled"
+            labeled = of_run.labeled(content, name, way_out)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"--unlabeled: {error}") from None
+        before = len(rows.x)
+        rows = labeled.train.without_label
+        left_out = before - len(rows.x)
+        if left_out:
+            origin += f"; {left_out} that {of_run.label_file} labels are left out"
+            there = f", there or in {of_run.label_file}"
     if not len(rows.x):
         raise ValueError(
-            f"{option}: each of the {len(content.train.x)} rows of {path} has a label; leave out "
-            "--unlabeled to predict them all"
+            f"{option}: each of the {len(content.train.x)} rows of {name} has a label{there}; "
+            "leave out --unlabeled to predict them all"
         )
-    return replace(rows, origin=" without a label")
+    return replace(rows, origin=origin)
 
 
 def read_rows(option: str, name: str) -> np.ndarray:

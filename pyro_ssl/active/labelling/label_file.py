@@ -45,13 +45,16 @@ def write_labels(
     files.write_text(path, csv_of_labels(labels, classes, names))
 
 
-def names_of_labels(path: Path, size: int, names: Sequence[str] = ()) -> dict[int, str]:
+def names_of_labels(
+    path: Path, size: int, names: Sequence[str] = (), *, is_part: bool = False
+) -> dict[int, str]:
     """Read the label of each row from a CSV file; rows with an empty label are left out.
 
     Arguments:
         path: The file, with a column `file` or `row`, and a column `label`.
         size: Number of rows of the data.
         names: Names of all rows; empty if they are numbered.
+        is_part: The data are a part of those that the file is about; its other rows are left out.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -71,6 +74,8 @@ def names_of_labels(path: Path, size: int, names: Sequence[str] = ()) -> dict[in
         if is_missing(label):
             continue
         row = numbers.get(str(name).strip())
+        if row is None and is_part:
+            continue
         if row is None:
             raise ValueError(
                 f"{path}: there is no {key} {brief(name)} in the data; {_way_out(key)}"
