@@ -137,6 +137,8 @@ def run(arguments: Namespace) -> None:
         progress=lambda line: print(line, flush=True),
     )
     print(f"\n{comparison.table()}\n\n{comparison.recommendation}")
+    if comparison.tie:
+        print(f"{comparison.tie}.")
     if comparison.next_step:
         how = f" {_how_to_label(arguments)}" if comparison.can_be_labeled else ""
         print(f"next step: {comparison.next_step}.{how}")

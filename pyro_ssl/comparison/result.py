@@ -123,11 +123,10 @@ class Comparison:
     @property
     def best_method(self) -> str:
         """The method with the most correct predictions; the likelier ones decide a tie."""
+        return max(self.methods, key=self._rank)
 
-        def rank(name: str) -> tuple[int, float]:
-            return int(self[name].correct.sum()), float(self[name].log_probs.mean())
-
-        return max(self.methods, key=rank)
+    def _rank(self, name: str) -> tuple[int, float]:
+        return int(self[name].correct.sum()), float(self[name].log_probs.mean())
 
     @property
     def recommendation(self) -> str:
@@ -166,6 +165,25 @@ class Comparison:
                 "not matter"
             )
         return text
+
+    @property
+    def tie(self) -> str:
+        """That the best two methods cannot be told apart; empty if they can, or with one method.
+
+        With M methods, the interval has the level 1 - (1 - level) / (M - 1).
+        """
+        best = self.best_method
+        others = [name for name in self.methods if name != best]
+        if not others:
+            return ""
+        second = max(others, key=self._rank)
+        level = 1 - (1 - self.level) / len(others)
+        ahead = paired_accuracy_interval(self[best].correct, self[second].correct, level)
+        if ahead.excludes_zero:
+            return ""
+        return (
+            f"{best} and {second} cannot be told apart: the difference is {in_points(ahead, level)}"
+        )
 
     @property
     def can_be_labeled(self) -> bool:

@@ -149,6 +149,29 @@ def test_the_best_of_several_methods_needs_a_wider_interval():
 
 
 @pytest.mark.parametrize(
+    ("right", "line"),
+    [
+        ({"m2": range(80)}, ""),
+        ({"m2": range(80), "sslpe": range(60)}, ""),
+        (
+            {"m2": range(80), "sslpe": range(80)},
+            "m2 and sslpe cannot be told apart: the difference is 0.0 points "
+            "(95 % interval -1.9 to 1.9)",
+        ),
+        (
+            {"m2": range(80), "sslpe": range(81)},
+            "sslpe and m2 cannot be told apart: the difference is 1.0 points "
+            "(95 % interval -1.7 to 3.7)",
+        ),
+    ],
+)
+def test_a_second_method_that_is_as_good_is_named(right, line):
+    comparison = made_up(**right, labels_alone=range(40))
+    assert "is more accurate than the labels alone" in comparison.recommendation
+    assert comparison.tie == line
+
+
+@pytest.mark.parametrize(
     ("right", "use"),
     [
         ({"m2": range(80), "labels_alone": range(60)}, "m2"),
