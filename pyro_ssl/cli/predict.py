@@ -73,7 +73,8 @@ def run(arguments: Namespace) -> None:
     saved = SavedModel.load(directory / "model")
     of_run = data_of_run(directory, saved)
     data = _name_of_data(arguments.data, of_run, directory)
-    check_output("--output", arguments.output, (".npy", ".csv"), data)
+    label_file = None if of_run is None else of_run.label_file
+    check_output("--output", arguments.output, (".npy", ".csv"), data, label_file)
     reading = Reading.of(saved.extra)
     part = rows_to_predict("--data", data, reading, of_run=of_run, unlabeled=arguments.unlabeled)
     check_event_shape(part.x, saved.x_shape, "--data: x")

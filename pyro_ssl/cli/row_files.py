@@ -96,7 +96,7 @@ def _without_label(option: str, name: str, content: Content, of_run: DataOfRun |
         rows = labeled.train.without_label
         left_out = before - len(rows.x)
         if left_out:
-            origin += f"; {left_out} that {of_run.label_file} labels are left out"
+            origin += f"; {left_out} more have one in {of_run.label_file}, and are left out"
             there = f", there or in {of_run.label_file}"
     if not len(rows.x):
         raise ValueError(

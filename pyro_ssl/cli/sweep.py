@@ -199,7 +199,8 @@ def _print_equal_trials(trials: Sequence[Outcome]) -> None:
     best = max(accuracy_of.values())
     others = sum(accuracy == best for accuracy in accuracy_of.values()) - 1
     if others:
-        print(f"trials that are as accurate as the best one, which is the first of them: {others}")
+        trials_are = "1 other trial is" if others == 1 else f"{others} other trials are"
+        print(f"{trials_are} as accurate as the best one; the first of them is taken")
 
 
 def _config_of_trial(

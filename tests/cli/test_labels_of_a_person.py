@@ -62,8 +62,8 @@ def test_rows_that_a_person_has_labeled_are_not_unlabeled(table, capsys):
         capsys.readouterr()
         assert run("predict", "run", *where, "--unlabeled", "--output", "p.csv") == 0
         said = capsys.readouterr().out
-        assert "predictions of 26 rows without a label; 4 that" in said
-        assert f"{labels} labels are left out" in said
+        said_of_rest = f"26 rows without a label; 4 more have one in {labels}, and are left out"
+        assert f"predictions of {said_of_rest}\n" in said
         assert predicted("row") == rest
     Path("other.csv").write_text(Path(table).read_text())
     assert run("predict", "run", "--data", "other.csv", "--unlabeled", "--output", "p.csv") == 0
@@ -94,7 +94,7 @@ def test_images_of_a_folder_inside_are_found_by_their_file(images, capsys):
         assert predicted("file") == [
             f"{before}{name}{i}.png" for name in ("cat", "dog") for i in (2, 3, 4)
         ]
-        assert "4 that" in capsys.readouterr().out
+        assert "4 more have one in" in capsys.readouterr().out
 
 
 def test_the_model_of_label_knows_its_labels(table, monkeypatch, capsys):
@@ -106,8 +106,27 @@ def test_the_model_of_label_knows_its_labels(table, monkeypatch, capsys):
     given = [line.split(",")[0] for line in Path("asked/labels.csv").read_text().split()[1:]]
     capsys.readouterr()
     assert run("predict", "asked", "--unlabeled", "--output", "p.csv") == 0
-    assert "27 rows without a label; 3 that asked/labels.csv labels" in capsys.readouterr().out
+    said = "27 rows without a label; 3 more have one in asked/labels.csv, and are left out"
+    assert said in capsys.readouterr().out
     assert not set(given) & set(predicted("row")) and len(predicted("row")) == 27
+
+
+def test_predictions_never_replace_the_labels(table, monkeypatch, capsys):
+    """Neither labels.csv of --label-file nor that of `pyro-ssl label` can be had again."""
+    train(table)
+    before = Path("labels.csv").read_text()
+    for output in ("labels.csv", Path("run/../labels.csv")):
+        assert run("predict", "run", "--data", table, "--output", output) == 2
+        said = f"--output: {output} has the labels of the run, and would be replaced"
+        assert said in capsys.readouterr().err
+    assert Path("labels.csv").read_text() == before
+    answers = iter(["cat", "dog"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
+    how = ("--source", "terminal", "--n", 2, "--training", '{"epochs": 1}', "--start", "random")
+    options = ("--options", json.dumps({"hidden": [8]}), "--classes", "cat", "dog")
+    assert run("label", "asked", "--data", table, *how, *options) == 0
+    assert run("predict", "asked", "--output", "asked/labels.csv") == 2
+    assert Path("asked/labels.csv").read_text().startswith("row,label\n")
 
 
 def test_predict_takes_the_data_of_the_run_and_their_names(finished, capsys):

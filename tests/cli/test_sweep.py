@@ -114,7 +114,9 @@ def test_trials_that_are_equally_good(capsys):
     ]
     trials[-1].result["state"] = "pruned"
     sweep_command._print_equal_trials([*trials, trials[1]])  # values that were tried twice
-    assert capsys.readouterr().out.endswith("which is the first of them: 1\n")
+    assert capsys.readouterr().out == (
+        "1 other trial is as accurate as the best one; the first of them is taken\n"
+    )
     sweep_command._print_equal_trials(trials[:2])
     assert capsys.readouterr().out == ""
 

@@ -122,10 +122,13 @@ def test_an_error_that_was_told_leaves_no_model():
 
 @pytest.fixture
 def endless():
-    """A training whose step ends after the test."""
+    """A training whose step ends after the test, and its thread before the next test."""
     go_on = threading.Event()
     yield lambda: go_on.wait(10)
     go_on.set()
+    for thread in threading.enumerate():  # at its end, it sets the number of torch's threads
+        if thread.name == "learning":
+            thread.join(10)
 
 
 def test_the_end_does_not_wait_for_ever(endless, monkeypatch, capsys):
