@@ -36,6 +36,21 @@ class DataOfRun(NamedTuple):
         """
         return absolute_path(name) == self.name
 
+    def is_trained_on(self, name: str) -> bool:
+        """Return True if a path is that of these data, or of a part of them other than `test`.
+
+        >>> pets = DataOfRun("/pets")
+        >>> [pets.is_trained_on(f"/pets/{part}") for part in ("", "train", "test", "test.csv")]
+        [True, True, False, False]
+        """
+        if self.is_at(name):
+            return True
+        path = Path(name).resolve()
+        if not path.is_relative_to(self.name):
+            return False
+        part = path.relative_to(self.name).parts[0]
+        return Path(part).stem != "test"
+
     def labeled(self, content: Content, name: str, way_out: str = "put it back") -> Content:
         """Add the labels of the file of labels to these data, or to images in a folder of them.
 

@@ -115,7 +115,7 @@ def run(arguments: Namespace) -> None:
     name = arguments.data or of_run.name
     is_data_of_run = of_run.is_at(name)
     dataset = _test_data(of_run, name, saved, reading)
-    was_trained_on = is_data_of_run and not len(dataset.x_test)
+    was_trained_on = of_run.is_trained_on(name) and not len(dataset.x_test)
     if arguments.data is not None:
         dataset = labeled_rows_as_test(dataset)
     _check_test_part(dataset, arguments, of_run)

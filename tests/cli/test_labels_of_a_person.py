@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,16 @@ def test_evaluate_finds_the_labels_of_the_run(images, capsys):
     assert f"{labels}: no such file; it has the labels of {Path(images).resolve()}" in said
     assert "put it back, or give --data PATH, other data with labels" in said
     assert said.count("\n") == 1
+
+
+def test_evaluate_says_that_a_part_of_the_data_was_trained_on(images, capsys):
+    train(images)
+    with pytest.warns(UserWarning, match="these rows were trained on"):
+        assert run("evaluate", "run", "--data", "pets/unlabeled") == 0
+    assert "| cat   | 2 " in capsys.readouterr().out
+    with warnings.catch_warnings(record=True) as seen:
+        assert run("evaluate", "run", "--data", "pets/test") == 0
+    assert not [one for one in seen if "trained on" in str(one.message)]
 
 
 def test_evaluate_says_what_is_missing_and_both_ways_out(table, capsys):
