@@ -51,6 +51,11 @@ class DataOfRun(NamedTuple):
         part = path.relative_to(self.name).parts[0]
         return Path(part).stem != "test"
 
+    def is_table_inside(self, name: str) -> bool:
+        """Return True if a path is that of a table for training in the folder of these data."""
+        path = Path(name).resolve()
+        return path.is_file() and path.parent == Path(self.name) and path.stem != "test"
+
     def labeled(self, content: Content, name: str, way_out: str = "put it back") -> Content:
         """Add the labels of the file of labels to these data, or to images in a folder of them.
 

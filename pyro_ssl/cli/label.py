@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +23,7 @@ from pyro_ssl.cli.commands import COMMANDS
 from pyro_ssl.cli.data_options import add_reading_options, reading_of, reading_words
 from pyro_ssl.cli.label_data import LabelData, read_label_data
 from pyro_ssl.cli.method_options import chosen_options
+from pyro_ssl.cli.termination import terminable
 from pyro_ssl.data.missing_labels import label_warnings_silenced, warn_of_missing_classes
 from pyro_ssl.estimator import SemiSupervisedClassifier
 from pyro_ssl.estimator.settings import Shape, settings_for
@@ -168,7 +165,7 @@ def run(arguments: Namespace) -> None:
     if arguments.labels is not None and arguments.classes is None:
         arguments.classes = given.pool.classes  # the next command does not read the file again
     options, training = _settings(arguments, given.pool)
-    with files.locked(arguments.directory), _terminable():
+    with files.locked(arguments.directory), terminable():
         learner = _learner(arguments, given, options, training)
         _teach_known(learner, given, arguments.labels)
         try:
@@ -195,24 +192,6 @@ def _ask(
     ):
         session = Session(learner, given.pool, page, background, save, waits=waits)
         session.run(arguments.n, arguments.rounds)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """End by `SystemExit` at SIGTERM, so that a model in training is stopped between two steps."""
-
-    def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 # --- what is said ---------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ def _without_label(option: str, name: str, content: Content, of_run: DataOfRun |
     origin = " without a label"
     there = ""
     if of_run is not None:
+        _check_is_whole(name, of_run)
         try:
             way_out = "put it back, or leave out --unlabeled"
             labeled = of_run.labeled(content, name, way_out)
@@ -104,6 +105,15 @@ def _without_label(option: str, name: str, content: Content, of_run: DataOfRun |
             "leave out --unlabeled to predict them all"
         )
     return replace(rows, origin=origin)
+
+
+def _check_is_whole(name: str, of_run: DataOfRun) -> None:
+    """Raise ValueError for one of the tables that a file of labels is about as a whole."""
+    if of_run.label_file is not None and of_run.is_table_inside(name):
+        raise ValueError(
+            f"--unlabeled: {name} is one of the tables of {of_run.name}, and the rows in "
+            f"{of_run.label_file} are numbered through all of them; give --data {of_run.name}"
+        )
 
 
 def read_rows(option: str, name: str) -> np.ndarray:

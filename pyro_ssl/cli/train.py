@@ -5,12 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
@@ -43,6 +39,7 @@ from pyro_ssl.cli.run_config import (
     NAMED_FIT_OPTIONS,
     read_config,
 )
+from pyro_ssl.cli.termination import terminable
 from pyro_ssl.cli.train_run import train
 from pyro_ssl.training.distributed import is_first
 from pyro_ssl.training.fit import fit
@@ -230,26 +227,8 @@ def _only_epochs(directory: Path) -> str:
 
 def run(arguments: Namespace) -> None:
     """Start a run, or continue one; SIGTERM ends it with exit code 143 at any time."""
-    with _terminable():
+    with terminable():
         _run(arguments)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Raise SystemExit at SIGTERM, where it would end the process, in the main thread."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def _run(arguments: Namespace) -> None:

@@ -326,6 +326,7 @@ class Comparison:
         return {
             "recommendation": self.recommendation,
             "recommended": self.recommended,
+            "tie": self.tie,
             "next_step": self.next_step,
             "classes": list(self.classes),
             "results": self.records(),

@@ -55,6 +55,20 @@ def images():
 # --- predict --------------------------------------------------------------------------------------
 
 
+def test_one_table_of_a_folder_cannot_be_asked_for_its_unlabeled_rows(table, capsys):
+    """labels.csv numbers the rows of all tables together."""
+    Path("folder").mkdir()
+    Path(table).rename("folder/train.csv")
+    train("folder")
+    one = ("--data", "folder/train.csv", "--unlabeled", "--output", "p.csv")
+    assert run("predict", "run", *one) != 0
+    said = capsys.readouterr().err
+    assert "numbered through all of them; give --data" in said
+    assert not Path("p.csv").exists()
+    assert run("predict", "run", "--data", "folder", *one[2:]) == 0
+    assert len(predicted("row")) == 26
+
+
 def test_rows_that_a_person_has_labeled_are_not_unlabeled(table, capsys):
     train(table)
     rest = [str(row) for row in range(30) if row not in (0, 1, 3, 4)]
