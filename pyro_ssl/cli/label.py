@@ -209,10 +209,8 @@ def _print_what_next(arguments: Namespace, given: LabelData) -> None:
     print(_saved(arguments), flush=True)
     out = Path(arguments.directory)
     if (out / "model").exists():
-        print(
-            f"model: {out / 'model'}; to use it: pyro-ssl predict {out} --data PATH --output p.csv",
-            flush=True,
-        )
+        use = shlex.join(["pyro-ssl", "predict", str(out), "--unlabeled", "--output", "p.csv"])
+        print(f"model: {out / 'model'}; to predict the rows without a label: {use}", flush=True)
     words = ["--data", str(arguments.data), *reading_words(vars(arguments))]
     words += ["--label-file", str(out / "labels.csv"), "--out", f"{out}-{arguments.method}"]
     command = shlex.join(["pyro-ssl", "train", arguments.method, *words])

@@ -138,13 +138,13 @@ def check_new_columns(names: Sequence[str], before: Collection[str], path: str) 
 
     >>> check_new_columns(["predicted", "confidence"], ["id", "predicted"], "x.csv")
     Traceback (most recent call last):
-    ValueError: --data: x.csv already has columns named 'predicted', ...; give --prefix ...
+    ValueError: x.csv already has columns named 'predicted', ...; give --prefix ...
     """
     taken = [name for name in names if name in before]
     if taken:
         raise ValueError(
-            f"--data: {path} already has columns named {few(taken)}, which the predictions would "
-            "replace; give --prefix TEXT: the names of the new columns then begin with it"
+            f"{path} already has columns named {few(taken)}, which the predictions would replace; "
+            "give --prefix TEXT: the names of the new columns then begin with it"
         )
 
 

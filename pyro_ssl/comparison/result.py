@@ -109,8 +109,9 @@ class Comparison:
         return accuracy_interval(self[name].correct, self.level)
 
     def log_likelihood(self, name: str) -> Interval:
-        """Mean log-probability of held-out labels, in nats."""
-        return mean_interval(self[name].log_probs, self.level)
+        """Mean log-probability of held-out labels, in nats; its interval ends at 0."""
+        interval = mean_interval(self[name].log_probs, self.level)
+        return interval._replace(high=min(0.0, interval.high))
 
     def accuracy_difference(self, name: str, other: str = LABELS_ALONE) -> Interval:
         """Accuracy minus that of another competitor, on the same labels."""

@@ -58,7 +58,7 @@ def ask_in_terminal(
     while len(result) < n:
         place = _first_without(result, n)
         _introduce(place, n, classes, guesses, descriptions)
-        text = _read(_prompt(place, kind, descriptions), words.known)
+        text = _read(_prompt(place, kind, descriptions), words)
         if text == words.stop:
             raise StoppedByPerson
         if text == words.back:
@@ -83,12 +83,14 @@ class _Words:
     Arguments:
         labels: The class of each word.
         menu: The classes, as they are shown.
+        what: What names a class: its number or its name, or its name alone.
         back: The command that returns to the question before.
         stop: The command that ends the questions.
     """
 
     labels: dict[str, int]
     menu: str
+    what: str
     back: str
     stop: str
 
@@ -97,20 +99,29 @@ class _Words:
         """The words for some classes; these have numbers, too, unless a name is a number."""
         labels = {name: k for k, name in enumerate(classes)}
         menu = ", ".join(classes)
+        what = "name"
         if not any(name.isdigit() for name in classes):
             labels = {str(k): k for k in range(len(classes))} | labels
             menu = ", ".join(f"{k} {name}" for k, name in enumerate(classes))
-        return cls(labels, menu, _command(BACK, labels), _command(STOP, labels))
+            what = "number or the name"
+        return cls(labels, menu, what, _command(BACK, labels), _command(STOP, labels))
 
     @property
     def known(self) -> list[str]:
         """All words; the empty one leaves out what is asked about."""
         return [self.back, self.stop, "", *self.labels]
 
+    def word(self, text: str) -> str | None:
+        """The word that a text means, in any case of its letters; None for none or several."""
+        if text in self.known:
+            return text
+        alike = [word for word in self.known if word.casefold() == text.casefold()]
+        return alike[0] if len(alike) == 1 else None
+
     def instructions(self, kind: str) -> str:
         return (
             f"classes: {self.menu}\n"
-            f"Type the number or the name of a class. Enter leaves {_an(kind)} out, {self.back} "
+            f"Type the {self.what} of a class. Enter leaves {_an(kind)} out, {self.back} "
             f"returns to the one\nbefore, {self.stop} ends. Every answer is saved at once."
         )
 
@@ -123,13 +134,14 @@ def _an(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
-def _read(prompt: str, known: Sequence[str]) -> str:
+def _read(prompt: str, words: _Words) -> str:
     """Ask until the answer is known."""
     while True:
         text = input(prompt).strip()
-        if text in known:
-            return text
-        print(f"there is no class {text!r}; an empty line leaves it out")
+        word = words.word(text)
+        if word is not None:
+            return word
+        print(f"there is no class {text!r}, only {words.menu}; an empty line leaves it out")
 
 
 # --- one question ---------------------------------------------------------------------------------

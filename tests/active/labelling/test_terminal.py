@@ -95,5 +95,21 @@ def test_all_that_the_terminal_says(monkeypatch, capsys):
         "before, stop ends. Every answer is saved at once.\n"
         "\n1 of 3: row 4\n  weight: 2\nthe model's guess: dog, 50 %\nrow 4: \n"
         "\n2 of 3: row 8\n  weight: 3\nthe model's guess: cat, 75 %\nrow 8: \n"
-        "there is no class '9'; an empty line leaves it out\nrow 8: \n"
+        "there is no class '9', only 0 cat, 1 dog; an empty line leaves it out\nrow 8: \n"
     )
+
+
+def test_classes_that_are_numbers_are_asked_for_by_name_alone(person, capsys):
+    person("0", "7")
+    assert ask_in_terminal(["3", "5", "7"], 1) == {0: 2}
+    said = capsys.readouterr().out
+    assert "classes: 3, 5, 7\nType the name of a class." in said
+    assert "there is no class '0', only 3, 5, 7; an empty line leaves it out" in said
+
+
+def test_the_case_of_letters_does_not_matter_where_one_word_is_meant(person, capsys):
+    person("DOG", "Back", "CAT")
+    assert ask_in_terminal(["cat", "Dog"], 1) == {0: 1}
+    person("up", "Up")
+    assert ask_in_terminal(["UP", "Up"], 1) == {0: 1}
+    assert "there is no class 'up'" in capsys.readouterr().out
