@@ -436,24 +436,23 @@ def check_same(saved: Any, expected: Any, where: str, but: Sequence[str] = ()) -
 
     >>> check_same({"lr": 0.1}, {"lr": 0.1 + 1e-15}, "optimizer")
     """
-    message = f"{where} should be {expected!r:.80}, got {saved!r:.80}"
-    if isinstance(expected, dict):
-        require(isinstance(saved, dict), message)
+    if isinstance(expected, dict) and isinstance(saved, dict):
         for name in expected.keys() & saved.keys() - set(but):
             check_same(saved[name], expected[name], f"{where}/{name}", but)
         return
-    if isinstance(expected, (list, tuple)):
-        require(isinstance(saved, (list, tuple)) and len(saved) == len(expected), message)
+    is_sequence = isinstance(expected, (list, tuple)) and isinstance(saved, (list, tuple))
+    if is_sequence and len(saved) == len(expected):
         for i, (a, b) in enumerate(zip(saved, expected, strict=True)):
             check_same(a, b, f"{where}/{i}", but)
         return
+    if not _is_same(saved, expected):
+        require(False, f"{where} should be {expected!r:.80}, got {saved!r:.80}")
+
+
+def _is_same(saved: Any, expected: Any) -> bool:
     if _is_number(expected):
-        require(
-            _is_number(saved) and math.isclose(saved, expected, rel_tol=1e-9, abs_tol=1e-15),
-            message,
-        )
-        return
-    require(type(saved) is type(expected) and saved == expected, message)
+        return _is_number(saved) and math.isclose(saved, expected, rel_tol=1e-9, abs_tol=1e-15)
+    return type(saved) is type(expected) and bool(saved == expected)
 
 
 def check_alike(saved: Any, like: Any, where: str) -> None:
@@ -464,23 +463,27 @@ def check_alike(saved: Any, like: Any, where: str) -> None:
 
     >>> check_alike({"lr": 0.1}, {"lr": 0.2}, "optimizer")
     """
-    message = f"{where} should be like {like!r:.80}, got {saved!r:.80}"
-    if isinstance(like, dict):
-        require(isinstance(saved, dict) and saved.keys() == like.keys(), message)
+    if isinstance(like, dict) and isinstance(saved, dict) and saved.keys() == like.keys():
         for name in like:
             check_alike(saved[name], like[name], f"{where}/{name}")
         return
-    if isinstance(like, (list, tuple)):
-        require(type(saved) is type(like) and len(saved) == len(like), message)
+    is_sequence = isinstance(like, (list, tuple)) and type(saved) is type(like)
+    if is_sequence and len(saved) == len(like):
         for i, (a, b) in enumerate(zip(saved, like, strict=True)):
             check_alike(a, b, f"{where}/{i}")
         return
-    if isinstance(like, Tensor):
-        require(isinstance(saved, Tensor), message)
+    if isinstance(like, Tensor) and isinstance(saved, Tensor):
         check_tensors({where: saved}, {where: like}, "the checkpoint")
         return
-    alike = _is_finite(saved) if _is_number(like) else type(saved) is type(like)
-    require(alike, message)
+    if not _is_alike(saved, like):
+        require(False, f"{where} should be like {like!r:.80}, got {saved!r:.80}")
+
+
+def _is_alike(saved: Any, like: Any) -> bool:
+    if _is_number(like):
+        return _is_finite(saved)
+    is_container = isinstance(like, (dict, list, tuple, Tensor))  # of another form
+    return not is_container and type(saved) is type(like)
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[int, State] | None:
