@@ -66,8 +66,8 @@ def make_parser(
 
     Arguments:
         methods: The methods, by default all; few of them are quicker to make.
-        commands: Commands whose options are known; the others have only their description, so that
-            what they need is not imported.
+        commands: Commands whose options are known; the others have only a description, and their
+            modules are not imported.
 
     >>> make_parser().parse_args(["evaluate", "run"]).evaluate.restarts
     1

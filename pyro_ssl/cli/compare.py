@@ -136,14 +136,19 @@ def run(arguments: Namespace) -> None:
         random_state=arguments.seed,
         progress=lambda line: print(line, flush=True),
     )
+    _print_findings(comparison, arguments)
+    _print_training(comparison, arguments, parameters, dataset)
+    _write(comparison, arguments)
+
+
+def _print_findings(comparison: Comparison, arguments: Namespace) -> None:
+    """Print the table, the recommendation, and what to do if the labels cannot tell."""
     print(f"\n{comparison.table()}\n\n{comparison.recommendation}")
     if comparison.tie:
         print(f"{comparison.tie}.")
     if comparison.next_step:
         how = f" {_how_to_label(arguments)}" if comparison.can_be_labeled else ""
         print(f"next step: {comparison.next_step}.{how}")
-    _print_training(comparison, arguments, parameters, dataset)
-    _write(comparison, arguments)
 
 
 def _how_to_label(arguments: Namespace) -> str:

@@ -38,7 +38,7 @@ CONFIDENT = 0.95
 TRAINING = {"epochs": 8}
 """Arguments of `fit` for images, unless others are given."""
 UPDATE_TRAINING = {"epochs": 2}
-"""Those that differ in later rounds."""
+"""Arguments of `fit` that replace those of `TRAINING` after the first round."""
 MIN_CONV_SIZE = 8
 """Height and width from which images get a convolutional network by default."""
 

@@ -160,7 +160,7 @@ def csv_of(
         probs: Probabilities `(N, K)`.
         classes: Names of the classes.
         names: Names of the new columns, see `new_columns`.
-        before: Columns that stand before them.
+        before: The columns to the left of the new ones.
 
     >>> names = new_columns(["cat", "dog"])
     >>> print(csv_of(np.array([[0.25, 0.75]]), ["cat", "dog"], names, {"id": ["a7"]}))

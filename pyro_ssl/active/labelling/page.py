@@ -150,7 +150,7 @@ class Page:
             return dict(self._answers)
 
     def tell(self, doing: str) -> None:
-        """Show what the program is doing, until it asks again.
+        """Show what the program is doing, until the next question.
 
         Arguments:
             doing: What it is doing.

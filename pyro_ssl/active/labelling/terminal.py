@@ -181,7 +181,7 @@ def _description(found: Description) -> str:
 
 
 def _prompt(place: int, kind: str, descriptions: Sequence[Description]) -> str:
-    """What stands before the cursor: a row's name, or an image's number on the contact sheet."""
+    """The prompt: the name of the row, or the number of the image on the contact sheet."""
     if descriptions and kind == "row":
         return f"{descriptions[place]['name']}: "
     return f"{kind} {place}: "
